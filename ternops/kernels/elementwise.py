@@ -1,0 +1,181 @@
+"""Rows of floats: norms, activations, softmax, and their quantisation to int8.
+
+Layout: contiguous rows in memory, of any length. Trick: 16 lanes at a time, the remainder by a
+masked load whose other lanes are zero. Bound: cache latency; a row is read two or three times.
+Each equals its namesake in `reference` bit for bit.
+"""
+
+import numpy as np
+
+from ternops.kernels.reference import (
+    EXP_COEFFICIENTS,
+    EXP_LEAST,
+    LN2_HIGH,
+    LN2_LOW,
+    LOG2_E,
+    ROUNDER,
+)
+from ternops.simd import (
+    bitcast,
+    convert,
+    f32,
+    fma,
+    full,
+    i8x16,
+    i32x16,
+    inlined,
+    kernel,
+    lane,
+    load,
+    load_first,
+    maximum_i32,
+    reduce_add,
+    reduce_max,
+    select_greater,
+    store,
+    store_first,
+    tree_max,
+    tree_sum,
+)
+
+_INFINITY_BITS = 0x7F800000
+_MAGNITUDE_BITS = 0x7FFFFFFF
+_ROUNDER_BITS = int(ROUNDER.view(np.int32))
+_C0, _C1, _C2, _C3, _C4, _C5, _C6, _C7 = EXP_COEFFICIENTS
+
+
+@inlined
+def _chunk(source, i, count):
+    """16 floats from element i on, zeros from element `count` on."""
+    if count - i >= 16:
+        return load(f32, source + 4 * i)
+    return load_first(f32, source + 4 * i, count - i)
+
+
+@inlined
+def _store_chunk(target, i, count, value):
+    if count - i >= 16:
+        store(target + 4 * i, value)
+    else:
+        store_first(target + 4 * i, value, count - i)
+
+
+@kernel
+def quantize_row(x, count, floor, target):
+    """float32 (count,) -> int8 (count,) at `target`; returns (step float32, sum of the int8).
+
+    As `reference.quantize_rows`. Magnitudes are compared as integers, which orders floats and
+    puts infinity and NaN on top. Adding ROUNDER leaves the rounded value in the low bits.
+    """
+    largest = full(i32x16, 0)
+    for i in range(0, count, 16):
+        largest = maximum_i32(largest, bitcast(i32x16, _chunk(x, i, count)) & _MAGNITUDE_BITS)
+    bits = reduce_max(largest)
+    absmax = lane(bitcast(f32, full(i32x16, bits)), 0)
+    if not absmax >= floor:
+        absmax = np.float32(floor)
+    factor = full(f32, np.float32(127) / absmax)
+    total = full(i32x16, 0)
+    for i in range(0, count, 16):
+        rounded = _chunk(x, i, count) * factor + ROUNDER
+        quantized = bitcast(i32x16, rounded) - _ROUNDER_BITS
+        total = total + quantized
+        if count - i >= 16:
+            store(target + i, convert(i8x16, quantized))
+        else:
+            store_first(target + i, convert(i8x16, quantized), count - i)
+    step = absmax / np.float32(127)
+    if bits >= _INFINITY_BITS:
+        step = np.float32(np.nan)
+    return step, reduce_add(total)
+
+
+@kernel
+def copy_row(x, count, target):
+    """int8 (count,) to `target`; returns the sum."""
+    total = full(i32x16, 0)
+    for i in range(0, count, 16):
+        if count - i >= 16:
+            chunk = load(i8x16, x + i)
+            store(target + i, chunk)
+        else:
+            chunk = load_first(i8x16, x + i, count - i)
+            store_first(target + i, chunk, count - i)
+        total = total + convert(i32x16, chunk)
+    return reduce_add(total)
+
+
+@kernel
+def rms_norm(x, weight, count, epsilon, target):
+    """float32 (count,), as `reference.rms_norm`."""
+    squares = full(f32, 0.0)
+    for i in range(0, count, 16):
+        chunk = _chunk(x, i, count)
+        squares = fma(chunk, chunk, squares)
+    mean = tree_sum(squares) / np.float32(count)
+    factor = full(f32, np.float32(1) / np.sqrt(mean + np.float32(epsilon)))
+    for i in range(0, count, 16):
+        _store_chunk(target, i, count, _chunk(x, i, count) * factor * _chunk(weight, i, count))
+
+
+@inlined
+def exp(x):
+    """16 float32, as `reference.exp`."""
+    n = fma(x, full(f32, LOG2_E), full(f32, ROUNDER))
+    power = bitcast(f32, (bitcast(i32x16, n) - _ROUNDER_BITS + 127) << 23)
+    n = n - ROUNDER
+    r = fma(n, full(f32, -LN2_LOW), fma(n, full(f32, -LN2_HIGH), x))
+    p = fma(full(f32, _C0), r, full(f32, _C1))
+    p = fma(p, r, full(f32, _C2))
+    p = fma(p, r, full(f32, _C3))
+    p = fma(p, r, full(f32, _C4))
+    p = fma(p, r, full(f32, _C5))
+    p = fma(p, r, full(f32, _C6))
+    p = fma(p, r, full(f32, _C7))
+    return select_greater(x, full(f32, EXP_LEAST), p * power, full(f32, 0.0))
+
+
+@kernel
+def softmax(x, count):
+    """float32 (count,) in place, as `reference.softmax`; needs room for 16 floats more."""
+    store(x + 4 * count, full(f32, -np.inf))
+    largest = full(f32, -np.inf)
+    for i in range(0, count, 16):
+        chunk = load(f32, x + 4 * i)
+        largest = select_greater(chunk, largest, chunk, largest)
+    peak = tree_max(largest)
+    total = full(f32, 0.0)
+    for i in range(0, count, 16):
+        e = exp(load(f32, x + 4 * i) - peak)
+        total = fma(e, full(f32, 1.0), total)
+        store(x + 4 * i, e)
+    factor = full(f32, np.float32(1) / tree_sum(total))
+    for i in range(0, count, 16):
+        store(x + 4 * i, load(f32, x + 4 * i) * factor)
+
+
+@kernel
+def gate_relu2(gate, up, first, last, target):
+    """float32 max(gate, 0)^2 * up, elements first to last."""
+    for i in range(first, last, 16):
+        g = _chunk(gate, i, last)
+        g = select_greater(g, full(f32, 0.0), g, full(f32, 0.0))
+        _store_chunk(target, i, last, g * g * _chunk(up, i, last))
+
+
+@kernel
+def gate_silu(gate, up, first, last, target):
+    """float32 silu(gate) * up, elements first to last."""
+    one, limit = full(f32, 1.0), full(f32, 87.0)
+    for i in range(first, last, 16):
+        g = _chunk(gate, i, last)
+        negated = g * np.float32(-1)
+        power = exp(select_greater(limit, negated, negated, limit))
+        _store_chunk(target, i, last, g / (power + one) * _chunk(up, i, last))
+
+
+@kernel
+def add(x, y, first, last):
+    """x += y in float32, elements first to last."""
+    for i in range(first, last, 16):
+        _store_chunk(x, i, last, _chunk(x, i, last) + _chunk(y, i, last))

@@ -1,0 +1,128 @@
+"""What every kernel must compute, in plain NumPy: the oracles.
+
+Integer results are exact. Float results are exact too, because the order of every operation is
+part of its definition: a sum is 16 partial sums, each a chain of fused multiply-adds over every
+16th element, and then one fixed tree. Kernels on every tier and any number of threads give these
+very bits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+LANES = 16
+
+# exp(r) on |r| <= ln(2)/2: Taylor's coefficients 1/k!, good to 1 ulp of float32 there.
+EXP_COEFFICIENTS = tuple(np.float32(1.0 / k) for k in (5040, 720, 120, 24, 6, 2, 1, 1))
+LOG2_E = np.float32(1.4426950408889634)
+# ln(2) in two parts; the first has few bits, so that n times it is exact (Cody and Waite).
+LN2_HIGH = np.float32(0.693359375)
+LN2_LOW = np.float32(-2.12194440054690583e-4)
+#: Adding and subtracting it rounds a float32 below 2**22 to the nearest integer, ties to even.
+ROUNDER = np.float32(1.5 * 2**23)
+#: exp gives 0 below this.
+EXP_LEAST = np.float32(-87.0)
+
+
+def matmul_int32(activations: Array, trits: Array) -> Array:
+    """int8 (m, k) times int8 trits (n, k), transposed: the exact int32 (m, n)."""
+    return activations.astype(np.int32) @ trits.T.astype(np.int32)
+
+
+def quantize_rows(x: Array, floor: float) -> tuple[Array, Array]:
+    """float32 (m, k) -> int8 (m, k) and the float32 (m,) step that one unit stands for.
+
+    Per-row absmax (BitNet b1.58, arXiv 2402.17764, section 2): q = round(x * 127 / max|x|), ties
+    to even, with max|x| at least `floor`. A row with NaN or infinity gets a NaN step.
+    """
+    absmax = np.abs(x).max(axis=1, initial=0.0)
+    finite = np.isfinite(absmax)
+    absmax = np.maximum(np.where(finite, absmax, 0), np.float32(floor)).astype(np.float32)
+    scaled = np.where(finite[:, None], x, 0) * (np.float32(127) / absmax)[:, None]
+    step = np.where(finite, absmax / np.float32(127), np.float32(np.nan))
+    return np.rint(scaled).astype(np.int8), step.astype(np.float32)
+
+
+def fma(a: Array, b: Array, c: Array) -> Array:
+    """float32 a * b + c, rounded once.
+
+    The product is exact in float64. The float64 sum is made odd where it was inexact (Boldo and
+    Melquiond, "Emulation of FMA and correctly rounded sums", 2008), so that the final rounding
+    to float32 cannot round twice.
+    """
+    a64, b64, c64 = (np.asarray(each, np.float32).astype(np.float64) for each in (a, b, c))
+    product = a64 * b64
+    total = product + c64
+    with np.errstate(invalid="ignore"):
+        virtual = total - product
+        error = (product - (total - virtual)) + (c64 - virtual)
+    bits = total.view(np.int64)
+    even = (bits & 1) == 0
+    # Towards the error's sign: away from zero if the signs agree, else towards zero.
+    step = np.where((error > 0) == (total > 0), 1, -1)
+    inexact = np.isfinite(total) & (error != 0) & even
+    return np.where(inexact, bits + step, bits).view(np.float64).astype(np.float32)
+
+
+def tree_sum(partial: Array) -> Array:
+    """float32 (..., 16) -> (...): the upper half onto the lower, four times."""
+    while partial.shape[-1] > 1:
+        half = partial.shape[-1] // 2
+        partial = partial[..., :half] + partial[..., half:]
+    return partial[..., 0]
+
+
+def dot(a: Array, b: Array) -> Array:
+    """float32 (..., k) . (..., k) -> (...), broadcasting, in the fixed order."""
+    k = a.shape[-1]
+    padding = [(0, 0)] * (a.ndim - 1) + [(0, -k % LANES)]
+    a = np.pad(np.asarray(a, np.float32), padding)
+    b = np.pad(np.asarray(b, np.float32), [(0, 0)] * (b.ndim - 1) + padding[-1:])
+    shape = np.broadcast_shapes(a.shape, b.shape)
+    total = np.zeros((*shape[:-1], LANES), np.float32)
+    for start in range(0, shape[-1], LANES):
+        part = slice(start, start + LANES)
+        total = fma(a[..., part], b[..., part], total)
+    return tree_sum(total)
+
+
+def rms_norm(x: Array, weight: Array, epsilon: float) -> Array:
+    """float32 (..., k): x / sqrt(mean(x^2) + epsilon) * weight (Zhang and Sennrich, 2019)."""
+    mean = dot(x, x) / np.float32(x.shape[-1])
+    factor = np.float32(1) / np.sqrt(mean + np.float32(epsilon))
+    return (x * factor[..., None]) * weight
+
+
+def exp(x: Array) -> Array:
+    """float32 e**x for x <= 88, within 1 ulp: 2**n times a polynomial of the remainder."""
+    n = (fma(x, LOG2_E, ROUNDER) - ROUNDER).astype(np.float32)
+    r = fma(n, -LN2_LOW, fma(n, -LN2_HIGH, x))
+    p = np.broadcast_to(EXP_COEFFICIENTS[0], x.shape)
+    for coefficient in EXP_COEFFICIENTS[1:]:
+        p = fma(p, r, coefficient)
+    power = ((n.astype(np.int32) + 127) << 23).view(np.float32)
+    return np.where(x > EXP_LEAST, p * power, np.float32(0))
+
+
+def softmax(x: Array) -> Array:
+    """float32 (..., k): exp(x - max) over its sum, the sum in the fixed order."""
+    e = exp(x - x.max(axis=-1, keepdims=True))
+    total = dot(e, np.ones(e.shape[-1], np.float32))
+    return e * (np.float32(1) / total)[..., None]
+
+
+def silu(x: Array) -> Array:
+    """float32 x / (1 + exp(-x)), with the exponent kept where exp is finite."""
+    return x / (np.float32(1) + exp(np.minimum(-x, np.float32(87))))
+
+
+def weighted_sum(weights: Array, values: Array) -> Array:
+    """float32 (..., t) and (t, d) -> (..., d): one chain of fused multiply-adds over t."""
+    total = np.zeros((*weights.shape[:-1], values.shape[-1]), np.float32)
+    for t in range(values.shape[0]):
+        total = fma(weights[..., t, None], values[t], total)
+    return total

@@ -1,0 +1,56 @@
+"""Which shape of kernel each encoding and tier uses: literal numbers, each with its reason."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ternops.simd import targets
+
+
+class Tile(NamedTuple):
+    """What a kernel keeps in registers while it walks along the columns.
+
+    rows x tokens is the output tile. fields_apart: 1 adds the four shifted fields of a byte to one
+    accumulator; 4 leaves them in place (three shifts fewer a load) in four accumulators.
+    """
+
+    rows: int
+    tokens: int
+    fields_apart: int
+
+
+#: (encoding, tier) -> the tile for one token.
+GEMV = {
+    # 32 registers: 16 accumulators, each activation load serves four rows.
+    ("two_bit", "avx512vnni"): Tile(rows=4, tokens=1, fields_apart=4),
+    # 16 registers: 8 accumulators leave room for the masks and the two products of a dot.
+    ("two_bit", "avx2"): Tile(rows=2, tokens=1, fields_apart=4),
+    # Small enough for any register file.
+    ("two_bit", "generic"): Tile(rows=1, tokens=1, fields_apart=1),
+}
+
+#: (encoding, tier) -> the tile for several tokens; what is left over goes one by one.
+GEMM = {
+    # 16 accumulators, 4 fields a row, and each field serves eight tokens.
+    ("two_bit", "avx512vnni"): Tile(rows=2, tokens=8, fields_apart=1),
+    # 8 accumulators and 4 fields fill the 16 registers.
+    ("two_bit", "avx2"): Tile(rows=1, tokens=8, fields_apart=1),
+    ("two_bit", "generic"): Tile(rows=1, tokens=4, fields_apart=1),
+}
+
+#: Weights are asked for this many bytes ahead: measured best of 0 to 8192 for weights in DRAM.
+PREFETCH_AHEAD = 4096
+
+#: A further thread must find this many bytes of weights times tokens, or waking it costs more.
+BYTES_A_THREAD = 1 << 16
+
+
+def tiles(encoding: str) -> tuple[Tile, Tile]:
+    """The GEMV and GEMM tiles of an encoding on this process's tier."""
+    key = (encoding, targets.TIER.name)
+    return GEMV[key], GEMM[key]
+
+
+def useful_threads(threads: int, work: int) -> int:
+    """At most `threads`, fewer where `work` (bytes of weights times tokens) is too small."""
+    return max(1, min(threads, work // BYTES_A_THREAD))

@@ -1,0 +1,314 @@
+"""TernaryMatrix: the packed operand that users hold, how it is made, saved and loaded."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors
+import safetensors.numpy
+
+from ternops.encodings import ENCODINGS
+from ternops.memory import aligned_copy
+from ternops.quantize import absmean
+
+Array = npt.NDArray[Any]
+
+#: The fewest terms of a sum that can overflow int32: 2**24 times -1 * -128 does.
+MOST_TERMS = 1 << 24
+
+_FORMAT = "ternops"
+_VERSION = "1"
+
+
+class TernaryMatrix:
+    """An immutable matrix of -1, 0 and 1, packed, with an optional scale.
+
+    Its value is ``to_trits() * scale``, a scale array counting along the packed rows. Made by
+    `quantize`, `pack` and `load`. Products: ``W @ x``, ``x @ W.T`` and `ternops.matmul`.
+    """
+
+    def __init__(
+        self,
+        packed: npt.NDArray[np.uint8],
+        rows: int,
+        columns: int,
+        scale: Array | None,
+        encoding: str,
+        transposed: bool = False,
+    ) -> None:
+        """For use by this package: bytes in the layout of `encoding`, taken as they are."""
+        self._packed = aligned_copy(packed)
+        self._packed.flags.writeable = False
+        self._rows = rows
+        self._columns = columns
+        self._scale = scale
+        self._transposed = transposed
+        self.encoding = encoding
+        # Kernels take addresses; the arrays above keep the memory alive.
+        self._address = int(self._packed.ctypes.data)
+        self._row_bytes: int = ENCODINGS[encoding].row_bytes(columns)
+        self._scale_address = 0 if scale is None else int(scale.ctypes.data)
+        self._scale_step = 0 if scale is None or scale.ndim == 0 else scale.itemsize
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns)."""
+        if self._transposed:
+            return self._columns, self._rows
+        return self._rows, self._columns
+
+    @property
+    def ndim(self) -> int:
+        return 2
+
+    @property
+    def size(self) -> int:
+        """The number of weights."""
+        return self._rows * self._columns
+
+    @property
+    def scale(self) -> np.float32 | npt.NDArray[np.float32] | None:
+        """None, one float32, or a float32 array with one a packed row.
+
+        Of ``W.T`` the packed rows are the columns.
+        """
+        if self._scale is None:
+            return None
+        return self._scale[()] if self._scale.ndim == 0 else self._scale
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of packed weights, padding included, and of the scale."""
+        return self._packed.nbytes + (0 if self._scale is None else self._scale.nbytes)
+
+    @property
+    def bits_per_weight(self) -> float:
+        """8 * nbytes / size; nan for an empty matrix."""
+        return 8 * self.nbytes / self.size if self.size else float("nan")
+
+    @property
+    def T(self) -> TernaryMatrix:
+        """The transpose: the same bytes, seen with rows and columns exchanged."""
+        return TernaryMatrix(
+            self._packed, self._rows, self._columns, self._scale, self.encoding,
+            not self._transposed,
+        )  # fmt: skip
+
+    @property
+    def unscaled(self) -> TernaryMatrix:
+        """The same bytes without the scale: int8 operands give exact int32 products."""
+        return TernaryMatrix(
+            self._packed, self._rows, self._columns, None, self.encoding, self._transposed
+        )
+
+    def to_trits(self) -> npt.NDArray[np.int8]:
+        """The trits as an int8 array of this shape."""
+        trits = self._rows_of_trits(0, self._rows)
+        return trits.T if self._transposed else trits
+
+    def to_dense(self) -> npt.NDArray[np.float32]:
+        """The weights as a float32 array of this shape: trits times scale."""
+        dense = self._rows_of_trits(0, self._rows).astype(np.float32)
+        if self._scale is not None:
+            dense *= self._scale if self._scale.ndim == 0 else self._scale[:, None]
+        return dense.T if self._transposed else dense
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write one safetensors file, whole or not at all; `ternops.load` reads it."""
+        tensors = {"packed": self._packed}
+        if self._scale is not None:
+            tensors["scale"] = self._scale
+        metadata = {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "encoding": self.encoding,
+            "rows": str(self._rows),
+            "columns": str(self._columns),
+            "transposed": str(int(self._transposed)),
+        }
+        target = Path(path)
+        handle, temporary = tempfile.mkstemp(prefix=target.name, suffix=".tmp", dir=target.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(safetensors.numpy.save(tensors, metadata))
+                file.flush()
+                os.fsync(file.fileno())
+            # mkstemp's files are private; the result gets what open() would have given it.
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(temporary, 0o666 & ~umask)
+            os.replace(temporary, target)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+    def _rows_of_trits(self, first: int, last: int) -> npt.NDArray[np.int8]:
+        """Packed rows [first, last) as int8."""
+        packed = self._packed[first * self._row_bytes :]
+        trits: npt.NDArray[np.int8] = ENCODINGS[self.encoding].unpack(
+            packed, last - first, self._columns
+        )
+        return trits
+
+    def __matmul__(self, other: Any) -> Array:
+        from ternops.matmul import matmul
+
+        return matmul(self, other)
+
+    def __rmatmul__(self, other: Any) -> Array:
+        from ternops.matmul import matmul
+
+        return matmul(other, self)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        """``np.matmul`` is `ternops.matmul`; no other ufunc is defined (a TypeError)."""
+        if ufunc is not np.matmul or method != "__call__" or set(options) - {"out"}:
+            return NotImplemented
+        from ternops.matmul import matmul
+
+        (out,) = options.get("out", (None,))
+        return matmul(*inputs, out=out)
+
+    def __array__(self, dtype: npt.DTypeLike = None, copy: bool | None = None) -> Array:
+        """``np.asarray(W)`` is `to_dense`; a view is impossible, so copy=False is an error."""
+        if copy is False:
+            raise ValueError("copy=False: a TernaryMatrix has no dense array to share")
+        return self.to_dense().astype(dtype or np.float32, copy=False)
+
+    def __reduce__(self) -> Any:
+        # By value: addresses mean nothing in a copy or in another process.
+        state = (
+            self._packed, self._rows, self._columns, self._scale, self.encoding, self._transposed
+        )  # fmt: skip
+        return TernaryMatrix, state
+
+    def __repr__(self) -> str:
+        if self._scale is None or self._scale.ndim == 0:
+            scale = str(self.scale)
+        else:
+            scale = f"one of {len(self._scale)} a {'column' if self._transposed else 'row'}"
+        return (
+            f"TernaryMatrix(shape={self.shape}, encoding={self.encoding!r}, scale={scale}, "
+            f"bits_per_weight={self.bits_per_weight:.3f})"
+        )
+
+
+def quantize(w: npt.ArrayLike, encoding: str = "auto") -> TernaryMatrix:
+    """Quantise a float matrix as BitNet b1.58 does and pack it.
+
+    w: (rows, columns), float16, float32 or float64, finite. The scale is mean|w| over the whole
+    matrix (at least 1e-5); the trits are clip(round(w / scale), -1, 1).
+    encoding: "two_bit", or "auto" for the best one here.
+    Raises TypeError and ValueError, naming the argument, for anything else.
+    """
+    name = _check_encoding(encoding)
+    weight = np.asarray(w)
+    if weight.ndim == 2:
+        _check_columns("w", weight.shape[1])
+    trits, scale = absmean(weight)
+    return _packed(trits, np.asarray(scale), name)
+
+
+def pack(trits: npt.ArrayLike, scale: Any = None, encoding: str = "auto") -> TernaryMatrix:
+    """Pack an int8 matrix of -1, 0 and 1.
+
+    trits: (rows, columns) int8. scale: None, a finite real number, or one a row, shape (rows,).
+    encoding: "two_bit", or "auto" for the best one here.
+    Raises TypeError and ValueError, naming the argument, for anything else.
+    """
+    name = _check_encoding(encoding)
+    array = np.asarray(trits)
+    if array.dtype != np.int8:
+        raise TypeError(f"trits: dtype {array.dtype}, expected int8 (floats: ternops.quantize)")
+    if array.ndim != 2:
+        raise ValueError(f"trits: shape {array.shape}, expected two dimensions")
+    _check_columns("trits", array.shape[1])
+    if array.size and (array.min() < -1 or array.max() > 1):
+        i, j = np.argwhere((array < -1) | (array > 1))[0]
+        raise ValueError(f"trits: trits[{i}, {j}] is {array[i, j]}, expected -1, 0 or 1")
+    return _packed(array, _check_scale(scale, array.shape[0]), name)
+
+
+def load(path: str | os.PathLike[str]) -> TernaryMatrix:
+    """Read a file that `TernaryMatrix.save` wrote.
+
+    Raises FileNotFoundError if there is none, ValueError, naming what is wrong, if it is cut off,
+    damaged, or somebody else's.
+    """
+    name = os.fspath(path)
+    if not os.path.isfile(name):
+        raise FileNotFoundError(f"path: {name!r} is not a file")
+    try:
+        with safetensors.safe_open(name, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != _FORMAT or metadata.get("version") != _VERSION:
+                raise ValueError(
+                    f"format {metadata.get('format')!r} version {metadata.get('version')!r}, "
+                    f"expected {_FORMAT!r} version {_VERSION!r}"
+                )
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        return _restore(metadata, tensors)
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        raise ValueError(f"path: {name!r} is no intact ternops file: {error}") from None
+
+
+def _restore(metadata: dict[str, str], tensors: dict[str, Array]) -> TernaryMatrix:
+    encoding = metadata["encoding"]
+    if encoding not in ENCODINGS:
+        raise ValueError(f"encoding {encoding!r}, expected one of {', '.join(ENCODINGS)}")
+    layout = ENCODINGS[encoding]
+    rows, columns = int(metadata["rows"]), int(metadata["columns"])
+    packed, scale = tensors["packed"], tensors.get("scale")
+    if min(rows, columns) < 0 or columns >= MOST_TERMS:
+        raise ValueError(f"shape ({rows}, {columns})")
+    expected = rows * layout.row_bytes(columns) + layout.SLACK
+    if packed.dtype != np.uint8 or packed.shape != (expected,):
+        raise ValueError(f"packed: {packed.dtype} {packed.shape}, expected uint8 ({expected},)")
+    if scale is not None and scale.dtype != np.float32:
+        raise ValueError(f"scale: {scale.dtype}, expected float32")
+    layout.check(packed)
+    transposed = metadata["transposed"] == "1"
+    return TernaryMatrix(packed, rows, columns, _check_scale(scale, rows), encoding, transposed)
+
+
+def _packed(trits: npt.NDArray[np.int8], scale: Array | None, encoding: str) -> TernaryMatrix:
+    rows, columns = trits.shape
+    return TernaryMatrix(ENCODINGS[encoding].pack(trits), rows, columns, scale, encoding)
+
+
+def _check_encoding(encoding: str) -> str:
+    if encoding == "auto":
+        return "two_bit"
+    if encoding not in ENCODINGS:
+        names = ", ".join(["auto", *ENCODINGS])
+        raise ValueError(f"encoding={encoding!r}: expected one of {names}")
+    return encoding
+
+
+def _check_columns(name: str, columns: int) -> None:
+    if columns >= MOST_TERMS:
+        raise ValueError(
+            f"{name}: {columns} columns, expected fewer than {MOST_TERMS} (2**24): "
+            "a sum of that many products can overflow int32"
+        )
+
+
+def _check_scale(scale: Any, rows: int) -> Array | None:
+    if scale is None:
+        return None
+    given = np.asarray(scale)
+    if given.dtype.kind not in "fiu":
+        raise TypeError(f"scale: dtype {given.dtype}, expected real numbers")
+    if given.shape not in ((), (rows,)):
+        raise ValueError(f"scale: shape {given.shape}, expected a number or shape ({rows},)")
+    with np.errstate(over="ignore"):
+        array = np.array(given, np.float32)
+    if not np.isfinite(array).all():
+        raise ValueError("scale: not finite in float32, expected finite numbers")
+    array.flags.writeable = False
+    return array

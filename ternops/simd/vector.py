@@ -1,0 +1,790 @@
+"""SIMD vectors as Numba values, and all that it takes to compile kernels written with them.
+
+Idea: a vector is a Numba type whose data model is an LLVM vector, so a kernel reads
+``acc = dot(acc, w & 3, a)`` in plain ``@kernel`` code and LLVM keeps ``acc`` in a register.
+Arrays of vectors (``registers``) become registers too once their constant loops are unrolled.
+This is the only file that touches the internals of Numba and llvmlite.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import operator
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba import config, njit, types
+from numba.core import caching, ccallback, cgutils
+from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
+
+if config.DISABLE_JIT:
+    raise RuntimeError("NUMBA_DISABLE_JIT is set: ternops has no kernels without Numba's JIT")
+
+# ------------------------------------------------------------------------------------------ types
+
+_ELEMENTS: dict[str, ir.Type] = {
+    "u8": ir.IntType(8),
+    "i8": ir.IntType(8),
+    "u16": ir.IntType(16),
+    "i16": ir.IntType(16),
+    "i32": ir.IntType(32),
+    "f16": ir.HalfType(),
+    "f32": ir.FloatType(),
+}
+_I32 = ir.IntType(32)
+_I64 = ir.IntType(64)
+_BYTE_POINTER = ir.IntType(8).as_pointer()
+
+
+class Vector(types.Type):
+    """A SIMD vector of `lanes` elements: "u8", "i8", "u16", "i16", "i32", "f16" or "f32".
+
+    LLVM splits a vector that is wider than the CPU's registers into several of them.
+    """
+
+    def __init__(self, element: str, lanes: int) -> None:
+        self.element = element
+        self.lanes = lanes
+        super().__init__(name=f"{element}x{lanes}")
+
+    @property
+    def ir(self) -> ir.VectorType:
+        return ir.VectorType(_ELEMENTS[self.element], self.lanes)
+
+    @property
+    def is_float(self) -> bool:
+        return self.element[0] == "f"
+
+    @property
+    def is_unsigned(self) -> bool:
+        return self.element[0] == "u"
+
+    @property
+    def bytes(self) -> int:
+        return self.lanes * int(self.element[1:]) // 8
+
+
+class Pointer(types.Type):
+    """An address in memory; ``pointer + n`` moves it by n bytes."""
+
+    def __init__(self) -> None:
+        super().__init__(name="pointer")
+
+
+class Registers(types.Type):
+    """A short array of vectors with constant indices, which LLVM turns into registers."""
+
+    def __init__(self, vector: Vector, count: int) -> None:
+        self.vector = vector
+        self.count = count
+        super().__init__(name=f"registers({vector.name}, {count})")
+
+    @property
+    def ir(self) -> ir.ArrayType:
+        return ir.ArrayType(self.vector.ir, self.count)
+
+
+POINTER = Pointer()
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, vector: Vector) -> None:
+        super().__init__(manager, vector, vector.ir)
+
+
+@register_model(Pointer)
+class _PointerModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, pointer: Pointer) -> None:
+        super().__init__(manager, pointer, _BYTE_POINTER)
+
+
+@register_model(Registers)
+class _RegistersModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, registers: Registers) -> None:
+        super().__init__(manager, registers, registers.ir.as_pointer())
+
+
+def _value_type(reference: types.Type) -> types.Type | None:
+    """The type behind a type named in kernel code, a Vector or a Numba scalar."""
+    inner = getattr(reference, "instance_type", None)
+    return inner if isinstance(inner, Vector | types.Number) else None
+
+
+def _ir_type(context: Any, kind: types.Type) -> ir.Type:
+    return kind.ir if isinstance(kind, Vector) else context.get_value_type(kind)
+
+
+def _splat(builder: ir.IRBuilder, scalar: ir.Value, vector: ir.VectorType) -> ir.Value:
+    lane = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.Constant(_I32, 0))
+    order = ir.Constant(ir.VectorType(_I32, vector.count), [0] * vector.count)
+    return builder.shuffle_vector(lane, lane, order)
+
+
+def _to_element(context: Any, builder: Any, value: Any, kind: Any, vector: Vector) -> ir.Value:
+    """A scalar of Numba type `kind` as an element of `vector`."""
+    element = _ELEMENTS[vector.element]
+    if vector.is_float:
+        return context.cast(builder, value, kind, types.float32)
+    wide = context.cast(builder, value, kind, types.int64)
+    return builder.trunc(wide, element)
+
+
+# -------------------------------------------------------------------------------------- operators
+
+_INTEGER_OPERATORS = {
+    operator.add: "add",
+    operator.sub: "sub",
+    operator.mul: "mul",
+    operator.and_: "and_",
+    operator.or_: "or_",
+    operator.xor: "xor",
+    operator.lshift: "shl",
+    operator.rshift: "ashr",
+}
+_FLOAT_OPERATORS = {
+    operator.add: "fadd",
+    operator.sub: "fsub",
+    operator.mul: "fmul",
+    operator.truediv: "fdiv",
+}
+
+
+def _register_operator(op: Callable[..., Any]) -> None:
+    def allowed(vector: types.Type, other: types.Type) -> bool:
+        if not isinstance(vector, Vector):
+            return False
+        if op not in (_FLOAT_OPERATORS if vector.is_float else _INTEGER_OPERATORS):
+            return False
+        return other == vector or isinstance(
+            other, types.Number if vector.is_float else types.Integer
+        )
+
+    @type_callable(op)
+    def typing(context: Any) -> Callable[..., Any]:
+        def typer(left: types.Type, right: types.Type) -> types.Type | None:
+            return left if allowed(left, right) else None
+
+        return typer
+
+    def lower(context: Any, builder: Any, signature: Any, args: Any) -> ir.Value:
+        vector = signature.return_type
+        left, right = args
+        if not isinstance(signature.args[1], Vector):
+            scalar = _to_element(context, builder, right, signature.args[1], vector)
+            right = _splat(builder, scalar, vector.ir)
+        name = (_FLOAT_OPERATORS if vector.is_float else _INTEGER_OPERATORS)[op]
+        if name == "ashr" and vector.is_unsigned:
+            name = "lshr"
+        return getattr(builder, name)(left, right)
+
+    for right in (Vector, types.Number):
+        lower_builtin(op, Vector, right)(lower)
+
+
+for _op in {**_INTEGER_OPERATORS, **_FLOAT_OPERATORS}:
+    _register_operator(_op)
+
+
+@type_callable(operator.add)
+def _type_pointer_add(context: Any) -> Callable[..., Any]:
+    def typer(base: types.Type, offset: types.Type) -> types.Type | None:
+        if isinstance(base, Pointer) and isinstance(offset, types.Integer):
+            return base
+        return None
+
+    return typer
+
+
+@lower_builtin(operator.add, Pointer, types.Integer)
+def _lower_pointer_add(context: Any, builder: Any, signature: Any, args: Any) -> ir.Value:
+    # A GEP, not integer arithmetic: LLVM 22 miscompiles some ptrtoint/add/inttoptr chains.
+    offset = context.cast(builder, args[1], signature.args[1], types.intp)
+    return builder.gep(args[0], [offset])
+
+
+@type_callable(operator.getitem)
+def _type_register_get(context: Any) -> Callable[..., Any]:
+    def typer(registers: types.Type, index: types.Type) -> types.Type | None:
+        if isinstance(registers, Registers) and isinstance(index, types.Integer):
+            return registers.vector
+        return None
+
+    return typer
+
+
+@type_callable(operator.setitem)
+def _type_register_set(context: Any) -> Callable[..., Any]:
+    def typer(registers: types.Type, index: types.Type, value: types.Type) -> Any:
+        if isinstance(registers, Registers) and value == registers.vector:
+            return types.none
+        return None
+
+    return typer
+
+
+def _register_slot(context: Any, builder: Any, signature: Any, args: Any) -> ir.Value:
+    index = context.cast(builder, args[1], signature.args[1], types.intp)
+    return builder.gep(args[0], [ir.Constant(_I64, 0), index], inbounds=True)
+
+
+@lower_builtin(operator.getitem, Registers, types.Integer)
+def _lower_register_get(context: Any, builder: Any, signature: Any, args: Any) -> ir.Value:
+    return builder.load(_register_slot(context, builder, signature, args))
+
+
+@lower_builtin(operator.setitem, Registers, types.Integer, types.Any)
+def _lower_register_set(context: Any, builder: Any, signature: Any, args: Any) -> ir.Value:
+    builder.store(args[2], _register_slot(context, builder, signature, args))
+    return context.get_dummy_value()
+
+
+# ---------------------------------------------------------------------------------- making values
+
+
+@intrinsic
+def full(typing_context, vector_type, value):
+    """A vector with `value` in every lane: ``full(f32, 1.0)``."""
+    vector = _value_type(vector_type)
+    if not isinstance(vector, Vector) or not isinstance(value, types.Number):
+        return None
+
+    def generate(context, builder, signature, args):
+        scalar = _to_element(context, builder, args[1], signature.args[1], vector)
+        return _splat(builder, scalar, vector.ir)
+
+    return vector(vector_type, value), generate
+
+
+@intrinsic
+def registers(typing_context, vector_type, count):
+    """`count` (a literal) vectors, uninitialised; every index must become a constant."""
+    vector = _value_type(vector_type)
+    if not isinstance(vector, Vector) or not isinstance(count, types.IntegerLiteral):
+        return None
+    kind = Registers(vector, count.literal_value)
+
+    def generate(context, builder, signature, args):
+        return cgutils.alloca_once(builder, kind.ir)
+
+    return kind(vector_type, count), generate
+
+
+# ----------------------------------------------------------------------------------------- memory
+
+
+@intrinsic
+def pointer(typing_context, source):
+    """A Pointer to an array's first element, or from an integer address."""
+    if isinstance(source, types.Integer):
+
+        def generate(context, builder, signature, args):
+            address = context.cast(builder, args[0], signature.args[0], types.intp)
+            return builder.inttoptr(address, _BYTE_POINTER)
+
+    elif isinstance(source, types.Array):
+
+        def generate(context, builder, signature, args):
+            array = context.make_array(signature.args[0])(context, builder, args[0])
+            return builder.bitcast(array.data, _BYTE_POINTER)
+
+    else:
+        return None
+    return POINTER(source), generate
+
+
+@intrinsic
+def address_of(typing_context, source):
+    """The integer address of a record, an array's first element or a Pointer."""
+    if isinstance(source, types.Array):
+
+        def generate(context, builder, signature, args):
+            array = context.make_array(signature.args[0])(context, builder, args[0])
+            return builder.ptrtoint(array.data, _I64)
+
+    elif isinstance(source, types.Record | Pointer):
+
+        def generate(context, builder, signature, args):
+            return builder.ptrtoint(args[0], _I64)
+
+    else:
+        return None
+    return types.intp(source), generate
+
+
+@intrinsic
+def record_at(typing_context, record_type, address):
+    """The record of a type made by ``numba.from_dtype`` that lies at an integer address."""
+    record = getattr(record_type, "instance_type", None)
+    if not isinstance(record, types.Record):
+        return None
+
+    def generate(context, builder, signature, args):
+        return builder.inttoptr(args[1], context.get_value_type(record))
+
+    return record(record_type, address), generate
+
+
+def _make_load(aligned: bool) -> Any:
+    @intrinsic
+    def load(typing_context, value_type, source):
+        value = _value_type(value_type)
+        if value is None or not isinstance(source, Pointer):
+            return None
+
+        def generate(context, builder, signature, args):
+            kind = _ir_type(context, value)
+            typed = builder.bitcast(args[1], kind.as_pointer())
+            return builder.load(typed, align=value.bytes if aligned else 1)
+
+        return value(value_type, source), generate
+
+    return load
+
+
+load = _make_load(aligned=False)  #: load(type, pointer): a vector or a scalar, at any address
+load_aligned = _make_load(aligned=True)  #: the same, where the address is a multiple of its size
+
+
+def _first_lanes(context: Any, builder: Any, vector: Vector, count: Any, kind: Any) -> ir.Value:
+    index_type = ir.VectorType(_I64, vector.lanes)
+    index = ir.Constant(index_type, list(range(vector.lanes)))
+    limit = _splat(builder, context.cast(builder, count, kind, types.int64), index_type)
+    return builder.icmp_signed("<", index, limit)
+
+
+@intrinsic
+def load_first(typing_context, vector_type, source, count):
+    """The first `count` lanes of a vector in memory, zeros behind; touches nothing further."""
+    vector = _value_type(vector_type)
+    if not isinstance(vector, Vector) or not isinstance(source, Pointer):
+        return None
+
+    def generate(context, builder, signature, args):
+        mask = _first_lanes(context, builder, vector, args[2], signature.args[2])
+        kind = ir.FunctionType(vector.ir, [_BYTE_POINTER, _I32, mask.type, vector.ir])
+        name = f"llvm.masked.load.v{vector.lanes}{_suffix(vector)}.p0"
+        function = cgutils.get_or_insert_function(builder.module, kind, name)
+        zeros = ir.Constant(vector.ir, None)
+        return builder.call(function, [args[1], ir.Constant(_I32, 1), mask, zeros])
+
+    return vector(vector_type, source, count), generate
+
+
+@intrinsic
+def store_first(typing_context, target, value, count):
+    """Write the first `count` lanes of a vector to memory and touch nothing further."""
+    if not isinstance(value, Vector) or not isinstance(target, Pointer):
+        return None
+
+    def generate(context, builder, signature, args):
+        mask = _first_lanes(context, builder, value, args[2], signature.args[2])
+        kind = ir.FunctionType(ir.VoidType(), [value.ir, _BYTE_POINTER, _I32, mask.type])
+        name = f"llvm.masked.store.v{value.lanes}{_suffix(value)}.p0"
+        function = cgutils.get_or_insert_function(builder.module, kind, name)
+        builder.call(function, [args[1], args[0], ir.Constant(_I32, 1), mask])
+        return context.get_dummy_value()
+
+    return types.none(target, value, count), generate
+
+
+def _suffix(vector: Vector) -> str:
+    """The element's name inside the names of LLVM intrinsics."""
+    return ("f" if vector.is_float else "i") + vector.element[1:]
+
+
+@intrinsic
+def store(typing_context, target, value):
+    """Write a vector or a scalar to memory at any address."""
+    if not isinstance(target, Pointer):
+        return None
+
+    def generate(context, builder, signature, args):
+        typed = builder.bitcast(args[0], args[1].type.as_pointer())
+        builder.store(args[1], typed, align=1)
+        return context.get_dummy_value()
+
+    return types.none(target, value), generate
+
+
+@intrinsic
+def prefetch(typing_context, source):
+    """Ask for the cache line at an address, in every level; never faults."""
+    if not isinstance(source, Pointer):
+        return None
+
+    def generate(context, builder, signature, args):
+        kind = ir.FunctionType(ir.VoidType(), [_BYTE_POINTER, _I32, _I32, _I32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        read, keep_everywhere, data = (ir.Constant(_I32, n) for n in (0, 3, 1))
+        builder.call(function, [args[0], read, keep_everywhere, data])
+        return context.get_dummy_value()
+
+    return types.none(source), generate
+
+
+# ------------------------------------------------------------------------------------ conversions
+
+
+@intrinsic
+def bitcast(typing_context, vector_type, value):
+    """The same bits as another vector type of the same size."""
+    vector = _value_type(vector_type)
+    if not isinstance(vector, Vector):
+        return None
+
+    def generate(context, builder, signature, args):
+        return builder.bitcast(args[1], vector.ir)
+
+    return vector(vector_type, value), generate
+
+
+@intrinsic
+def convert(typing_context, vector_type, value):
+    """Each lane's value in another element type: widened, cut off or (float16) rounded to even.
+
+    Float to integer is left out on purpose: kernels round by adding 1.5 * 2**23.
+    """
+    target = _value_type(vector_type)
+    if not isinstance(target, Vector) or not isinstance(value, Vector):
+        return None
+    if value.is_float and not target.is_float:
+        return None
+
+    def generate(context, builder, signature, args):
+        before, after = value.bytes, target.bytes
+        if value.is_float:
+            name = "fpext" if after > before else "fptrunc"
+        elif target.is_float:
+            name = "uitofp" if value.is_unsigned else "sitofp"
+        elif after > before:
+            name = "zext" if value.is_unsigned else "sext"
+        else:
+            name = "trunc"
+        return getattr(builder, name)(args[1], target.ir)
+
+    return target(vector_type, value), generate
+
+
+# ----------------------------------------------------------------------------------- instructions
+
+
+def instruction(name: str, result: types.Type, *arguments: types.Type) -> Any:
+    """A kernel function for one LLVM intrinsic of that name and type."""
+
+    def call(context, builder, signature, args):
+        kind = ir.FunctionType(
+            _ir_type(context, result), [_ir_type(context, each) for each in arguments]
+        )
+        function = cgutils.get_or_insert_function(builder.module, kind, name)
+        return builder.call(function, list(args))
+
+    def check(given: tuple[types.Type, ...]) -> Any:
+        return (result(*arguments), call) if given == arguments else None
+
+    # Numba reads the number of arguments off the Python signature.
+    makers: dict[int, Callable[..., Any]] = {
+        1: lambda typing_context, a: check((a,)),
+        2: lambda typing_context, a, b: check((a, b)),
+        3: lambda typing_context, a, b, c: check((a, b, c)),
+    }
+    return intrinsic(makers[len(arguments)])
+
+
+@intrinsic
+def take(typing_context, value, first, count, step):
+    """`count` lanes of a vector from `first` on, `step` apart (literals)."""
+    literals = (first, count, step)
+    if not isinstance(value, Vector):
+        return None
+    if not all(isinstance(each, types.IntegerLiteral) for each in literals):
+        return None
+    start, lanes, stride = (each.literal_value for each in literals)
+    result = Vector(value.element, lanes)
+
+    def generate(context, builder, signature, args):
+        order = [start + i * stride for i in range(lanes)]
+        mask = ir.Constant(ir.VectorType(_I32, lanes), order)
+        return builder.shuffle_vector(args[0], args[0], mask)
+
+    return result(value, first, count, step), generate
+
+
+@intrinsic
+def select_greater(typing_context, left, right, then, otherwise):
+    """Lane by lane ``then if left > right else otherwise`` (signed or float compare)."""
+    if not isinstance(left, Vector) or left != right or then != otherwise:
+        return None
+
+    def generate(context, builder, signature, args):
+        compare = builder.fcmp_ordered if left.is_float else builder.icmp_signed
+        return builder.select(compare(">", args[0], args[1]), args[2], args[3])
+
+    return then(left, right, then, otherwise), generate
+
+
+@intrinsic
+def reduce_add(typing_context, value):
+    """The sum of an i32 vector's lanes as int32 (wraps around; any order gives the same)."""
+    if not isinstance(value, Vector) or value.element != "i32":
+        return None
+
+    def generate(context, builder, signature, args):
+        kind = ir.FunctionType(_I32, [value.ir])
+        name = f"llvm.vector.reduce.add.v{value.lanes}i32"
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
+
+    return types.int32(value), generate
+
+
+@intrinsic
+def lane(typing_context, value, index):
+    """One lane (a literal index) of a vector as a scalar."""
+    if not isinstance(value, Vector) or not isinstance(index, types.IntegerLiteral):
+        return None
+    scalar = types.float32 if value.element == "f32" else types.int32
+
+    def generate(context, builder, signature, args):
+        return builder.extract_element(args[0], ir.Constant(_I32, index.literal_value))
+
+    return scalar(value, index), generate
+
+
+# ---------------------------------------------------------------------------------------- threads
+
+
+def _atomic(name: str, arity: int, emit: Callable[..., Any], result: types.Type) -> Any:
+    def check(*given: types.Type) -> Any:
+        first, *rest = given
+        if not isinstance(first, Pointer) or not all(isinstance(r, types.Integer) for r in rest):
+            return None
+
+        def generate(context, builder, signature, args):
+            target = builder.bitcast(args[0], _I64.as_pointer())
+            values = [
+                context.cast(builder, value, kind, types.int64)
+                for value, kind in zip(args[1:], signature.args[1:], strict=True)
+            ]
+            emitted = emit(builder, target, *values)
+            return context.get_dummy_value() if result == types.none else emitted
+
+        return result(*given), generate
+
+    makers: dict[int, Callable[..., Any]] = {
+        1: lambda typing_context, a: check(a),
+        2: lambda typing_context, a, b: check(a, b),
+        3: lambda typing_context, a, b, c: check(a, b, c),
+    }
+    return intrinsic(makers[arity])
+
+
+def _compare_and_swap(builder: Any, target: Any, expected: Any, new: Any) -> Any:
+    pair = builder.cmpxchg(target, expected, new, "seq_cst", "seq_cst")
+    return builder.extract_value(pair, 1)
+
+
+#: int64 in memory: load, store, add (gives the old value) and compare-and-swap (gives success),
+#: all sequentially consistent.
+atomic_load = _atomic("load", 1, lambda b, p: b.load_atomic(p, "seq_cst", 8), types.int64)
+atomic_store = _atomic(
+    "store", 2, lambda b, p, v: b.store_atomic(v, p, "seq_cst", 8), types.none
+)
+atomic_add = _atomic("add", 2, lambda b, p, v: b.atomic_rmw("add", p, v, "seq_cst"), types.int64)
+atomic_swap_if = _atomic("swap_if", 3, _compare_and_swap, types.boolean)
+
+
+@intrinsic
+def pause(typing_context):
+    """Tell the core that this is a waiting loop."""
+
+    def generate(context, builder, signature, args):
+        if machine() in ("x86_64", "amd64"):
+            name, values = "llvm.x86.sse2.pause", []
+        elif machine() in ("aarch64", "arm64"):
+            name, values = "llvm.aarch64.hint", [ir.Constant(_I32, 1)]  # yield
+        else:
+            return context.get_dummy_value()
+        kind = ir.FunctionType(ir.VoidType(), [value.type for value in values])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, name), values)
+        return context.get_dummy_value()
+
+    return types.none(), generate
+
+
+@intrinsic
+def yield_thread(typing_context):
+    """Give the rest of the time slice to another thread."""
+
+    def generate(context, builder, signature, args):
+        name = "SwitchToThread" if os.name == "nt" else "sched_yield"
+        function = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(_I32, []), name
+        )
+        builder.call(function, [])
+        return context.get_dummy_value()
+
+    return types.none(), generate
+
+
+@intrinsic
+def call_job(typing_context, address, record, team, thread, threads):
+    """Call the job (see `Job`) whose compiled code lies at `address`."""
+    given = (address, record, team, thread, threads)
+
+    def generate(context, builder, signature, args):
+        kind = ir.FunctionType(ir.VoidType(), [_I64] * 4)
+        function, *values = (
+            context.cast(builder, value, each, types.intp)
+            for value, each in zip(args, signature.args, strict=True)
+        )
+        builder.call(builder.inttoptr(function, kind.as_pointer()), values)
+        return context.get_dummy_value()
+
+    return types.none(*given), generate
+
+
+# ---------------------------------------------------------------------------------- compiling
+
+
+def machine() -> str:
+    """The architecture that Numba compiles for, as LLVM names it: "x86_64", "aarch64", ..."""
+    return llvm.get_process_triple().split("-")[0]
+
+
+def cpu_name() -> str:
+    """The CPU model that Numba compiles for, as LLVM names it."""
+    return config.CPU_NAME or llvm.get_host_cpu_name()
+
+
+@functools.cache
+def features() -> frozenset[str]:
+    """The CPU features that Numba compiles with, and so the only ones kernels may use."""
+    text = config.CPU_FEATURES
+    if text is None:
+        text = llvm.get_host_cpu_features().flatten()
+    return frozenset(name[1:] for name in text.split(",") if name.startswith("+"))
+
+
+@functools.cache
+def cache_folder() -> str:
+    """Where compiled kernels are kept: one folder a state of the package's sources and tier.
+
+    Numba's own index sees a change in a kernel's file only, not in the files of the functions
+    that it calls, hence a hash over all of them. NUMBA_CACHE_DIR is honoured; a home that
+    cannot be written gives a private temporary folder.
+    """
+    digest = hashlib.sha256(os.environ.get("TERNOPS_ISA", "").encode())
+    for path in sorted(Path(__file__).parent.parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    if config.CACHE_DIR:
+        base = Path(config.CACHE_DIR)
+    elif sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", str(Path.home())))
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = base / "ternops" / digest.hexdigest()[:16]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError:
+        return tempfile.mkdtemp(prefix="ternops-")
+    return str(folder)
+
+
+class _Locator(caching._CacheLocator):
+    def __init__(self, function: Any) -> None:
+        self._line = function.__code__.co_firstlineno
+
+    def get_cache_path(self) -> str:
+        return cache_folder()
+
+    def get_source_stamp(self) -> str:
+        return "the folder's name is the stamp"
+
+    def get_disambiguator(self) -> str:
+        return str(self._line)
+
+    @classmethod
+    def from_function(cls, function: Any, file: str) -> _Locator:
+        return cls(function)
+
+
+class _Store(caching.CompileResultCacheImpl):
+    _locator_classes: tuple[type, ...] = (_Locator,)
+
+
+class _Cache(caching.FunctionCache):
+    _impl_class = _Store
+
+    def load_overload(self, signature: Any, target: Any) -> Any:
+        try:
+            return super().load_overload(signature, target)
+        except Exception:  # a damaged cache file, of whatever kind, only costs a compilation
+            return None
+
+    def save_overload(self, signature: Any, data: Any) -> None:
+        try:
+            super().save_overload(signature, data)
+        except OSError:  # a full or read-only disk only costs a compilation next time
+            return
+
+
+#: A function of kernel code that is inlined where it is called, so that constant arguments
+#: unroll its loops.
+inlined = njit(forceinline=True, nogil=True, error_model="numpy", boundscheck=False)
+#: A function of kernel code that is called.
+kernel = njit(nogil=True, error_model="numpy", boundscheck=False)
+
+
+def entry(function: Callable[..., Any]) -> Any:
+    """A compiled function that Python calls; its code is kept on disk."""
+    dispatcher = kernel(function)
+    dispatcher._cache = _Cache(function)
+    return dispatcher
+
+
+class Job:
+    """A compiled function that a team's threads call: ``f(record, team, thread, threads)``.
+
+    All four are integers: the address of the job's record, the address of the team's control
+    block (for barriers), this thread's number, and how many take part. Compiled, or loaded from
+    the disk cache, when `address` is first asked for.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, function)
+        self._function = function
+
+    @functools.cached_property
+    def compiled(self) -> Any:
+        signature = ((types.intp,) * 4, types.void)
+        options = {"nopython": True, "error_model": "numpy", "boundscheck": False}
+        compiled = ccallback.CFunc(self._function, signature, {}, options)
+        compiled._cache = _Cache(self._function)
+        compiled.compile()
+        return compiled
+
+    @property
+    def address(self) -> int:
+        return self.compiled.address
+
+    def assembly(self) -> str:
+        """The machine code as text (compiled anew: cached code has lost its text)."""
+        fresh = ccallback.CFunc(
+            self._function,
+            ((types.intp,) * 4, types.void),
+            {},
+            {"nopython": True, "error_model": "numpy", "boundscheck": False},
+        )
+        fresh.compile()
+        return fresh._library.get_asm_str()

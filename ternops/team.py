@@ -1,0 +1,236 @@
+"""One persistent team of threads that run a compiled job together, with a barrier inside it.
+
+Workers wait in compiled code without the interpreter's lock: first spinning, so that the next
+job starts in well under a microsecond, then parked on a semaphore, so that an idle process costs
+nothing. A job is a function address and a record; no library's thread pool is involved, so two
+Python threads can call in at once (they take turns) and a forked child simply makes a new team.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from typing import Any
+
+import numpy as np
+from numba import config
+
+from ternops.simd import (
+    Job,
+    atomic_add,
+    atomic_load,
+    atomic_store,
+    atomic_swap_if,
+    call_job,
+    entry,
+    inlined,
+    load,
+    pause,
+    pointer,
+    store,
+    yield_thread,
+)
+
+#: The largest `threads` that is accepted.
+MOST_THREADS = 256
+
+# The control block: int64 fields, each group of them in a cache line of its own (byte offsets).
+_JOB, _RECORD, _THREADS = 0, 8, 16
+_DONE = 64
+_ARRIVED = 128
+_PHASE = 192
+_STATES = 256  # one cache line a worker
+_LINE = 64
+
+# What a worker's state says.
+_SPINNING, _PARKED, _CLAIMED, _RUN, _STOP = 0, 1, 2, 3, 4
+
+_SPINS_BEFORE_YIELD = 1 << 12
+_SPINS_BEFORE_PARK = 1 << 15
+
+
+@inlined
+def barrier(team, threads):
+    """Wait until all `threads` threads of the running job have come here (about 0.1 us)."""
+    if threads > 1:
+        control = pointer(team)
+        phase = atomic_load(control + _PHASE)
+        if atomic_add(control + _ARRIVED, 1) == threads - 1:
+            atomic_store(control + _ARRIVED, 0)
+            atomic_store(control + _PHASE, phase + 1)
+        else:
+            spins = 0
+            while atomic_load(control + _PHASE) == phase:
+                spins = _wait_once(spins)
+
+
+@inlined
+def share(count, step, thread, threads):
+    """This thread's part [first, last) of `count` items, its bounds multiples of `step`."""
+    steps = (count + step - 1) // step
+    first = steps * thread // threads * step
+    last = steps * (thread + 1) // threads * step
+    return min(first, count), min(last, count)
+
+
+@inlined
+def _wait_once(spins):
+    pause()
+    if spins >= _SPINS_BEFORE_YIELD:  # more threads than cores: let the late one run
+        yield_thread()
+        return 0
+    return spins + 1
+
+
+@entry
+def _work(team, thread):
+    """Run jobs until there is none for a while; tell whether the team goes on."""
+    control = pointer(team)
+    state = control + _STATES + thread * _LINE
+    atomic_swap_if(state, _PARKED, _SPINNING)
+    spins = 0
+    while True:
+        now = atomic_load(state)
+        if now == _RUN:
+            job, record = load(np.int64, control + _JOB), load(np.int64, control + _RECORD)
+            call_job(job, record, team, thread, load(np.int64, control + _THREADS))
+            atomic_store(state, _SPINNING)
+            atomic_add(control + _DONE, 1)
+            spins = 0
+        elif now == _STOP:
+            return False
+        else:
+            pause()
+            spins += 1
+            if spins > _SPINS_BEFORE_PARK and atomic_swap_if(state, _SPINNING, _PARKED):
+                return True
+
+
+@entry
+def _launch(team, job, record, threads):
+    """Run a job with this thread as number 0; False, having done nothing, if a worker is parked.
+
+    All is decided in here, so that no exception in Python can leave a job half started.
+    """
+    if threads == 1:
+        call_job(job, record, team, 0, 1)
+        return True
+    control = pointer(team)
+    for thread in range(1, threads):
+        state = control + _STATES + thread * _LINE
+        if not atomic_swap_if(state, _SPINNING, _CLAIMED):
+            for claimed in range(1, thread):
+                atomic_store(control + _STATES + claimed * _LINE, _SPINNING)
+            return False
+    store(control + _JOB, np.int64(job))
+    store(control + _RECORD, np.int64(record))
+    store(control + _THREADS, np.int64(threads))
+    atomic_store(control + _DONE, 0)
+    for thread in range(1, threads):
+        atomic_store(control + _STATES + thread * _LINE, _RUN)
+    call_job(job, record, team, 0, threads)
+    spins = 0
+    while atomic_load(control + _DONE) != threads - 1:
+        spins = _wait_once(spins)
+    return True
+
+
+@entry
+def _await_awake(team, threads):
+    """Give parked workers that were just woken some time; they may have parked again since."""
+    control = pointer(team)
+    for thread in range(1, threads):
+        for _ in range(_SPINS_BEFORE_PARK):
+            if atomic_load(control + _STATES + thread * _LINE) != _PARKED:
+                break
+            pause()
+
+
+class Team:
+    """Worker threads, started when first needed, and the calling thread as number 0."""
+
+    def __init__(self) -> None:
+        size = _STATES + MOST_THREADS * _LINE
+        memory = np.zeros(size + _LINE, np.uint8)
+        start = -memory.ctypes.data % _LINE
+        self._memory = memory
+        self._states = memory[start + _STATES : start + size].view(np.int64)[:: _LINE // 8]
+        self._lock = threading.RLock()
+        self._wake: list[threading.Semaphore] = []
+        self._threads: list[threading.Thread] = []
+        #: The address of the control block, which a job passes to `barrier`.
+        self.address = int(memory.ctypes.data) + start
+
+    def run(self, job: Job, record: np.ndarray[Any, Any], threads: int) -> None:
+        """Run ``job(record, team, thread, threads)`` on `threads` threads and wait for them."""
+        self.run_at(job.address, record.ctypes.data, threads)
+
+    def run_at(self, job: int, record: int, threads: int) -> None:
+        """`run`, for the addresses of a job and a record."""
+        if threads == 1:
+            _launch(self.address, job, record, 1)
+            return
+        with self._lock:
+            while len(self._threads) < threads - 1:
+                self._start_worker()
+            while not _launch(self.address, job, record, threads):
+                for thread in range(1, threads):
+                    if self._states[thread] == _PARKED:
+                        self._wake[thread - 1].release()
+                _await_awake(self.address, threads)
+
+    def stop(self) -> None:
+        """End the workers; the next `run` starts new ones."""
+        with self._lock:
+            for thread, worker in enumerate(self._threads, 1):
+                self._states[thread] = _STOP
+                self._wake[thread - 1].release()
+                worker.join()
+                self._states[thread] = _SPINNING
+            self._threads.clear()
+            self._wake.clear()
+
+    def _start_worker(self) -> None:
+        wake = threading.Semaphore(0)
+        number = len(self._threads) + 1
+        worker = threading.Thread(
+            target=self._serve, args=(number, wake), name=f"ternops-{number}", daemon=True
+        )
+        worker.start()
+        self._wake.append(wake)
+        self._threads.append(worker)
+
+    def _serve(self, number: int, wake: threading.Semaphore) -> None:
+        while _work(self.address, number):
+            wake.acquire()
+
+
+TEAM = Team()
+
+
+def _forget_after_fork() -> None:
+    # The parent's workers do not exist here, and its lock may have been held by one of them.
+    TEAM.__init__()  # type: ignore[misc]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)
+# Workers must not touch the control block while the interpreter takes its memory down.
+atexit.register(TEAM.stop)
+
+
+def default_threads() -> int:
+    """The threads used where none are asked for: NUMBA_NUM_THREADS, else the usable CPUs."""
+    return int(config.NUMBA_NUM_THREADS)
+
+
+def check_threads(threads: int | None) -> int:
+    """`threads`, or the default for None. Raises TypeError or ValueError for what is neither."""
+    if threads is None:
+        return default_threads()
+    if isinstance(threads, bool) or not isinstance(threads, int | np.integer):
+        raise TypeError(f"threads={threads!r}: expected an integer or None")
+    if not 1 <= threads <= MOST_THREADS:
+        raise ValueError(f"threads={threads}: expected 1 to {MOST_THREADS}")
+    return int(threads)
