@@ -12,9 +12,18 @@ CACHE_LINE = 64
 
 def aligned_empty(shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     """`numpy.empty` at a multiple of 64 bytes (NumPy asks for huge pages from 4 MB on)."""
+    return _aligned(np.empty, shape, dtype)
+
+
+def aligned_zeros(shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """`numpy.zeros` at a multiple of 64 bytes; pages that are never written cost nothing."""
+    return _aligned(np.zeros, shape, dtype)
+
+
+def _aligned(make: Any, shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     kind = np.dtype(dtype)
     size = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
-    memory = np.empty(size + CACHE_LINE, np.uint8)
+    memory: npt.NDArray[Any] = make(size + CACHE_LINE, np.uint8)
     start = -memory.ctypes.data % CACHE_LINE
     return memory[start : start + size].view(kind).reshape(shape)
 

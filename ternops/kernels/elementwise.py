@@ -45,7 +45,7 @@ _C0, _C1, _C2, _C3, _C4, _C5, _C6, _C7 = EXP_COEFFICIENTS
 
 
 @inlined
-def _chunk(source, i, count):
+def read(source, i, count):
     """16 floats from element i on, zeros from element `count` on."""
     if count - i >= 16:
         return load(f32, source + 4 * i)
@@ -53,7 +53,8 @@ def _chunk(source, i, count):
 
 
 @inlined
-def _store_chunk(target, i, count, value):
+def write(target, i, count, value):
+    """Write 16 floats from element i on, none from element `count` on."""
     if count - i >= 16:
         store(target + 4 * i, value)
     else:
@@ -69,7 +70,7 @@ def quantize_row(x, count, floor, target):
     """
     largest = full(i32x16, 0)
     for i in range(0, count, 16):
-        largest = maximum_i32(largest, bitcast(i32x16, _chunk(x, i, count)) & _MAGNITUDE_BITS)
+        largest = maximum_i32(largest, bitcast(i32x16, read(x, i, count)) & _MAGNITUDE_BITS)
     bits = reduce_max(largest)
     absmax = lane(bitcast(f32, full(i32x16, bits)), 0)
     if not absmax >= floor:
@@ -77,7 +78,7 @@ def quantize_row(x, count, floor, target):
     factor = full(f32, np.float32(127) / absmax)
     total = full(i32x16, 0)
     for i in range(0, count, 16):
-        rounded = _chunk(x, i, count) * factor + ROUNDER
+        rounded = read(x, i, count) * factor + ROUNDER
         quantized = bitcast(i32x16, rounded) - _ROUNDER_BITS
         total = total + quantized
         if count - i >= 16:
@@ -110,12 +111,12 @@ def rms_norm(x, weight, count, epsilon, target):
     """float32 (count,), as `reference.rms_norm`."""
     squares = full(f32, 0.0)
     for i in range(0, count, 16):
-        chunk = _chunk(x, i, count)
+        chunk = read(x, i, count)
         squares = fma(chunk, chunk, squares)
     mean = tree_sum(squares) / np.float32(count)
     factor = full(f32, np.float32(1) / np.sqrt(mean + np.float32(epsilon)))
     for i in range(0, count, 16):
-        _store_chunk(target, i, count, _chunk(x, i, count) * factor * _chunk(weight, i, count))
+        write(target, i, count, read(x, i, count) * factor * read(weight, i, count))
 
 
 @inlined
@@ -158,9 +159,9 @@ def softmax(x, count):
 def gate_relu2(gate, up, first, last, target):
     """float32 max(gate, 0)^2 * up, elements first to last."""
     for i in range(first, last, 16):
-        g = _chunk(gate, i, last)
+        g = read(gate, i, last)
         g = select_greater(g, full(f32, 0.0), g, full(f32, 0.0))
-        _store_chunk(target, i, last, g * g * _chunk(up, i, last))
+        write(target, i, last, g * g * read(up, i, last))
 
 
 @kernel
@@ -168,14 +169,21 @@ def gate_silu(gate, up, first, last, target):
     """float32 silu(gate) * up, elements first to last."""
     one, limit = full(f32, 1.0), full(f32, 87.0)
     for i in range(first, last, 16):
-        g = _chunk(gate, i, last)
+        g = read(gate, i, last)
         negated = g * np.float32(-1)
         power = exp(select_greater(limit, negated, negated, limit))
-        _store_chunk(target, i, last, g / (power + one) * _chunk(up, i, last))
+        write(target, i, last, g / (power + one) * read(up, i, last))
 
 
 @kernel
 def add(x, y, first, last):
     """x += y in float32, elements first to last."""
     for i in range(first, last, 16):
-        _store_chunk(x, i, last, _chunk(x, i, last) + _chunk(y, i, last))
+        write(x, i, last, read(x, i, last) + read(y, i, last))
+
+
+@kernel
+def copy_floats(x, count, target):
+    """target = x, float32 (count,)."""
+    for i in range(0, count, 16):
+        write(target, i, count, read(x, i, count))

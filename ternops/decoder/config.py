@@ -1,0 +1,148 @@
+"""What a decoder looks like: the numbers of a Hugging Face config.json, checked."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+#: Architecture name -> whether it has norms before o_proj and down_proj.
+_ARCHITECTURES = {"BitNetForCausalLM": True, "LlamaForCausalLM": False}
+_ACTIVATIONS = ("relu2", "silu")
+
+
+@dataclass(frozen=True)
+class Config:
+    """The shape of a decoder. All sizes are counts of elements."""
+
+    hidden: int
+    ffn: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    context: int
+    activation: str = "silu"
+    sub_norms: bool = False
+    tied: bool = True
+    rope_theta: float = 10000.0
+    epsilon: float = 1e-5
+    bos: int | None = None
+    eos: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("hidden", "ffn", "layers", "heads", "kv_heads", "head_dim", "vocabulary",
+                     "context"):  # fmt: skip
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 2**24:
+                raise ValueError(f"config: {name} is {value!r}, expected 1 to {2**24 - 1}")
+        if self.heads % self.kv_heads:
+            raise ValueError(
+                f"config: {self.heads} heads, expected a multiple of the {self.kv_heads} "
+                "key/value heads"
+            )
+        if self.head_dim % 2:
+            raise ValueError(f"config: head_dim is {self.head_dim}, expected an even number")
+        if self.activation not in _ACTIVATIONS:
+            expected = " or ".join(_ACTIVATIONS)
+            raise ValueError(f"config: hidden_act is {self.activation!r}, expected {expected}")
+        for name in ("rope_theta", "epsilon"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 < value < 1e30:
+                raise ValueError(f"config: {name} is {value!r}, expected a positive number")
+
+    @property
+    def group(self) -> int:
+        """Query heads that share a key/value head."""
+        return self.heads // self.kv_heads
+
+    def linear_shapes(self) -> dict[str, tuple[int, int]]:
+        """(outputs, inputs) of each linear layer of a block, by its name."""
+        queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        return {
+            "q": (queries, self.hidden),
+            "k": (keys, self.hidden),
+            "v": (keys, self.hidden),
+            "o": (self.hidden, queries),
+            "gate": (self.ffn, self.hidden),
+            "up": (self.ffn, self.hidden),
+            "down": (self.hidden, self.ffn),
+        }
+
+
+def read_config(folder: Path) -> Config:
+    """The Config of a Hugging Face folder.
+
+    Raises FileNotFoundError without a config.json, ValueError for one that is damaged or describes
+    something that this decoder is not.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"model: {str(folder)!r} has no config.json")
+    try:
+        raw = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"model: {str(path)!r} is not JSON: {error}") from None
+    if not isinstance(raw, dict):
+        raise ValueError(f"model: {str(path)!r} holds no object, expected a config")
+    return _parse(raw)
+
+
+def _parse(raw: dict[str, Any]) -> Config:
+    names = raw.get("architectures")
+    name = names[0] if isinstance(names, list) and names else names
+    if name not in _ARCHITECTURES:
+        expected = " or ".join(_ARCHITECTURES)
+        raise ValueError(f"config: architecture {name!r}, expected {expected}")
+    if raw.get("attention_bias") or raw.get("mlp_bias"):
+        raise ValueError("config: attention_bias or mlp_bias is set, expected no biases")
+    _check_quantization(raw.get("quantization_config"))
+    rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind != "default":
+        raise ValueError(f"config: rope type {kind!r}, expected 'default'")
+    eos = raw.get("eos_token_id")
+    heads = _required(raw, "num_attention_heads")
+    hidden = _required(raw, "hidden_size")
+    head_dim = raw.get("head_dim")
+    if head_dim is None:
+        if not isinstance(heads, int) or not isinstance(hidden, int) or heads < 1 or hidden % heads:
+            raise ValueError(f"config: hidden_size {hidden!r} over {heads!r} heads, no head_dim")
+        head_dim = hidden // heads
+    return Config(
+        hidden=hidden,
+        ffn=_required(raw, "intermediate_size"),
+        layers=_required(raw, "num_hidden_layers"),
+        heads=heads,
+        kv_heads=raw.get("num_key_value_heads") or heads,
+        head_dim=head_dim,
+        vocabulary=_required(raw, "vocab_size"),
+        context=_required(raw, "max_position_embeddings"),
+        activation=_required(raw, "hidden_act"),
+        sub_norms=_ARCHITECTURES[name],
+        tied=bool(raw.get("tie_word_embeddings", False)),
+        rope_theta=raw.get("rope_theta") or rope.get("rope_theta") or 10000.0,
+        epsilon=raw.get("rms_norm_eps", 1e-6),
+        bos=raw.get("bos_token_id"),
+        eos=tuple(eos) if isinstance(eos, list) else () if eos is None else (eos,),
+    )
+
+
+def _check_quantization(quantization: dict[str, Any] | None) -> None:
+    if not quantization:
+        return
+    method = quantization.get("quant_method")
+    mode = quantization.get("quantization_mode", "offline")
+    if method != "bitnet" or mode != "online":
+        raise ValueError(
+            f"config: quant_method {method!r}, quantization_mode {mode!r}; expected 'bitnet' with "
+            "'online' (float master weights)"
+        )
+
+
+def _required(raw: dict[str, Any], key: str) -> Any:
+    if key not in raw:
+        raise ValueError(f"config: {key} is missing")
+    return raw[key]

@@ -1,0 +1,229 @@
+"""Model: weights ready for the kernels; Session: one sequence's cache and buffers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ternops.decoder.checkpoint import load_weights
+from ternops.decoder.config import Config
+from ternops.decoder.sample import Sampler
+from ternops.decoder.token import LAYER, MODEL, decode
+from ternops.decoder.weights import HalfMatrix, Weights
+from ternops.encodings.two_bit import BLOCK
+from ternops.kernels.attention import PAD
+from ternops.kernels.half import LINE
+from ternops.matrix import TernaryMatrix
+from ternops.memory import aligned_zeros
+from ternops.team import TEAM, check_threads
+
+#: The checkpoint that comes with the package.
+TINY = Path(__file__).parent.parent / "checkpoints" / "tiny"
+
+
+class Model:
+    """A decoder. `threads`: how many run each token (default: all)."""
+
+    def __init__(self, weights: Weights, threads: int | None = None) -> None:
+        self.weights = weights
+        self.config: Config = weights.config
+        self.threads = check_threads(threads)
+        self.ternary = isinstance(weights.layers[0].linear["q"], TernaryMatrix)
+        self._table = _layer_table(weights)
+        angles = np.outer(
+            np.arange(self.config.context),
+            self.config.rope_theta
+            ** (-np.arange(0, self.config.head_dim, 2, dtype=np.float64) / self.config.head_dim),
+        )
+        self.cosine = np.cos(angles).astype(np.float32)
+        self.sine = np.sin(angles).astype(np.float32)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        weights: str = "ternary",
+        threads: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Model:
+        """Load a Hugging Face folder (default: the tiny checkpoint of this package).
+
+        weights: "ternary", or "fp16" for the baseline: the float16 of the quantised weights and
+        activations that are not quantised. progress: called with layers done and in all.
+        Raises FileNotFoundError and ValueError, naming the file, the tensor or the setting.
+        """
+        if weights not in ("ternary", "fp16"):
+            raise ValueError(f"weights={weights!r}: expected 'ternary' or 'fp16'")
+        check_threads(threads)
+        for kind, value in load_weights(Path(path or TINY), as_float16=weights == "fp16"):
+            if kind == "weights":
+                return cls(value, threads)
+            if progress:
+                progress(*value)
+        raise AssertionError("load_weights ends with the weights")
+
+    def logits(self, token_ids: Sequence[int]) -> npt.NDArray[np.float32]:
+        """float32 (tokens, vocabulary): the prediction behind each token of one sequence.
+
+        Raises ValueError for no tokens, an unknown one, or more than the context holds.
+        """
+        tokens = self._check_tokens(token_ids)
+        session = Session(self)
+        return np.stack([session.step(token).copy() for token in tokens])
+
+    def generate(
+        self,
+        token_ids: Sequence[int],
+        max_new_tokens: int = 128,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        stop_at_eos: bool = True,
+    ) -> Iterator[int]:
+        """Yield up to max_new_tokens token ids, fewer at an end token or where the context ends.
+
+        Raises ValueError at once for the tokens, as `logits`, and for settings out of range.
+        """
+        tokens = self._check_tokens(token_ids)
+        if max_new_tokens < 0:
+            raise ValueError(f"max_new_tokens={max_new_tokens}: expected 0 or more")
+        sampler = Sampler(temperature, top_p, seed)
+        ends = self.config.eos if stop_at_eos else ()
+        return self._generate(tokens, max_new_tokens, sampler, ends)
+
+    def _generate(
+        self, tokens: list[int], most: int, sampler: Sampler, ends: tuple[int, ...]
+    ) -> Iterator[int]:
+        session = Session(self)
+        for token in tokens[:-1]:
+            session.step(token, wants_logits=False)
+        token = tokens[-1]
+        for _ in range(min(most, self.config.context - len(tokens) + 1)):
+            token = sampler(session.step(token))
+            if token in ends:
+                return
+            yield token
+
+    def _check_tokens(self, token_ids: Sequence[int]) -> list[int]:
+        tokens = [int(token) for token in token_ids]
+        if not tokens:
+            raise ValueError("token_ids: empty, expected at least one token")
+        if len(tokens) > self.config.context:
+            raise ValueError(
+                f"token_ids: {len(tokens)} tokens, expected at most the context of "
+                f"{self.config.context}"
+            )
+        for token in tokens:
+            if not 0 <= token < self.config.vocabulary:
+                raise ValueError(
+                    f"token_ids: {token} is no token, expected 0 to {self.config.vocabulary - 1}"
+                )
+        return tokens
+
+
+class Session:
+    """One sequence: the cache of its keys and values, and the buffers of its computation."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model  # keeps the weights alive, whose addresses the record holds
+        self.position = 0
+        c = model.config
+        padded = -(-c.head_dim // PAD) * PAD
+        queries, keys = c.heads * c.head_dim, c.kv_heads * c.head_dim
+        cache = c.layers * c.kv_heads * c.context * padded
+        longest = max(c.hidden, c.ffn, queries)
+        own_floats = -(-longest // BLOCK) * BLOCK + 64
+        own_scores = own_floats + 4 * (longest + 2 * LINE)
+        score_stride = c.context + LINE
+        own_bytes = -(-(own_scores + 4 * c.group * score_stride) // 64) * 64
+        self._buffers = {
+            "x": _floats(c.hidden),
+            "y": _floats(c.hidden),
+            "q": _floats(queries),
+            "k": _floats(keys),
+            "v": _floats(keys),
+            "rotated": _floats((c.heads + c.kv_heads) * padded),
+            "attention": _floats(queries),
+            "gate": _floats(c.ffn),
+            "up": _floats(c.ffn),
+            "logits": _floats(c.vocabulary),
+            "keys": aligned_zeros(cache, np.float16),
+            "values": aligned_zeros(cache, np.float16),
+            "own": aligned_zeros(model.threads * own_bytes, np.uint8),
+        }
+        w = model.weights
+        record = np.zeros((), MODEL)
+        for name, value in {
+            "hidden": c.hidden,
+            "ffn": c.ffn,
+            "layers": c.layers,
+            "heads": c.heads,
+            "kv_heads": c.kv_heads,
+            "head_dim": c.head_dim,
+            "padded": padded,
+            "vocabulary": c.vocabulary,
+            "context": c.context,
+            "ternary": model.ternary,
+            "relu2": c.activation == "relu2",
+            "head_is_bf16": w.head.is_bf16,
+            "layer_table": model._table.ctypes.data,
+            "embedding": w.embedding.bits.ctypes.data,
+            "head": w.head.bits.ctypes.data,
+            "norm": w.norm.ctypes.data,
+            "cosine": model.cosine.ctypes.data,
+            "sine": model.sine.ctypes.data,
+            "own_bytes": own_bytes,
+            "own_floats": own_floats,
+            "own_scores": own_scores,
+            "score_stride": score_stride,
+            "epsilon": c.epsilon,
+        }.items():
+            record[name] = value
+        for name, buffer in self._buffers.items():
+            record[name] = buffer.ctypes.data
+        self._record = record
+        self._logits = self._buffers["logits"][: c.vocabulary]
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of cache that the next token reads and writes."""
+        c = self._model.config
+        return 2 * 2 * c.layers * c.kv_heads * c.head_dim * (self.position + 1)
+
+    def step(self, token: int, wants_logits: bool = True) -> npt.NDArray[np.float32]:
+        """Decode one token; float32 (vocabulary,) logits, overwritten by the next step."""
+        if self.position >= self._model.config.context:
+            raise ValueError(f"token {self.position}: expected at most the context's")
+        self._record["token"] = token
+        self._record["position"] = self.position
+        self._record["wants_logits"] = wants_logits
+        TEAM.run(decode, self._record, self._model.threads)
+        self.position += 1
+        return self._logits
+
+
+def _floats(count: int) -> npt.NDArray[Any]:
+    """Zeros with a padding that kernels may read, and that nothing but zeros are written to."""
+    return aligned_zeros(count + 2 * LINE, np.float32)
+
+
+def _layer_table(weights: Weights) -> npt.NDArray[Any]:
+    table = np.zeros(len(weights.layers), LAYER)
+    for row, layer in zip(table, weights.layers, strict=True):
+        for name, matrix in layer.linear.items():
+            if isinstance(matrix, HalfMatrix):
+                row[name] = matrix.bits.ctypes.data
+                row[f"{name}_stride"] = matrix.bits.strides[0]
+            else:
+                row[name] = matrix._address
+                row[f"{name}_stride"] = matrix._row_bytes
+                row[f"{name}_scale"] = matrix._scale_address
+        for name, norm in layer.norms.items():
+            row[f"{name}_norm"] = norm.ctypes.data
+    return table

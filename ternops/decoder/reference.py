@@ -1,0 +1,145 @@
+"""The same decoder in plain NumPy: the oracle of `token`, and a float64 forward to judge both.
+
+Two arithmetics: `Exact` computes every float32 operation in the kernels' order, so that its
+logits have the kernels' very bits; `Double` computes the same quantised model in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ternops.decoder.model import Model
+from ternops.decoder.weights import HalfMatrix
+from ternops.kernels import reference
+from ternops.matrix import TernaryMatrix
+from ternops.quantize import BITNET_ABSMAX
+
+Array = npt.NDArray[Any]
+
+
+class Exact:
+    """float32 as the kernels compute it."""
+
+    dtype = np.float32
+    dot = staticmethod(reference.dot)
+    softmax = staticmethod(reference.softmax)
+    weighted_sum = staticmethod(reference.weighted_sum)
+    rms_norm = staticmethod(reference.rms_norm)
+    silu = staticmethod(reference.silu)
+
+    @staticmethod
+    def cached(x: Array) -> Array:
+        return x.astype(np.float16).astype(np.float32)
+
+    @staticmethod
+    def ternary(x: Array, matrix: TernaryMatrix) -> Array:
+        quantized, step = reference.quantize_rows(x, BITNET_ABSMAX)
+        total = reference.matmul_int32(quantized, matrix.to_trits()).astype(np.float32)
+        assert matrix.scale is not None
+        return total * (matrix.scale * step)[:, None]
+
+
+class Double:
+    """float64, with neither a fixed order nor a rounded cache."""
+
+    dtype = np.float64
+
+    @staticmethod
+    def dot(a: Array, b: Array) -> Array:
+        return np.einsum("...k,...k->...", a, b)
+
+    @staticmethod
+    def softmax(x: Array) -> Array:
+        e = np.exp(x - x.max(axis=-1, keepdims=True))
+        return e / e.sum(axis=-1, keepdims=True)
+
+    @staticmethod
+    def weighted_sum(weights: Array, values: Array) -> Array:
+        return weights @ values
+
+    @staticmethod
+    def rms_norm(x: Array, weight: Array, epsilon: float) -> Array:
+        return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + epsilon) * weight
+
+    @staticmethod
+    def silu(x: Array) -> Array:
+        return x / (1 + np.exp(-x))
+
+    @staticmethod
+    def cached(x: Array) -> Array:
+        return x
+
+    @staticmethod
+    def ternary(x: Array, matrix: TernaryMatrix) -> Array:
+        absmax = np.maximum(np.abs(x).max(axis=1, keepdims=True), BITNET_ABSMAX)
+        quantized = np.rint(x * (127 / absmax))
+        assert matrix.scale is not None
+        return (quantized @ matrix.to_trits().T) * (matrix.scale * absmax / 127)
+
+
+def logits(model: Model, token_ids: Sequence[int], arithmetic: type = Exact) -> Array:
+    """(tokens, vocabulary) logits of one sequence, in the arithmetic's dtype."""
+    m, c = arithmetic, model.config
+    w = model.weights
+    x = w.embedding.to_dense()[list(token_ids)].astype(m.dtype)
+    for layer in w.layers:
+        h = m.rms_norm(x, layer.norms["input"], c.epsilon)
+        q, k, v = (_linear(m, h, layer.linear[name]) for name in "qkv")
+        h = _attention(m, model, q, k, v)
+        if "attention" in layer.norms:
+            h = m.rms_norm(h, layer.norms["attention"], c.epsilon)
+        x = x + _linear(m, h, layer.linear["o"])
+        h = m.rms_norm(x, layer.norms["post"], c.epsilon)
+        gate, up = _linear(m, h, layer.linear["gate"]), _linear(m, h, layer.linear["up"])
+        positive = np.maximum(gate, 0)
+        h = (positive * positive if c.activation == "relu2" else m.silu(gate)) * up
+        if "ffn" in layer.norms:
+            h = m.rms_norm(h, layer.norms["ffn"], c.epsilon)
+        x = x + _linear(m, h, layer.linear["down"])
+    return _half(m, m.rms_norm(x, w.norm, c.epsilon), w.head)
+
+
+def perplexity(logits: Array, token_ids: Sequence[int]) -> float:
+    """exp of the mean negative log-likelihood of each token but the first, in float64."""
+    scores = logits[:-1].astype(np.float64)
+    scores -= scores.max(axis=1, keepdims=True)
+    chosen = scores[np.arange(len(scores)), list(token_ids)[1:]]
+    return float(np.exp(np.mean(np.log(np.exp(scores).sum(axis=1)) - chosen)))
+
+
+def _linear(m: Any, x: Array, matrix: TernaryMatrix | HalfMatrix) -> Array:
+    result: Array = _half(m, x, matrix) if isinstance(matrix, HalfMatrix) else m.ternary(x, matrix)
+    return result
+
+
+def _half(m: Any, x: Array, matrix: HalfMatrix) -> Array:
+    dense = matrix.to_dense().astype(m.dtype)
+    return np.stack([m.dot(dense, row) for row in x])
+
+
+def _rotate(x: Array, cosine: Array, sine: Array) -> Array:
+    half = x.shape[-1] // 2
+    a, b = x[..., :half], x[..., half:]
+    return np.concatenate([a * cosine - b * sine, b * cosine + a * sine], axis=-1)
+
+
+def _attention(m: Any, model: Model, q: Array, k: Array, v: Array) -> Array:
+    c, count = model.config, len(q)
+    cosine, sine = model.cosine[:count, None], model.sine[:count, None]
+    queries = _rotate(q.reshape(count, c.heads, c.head_dim), cosine, sine)
+    keys = m.cached(_rotate(k.reshape(count, c.kv_heads, c.head_dim), cosine, sine))
+    values = m.cached(v.reshape(count, c.kv_heads, c.head_dim))
+    scale = np.float32(1) / np.sqrt(np.float32(c.head_dim))
+    future = np.triu(np.full((count, count), -np.inf, m.dtype), 1)
+    out = np.empty_like(queries)
+    for head in range(c.heads):
+        shared = head // c.group
+        scores = m.dot(queries[:, None, head], keys[None, :, shared]) * scale + future
+        with np.errstate(invalid="ignore"):
+            weights = m.softmax(scores)
+        out[:, head] = m.weighted_sum(weights, values[:, shared])
+    return out.reshape(count, -1)

@@ -1,0 +1,181 @@
+"""One token through the whole decoder, as one job of a team: four barriers a layer.
+
+Layout: a record of addresses and counts for the model, one more for each layer. Trick: rows of a
+product are shared out; norms and quantisation, which are short, are done by every thread for
+itself, which saves a barrier each. Bound: memory, the bytes of the packed weights and the head.
+"""
+
+import numba
+import numpy as np
+
+from ternops.encodings.two_bit import BLOCK
+from ternops.kernels.attention import attend, rotate, to_cache
+from ternops.kernels.elementwise import (
+    add,
+    copy_floats,
+    gate_relu2,
+    gate_silu,
+    quantize_row,
+    rms_norm,
+)
+from ternops.kernels.half import LINE, gemv_half, half_row
+from ternops.kernels.linear import blocks_of, place_tail
+from ternops.kernels.two_bit import Operands, gemv
+from ternops.quantize import BITNET_ABSMAX
+from ternops.simd import Job, f32, full, inlined, kernel, pointer, record_at, store
+from ternops.team import barrier, share
+
+#: Row bounds between threads: whole cache lines of float32 outputs.
+_STEP = 16
+
+_COUNTS = "hidden ffn layers heads kv_heads head_dim padded vocabulary context"
+_FLAGS = "ternary relu2 head_is_bf16"
+_WEIGHTS = "layer_table embedding head norm cosine sine keys values"
+_SHARED = "x y q k v rotated attention gate up logits"
+_OWN = "own own_bytes own_floats own_scores score_stride"
+_CALL = "token position wants_logits"
+_INTEGERS = " ".join((_COUNTS, _FLAGS, _WEIGHTS, _SHARED, _OWN, _CALL)).split()
+#: The model: counts, flags, addresses of weights, of buffers that threads share, of each thread's
+#: own (`own`, own_bytes each: placed int8, then floats, then scores), and this call's token.
+MODEL = np.dtype([(name, np.intp) for name in _INTEGERS] + [("epsilon", np.float64)])
+
+_MATRICES = ("q", "k", "v", "o", "gate", "up", "down")
+_NORMS = ("input_norm", "attention_norm", "post_norm", "ffn_norm")
+#: A layer: the address, row bytes and scale of each matrix, the address of each norm (0: none).
+LAYER = np.dtype(
+    [(f"{name}{part}", np.intp) for name in _MATRICES for part in ("", "_stride", "_scale")]
+    + [(name, np.intp) for name in _NORMS]
+)
+LAYER_BYTES = LAYER.itemsize
+_Model, _Layer = numba.from_dtype(MODEL), numba.from_dtype(LAYER)
+
+
+@inlined
+def _clear_padding(x, count):
+    """Zero what a longer row may have left in the line behind `count` floats."""
+    for i in range(0, LINE, 16):
+        store(x + 4 * (count + i), full(f32, 0.0))
+
+
+@inlined
+def _prepare(p, own, x, norm, count):
+    """Norm (unless 0) and, for ternary weights, quantise; gives the floats, sum and step."""
+    source = x
+    if norm != 0:
+        source = own + p.own_floats
+        rms_norm(x, pointer(norm), count, p.epsilon, source)
+        _clear_padding(source, count)
+    if p.ternary:
+        step, total = quantize_row(source, count, BITNET_ABSMAX, own)
+        rest = count % BLOCK
+        if rest:
+            place_tail(own + (count - rest), rest)
+        # Behind the placed activations, where `_multiply` finds them.
+        store(own + (p.own_floats - 8), total)
+        store(own + (p.own_floats - 4), step)
+    return source
+
+
+@kernel
+def _multiply(ternary, weights, stride, scale, columns, own, own_floats, x, first, last, out):
+    """out[first:last] = rows of one matrix times what `_prepare` left."""
+    if ternary:
+        offset, step = own + (own_floats - 8), own + (own_floats - 4)
+        operands = Operands(
+            pointer(weights), stride, blocks_of(columns), own, 0, offset, step, pointer(scale), 0,
+            out, 0,
+        )  # fmt: skip
+        gemv(operands, first, last)
+    else:
+        gemv_half(False, pointer(weights), stride // 2, first, last, x, out)
+
+
+@inlined
+def _attention(p, at, position, own, thread, threads):
+    """Rotate, extend the cache and attend, for this thread's key/value heads of a layer."""
+    group = p.heads // p.kv_heads
+    row = p.padded * 2
+    first, last = share(p.kv_heads, 1, thread, threads)
+    cosine = pointer(p.cosine) + position * (p.head_dim // 2) * 4
+    sine = pointer(p.sine) + position * (p.head_dim // 2) * 4
+    for head in range(first, last):
+        start = (at * p.kv_heads + head) * p.context * row
+        keys, values = pointer(p.keys) + start, pointer(p.values) + start
+        # The padding of these rows was zeroed once and is never written.
+        scratch = pointer(p.rotated) + (p.heads + head) * p.padded * 4
+        rotate(pointer(p.k) + head * p.head_dim * 4, cosine, sine, p.head_dim, scratch)
+        to_cache(scratch, p.padded, keys + position * row)
+        copy_floats(pointer(p.v) + head * p.head_dim * 4, p.head_dim, scratch)
+        to_cache(scratch, p.padded, values + position * row)
+        queries = pointer(p.rotated) + head * group * p.padded * 4
+        for each in range(group):
+            query = pointer(p.q) + (head * group + each) * p.head_dim * 4
+            rotate(query, cosine, sine, p.head_dim, queries + each * p.padded * 4)
+        attend(
+            queries, group, keys, values, p.padded, p.head_dim, position + 1,
+            np.float32(1) / np.sqrt(np.float32(p.head_dim)), own + p.own_scores, p.score_stride,
+            pointer(p.attention) + head * group * p.head_dim * 4,
+        )  # fmt: skip
+
+
+@inlined
+def _layer(p, at, own, team, thread, threads):
+    m = record_at(_Layer, p.layer_table + at * LAYER_BYTES)
+    x, y = pointer(p.x), pointer(p.y)
+    heads, keys = p.heads * p.head_dim, p.kv_heads * p.head_dim
+    floats = p.own_floats
+
+    s = _prepare(p, own, x, m.input_norm, p.hidden)
+    f, n = share(heads, _STEP, thread, threads)
+    _multiply(p.ternary, m.q, m.q_stride, m.q_scale, p.hidden, own, floats, s, f, n, pointer(p.q))
+    f, n = share(keys, _STEP, thread, threads)
+    _multiply(p.ternary, m.k, m.k_stride, m.k_scale, p.hidden, own, floats, s, f, n, pointer(p.k))
+    _multiply(p.ternary, m.v, m.v_stride, m.v_scale, p.hidden, own, floats, s, f, n, pointer(p.v))
+    barrier(team, threads)
+
+    _attention(p, at, p.position, own, thread, threads)
+    barrier(team, threads)
+
+    s = _prepare(p, own, pointer(p.attention), m.attention_norm, heads)
+    f, n = share(p.hidden, _STEP, thread, threads)
+    _multiply(p.ternary, m.o, m.o_stride, m.o_scale, heads, own, floats, s, f, n, y)
+    add(x, y, f, n)
+    barrier(team, threads)
+
+    s = _prepare(p, own, x, m.post_norm, p.hidden)
+    gate, up = pointer(p.gate), pointer(p.up)
+    f, n = share(p.ffn, _STEP, thread, threads)
+    _multiply(p.ternary, m.gate, m.gate_stride, m.gate_scale, p.hidden, own, floats, s, f, n, gate)
+    _multiply(p.ternary, m.up, m.up_stride, m.up_scale, p.hidden, own, floats, s, f, n, up)
+    if p.relu2:
+        gate_relu2(gate, up, f, n, gate)
+    else:
+        gate_silu(gate, up, f, n, gate)
+    barrier(team, threads)
+
+    s = _prepare(p, own, gate, m.ffn_norm, p.ffn)
+    f, n = share(p.hidden, _STEP, thread, threads)
+    _multiply(p.ternary, m.down, m.down_stride, m.down_scale, p.ffn, own, floats, s, f, n, y)
+    add(x, y, f, n)
+    barrier(team, threads)
+
+
+@Job
+def decode(record, team, thread, threads):
+    """x = embedding[token]; every layer; logits = head . norm(x) if wanted."""
+    p = record_at(_Model, record)
+    own = pointer(p.own) + thread * p.own_bytes
+    hidden = (p.hidden + LINE - 1) // LINE * LINE
+    if thread == 0:
+        half_row(p.head_is_bf16, pointer(p.embedding), hidden, p.token, pointer(p.x))
+    barrier(team, threads)
+    for at in range(p.layers):
+        _layer(p, at, own, team, thread, threads)
+    if p.wants_logits:
+        source = own + p.own_floats
+        rms_norm(pointer(p.x), pointer(p.norm), p.hidden, p.epsilon, source)
+        _clear_padding(source, p.hidden)
+        first, last = share(p.vocabulary, _STEP, thread, threads)
+        gemv_half(
+            p.head_is_bf16, pointer(p.head), hidden, first, last, source, pointer(p.logits)
+        )

@@ -1,0 +1,143 @@
+"""The weights of a decoder in memory, from a checkpoint or random, in the form that kernels read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ternops.decoder.config import Config
+from ternops.encodings import ENCODINGS
+from ternops.kernels.half import LINE
+from ternops.matrix import TernaryMatrix
+from ternops.memory import aligned_empty
+
+
+class HalfMatrix:
+    """A float16 or bfloat16 matrix, its rows padded with zeros to whole cache lines.
+
+    bits: uint16 (rows, padded columns).
+    """
+
+    def __init__(self, bits: npt.NDArray[np.uint16], columns: int, is_bf16: bool) -> None:
+        self.bits = bits
+        self.columns = columns
+        self.is_bf16 = is_bf16
+
+    @classmethod
+    def from_bits(cls, bits: npt.NDArray[np.uint16], is_bf16: bool) -> HalfMatrix:
+        """From uint16 (rows, columns), copied."""
+        rows, columns = bits.shape
+        padded = aligned_empty((rows, -(-columns // LINE) * LINE), np.uint16)
+        padded[:, :columns] = bits
+        padded[:, columns:] = 0
+        return cls(padded, columns, is_bf16)
+
+    @classmethod
+    def from_floats(cls, values: npt.NDArray[Any]) -> HalfMatrix:
+        """From float32 (rows, columns), rounded to float16; ValueError beyond its range."""
+        with np.errstate(over="ignore"):
+            half = values.astype(np.float16)
+        if not np.isfinite(half).all():
+            raise ValueError("checkpoint: a weight exceeds float16, expected at most 65504")
+        return cls.from_bits(half.view(np.uint16), is_bf16=False)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.bits.shape[0], self.columns
+
+    @property
+    def nbytes(self) -> int:
+        return self.bits.nbytes
+
+    def to_dense(self) -> npt.NDArray[np.float32]:
+        """float32 (rows, columns), exactly."""
+        bits = self.bits[:, : self.columns]
+        if self.is_bf16:
+            return (bits.astype(np.uint32) << 16).view(np.float32)
+        return bits.view(np.float16).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One block. linear: q, k, v, o, gate, up, down; norms: input, post and, where the
+    architecture has them, attention and ffn, each float32."""
+
+    linear: dict[str, TernaryMatrix | HalfMatrix]
+    norms: dict[str, npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """All weights of a decoder; `head` is `embedding` itself where they are tied."""
+
+    config: Config
+    layers: list[Layer]
+    norm: npt.NDArray[np.float32]
+    embedding: HalfMatrix
+    head: HalfMatrix
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes of weights that one decoded token reads: all but the embedding's other rows."""
+        linear = sum(each.nbytes for layer in self.layers for each in layer.linear.values())
+        norms = sum(each.nbytes for layer in self.layers for each in layer.norms.values())
+        row = self.embedding.bits[0].nbytes
+        return linear + norms + self.norm.nbytes + self.head.nbytes + row
+
+
+def random_weights(config: Config, kind: str, seed: int = 0) -> Weights:
+    """Random weights of a layout, for benchmarks: kind is "float16" or an encoding.
+
+    Every matrix has memory of its own. The values repeat, which no kernel notices, so that even
+    gigabytes are written at the speed of memory.
+    """
+    random = np.random.default_rng(seed)
+    layers = []
+    for _ in range(config.layers):
+        linear: dict[str, TernaryMatrix | HalfMatrix] = {}
+        for name, (rows, columns) in config.linear_shapes().items():
+            if kind == "float16":
+                linear[name] = _random_half(rows, columns, random)
+            else:
+                linear[name] = _random_ternary(rows, columns, kind, random)
+        names = {"input": config.hidden, "post": config.hidden}
+        if config.sub_norms:
+            names |= {"attention": config.heads * config.head_dim, "ffn": config.ffn}
+        norms = {name: np.ones(size, np.float32) for name, size in names.items()}
+        layers.append(Layer(linear, norms))
+    embedding = _random_half(config.vocabulary, config.hidden, random)
+    head = embedding
+    if not config.tied:
+        head = _random_half(config.vocabulary, config.hidden, random)
+    return Weights(config, layers, np.ones(config.hidden, np.float32), embedding, head)
+
+
+_REPEATED = 1 << 16  # random elements before they repeat
+
+
+def _random_half(rows: int, columns: int, random: np.random.Generator) -> HalfMatrix:
+    padded = -(-columns // LINE) * LINE
+    bits = aligned_empty((rows, padded), np.uint16)
+    sample = (random.standard_normal(_REPEATED) / np.sqrt(columns)).astype(np.float16)
+    _repeat(sample.view(np.uint16), bits.reshape(-1))
+    bits[:, columns:] = 0
+    return HalfMatrix(bits, columns, is_bf16=False)
+
+
+def _random_ternary(
+    rows: int, columns: int, encoding: str, random: np.random.Generator
+) -> TernaryMatrix:
+    layout = ENCODINGS[encoding]
+    packed = aligned_empty(rows * layout.row_bytes(columns) + layout.SLACK, np.uint8)
+    trits = random.integers(-1, 2, (1, 4 * _REPEATED), np.int8)
+    _repeat(layout.pack(trits)[: layout.row_bytes(4 * _REPEATED)], packed)
+    scale = np.asarray(np.float32(1 / np.sqrt(columns)))
+    return TernaryMatrix(packed, rows, columns, scale, encoding)
+
+
+def _repeat(sample: npt.NDArray[Any], target: npt.NDArray[Any]) -> None:
+    for start in range(0, len(target), len(sample)):
+        target[start : start + len(sample)] = sample[: len(target) - start]
