@@ -1,8 +1,13 @@
-"""Ternary (1.58-bit) matrix multiplication on CPUs: `quantize`, `pack`, `matmul`, `load`."""
+"""Ternary (1.58-bit) matrix multiplication on CPUs, compiled by Numba, exact to the last bit.
+
+>>> W = ternops.quantize(weights)     # float (n, k) -> packed trits and a scale
+>>> y = x @ W.T                       # or ternops.matmul(x, W.T, threads=2)
+"""
 
 from ternops.matmul import matmul
 from ternops.matrix import TernaryMatrix, load, pack, quantize
+from ternops.system import info, warmup
 
 __version__ = "0.1.0"
 
-__all__ = ["TernaryMatrix", "load", "matmul", "pack", "quantize"]
+__all__ = ["TernaryMatrix", "info", "load", "matmul", "pack", "quantize", "warmup"]

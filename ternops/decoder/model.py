@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ternops.decoder.checkpoint import load_weights
 from ternops.decoder.config import Config
 from ternops.decoder.sample import Sampler
-from ternops.decoder.token import LAYER, MODEL, decode
+from ternops.decoder.token import LAYER, MODEL, PARTS, decode
 from ternops.decoder.weights import HalfMatrix, Weights
 from ternops.encodings.two_bit import BLOCK
 from ternops.kernels.attention import PAD
@@ -195,6 +195,13 @@ class Session:
         """Bytes of cache that the next token reads and writes."""
         c = self._model.config
         return 2 * 2 * c.layers * c.kv_heads * c.head_dim * (self.position + 1)
+
+    def measure(self) -> npt.NDArray[np.int64]:
+        """From now on add up nanoseconds by `token.PARTS`; gives the array that is added to."""
+        laps = np.zeros(len(PARTS), np.int64)
+        self._buffers["laps"] = laps
+        self._record["laps"] = laps.ctypes.data
+        return laps
 
     def step(self, token: int, wants_logits: bool = True) -> npt.NDArray[np.float32]:
         """Decode one token; float32 (vocabulary,) logits, overwritten by the next step."""

@@ -22,7 +22,18 @@ from ternops.kernels.half import LINE, gemv_half, half_row
 from ternops.kernels.linear import blocks_of, place_tail
 from ternops.kernels.two_bit import Operands, gemv
 from ternops.quantize import BITNET_ABSMAX
-from ternops.simd import Job, f32, full, inlined, kernel, pointer, record_at, store
+from ternops.simd import (
+    Job,
+    f32,
+    full,
+    inlined,
+    kernel,
+    load,
+    nanoseconds,
+    pointer,
+    record_at,
+    store,
+)
 from ternops.team import barrier, share
 
 #: Row bounds between threads: whole cache lines of float32 outputs.
@@ -33,10 +44,11 @@ _FLAGS = "ternary relu2 head_is_bf16"
 _WEIGHTS = "layer_table embedding head norm cosine sine keys values"
 _SHARED = "x y q k v rotated attention gate up logits"
 _OWN = "own own_bytes own_floats own_scores score_stride"
-_CALL = "token position wants_logits"
+_CALL = "token position wants_logits laps"
 _INTEGERS = " ".join((_COUNTS, _FLAGS, _WEIGHTS, _SHARED, _OWN, _CALL)).split()
 #: The model: counts, flags, addresses of weights, of buffers that threads share, of each thread's
-#: own (`own`, own_bytes each: placed int8, then floats, then scores), and this call's token.
+#: own (`own`, own_bytes each: placed int8, then floats, then scores), and this call's token. laps:
+#: 0, or the address of int64 nanoseconds that thread 0 adds to, one for each of PARTS.
 MODEL = np.dtype([(name, np.intp) for name in _INTEGERS] + [("epsilon", np.float64)])
 
 _MATRICES = ("q", "k", "v", "o", "gate", "up", "down")
@@ -48,6 +60,30 @@ LAYER = np.dtype(
 )
 LAYER_BYTES = LAYER.itemsize
 _Model, _Layer = numba.from_dtype(MODEL), numba.from_dtype(LAYER)
+
+
+#: What the time of a token is spent on.
+PARTS = ("norm and quantise", "ternary products", "attention", "waiting", "head")
+_PREPARE, _PRODUCTS, _ATTENTION, _WAIT, _HEAD = range(5)
+
+
+@inlined
+def _lap(p, thread, part, since):
+    """Add the time since `since` to a part; gives the time now."""
+    now = since
+    if p.laps != 0 and thread == 0:
+        now = nanoseconds()
+        lap = pointer(p.laps) + 8 * part
+        store(lap, load(np.int64, lap) + (now - since))
+    return now
+
+
+@inlined
+def _meet(p, team, thread, threads, part, since):
+    """The barrier, with the time before it added to `part`."""
+    since = _lap(p, thread, part, since)
+    barrier(team, threads)
+    return _lap(p, thread, _WAIT, since)
 
 
 @inlined
@@ -119,30 +155,33 @@ def _attention(p, at, position, own, thread, threads):
 
 
 @inlined
-def _layer(p, at, own, team, thread, threads):
+def _layer(p, at, own, team, thread, threads, time):
     m = record_at(_Layer, p.layer_table + at * LAYER_BYTES)
     x, y = pointer(p.x), pointer(p.y)
     heads, keys = p.heads * p.head_dim, p.kv_heads * p.head_dim
     floats = p.own_floats
 
     s = _prepare(p, own, x, m.input_norm, p.hidden)
+    time = _lap(p, thread, _PREPARE, time)
     f, n = share(heads, _STEP, thread, threads)
     _multiply(p.ternary, m.q, m.q_stride, m.q_scale, p.hidden, own, floats, s, f, n, pointer(p.q))
     f, n = share(keys, _STEP, thread, threads)
     _multiply(p.ternary, m.k, m.k_stride, m.k_scale, p.hidden, own, floats, s, f, n, pointer(p.k))
     _multiply(p.ternary, m.v, m.v_stride, m.v_scale, p.hidden, own, floats, s, f, n, pointer(p.v))
-    barrier(team, threads)
+    time = _meet(p, team, thread, threads, _PRODUCTS, time)
 
     _attention(p, at, p.position, own, thread, threads)
-    barrier(team, threads)
+    time = _meet(p, team, thread, threads, _ATTENTION, time)
 
     s = _prepare(p, own, pointer(p.attention), m.attention_norm, heads)
+    time = _lap(p, thread, _PREPARE, time)
     f, n = share(p.hidden, _STEP, thread, threads)
     _multiply(p.ternary, m.o, m.o_stride, m.o_scale, heads, own, floats, s, f, n, y)
     add(x, y, f, n)
-    barrier(team, threads)
+    time = _meet(p, team, thread, threads, _PRODUCTS, time)
 
     s = _prepare(p, own, x, m.post_norm, p.hidden)
+    time = _lap(p, thread, _PREPARE, time)
     gate, up = pointer(p.gate), pointer(p.up)
     f, n = share(p.ffn, _STEP, thread, threads)
     _multiply(p.ternary, m.gate, m.gate_stride, m.gate_scale, p.hidden, own, floats, s, f, n, gate)
@@ -151,13 +190,14 @@ def _layer(p, at, own, team, thread, threads):
         gate_relu2(gate, up, f, n, gate)
     else:
         gate_silu(gate, up, f, n, gate)
-    barrier(team, threads)
+    time = _meet(p, team, thread, threads, _PRODUCTS, time)
 
     s = _prepare(p, own, gate, m.ffn_norm, p.ffn)
+    time = _lap(p, thread, _PREPARE, time)
     f, n = share(p.hidden, _STEP, thread, threads)
     _multiply(p.ternary, m.down, m.down_stride, m.down_scale, p.ffn, own, floats, s, f, n, y)
     add(x, y, f, n)
-    barrier(team, threads)
+    return _meet(p, team, thread, threads, _PRODUCTS, time)
 
 
 @Job
@@ -166,16 +206,16 @@ def decode(record, team, thread, threads):
     p = record_at(_Model, record)
     own = pointer(p.own) + thread * p.own_bytes
     hidden = (p.hidden + LINE - 1) // LINE * LINE
+    time = nanoseconds() if p.laps != 0 else 0
     if thread == 0:
         half_row(p.head_is_bf16, pointer(p.embedding), hidden, p.token, pointer(p.x))
-    barrier(team, threads)
+    time = _meet(p, team, thread, threads, _PREPARE, time)
     for at in range(p.layers):
-        _layer(p, at, own, team, thread, threads)
+        time = _layer(p, at, own, team, thread, threads, time)
     if p.wants_logits:
         source = own + p.own_floats
         rms_norm(pointer(p.x), pointer(p.norm), p.hidden, p.epsilon, source)
         _clear_padding(source, p.hidden)
         first, last = share(p.vocabulary, _STEP, thread, threads)
-        gemv_half(
-            p.head_is_bf16, pointer(p.head), hidden, first, last, source, pointer(p.logits)
-        )
+        gemv_half(p.head_is_bf16, pointer(p.head), hidden, first, last, source, pointer(p.logits))
+        _meet(p, team, thread, threads, _HEAD, time)

@@ -634,6 +634,25 @@ def yield_thread(typing_context):
 
 
 @intrinsic
+def nanoseconds(typing_context):
+    """A steady clock as int64; 0 where the system has none that kernels can call (Windows)."""
+
+    def generate(context, builder, signature, args):
+        if os.name == "nt":
+            return ir.Constant(_I64, 0)
+        pair = ir.ArrayType(_I64, 2)  # struct timespec
+        kind = ir.FunctionType(_I32, [_I32, pair.as_pointer()])
+        function = cgutils.get_or_insert_function(builder.module, kind, "clock_gettime")
+        time = cgutils.alloca_once(builder, pair)
+        builder.call(function, [ir.Constant(_I32, 6 if sys.platform == "darwin" else 1), time])
+        parts = builder.load(time)
+        seconds = builder.mul(builder.extract_value(parts, 0), ir.Constant(_I64, 10**9))
+        return builder.add(seconds, builder.extract_value(parts, 1))
+
+    return types.int64(), generate
+
+
+@intrinsic
 def call_job(typing_context, address, record, team, thread, threads):
     """Call the job (see `Job`) whose compiled code lies at `address`."""
     given = (address, record, team, thread, threads)

@@ -1,0 +1,116 @@
+"""What the machine can do: the fastest of several loops that do nothing but read memory.
+
+Layout: one buffer, shared out in contiguous parts. Trick: as many independent accumulators and
+streams as hide the latency; with and without prefetch, because neither wins everywhere.
+Bound: this is the bound.
+"""
+
+from __future__ import annotations
+
+import mmap
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from ternops.memory import CACHE_LINE, aligned_empty
+from ternops.simd import (
+    BYTES,
+    Job,
+    full,
+    inlined,
+    load,
+    pointer,
+    prefetch,
+    record_at,
+    registers,
+    store,
+    u8,
+)
+from ternops.team import MOST_THREADS, TEAM, share
+
+RECORD = np.dtype(
+    [(name, np.intp) for name in ("source", "size", "streams", "ahead", "sink")]
+)
+_Record = numba.from_dtype(RECORD)
+_MOST_STREAMS = 4
+_UNROLLED = 256  # bytes of a stream in one step: four cache lines
+_SUMS = _MOST_STREAMS * 4
+
+
+@inlined
+def _read(streams, source, size, ahead, sink):
+    """Read `size` bytes as `streams` neighbouring parts at once, into 4 sums a stream."""
+    sums = registers(u8, _SUMS)
+    for i in range(streams * 4):
+        sums[i] = full(u8, 0)
+    part = size // streams // _UNROLLED * _UNROLLED
+    for offset in range(0, part, _UNROLLED):
+        for stream in range(streams):
+            at = source + (stream * part + offset)
+            for line in range(0, _UNROLLED, 64):
+                if ahead:
+                    prefetch(at + (line + ahead))
+                for within in range(0, 64, BYTES):
+                    i = stream * 4 + line // 64
+                    sums[i] = sums[i] + load(u8, at + (line + within))
+    for i in range(1, streams * 4):
+        sums[0] = sums[0] + sums[i]
+    store(sink, sums[0])
+
+
+@Job
+def read(record, team, thread, threads):
+    p = record_at(_Record, record)
+    first, last = share(p.size, _UNROLLED * _MOST_STREAMS, thread, threads)
+    source, sink = pointer(p.source) + first, pointer(p.sink) + thread * CACHE_LINE
+    if p.streams == 1:
+        _read(1, source, last - first, p.ahead, sink)
+    else:
+        _read(_MOST_STREAMS, source, last - first, p.ahead, sink)
+
+
+class Probe(NamedTuple):
+    """One way to read: neighbouring streams, bytes of prefetch, and the kind of pages."""
+
+    streams: int
+    ahead: int
+    huge_pages: bool
+
+    def __str__(self) -> str:
+        pages = "huge pages" if self.huge_pages else "small pages"
+        return f"{self.streams} stream(s), prefetch {self.ahead} B, {pages}"
+
+
+PROBES = tuple(
+    Probe(streams, ahead, huge) for huge in (True, False) for streams in (1, 4)
+    for ahead in (0, 2048, 4096)
+)  # fmt: skip
+
+
+class Reader:
+    """Buffers of one size, and every probe over them."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._buffers = {True: aligned_empty(size, np.uint8), False: _small_pages(size)}
+        for buffer in self._buffers.values():
+            buffer[:] = 1
+        self._sink = aligned_empty(MOST_THREADS * CACHE_LINE, np.uint8)
+
+    def run(self, probe: Probe, threads: int) -> None:
+        """Read the whole buffer once."""
+        record = np.zeros((), RECORD)
+        source = self._buffers[probe.huge_pages].ctypes.data
+        record[()] = (source, self.size, probe.streams, probe.ahead, self._sink.ctypes.data)
+        TEAM.run(read, record, threads)
+
+
+def _small_pages(size: int) -> npt.NDArray[Any]:
+    """Memory that the system was asked not to back with huge pages, where it takes advice."""
+    memory = mmap.mmap(-1, size)
+    buffer = np.frombuffer(memory, np.uint8)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return buffer

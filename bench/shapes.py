@@ -1,0 +1,43 @@
+"""The layouts of the sizes that the benchmarks run: the paper's, and BitNet b1.58 2B4T's.
+
+Source of the paper's layouts: the model configurations of "1-bit AI Infra: Part 1.1"
+(arXiv 2410.16144), LLaMA-like, as many key/value heads as heads, vocabulary 32000.
+"""
+
+from __future__ import annotations
+
+from ternops.decoder import Config
+
+_CONTEXT = 2048
+
+#: size -> hidden, ffn, layers, heads
+_PAPER = {
+    "125M": (768, 3072, 11, 12),
+    "350M": (1024, 3072, 24, 16),
+    "700M": (1536, 4096, 24, 16),
+    "1B": (2048, 3584, 24, 32),
+    "1.5B": (1536, 9216, 28, 32),
+    "2.7B": (3072, 7680, 24, 32),
+    "3B": (3200, 8640, 26, 32),
+    "3.8B": (3840, 8192, 24, 32),
+    "7B": (4096, 12032, 32, 32),
+    "13B": (5120, 13824, 40, 40),
+    "30B": (6656, 16384, 60, 52),
+    "70B": (8192, 24576, 80, 64),
+    "100B": (8192, 45568, 72, 64),
+}
+
+SIZES = {
+    size: Config(
+        hidden=hidden, ffn=ffn, layers=layers, heads=heads, kv_heads=heads,
+        head_dim=hidden // heads, vocabulary=32000, context=_CONTEXT,
+    )
+    for size, (hidden, ffn, layers, heads) in _PAPER.items()
+}  # fmt: skip
+SIZES["2B4T"] = Config(
+    hidden=2560, ffn=6912, layers=30, heads=20, kv_heads=5, head_dim=128, vocabulary=128256,
+    context=4096, activation="relu2", sub_norms=True, rope_theta=500000.0,
+)  # fmt: skip
+
+#: What --quick runs.
+QUICK = ("125M", "350M", "700M")

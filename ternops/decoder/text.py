@@ -1,0 +1,42 @@
+"""Between text and tokens: the folder's tokenizer.json, read by the tokenizers package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of a Hugging Face folder.
+
+    Raises ModuleNotFoundError without the tokenizers package, FileNotFoundError or ValueError for
+    a file that is missing or damaged.
+    """
+    try:
+        from tokenizers import Tokenizer
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            "tokenizers is not installed: pip install 'ternops[llm]'"
+        ) from None
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"model: {str(folder)!r} has no tokenizer.json")
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the package raises nothing narrower
+        raise ValueError(f"model: {str(path)!r} is no tokenizer: {error}") from None
+
+
+def stream_text(tokenizer: Tokenizer, tokens: Iterable[int]) -> Iterator[str]:
+    """Text as soon as its tokens make whole characters."""
+    from tokenizers.decoders import DecodeStream
+
+    stream = DecodeStream(skip_special_tokens=True)
+    for token in tokens:
+        text = stream.step(tokenizer, token)
+        if text:
+            yield text

@@ -1,0 +1,62 @@
+"""What ternops found on this machine, and compiling its kernels ahead of their first use."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+
+import llvmlite
+import numba
+import numpy as np
+
+from ternops.simd import cache_folder, targets, vector
+from ternops.team import default_threads
+
+
+def info() -> dict[str, str]:
+    """CPU, tier and why, threads, threading layer, cache folder and versions, as text."""
+    tiers = ", ".join(tier.name for tier in targets.available())
+    return {
+        "cpu": f"{_cpu_model()} ({vector.machine()}, LLVM's {vector.cpu_name()})",
+        "tier": f"{targets.TIER.name}: {targets.REASON} (available: {tiers})",
+        "threads": f"{default_threads()} of {os.cpu_count()} CPUs",
+        "threading layer": "ternops' own team (Numba's layers are not used)",
+        "cache": cache_folder(),
+        "versions": (
+            f"python {platform.python_version()}, numba {numba.__version__}, "
+            f"llvmlite {llvmlite.__version__}, numpy {np.__version__}"
+        ),
+    }
+
+
+def warmup(decoder: bool = False) -> float:
+    """Compile every kernel that a product needs, and with `decoder` those of a token.
+
+    Says so in one line on stderr; returns the seconds it took (next to none when cached).
+    """
+    from ternops.decoder.token import decode
+    from ternops.matmul import matmul
+    from ternops.matrix import pack
+
+    print(f"ternops: compiling for {targets.TIER.name} ...", end=" ", file=sys.stderr, flush=True)
+    start = time.perf_counter()
+    # Large enough for a second thread, so that the team's own functions are compiled too.
+    matmul(pack(np.zeros((2048, 2048), np.int8)), np.zeros(2048, np.int8))
+    if decoder:
+        _ = decode.address
+    seconds = time.perf_counter() - start
+    print(f"{seconds:.1f} s", file=sys.stderr)
+    return seconds
+
+
+def _cpu_model() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith(("model name", "Model")):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or "unknown CPU"
