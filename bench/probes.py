@@ -30,9 +30,7 @@ from ternops.simd import (
 )
 from ternops.team import MOST_THREADS, TEAM, share
 
-RECORD = np.dtype(
-    [(name, np.intp) for name in ("source", "size", "streams", "ahead", "sink")]
-)
+RECORD = np.dtype([(name, np.intp) for name in ("source", "size", "streams", "ahead", "sink")])
 _Record = numba.from_dtype(RECORD)
 _MOST_STREAMS = 4
 _UNROLLED = 256  # bytes of a stream in one step: four cache lines

@@ -7,6 +7,7 @@ Source of the paper's layouts: the model configurations of "1-bit AI Infra: Part
 from __future__ import annotations
 
 from ternops.decoder import Config
+from ternops.simd.vector import machine
 
 _CONTEXT = 2048
 
@@ -41,3 +42,8 @@ SIZES["2B4T"] = Config(
 
 #: What --quick runs.
 QUICK = ("125M", "350M", "700M")
+
+
+def host_arch() -> str:
+    """The architecture this runs on, as --arch and the paper's tables name it."""
+    return "arm" if machine() in ("aarch64", "arm64", "arm") else "x86"

@@ -13,6 +13,13 @@ byte bigram model.
 
     pip install torch tokenizers safetensors numpy
     python examples/train_tiny.py --output tiny
+
+The checkpoint in ternops/checkpoints/tiny was made with `--minutes 29 --threads 2 --seed 0`
+(Python 3.11.7, torch 2.13.0, two cores of a shared machine). In that time it took about 4000 steps,
+16.4 million tokens. Held-out bits per byte: 1.129, against 3.537 for a byte bigram model (31.9%)
+and 2.157 for a bigram model over the same tokens (52.3%). Leaving out the codec tables of
+`encodings`, which resemble one another closely, it is 1.173. A run that is ended by --minutes
+depends on the speed of the machine; one that is ended by --steps does not.
 """
 
 from __future__ import annotations
@@ -25,7 +32,7 @@ import os
 import sys
 import sysconfig
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +40,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from torch import Tensor, nn
+from torch import Tensor
 
 BOS, EOS = "<|begin_of_text|>", "<|end_of_text|>"
 CONFIG = {
@@ -68,9 +75,7 @@ TOKENS_PER_STEP = 4096
 # (part of the training done, row length, weight decay): short rows first, as they are faster.
 STAGES = ((0.0, 256, 0.1), (0.5, 512, 0.0))
 IGNORED = -100  # a target that is not scored
-
-
-# ---- text ------------------------------------------------------------------------------------
+Weights = dict[str, Tensor]
 
 
 def read_sources() -> tuple[list[str], list[str]]:
@@ -123,20 +128,15 @@ def bigram_bits(train: list[np.ndarray], held_out: list[np.ndarray], size: int) 
         np.add.at(counts, (sequence[:-1], sequence[1:]), 1)
     unigram = (counts.sum(0) + 1) / (counts.sum() + size)
     totals = counts.sum(1)
-    before = np.concatenate([sequence[:-1] for sequence in held_out])
-    after = np.concatenate([sequence[1:] for sequence in held_out])
+    a = np.concatenate([sequence[:-1] for sequence in held_out])
+    b = np.concatenate([sequence[1:] for sequence in held_out])
     return min(
-        -np.log2(
-            (counts[before, after] + strength * unigram[after]) / (totals[before] + strength)
-        ).sum()
-        for strength in (0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256)
+        -np.log2((counts[a, b] + strength * unigram[b]) / (totals[a] + strength)).sum()
+        for strength in 2.0 ** np.arange(-1, 9)
     )
 
 
-# ---- model -----------------------------------------------------------------------------------
-
-
-class BitLinearFunction(torch.autograd.Function):
+class BitLinear(torch.autograd.Function):
     """Product of 8-bit activations and one or more ternary matrices that share the input.
 
     Activations become integers in [-128, 127] and weights integers in {-1, 0, 1}; both are exact
@@ -169,109 +169,78 @@ class BitLinearFunction(torch.autograd.Function):
         return grad_x.view(*grad.shape[:-1], -1), None, *grad_w.split(ctx.sizes)
 
 
-class Weight(nn.Module):
-    """A bare parameter, so that the tensor is called `<module>.weight` as in the checkpoint."""
-
-    def __init__(self, *shape: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(*shape))
+def new_weights() -> Weights:
+    """Random weights, under the names they have in the checkpoint."""
+    width, inner, head = CONFIG["hidden_size"], CONFIG["intermediate_size"], CONFIG["head_dim"]
+    q_size, kv_size = CONFIG["num_attention_heads"] * head, CONFIG["num_key_value_heads"] * head
+    shapes: dict[str, tuple[int, ...]] = {"embed_tokens": (CONFIG["vocab_size"], width)}
+    for n in range(CONFIG["num_hidden_layers"]):
+        shapes[f"layers.{n}.input_layernorm"] = (width,)
+        shapes[f"layers.{n}.self_attn.q_proj"] = (q_size, width)
+        shapes[f"layers.{n}.self_attn.k_proj"] = (kv_size, width)
+        shapes[f"layers.{n}.self_attn.v_proj"] = (kv_size, width)
+        shapes[f"layers.{n}.self_attn.o_proj"] = (width, q_size)
+        shapes[f"layers.{n}.self_attn.attn_sub_norm"] = (q_size,)
+        shapes[f"layers.{n}.post_attention_layernorm"] = (width,)
+        shapes[f"layers.{n}.mlp.gate_proj"] = (inner, width)
+        shapes[f"layers.{n}.mlp.up_proj"] = (inner, width)
+        shapes[f"layers.{n}.mlp.down_proj"] = (width, inner)
+        shapes[f"layers.{n}.mlp.ffn_sub_norm"] = (inner,)
+    shapes["norm"] = (width,)
+    weights = {}
+    for name, shape in shapes.items():
+        weight = torch.ones(shape)
         if len(shape) == 2:
-            nn.init.normal_(self.weight, std=CONFIG["initializer_range"])
+            weight.normal_(std=CONFIG["initializer_range"])
+        weights[f"model.{name}.weight"] = weight.requires_grad_()
+    return weights
 
 
-def rms_norm(x: Tensor, norm: Weight) -> Tensor:
-    return F.rms_norm(x, x.shape[-1:], norm.weight, CONFIG["rms_norm_eps"])
+def rms_norm(x: Tensor, weight: Tensor) -> Tensor:
+    return F.rms_norm(x, weight.shape, weight, CONFIG["rms_norm_eps"])
 
 
-class Attention(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        width, head = CONFIG["hidden_size"], CONFIG["head_dim"]
-        heads, kv_heads = CONFIG["num_attention_heads"], CONFIG["num_key_value_heads"]
-        self.sizes = [heads * head, kv_heads * head, kv_heads * head]
-        self.q_proj, self.k_proj, self.v_proj = (Weight(size, width) for size in self.sizes)
-        self.o_proj = Weight(width, self.sizes[0])
-        self.attn_sub_norm = Weight(width)
-
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, dtype: torch.dtype) -> Tensor:
-        weights = (self.q_proj.weight, self.k_proj.weight, self.v_proj.weight)
-        qkv = BitLinearFunction.apply(x, dtype, *weights).split(self.sizes, dim=-1)
-        q, k, v = (t.unflatten(-1, (-1, CONFIG["head_dim"])).transpose(1, 2) for t in qkv)
-        q, k = (t * cos + rotate_half(t) * sin for t in (q, k))
-        # Each key/value head serves a run of neighbouring query heads.
-        k, v = (t.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for t in (k, v))
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        y = rms_norm(y.transpose(1, 2).flatten(2), self.attn_sub_norm)
-        return BitLinearFunction.apply(y, dtype, self.o_proj.weight)
-
-
-def rotate_half(x: Tensor) -> Tensor:
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     first, second = x.chunk(2, dim=-1)
-    return torch.cat((-second, first), dim=-1)
+    return x * cos + torch.cat((-second, first), dim=-1) * sin
 
 
-class MLP(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        width, inner = CONFIG["hidden_size"], CONFIG["intermediate_size"]
-        self.gate_proj, self.up_proj = Weight(inner, width), Weight(inner, width)
-        self.down_proj = Weight(width, inner)
-        self.ffn_sub_norm = Weight(inner)
-
-    def forward(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        both = BitLinearFunction.apply(x, dtype, self.gate_proj.weight, self.up_proj.weight)
-        gate, up = both.chunk(2, dim=-1)
-        y = rms_norm(F.relu(gate).square() * up, self.ffn_sub_norm)
-        return BitLinearFunction.apply(y, dtype, self.down_proj.weight)
+def attention(x: Tensor, w: Weights, cos: Tensor, sin: Tensor, dtype: torch.dtype) -> Tensor:
+    projections = [w[f"self_attn.{name}_proj"] for name in "qkv"]
+    qkv = BitLinear.apply(x, dtype, *projections).split([p.shape[0] for p in projections], -1)
+    q, k, v = (t.unflatten(-1, (-1, CONFIG["head_dim"])).transpose(1, 2) for t in qkv)
+    q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+    # Each key/value head serves a run of neighbouring query heads.
+    k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))
+    y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    y = rms_norm(y.transpose(1, 2).flatten(2), w["self_attn.attn_sub_norm"])
+    return BitLinear.apply(y, dtype, w["self_attn.o_proj"])
 
 
-class Layer(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.input_layernorm = Weight(CONFIG["hidden_size"])
-        self.self_attn = Attention()
-        self.post_attention_layernorm = Weight(CONFIG["hidden_size"])
-        self.mlp = MLP()
-
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, dtype: torch.dtype) -> Tensor:
-        x = x + self.self_attn(rms_norm(x, self.input_layernorm), cos, sin, dtype)
-        return x + self.mlp(rms_norm(x, self.post_attention_layernorm), dtype)
+def mlp(x: Tensor, w: Weights, dtype: torch.dtype) -> Tensor:
+    gate, up = BitLinear.apply(x, dtype, w["mlp.gate_proj"], w["mlp.up_proj"]).chunk(2, -1)
+    y = rms_norm(F.relu(gate).square() * up, w["mlp.ffn_sub_norm"])
+    return BitLinear.apply(y, dtype, w["mlp.down_proj"])
 
 
-class BitNet(nn.Module):
-    """The decoder. `dtype` is the type of the matrix products; everything else is float32."""
-
-    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
-        super().__init__()
-        self.dtype = dtype
-        self.embed_tokens = Weight(CONFIG["vocab_size"], CONFIG["hidden_size"])
-        self.layers = nn.ModuleList(Layer() for _ in range(CONFIG["num_hidden_layers"]))
-        self.norm = Weight(CONFIG["hidden_size"])
-        head = CONFIG["head_dim"]
-        frequency = CONFIG["rope_theta"] ** (-torch.arange(0, head, 2).float() / head)
-        angle = torch.outer(torch.arange(CONFIG["max_position_embeddings"]).float(), frequency)
-        angle = torch.cat((angle, angle), dim=-1)
-        self.register_buffer("cos", angle.cos(), persistent=False)
-        self.register_buffer("sin", angle.sin(), persistent=False)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        x = F.embedding(tokens, self.embed_tokens.weight)
-        cos, sin = self.cos[: tokens.shape[1]], self.sin[: tokens.shape[1]]
-        for layer in self.layers:
-            x = layer(x, cos, sin, self.dtype)
-        x = rms_norm(x, self.norm).to(self.dtype)
-        return (x @ self.embed_tokens.weight.to(self.dtype).T).float()
-
-
-def loss_of(model: nn.Module, rows: Tensor) -> Tensor:
-    return F.cross_entropy(model(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
-
-
-# ---- training --------------------------------------------------------------------------------
+def logits_of(weights: Weights, tokens: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Run the decoder. `dtype` is the type of the matrix products, all else is float32."""
+    head = CONFIG["head_dim"]
+    frequency = CONFIG["rope_theta"] ** (-torch.arange(0, head, 2).float() / head)
+    angle = torch.outer(torch.arange(tokens.shape[1]).float(), frequency).repeat(1, 2)
+    cos, sin = angle.cos(), angle.sin()
+    x = F.embedding(tokens, weights["model.embed_tokens.weight"])
+    for n in range(CONFIG["num_hidden_layers"]):
+        prefix, suffix = f"model.layers.{n}.", ".weight"
+        w = {k[len(prefix) : -len(suffix)]: v for k, v in weights.items() if k.startswith(prefix)}
+        x = x + attention(rms_norm(x, w["input_layernorm"]), w, cos, sin, dtype)
+        x = x + mlp(rms_norm(x, w["post_attention_layernorm"]), w, dtype)
+    x = rms_norm(x, weights["model.norm.weight"]).to(dtype)
+    return (x @ weights["model.embed_tokens.weight"].to(dtype).T).float()
 
 
 def batches(documents: list[np.ndarray], length: int, rng: np.random.Generator) -> Iterator[Tensor]:
-    """Endless batches of TOKENS_PER_STEP tokens, each row with one more token as last target."""
+    """Endless batches of TOKENS_PER_STEP tokens; a row has one more token, its last target."""
     while True:
         stream = np.concatenate([documents[i] for i in rng.permutation(len(documents))])
         rows = np.lib.stride_tricks.sliding_window_view(stream, length + 1)
@@ -281,87 +250,68 @@ def batches(documents: list[np.ndarray], length: int, rng: np.random.Generator) 
             yield torch.from_numpy(rows[order[start : start + size]].astype(np.int64))
 
 
-def compiled(model: nn.Module, length: int) -> nn.Module:
-    """The model through torch.compile, or the model itself where there is no C++ compiler."""
+def loss_of(decode: Callable[..., Tensor], weights: Weights, rows: Tensor) -> Tensor:
+    logits = decode(weights, rows[:, :-1], torch.bfloat16)
+    return F.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten())
+
+
+def fast_decoder(weights: Weights, length: int) -> Callable[..., Tensor]:
+    """The decoder through torch.compile, or as it is where there is no C++ compiler."""
     try:
-        fast = torch.compile(model, dynamic=False)
         rows = torch.zeros(TOKENS_PER_STEP // length, length + 1, dtype=torch.long)
-        loss_of(fast, rows).backward()
-    except Exception as error:  # the compiler's errors have no common base class
-        print(f"torch.compile is not available here ({type(error).__name__}), going on without it")
-        torch.compiler.reset()
-        fast = model
-    model.zero_grad()
-    return fast
+        decode = torch.compile(logits_of, dynamic=False)
+        loss_of(decode, weights, rows).backward()
+    except Exception as error:  # the errors of the compiler have no common base class
+        print(f"torch.compile does not work here ({type(error).__name__}), going on without it")
+        decode = logits_of
+    for weight in weights.values():
+        weight.grad = None
+    return decode
 
 
-def train(model: BitNet, documents: list[np.ndarray], args: argparse.Namespace) -> None:
+def train(weights: Weights, documents: list[np.ndarray], args: argparse.Namespace) -> None:
     # Muon suits the ternary matrices: it changes all directions of a matrix at a similar rate.
     # The weight decay keeps their weights easy to flip early on and is switched off half-way.
-    ternary = [p for n, p in model.named_parameters() if n.endswith("_proj.weight")]
-    vectors = [p for p in model.parameters() if p.ndim == 1]
-    groups = [{"params": [model.embed_tokens.weight]}, {"params": vectors}]
-    optimizers = (
-        torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
-        torch.optim.Muon(ternary, adjust_lr_fn="match_rms_adamw"),
-    )
+    ternary = [w for name, w in weights.items() if "_proj" in name]
+    others = [w for name, w in weights.items() if "_proj" not in name]
+    muon = torch.optim.Muon(ternary, adjust_lr_fn="match_rms_adamw")
+    adam = torch.optim.AdamW(others, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
     rng = np.random.default_rng(args.seed)
-    began = shown = time.perf_counter()
-    stage, step, shown_step, losses = -1, 0, 0, []
-    while True:
-        elapsed = time.perf_counter() - began
-        done = max(step / args.steps, elapsed / (60 * args.minutes))
-        if done >= 1:
-            break
-        if stage < (now := sum(done >= start for start, _, _ in STAGES) - 1):
-            stage = now
-            _, length, optimizers[1].param_groups[0]["weight_decay"] = STAGES[stage]
+    stages = iter(STAGES)
+    next_stage = next(stages)
+    began = time.perf_counter()
+    losses: list[float] = []
+    while (done := max(len(losses) / args.steps, (time.perf_counter() - began) / args.limit)) < 1:
+        if next_stage and done >= next_stage[0]:
+            _, length, muon.param_groups[0]["weight_decay"] = next_stage
+            next_stage = next(stages, None)
             data = batches(documents, length, rng)
-            forward = model if args.eager else compiled(model, length)
-        rate = args.lr * min(done / 0.02, (1 + math.cos(math.pi * done)) / 2)
-        loss = loss_of(forward, next(data))
+            decode = fast_decoder(weights, length)
+        loss = loss_of(decode, weights, next(data))
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
+        torch.nn.utils.clip_grad_norm_(weights.values(), 1.0)
+        rate = args.lr * min(done / 0.02, (1 + math.cos(math.pi * done)) / 2)
+        for optimizer, factor in ((muon, 1.0), (adam, 0.5)):
             for group in optimizer.param_groups:
-                group["lr"] = rate if isinstance(optimizer, torch.optim.Muon) else rate / 2
+                group["lr"] = rate * factor
             optimizer.step()
             optimizer.zero_grad()
         losses.append(loss.item())
-        step += 1
-        if step % 100 == 0:
-            now_time = time.perf_counter()
-            speed = (step - shown_step) * TOKENS_PER_STEP / (now_time - shown)
-            left = min((now_time - began) * (1 / done - 1), 60 * args.minutes) if done else 0
+        if len(losses) % 100 == 0:
+            elapsed = time.perf_counter() - began
             print(
-                f"step {step:5d}  {done:4.0%}  loss {np.mean(losses):.3f}  "
-                f"{speed:6.0f} tokens/s  {left / 60:4.1f} min left",
+                f"step {len(losses):5d} {done:5.0%}  loss {np.mean(losses[-100:]):.3f}  "
+                f"{len(losses) * TOKENS_PER_STEP / elapsed:6.0f} tokens/s  "
+                f"{elapsed * (1 / done - 1) / 60:4.1f} min left",
                 flush=True,
             )
-            shown, shown_step, losses = now_time, step, []
     minutes = (time.perf_counter() - began) / 60
-    print(f"trained on {step * TOKENS_PER_STEP / 1e6:.1f} M tokens in {minutes:.1f} minutes")
+    print(f"trained on {len(losses) * TOKENS_PER_STEP / 1e6:.1f} M tokens in {minutes:.1f} minutes")
 
 
-# ---- the folder ------------------------------------------------------------------------------
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
-
-
-def save_folder(folder: Path, model: BitNet, tokenizer: Tokenizer) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        f"model.{name}": tensor.detach().to(torch.bfloat16).contiguous()
-        for name, tensor in model.state_dict().items()
-    }
-    write_whole(folder / "model.safetensors", save(tensors, metadata={"format": "pt"}))
-    write_whole(folder / "tokenizer.json", tokenizer.to_str().encode())
-    ids = {"bos_token_id": CONFIG["bos_token_id"], "eos_token_id": CONFIG["eos_token_id"]}
+def save_folder(folder: Path, weights: Weights, tokenizer: Tokenizer) -> None:
+    tensors = {name: weight.detach().bfloat16() for name, weight in weights.items()}
+    ids = {key: CONFIG[key] for key in ("bos_token_id", "eos_token_id")}
     tokenizer_config = {
         "bos_token": BOS,
         "eos_token": EOS,
@@ -369,50 +319,53 @@ def save_folder(folder: Path, model: BitNet, tokenizer: Tokenizer) -> None:
         "model_max_length": CONFIG["max_position_embeddings"],
         "tokenizer_class": "PreTrainedTokenizerFast",
     }
+    files = {"model.safetensors": save(tensors, metadata={"format": "pt"})}
+    files["tokenizer.json"] = tokenizer.to_str().encode()
     for name, content in (
+        ("tokenizer_config.json", tokenizer_config),
         ("config.json", CONFIG),
         ("generation_config.json", ids),
-        ("tokenizer_config.json", tokenizer_config),
     ):
-        write_whole(folder / name, (json.dumps(content, indent=2) + "\n").encode())
+        files[name] = (json.dumps(content, indent=2) + "\n").encode()
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():  # each file appears whole or not at all
+        temporary = folder / f"{name}.tmp"
+        temporary.write_bytes(data)
+        os.replace(temporary, folder / name)
 
 
-def load_folder(folder: Path) -> tuple[BitNet, Tokenizer]:
-    """Read the folder back; the model computes in float32."""
-    model = BitNet()
-    tensors = load_file(folder / "model.safetensors")
-    model.load_state_dict({k.removeprefix("model."): v.float() for k, v in tensors.items()})
-    return model, Tokenizer.from_file(str(folder / "tokenizer.json"))
+def load_folder(folder: Path) -> tuple[Weights, Tokenizer]:
+    weights = {k: v.float() for k, v in load_file(folder / "model.safetensors").items()}
+    return weights, Tokenizer.from_file(str(folder / "tokenizer.json"))
 
 
 @torch.no_grad()
-def model_bits(model: BitNet, sequences: list[np.ndarray]) -> float:
+def model_bits(weights: Weights, sequences: list[np.ndarray]) -> float:
     """Total bits of the sequences; every token sees at least half a window of text before it."""
     window = CONFIG["max_position_embeddings"]
-    inputs, targets = [], []
+    rows, targets = [], []
     for sequence in sequences:
         for start in range(0, max(len(sequence) - 1 - window // 2, 1), window // 2):
             row = sequence[start : start + window + 1]
             row = np.pad(row, (0, window + 1 - len(row)), constant_values=IGNORED)
             target = row[1:].copy()
             target[: window // 2 if start else 0] = IGNORED  # the previous window scored these
-            inputs.append(np.maximum(row[:-1], 0))
+            rows.append(np.maximum(row[:-1], 0))
             targets.append(target)
     total = 0.0
-    for start in range(0, len(inputs), 16):
-        logits = model(torch.from_numpy(np.stack(inputs[start : start + 16])))
-        target = torch.from_numpy(np.stack(targets[start : start + 16])).long()
-        total += F.cross_entropy(
-            logits.flatten(0, 1), target.flatten(), ignore_index=IGNORED, reduction="sum"
-        ).item()
+    for start in range(0, len(rows), 16):
+        logits = logits_of(weights, torch.from_numpy(np.stack(rows[start : start + 16])))
+        target = torch.from_numpy(np.stack(targets[start : start + 16])).long().flatten()
+        losses = F.cross_entropy(logits.flatten(0, 1), target, reduction="none")
+        total += losses.double().sum().item()
     return total / math.log(2)
 
 
 @torch.no_grad()
-def generate(model: BitNet, tokenizer: Tokenizer, prompt: str, count: int = 80) -> str:
+def generate(weights: Weights, tokenizer: Tokenizer, prompt: str, count: int = 80) -> str:
     ids = tokenizer.encode(prompt).ids
     while count and ids[-1] != CONFIG["eos_token_id"]:
-        ids.append(int(model(torch.tensor([ids]))[0, -1].argmax()))
+        ids.append(int(logits_of(weights, torch.tensor([ids]))[0, -1].argmax()))
         count -= 1
     return tokenizer.decode(ids)
 
@@ -421,14 +374,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--output", type=Path, default=Path("tiny"), help="folder to write")
     parser.add_argument("--steps", type=int, default=6500, help="steps of 4096 tokens")
-    parser.add_argument(
-        "--minutes", type=float, default=math.inf, help="finish earlier, after this time"
-    )
+    parser.add_argument("--minutes", type=float, default=math.inf, help="train no longer than this")
     parser.add_argument("--lr", type=float, default=8e-3, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--eager", action="store_true", help="do not use torch.compile")
     args = parser.parse_args()
+    args.limit = 60 * args.minutes
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
 
@@ -449,17 +400,17 @@ def main() -> int:
     token_bigram = bigram_bits(train_ids, test_ids, CONFIG["vocab_size"]) / size
     print(f"bits per byte: byte bigram {byte_bigram:.3f}, token bigram {token_bigram:.3f}")
 
-    model = BitNet(torch.bfloat16)
-    train(model, [np.append(ids, CONFIG["eos_token_id"]) for ids in train_ids], args)
-    save_folder(args.output, model, tokenizer)
+    weights = new_weights()
+    train(weights, [np.append(ids, CONFIG["eos_token_id"]) for ids in train_ids], args)
+    save_folder(args.output, weights, tokenizer)
 
-    model, tokenizer = load_folder(args.output)
+    weights, tokenizer = load_folder(args.output)
     test_ids = [np.array(tokenizer.encode(text).ids, np.int32) for text in test_texts]
-    bits = model_bits(model, test_ids) / size
+    bits = model_bits(weights, test_ids) / size
     print(f"the saved model: {bits:.3f} bits per byte on the held-out files")
     print(f"  {bits / byte_bigram:.1%} of the byte bigram (at most 75% required)")
     print(f"  {bits / token_bigram:.1%} of the token bigram")
-    print(generate(model, tokenizer, "def "))
+    print(generate(weights, tokenizer, "def "))
     return 0 if bits <= 0.75 * byte_bigram else 1
 
 

@@ -19,7 +19,7 @@ def info() -> dict[str, str]:
     """CPU, tier and why, threads, threading layer, cache folder and versions, as text."""
     tiers = ", ".join(tier.name for tier in targets.available())
     return {
-        "cpu": f"{_cpu_model()} ({vector.machine()}, LLVM's {vector.cpu_name()})",
+        "cpu": f"{cpu_model()} ({vector.machine()}, LLVM's {vector.cpu_name()})",
         "tier": f"{targets.TIER.name}: {targets.REASON} (available: {tiers})",
         "threads": f"{default_threads()} of {os.cpu_count()} CPUs",
         "threading layer": "ternops' own team (Numba's layers are not used)",
@@ -51,7 +51,8 @@ def warmup(decoder: bool = False) -> float:
     return seconds
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
+    """The CPU as the system names it."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             for line in file:

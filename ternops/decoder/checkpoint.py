@@ -106,9 +106,7 @@ def _load_layer(tensors: Tensors, config: Config, index: int, as_float16: bool) 
         "post": tensors.floats(f"{prefix}post_attention_layernorm.weight", (config.hidden,)),
     }
     if config.sub_norms:
-        norms["attention"] = tensors.floats(
-            f"{prefix}self_attn.attn_sub_norm.weight", (queries,)
-        )
+        norms["attention"] = tensors.floats(f"{prefix}self_attn.attn_sub_norm.weight", (queries,))
         norms["ffn"] = tensors.floats(f"{prefix}mlp.ffn_sub_norm.weight", (config.ffn,))
     return Layer(linear, norms)
 

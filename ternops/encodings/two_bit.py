@@ -84,12 +84,7 @@ def check(packed: npt.NDArray[np.uint8]) -> None:
 
 def _join(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """(..., FIELDS, n) codes -> (..., n) bytes."""
-    return (
-        codes[..., 0, :]
-        | codes[..., 1, :] << 2
-        | codes[..., 2, :] << 4
-        | codes[..., 3, :] << 6
-    )
+    return codes[..., 0, :] | codes[..., 1, :] << 2 | codes[..., 2, :] << 4 | codes[..., 3, :] << 6
 
 
 def _split(table: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:

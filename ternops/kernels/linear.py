@@ -14,9 +14,7 @@ from ternops.quantize import LEAST_ABSMAX
 from ternops.simd import Job, inlined, kernel, load, pointer, record_at, store
 from ternops.team import barrier, share
 
-_FIELDS = (
-    "weights stride rows columns scales scale_step x is_float tokens placed steps offsets out"
-)
+_FIELDS = "weights stride rows columns scales scale_step x is_float tokens placed steps offsets out"
 #: All intp: addresses of arrays, counts, and is_float (1: x is float32, 0: int8).
 RECORD = np.dtype([(name, np.intp) for name in _FIELDS.split()])
 _Record = numba.from_dtype(RECORD)

@@ -30,9 +30,7 @@ _X86 = ("x86_64", "amd64")
 
 #: Best first.
 TIERS = (
-    Tier(
-        "avx512vnni", _X86, ("avx512f", "avx512bw", "avx512vl", "avx512vnni", "f16c", "fma"), 64
-    ),
+    Tier("avx512vnni", _X86, ("avx512f", "avx512bw", "avx512vl", "avx512vnni", "f16c", "fma"), 64),
     Tier("avx2", _X86, ("avx2", "f16c", "fma"), 32),
     Tier("generic", (), (), 16),
 )

@@ -593,9 +593,7 @@ def _compare_and_swap(builder: Any, target: Any, expected: Any, new: Any) -> Any
 #: int64 in memory: load, store, add (gives the old value) and compare-and-swap (gives success),
 #: all sequentially consistent.
 atomic_load = _atomic("load", 1, lambda b, p: b.load_atomic(p, "seq_cst", 8), types.int64)
-atomic_store = _atomic(
-    "store", 2, lambda b, p, v: b.store_atomic(v, p, "seq_cst", 8), types.none
-)
+atomic_store = _atomic("store", 2, lambda b, p, v: b.store_atomic(v, p, "seq_cst", 8), types.none)
 atomic_add = _atomic("add", 2, lambda b, p, v: b.atomic_rmw("add", p, v, "seq_cst"), types.int64)
 atomic_swap_if = _atomic("swap_if", 3, _compare_and_swap, types.boolean)
 
@@ -624,9 +622,7 @@ def yield_thread(typing_context):
 
     def generate(context, builder, signature, args):
         name = "SwitchToThread" if os.name == "nt" else "sched_yield"
-        function = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(_I32, []), name
-        )
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_I32, []), name)
         builder.call(function, [])
         return context.get_dummy_value()
 

@@ -10,9 +10,7 @@ _u8x32, _i8x32 = Vector("u8", 32), Vector("i8", 32)
 _u8x64, _i8x64, _i32x16 = Vector("u8", 64), Vector("i8", 64), Vector("i32", 16)
 
 #: acc + the dot products of 4 unsigned with 4 signed bytes, in each of 16 lanes.
-dot_avx512vnni = instruction(
-    "llvm.x86.avx512.vpdpbusd.512", _i32x16, _i32x16, _u8x64, _i8x64
-)
+dot_avx512vnni = instruction("llvm.x86.avx512.vpdpbusd.512", _i32x16, _i32x16, _u8x64, _i8x64)
 
 _multiply_add_bytes = instruction("llvm.x86.avx2.pmadd.ub.sw", _i16x16, _u8x32, _i8x32)
 _multiply_add_words = instruction("llvm.x86.avx2.pmadd.wd", _i32x8, _i16x16, _i16x16)

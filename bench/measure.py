@@ -1,0 +1,104 @@
+"""Timing in interleaved rounds, and pyperf suites of what was timed.
+
+A round runs every case once, so that a machine that drifts drifts for all of them, and value i of
+two cases makes a fair pair.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyperf
+
+from bench.probes import PROBES, Probe, Reader
+
+#: A share of the limit above this means that the probe missed the limit.
+MOST_SHARE = 1.02
+
+
+@dataclass
+class Case:
+    """Something to time: `run` does `loops` units of work; `values` are seconds a unit."""
+
+    name: str
+    run: Callable[[], object]
+    loops: int = 1
+    metadata: dict[str, Any] = field(default_factory=dict)
+    values: list[float] = field(default_factory=list)
+
+    @property
+    def median(self) -> float:
+        """Seconds a unit."""
+        return float(np.median(self.values))
+
+    @property
+    def spread(self) -> float:
+        """Half the interquartile range over the median."""
+        low, high = np.percentile(self.values, (25, 75))
+        return float(high - low) / 2 / self.median
+
+    def benchmark(self) -> pyperf.Benchmark:
+        """This case as a pyperf benchmark."""
+        metadata = {"name": self.name, "unit": "second", "loops": self.loops, **self.metadata}
+        run = pyperf.Run(self.values, metadata=metadata, collect_metadata=False)
+        return pyperf.Benchmark([run])
+
+
+def probe_cases(reader: Reader, threads: int) -> list[Case]:
+    """A case for each way to read the buffer."""
+
+    def case(probe: Probe) -> Case:
+        return Case(
+            f"read {reader.size >> 20} MiB, {probe}, {threads} thread(s)",
+            lambda: reader.run(probe, threads),
+            metadata={"ternops_threads": threads, "ternops_bytes": reader.size},
+        )
+
+    return [case(probe) for probe in PROBES]
+
+
+def interleave(
+    cases: Sequence[Case], rounds: int, advance: Callable[[str], None] = lambda name: None
+) -> None:
+    """Run every case once in each of `rounds` rounds, after one that does not count."""
+    for number in range(rounds + 1):
+        for case in cases:
+            start = time.perf_counter()
+            case.run()
+            seconds = (time.perf_counter() - start) / case.loops
+            if number:
+                case.values.append(seconds)
+            advance(case.name)
+
+
+def bandwidth(probes: Sequence[Case]) -> float:
+    """Bytes a second of the fastest probe, by its median."""
+    return float(max(case.metadata["ternops_bytes"] / case.median for case in probes))
+
+
+def save_suite(path: Path, cases: Sequence[Case]) -> None:
+    """Write a pyperf suite with this machine's metadata, whole or not at all."""
+    common = pyperf.Run([1.0], collect_metadata=True).get_metadata()
+    # What names this machine or this moment's user says nothing about the figures.
+    left_out = {"hostname", "command", "python_executable", "date", "unit", "name"}
+    suite = pyperf.BenchmarkSuite([case.benchmark() for case in cases])
+    for benchmark in suite:
+        known = {k: v for k, v in common.items() if k not in left_out}
+        benchmark.update_metadata({**known, **benchmark.get_metadata()})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    os.close(handle)
+    try:
+        suite.dump(temporary, replace=True)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

@@ -1,0 +1,259 @@
+"""The main job: is it lossless, how fast is ternary decoding here, and what does the paper say?
+
+    python -m bench.run --arch auto --quick
+
+proves the tiny checkpoint lossless, measures GEMV and decoding beside the read bandwidth of the
+same run, prints the tables, and writes pyperf suites and the plot to results/<cpu>/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from bench import decode, gemv, lossless, paper, plot
+from bench.measure import MOST_SHARE, Case, bandwidth, save_suite
+from bench.shapes import QUICK, SIZES, host_arch
+from bench.stats import speedup
+from ternops.simd import targets, vector
+from ternops.system import cpu_model
+from ternops.team import check_threads, default_threads
+
+#: Weights of the GEMV measurement: more than any cache holds.
+GEMV_BYTES = 512 << 20
+#: A perplexity this much off the float64 forward's is an error, relative.
+MOST_PERPLEXITY_DIFFERENCE = 1e-3
+
+Advance = Callable[[str], None]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """0 if all went well, 1 if a check failed, 2 for a wrong argument."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    try:
+        arch = _check_arch(arguments.arch)
+        threads = _check_threads(arguments.threads)
+        sizes = _check_sizes(arguments.sizes or (QUICK if arguments.quick else tuple(SIZES)))
+    except (TypeError, ValueError) as error:
+        parser.error(str(error))
+    folder = Path(arguments.output or Path("results") / _slug())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--output {str(folder)!r}: {error.strerror}")
+    console = Console(stderr=False)
+    console.print(
+        f"{cpu_model()} ({vector.cpu_name()}), tier {targets.TIER.name}, "
+        f"threads {', '.join(map(str, threads))}; results go to {folder}"
+    )
+    tokens, rounds = (16, 7) if arguments.quick else (32, 15)
+    failures = [
+        *_lossless(console, folder, threads),
+        *_gemv(console, folder, threads, rounds),
+        *_decode(console, folder, arch, sizes, threads, tokens, rounds),
+    ]
+    for failure in failures:
+        console.print(f"[red]failed[/red]: {failure}", highlight=False)
+    return 1 if failures else 0
+
+
+def _lossless(console: Console, folder: Path, threads: list[int]) -> list[str]:
+    with _progress(console) as advance_over:
+        proof = lossless.prove(threads, advance_over("lossless", lossless.steps()))
+    table = Table(
+        title=f"Logits of {proof.tokens} tokens against the NumPy oracle", title_justify="left"
+    )
+    table.add_column("tier")
+    for count in threads:
+        table.add_column(f"{count} thread(s)")
+    for tier, equal in proof.tiers.items():
+        words = ("bit-identical" if equal[count] else "DIFFERENT" for count in threads)
+        table.add_row(tier, *words)
+    console.print(table)
+    console.print(
+        f"perplexity {proof.perplexity:.4f}, float64 forward {proof.perplexity_float64:.4f} "
+        f"(difference {proof.perplexity_difference:.3%})\n"
+    )
+    record = {
+        "tokens": proof.tokens,
+        "bit_identical": proof.tiers,
+        "perplexity": proof.perplexity,
+        "perplexity_float64": proof.perplexity_float64,
+    }
+    _write(folder / "lossless.json", json.dumps(record, indent=2) + "\n")
+    failures = [] if proof.lossless else ["logits differ from the NumPy oracle's"]
+    if proof.perplexity_difference > MOST_PERPLEXITY_DIFFERENCE:
+        failures.append(f"perplexity is {proof.perplexity_difference:.3%} off the float64 forward")
+    return failures
+
+
+def _gemv(console: Console, folder: Path, threads: list[int], rounds: int) -> list[str]:
+    with _progress(console) as advance_over:
+        advance = advance_over("GEMV", gemv.steps(threads, rounds))
+        results = gemv.measure(GEMV_BYTES, threads, rounds, advance)
+    table = Table(title=f"GEMV, {GEMV_BYTES >> 20} MiB of weights", title_justify="left")
+    for column in ("engine", "threads", "GB/s", "spread", "read bandwidth", "share"):
+        table.add_column(column, justify="right")
+    cases: list[Case] = []
+    failures = []
+    for count, (kernels, probes) in results.items():
+        limit = bandwidth(probes)
+        for case in kernels:
+            speed = GEMV_BYTES / case.median
+            share = speed / limit
+            table.add_row(
+                case.metadata["ternops_engine"], str(count), f"{speed / 1e9:.1f}",
+                f"{case.spread:.1%}", f"{limit / 1e9:.1f} GB/s", f"{share:.1%}",
+            )  # fmt: skip
+            if share > MOST_SHARE:
+                failures.append(f"{case.name}: {share:.1%} of the limit; the probe missed it")
+        cases += [*kernels, *probes]
+    console.print(table, "")
+    save_suite(folder / "gemv.json", cases)
+    return failures
+
+
+def _decode(
+    console: Console, folder: Path, arch: str, sizes: list[str], threads: list[int], tokens: int,
+    rounds: int,
+) -> list[str]:  # fmt: skip
+    rows: list[decode.Row] = []
+    with _progress(console) as advance_over:
+        for size in sizes:
+            advance = advance_over(f"decode {size}", decode.steps(size, threads, rounds))
+            try:
+                rows += decode.measure(size, threads, tokens, rounds, advance)
+            except MemoryError as error:
+                console.print(f"[yellow]left out[/yellow]: {error}", highlight=False)
+    if not rows:
+        return ["no size was measured"]
+    console.print(_decode_table(rows, arch, tokens), "", _breakdown_table(rows), "")
+    save_suite(folder / "decode.json", [case for row in rows for case in (row.case, *row.probes)])
+    console.print(f"plot: {plot.draw(folder)}", highlight=False)
+    return decode.check_limits(rows)
+
+
+def _decode_table(rows: list[decode.Row], arch: str, tokens: int) -> Table:
+    table = Table(
+        title=f"Decoding {tokens} tokens from an empty context, batch 1", title_justify="left"
+    )
+    for column in ("size", "threads", "engine", "MB/token", "tokens/s", "spread", "share of read",
+                   "speed-up", "bytes allow", "paper"):  # fmt: skip
+        table.add_column(column, justify="right")
+    base: dict[tuple[str, int], decode.Row] = {
+        (row.size, row.threads): row for row in rows if row.engine == "fp16"
+    }
+    for row in rows:
+        ratio = allowed = published = ""
+        if row.engine != "fp16":
+            fp16 = base[row.size, row.threads]
+            ratio = f"{speedup(fp16.case.values, row.case.values).median:.2f}x"
+            allowed = f"{fp16.bytes_per_token / row.bytes_per_token:.2f}x"
+            figure = paper.speedup(arch, row.size)
+            published = f"{figure:.2f}x" if figure else "-"
+        spread = row.case.spread
+        table.add_row(
+            row.size, str(row.threads), row.engine, f"{row.bytes_per_token / 1e6:.1f}",
+            f"{1 / row.case.median:.1f}", f"{spread:.1%}{' !' if spread > 0.1 else ''}",
+            f"{row.share:.1%}", ratio, allowed, published,
+        )  # fmt: skip
+    return table
+
+
+def _breakdown_table(rows: list[decode.Row]) -> Table:
+    table = Table(title="Where a token's time goes, thread 0, ms", title_justify="left")
+    for column in ("size", "threads", "engine", "token", *rows[0].breakdown, "bytes / bandwidth"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        parts = (f"{1e3 * seconds:.3f}" for seconds in row.breakdown.values())
+        table.add_row(
+            row.size, str(row.threads), row.engine, f"{1e3 * row.case.median:.3f}", *parts,
+            f"{1e3 * row.bytes_per_token / row.limit:.3f}",
+        )  # fmt: skip
+    return table
+
+
+class _progress:
+    """A progress bar; entering gives ``start(title, steps) -> advance(what)``."""
+
+    def __init__(self, console: Console) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(),
+            TextColumn("{task.fields[what]}"), console=console, transient=True,
+        )  # fmt: skip
+        self._console = console
+
+    def __enter__(self) -> Callable[[str, int], Advance]:
+        self._bar.__enter__()
+        return self._start
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+    def _start(self, title: str, steps: int) -> Advance:
+        if not self._console.is_terminal:  # a bar needs a terminal; a log still wants signs of life
+            self._console.print(f"{title} ...", highlight=False)
+        task = self._bar.add_task(title, total=steps, what="")
+        return lambda what: self._bar.update(task, advance=1, what=what)
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text, "utf-8")
+    temporary.replace(path)
+
+
+def _slug() -> str:
+    words = f"{cpu_model()} {vector.cpu_name()} {default_threads()} cpus"
+    return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
+
+
+def _check_arch(arch: str) -> str:
+    host = host_arch()
+    if arch not in ("auto", host):
+        raise ValueError(
+            f"--arch {arch}: this machine is {host}; figures for {arch} will come from the cost "
+            "model, which does not exist yet: nothing here can measure them"
+        )
+    return host
+
+
+def _check_threads(threads: list[int] | None) -> list[int]:
+    most = default_threads()
+    chosen = sorted({check_threads(each) for each in threads or (1, most)})
+    if chosen[-1] > most:
+        raise ValueError(f"--threads {chosen[-1]}: expected at most the {most} usable CPUs")
+    return chosen
+
+
+def _check_sizes(sizes: tuple[str, ...] | list[str]) -> list[str]:
+    for size in sizes:
+        if size not in SIZES:
+            raise ValueError(f"--sizes {size}: expected some of {', '.join(SIZES)}")
+    return list(dict.fromkeys(sizes))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.run", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--arch", choices=("auto", "x86", "arm"), default="auto")
+    parser.add_argument("--quick", action="store_true", help=f"{', '.join(QUICK)}, in minutes")
+    parser.add_argument("--sizes", nargs="+", metavar="SIZE", help=", ".join(SIZES))
+    parser.add_argument("--threads", nargs="+", type=int, metavar="N", help="default: 1 and all")
+    parser.add_argument("--output", metavar="DIR", help="default: results/<cpu>")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

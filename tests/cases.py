@@ -1,0 +1,100 @@
+"""The one table of shapes and inputs: what every exactness test multiplies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+#: (rows, columns): empty, single, prime, and on both sides of multiples of 4, 64 and 256.
+SHAPES = (
+    (0, 0), (0, 5), (5, 0), (1, 1), (1, 2), (1, 3), (1, 4), (1, 5), (2, 1), (101, 1), (257, 3),
+    (2, 15), (3, 16), (3, 17), (3, 31), (3, 33), (3, 63), (4, 64), (5, 65), (7, 127), (3, 128),
+    (2, 129), (4, 191), (8, 192), (5, 193), (3, 251), (3, 252), (3, 253), (2, 254), (1, 255),
+    (4, 256), (5, 257), (6, 258), (2, 259), (2, 260), (3, 261), (3, 319), (3, 320), (3, 321),
+    (4, 384), (4, 448), (13, 509), (17, 511), (16, 512), (9, 513), (31, 767), (11, 769),
+    (64, 1024), (37, 1021), (1, 4099), (23, 2047), (6, 8191),
+)  # fmt: skip
+
+#: Tokens of one product: none, one (GEMV), and on both sides of every GEMM tile.
+BATCHES = tuple(range(18))
+#: More threads than this machine has cores, and than many of the shapes have rows.
+THREADS = (1, 2, 3, 7)
+
+#: Terms of a sum that reaches towards the ends of int32.
+LONG_SUMS = (2**15, 2**15 + 1, 2**17, 2**20, 2**24 - 1)
+
+#: dtypes of the array operand.
+FLOATS = (np.float16, np.float32, np.float64)
+
+
+def name(shape: tuple[int, ...]) -> str:
+    """A shape as a test's name."""
+    return "x".join(map(str, shape))
+
+
+def trits(rows: int, columns: int, seed: int = 0) -> Array:
+    """Random int8 trits, each value equally likely."""
+    return np.random.default_rng((seed, rows, columns)).integers(-1, 2, (rows, columns), np.int8)
+
+
+def activations(*shape: int, seed: int = 0) -> Array:
+    """Random int8 of the whole range, -128 included."""
+    return np.random.default_rng((seed, 1, *shape)).integers(-128, 128, shape, np.int8)
+
+
+def floats(*shape: int, dtype: npt.DTypeLike = np.float32, seed: int = 0) -> Array:
+    """Random normal floats whose rows differ in magnitude."""
+    random = np.random.default_rng((seed, 2, *shape))
+    values = random.standard_normal(shape)
+    if len(shape) > 1:
+        values = values * 10.0 ** random.integers(-2, 3, (*shape[:-1], 1))
+    return values.astype(dtype)
+
+
+def scales(rows: int) -> dict[str, Any]:
+    """The kinds of scale of a matrix of `rows` rows, by name."""
+    random = np.random.default_rng((3, rows))
+    return {
+        "none": None,
+        "scalar": np.float32(0.0371),
+        "rows": random.uniform(-2, 2, rows).astype(np.float32),
+    }
+
+
+def extreme_activations(columns: int) -> dict[str, Array]:
+    """int8 vectors whose sums are the largest there are."""
+    alternating = np.full(columns, -128, np.int8)
+    alternating[::2] = 127
+    return {
+        "least": np.full(columns, -128, np.int8),
+        "greatest": np.full(columns, 127, np.int8),
+        "alternating": alternating,
+    }
+
+
+def extreme_trits(columns: int) -> dict[str, Array]:
+    """Rows of trits that keep, negate, or rectify `extreme_activations`."""
+    alternating = np.full(columns, -1, np.int8)
+    alternating[::2] = 1
+    return {
+        "plus": np.ones(columns, np.int8),
+        "minus": np.full(columns, -1, np.int8),
+        "alternating": alternating,
+    }
+
+
+def same_bits(left: Any, right: Any) -> bool:
+    """Equal dtype, shape and bits, except that every NaN equals every other."""
+    left, right = np.asarray(left), np.asarray(right)
+    if left.dtype != right.dtype or left.shape != right.shape:
+        return False
+    if left.dtype.kind != "f":
+        return bool((left == right).all())
+    bits = f"u{left.dtype.itemsize}"
+    nan = np.isnan(left) & np.isnan(right)
+    left, right = np.ascontiguousarray(left), np.ascontiguousarray(right)
+    return bool(((left.view(bits) == right.view(bits)) | nan).all())
