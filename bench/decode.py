@@ -80,7 +80,7 @@ def measure(
         for name, each in weights.items():
             session = Session(Model(each, count))
             row = _row(size, name, count, each.bytes_per_token, session, tokens)
-            row.probes = probe_cases(readers[name], count)
+            row.probes = probe_cases(f"{size} {name}", readers[name], count)
             group.append((row, session))
         # Each engine beside its own probes, and the engines in turn: pairs of neighbours.
         cases = [case for row, _ in group for case in (row.case, *row.probes)]

@@ -53,7 +53,7 @@ def measure(
             _case("two_bit", count, size, lambda n=count: ternops.matmul(x, ternary.T, out, n)),
             _case("fp16", count, size, lambda n=count: TEAM.run(_half_product, record, n)),
         ]
-        probes = probe_cases(reader, count)
+        probes = probe_cases("GEMV", reader, count)
         interleave([*kernels, *probes], rounds, advance)
         results[count] = (kernels, probes)
     return results

@@ -51,12 +51,12 @@ class Case:
         return pyperf.Benchmark([run])
 
 
-def probe_cases(reader: Reader, threads: int) -> list[Case]:
-    """A case for each way to read the buffer."""
+def probe_cases(what: str, reader: Reader, threads: int) -> list[Case]:
+    """A case for each way to read the buffer; `what` it is the limit of goes into the names."""
 
     def case(probe: Probe) -> Case:
         return Case(
-            f"read {reader.size >> 20} MiB, {probe}, {threads} thread(s)",
+            f"read {reader.size >> 20} MiB for {what}, {probe}, {threads} thread(s)",
             lambda: reader.run(probe, threads),
             metadata={"ternops_threads": threads, "ternops_bytes": reader.size},
         )

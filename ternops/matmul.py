@@ -69,11 +69,12 @@ def _product(
     if x.ndim == 0:
         raise ValueError(f"matmul: {name} is a scalar, expected at least one dimension")
     outputs, terms = matrix.shape[::-1] if on_right else matrix.shape
-    vector = x.ndim == 1
-    if not on_right and not vector:
+    # The kernels take a row a token; the tokens of W @ X are the columns of X.
+    swap = not on_right and x.ndim > 1
+    if swap:
         x = x.swapaxes(-1, -2)
     if x.shape[-1] != terms:
-        axis = -1 if on_right or vector else -2
+        axis = -2 if swap else -1
         raise ValueError(
             f"matmul: {name} has shape {np.shape(other)}, expected {terms} on axis {axis} "
             f"for a matrix of shape {matrix.shape}"
@@ -82,10 +83,10 @@ def _product(
     scaled = matrix._scale is not None or x.dtype != np.int8
     dtype = np.float32 if scaled else np.int32
     shape = (*batch, outputs)
-    natural = shape if on_right or vector else (*batch[:-1], outputs, batch[-1])
+    natural = (*batch[:-1], outputs, batch[-1]) if swap else shape
     if out is not None:
         _check_out(out, natural, dtype)
-    direct = out is not None and natural == shape and out.dtype == dtype and out.flags.carray
+    direct = out is not None and not swap and out.dtype == dtype and out.flags.carray
     result = out if direct and out is not None else np.empty(shape, dtype)
     tokens = x.reshape(int(np.prod(batch, dtype=np.int64)), terms)
     rows = result.reshape(len(tokens), outputs)
@@ -96,7 +97,7 @@ def _product(
             _along_columns(matrix, tokens, rows)
     if direct:
         return result
-    if natural != shape:
+    if swap:
         result = result.swapaxes(-1, -2)
     if out is None:
         return result
@@ -154,7 +155,8 @@ def _as_kernel_input(tokens: Array) -> tuple[Array, Array | None]:
     if tokens.dtype == np.float64:
         absmax = np.abs(tokens).max(axis=1, initial=0.0)
         exponents = np.frexp(np.where(np.isfinite(absmax), absmax, 0))[1]
-        tokens = np.ldexp(tokens, -exponents[:, None]).astype(np.float32)
+        with np.errstate(over="ignore", under="ignore"):  # beside an infinity, which makes it NaN
+            tokens = np.ldexp(tokens, -exponents[:, None]).astype(np.float32)
     elif tokens.dtype == np.float16:
         tokens = tokens.astype(np.float32)
     return np.require(tokens, requirements=["C", "A"]), exponents
@@ -168,7 +170,8 @@ def _along_columns(matrix: TernaryMatrix, tokens: Array, result: Array) -> None:
         )
     scale = matrix._scale
     if scale is not None and scale.ndim == 1:
-        tokens = tokens * scale.astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            tokens = tokens * scale.astype(np.float64)
         scale = None
     exponents = step = None
     if tokens.dtype != np.int8:
@@ -185,10 +188,9 @@ def _along_columns(matrix: TernaryMatrix, tokens: Array, result: Array) -> None:
     if result.dtype == np.int32:
         result[...] = total
         return
-    factor = np.float32(1) if scale is None else scale
-    if step is not None:
-        factor = factor * step[:, None]
-    np.multiply(total.astype(np.float32), factor, out=result)
-    if exponents is not None:
-        with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        np.multiply(total.astype(np.float32), np.float32(1) if scale is None else scale, out=result)
+        if step is not None:
+            result *= step[:, None]
+        if exponents is not None:
             np.ldexp(result, exponents[:, None], out=result)

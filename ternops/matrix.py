@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ class TernaryMatrix:
         self._rows = rows
         self._columns = columns
         self._scale = scale
+        if scale is not None:
+            scale.flags.writeable = False
         self._transposed = transposed
         self.encoding = encoding
         # Kernels take addresses; the arrays above keep the memory alive.
@@ -131,6 +134,7 @@ class TernaryMatrix:
             "columns": str(self._columns),
             "transposed": str(int(self._transposed)),
         }
+        metadata["crc32"] = _checksum(metadata, tensors)
         target = Path(path)
         handle, temporary = tempfile.mkstemp(prefix=target.name, suffix=".tmp", dir=target.parent)
         try:
@@ -174,7 +178,7 @@ class TernaryMatrix:
         (out,) = options.get("out", (None,))
         return matmul(*inputs, out=out)
 
-    def __array__(self, dtype: npt.DTypeLike = None, copy: bool | None = None) -> Array:
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
         """``np.asarray(W)`` is `to_dense`; a view is impossible, so copy=False is an error."""
         if copy is False:
             raise ValueError("copy=False: a TernaryMatrix has no dense array to share")
@@ -251,7 +255,11 @@ def load(path: str | os.PathLike[str]) -> TernaryMatrix:
                     f"format {metadata.get('format')!r} version {metadata.get('version')!r}, "
                     f"expected {_FORMAT!r} version {_VERSION!r}"
                 )
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            tensors = {
+                name: file.get_tensor(name)
+                for name, kind in (("packed", "U8"), ("scale", "F32"))
+                if name in file.keys() and _has_dtype(file, name, kind)  # noqa: SIM118
+            }
         return _restore(metadata, tensors)
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
         raise ValueError(f"path: {name!r} is no intact ternops file: {error}") from None
@@ -264,16 +272,34 @@ def _restore(metadata: dict[str, str], tensors: dict[str, Array]) -> TernaryMatr
     layout = ENCODINGS[encoding]
     rows, columns = int(metadata["rows"]), int(metadata["columns"])
     packed, scale = tensors["packed"], tensors.get("scale")
-    if min(rows, columns) < 0 or columns >= MOST_TERMS:
+    if min(rows, columns) < 0 or columns >= MOST_TERMS or rows >= 2**48:
         raise ValueError(f"shape ({rows}, {columns})")
     expected = rows * layout.row_bytes(columns) + layout.SLACK
     if packed.dtype != np.uint8 or packed.shape != (expected,):
         raise ValueError(f"packed: {packed.dtype} {packed.shape}, expected uint8 ({expected},)")
-    if scale is not None and scale.dtype != np.float32:
-        raise ValueError(f"scale: {scale.dtype}, expected float32")
+    if metadata["transposed"] not in ("0", "1"):
+        raise ValueError(f"transposed {metadata['transposed']!r}, expected '0' or '1'")
+    if metadata["crc32"] != _checksum(metadata, tensors):
+        raise ValueError("its checksum does not match: it was damaged after it was written")
     layout.check(packed)
     transposed = metadata["transposed"] == "1"
     return TernaryMatrix(packed, rows, columns, _check_scale(scale, rows), encoding, transposed)
+
+
+def _has_dtype(file: Any, name: str, kind: str) -> bool:
+    found = file.get_slice(name).get_dtype()
+    if found != kind:
+        raise ValueError(f"{name}: dtype {found}, expected {kind}")
+    return True
+
+
+def _checksum(metadata: dict[str, str], tensors: dict[str, Array]) -> str:
+    """CRC-32 of all that makes the matrix, as hexadecimal digits."""
+    fields = "\n".join(f"{k}={v}" for k, v in sorted(metadata.items()) if k != "crc32")
+    crc = zlib.crc32(fields.encode())
+    for name in sorted(tensors):
+        crc = zlib.crc32(np.ascontiguousarray(tensors[name]).data, crc)
+    return f"{crc:08x}"
 
 
 def _packed(trits: npt.NDArray[np.int8], scale: Array | None, encoding: str) -> TernaryMatrix:

@@ -17,30 +17,31 @@ BITNET_ABSMAX = 1e-5
 _ROWS_AT_ONCE = 1 << 24  # elements
 
 
-def absmean(weight: npt.ArrayLike) -> tuple[npt.NDArray[np.int8], np.float32]:
+def absmean(w: npt.ArrayLike) -> tuple[npt.NDArray[np.int8], np.float32]:
     """Quantise a float matrix to trits and one scale (arXiv 2402.17764, section 2).
 
-    weight: (rows, columns), float16, float32 or float64.
-    Returns int8 trits of that shape and s = mean|weight| (at least 1e-5), such that
-    weight is close to s * trits; trits = clip(round(weight / s), -1, 1), ties to even.
+    w: (rows, columns), float16, float32 or float64.
+    Returns int8 trits of that shape and s = mean|w| (at least 1e-5), such that w is close to
+    s * trits; trits = clip(round(w / s), -1, 1), ties to even.
     Raises TypeError for another dtype, ValueError for another shape or for NaN and infinity.
     """
-    weight = np.asarray(weight)
+    weight = np.asarray(w)
     if weight.dtype not in (np.float16, np.float32, np.float64):
         raise TypeError(
-            f"weight: dtype {weight.dtype}, expected float16, float32 or float64 "
+            f"w: dtype {weight.dtype}, expected float16, float32 or float64 "
             "(int8 trits go to ternops.pack)"
         )
     if weight.ndim != 2:
-        raise ValueError(f"weight: shape {weight.shape}, expected two dimensions")
+        raise ValueError(f"w: shape {weight.shape}, expected two dimensions")
     rows = max(1, _ROWS_AT_ONCE // max(1, weight.shape[1]))
     blocks = [weight[i : i + rows] for i in range(0, weight.shape[0], rows)]
     # Sums of float32 magnitudes in float64: the mean is then right to float32's last bit.
-    total = sum(float(np.abs(block).sum(dtype=np.float64)) for block in blocks)
+    with np.errstate(over="ignore"):
+        total = sum(float(np.abs(block).sum(dtype=np.float64)) for block in blocks)
     if not np.isfinite(total):
-        raise ValueError(f"weight: {_first_bad(blocks)}, expected finite numbers")
+        raise ValueError(f"w: {_first_bad(blocks)}, expected finite numbers")
     if total / max(1, weight.size) > np.finfo(np.float32).max:
-        raise ValueError("weight: mean magnitude beyond float32, expected a float32 scale")
+        raise ValueError("w: mean magnitude beyond float32, expected a float32 scale")
     scale = max(np.float32(total / max(1, weight.size)), LEAST_SCALE)
     trits = np.empty(weight.shape, np.int8)
     for i, block in enumerate(blocks):
@@ -55,6 +56,6 @@ def _first_bad(blocks: list[npt.NDArray[Any]]) -> str:
         bad = np.argwhere(~np.isfinite(block))
         if len(bad):
             i, j = bad[0]
-            return f"weight[{row + i}, {j}] is {block[i, j]}"
+            return f"w[{row + i}, {j}] is {block[i, j]}"
         row += len(block)
     return "the sum of magnitudes is infinite"

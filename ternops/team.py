@@ -44,9 +44,9 @@ _STATES = 256  # one cache line a worker
 _LINE = 64
 
 # What a worker's state says.
-_SPINNING, _PARKED, _CLAIMED, _RUN, _STOP = 0, 1, 2, 3, 4
+_SPINNING, _PARKED, _WOKEN, _CLAIMED, _RUN, _STOP = range(6)
 
-_SPINS_BEFORE_YIELD = 1 << 12
+_SPINS_BEFORE_YIELD = 1 << 10
 _SPINS_BEFORE_PARK = 1 << 15
 
 
@@ -88,8 +88,7 @@ def _work(team, thread):
     """Run jobs until there is none for a while; tell whether the team goes on."""
     control = pointer(team)
     state = control + _STATES + thread * _LINE
-    atomic_swap_if(state, _PARKED, _SPINNING)
-    spins = 0
+    spins = short = 0
     while True:
         now = atomic_load(state)
         if now == _RUN:
@@ -97,13 +96,15 @@ def _work(team, thread):
             call_job(job, record, team, thread, load(np.int64, control + _THREADS))
             atomic_store(state, _SPINNING)
             atomic_add(control + _DONE, 1)
-            spins = 0
+            spins = short = 0
         elif now == _STOP:
             return False
         else:
-            pause()
+            short = _wait_once(short)
             spins += 1
-            if spins > _SPINS_BEFORE_PARK and atomic_swap_if(state, _SPINNING, _PARKED):
+            # One that was just woken has a job coming, but not for ever: its caller may have died.
+            patience = _SPINS_BEFORE_PARK if now == _SPINNING else _SPINS_BEFORE_PARK << 6
+            if spins > patience and now != _CLAIMED and atomic_swap_if(state, now, _PARKED):
                 return True
 
 
@@ -119,7 +120,8 @@ def _launch(team, job, record, threads):
     control = pointer(team)
     for thread in range(1, threads):
         state = control + _STATES + thread * _LINE
-        if not atomic_swap_if(state, _SPINNING, _CLAIMED):
+        spinning = atomic_swap_if(state, _SPINNING, _CLAIMED)
+        if not spinning and not atomic_swap_if(state, _WOKEN, _CLAIMED):
             for claimed in range(1, thread):
                 atomic_store(control + _STATES + claimed * _LINE, _SPINNING)
             return False
@@ -134,17 +136,6 @@ def _launch(team, job, record, threads):
     while atomic_load(control + _DONE) != threads - 1:
         spins = _wait_once(spins)
     return True
-
-
-@entry
-def _await_awake(team, threads):
-    """Give parked workers that were just woken some time; they may have parked again since."""
-    control = pointer(team)
-    for thread in range(1, threads):
-        for _ in range(_SPINS_BEFORE_PARK):
-            if atomic_load(control + _STATES + thread * _LINE) != _PARKED:
-                break
-            pause()
 
 
 class Team:
@@ -176,9 +167,10 @@ class Team:
                 self._start_worker()
             while not _launch(self.address, job, record, threads):
                 for thread in range(1, threads):
+                    # A parked worker leaves its state alone until it is woken.
                     if self._states[thread] == _PARKED:
+                        self._states[thread] = _WOKEN
                         self._wake[thread - 1].release()
-                _await_awake(self.address, threads)
 
     def stop(self) -> None:
         """End the workers; the next `run` starts new ones."""

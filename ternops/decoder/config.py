@@ -29,7 +29,6 @@ class Config:
     tied: bool = True
     rope_theta: float = 10000.0
     epsilon: float = 1e-5
-    bos: int | None = None
     eos: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -92,18 +91,21 @@ def read_config(folder: Path) -> Config:
 
 def _parse(raw: dict[str, Any]) -> Config:
     names = raw.get("architectures")
-    name = names[0] if isinstance(names, list) and names else names
-    if name not in _ARCHITECTURES:
+    name = names[0] if isinstance(names, list) and names else None
+    if not isinstance(name, str) or name not in _ARCHITECTURES:
         expected = " or ".join(_ARCHITECTURES)
-        raise ValueError(f"config: architecture {name!r}, expected {expected}")
+        raise ValueError(f"config: architectures is {names!r}, expected {expected}")
     if raw.get("attention_bias") or raw.get("mlp_bias"):
         raise ValueError("config: attention_bias or mlp_bias is set, expected no biases")
-    _check_quantization(raw.get("quantization_config"))
-    rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+    _check_quantization(_object(raw, "quantization_config"))
+    rope = _object(raw, "rope_parameters") or _object(raw, "rope_scaling")
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind != "default":
         raise ValueError(f"config: rope type {kind!r}, expected 'default'")
     eos = raw.get("eos_token_id")
+    ends = eos if isinstance(eos, list) else [] if eos is None else [eos]
+    if not all(isinstance(each, int) for each in ends):
+        raise ValueError(f"config: eos_token_id is {eos!r}, expected an integer or a list of them")
     heads = _required(raw, "num_attention_heads")
     hidden = _required(raw, "hidden_size")
     head_dim = raw.get("head_dim")
@@ -125,12 +127,20 @@ def _parse(raw: dict[str, Any]) -> Config:
         tied=bool(raw.get("tie_word_embeddings", False)),
         rope_theta=raw.get("rope_theta") or rope.get("rope_theta") or 10000.0,
         epsilon=raw.get("rms_norm_eps", 1e-6),
-        bos=raw.get("bos_token_id"),
-        eos=tuple(eos) if isinstance(eos, list) else () if eos is None else (eos,),
+        eos=tuple(ends),
     )
 
 
-def _check_quantization(quantization: dict[str, Any] | None) -> None:
+def _object(raw: dict[str, Any], key: str) -> dict[str, Any]:
+    value = raw.get(key)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ValueError(f"config: {key} is {value!r}, expected an object")
+    return value
+
+
+def _check_quantization(quantization: dict[str, Any]) -> None:
     if not quantization:
         return
     method = quantization.get("quant_method")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -91,7 +92,7 @@ class Model:
         Raises ValueError at once for the tokens, as `logits`, and for settings out of range.
         """
         tokens = self._check_tokens(token_ids)
-        if max_new_tokens < 0:
+        if operator.index(max_new_tokens) < 0:
             raise ValueError(f"max_new_tokens={max_new_tokens}: expected 0 or more")
         sampler = Sampler(temperature, top_p, seed)
         ends = self.config.eos if stop_at_eos else ()
@@ -111,7 +112,12 @@ class Model:
             yield token
 
     def _check_tokens(self, token_ids: Sequence[int]) -> list[int]:
-        tokens = [int(token) for token in token_ids]
+        if isinstance(token_ids, str):
+            raise TypeError("token_ids: a string, expected integers (tokenize it first)")
+        try:
+            tokens = [operator.index(token) for token in token_ids]
+        except TypeError as error:
+            raise TypeError(f"token_ids: {error}, expected integers") from None
         if not tokens:
             raise ValueError("token_ids: empty, expected at least one token")
         if len(tokens) > self.config.context:

@@ -40,7 +40,7 @@ class Exact:
         quantized, step = reference.quantize_rows(x, BITNET_ABSMAX)
         total = reference.matmul_int32(quantized, matrix.to_trits()).astype(np.float32)
         assert matrix.scale is not None
-        return total * (matrix.scale * step)[:, None]
+        return total * matrix.scale * step[:, None]
 
 
 class Double:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ternops.simd import targets
+from ternops.simd import inlined, targets
 
 
 class Tile(NamedTuple):
@@ -38,7 +38,7 @@ GEMM = {
     ("two_bit", "generic"): Tile(rows=1, tokens=4, fields_apart=1),
 }
 
-#: Weights are asked for this many bytes ahead: measured best of 0 to 8192 for weights in DRAM.
+#: Weights are asked for this many bytes ahead: the best of 0 to 32768 for weights in DRAM.
 PREFETCH_AHEAD = 4096
 
 #: A further thread must find this many bytes of weights times tokens, or waking it costs more.
@@ -54,3 +54,14 @@ def tiles(encoding: str) -> tuple[Tile, Tile]:
 def useful_threads(threads: int, work: int) -> int:
     """At most `threads`, fewer where `work` (bytes of weights times tokens) is too small."""
     return max(1, min(threads, work // BYTES_A_THREAD))
+
+
+@inlined
+def stream_step(count, rows):
+    """How far apart the rows of a tile lie that walks down `count` rows as `rows` streams.
+
+    Odd, so that the streams of a matrix with a power of two in its shape do not all start at the
+    same offset of a page, and with it in the same bank of the memory.
+    """
+    step = count // rows
+    return max(0, step - 1 + step % 2)
