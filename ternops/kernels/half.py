@@ -33,7 +33,7 @@ def _tile(rows, step, is_bf16, weights, columns, x, row, out):
     for column in range(0, columns, LINE):
         for r in range(rows):
             near = at + (r * step * columns + column) * 2
-            prefetch(near + PREFETCH_AHEAD)
+            prefetch(near + PREFETCH_AHEAD // rows)
             for part in range(0, LINE, 16):
                 w = load_bf16(near + 2 * part) if is_bf16 else load_f16(near + 2 * part)
                 sums[r] = fma(w, load(f32, x + 4 * (column + part)), sums[r])

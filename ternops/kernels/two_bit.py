@@ -30,9 +30,10 @@ from ternops.simd import (
 
 _GEMV, _GEMM = tiles("two_bit")
 _MOST_SUMS = max(tile.rows * tile.tokens * tile.fields_apart for tile in (_GEMV, _GEMM))
-# A field left in place is up to 64 times its value: 2 * 64 * 128 * 4 a lane and step. Its sum
-# stays within int32 for 2**14 steps of a lane, whatever the activations.
-_BLOCKS_BETWEEN_FLUSHES = (1 << 14) * BYTES // BLOCK_BYTES
+# A field left in place counts up to 64 times its value: 2 * 64 * 128 * 4 a lane and step, which
+# stays within int32 for 2**15 steps. Longer rows use shifted fields, whose sums may wrap around:
+# the total is right modulo 2**32, and it fits.
+_MOST_BLOCKS_APART = (1 << 14) * BYTES // BLOCK_BYTES
 
 
 class Operands(NamedTuple):
@@ -72,40 +73,43 @@ def _store_result(p, sums, row, token):
 def _tile(rows, step, tokens, apart, p, row, token):
     """Outputs row, row + step, ... (`rows` of them) of the tokens [token : token + tokens]."""
     sums = registers(i32, _MOST_SUMS)
-    flushed = registers(i32, _MOST_SUMS)
-    for i in range(rows * tokens):
-        flushed[i] = full(i32, 0)
+    for i in range(rows * tokens * apart):
+        sums[i] = full(i32, 0)
     w = p.weights + row * p.stride
     a = p.x + token * p.x_stride
-    for start in range(0, p.blocks, _BLOCKS_BETWEEN_FLUSHES):
-        for i in range(rows * tokens * apart):
-            sums[i] = full(i32, 0)
-        for block in range(start, min(p.blocks, start + _BLOCKS_BETWEEN_FLUSHES)):
-            for part in range(0, BLOCK_BYTES, BYTES):
-                for r in range(rows):
-                    at = w + (r * step * p.stride + block * BLOCK_BYTES + part)
-                    if part == 0:
-                        prefetch(at + PREFETCH_AHEAD)
-                    packed = load(u8, at)
-                    for field in range(FIELDS):
-                        if apart == FIELDS:
-                            codes = packed & (3 << 2 * field)
-                        else:
-                            codes = (packed >> 2 * field) & 3
-                        near = a + (block * BLOCK + field * BLOCK_BYTES + part)
-                        for t in range(tokens):
-                            i = (r * tokens + t) * apart + field % apart
-                            sums[i] = dot(sums[i], codes, load(i8, near + t * p.x_stride))
-        for i in range(rows * tokens):
-            # Exact: each lane is a multiple of the power of two that it is divided by.
-            total = sums[i * apart]
-            if apart == FIELDS:
-                total = total + (sums[i * apart + 1] >> 2)
-                total = total + (sums[i * apart + 2] >> 4) + (sums[i * apart + 3] >> 6)
-            flushed[i] = flushed[i] + total
+    for block in range(p.blocks):
+        for part in range(0, BLOCK_BYTES, BYTES):
+            for r in range(rows):
+                at = w + (r * step * p.stride + block * BLOCK_BYTES + part)
+                if part == 0:
+                    prefetch(at + PREFETCH_AHEAD // rows)
+                packed = load(u8, at)
+                for field in range(FIELDS):
+                    if apart == FIELDS:
+                        codes = packed & (3 << 2 * field)
+                    else:
+                        codes = (packed >> 2 * field) & 3
+                    near = a + (block * BLOCK + field * BLOCK_BYTES + part)
+                    for t in range(tokens):
+                        i = (r * tokens + t) * apart + field % apart
+                        sums[i] = dot(sums[i], codes, load(i8, near + t * p.x_stride))
     for r in range(rows):
         for t in range(tokens):
-            _store_result(p, flushed[r * tokens + t], row + r * step, token + t)
+            i = (r * tokens + t) * apart
+            total = sums[i]
+            if apart == FIELDS:
+                # Exact: each lane is a multiple of the power of two that it is divided by.
+                total = total + (sums[i + 1] >> 2) + (sums[i + 2] >> 4) + (sums[i + 3] >> 6)
+            _store_result(p, total, row + r * step, token + t)
+
+
+@inlined
+def _gemv(rows, apart, p, first, last):
+    step = stream_step(last - first, rows)
+    for row in range(first, first + step):
+        _tile(rows, step, 1, apart, p, row, 0)
+    for row in range(first + step * rows, last):
+        _tile(1, 1, 1, apart, p, row, 0)
 
 
 @kernel
@@ -115,11 +119,10 @@ def gemv(p, first, last):
     The rows of a tile lie far apart: each is then a long stream of its own to the prefetchers,
     which brings more of the memory's bandwidth than neighbouring rows do.
     """
-    step = stream_step(last - first, _GEMV.rows)
-    for row in range(first, first + step):
-        _tile(_GEMV.rows, step, 1, _GEMV.fields_apart, p, row, 0)
-    for row in range(first + step * _GEMV.rows, last):
-        _tile(1, 1, 1, _GEMV.fields_apart, p, row, 0)
+    if p.blocks <= _MOST_BLOCKS_APART:
+        _gemv(_GEMV.rows, _GEMV.fields_apart, p, first, last)
+    else:
+        _gemv(1, 1, p, first, last)
 
 
 @kernel
