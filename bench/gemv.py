@@ -10,7 +10,7 @@ import numpy as np
 import ternops
 from bench.measure import Case, interleave, probe_cases
 from bench.probes import PROBES, Reader
-from ternops.decoder.weights import _random_half, _random_ternary
+from ternops.decoder.weights import random_half, random_ternary
 from ternops.kernels.half import gemv_half
 from ternops.simd import Job, pointer, record_at
 from ternops.team import TEAM, share
@@ -39,8 +39,8 @@ def measure(
     """threads -> the GEMV cases (two_bit, fp16) and the probes, each over `size` bytes."""
     random = np.random.default_rng(0)
     reader = Reader(size)
-    ternary = _random_ternary(size // (_COLUMNS // 4), _COLUMNS, "two_bit", random)
-    half = _random_half(size // (_COLUMNS * 2), _COLUMNS, random)
+    ternary = random_ternary(size // (_COLUMNS // 4), _COLUMNS, "two_bit", random)
+    half = random_half(size // (_COLUMNS * 2), _COLUMNS, random)
     x = random.standard_normal(_COLUMNS).astype(np.float32)
     out = np.empty(ternary.shape[0], np.float32)
     record = np.zeros((), _RECORD)
@@ -49,9 +49,16 @@ def measure(
     )  # fmt: skip
     results = {}
     for count in threads:
+
+        def ternary_product(n: int = count) -> None:
+            ternops.matmul(x, ternary.T, out, n)
+
+        def half_product(n: int = count) -> None:
+            TEAM.run(_half_product, record, n)
+
         kernels = [
-            _case("two_bit", count, size, lambda n=count: ternops.matmul(x, ternary.T, out, n)),
-            _case("fp16", count, size, lambda n=count: TEAM.run(_half_product, record, n)),
+            _case("two_bit", count, size, ternary_product),
+            _case("fp16", count, size, half_product),
         ]
         probes = probe_cases("GEMV", reader, count)
         interleave([*kernels, *probes], rounds, advance)

@@ -44,12 +44,11 @@ def matmul(
     Raises TypeError for other types and dtypes, ValueError for shapes that do not fit.
     """
     threads = check_threads(threads)
-    left, right = isinstance(a, TernaryMatrix), isinstance(b, TernaryMatrix)
-    if left and right:
-        raise TypeError("matmul: a and b are both TernaryMatrix, expected one of them an array")
-    if left:
+    if isinstance(a, TernaryMatrix):
+        if isinstance(b, TernaryMatrix):
+            raise TypeError("matmul: a and b are both TernaryMatrix, expected one of them an array")
         return _product(a, b, "b", False, out, threads)
-    if right:
+    if isinstance(b, TernaryMatrix):
         return _product(b, a, "a", True, out, threads)
     raise TypeError(
         f"matmul: a is {type(a).__name__} and b is {type(b).__name__}, "

@@ -175,8 +175,9 @@ class TernaryMatrix:
             return NotImplemented
         from ternops.matmul import matmul
 
+        left, right = inputs
         (out,) = options.get("out", (None,))
-        return matmul(*inputs, out=out)
+        return matmul(left, right, out)
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
         """``np.asarray(W)`` is `to_dense`; a view is impossible, so copy=False is an error."""

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import ternops
-from tests import cases
 from ternops.kernels import reference
 from ternops.matrix import TernaryMatrix
+from tests import cases
 
 MOST = 2**24
 

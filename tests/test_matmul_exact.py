@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ternops
-from tests import cases
 from ternops.kernels import reference
 from ternops.kernels.table import useful_threads
 from ternops.quantize import LEAST_ABSMAX
 from ternops.team import TEAM
+from tests import cases
 
 pytestmark = pytest.mark.usefixtures("eager_threads")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests import processes
 from ternops.simd import targets, vector
+from tests import processes
 
 #: What the bits of every tier are judged by.
 FILES = ("matmul_exact", "matmul_numpy", "simd", "decoder")

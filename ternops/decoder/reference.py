@@ -81,9 +81,12 @@ class Double:
         return (quantized @ matrix.to_trits().T) * (matrix.scale * absmax / 127)
 
 
-def logits(model: Model, token_ids: Sequence[int], arithmetic: type = Exact) -> Array:
+def logits(
+    model: Model, token_ids: Sequence[int], arithmetic: type[Exact] | type[Double] = Exact
+) -> Array:
     """(tokens, vocabulary) logits of one sequence, in the arithmetic's dtype."""
-    m, c = arithmetic, model.config
+    m: Any = arithmetic
+    c = model.config
     w = model.weights
     x = w.embedding.to_dense()[list(token_ids)].astype(m.dtype)
     for layer in w.layers:

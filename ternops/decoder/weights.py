@@ -1,4 +1,4 @@
-"""The weights of a decoder in memory, from a checkpoint or random, in the form that kernels read."""
+"""The weights of a decoder in memory, from a checkpoint or random, as kernels read them."""
 
 from __future__ import annotations
 
@@ -100,25 +100,26 @@ def random_weights(config: Config, kind: str, seed: int = 0) -> Weights:
         linear: dict[str, TernaryMatrix | HalfMatrix] = {}
         for name, (rows, columns) in config.linear_shapes().items():
             if kind == "float16":
-                linear[name] = _random_half(rows, columns, random)
+                linear[name] = random_half(rows, columns, random)
             else:
-                linear[name] = _random_ternary(rows, columns, kind, random)
+                linear[name] = random_ternary(rows, columns, kind, random)
         names = {"input": config.hidden, "post": config.hidden}
         if config.sub_norms:
             names |= {"attention": config.heads * config.head_dim, "ffn": config.ffn}
         norms = {name: np.ones(size, np.float32) for name, size in names.items()}
         layers.append(Layer(linear, norms))
-    embedding = _random_half(config.vocabulary, config.hidden, random)
+    embedding = random_half(config.vocabulary, config.hidden, random)
     head = embedding
     if not config.tied:
-        head = _random_half(config.vocabulary, config.hidden, random)
+        head = random_half(config.vocabulary, config.hidden, random)
     return Weights(config, layers, np.ones(config.hidden, np.float32), embedding, head)
 
 
 _REPEATED = 1 << 16  # random elements before they repeat
 
 
-def _random_half(rows: int, columns: int, random: np.random.Generator) -> HalfMatrix:
+def random_half(rows: int, columns: int, random: np.random.Generator) -> HalfMatrix:
+    """Gaussian float16 weights of deviation 1/sqrt(columns)."""
     padded = -(-columns // LINE) * LINE
     bits = aligned_empty((rows, padded), np.uint16)
     sample = (random.standard_normal(_REPEATED) / np.sqrt(columns)).astype(np.float16)
@@ -127,9 +128,10 @@ def _random_half(rows: int, columns: int, random: np.random.Generator) -> HalfMa
     return HalfMatrix(bits, columns, is_bf16=False)
 
 
-def _random_ternary(
+def random_ternary(
     rows: int, columns: int, encoding: str, random: np.random.Generator
 ) -> TernaryMatrix:
+    """Evenly drawn trits with the scale 1/sqrt(columns)."""
     layout = ENCODINGS[encoding]
     packed = aligned_empty(rows * layout.row_bytes(columns) + layout.SLACK, np.uint8)
     trits = random.integers(-1, 2, (1, 4 * _REPEATED), np.int8)

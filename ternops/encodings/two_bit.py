@@ -82,7 +82,7 @@ def check(packed: npt.NDArray[np.uint8]) -> None:
             raise ValueError("packed: holds the code 3, expected only 0, 1 and 2 (not two_bit?)")
 
 
-def _join(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def _join(codes: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
     """(..., FIELDS, n) codes -> (..., n) bytes."""
     return codes[..., 0, :] | codes[..., 1, :] << 2 | codes[..., 2, :] << 4 | codes[..., 3, :] << 6
 

@@ -1,7 +1,8 @@
 """GEMV on float16 and bfloat16 weights: the baseline of every speed-up, and the output head.
 
 Layout: rows of 2-byte weights, padded with zeros to whole cache lines; float32 activations.
-Trick: one conversion and one fused multiply-add for 16 weights, two rows at a time, far apart. Bound: memory, 16 bits a weight.
+Trick: one conversion and one fused multiply-add for 16 weights, two rows at a time, far apart.
+Bound: memory, 16 bits a weight.
 """
 
 from ternops.kernels.table import PREFETCH_AHEAD, stream_step

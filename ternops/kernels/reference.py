@@ -47,7 +47,7 @@ def quantize_rows(x: Array, floor: float) -> tuple[Array, Array]:
     return np.rint(scaled).astype(np.int8), step.astype(np.float32)
 
 
-def fma(a: Array, b: Array, c: Array) -> Array:
+def fma(a: npt.ArrayLike, b: npt.ArrayLike, c: npt.ArrayLike) -> Array:
     """float32 a * b + c, rounded once.
 
     The product is exact in float64. The float64 sum is made odd where it was inexact (Boldo and

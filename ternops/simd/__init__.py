@@ -5,6 +5,8 @@ Float vectors always have 16 lanes, because a float sum must not depend on the C
 sums, each a chain of fused multiply-adds, then one fixed tree.
 """
 
+from numba import types
+
 from ternops.simd import portable, targets, vector, x86
 from ternops.simd.vector import (
     Job,
@@ -56,7 +58,7 @@ dot = {
 
 fma = instruction("llvm.fma.v16f32", f32, f32, f32, f32)  #: a * b + c, rounded once
 maximum_i32 = instruction("llvm.smax.v16i32", i32x16, i32x16, i32x16)
-_reduce_max = instruction("llvm.vector.reduce.smax.v16i32", vector.types.int32, i32x16)
+_reduce_max = instruction("llvm.vector.reduce.smax.v16i32", types.int32, i32x16)
 
 
 @inlined

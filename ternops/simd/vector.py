@@ -735,7 +735,7 @@ class _Locator(caching._CacheLocator):
 
 
 class _Store(caching.CompileResultCacheImpl):
-    _locator_classes: tuple[type, ...] = (_Locator,)
+    _locator_classes = [_Locator]  # noqa: RUF012
 
 
 class _Cache(caching.FunctionCache):
@@ -777,29 +777,26 @@ class Job:
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        functools.update_wrapper(self, function)
+        self.__doc__ = function.__doc__
         self._function = function
 
-    @functools.cached_property
-    def compiled(self) -> Any:
+    def _compile(self, cache: Any) -> Any:
         signature = ((types.intp,) * 4, types.void)
         options = {"nopython": True, "error_model": "numpy", "boundscheck": False}
-        compiled = ccallback.CFunc(self._function, signature, {}, options)
-        compiled._cache = _Cache(self._function)
+        compiled: Any = ccallback.CFunc(self._function, signature, {}, options)
+        compiled._cache = cache
         compiled.compile()
         return compiled
 
+    @functools.cached_property
+    def _compiled(self) -> Any:
+        return self._compile(_Cache(self._function))
+
     @property
     def address(self) -> int:
-        return self.compiled.address
+        """Of the machine code."""
+        return int(self._compiled.address)
 
     def assembly(self) -> str:
-        """The machine code as text (compiled anew: cached code has lost its text)."""
-        fresh = ccallback.CFunc(
-            self._function,
-            ((types.intp,) * 4, types.void),
-            {},
-            {"nopython": True, "error_model": "numpy", "boundscheck": False},
-        )
-        fresh.compile()
-        return fresh._library.get_asm_str()
+        """The machine code as text (compiled anew: what comes from the cache has lost its text)."""
+        return str(self._compile(caching.NullCache())._library.get_asm_str())

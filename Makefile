@@ -1,0 +1,56 @@
+# Everything runs in .venv, made here; nothing else on the machine is touched.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+
+.PHONY: help bench test test-peers lint format plot clean
+
+help: ## Show this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+bench: $(VENV)/.bench ## Set up and run the main job in its quick form (minutes)
+	$(BIN)/python -m bench.run --arch auto --quick
+
+test: $(VENV)/.dev ## Set up and run the tests
+	$(BIN)/python -m pytest -m "not peers" --durations=5
+
+test-peers: $(VENV)/.peers ## Compare with torch and transformers
+	$(BIN)/python -m pytest -m peers
+
+lint: $(VENV)/.dev ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev ## Put the code into the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+plot: $(VENV)/.bench ## Draw the plots again from the committed results
+	for folder in results/*/; do $(BIN)/python -m bench.plot $$folder; done
+
+clean: ## Remove what make has made
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	@echo "making $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	$(PYTHON) -m venv $(VENV)
+
+# One stamp a set of packages: a second run finds nothing to do.
+$(VENV)/.bench: pyproject.toml | $(BIN)/python
+	@echo "installing ternops with its benchmark packages (about a minute)"
+	$(PIP) install -e '.[bench,llm]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	@echo "installing ternops with its developer tools (about a minute)"
+	$(PIP) install --upgrade 'pip>=25.1'
+	$(PIP) install -e '.[bench,llm]' --group dev
+	@touch $@
+
+$(VENV)/.peers: $(VENV)/.dev
+	@echo "installing torch and transformers (some minutes)"
+	$(PIP) install 'torch==2.13.0' 'transformers>=5,<6'
+	@touch $@

@@ -1,0 +1,180 @@
+"""Kernels touch no byte beyond their operands: each array ends at a page that cannot be read."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from tests import processes
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mprotect and its pages of Linux")
+
+#: `ending(array)` is a copy whose last byte is the last before a page that faults.
+GUARDS = """
+import ctypes, mmap
+import numpy as np
+import ternops
+from tests import cases
+from ternops.encodings import two_bit
+from ternops.kernels import reference, table
+from ternops.matrix import TernaryMatrix
+from ternops.quantize import LEAST_ABSMAX
+
+table.BYTES_A_THREAD = 1
+PAGE = mmap.PAGESIZE
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+kept = []
+
+def ending(array):
+    array = np.ascontiguousarray(array)
+    pages = -(-array.nbytes // PAGE) + 2
+    memory = mmap.mmap(-1, pages * PAGE)
+    kept.append(memory)
+    whole = np.frombuffer(memory, np.uint8)
+    for guard in (0, (pages - 1) * PAGE):
+        assert libc.mprotect(whole.ctypes.data + guard, PAGE, 0) == 0, ctypes.get_errno()
+    last = (pages - 1) * PAGE
+    part = whole[last - array.nbytes : last].view(array.dtype).reshape(array.shape)
+    part[...] = array
+    return part
+
+def matrix_ending(trits, scale=None):
+    packed = ending(two_bit.pack(trits))
+    assert packed.ctypes.data % 64 == 0, "choose a shape whose packed bytes fill cache lines"
+    matrix = TernaryMatrix(packed, *trits.shape, scale, "two_bit")
+    assert np.shares_memory(matrix._packed, packed)
+    return matrix
+"""
+
+#: Shapes of each kind of tail whose packed bytes are a multiple of 64.
+MATRICES = """
+# 64 rows of anything fill whole cache lines, and so do fewer rows of some lengths.
+shapes = [(64, columns) for columns in (
+    1, 2, 3, 4, 5, 63, 64, 65, 127, 128, 129, 191, 192, 193, 251, 252, 253, 254, 255, 256, 257,
+    258, 259, 260, 319, 320, 321, 509, 511, 512, 513, 767, 1021)]
+shapes += [(1, 256), (2, 256), (3, 512), (5, 768), (7, 1024), (2, 128), (6, 128), (4, 64), (4, 320),
+           (12, 64), (1, 253), (1, 254), (3, 255), (16, 16), (32, 8), (2, 4223), (1, 8191)]
+for shape in shapes:
+    trits = cases.trits(*shape)
+    matrix = matrix_ending(trits)
+    for m in (1, 2, 3, 8, 9, 17):
+        x = cases.activations(m, shape[1])
+        expected = reference.matmul_int32(x, trits)
+        for threads in (1, 3):
+            out = ending(np.full((m, shape[0]), -1, np.int32))
+            found = ternops.matmul(ending(x), matrix.T, out=out, threads=threads)
+            assert found is out
+            assert cases.same_bits(out, expected), (shape, m, threads)
+        if m == 1:
+            out = ending(np.full(shape[0], -1, np.int32))
+            assert ternops.matmul(matrix, ending(x[0]), out=out) is out
+            assert cases.same_bits(out, expected[0]), shape
+    kept.clear()
+print("done")
+"""
+
+FLOATS = """
+for columns in (1, 2, 3, 4, 7, 15, 16, 17, 31, 32, 33, 63, 64, 65, 255, 256, 257, 509, 769):
+    trits, scale = cases.trits(64, columns), ending(cases.scales(64)["rows"])
+    matrix = matrix_ending(trits, scale)
+    for m in (1, 3, 9):
+        x = cases.floats(m, columns)
+        quantized, step = reference.quantize_rows(x, LEAST_ABSMAX)
+        total = reference.matmul_int32(quantized, trits).astype(np.float32)
+        out = ending(np.full((m, 64), np.nan, np.float32))
+        assert ternops.matmul(ending(x), matrix.T, out=out, threads=2) is out
+        assert cases.same_bits(out, total * scale * step[:, None]), (columns, m)
+    for dtype in (np.float16, np.float64):
+        x = cases.floats(2, columns, dtype=np.float16).astype(dtype)
+        assert cases.same_bits(ending(x) @ matrix.T, x @ matrix.T)
+    kept.clear()
+print("done")
+"""
+
+COLUMNS = """
+for shape in ((64, 5), (64, 64), (64, 257), (4096, 4), (1, 256)):
+    trits = cases.trits(*shape)
+    matrix = matrix_ending(trits)
+    x = cases.activations(3, shape[0])
+    expected = reference.matmul_int32(x, trits.T)
+    out = ending(np.full((3, shape[1]), -1, np.int32))
+    assert ternops.matmul(ending(x), matrix, out=out) is out
+    assert cases.same_bits(out, expected), shape
+    assert (matrix.to_trits() == trits).all()
+    kept.clear()
+print("done")
+"""
+
+HALVES = """
+from ternops.kernels.attention import to_cache
+from ternops.kernels.elementwise import (
+    add, copy_floats, copy_row, gate_relu2, gate_silu, quantize_row, rms_norm)
+from ternops.kernels.half import gemv_half, half_row
+from ternops.simd.vector import kernel, pointer
+
+@kernel
+def run(a, b, c, d, e, n):
+    rms_norm(pointer(a), pointer(b), n, 1e-5, pointer(c))
+    gate_silu(pointer(a), pointer(b), 0, n, pointer(c))
+    gate_relu2(pointer(a), pointer(b), 0, n, pointer(c))
+    add(pointer(c), pointer(b), 0, n)
+    copy_floats(pointer(a), n, pointer(c))
+    quantize_row(pointer(a), n, 1e-5, pointer(d))
+    copy_row(pointer(d), n, pointer(e))
+
+@kernel
+def halves(weights.view(np.uint16), rows, columns, x, out, row):
+    gemv_half(False, pointer(weights), columns, 0, rows, pointer(x), pointer(out))
+    half_row(False, pointer(weights), columns, rows - 1, pointer(row))
+    to_cache(pointer(row), columns, pointer(weights))
+
+for n in range(1, 70):
+    a, b, c = (ending(cases.floats(n, seed=seed)) for seed in range(3))
+    d, e = (ending(np.zeros(n, np.int8)) for _ in range(2))
+    run(a, b, c, d, e, n)
+    assert cases.same_bits(c, a)
+    assert cases.same_bits(d[None], reference.quantize_rows(a[None], 1e-5)[0])
+    assert cases.same_bits(e, d)
+    kept.clear()
+for rows in (1, 2, 3, 5, 8):
+    for columns in (32, 64, 96):
+        weights = ending(cases.floats(rows, columns, dtype=np.float16))
+        last = weights[-1].astype(np.float32)
+        x, out, row = (ending(np.ones(k, np.float32)) for k in (columns, rows, columns))
+        expected = reference.dot(weights.astype(np.float32), x)
+        halves(weights.view(np.uint16), rows, columns, x, out, row)
+        assert cases.same_bits(out, expected)
+        assert cases.same_bits(row, last)
+        assert cases.same_bits(weights[0].astype(np.float32), last)
+    kept.clear()
+print("done")
+"""
+
+
+def test_the_guard_pages_do_fault():
+    """Reading one byte behind such an array ends the process with a signal."""
+    code = GUARDS + "ctypes.string_at(ending(np.zeros(5, np.uint8)).ctypes.data + 5, 1)"
+    assert processes.python("-c", code).returncode < 0
+
+
+@pytest.mark.parametrize(
+    "code",
+    [MATRICES, FLOATS, COLUMNS, HALVES],
+    ids=["int8", "floats", "along-columns", "rows-of-floats"],
+)
+def test_nothing_is_touched_beyond_the_operands(code):
+    """Right results for every kind of tail, each operand ending at a page that faults."""
+    assert processes.run_code(GUARDS + code).split() == ["done"]
+
+
+@pytest.mark.parametrize("setting", ["avx2", "generic", "featureless"])
+def test_nothing_is_touched_on_other_tiers(setting):
+    """The int8 products of every kind of tail on the tiers that this process does not use."""
+    if processes.is_current(setting):
+        pytest.skip("this very process runs that tier")
+    if reason := processes.lacking(setting):
+        pytest.skip(reason)
+    code, environment = GUARDS + MATRICES, processes.SETTINGS[setting]
+    assert processes.run_code(code, **environment).split() == ["done"]
