@@ -27,6 +27,13 @@ THREADS = (1, 2, 3, 7)
 #: Terms of a sum that reaches towards the ends of int32.
 LONG_SUMS = (2**15, 2**15 + 1, 2**17, 2**20, 2**24 - 1)
 
+#: float32 at the ends of its range and of float16's, and on the boundaries between.
+SPECIALS = np.array(
+    [0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, 1e-45, -1e-45, 1.1754944e-38, 3.4028235e38,
+     65504.0, 65519.996, 65520.0, 5.9604645e-08, 2.9802322e-08, 2.9802326e-08, 6.1035156e-05],
+    np.float32,
+)  # fmt: skip
+
 #: dtypes of the array operand.
 FLOATS = (np.float16, np.float32, np.float64)
 

@@ -125,7 +125,7 @@ def run(a, b, c, d, e, n):
     copy_row(pointer(d), n, pointer(e))
 
 @kernel
-def halves(weights.view(np.uint16), rows, columns, x, out, row):
+def halves(weights, rows, columns, x, out, row):
     gemv_half(False, pointer(weights), columns, 0, rows, pointer(x), pointer(out))
     half_row(False, pointer(weights), columns, rows - 1, pointer(row))
     to_cache(pointer(row), columns, pointer(weights))

@@ -8,7 +8,7 @@ from ternops.simd import targets, vector
 from tests import processes
 
 #: What the bits of every tier are judged by.
-FILES = ("matmul_exact", "matmul_numpy", "simd", "decoder")
+FILES = ("matmul_exact", "matmul_numpy", "simd", "half", "elementwise", "decoder")
 
 #: One product and one short text, compared with their oracles.
 WORKS = """

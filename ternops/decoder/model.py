@@ -154,13 +154,13 @@ class Session:
             "q": _floats(queries),
             "k": _floats(keys),
             "v": _floats(keys),
-            "rotated": _floats((c.heads + c.kv_heads) * padded),
+            "rotated": _floats(c.heads * padded),
             "attention": _floats(queries),
             "gate": _floats(c.ffn),
             "up": _floats(c.ffn),
             "logits": _floats(c.vocabulary),
-            "keys": aligned_zeros(cache, np.float16),
-            "values": aligned_zeros(cache, np.float16),
+            "keys": aligned_zeros(cache, np.float32),
+            "values": aligned_zeros(cache, np.float32),
             "own": aligned_zeros(model.threads * own_bytes, np.uint8),
         }
         w = model.weights
@@ -200,7 +200,7 @@ class Session:
     def cache_bytes(self) -> int:
         """Bytes of cache that the next token reads and writes."""
         c = self._model.config
-        return 2 * 2 * c.layers * c.kv_heads * c.head_dim * (self.position + 1)
+        return 2 * 4 * c.layers * c.kv_heads * c.head_dim * (self.position + 1)
 
     def measure(self) -> npt.NDArray[np.int64]:
         """From now on add up nanoseconds by `token.PARTS`; gives the array that is added to."""

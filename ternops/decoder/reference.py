@@ -32,10 +32,6 @@ class Exact:
     silu = staticmethod(reference.silu)
 
     @staticmethod
-    def cached(x: Array) -> Array:
-        return x.astype(np.float16).astype(np.float32)
-
-    @staticmethod
     def ternary(x: Array, matrix: TernaryMatrix) -> Array:
         quantized, step = reference.quantize_rows(x, BITNET_ABSMAX)
         total = reference.matmul_int32(quantized, matrix.to_trits()).astype(np.float32)
@@ -44,7 +40,7 @@ class Exact:
 
 
 class Double:
-    """float64, with neither a fixed order nor a rounded cache."""
+    """float64, in NumPy's own order."""
 
     dtype = np.float64
 
@@ -68,10 +64,6 @@ class Double:
     @staticmethod
     def silu(x: Array) -> Array:
         return x / (1 + np.exp(-x))
-
-    @staticmethod
-    def cached(x: Array) -> Array:
-        return x
 
     @staticmethod
     def ternary(x: Array, matrix: TernaryMatrix) -> Array:
@@ -134,8 +126,8 @@ def _attention(m: Any, model: Model, q: Array, k: Array, v: Array) -> Array:
     c, count = model.config, len(q)
     cosine, sine = model.cosine[:count, None], model.sine[:count, None]
     queries = _rotate(q.reshape(count, c.heads, c.head_dim), cosine, sine)
-    keys = m.cached(_rotate(k.reshape(count, c.kv_heads, c.head_dim), cosine, sine))
-    values = m.cached(v.reshape(count, c.kv_heads, c.head_dim))
+    keys = _rotate(k.reshape(count, c.kv_heads, c.head_dim), cosine, sine)
+    values = v.reshape(count, c.kv_heads, c.head_dim)
     scale = np.float32(1) / np.sqrt(np.float32(c.head_dim))
     future = np.triu(np.full((count, count), -np.inf, m.dtype), 1)
     out = np.empty_like(queries)

@@ -9,7 +9,7 @@ import numba
 import numpy as np
 
 from ternops.encodings.two_bit import BLOCK
-from ternops.kernels.attention import attend, rotate, to_cache
+from ternops.kernels.attention import attend, rotate
 from ternops.kernels.elementwise import (
     add,
     copy_floats,
@@ -130,19 +130,19 @@ def _multiply(ternary, weights, stride, scale, columns, own, own_floats, x, firs
 def _attention(p, at, position, own, thread, threads):
     """Rotate, extend the cache and attend, for this thread's key/value heads of a layer."""
     group = p.heads // p.kv_heads
-    row = p.padded * 2
+    row = p.padded * 4
     first, last = share(p.kv_heads, 1, thread, threads)
     cosine = pointer(p.cosine) + position * (p.head_dim // 2) * 4
     sine = pointer(p.sine) + position * (p.head_dim // 2) * 4
     for head in range(first, last):
         start = (at * p.kv_heads + head) * p.context * row
         keys, values = pointer(p.keys) + start, pointer(p.values) + start
-        # The padding of these rows was zeroed once and is never written.
-        scratch = pointer(p.rotated) + (p.heads + head) * p.padded * 4
-        rotate(pointer(p.k) + head * p.head_dim * 4, cosine, sine, p.head_dim, scratch)
-        to_cache(scratch, p.padded, keys + position * row)
-        copy_floats(pointer(p.v) + head * p.head_dim * 4, p.head_dim, scratch)
-        to_cache(scratch, p.padded, values + position * row)
+        # The padding, here and in the queries, was zeroed once and is never written.
+        rotate(
+            pointer(p.k) + head * p.head_dim * 4, cosine, sine, p.head_dim, keys + position * row
+        )
+        v = pointer(p.v) + head * p.head_dim * 4
+        copy_floats(v, p.head_dim, values + position * row)
         queries = pointer(p.rotated) + head * group * p.padded * 4
         for each in range(group):
             query = pointer(p.q) + (head * group + each) * p.head_dim * 4

@@ -1,8 +1,8 @@
 """Rotary embedding and attention of one token over the cache, a key/value head at a time.
 
-Layout: keys and values in float16, [head][position][head_dim padded with zeros]; queries in
-float32, padded likewise. Trick: a key is read once for all query heads that share it.
-Bound: cache latency at short contexts, memory (4 bytes a cached element) at long ones.
+Layout: keys, values and queries in float32, [head][position][head_dim padded with zeros].
+Trick: a key is read once for all query heads that share it.
+Bound: cache latency at short contexts, memory (8 bytes a position and element) at long ones.
 """
 
 import numpy as np
@@ -15,10 +15,8 @@ from ternops.simd import (
     inlined,
     kernel,
     load,
-    load_f16,
     registers,
     store,
-    store_f16,
     tree_sum,
 )
 
@@ -40,22 +38,15 @@ def rotate(x, cosine, sine, head_dim, target):
         write(target_upper, i, half, b * c + a * s)
 
 
-@kernel
-def to_cache(x, padded, target):
-    """`padded` float32 (a multiple of 16) as float16."""
-    for i in range(0, padded, 16):
-        store_f16(target + 2 * i, load(f32, x + 4 * i))
-
-
 @inlined
 def _scores(queries, group, keys, padded, positions, scale, scores, stride):
     for position in range(positions):
-        key = keys + position * padded * 2
+        key = keys + position * padded * 4
         for head in range(group):
             query = queries + head * padded * 4
             total = full(f32, 0.0)
             for i in range(0, padded, 16):
-                total = fma(load_f16(key + 2 * i), load(f32, query + 4 * i), total)
+                total = fma(load(f32, key + 4 * i), load(f32, query + 4 * i), total)
             store(scores + (head * stride + position) * 4, tree_sum(total) * scale)
 
 
@@ -67,9 +58,9 @@ def _weighted_values(weights, values, padded, positions, head_dim, out):
         sums[1] = full(f32, 0.0)
         for position in range(positions):
             weight = full(f32, load(np.float32, weights + 4 * position))
-            value = values + (position * padded + i) * 2
-            sums[0] = fma(weight, load_f16(value), sums[0])
-            sums[1] = fma(weight, load_f16(value + 32), sums[1])
+            value = values + (position * padded + i) * 4
+            sums[0] = fma(weight, load(f32, value), sums[0])
+            sums[1] = fma(weight, load(f32, value + 64), sums[1])
         if i < head_dim:
             write(out, i, head_dim, sums[0])
         if i + 16 < head_dim:
@@ -80,7 +71,7 @@ def _weighted_values(weights, values, padded, positions, head_dim, out):
 def attend(queries, group, keys, values, padded, head_dim, positions, scale, scores, stride, out):
     """out (group, head_dim) = softmax(queries . keys * scale) . values, for one key/value head.
 
-    queries: float32 (group, padded); keys, values: float16 (positions, padded); scores: room for
+    queries: float32 (group, padded); keys, values: float32 (positions, padded); scores: room for
     `group` rows of `stride` >= positions + 16 float32. As `reference.softmax` and
     `reference.weighted_sum`.
     """

@@ -99,22 +99,12 @@ if _CONVERTS_HALF:
         """16 float16 as float32."""
         return convert(f32, load(f16, source))
 
-    @inlined
-    def store_f16(target, value):
-        """16 float32 as float16, rounded to even."""
-        store(target, convert(f16, value))
-
 else:
 
     @inlined
     def load_f16(source):
         """16 float16 as float32."""
         return portable.widen_half(load(u16, source))
-
-    @inlined
-    def store_f16(target, value):
-        """16 float32 as float16, rounded to even."""
-        store(target, portable.narrow_half(value))
 
 
 @inlined
@@ -165,7 +155,6 @@ __all__ = [
     "registers",
     "select_greater",
     "store",
-    "store_f16",
     "store_first",
     "take",
     "targets",

@@ -15,7 +15,7 @@ from ternops.simd.vector import (
     take,
 )
 
-_i32x16, _f32x16, _u16x16 = Vector("i32", 16), Vector("f32", 16), Vector("u16", 16)
+_i32x16, _f32x16 = Vector("i32", 16), Vector("f32", 16)
 
 
 @inlined
@@ -40,20 +40,3 @@ def widen_half(half):
     special = bitcast(_f32x16, (magnitude << 13) | 0x7F800000)
     value = select_greater(magnitude, full(_i32x16, 0x7BFF), special, finite)
     return bitcast(_f32x16, bitcast(_i32x16, value) | ((bits & 0x8000) << 16))
-
-
-@inlined
-def narrow_half(value):
-    """16 float32 as float16 bits (u16), rounded to even, overflow to infinity."""
-    bits = bitcast(_i32x16, value)
-    magnitude = bits & 0x7FFFFFFF
-    # Normal results: rebias the exponent (-112) and round to even at bit 13.
-    odd = (magnitude >> 13) & 1
-    normal = (magnitude + odd + (0xFFF - (112 << 23))) >> 13
-    # Subnormal results: adding 0.5 lines the bits up, and the addition itself rounds to even.
-    aligned = bitcast(_f32x16, magnitude) + np.float32(0.5)
-    subnormal = bitcast(_i32x16, aligned) - 0x3F000000
-    half = select_greater(full(_i32x16, 113 << 23), magnitude, subnormal, normal)
-    half = select_greater(magnitude, full(_i32x16, 0x477FEFFF), full(_i32x16, 0x7C00), half)
-    half = select_greater(magnitude, full(_i32x16, 0x7F800000), full(_i32x16, 0x7E00), half)
-    return convert(_u16x16, half | ((bits >> 16) & 0x8000))
