@@ -9,63 +9,33 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+import ternops
 from ternops.decoder import Model, reference
+from ternops.decoder.config import read_config
 from ternops.decoder.model import TINY
 from ternops.decoder.text import load_tokenizer
 from ternops.simd import targets
 
-#: Text that the checkpoint was not given as such; its kind, Python, is what it knows.
-TEXT = '''"""Counting the words of a file."""
-
-import collections
-import sys
-
-
-def count_words(path):
-    """Return how often each word occurs in the file at path."""
-    counter = collections.Counter()
-    with open(path, encoding="utf-8") as file:
-        for line in file:
-            for word in line.split():
-                counter[word.strip(".,;:").lower()] += 1
-    return counter
-
-
-class Report:
-    def __init__(self, counter, limit=10):
-        self.counter = counter
-        self.limit = limit
-
-    def lines(self):
-        for word, number in self.counter.most_common(self.limit):
-            yield "%8d  %s" % (number, word)
-
-
-def main(argv=None):
-    if argv is None:
-        argv = sys.argv[1:]
-    if not argv:
-        raise ValueError("expected the name of a file")
-    for line in Report(count_words(argv[0])).lines():
-        print(line)
-
-
-if __name__ == "__main__":
-    main()
-'''
+#: Sequences of text for the perplexity; the first one serves the proof as well.
+WINDOWS = 8
 
 
 @dataclass(frozen=True)
 class Proof:
-    """tiers: tier -> thread count -> whether all logits equal the oracle's, bit for bit."""
+    """tiers: tier -> thread count -> whether all logits equal the oracle's, bit for bit.
+
+    tokens: of the proof; the perplexities are over WINDOWS times as many.
+    """
 
     tokens: int
     tiers: dict[str, dict[int, bool]]
@@ -83,33 +53,41 @@ class Proof:
 
 
 def prove(threads: list[int], advance: Callable[[str], None]) -> Proof:
-    """Decode TEXT with the tiny checkpoint on every tier this CPU has."""
-    model, tokens = Model.from_pretrained(threads=1), _tokens()
-    expected = reference.logits(model, tokens)
+    """Decode text with the tiny checkpoint on every tier this CPU has."""
+    model, windows = Model.from_pretrained(threads=1), _windows()
+    expected = _digest(reference.logits(model, windows[0]))
     advance("NumPy oracle")
-    double = reference.logits(model, tokens, reference.Double)
-    advance("float64")
     tiers = {}
     for tier in targets.available():
         digests = _digests_of(tier.name, threads)
-        tiers[tier.name] = {n: digest == _digest(expected) for n, digest in digests.items()}
+        tiers[tier.name] = {n: digest == expected for n, digest in digests.items()}
         advance(tier.name)
+    ours, float64 = [], []
+    for tokens in windows:
+        ours.append(reference.perplexity(model.logits(tokens), tokens))
+        double = reference.logits(model, tokens, reference.Double)
+        float64.append(reference.perplexity(double, tokens))
+        advance("float64 forward")
+    # The windows are equally long: the geometric mean is the perplexity of all of them.
     return Proof(
-        len(tokens),
-        tiers,
-        reference.perplexity(expected, tokens),
-        reference.perplexity(double, tokens),
+        len(windows[0]), tiers, statistics.geometric_mean(ours), statistics.geometric_mean(float64)
     )
 
 
 def steps() -> int:
     """How often `prove` calls advance."""
-    return 2 + len(targets.available())
+    return 1 + WINDOWS + len(targets.available())
 
 
-def _tokens() -> list[int]:
-    ids: list[int] = load_tokenizer(TINY).encode(TEXT).ids
-    return ids
+def _windows() -> list[list[int]]:
+    """Sequences as long as the context, of this package's own sources: Python, which is what the
+    checkpoint knows, and files that it cannot have seen."""
+    model_context = read_config(TINY).context
+    sources = sorted(Path(ternops.__file__).parent.glob("*.py"))
+    text = "".join(path.read_text("utf-8") for path in sources)
+    bos, *tokens = load_tokenizer(TINY).encode(text).ids
+    size = model_context - 1
+    return [[bos, *tokens[i * size : (i + 1) * size]] for i in range(WINDOWS)]
 
 
 def _digest(logits: npt.NDArray[np.float32]) -> str:
@@ -129,7 +107,7 @@ def _digests_of(tier: str, threads: list[int]) -> dict[int, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.lossless", description=__doc__)
     parser.add_argument("--threads", type=int, nargs="+", required=True)
-    tokens = _tokens()
+    tokens = _windows()[0]
     weights = Model.from_pretrained().weights
     for count in parser.parse_args().threads:
         print(count, _digest(Model(weights, count).logits(tokens)))

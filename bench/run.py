@@ -80,7 +80,8 @@ def _lossless(console: Console, folder: Path, threads: list[int]) -> list[str]:
         table.add_row(tier, *words)
     console.print(table)
     console.print(
-        f"perplexity {proof.perplexity:.4f}, float64 forward {proof.perplexity_float64:.4f} "
+        f"perplexity over {lossless.WINDOWS * proof.tokens} tokens: {proof.perplexity:.4f}, "
+        f"float64 forward {proof.perplexity_float64:.4f} "
         f"(difference {proof.perplexity_difference:.3%})\n"
     )
     record = {

@@ -1,9 +1,10 @@
 """The decoder against Hugging Face transformers on the same checkpoint."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from bench.lossless import TEXT
 from ternops.decoder import Model
 from ternops.decoder.model import TINY
 from ternops.decoder.reference import perplexity
@@ -19,7 +20,8 @@ def both_logits():
     transformers = pytest.importorskip(
         "transformers", reason="transformers is not installed (make test-peers)"
     )
-    tokens = load_tokenizer(TINY).encode(TEXT).ids
+    text = Path(__file__).read_text("utf-8")
+    tokens = load_tokenizer(TINY).encode(text).ids[:512]
     theirs = transformers.AutoModelForCausalLM.from_pretrained(TINY, dtype=torch.float32)
     with torch.no_grad():
         expected = theirs(torch.tensor([tokens])).logits[0].numpy()

@@ -1,0 +1,260 @@
+"""The decoder's logits have the oracle's very bits; generating obeys its settings."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ternops.decoder import Config, Model, reference
+from ternops.decoder.model import TINY, Session
+from ternops.decoder.text import load_tokenizer
+from ternops.decoder.weights import HalfMatrix, Layer, Weights, random_weights
+from tests import cases
+
+#: Small models of odd sizes: heads x head_dim need not be hidden, nothing is a power of two.
+SIZES = {
+    "hidden 24": {"hidden": 24, "ffn": 70, "heads": 3, "kv_heads": 1, "head_dim": 10},
+    "hidden 100": {"hidden": 100, "ffn": 70, "heads": 3, "kv_heads": 3, "head_dim": 50},
+    "hidden 200": {"hidden": 200, "ffn": 300, "heads": 6, "kv_heads": 3, "head_dim": 100},
+    "hidden 1": {"hidden": 1, "ffn": 1, "heads": 1, "kv_heads": 1, "head_dim": 2},
+    "hidden 257": {"hidden": 257, "ffn": 513, "heads": 2, "kv_heads": 1, "head_dim": 34},
+}
+LAYOUTS = {
+    "bitnet": {"activation": "relu2", "sub_norms": True, "tied": True},
+    "llama": {"activation": "silu", "sub_norms": False, "tied": False},
+}
+
+
+def small_config(size, layout, **changes):
+    """A Config of two layers, 33 tokens and a short context."""
+    settings = {"layers": 2, "vocabulary": 33, "context": 40, **SIZES[size], **LAYOUTS[layout]}
+    return Config(**{**settings, **changes})
+
+
+def small_model(config, kind="two_bit", threads=2, bf16=False):
+    """A random model whose norms are no ones, with a bfloat16 embedding if asked for."""
+    plain = random_weights(config, kind, seed=1)
+    random = np.random.default_rng(2)
+    layers = [
+        Layer(
+            layer.linear,
+            {
+                name: random.uniform(0.5, 2, len(norm)).astype(np.float32)
+                for name, norm in layer.norms.items()
+            },
+        )
+        for layer in plain.layers
+    ]
+    embedding, head = plain.embedding, plain.head
+    if bf16:
+        bits = (embedding.to_dense().view(np.uint32) >> 16).astype(np.uint16)
+        embedding = HalfMatrix.from_bits(bits, is_bf16=True)
+        head = embedding if config.tied else HalfMatrix.from_bits(bits[::-1], is_bf16=True)
+    norm = random.uniform(0.5, 2, config.hidden).astype(np.float32)
+    return Model(Weights(config, layers, norm, embedding, head), threads)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """The checkpoint of the package, on two threads."""
+    return Model.from_pretrained(threads=2)
+
+
+@pytest.fixture(scope="module")
+def text():
+    """More than 400 tokens of Python."""
+    source = (Path(sys.modules["ternops"].__file__).parent / "matmul.py").read_text("utf-8")
+    tokens = load_tokenizer(TINY).encode(source).ids[:450]
+    assert len(tokens) >= 400
+    return tokens
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("weights", ["ternary", "fp16"])
+def test_tiny_logits_equal_the_oracle(weights, threads, text):
+    """The packaged checkpoint, both weights, any number of threads."""
+    model = Model.from_pretrained(weights=weights, threads=threads)
+    tokens = text[:70]
+    assert cases.same_bits(model.logits(tokens), reference.logits(model, tokens))
+
+
+@pytest.mark.parametrize("kind", ["two_bit", "float16"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("size", SIZES)
+def test_small_logits_equal_the_oracle(size, layout, kind):
+    """Both architectures in odd sizes, tied and not, the whole context, 1 to 7 threads."""
+    config = small_config(size, layout)
+    tokens = np.random.default_rng(0).integers(0, config.vocabulary, config.context).tolist()
+    expected = None
+    for threads in cases.THREADS:
+        model = small_model(config, kind, threads)
+        if expected is None:
+            expected = reference.logits(model, tokens)
+            assert np.isfinite(expected).all()
+            assert len(np.unique(expected)) > config.vocabulary
+        assert cases.same_bits(model.logits(tokens), expected), f"{threads} threads"
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_bfloat16_embedding(tied):
+    """Its rows and, as the head, its products."""
+    model = small_model(small_config("hidden 100", "bitnet", tied=tied), bf16=True)
+    tokens = [0, 32, 7, 7, 19]
+    assert cases.same_bits(model.logits(tokens), reference.logits(model, tokens))
+
+
+def test_perplexity_is_that_of_float64(tiny, text):
+    """Of 400 tokens of Python, within 0.1 % of the same quantised model in float64."""
+    ours = reference.perplexity(tiny.logits(text), text)
+    exact = reference.perplexity(reference.logits(tiny, text, reference.Double), text)
+    assert abs(ours / exact - 1) < 1e-3
+    # And the model has learnt something: chance would be the size of the vocabulary.
+    assert ours < tiny.config.vocabulary / 10
+
+
+def test_perplexity_of_known_logits():
+    """Equal logits give the number of tokens; certainty gives 1."""
+    assert np.isclose(reference.perplexity(np.zeros((5, 7), np.float32), [0, 1, 2, 3, 4]), 7)
+    sure = np.full((3, 7), -1e4, np.float32)
+    sure[0, 5] = sure[1, 2] = 0
+    assert np.isclose(reference.perplexity(sure, [3, 5, 2]), 1)
+
+
+def test_greedy_is_the_argmax_of_the_logits(tiny, text):
+    """Each generated token is the likeliest one behind all before it."""
+    prompt = text[:20]
+    tokens = list(tiny.generate(prompt, max_new_tokens=30, stop_at_eos=False))
+    assert len(tokens) == 30
+    logits = tiny.logits(prompt + tokens)
+    assert tokens == logits[len(prompt) - 1 : -1].argmax(axis=1).tolist()
+
+
+def test_the_seed_decides(tiny, text):
+    """The same seed gives the same text, another seed another one."""
+    settings = {"max_new_tokens": 40, "temperature": 1.0, "stop_at_eos": False}
+    first, again, other = (
+        list(tiny.generate(text[:5], seed=seed, **settings)) for seed in (1, 1, 2)
+    )
+    assert first == again
+    assert first != other
+    assert len(first) == len(other) == 40
+
+
+def test_a_tiny_top_p_is_greedy(tiny, text):
+    """The smallest nucleus is the likeliest token, whatever the temperature."""
+    greedy = list(tiny.generate(text[:5], max_new_tokens=20))
+    assert greedy == list(tiny.generate(text[:5], 20, temperature=1.0, top_p=1e-9, seed=3))
+
+
+def test_an_end_token_ends(text):
+    """It is not yielded; stop_at_eos=False goes on."""
+    plain = small_model(small_config("hidden 24", "llama"))
+    tokens = list(plain.generate([1, 2, 3], max_new_tokens=30))
+    assert len(tokens) == 30
+    end = tokens[10]
+    model = small_model(small_config("hidden 24", "llama", eos=(32, end)))
+    before = list(itertools.takewhile(lambda token: token not in (32, end), tokens))
+    assert list(model.generate([1, 2, 3], max_new_tokens=30)) == before
+    assert list(model.generate([1, 2, 3], max_new_tokens=30, stop_at_eos=False)) == tokens
+
+
+@pytest.mark.parametrize("length", [1, 39, 40])
+def test_the_context_can_be_filled(length):
+    """Prompt and text fill it to the last position; one more token comes out of it."""
+    model = small_model(small_config("hidden 100", "bitnet"))
+    prompt = np.random.default_rng(length).integers(0, 33, length).tolist()
+    tokens = list(model.generate(prompt, max_new_tokens=1000))
+    assert len(tokens) == 40 - length + 1
+    logits = reference.logits(model, prompt + tokens[:-1])
+    assert tokens == logits[length - 1 :].argmax(axis=1).tolist()
+
+
+def test_two_generators_do_not_mix(tiny, text):
+    """Interleaved token by token they give what each gives alone."""
+    prompts = text[:7], text[100:130]
+    alone = [list(tiny.generate(prompt, 25, stop_at_eos=False)) for prompt in prompts]
+    both = zip(*(tiny.generate(prompt, 25, stop_at_eos=False) for prompt in prompts), strict=True)
+    assert [list(tokens) for tokens in zip(*both, strict=True)] == alone
+
+
+def test_no_new_tokens(tiny):
+    """max_new_tokens=0 yields nothing."""
+    assert list(tiny.generate([0], max_new_tokens=0)) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "words", "tokens"),
+    [
+        (ValueError, "token_ids empty", []),
+        (ValueError, "token_ids 1024 1023", [0, 1024]),
+        (ValueError, "token_ids -1 1023", [-1]),
+        (ValueError, "token_ids 513 512", [0] * 513),
+        (TypeError, "token_ids integer", [0.5]),
+        (TypeError, "token_ids integer", [1.0]),
+        (TypeError, "token_ids integer", ["a"]),
+        (TypeError, "token_ids integer", [[1]]),
+        (TypeError, "token_ids string", "abc"),
+        (TypeError, "token_ids integer", None),
+        (TypeError, "token_ids integer", 5),
+        (TypeError, "token_ids", np.array([0.0, 1.0])),
+    ],
+)
+def test_bad_tokens_are_named_at_once(tiny, error, words, tokens):
+    """By `logits` and by `generate`, before anything is asked of the generator."""
+    for call in (tiny.logits, tiny.generate):
+        with pytest.raises(error) as caught:
+            call(tokens)
+        assert "\n" not in str(caught.value)
+        assert all(word in str(caught.value) for word in words.split())
+
+
+@pytest.mark.parametrize(
+    ("error", "settings"),
+    [
+        (ValueError, {"temperature": -1.0}),
+        (ValueError, {"temperature": float("nan")}),
+        (ValueError, {"temperature": float("inf")}),
+        (ValueError, {"top_p": 0.0}),
+        (ValueError, {"top_p": 1.5}),
+        (ValueError, {"top_p": float("nan")}),
+        (ValueError, {"seed": -1}),
+        (ValueError, {"max_new_tokens": -1}),
+        (TypeError, {"max_new_tokens": 1.5}),
+    ],
+)
+def test_bad_settings_are_refused_at_once(tiny, error, settings):
+    """A one-line error, which names the setting where it is a value that is wrong."""
+    with pytest.raises(error) as caught:
+        tiny.generate([0], **settings)
+    assert "\n" not in str(caught.value)
+    if error is ValueError:
+        assert next(iter(settings)) in str(caught.value)
+
+
+def test_tokens_of_numpy_are_tokens(tiny):
+    """An integer array is a sequence of tokens."""
+    tokens = np.array([3, 1, 4], np.int32)
+    assert cases.same_bits(tiny.logits(tokens), tiny.logits([3, 1, 4]))
+
+
+def test_a_session_ends_with_the_context():
+    """A step beyond it is a ValueError, not a write beyond the cache."""
+    model = small_model(small_config("hidden 24", "bitnet", context=3))
+    session = Session(model)
+    for token in (1, 2, 3):
+        session.step(token)
+    with pytest.raises(ValueError, match="context"):
+        session.step(4)
+
+
+@pytest.mark.parametrize("weights", ["ternary", "fp16"])
+def test_from_pretrained_names_what_is_wrong(weights):
+    """The kind of weights, and the number of threads."""
+    with pytest.raises(ValueError, match="weights='int4'"):
+        Model.from_pretrained(weights="int4")
+    with pytest.raises(ValueError, match="threads=0"):
+        Model.from_pretrained(weights=weights, threads=0)
