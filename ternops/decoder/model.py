@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ternops.decoder.checkpoint import load_weights
 from ternops.decoder.config import Config
 from ternops.decoder.sample import Sampler
-from ternops.decoder.token import LAYER, MODEL, PARTS, decode
+from ternops.decoder.token import CALL, LAYER, MODEL, PARTS, decode
 from ternops.decoder.weights import HalfMatrix, Weights
 from ternops.encodings.two_bit import BLOCK
 from ternops.kernels.attention import PAD
@@ -194,6 +194,8 @@ class Session:
         for name, buffer in self._buffers.items():
             record[name] = buffer.ctypes.data
         self._record = record
+        self._address = record.ctypes.data
+        self._call = record.reshape(1).view(np.int64)[CALL]
         self._logits = self._buffers["logits"][: c.vocabulary]
 
     @property
@@ -213,10 +215,9 @@ class Session:
         """Decode one token; float32 (vocabulary,) logits, overwritten by the next step."""
         if self.position >= self._model.config.context:
             raise ValueError(f"token {self.position}: expected at most the context's")
-        self._record["token"] = token
-        self._record["position"] = self.position
-        self._record["wants_logits"] = wants_logits
-        TEAM.run(decode, self._record, self._model.threads)
+        # Few Python objects are touched here: the weights have driven all of them out of the caches.
+        self._call[:] = token, self.position, wants_logits
+        TEAM.run_at(decode.address, self._address, self._model.threads)
         self.position += 1
         return self._logits
 

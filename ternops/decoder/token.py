@@ -50,6 +50,8 @@ _INTEGERS = " ".join((_COUNTS, _FLAGS, _WEIGHTS, _SHARED, _OWN, _CALL)).split()
 #: own (`own`, own_bytes each: placed int8, then floats, then scores), and this call's token. laps:
 #: 0, or the address of int64 nanoseconds that thread 0 adds to, one for each of PARTS.
 MODEL = np.dtype([(name, np.intp) for name in _INTEGERS] + [("epsilon", np.float64)])
+#: Where token, position and wants_logits lie in a MODEL seen as int64.
+CALL = slice(_INTEGERS.index("token"), _INTEGERS.index("laps"))
 
 _MATRICES = ("q", "k", "v", "o", "gate", "up", "down")
 _NORMS = ("input_norm", "attention_norm", "post_norm", "ffn_norm")

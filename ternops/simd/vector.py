@@ -789,13 +789,9 @@ class Job:
         return compiled
 
     @functools.cached_property
-    def _compiled(self) -> Any:
-        return self._compile(_Cache(self._function))
-
-    @property
     def address(self) -> int:
         """Of the machine code."""
-        return int(self._compiled.address)
+        return int(self._compile(_Cache(self._function)).address)
 
     def assembly(self) -> str:
         """The machine code as text (compiled anew: what comes from the cache has lost its text)."""
