@@ -738,18 +738,33 @@ class _Store(caching.CompileResultCacheImpl):
     _locator_classes = [_Locator]  # noqa: RUF012
 
 
-class _Cache(caching.FunctionCache):
+class _FolderCache(caching.FunctionCache):
     _impl_class = _Store
+
+
+class _Cache(caching.NullCache):
+    """A function's cache on disk, looked for when it is first needed and not at import."""
+
+    def __init__(self, function: Any) -> None:
+        self._function = function
+
+    @functools.cached_property
+    def _files(self) -> _FolderCache:
+        return _FolderCache(self._function)
+
+    @property
+    def cache_path(self) -> str:
+        return cache_folder()
 
     def load_overload(self, signature: Any, target: Any) -> Any:
         try:
-            return super().load_overload(signature, target)
+            return self._files.load_overload(signature, target)
         except Exception:  # a damaged cache file, of whatever kind, only costs a compilation
             return None
 
     def save_overload(self, signature: Any, data: Any) -> None:
         try:
-            super().save_overload(signature, data)
+            self._files.save_overload(signature, data)
         except OSError:  # a full or read-only disk only costs a compilation next time
             return
 
