@@ -39,12 +39,12 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # One stamp a set of packages: a second run finds nothing to do.
-$(VENV)/.bench: pyproject.toml | $(BIN)/python
+$(VENV)/.bench: pyproject.toml Makefile | $(BIN)/python
 	@echo "installing ternops with its benchmark packages (about a minute)"
 	$(PIP) install -e '.[bench,llm]'
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml | $(BIN)/python
+$(VENV)/.dev: pyproject.toml Makefile | $(BIN)/python
 	@echo "installing ternops with its developer tools (about a minute)"
 	$(PIP) install --upgrade 'pip>=25.1'
 	$(PIP) install -e '.[bench,llm]' --group dev
@@ -52,5 +52,5 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 
 $(VENV)/.peers: $(VENV)/.dev
 	@echo "installing torch and transformers (some minutes)"
-	$(PIP) install 'torch==2.13.0' 'transformers>=5,<6'
+	$(PIP) install 'torch==2.13.0' 'transformers>=5,<6' accelerate
 	@touch $@
