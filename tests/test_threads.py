@@ -1,0 +1,207 @@
+"""Threads of the caller, forked children and the end of the interpreter: right, and no hang."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import numpy as np
+import pytest
+
+import ternops
+from ternops.kernels import reference
+from ternops.team import TEAM, Team, check_threads, default_threads
+from tests import cases, processes
+
+pytestmark = pytest.mark.usefixtures("eager_threads")
+
+FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="no os.fork here")
+
+SETUP = """
+import os, sys, threading, time
+import numpy as np
+import ternops
+from ternops.kernels import reference, table
+from ternops.team import TEAM
+from tests import cases
+table.BYTES_A_THREAD = 1
+trits = cases.trits(100, 1000)
+matrix, x = ternops.pack(trits), cases.activations(1000)
+expected = reference.matmul_int32(x[None], trits)[0]
+def right(threads):
+    return cases.same_bits(ternops.matmul(matrix, x, threads=threads), expected)
+def all_parked():
+    return all(state == 1 for state in TEAM._states[1 : len(TEAM._threads) + 1])
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_many_python_threads_share_one_matrix(threads):
+    """Each gets its own right result, however they take turns."""
+    trits = cases.trits(100, 1000)
+    matrix = ternops.pack(trits, np.float32(0.5))
+    wrong = []
+
+    def hammer(seed):
+        try:
+            for i in range(60):
+                m = (1, 3, 9)[i % 3]
+                x = cases.activations(m, 1000, seed=seed * 1000 + i)
+                expected = reference.matmul_int32(x, trits)
+                if not cases.same_bits(
+                    ternops.matmul(x, matrix.unscaled.T, threads=threads), expected
+                ):
+                    wrong.append((seed, i))
+        except BaseException as error:
+            wrong.append(error)
+
+    workers = [threading.Thread(target=hammer, args=(seed,)) for seed in range(5)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert wrong == []
+
+
+@pytest.mark.parametrize("kind", ["none", "scalar", "rows"])
+def test_results_do_not_depend_on_the_number_of_threads(kind):
+    """The same bits from 1, 2, 3 and 7, for one token and for several."""
+    matrix = ternops.pack(cases.trits(101, 1021), cases.scales(101)[kind])
+    for make in (cases.activations, cases.floats):
+        for m in (1, 9):
+            x = make(m, 1021)
+            expected = ternops.matmul(x, matrix.T, threads=1)
+            for threads in cases.THREADS:
+                found = ternops.matmul(x, matrix.T, threads=threads)
+                assert cases.same_bits(found, expected), (m, threads)
+
+
+def test_a_stopped_team_starts_again():
+    """`stop` ends the workers, more than once if asked; the next product makes new ones."""
+    matrix, x = ternops.pack(cases.trits(64, 64)), cases.activations(64)
+    expected = ternops.matmul(matrix, x, threads=1)
+    for threads in (3, 7, 2):
+        assert cases.same_bits(ternops.matmul(matrix, x, threads=threads), expected)
+        before = list(TEAM._threads)
+        TEAM.stop()
+        TEAM.stop()
+        assert TEAM._threads == []
+        assert not any(worker.is_alive() for worker in before)
+
+
+def test_two_teams_do_not_mix():
+    """Another team has workers and a control block of its own."""
+    team = Team()
+    assert team.address % 64 == 0
+    assert team.address != TEAM.address
+    team.stop()
+
+
+def test_a_parked_team_wakes_up():
+    """After its workers have gone to sleep a product is right, and again."""
+    code = SETUP + (
+        "for _ in range(3):\n"
+        "    assert right(4)\n"
+        "    while not all_parked(): time.sleep(0.01)\n"
+        "print('done', len(TEAM._threads))"
+    )
+    assert processes.run_code(code).split() == ["done", "3"]
+
+
+@pytest.mark.parametrize("state", ["unused", "spinning", "parked", "stopped"])
+def test_the_interpreter_ends_cleanly(state):
+    """Exit code 0 and not a word, whatever the workers are doing."""
+    code = (
+        SETUP
+        + {
+            "unused": "",
+            "spinning": "assert right(7)\n",
+            "parked": "assert right(7)\nwhile not all_parked(): time.sleep(0.01)\n",
+            "stopped": "assert right(7)\nTEAM.stop()\n",
+        }[state]
+    )
+    done = processes.python("-c", code + "sys.exit(0)")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_interpreter_ends_with_its_error():
+    """An exception after a product ends the process as ever: traceback, exit code 1."""
+    done = processes.python("-c", SETUP + "right(3)\nraise RuntimeError('as ever')")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "RuntimeError: as ever"
+
+
+def test_the_interpreter_ends_while_a_daemon_multiplies():
+    """A daemon thread that never stops neither crashes the end of the process nor holds it up."""
+    code = SETUP + (
+        "started = threading.Event()\n"
+        "def forever():\n"
+        "    while True:\n"
+        "        right(3)\n"
+        "        started.set()\n"
+        "threading.Thread(target=forever, daemon=True).start()\n"
+        "started.wait()\n"
+        "sys.exit(0)"
+    )
+    assert [processes.python("-c", code).returncode for _ in range(5)] == [0] * 5
+
+
+@FORKS
+@pytest.mark.parametrize("used", [1, 4])
+def test_a_forked_child_works(used):
+    """It makes a team of its own; the parent's goes on, and both are right."""
+    code = SETUP + (
+        f"assert right({used})\n"
+        "for _ in range(3):\n"
+        "    child = os.fork()\n"
+        "    if child == 0:\n"
+        "        os._exit(0 if right(3) and right(1) and right(5) else 3)\n"
+        "    assert right(3)\n"
+        "    assert os.waitpid(child, 0)[1] == 0\n"
+        "print('done')"
+    )
+    assert processes.run_code(code).split() == ["done"]
+
+
+@FORKS
+def test_a_child_forked_amid_a_product_works():
+    """Another thread holds the team while the process forks; child and grandchild are right."""
+    code = SETUP + (
+        "stop = threading.Event()\n"
+        "def hammer():\n"
+        "    while not stop.is_set(): assert right(3)\n"
+        "worker = threading.Thread(target=hammer)\n"
+        "worker.start()\n"
+        "for _ in range(20):\n"
+        "    child = os.fork()\n"
+        "    if child == 0:\n"
+        "        grandchild = os.fork()\n"
+        "        fine = right(3)\n"
+        "        if grandchild: fine = fine and os.waitpid(grandchild, 0)[1] == 0\n"
+        "        os._exit(0 if fine else 3)\n"
+        "    assert os.waitpid(child, 0)[1] == 0\n"
+        "stop.set()\n"
+        "worker.join()\n"
+        "print('done')"
+    )
+    assert processes.run_code(code).split() == ["done"]
+
+
+def test_the_default_is_numbas():
+    """NUMBA_NUM_THREADS, as for everything compiled by Numba."""
+    code = "from ternops.team import default_threads; print(default_threads())"
+    assert processes.run_code(code, NUMBA_NUM_THREADS="1").split() == ["1"]
+    assert default_threads() >= 1
+    assert check_threads(None) == default_threads()
+    assert check_threads(256) == 256
+
+
+@pytest.mark.parametrize(
+    ("error", "threads"),
+    [(ValueError, 0), (ValueError, -3), (ValueError, 257), (TypeError, True), (TypeError, 1.0),
+     (TypeError, "1")],
+)  # fmt: skip
+def test_a_bad_number_of_threads_is_named(error, threads):
+    """One line with the argument and its value."""
+    with pytest.raises(error, match=rf"^threads={threads!r}: expected [^\n]*$"):
+        check_threads(threads)
