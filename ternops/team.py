@@ -202,12 +202,17 @@ TEAM = Team()
 
 
 def _forget_after_fork() -> None:
-    # The parent's workers do not exist here, and its lock may have been held by one of them.
+    # The parent's workers do not exist here.
     TEAM.__init__()  # type: ignore[misc]
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_after_fork)
+    # No fork in the middle of a job: the child would inherit half of it.
+    os.register_at_fork(
+        before=lambda: TEAM._lock.acquire(),
+        after_in_parent=lambda: TEAM._lock.release(),
+        after_in_child=_forget_after_fork,
+    )
 # Workers must not touch the control block while the interpreter takes its memory down.
 atexit.register(TEAM.stop)
 

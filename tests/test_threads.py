@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("eager_threads")
 FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="no os.fork here")
 
 SETUP = """
-import os, sys, threading, time
+import os, signal, sys, threading, time
 import numpy as np
 import ternops
 from ternops.kernels import reference, table
@@ -155,6 +155,7 @@ def test_a_forked_child_works(used):
         "for _ in range(3):\n"
         "    child = os.fork()\n"
         "    if child == 0:\n"
+        "        signal.alarm(240)\n"  # a child that hangs must not outlive the test
         "        os._exit(0 if right(3) and right(1) and right(5) else 3)\n"
         "    assert right(3)\n"
         "    assert os.waitpid(child, 0)[1] == 0\n"
@@ -176,6 +177,7 @@ def test_a_child_forked_amid_a_product_works():
         "    child = os.fork()\n"
         "    if child == 0:\n"
         "        grandchild = os.fork()\n"
+        "        signal.alarm(240)\n"
         "        fine = right(3)\n"
         "        if grandchild: fine = fine and os.waitpid(grandchild, 0)[1] == 0\n"
         "        os._exit(0 if fine else 3)\n"

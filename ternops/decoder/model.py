@@ -215,7 +215,7 @@ class Session:
         """Decode one token; float32 (vocabulary,) logits, overwritten by the next step."""
         if self.position >= self._model.config.context:
             raise ValueError(f"token {self.position}: expected at most the context's")
-        # Few Python objects are touched here: the weights have driven all of them out of the caches.
+        # Few Python objects are touched here: the weights have driven them out of the caches.
         self._call[:] = token, self.position, wants_logits
         TEAM.run_at(decode.address, self._address, self._model.threads)
         self.position += 1

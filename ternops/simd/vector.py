@@ -22,6 +22,7 @@ import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import config, njit, types
 from numba.core import caching, ccallback, cgutils
+from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
 if config.DISABLE_JIT:
@@ -748,7 +749,7 @@ class _Cache(caching.NullCache):
     def __init__(self, function: Any) -> None:
         self._function = function
 
-    @functools.cached_property
+    @property
     def _files(self) -> _FolderCache:
         return _FolderCache(self._function)
 
@@ -783,6 +784,15 @@ def entry(function: Callable[..., Any]) -> Any:
     return dispatcher
 
 
+if hasattr(os, "register_at_fork"):
+    # No fork while another thread compiles: the child would wait for its lock for ever.
+    os.register_at_fork(
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=global_compiler_lock.release,
+    )
+
+
 class Job:
     """A compiled function that a team's threads call: ``f(record, team, thread, threads)``.
 
@@ -794,6 +804,7 @@ class Job:
     def __init__(self, function: Callable[..., Any]) -> None:
         self.__doc__ = function.__doc__
         self._function = function
+        self._address: int | None = None
 
     def _compile(self, cache: Any) -> Any:
         signature = ((types.intp,) * 4, types.void)
@@ -803,10 +814,13 @@ class Job:
         compiled.compile()
         return compiled
 
-    @functools.cached_property
+    @property
     def address(self) -> int:
         """Of the machine code."""
-        return int(self._compile(_Cache(self._function)).address)
+        # No cached_property: Python 3.11's holds a lock meanwhile, which a fork would inherit.
+        if self._address is None:
+            self._address = int(self._compile(_Cache(self._function)).address)
+        return self._address
 
     def assembly(self) -> str:
         """The machine code as text (compiled anew: what comes from the cache has lost its text)."""
