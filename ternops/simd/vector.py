@@ -784,12 +784,20 @@ def entry(function: Callable[..., Any]) -> Any:
     return dispatcher
 
 
+def _lock_compiler() -> None:
+    global_compiler_lock.acquire()
+    llvm.ffi.lib._lock._lock.acquire()
+
+
+def _unlock_compiler() -> None:
+    llvm.ffi.lib._lock._lock.release()
+    global_compiler_lock.release()
+
+
 if hasattr(os, "register_at_fork"):
-    # No fork while another thread compiles: the child would wait for its lock for ever.
+    # No fork while another thread compiles: the child would wait for its locks for ever.
     os.register_at_fork(
-        before=global_compiler_lock.acquire,
-        after_in_parent=global_compiler_lock.release,
-        after_in_child=global_compiler_lock.release,
+        before=_lock_compiler, after_in_parent=_unlock_compiler, after_in_child=_unlock_compiler
     )
 
 
