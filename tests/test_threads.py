@@ -168,9 +168,10 @@ def test_a_forked_child_works(used):
 def test_a_child_forked_amid_a_product_works():
     """Another thread holds the team while the process forks; child and grandchild are right."""
     code = SETUP + (
-        "stop = threading.Event()\n"
+        "assert right(3)\n"  # compiles: Numba's own lock is not to be held by the other thread
+        "stop, wrong = threading.Event(), []\n"
         "def hammer():\n"
-        "    while not stop.is_set(): assert right(3)\n"
+        "    while not stop.is_set(): right(3) or wrong.append('parent')\n"
         "worker = threading.Thread(target=hammer)\n"
         "worker.start()\n"
         "for _ in range(20):\n"
@@ -179,14 +180,15 @@ def test_a_child_forked_amid_a_product_works():
         "        grandchild = os.fork()\n"
         "        signal.alarm(240)\n"
         "        fine = right(3)\n"
-        "        if grandchild: fine = fine and os.waitpid(grandchild, 0)[1] == 0\n"
+        "        if grandchild: fine = os.waitpid(grandchild, 0)[1] == 0 and fine\n"
         "        os._exit(0 if fine else 3)\n"
-        "    assert os.waitpid(child, 0)[1] == 0\n"
+        "    status = os.waitpid(child, 0)[1]\n"
+        "    if status: wrong.append(status); break\n"
         "stop.set()\n"
         "worker.join()\n"
-        "print('done')"
+        "print('done', wrong)"
     )
-    assert processes.run_code(code).split() == ["done"]
+    assert processes.run_code(code).split() == ["done", "[]"]
 
 
 def test_the_default_is_numbas():
