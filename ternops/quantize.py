@@ -40,7 +40,7 @@ def absmean(w: npt.ArrayLike) -> tuple[npt.NDArray[np.int8], np.float32]:
         total = sum(float(np.abs(block).sum(dtype=np.float64)) for block in blocks)
     if not np.isfinite(total):
         raise ValueError(f"w: {_first_bad(blocks)}, expected finite numbers")
-    if total / max(1, weight.size) > np.finfo(np.float32).max:
+    if total / max(1, weight.size) > float(np.finfo(np.float32).max):
         raise ValueError("w: mean magnitude beyond float32, expected a float32 scale")
     scale = max(np.float32(total / max(1, weight.size)), LEAST_SCALE)
     trits = np.empty(weight.shape, np.int8)

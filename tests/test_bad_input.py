@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -14,9 +16,11 @@ MOST = 2**24
 
 
 def fails(error, words, call):
-    """`call` raises `error` in one line that holds all the words."""
-    with pytest.raises(error) as caught:
-        call()
+    """`call` raises `error` in one line that holds all the words, and warns of nothing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(error) as caught:
+            call()
     message = str(caught.value)
     assert "\n" not in message
     for word in words.split():

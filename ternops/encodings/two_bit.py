@@ -50,9 +50,8 @@ def unpack(packed: npt.NDArray[np.uint8], rows: int, columns: int) -> npt.NDArra
     blocks = table[:, : full * BLOCK_BYTES].reshape(rows, full, BLOCK_BYTES)
     trits[:, : full * BLOCK] = _split(blocks).reshape(rows, full * BLOCK)
     if rest:
-        trits[:, full * BLOCK :] = _split(table[:, full * BLOCK_BYTES :]).reshape(rows, -1)[
-            :, :rest
-        ]
+        tail = _split(table[:, full * BLOCK_BYTES :]).reshape(rows, FIELDS * row_bytes(rest))
+        trits[:, full * BLOCK :] = tail[:, :rest]
     return trits
 
 

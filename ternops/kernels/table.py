@@ -23,8 +23,8 @@ class Tile(NamedTuple):
 GEMV = {
     # Two streams came nearest to the read bandwidth (1: -4%, 4: -2%); 8 independent chains.
     ("two_bit", "avx512vnni"): Tile(rows=2, tokens=1, fields_apart=4),
-    # 16 registers: with fields apart, two rows spill; a dot's chain is one addition anyway.
-    ("two_bit", "avx2"): Tile(rows=2, tokens=1, fields_apart=1),
+    # 16 registers: with fields apart, two rows would spill.
+    ("two_bit", "avx2"): Tile(rows=1, tokens=1, fields_apart=4),
     # Small enough for any register file.
     ("two_bit", "generic"): Tile(rows=1, tokens=1, fields_apart=1),
 }

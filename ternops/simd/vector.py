@@ -8,6 +8,7 @@ This is the only file that touches the internals of Numba and llvmlite.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import operator
@@ -760,14 +761,14 @@ class _Cache(caching.NullCache):
     def load_overload(self, signature: Any, target: Any) -> Any:
         try:
             return self._files.load_overload(signature, target)
-        except Exception:  # a damaged cache file, of whatever kind, only costs a compilation
+        except Exception:  # a damaged file, of whatever kind, costs a compilation and is replaced
+            with contextlib.suppress(OSError):
+                self._files.flush()
             return None
 
     def save_overload(self, signature: Any, data: Any) -> None:
-        try:
+        with contextlib.suppress(OSError):  # a full disk only costs a compilation next time
             self._files.save_overload(signature, data)
-        except OSError:  # a full or read-only disk only costs a compilation next time
-            return
 
 
 #: A function of kernel code that is inlined where it is called, so that constant arguments
