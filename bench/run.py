@@ -9,6 +9,7 @@ same run, prints the tables, and writes pyperf suites and the plot to results/<c
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import re
 import sys
@@ -201,10 +202,17 @@ class _progress:
         self._bar.stop()
 
     def _start(self, title: str, steps: int) -> Advance:
-        if not self._console.is_terminal:  # a bar needs a terminal; a log still wants signs of life
-            self._console.print(f"{title} ...", highlight=False)
         task = self._bar.add_task(title, total=steps, what="")
-        return lambda what: self._bar.update(task, advance=1, what=what)
+        done = itertools.count(1)
+
+        def advance(what: str) -> None:
+            self._bar.update(task, advance=1, what=what)
+            # A bar needs a terminal; a log gets a line for every fifth of the work.
+            count = next(done)
+            if not self._console.is_terminal and count * 5 // steps > (count - 1) * 5 // steps:
+                self._console.print(f"{title}: {count * 100 // steps}%", highlight=False)
+
+        return advance
 
 
 def _write(path: Path, text: str) -> None:
