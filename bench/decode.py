@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -90,8 +89,8 @@ def measure(
             row.breakdown = _breakdown(session, tokens)
             row.case.metadata["ternops_read_bandwidth"] = row.limit
             rows.append(row)
-    del weights, readers
-    gc.collect()
+        for case in cases:
+            case.release()
     return rows
 
 

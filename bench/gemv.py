@@ -62,6 +62,8 @@ def measure(
         ]
         probes = probe_cases("GEMV", reader, count)
         interleave([*kernels, *probes], rounds, advance)
+        for case in (*kernels, *probes):
+            case.release()
         results[count] = (kernels, probes)
     return results
 

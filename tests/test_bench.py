@@ -1,6 +1,8 @@
 """The benchmark suite on models that are small enough for a test."""
 
+import gc
 import json
+import weakref
 from pathlib import Path
 
 import pyperf
@@ -37,6 +39,24 @@ def test_decode_rows_hold_what_was_measured(rows):
         assert row.limit > 0
         assert row.case.metadata["ternops_bytes_per_token"] == row.bytes_per_token
         assert sum(row.breakdown.values()) > 0
+
+
+def test_weights_are_let_go_of(monkeypatch):
+    """Rows keep their values, not the gigabytes that they were measured on."""
+    monkeypatch.setitem(SIZES, "700M", SMALL)
+    made = []
+    original = decode.random_weights
+
+    def remember(config, kind):
+        weights = original(config, kind)
+        made.append(weakref.ref(weights))
+        return weights
+
+    monkeypatch.setattr(decode, "random_weights", remember)
+    rows = decode.measure("700M", [1], tokens=1, rounds=1, advance=lambda what: None)
+    gc.collect()
+    assert rows
+    assert [each() for each in made] == [None, None]
 
 
 def test_bytes_per_token_are_counted_from_the_layout(rows):
