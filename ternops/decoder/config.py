@@ -118,17 +118,22 @@ def _parse(raw: dict[str, Any]) -> Config:
         ffn=_required(raw, "intermediate_size"),
         layers=_required(raw, "num_hidden_layers"),
         heads=heads,
-        kv_heads=raw.get("num_key_value_heads") or heads,
+        kv_heads=_first(raw.get("num_key_value_heads"), heads),
         head_dim=head_dim,
         vocabulary=_required(raw, "vocab_size"),
         context=_required(raw, "max_position_embeddings"),
         activation=_required(raw, "hidden_act"),
         sub_norms=_ARCHITECTURES[name],
         tied=bool(raw.get("tie_word_embeddings", False)),
-        rope_theta=raw.get("rope_theta") or rope.get("rope_theta") or 10000.0,
+        rope_theta=_first(raw.get("rope_theta"), rope.get("rope_theta"), 10000.0),
         epsilon=raw.get("rms_norm_eps", 1e-6),
         eos=tuple(ends),
     )
+
+
+def _first(*values: Any) -> Any:
+    """The first that is given: 0 counts, so that it is refused and not replaced."""
+    return next(value for value in values if value is not None)
 
 
 def _object(raw: dict[str, Any], key: str) -> dict[str, Any]:
