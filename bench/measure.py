@@ -91,7 +91,10 @@ def save_suite(path: Path, cases: Sequence[Case]) -> None:
     """Write a pyperf suite with this machine's metadata, whole or not at all."""
     common = pyperf.Run([1.0], collect_metadata=True).get_metadata()
     # What names this machine or this moment's user says nothing about the figures.
-    left_out = {"hostname", "command", "python_executable", "date", "unit", "name"}
+    left_out = {
+        "hostname", "command", "python_executable", "python_config_args", "python_cflags", "date",
+        "boot_time", "uptime", "unit", "name",
+    }  # fmt: skip
     suite = pyperf.BenchmarkSuite([case.benchmark() for case in cases])
     for benchmark in suite:
         known = {k: v for k, v in common.items() if k not in left_out}
