@@ -47,7 +47,7 @@ def is_current(setting: str) -> bool:
 
 
 def python(
-    *arguments: str, timeout: float = 300, **changes: str
+    *arguments: str, timeout: float = 900, **changes: str
 ) -> subprocess.CompletedProcess[str]:
     """Run Python with `arguments` from the project's folder; a hang is a TimeoutExpired."""
     return subprocess.run(
@@ -61,7 +61,7 @@ def python(
     )
 
 
-def run_code(code: str, timeout: float = 300, **changes: str) -> str:
+def run_code(code: str, timeout: float = 900, **changes: str) -> str:
     """What a piece of Python prints in a process of its own, which must end with success."""
     done = python("-c", code, timeout=timeout, **changes)
     assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
