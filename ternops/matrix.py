@@ -337,5 +337,4 @@ def _check_scale(scale: Any, rows: int) -> Array | None:
         array = np.array(given, np.float32)
     if not np.isfinite(array).all():
         raise ValueError("scale: not finite in float32, expected finite numbers")
-    array.flags.writeable = False
     return array

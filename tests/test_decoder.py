@@ -107,6 +107,16 @@ def test_a_bfloat16_embedding(tied):
     assert cases.same_bits(model.logits(tokens), reference.logits(model, tokens))
 
 
+def test_a_bfloat16_embedding_beside_a_float16_head():
+    """Each is read in its own type."""
+    config = small_config("hidden 100", "bitnet", tied=False)
+    mixed = small_model(config, bf16=True).weights
+    head = small_model(config).weights.head
+    model = Model(Weights(config, mixed.layers, mixed.norm, mixed.embedding, head), 2)
+    tokens = [0, 32, 7, 7, 19]
+    assert cases.same_bits(model.logits(tokens), reference.logits(model, tokens))
+
+
 def test_perplexity_is_that_of_float64(tiny, text):
     """Of 400 tokens of Python, within 0.1 % of the same quantised model in float64."""
     ours = reference.perplexity(tiny.logits(text), text)

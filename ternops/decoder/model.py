@@ -177,6 +177,7 @@ class Session:
             "context": c.context,
             "ternary": model.ternary,
             "relu2": c.activation == "relu2",
+            "embedding_is_bf16": w.embedding.is_bf16,
             "head_is_bf16": w.head.is_bf16,
             "layer_table": model._table.ctypes.data,
             "embedding": w.embedding.bits.ctypes.data,

@@ -8,18 +8,16 @@ itself, which saves a barrier each. Bound: memory, the bytes of the packed weigh
 import numba
 import numpy as np
 
-from ternops.encodings.two_bit import BLOCK
 from ternops.kernels.attention import attend, rotate
 from ternops.kernels.elementwise import (
     add,
     copy_floats,
     gate_relu2,
     gate_silu,
-    quantize_row,
     rms_norm,
 )
 from ternops.kernels.half import LINE, gemv_half, half_row
-from ternops.kernels.linear import blocks_of, place_tail
+from ternops.kernels.linear import blocks_of, place_floats
 from ternops.kernels.two_bit import Operands, gemv
 from ternops.quantize import BITNET_ABSMAX
 from ternops.simd import (
@@ -40,7 +38,7 @@ from ternops.team import barrier, share
 _STEP = 16
 
 _COUNTS = "hidden ffn layers heads kv_heads head_dim padded vocabulary context"
-_FLAGS = "ternary relu2 head_is_bf16"
+_FLAGS = "ternary relu2 embedding_is_bf16 head_is_bf16"
 _WEIGHTS = "layer_table embedding head norm cosine sine keys values"
 _SHARED = "x y q k v rotated attention gate up logits"
 _OWN = "own own_bytes own_floats own_scores score_stride"
@@ -104,13 +102,9 @@ def _prepare(p, own, x, norm, count):
         rms_norm(x, pointer(norm), count, p.epsilon, source)
         _clear_padding(source, count)
     if p.ternary:
-        step, total = quantize_row(source, count, BITNET_ABSMAX, own)
-        rest = count % BLOCK
-        if rest:
-            place_tail(own + (count - rest), rest)
-        # Behind the placed activations, where `_multiply` finds them.
-        store(own + (p.own_floats - 8), total)
-        store(own + (p.own_floats - 4), step)
+        # Sum and step lie behind the placed activations, where `_multiply` finds them.
+        offset, step = own + (p.own_floats - 8), own + (p.own_floats - 4)
+        place_floats(source, count, BITNET_ABSMAX, own, offset, step)
     return source
 
 
@@ -210,7 +204,7 @@ def decode(record, team, thread, threads):
     hidden = (p.hidden + LINE - 1) // LINE * LINE
     time = nanoseconds() if p.laps != 0 else 0
     if thread == 0:
-        half_row(p.head_is_bf16, pointer(p.embedding), hidden, p.token, pointer(p.x))
+        half_row(p.embedding_is_bf16, pointer(p.embedding), hidden, p.token, pointer(p.x))
     time = _meet(p, team, thread, threads, _PREPARE, time)
     for at in range(p.layers):
         time = _layer(p, at, own, team, thread, threads, time)

@@ -27,12 +27,16 @@ def blocks_of(columns):
 
 
 @kernel
-def place_tail(tail, rest):
-    """Move the last `rest` int8 activations, at `tail`, to where two_bit's last block has them.
+def place_tail(row, columns):
+    """Move the last activations of an int8 row to where two_bit's last, shorter block has them.
 
-    As `ternops.encodings.two_bit.place`, within the 256 bytes from `tail` on; from the last one
-    downwards, because each moves up.
+    As `ternops.encodings.two_bit.place`, within the last 256 bytes of the placed row; from the
+    last one downwards, because each moves up.
     """
+    rest = columns % BLOCK
+    if rest == 0:
+        return
+    tail = row + (columns - rest)
     stride = (rest + FIELDS - 1) // FIELDS
     for field in range(FIELDS - 1, -1, -1):
         for i in range(BLOCK_BYTES - 1, -1, -1):
@@ -44,14 +48,12 @@ def place_tail(tail, rest):
 
 
 @inlined
-def place_floats(x, columns, floor, placed, offsets, steps, token):
-    """Quantise one token at x to int8 in placed order, with its sum and step."""
-    step, total = quantize_row(x, columns, floor, placed)
-    rest = columns % BLOCK
-    if rest:
-        place_tail(placed + (columns - rest), rest)
-    store(offsets + 4 * token, total)
-    store(steps + 4 * token, step)
+def place_floats(x, columns, floor, placed, offset, step):
+    """Quantise one token at x to int8 in placed order; its sum and step go to two Pointers."""
+    unit, total = quantize_row(x, columns, floor, placed)
+    place_tail(placed, columns)
+    store(offset, total)
+    store(step, unit)
 
 
 @Job
@@ -65,12 +67,12 @@ def linear(record, team, thread, threads):
         target = placed + token * blocks * BLOCK
         if p.is_float:
             source = x + 4 * token * p.columns
-            place_floats(source, p.columns, LEAST_ABSMAX, target, offsets, steps, token)
+            place_floats(
+                source, p.columns, LEAST_ABSMAX, target, offsets + 4 * token, steps + 4 * token
+            )
         else:
             total = copy_row(x + token * p.columns, p.columns, target)
-            rest = p.columns % BLOCK
-            if rest:
-                place_tail(target + (p.columns - rest), rest)
+            place_tail(target, p.columns)
             store(offsets + 4 * token, total)
             store(steps + 4 * token, np.float32(1))
     barrier(team, threads)
