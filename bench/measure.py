@@ -6,8 +6,6 @@ two cases makes a fair pair.
 
 from __future__ import annotations
 
-import os
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +16,7 @@ import numpy as np
 import pyperf
 
 from bench.probes import PROBES, Probe, Reader
+from ternops.files import replaced
 
 #: A share of the limit above this means that the probe missed the limit.
 MOST_SHARE = 1.02
@@ -100,12 +99,5 @@ def save_suite(path: Path, cases: Sequence[Case]) -> None:
         known = {k: v for k, v in common.items() if k not in left_out}
         benchmark.update_metadata({**known, **benchmark.get_metadata()})
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    os.close(handle)
-    try:
-        suite.dump(temporary, replace=True)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with replaced(path) as temporary:
+        suite.dump(str(temporary), replace=True)

@@ -9,7 +9,6 @@ published for bitnet.cpp; below, the tokens per second behind it.
 
 import argparse
 import math
-import os
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -28,6 +27,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from bench import paper
 from bench.stats import FP16, Results, ResultsError, Spread, load, speedup
+from ternops.files import replaced
 
 RESULTS = "decode.json"
 STYLE = Path(__file__).with_name("style.mplstyle")
@@ -263,13 +263,9 @@ def draw(folder: Path, output: Path | None = None) -> Path:
         _draw_speeds(lower, results)
         _draw_speedups(figure, upper, results)
         figure.align_ylabels((upper, lower))
-        partial = target.parent / f".{target.name}.{os.getpid()}"
-        try:
+        with replaced(target) as partial:
             # Without the version of matplotlib in it, the same results give the same bytes.
             figure.savefig(partial, format="png", metadata={"Software": None})
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
     return target
 
 

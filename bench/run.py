@@ -24,6 +24,7 @@ from bench import decode, gemv, lossless, paper, plot
 from bench.measure import MOST_SHARE, Case, bandwidth, save_suite
 from bench.shapes import QUICK, SIZES, host_arch
 from bench.stats import speedup
+from ternops.files import replaced
 from ternops.simd import targets, vector
 from ternops.system import cpu_model
 from ternops.team import check_threads, default_threads
@@ -91,7 +92,8 @@ def _lossless(console: Console, folder: Path, threads: list[int]) -> list[str]:
         "perplexity": proof.perplexity,
         "perplexity_float64": proof.perplexity_float64,
     }
-    _write(folder / "lossless.json", json.dumps(record, indent=2) + "\n")
+    with replaced(folder / "lossless.json") as temporary:
+        temporary.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
     failures = [] if proof.lossless else ["logits differ from the NumPy oracle's"]
     if proof.perplexity_difference > MOST_PERPLEXITY_DIFFERENCE:
         failures.append(f"perplexity is {proof.perplexity_difference:.3%} off the float64 forward")
@@ -213,12 +215,6 @@ class _progress:
                 self._console.print(f"{title}: {count * 100 // steps}%", highlight=False)
 
         return advance
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text, "utf-8")
-    temporary.replace(path)
 
 
 def _slug() -> str:

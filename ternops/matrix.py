@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import zlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ import safetensors
 import safetensors.numpy
 
 from ternops.encodings import ENCODINGS
+from ternops.files import replaced
 from ternops.memory import aligned_copy
 from ternops.quantize import absmean
 
@@ -135,21 +134,8 @@ class TernaryMatrix:
             "transposed": str(int(self._transposed)),
         }
         metadata["crc32"] = _checksum(metadata, tensors)
-        target = Path(path)
-        handle, temporary = tempfile.mkstemp(prefix=target.name, suffix=".tmp", dir=target.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(safetensors.numpy.save(tensors, metadata))
-                file.flush()
-                os.fsync(file.fileno())
-            # mkstemp's files are private; the result gets what open() would have given it.
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(temporary, 0o666 & ~umask)
-            os.replace(temporary, target)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        with replaced(path) as temporary:
+            temporary.write_bytes(safetensors.numpy.save(tensors, metadata))
 
     def _rows_of_trits(self, first: int, last: int) -> npt.NDArray[np.int8]:
         """Packed rows [first, last) as int8."""
