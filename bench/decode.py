@@ -14,9 +14,10 @@ from ternops.decoder import Model
 from ternops.decoder.model import Session
 from ternops.decoder.token import PARTS
 from ternops.decoder.weights import random_weights
+from ternops.encodings import ENCODINGS
 from ternops.simd import targets
 
-ENGINES = {"fp16": "float16", "two_bit": "two_bit"}
+ENGINES = {"fp16": "float16", "two_bit": "two_bit", "base3": "base3"}
 
 #: No cache is larger, so a larger buffer would only read slower for want of address translation.
 _MOST_PROBED = 1 << 30
@@ -49,8 +50,12 @@ def memory_needed(size: str) -> int:
     """Bytes that measuring a size takes at its highest."""
     config = SIZES[size]
     linear = config.layers * sum(n * k for n, k in config.linear_shapes().values())
-    head = 2 * 2 * config.vocabulary * config.hidden
-    return linear * 2 + linear // 4 + head + 4 * min(_MOST_PROBED, linear * 2) + (1 << 28)
+    packed = sum(
+        ENCODINGS[kind].nbytes(1, linear) for kind in ENGINES.values() if kind in ENCODINGS
+    )
+    head = len(ENGINES) * 2 * config.vocabulary * config.hidden
+    probed = len(ENGINES) * 2 * min(_MOST_PROBED, linear * 2)
+    return linear * 2 + packed + head + probed + (1 << 28)
 
 
 def steps(size: str, threads: list[int], rounds: int) -> int:

@@ -6,6 +6,7 @@ two cases makes a fair pair.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,19 +23,30 @@ from ternops.files import replaced
 MOST_SHARE = 1.02
 
 
+def _nothing() -> None:
+    pass
+
+
 @dataclass
 class Case:
-    """Something to time: `run` does `loops` units of work; `values` are seconds a unit."""
+    """Something to time: `run` does `loops` units of work; `values` are seconds a unit.
+
+    before: what is done before each run and not timed. close: what is done once `run` is no longer
+    needed.
+    """
 
     name: str
     run: Callable[[], object]
     loops: int = 1
     metadata: dict[str, Any] = field(default_factory=dict)
     values: list[float] = field(default_factory=list)
+    before: Callable[[], object] = _nothing
+    close: Callable[[], object] = _nothing
 
     def release(self) -> None:
         """Let go of what `run` works on, which may be gigabytes; the values stay."""
-        self.run = lambda: None
+        self.close()
+        self.run = self.before = self.close = _nothing
 
     @property
     def median(self) -> float:
@@ -54,15 +66,28 @@ class Case:
         return pyperf.Benchmark([run])
 
 
-def probe_cases(what: str, reader: Reader, threads: int) -> list[Case]:
+def loops_for(seconds: float, run: Callable[[], object]) -> int:
+    """How often to run something so that it takes about that long; it is run twice to find out."""
+    run()
+    start = time.perf_counter()
+    run()
+    once = time.perf_counter() - start
+    return max(1, math.ceil(seconds / max(once, 1e-9)))
+
+
+def probe_cases(what: str, reader: Reader, threads: int, times: int = 1) -> list[Case]:
     """A case for each way to read the buffer; `what` it is the limit of goes into the names."""
 
     def case(probe: Probe) -> Case:
         return Case(
             f"read {reader.size >> 20} MiB for {what}, {probe}, {threads} thread(s)",
-            lambda: reader.run(probe, threads),
-            metadata={"ternops_threads": threads, "ternops_bytes": reader.size},
-        )
+            lambda: reader.run(probe, threads, times),
+            times,
+            metadata={
+                "ternops_threads": threads, "ternops_bytes": reader.size,
+                "ternops_probe": str(probe),
+            },
+        )  # fmt: skip
 
     return [case(probe) for probe in PROBES]
 
@@ -73,6 +98,7 @@ def interleave(
     """Run every case once in each of `rounds` rounds, after one that does not count."""
     for number in range(rounds + 1):
         for case in cases:
+            case.before()
             start = time.perf_counter()
             case.run()
             seconds = (time.perf_counter() - start) / case.loops

@@ -30,7 +30,8 @@ from ternops.simd import (
 )
 from ternops.team import MOST_THREADS, TEAM, share
 
-RECORD = np.dtype([(name, np.intp) for name in ("source", "size", "streams", "ahead", "sink")])
+_NAMES = ("source", "size", "streams", "ahead", "sink", "times")
+RECORD = np.dtype([(name, np.intp) for name in _NAMES])
 _Record = numba.from_dtype(RECORD)
 _MOST_STREAMS = 4
 _UNROLLED = 256  # bytes of a stream in one step: four cache lines
@@ -63,10 +64,11 @@ def read(record, team, thread, threads):
     p = record_at(_Record, record)
     first, last = share(p.size, _UNROLLED * _MOST_STREAMS, thread, threads)
     source, sink = pointer(p.source) + first, pointer(p.sink) + thread * CACHE_LINE
-    if p.streams == 1:
-        _read(1, source, last - first, p.ahead, sink)
-    else:
-        _read(_MOST_STREAMS, source, last - first, p.ahead, sink)
+    for _ in range(p.times):
+        if p.streams == 1:
+            _read(1, source, last - first, p.ahead, sink)
+        else:
+            _read(_MOST_STREAMS, source, last - first, p.ahead, sink)
 
 
 class Probe(NamedTuple):
@@ -97,11 +99,12 @@ class Reader:
             buffer[:] = 1
         self._sink = aligned_empty(MOST_THREADS * CACHE_LINE, np.uint8)
 
-    def run(self, probe: Probe, threads: int) -> None:
-        """Read the whole buffer once."""
+    def run(self, probe: Probe, threads: int, times: int = 1) -> None:
+        """Read the whole buffer once, or more often: each thread always the same part."""
         record = np.zeros((), RECORD)
         source = self._buffers[probe.huge_pages].ctypes.data
-        record[()] = (source, self.size, probe.streams, probe.ahead, self._sink.ctypes.data)
+        sink = self._sink.ctypes.data
+        record[()] = (source, self.size, probe.streams, probe.ahead, sink, times)
         TEAM.run(read, record, threads)
 
 

@@ -9,32 +9,24 @@ same run, prints the tables, and writes pyperf suites and the plot to results/<c
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
-import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from bench import decode, gemv, lossless, paper, plot
+from bench.command import add_options, chosen_folder, chosen_threads, introduce, progress
 from bench.measure import MOST_SHARE, Case, bandwidth, save_suite
 from bench.shapes import QUICK, SIZES, host_arch
 from bench.stats import speedup
 from ternops.files import replaced
-from ternops.simd import targets, vector
-from ternops.system import cpu_model
-from ternops.team import check_threads, default_threads
 
 #: Weights of the GEMV measurement: more than any cache holds.
 GEMV_BYTES = 512 << 20
 #: A perplexity this much off the float64 forward's is an error, relative.
 MOST_PERPLEXITY_DIFFERENCE = 1e-3
-
-Advance = Callable[[str], None]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -43,20 +35,13 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         arch = _check_arch(arguments.arch)
-        threads = _check_threads(arguments.threads)
+        threads = chosen_threads(arguments.threads)
         sizes = _check_sizes(arguments.sizes or (QUICK if arguments.quick else tuple(SIZES)))
+        folder = chosen_folder(arguments.output)
     except (TypeError, ValueError) as error:
         parser.error(str(error))
-    folder = Path(arguments.output or Path("results") / _slug())
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        parser.error(f"--output {str(folder)!r}: {error.strerror}")
     console = Console(stderr=False)
-    console.print(
-        f"{cpu_model()} ({vector.cpu_name()}), tier {targets.TIER.name}, "
-        f"threads {', '.join(map(str, threads))}; results go to {folder}"
-    )
+    introduce(console, folder, threads)
     tokens, rounds = (16, 7) if arguments.quick else (32, 15)
     failures = [
         *_lossless(console, folder, threads),
@@ -69,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _lossless(console: Console, folder: Path, threads: list[int]) -> list[str]:
-    with _progress(console) as advance_over:
+    with progress(console) as advance_over:
         proof = lossless.prove(threads, advance_over("lossless", lossless.steps()))
     table = Table(
         title=f"Logits of {proof.tokens} tokens against the NumPy oracle", title_justify="left"
@@ -101,7 +86,7 @@ def _lossless(console: Console, folder: Path, threads: list[int]) -> list[str]:
 
 
 def _gemv(console: Console, folder: Path, threads: list[int], rounds: int) -> list[str]:
-    with _progress(console) as advance_over:
+    with progress(console) as advance_over:
         advance = advance_over("GEMV", gemv.steps(threads, rounds))
         results = gemv.measure(GEMV_BYTES, threads, rounds, advance)
     table = Table(title=f"GEMV, {GEMV_BYTES >> 20} MiB of weights", title_justify="left")
@@ -131,7 +116,7 @@ def _decode(
     rounds: int,
 ) -> list[str]:  # fmt: skip
     rows: list[decode.Row] = []
-    with _progress(console) as advance_over:
+    with progress(console) as advance_over:
         for size in sizes:
             advance = advance_over(f"decode {size}", decode.steps(size, threads, rounds))
             try:
@@ -186,42 +171,6 @@ def _breakdown_table(rows: list[decode.Row]) -> Table:
     return table
 
 
-class _progress:
-    """A progress bar; entering gives ``start(title, steps) -> advance(what)``."""
-
-    def __init__(self, console: Console) -> None:
-        self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(),
-            TextColumn("{task.fields[what]}"), console=console, transient=True,
-        )  # fmt: skip
-        self._console = console
-
-    def __enter__(self) -> Callable[[str, int], Advance]:
-        self._bar.__enter__()
-        return self._start
-
-    def __exit__(self, *exception: object) -> None:
-        self._bar.stop()
-
-    def _start(self, title: str, steps: int) -> Advance:
-        task = self._bar.add_task(title, total=steps, what="")
-        done = itertools.count(1)
-
-        def advance(what: str) -> None:
-            self._bar.update(task, advance=1, what=what)
-            # A bar needs a terminal; a log gets a line for every fifth of the work.
-            count = next(done)
-            if not self._console.is_terminal and count * 5 // steps > (count - 1) * 5 // steps:
-                self._console.print(f"{title}: {count * 100 // steps}%", highlight=False)
-
-        return advance
-
-
-def _slug() -> str:
-    words = f"{cpu_model()} {vector.cpu_name()} {default_threads()} cpus"
-    return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
-
-
 def _check_arch(arch: str) -> str:
     host = host_arch()
     if arch not in ("auto", host):
@@ -230,14 +179,6 @@ def _check_arch(arch: str) -> str:
             "model, which does not exist yet: nothing here can measure them"
         )
     return host
-
-
-def _check_threads(threads: list[int] | None) -> list[int]:
-    most = default_threads()
-    chosen = sorted({check_threads(each) for each in threads or (1, most)})
-    if chosen[-1] > most:
-        raise ValueError(f"--threads {chosen[-1]}: expected at most the {most} usable CPUs")
-    return chosen
 
 
 def _check_sizes(sizes: tuple[str, ...] | list[str]) -> list[str]:
@@ -255,8 +196,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--arch", choices=("auto", "x86", "arm"), default="auto")
     parser.add_argument("--quick", action="store_true", help=f"{', '.join(QUICK)}, in minutes")
     parser.add_argument("--sizes", nargs="+", metavar="SIZE", help=", ".join(SIZES))
-    parser.add_argument("--threads", nargs="+", type=int, metavar="N", help="default: 1 and all")
-    parser.add_argument("--output", metavar="DIR", help="default: results/<cpu>")
+    add_options(parser)
     return parser
 
 

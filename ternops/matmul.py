@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ternops.encodings import ENCODINGS
-from ternops.kernels.linear import RECORD, linear
+from ternops.kernels.linear import linear
+from ternops.kernels.operands import CHANGING, FIXED
+from ternops.kernels.plan import Plan, kind_of, make_plan
 from ternops.kernels.reference import quantize_rows
 from ternops.kernels.table import useful_threads
-from ternops.matrix import MOST_TERMS, TernaryMatrix
+from ternops.matrix import MOST_TERMS, Packed, TernaryMatrix
 from ternops.quantize import LEAST_ABSMAX
 from ternops.team import TEAM, check_threads
+from ternops.workspace import address_of_array, give_back, take_workspace
 
 Array = npt.NDArray[Any]
-_ONE = np.ones(1, np.float32)
 _ROWS_AT_ONCE = 1 << 12
-_DTYPES = (np.int8, np.float16, np.float32, np.float64)
+_INT8, _INT32, _FLOAT32 = np.dtype(np.int8), np.dtype(np.int32), np.dtype(np.float32)
+_KERNEL_DTYPES = frozenset((_INT8, _FLOAT32))
+_DTYPES = _KERNEL_DTYPES | {np.dtype(np.float16), np.dtype(np.float64)}
 
 
 def matmul(
@@ -67,7 +71,12 @@ def _product(
         )
     if x.ndim == 0:
         raise ValueError(f"matmul: {name} is a scalar, expected at least one dimension")
-    outputs, terms = matrix.shape[::-1] if on_right else matrix.shape
+    packed = matrix._packed
+    along_rows = on_right == matrix._transposed
+    if along_rows:
+        outputs, terms = packed.rows, packed.columns
+    else:
+        outputs, terms = packed.columns, packed.rows
     # The kernels take a row a token; the tokens of W @ X are the columns of X.
     swap = not on_right and x.ndim > 1
     if swap:
@@ -79,19 +88,20 @@ def _product(
             f"for a matrix of shape {matrix.shape}"
         )
     batch = x.shape[:-1]
-    scaled = matrix._scale is not None or x.dtype != np.int8
-    dtype = np.float32 if scaled else np.int32
+    count = math.prod(batch)
+    scaled = packed.scale is not None or x.dtype != _INT8
+    dtype = _FLOAT32 if scaled else _INT32
     shape = (*batch, outputs)
-    natural = (*batch[:-1], outputs, batch[-1]) if swap else shape
+    direct = False
     if out is not None:
-        _check_out(out, natural, dtype)
-    direct = out is not None and not swap and out.dtype == dtype and out.flags.carray
+        _check_out(out, (*batch[:-1], outputs, batch[-1]) if swap else shape, dtype)
+        direct = not swap and out.dtype == dtype and out.flags.carray
     result = out if direct and out is not None else np.empty(shape, dtype)
-    tokens = x.reshape(int(np.prod(batch, dtype=np.int64)), terms)
-    rows = result.reshape(len(tokens), outputs)
-    if rows.size:
-        if on_right == matrix._transposed:
-            _along_rows(matrix, tokens, rows, scaled, threads)
+    if result.size:
+        tokens = x if x.ndim == 2 else x.reshape(count, terms)
+        rows = result if result.ndim == 2 else result.reshape(count, outputs)
+        if along_rows:
+            _along_rows(packed, tokens, rows, scaled, threads)
         else:
             _along_columns(matrix, tokens, rows)
     if direct:
@@ -109,43 +119,62 @@ def _check_out(out: Any, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
         raise TypeError(f"matmul: out is {type(out).__name__}, expected an array")
     if out.shape != shape:
         raise ValueError(f"matmul: out has shape {out.shape}, expected {shape}")
-    if not np.can_cast(dtype, out.dtype, "same_kind"):
+    if out.dtype != dtype and not np.can_cast(dtype, out.dtype, "same_kind"):
         raise TypeError(f"matmul: out has dtype {out.dtype}, expected {np.dtype(dtype)}")
     if not out.flags.writeable:
         raise ValueError("matmul: out is read-only, expected an array that can be written")
 
 
-def _along_rows(
-    matrix: TernaryMatrix, tokens: Array, result: Array, scaled: bool, threads: int
-) -> None:
+def _along_rows(packed: Packed, tokens: Array, result: Array, scaled: bool, threads: int) -> None:
     """tokens (m, columns) times the packed rows: the kernels' direction."""
-    tokens, exponents = _as_kernel_input(tokens)
-    m, columns = tokens.shape
-    layout = ENCODINGS[matrix.encoding]
-    placed = np.empty(m * -(-columns // layout.BLOCK) * layout.BLOCK, np.int8)
-    offsets = np.empty(m, np.int32)
-    steps = np.empty(m, np.float32)
-    record = np.empty((), RECORD)
-    has_scale = matrix._scale is not None
-    record[()] = (
-        matrix._address,
-        matrix._row_bytes,
-        matrix._rows,
-        columns,
-        matrix._scale_address if has_scale else _ONE.ctypes.data,
-        matrix._scale_step if scaled else -1,
-        tokens.ctypes.data,
-        tokens.dtype != np.int8,
-        m,
-        placed.ctypes.data,
-        offsets.ctypes.data,
-        steps.ctypes.data,
-        result.ctypes.data,
-    )
-    TEAM.run(linear, record, useful_threads(threads, matrix._packed.nbytes * m))
+    exponents = None
+    if tokens.dtype not in _KERNEL_DTYPES or not tokens.flags.carray:
+        tokens, exponents = _as_kernel_input(tokens)
+    m = len(tokens)
+    is_float = tokens.dtype != _INT8
+    plan, fixed = _fixed_part(packed, m, is_float, scaled)
+    used = threads if threads == 1 else useful_threads(threads, packed.bytes.nbytes * m)
+    x, out = address_of_array(tokens), address_of_array(result)
+    work = take_workspace()
+    for first in range(0, m, plan.most_tokens):
+        count = m
+        if m > plan.most_tokens:
+            count = min(plan.most_tokens, m - first)
+            plan, fixed = _fixed_part(packed, count, is_float, scaled)
+        prepared = -(-count // plan.token_step) * plan.token_step
+        room = work.reserve(used * plan.scratch_bytes + prepared * (plan.placed_bytes + 8))
+        placed = room + used * plan.scratch_bytes
+        sums = placed + prepared * plan.placed_bytes
+        work.record[: FIXED.size] = fixed
+        CHANGING.pack_into(
+            work.record, FIXED.size, x + first * packed.columns * tokens.itemsize,
+            out + 4 * first * packed.rows, placed, sums, sums + 4 * prepared, room,
+        )  # fmt: skip
+        TEAM.run_at(linear.address, work.address, used)
+    give_back(work)
     if exponents is not None:
         with np.errstate(over="ignore", under="ignore"):
             np.ldexp(result, exponents[:, None], out=result)
+
+
+def _fixed_part(packed: Packed, tokens: int, is_float: bool, scaled: bool) -> tuple[Plan, bytes]:
+    """The plan for so many tokens, and what an OPERANDS record begins with; the matrix keeps both.
+
+    They belong to a matrix and not to a call, because each object that is touched costs time here.
+    """
+    key = (tokens, is_float, scaled)
+    found: tuple[Plan, bytes] | None = packed.plans.get(key)
+    if found is None:
+        kind = kind_of(tokens, packed.bytes.nbytes)
+        plan = make_plan(packed.encoding, packed.columns, kind)
+        fixed = FIXED.pack(
+            LEAST_ABSMAX, plan.prepare, plan.multiply, plan.row_step, packed.address, plan.stride,
+            packed.rows, packed.columns, plan.fields, packed.scale_address,
+            packed.scale_step if scaled else -1, is_float, tokens, plan.placed_bytes, packed.rows,
+            plan.scratch_bytes,
+        )  # fmt: skip
+        found = packed.plans[key] = plan, fixed
+    return found
 
 
 def _as_kernel_input(tokens: Array) -> tuple[Array, Array | None]:
@@ -163,11 +192,11 @@ def _as_kernel_input(tokens: Array) -> tuple[Array, Array | None]:
 
 def _along_columns(matrix: TernaryMatrix, tokens: Array, result: Array) -> None:
     """tokens (m, rows) times the unpacked matrix, a block of rows at a time."""
-    if matrix._rows >= MOST_TERMS:
+    rows, scale = matrix._packed.rows, matrix.scale
+    if rows >= MOST_TERMS:
         raise ValueError(
-            f"matmul: a sum over {matrix._rows} rows, expected fewer than {MOST_TERMS} (2**24)"
+            f"matmul: a sum over {rows} rows, expected fewer than {MOST_TERMS} (2**24)"
         )
-    scale = matrix._scale
     if scale is not None and scale.ndim == 1:
         with np.errstate(invalid="ignore"):
             tokens = tokens * scale.astype(np.float64)
@@ -178,8 +207,8 @@ def _along_columns(matrix: TernaryMatrix, tokens: Array, result: Array) -> None:
         with np.errstate(invalid="ignore"):
             tokens, step = quantize_rows(floats, LEAST_ABSMAX)
     total = np.zeros(result.shape, np.int32)
-    for first in range(0, matrix._rows, _ROWS_AT_ONCE):
-        last = min(first + _ROWS_AT_ONCE, matrix._rows)
+    for first in range(0, rows, _ROWS_AT_ONCE):
+        last = min(first + _ROWS_AT_ONCE, rows)
         # Exact in float32: no partial sum exceeds 128 * _ROWS_AT_ONCE, well below 2**24.
         part = tokens[:, first:last].astype(np.float32)
         trits = matrix._rows_of_trits(first, last).astype(np.float32)

@@ -13,6 +13,7 @@ import safetensors.numpy
 
 from ternops.encodings import ENCODINGS
 from ternops.files import replaced
+from ternops.kernels.table import best_encoding
 from ternops.memory import aligned_copy
 from ternops.quantize import absmean
 
@@ -21,8 +22,44 @@ Array = npt.NDArray[Any]
 #: The fewest terms of a sum that can overflow int32: 2**24 times -1 * -128 does.
 MOST_TERMS = 1 << 24
 
+_ONE = np.ones((), np.float32)
 _FORMAT = "ternops"
 _VERSION = "1"
+
+
+class Packed:
+    """The bytes of a matrix, its scale and their addresses: what a matrix and its transpose share.
+
+    plans: what `ternops.matmul` has prepared for the kernels of this matrix.
+    """
+
+    __slots__ = (
+        "address", "bytes", "columns", "encoding", "plans", "rows", "scale", "scale_address",
+        "scale_step",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        packed: npt.NDArray[np.uint8],
+        rows: int,
+        columns: int,
+        scale: Array | None,
+        encoding: str,
+    ) -> None:
+        self.bytes = aligned_copy(packed)
+        self.bytes.flags.writeable = False
+        self.rows = rows
+        self.columns = columns
+        self.scale = scale
+        self.encoding = encoding
+        if scale is not None:
+            scale.flags.writeable = False
+        # Kernels take addresses; the arrays above keep the memory alive.
+        factors = _ONE if scale is None else scale
+        self.address = int(self.bytes.ctypes.data)
+        self.scale_address = int(factors.ctypes.data)
+        self.scale_step = 0 if factors.ndim == 0 else factors.itemsize
+        self.plans: dict[Any, Any] = {}
 
 
 class TernaryMatrix:
@@ -32,37 +69,23 @@ class TernaryMatrix:
     `quantize`, `pack` and `load`. Products: ``W @ x``, ``x @ W.T`` and `ternops.matmul`.
     """
 
-    def __init__(
-        self,
-        packed: npt.NDArray[np.uint8],
-        rows: int,
-        columns: int,
-        scale: Array | None,
-        encoding: str,
-        transposed: bool = False,
-    ) -> None:
-        """For use by this package: bytes in the layout of `encoding`, taken as they are."""
-        self._packed = aligned_copy(packed)
-        self._packed.flags.writeable = False
-        self._rows = rows
-        self._columns = columns
-        self._scale = scale
-        if scale is not None:
-            scale.flags.writeable = False
+    __slots__ = ("_packed", "_transposed")
+
+    def __init__(self, packed: Packed, transposed: bool = False) -> None:
+        """For use by this package."""
+        self._packed = packed
         self._transposed = transposed
-        self.encoding = encoding
-        # Kernels take addresses; the arrays above keep the memory alive.
-        self._address = int(self._packed.ctypes.data)
-        self._row_bytes: int = ENCODINGS[encoding].row_bytes(columns)
-        self._scale_address = 0 if scale is None else int(scale.ctypes.data)
-        self._scale_step = 0 if scale is None or scale.ndim == 0 else scale.itemsize
+
+    @property
+    def encoding(self) -> str:
+        """ "two_bit", "base3", "tl1" or "tl2": the layout of the packed bytes."""
+        return self._packed.encoding
 
     @property
     def shape(self) -> tuple[int, int]:
         """(rows, columns)."""
-        if self._transposed:
-            return self._columns, self._rows
-        return self._rows, self._columns
+        p = self._packed
+        return (p.columns, p.rows) if self._transposed else (p.rows, p.columns)
 
     @property
     def ndim(self) -> int:
@@ -71,7 +94,7 @@ class TernaryMatrix:
     @property
     def size(self) -> int:
         """The number of weights."""
-        return self._rows * self._columns
+        return self._packed.rows * self._packed.columns
 
     @property
     def scale(self) -> np.float32 | npt.NDArray[np.float32] | None:
@@ -79,14 +102,14 @@ class TernaryMatrix:
 
         Of ``W.T`` the packed rows are the columns.
         """
-        if self._scale is None:
-            return None
-        return self._scale[()] if self._scale.ndim == 0 else self._scale
+        scale = self._packed.scale
+        return scale[()] if scale is not None and scale.ndim == 0 else scale
 
     @property
     def nbytes(self) -> int:
         """Bytes of packed weights, padding included, and of the scale."""
-        return self._packed.nbytes + (0 if self._scale is None else self._scale.nbytes)
+        scale = self._packed.scale
+        return self._packed.bytes.nbytes + (0 if scale is None else scale.nbytes)
 
     @property
     def bits_per_weight(self) -> float:
@@ -96,41 +119,51 @@ class TernaryMatrix:
     @property
     def T(self) -> TernaryMatrix:
         """The transpose: the same bytes, seen with rows and columns exchanged."""
-        return TernaryMatrix(
-            self._packed, self._rows, self._columns, self._scale, self.encoding,
-            not self._transposed,
-        )  # fmt: skip
+        return TernaryMatrix(self._packed, not self._transposed)
 
     @property
     def unscaled(self) -> TernaryMatrix:
         """The same bytes without the scale: int8 operands give exact int32 products."""
-        return TernaryMatrix(
-            self._packed, self._rows, self._columns, None, self.encoding, self._transposed
-        )
+        p = self._packed
+        return TernaryMatrix(Packed(p.bytes, p.rows, p.columns, None, p.encoding), self._transposed)
+
+    def to(self, encoding: str) -> TernaryMatrix:
+        """The same matrix in another encoding, trit for trit; itself where it has that already.
+
+        Raises ValueError for an unknown encoding.
+        """
+        p = self._packed
+        name = _check_encoding(encoding, p.rows, p.columns)
+        if name == p.encoding:
+            return self
+        trits = self._rows_of_trits(0, p.rows)
+        return TernaryMatrix(_pack(trits, p.scale, name), self._transposed)
 
     def to_trits(self) -> npt.NDArray[np.int8]:
         """The trits as an int8 array of this shape."""
-        trits = self._rows_of_trits(0, self._rows)
+        trits = self._rows_of_trits(0, self._packed.rows)
         return trits.T if self._transposed else trits
 
     def to_dense(self) -> npt.NDArray[np.float32]:
         """The weights as a float32 array of this shape: trits times scale."""
-        dense = self._rows_of_trits(0, self._rows).astype(np.float32)
-        if self._scale is not None:
-            dense *= self._scale if self._scale.ndim == 0 else self._scale[:, None]
+        dense = self._rows_of_trits(0, self._packed.rows).astype(np.float32)
+        scale = self._packed.scale
+        if scale is not None:
+            dense *= scale if scale.ndim == 0 else scale[:, None]
         return dense.T if self._transposed else dense
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one safetensors file, whole or not at all; `ternops.load` reads it."""
-        tensors = {"packed": self._packed}
-        if self._scale is not None:
-            tensors["scale"] = self._scale
+        p = self._packed
+        tensors = {"packed": p.bytes}
+        if p.scale is not None:
+            tensors["scale"] = p.scale
         metadata = {
             "format": _FORMAT,
             "version": _VERSION,
-            "encoding": self.encoding,
-            "rows": str(self._rows),
-            "columns": str(self._columns),
+            "encoding": p.encoding,
+            "rows": str(p.rows),
+            "columns": str(p.columns),
             "transposed": str(int(self._transposed)),
         }
         metadata["crc32"] = _checksum(metadata, tensors)
@@ -139,9 +172,9 @@ class TernaryMatrix:
 
     def _rows_of_trits(self, first: int, last: int) -> npt.NDArray[np.int8]:
         """Packed rows [first, last) as int8."""
-        packed = self._packed[first * self._row_bytes :]
-        trits: npt.NDArray[np.int8] = ENCODINGS[self.encoding].unpack(
-            packed, last - first, self._columns
+        p = self._packed
+        trits: npt.NDArray[np.int8] = ENCODINGS[p.encoding].unpack(
+            p.bytes, p.rows, p.columns, first, last
         )
         return trits
 
@@ -173,20 +206,24 @@ class TernaryMatrix:
 
     def __reduce__(self) -> Any:
         # By value: addresses mean nothing in a copy or in another process.
-        state = (
-            self._packed, self._rows, self._columns, self._scale, self.encoding, self._transposed
-        )  # fmt: skip
-        return TernaryMatrix, state
+        p = self._packed
+        return _from_state, (p.bytes, p.rows, p.columns, p.scale, p.encoding, self._transposed)
 
     def __repr__(self) -> str:
-        if self._scale is None or self._scale.ndim == 0:
+        factors = self._packed.scale
+        if factors is None or factors.ndim == 0:
             scale = str(self.scale)
         else:
-            scale = f"one of {len(self._scale)} a {'column' if self._transposed else 'row'}"
+            scale = f"one of {len(factors)} a {'column' if self._transposed else 'row'}"
         return (
             f"TernaryMatrix(shape={self.shape}, encoding={self.encoding!r}, scale={scale}, "
             f"bits_per_weight={self.bits_per_weight:.3f})"
         )
+
+
+def _from_state(*state: Any) -> TernaryMatrix:
+    *packed, transposed = state
+    return TernaryMatrix(Packed(*packed), transposed)
 
 
 def quantize(w: npt.ArrayLike, encoding: str = "auto") -> TernaryMatrix:
@@ -194,25 +231,24 @@ def quantize(w: npt.ArrayLike, encoding: str = "auto") -> TernaryMatrix:
 
     w: (rows, columns), float16, float32 or float64, finite. The scale is mean|w| over the whole
     matrix (at least 1e-5); the trits are clip(round(w / scale), -1, 1).
-    encoding: "two_bit", or "auto" for the best one here.
+    encoding: "two_bit", "base3", "tl1", "tl2", or "auto" for the best one here.
     Raises TypeError and ValueError, naming the argument, for anything else.
     """
-    name = _check_encoding(encoding)
     weight = np.asarray(w)
     if weight.ndim == 2:
         _check_columns("w", weight.shape[1])
+        encoding = _check_encoding(encoding, *weight.shape)
     trits, scale = absmean(weight)
-    return _packed(trits, np.asarray(scale), name)
+    return TernaryMatrix(_pack(trits, np.asarray(scale), encoding))
 
 
 def pack(trits: npt.ArrayLike, scale: Any = None, encoding: str = "auto") -> TernaryMatrix:
     """Pack an int8 matrix of -1, 0 and 1.
 
     trits: (rows, columns) int8. scale: None, a finite real number, or one a row, shape (rows,).
-    encoding: "two_bit", or "auto" for the best one here.
+    encoding: "two_bit", "base3", "tl1", "tl2", or "auto" for the best one here.
     Raises TypeError and ValueError, naming the argument, for anything else.
     """
-    name = _check_encoding(encoding)
     array = np.asarray(trits)
     if array.dtype != np.int8:
         raise TypeError(f"trits: dtype {array.dtype}, expected int8 (floats: ternops.quantize)")
@@ -222,7 +258,8 @@ def pack(trits: npt.ArrayLike, scale: Any = None, encoding: str = "auto") -> Ter
     if array.size and (array.min() < -1 or array.max() > 1):
         i, j = np.argwhere((array < -1) | (array > 1))[0]
         raise ValueError(f"trits: trits[{i}, {j}] is {array[i, j]}, expected -1, 0 or 1")
-    return _packed(array, _check_scale(scale, array.shape[0]), name)
+    name = _check_encoding(encoding, *array.shape)
+    return TernaryMatrix(_pack(array, _check_scale(scale, array.shape[0]), name))
 
 
 def load(path: str | os.PathLike[str]) -> TernaryMatrix:
@@ -261,16 +298,16 @@ def _restore(metadata: dict[str, str], tensors: dict[str, Array]) -> TernaryMatr
     packed, scale = tensors["packed"], tensors.get("scale")
     if min(rows, columns) < 0 or columns >= MOST_TERMS or rows >= 2**48:
         raise ValueError(f"shape ({rows}, {columns})")
-    expected = rows * layout.row_bytes(columns) + layout.SLACK
+    expected = layout.nbytes(rows, columns) + layout.SLACK
     if packed.dtype != np.uint8 or packed.shape != (expected,):
         raise ValueError(f"packed: {packed.dtype} {packed.shape}, expected uint8 ({expected},)")
     if metadata["transposed"] not in ("0", "1"):
         raise ValueError(f"transposed {metadata['transposed']!r}, expected '0' or '1'")
     if metadata["crc32"] != _checksum(metadata, tensors):
         raise ValueError("its checksum does not match: it was damaged after it was written")
-    layout.check(packed)
-    transposed = metadata["transposed"] == "1"
-    return TernaryMatrix(packed, rows, columns, _check_scale(scale, rows), encoding, transposed)
+    layout.check(packed, rows, columns)
+    content = Packed(packed, rows, columns, _check_scale(scale, rows), encoding)
+    return TernaryMatrix(content, metadata["transposed"] == "1")
 
 
 def _has_dtype(file: Any, name: str, kind: str) -> bool:
@@ -289,14 +326,14 @@ def _checksum(metadata: dict[str, str], tensors: dict[str, Array]) -> str:
     return f"{crc:08x}"
 
 
-def _packed(trits: npt.NDArray[np.int8], scale: Array | None, encoding: str) -> TernaryMatrix:
+def _pack(trits: npt.NDArray[np.int8], scale: Array | None, encoding: str) -> Packed:
     rows, columns = trits.shape
-    return TernaryMatrix(ENCODINGS[encoding].pack(trits), rows, columns, scale, encoding)
+    return Packed(ENCODINGS[encoding].pack(trits), rows, columns, scale, encoding)
 
 
-def _check_encoding(encoding: str) -> str:
+def _check_encoding(encoding: str, rows: int, columns: int) -> str:
     if encoding == "auto":
-        return "two_bit"
+        return best_encoding(rows * columns)
     if encoding not in ENCODINGS:
         names = ", ".join(["auto", *ENCODINGS])
         raise ValueError(f"encoding={encoding!r}: expected one of {names}")

@@ -32,20 +32,28 @@ def info() -> dict[str, str]:
 
 
 def warmup(decoder: bool = False) -> float:
-    """Compile every kernel that a product needs, and with `decoder` those of a token.
+    """Compile every kernel of the encodings that "auto" chooses among, for any number of tokens.
 
-    Says so in one line on stderr; returns the seconds it took (next to none when cached).
+    decoder: those of a token of a model besides. Says so in one line on stderr; returns the
+    seconds it took (next to none when cached).
     """
     from ternops.decoder.token import decode
+    from ternops.kernels.linear import linear
+    from ternops.kernels.plan import KERNELS
+    from ternops.kernels.table import AUTO
     from ternops.matmul import matmul
     from ternops.matrix import pack
 
     print(f"ternops: compiling for {targets.TIER.name} ...", end=" ", file=sys.stderr, flush=True)
     start = time.perf_counter()
+    jobs = [linear, *([decode] if decoder else [])]
+    for (encoding, _), kernels in KERNELS.items():
+        if encoding in AUTO[targets.TIER.name]:
+            jobs += kernels
+    for job in jobs:
+        _ = job.address
     # Large enough for a second thread, so that the team's own functions are compiled too.
     matmul(pack(np.zeros((2048, 2048), np.int8)), np.zeros(2048, np.int8))
-    if decoder:
-        _ = decode.address
     seconds = time.perf_counter() - start
     print(f"{seconds:.1f} s", file=sys.stderr)
     return seconds

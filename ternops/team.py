@@ -226,6 +226,8 @@ def check_threads(threads: int | None) -> int:
     """`threads`, or the default for None. Raises TypeError or ValueError for what is neither."""
     if threads is None:
         return default_threads()
+    if type(threads) is int and 1 <= threads <= MOST_THREADS:  # the usual case, at once
+        return threads
     if isinstance(threads, bool) or not isinstance(threads, int | np.integer):
         raise TypeError(f"threads={threads!r}: expected an integer or None")
     if not 1 <= threads <= MOST_THREADS:

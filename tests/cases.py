@@ -7,25 +7,42 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ternops.kernels.plan import KERNELS
+
 Array = npt.NDArray[Any]
 
-#: (rows, columns): empty, single, prime, and on both sides of multiples of 4, 64 and 256.
+#: The encodings that multiply.
+ENCODINGS = tuple(dict.fromkeys(encoding for encoding, _ in KERNELS))
+#: Each kernel once: (encoding, the last shape class that it serves).
+KINDS = [(encoding, kind) for (encoding, _), kind in
+         {(key[0], kernels): key[1] for key, kernels in KERNELS.items()}.items()]  # fmt: skip
+#: The shape classes whose kernels multiply a single token only.
+OF_ONE_TOKEN = ("one", "stream")
+
+#: (rows, columns): empty, single, prime, and on both sides of multiples of 4, 24, 64, 256 and 320
+#: columns, of 64 rows (a group of the look-up encodings, a panel of the GEMM), and of a panel's
+#: 3840 or 4096 columns.
 SHAPES = (
     (0, 0), (0, 5), (5, 0), (1, 1), (1, 2), (1, 3), (1, 4), (1, 5), (2, 1), (101, 1), (257, 3),
     (2, 15), (3, 16), (3, 17), (3, 31), (3, 33), (3, 63), (4, 64), (5, 65), (7, 127), (3, 128),
     (2, 129), (4, 191), (8, 192), (5, 193), (3, 251), (3, 252), (3, 253), (2, 254), (1, 255),
     (4, 256), (5, 257), (6, 258), (2, 259), (2, 260), (3, 261), (3, 319), (3, 320), (3, 321),
     (4, 384), (4, 448), (13, 509), (17, 511), (16, 512), (9, 513), (31, 767), (11, 769),
-    (64, 1024), (37, 1021), (1, 4099), (23, 2047), (6, 8191),
+    (64, 1024), (37, 1021), (1, 4099), (23, 2047), (6, 8191), (63, 24), (64, 25), (65, 23),
+    (66, 639), (127, 640), (128, 641), (129, 48), (191, 7), (193, 1279), (65, 3839), (70, 3841),
+    (130, 4097), (5, 7681),
 )  # fmt: skip
 
-#: Tokens of one product: none, one (GEMV), and on both sides of every GEMM tile.
+#: Tokens of one product: none, one (GEMV), and on both sides of every tile of several.
 BATCHES = tuple(range(18))
+#: More tokens, up to and beyond those from which on every tier uses its GEMM.
+LARGE_BATCHES = (33, 64, 130, 257)
 #: More threads than this machine has cores, and than many of the shapes have rows.
 THREADS = (1, 2, 3, 7)
 
-#: Terms of a sum that reaches towards the ends of int32.
-LONG_SUMS = (2**15, 2**15 + 1, 2**17, 2**20, 2**24 - 1)
+#: Terms of a sum that reaches towards the ends of int32. 2**20 to 2**22 are the longest rows whose
+#: fields stay in place on the tiers' vectors.
+LONG_SUMS = (2**15, 2**15 + 1, 2**17, 2**20, 2**21, 2**22, 2**22 + 1, 2**24 - 1)
 
 #: float32 at the ends of its range and of float16's, and on the boundaries between.
 SPECIALS = np.array(

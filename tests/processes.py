@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from ternops.simd import targets
 
 ROOT = Path(__file__).parent.parent
 
-HASWELL = {
-    "NUMBA_CPU_NAME": "haswell",
-    "NUMBA_CPU_FEATURES": "+avx2,+f16c,+fma,+avx,+sse4.2,+bmi,+bmi2,+popcnt",
-}
+
+def cpu(name: str, features: str) -> dict[str, str]:
+    """The environment in which Numba compiles for a CPU that has these features and no other."""
+    return {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": f"+{features.replace(' ', ',+')}"}
+
+
+_AVX2 = "avx2 f16c fma avx sse4.2 bmi bmi2 popcnt"
+_AVX512 = f"{_AVX2} avx512f avx512bw avx512vl avx512dq avx512cd avx512vnni"
 #: Numba then compiles for a CPU that has no optional feature at all.
 FEATURELESS = {"NUMBA_CPU_NAME": "generic"}
+#: tier -> an honest CPU of it: one that has nothing of a better tier.
+CPUS = {
+    "avx512vbmi": cpu("icelake-client", f"{_AVX512} avx512vbmi"),
+    "avx512vnni": cpu("cascadelake", _AVX512),
+    "avxvnni": cpu("alderlake", f"{_AVX2} avxvnni"),
+    "avx2": cpu("haswell", _AVX2),
+    "generic": FEATURELESS,
+}
 
 #: What a test can run under: a name -> the environment that chooses it.
 SETTINGS = {tier.name: {"TERNOPS_ISA": tier.name} for tier in targets.TIERS}
@@ -29,6 +45,11 @@ def environment(**changes: str) -> dict[str, str]:
     """This process's environment without its choice of tier, and with `changes`."""
     kept = {key: value for key, value in os.environ.items() if key not in _CHOOSING}
     return {**kept, "PYTHONPATH": str(ROOT), **changes}
+
+
+def current() -> dict[str, str]:
+    """What this process's own choice of tier was made by."""
+    return {key: os.environ[key] for key in _CHOOSING if key in os.environ}
 
 
 def lacking(setting: str) -> str:
@@ -44,6 +65,17 @@ def is_current(setting: str) -> bool:
     if os.environ.get("NUMBA_CPU_NAME") == "generic":
         return setting == "featureless"
     return setting == targets.TIER.name
+
+
+@contextlib.contextmanager
+def beside_one_another(calls: dict[str, Callable[[], Any]]) -> Iterator[dict[str, Future[Any]]]:
+    """The calls' futures, by name, while two of them at a time are run; what is late is dropped."""
+    with ThreadPoolExecutor(2) as pool:
+        futures = {name: pool.submit(call) for name, call in calls.items()}
+        try:
+            yield futures
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def python(

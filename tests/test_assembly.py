@@ -1,35 +1,69 @@
-"""The machine code of the product: the tier's own dot instruction, in a loop without spills."""
+"""The machine code of the GEMVs: the tier's own instruction, in loops that spill nothing."""
 
 from __future__ import annotations
 
+import functools
 import re
 
 import pytest
 
-from ternops.encodings.two_bit import BLOCK_BYTES
-from ternops.kernels import table
-from ternops.kernels.linear import linear
+from ternops.encodings import ENCODINGS
+from ternops.kernels import plan, table
 from ternops.simd import targets, vector
-from tests import processes
+from tests import cases, processes
 
-PRINT = "from ternops.kernels.linear import linear; print(linear.assembly())"
+#: Prints the machine code of every GEMV below its name, with LLVM's comments on what is a spill.
+PRINT = """
+from numba.core.registry import cpu_target
+from tests.test_assembly import GEMVS
+cpu_target.target_context.codegen()._tm.set_asm_verbosity(True)
+for name, job in GEMVS.items():
+    print("@@@", name)
+    print(job.assembly())
+"""
+GEMVS = {
+    multiply._function.__name__: multiply
+    for (_, kind), (_, multiply) in plan.KERNELS.items()
+    if kind in cases.OF_ONE_TOKEN
+}
+#: The encoding of each GEMV.
+ENCODING_OF = {name: name.split("_", 1)[1] for name in GEMVS}
+
+#: tier -> its dot product and its look-up, with the registers that they work on.
+DOTS = {
+    "amx": ("vpdpbusd", "zmm"),
+    "avx512vbmi": ("vpdpbusd", "zmm"),
+    "avx512vnni": ("vpdpbusd", "zmm"),
+    "avxvnni": ("vpdpbusd", "ymm"),
+    "avx2": ("vpmaddubsw", "ymm"),
+}
+LOOK_UPS = {"zmm": "vpermw", "ymm": "vpshufb"}
+#: What stands in no code for an honest CPU of a tier: all that only better tiers have.
+EVEX = r"%zmm|%k\d|%[xy]mm(1[6-9]|[23]\d)"
+BETTER = {
+    "avx512vbmi": r"%tmm",
+    "avx512vnni": r"%tmm|\svperm(i2|t2|)b\s",
+    "avxvnni": EVEX,
+    "avx2": rf"{EVEX}|\svpdp",
+    "generic": r"%[yz]mm|^\s+v[a-z]",
+}
+
 LABEL = re.compile(r"^([.$\w]+):")
-JUMP = re.compile(r"^\s+j(?!mp)[a-z]+\s+([.$\w]+)\s*$")
-#: A stack address as the last operand (AT&T syntax): what a store writes to.
-STACK_STORE = re.compile(r",\s*-?(?:0x)?[\da-f]*\(%[re][sb]p[^)]*\)(?:\s*\{%k\d\})?\s*$")
-
-#: Instructions whose last operand is not written.
-READS_ONLY = re.compile(r"^\s+(?:cmp|test|prefetch|bt[a-z]?\s)")
-VECTOR_STORE = re.compile(r"^\s+\w+\s+%[xyz]mm\d+,[^#]*\)(?:\s*\{%k\d\})?\s*$")
+JUMP = re.compile(r"^\s+j(?!mp)[a-z]+\s+([.$\w]+)")
+#: A write of any size, or a read of a whole vector; a loop's counters may be read.
+SPILL = re.compile(r"# .*(Spill|(16|32|64)-byte.* Reload)")
 
 pytestmark = pytest.mark.skipif(
     vector.machine() not in ("x86_64", "amd64"), reason="reads x86 assembly"
 )
+#: "this" is the CPU and the choice of this process.
+CPU = pytest.mark.parametrize("cpu", [*(name for name in processes.CPUS if name in DOTS), "this"])
+GEMV = pytest.mark.parametrize("gemv", GEMVS)
 
 
 def innermost_loops(assembly):
     """The bodies of the loops that hold no other loop: label ... jump back to it."""
-    lines = [line.split("#")[0].rstrip() for line in assembly.splitlines()]
+    lines = assembly.splitlines()
     labels = {match[1]: i for i, line in enumerate(lines) if (match := LABEL.match(line))}
     spans = []
     for i, line in enumerate(lines):
@@ -44,111 +78,131 @@ def innermost_loops(assembly):
     return [lines[first : last + 1] for first, last in inner]
 
 
-def loops_with(assembly, instruction, registers):
-    """Innermost loops that have an instruction on registers of a kind ("zmm")."""
-    wanted = re.compile(rf"^\s+{instruction}\s.*%{registers}\d")
-    return [body for body in innermost_loops(assembly) if any(wanted.match(line) for line in body)]
-
-
-def count(body, instruction):
-    """How often an instruction stands in a loop."""
-    return sum(bool(re.match(rf"^\s+{instruction}\s", line)) for line in body)
-
-
-def assembly_of(tier):
-    """The text of the product's machine code on a tier, compiled in a process of its own."""
-    if reason := processes.lacking(tier):
-        pytest.skip(reason)
-    # Of AVX2 alone: a better CPU's compiler options would put newer instructions in as well.
-    setting = processes.HASWELL if tier == "avx2" else {"TERNOPS_ISA": tier}
-    return processes.run_code(PRINT, **setting)
-
-
-@pytest.fixture(scope="module")
-def avx512vnni():
-    """The assembly of the avx512vnni tier."""
-    return assembly_of("avx512vnni")
-
-
-@pytest.fixture(scope="module")
-def avx2():
-    """The assembly of the avx2 tier."""
-    return assembly_of("avx2")
-
-
-def gemv_of(assembly):
-    """The functions that multiply one token: gemv, or everything where it was inlined."""
-    parts = re.split(r"^(?=[A-Za-z_][.$\w]*:)", assembly, flags=re.MULTILINE)
-    own = [part for part in parts if "gemv" in part.split(":", 1)[0]]
-    return "".join(own) or assembly
+def count(body, instruction, registers=""):
+    """How often an instruction, on registers of a kind ("zmm"), stands in a loop."""
+    wanted = re.compile(rf"^\s+(\{{vex\}}\s+)?{instruction}\s.*{registers}")
+    return sum(bool(wanted.match(line)) for line in body)
 
 
 def spills(body):
-    """The lines of a loop that write to the stack, or write a whole vector anywhere."""
+    """The lines of a loop that bring a register to the stack, or a vector back from it."""
+    return [line for line in body if SPILL.search(line)]
+
+
+@pytest.fixture(scope="module")
+def printed():
+    """CPU -> the future of what PRINT prints on it."""
+    settings = {
+        name: environment
+        for name, environment in processes.CPUS.items()
+        if not processes.lacking(name)
+    }
+    calls = {
+        name: functools.partial(processes.run_code, PRINT, **environment)
+        for name, environment in {**settings, "this": processes.current()}.items()
+    }
+    with processes.beside_one_another(calls) as futures:
+        yield futures
+
+
+@pytest.fixture
+def texts(printed):
+    """A function: CPU -> the machine code of each GEMV, by its name."""
+
+    def of(cpu):
+        if reason := processes.lacking(cpu):
+            pytest.skip(reason)
+        parts = printed[cpu].result().split("@@@ ")[1:]
+        found = dict(part.split("\n", 1) for part in parts)
+        assert list(found) == list(GEMVS)
+        return found
+
+    return of
+
+
+def expected(cpu, gemv):
+    """The tier of a CPU, and the instruction that its GEMV is made of, with its registers."""
+    tier = targets.TIER.name if cpu == "this" else cpu
+    if tier not in DOTS:
+        pytest.skip(f"the {tier} tier has no instruction of its own")
+    dot, registers = DOTS[tier]
+    if gemv.startswith("stream"):
+        registers = "ymm"  # narrow vectors leave memory the most bandwidth
+    if hasattr(ENCODINGS[ENCODING_OF[gemv]], "tables"):
+        return tier, LOOK_UPS[registers], registers
+    return tier, dot, registers
+
+
+def loops_of(text, instruction, registers):
+    """The loops along the columns: innermost, with the instruction, asking for weights ahead."""
     return [
-        line
-        for line in body
-        if (STACK_STORE.search(line) and not READS_ONLY.match(line)) or VECTOR_STORE.match(line)
+        body
+        for body in innermost_loops(text)
+        if count(body, instruction, f"%{registers}") and count(body, r"prefetch\w*")
     ]
 
 
 def test_the_loop_finder():
-    """A nested loop's inner body is found, with its stores; the outer loop is not."""
+    """A nested loop's inner body is found, with its spills; the outer loop is not."""
     text = "\n".join(
-        ("f:", ".L1:", "\tmovl %eax, 8(%rsp)", ".L2:", "\tvpdpbusd %zmm1, %zmm2, %zmm3",
-         "\tvmovdqu64 %zmm3, 64(%rsp)\t# 64-byte Spill", "\tmovq\t%rax, -8(%rsp)",
-         "\tvmovdqa64 %ymm3, (%rdi,%rax)", "\tcmpl $3, 8(%rsp)", "\tvpaddd 8(%rsp), %ymm1, %ymm2",
-         "\tprefetcht0\t(%rax)", "\tjne\t.L2", "\tjb\t.L1", "\tje\t.L3", ".L3:", "\tret")
+        ("f:", ".L1:", "\tmovl %eax, 8(%rsp)  # 4-byte Spill", ".L2:\t\t\t\t# %loop",
+         "\t{vex}\tvpdpbusd %ymm1, %ymm2, %ymm3", "\tvpdpbusd %zmm1, %zmm2, %zmm3",
+         "\tvmovdqu64 %zmm3, 64(%rsp)\t# 64-byte Spill", "\tmovq\t%rax, -8(%rsp) # 8-byte Spill",
+         "\tvmovdqa64 %ymm3, 8(%rsp,%rax)", "\tcmpl $3, 8(%rsp)  # 8-byte Folded Reload",
+         "\tvpaddd 8(%rsp), %ymm1, %ymm2 # 32-byte Folded Reload", "\tvmovdqu %xmm1, (%rax)",
+         "\tprefetcht0\t(%rax)", "\tjne\t.L2  # back", "\tjb\t.L1", "\tje\t.L3", ".L3:", "\tret")
     )  # fmt: skip
     (body,) = innermost_loops(text)
-    assert body[0] == ".L2:"
-    assert len(loops_with(text, "vpdpbusd", "zmm")) == 1
-    assert loops_with(text, "vpdpbusd", "ymm") == []
+    assert body[0].startswith(".L2:")
+    assert loops_of(text, "vpdpbusd", "zmm") == loops_of(text, "vpdpbusd", "ymm") == [body]
+    assert count(body, "vpdpbusd") == 2
+    assert loops_of(text, "vpdpbusd", "xmm") == []
     assert len(spills(body)) == 3
 
 
-def test_avx512vnni_runs_vpdpbusd_on_whole_registers(avx512vnni):
-    """vpdpbusd on zmm inside an innermost loop, and no instruction of the tier below."""
-    assert loops_with(avx512vnni, "vpdpbusd", "zmm")
-    assert not re.search(r"^\s+vpmaddubsw\s", avx512vnni, re.MULTILINE)
-
-
-def test_avx2_runs_vpmaddubsw(avx2):
-    """vpmaddubsw, each with its vpmaddwd, on ymm inside an innermost loop; nothing of AVX-512."""
-    loops = loops_with(avx2, "vpmaddubsw", "ymm")
+@CPU
+@GEMV
+def test_the_loops_are_made_of_the_tiers_instruction(texts, cpu, gemv):
+    """A whole tile of dots, or a whole unit of look-ups, in each of the loops along the columns."""
+    tier, instruction, registers = expected(cpu, gemv)
+    loops = loops_of(texts(cpu)[gemv], instruction, registers)
     assert loops
-    assert all(count(body, "vpmaddwd") == count(body, "vpmaddubsw") for body in loops)
-    assert "vpdpbusd" not in avx2
+    encoding = ENCODING_OF[gemv]
+    layout, bytes_ = ENCODINGS[encoding], {"zmm": 64, "ymm": 32}[registers]
+    if hasattr(layout, "FIELDS"):
+        each = layout.FIELDS * 64 // bytes_
+        numbers = [count(body, instruction, f"%{registers}") for body in loops]
+        assert all(number % each == 0 for number in numbers)
+        assert any(number % (each * table.GEMV[encoding, tier].rows) == 0 for number in numbers)
+    if (encoding, tier) == ("base3", "avx512vbmi"):
+        assert all(count(body, r"vperm[it]2b", "%zmm") for body in loops)
 
 
-@pytest.mark.parametrize(
-    ("tier", "dot", "registers"),
-    [("avx512vnni", "vpdpbusd", "zmm"), ("avx2", "vpmaddubsw", "ymm")],
-)
-def test_the_loop_of_the_gemv_spills_nothing(request, tier, dot, registers):
-    """A whole tile of dots in one loop that stores nothing: the sums stay in registers."""
-    rows, _, apart = table.GEMV["two_bit", tier]
-    width = next(each.vector_bytes for each in targets.TIERS if each.name == tier)
-    whole = rows * apart * BLOCK_BYTES // width
-    loops = loops_with(gemv_of(request.getfixturevalue(tier)), dot, registers)
-    tiles = [body for body in loops if count(body, dot) % whole == 0]
-    assert tiles
-    assert any(count(body, r"prefetch\w*") >= rows for body in tiles)
-    assert [line for body in loops for line in spills(body)] == []
+@CPU
+@GEMV
+def test_the_loops_of_the_gemv_spill_nothing(texts, cpu, gemv):
+    """Sums and constants stay in registers."""
+    _, instruction, registers = expected(cpu, gemv)
+    loops = loops_of(texts(cpu)[gemv], instruction, registers)
+    assert loops
+    for body in loops:
+        assert not spills(body), "\n".join(body)
 
 
-def test_a_cpu_without_features_gets_plain_sse2():
-    """No register wider than xmm, and no instruction of AVX at all."""
-    text = processes.run_code(PRINT, **processes.FEATURELESS)
-    assert re.search(r"%xmm\d", text)
-    assert not re.search(r"%[yz]mm\d", text)
-    assert not re.search(r"^\s+v[a-z]", text, re.MULTILINE)
+@pytest.mark.parametrize("cpu", processes.CPUS)
+def test_nothing_of_a_better_tier(texts, cpu):
+    """On a CPU that has a tier and nothing more; a CPU without features gets plain SSE2."""
+    better = re.compile(BETTER[cpu], re.MULTILINE)
+    for name, text in texts(cpu).items():
+        assert re.search(r"%xmm\d", text), name
+        assert not (found := better.search(text)), f"{name}: {found}"
 
 
 def test_this_process_gives_its_own_assembly():
-    """`assembly` of this process names the tier's instruction too."""
-    dots = {"avx512vnni": "vpdpbusd", "avx2": "vpmaddubsw"}
-    text = linear.assembly()
-    assert "linear" in text
-    for name, instruction in dots.items():
-        assert (instruction in text) == (name == targets.TIER.name)
+    """`assembly` of this process names the function and its tier's instruction."""
+    text = GEMVS["gemv_two_bit"].assembly()
+    assert "gemv_two_bit" in text
+    for tier in ("avxvnni", "avx2"):
+        dot, _ = DOTS[tier]
+        same = DOTS.get(targets.TIER.name, ("", ""))[0] == dot
+        assert bool(re.search(rf"\s{dot}\s", text)) == same

@@ -9,7 +9,7 @@ import pytest
 
 import ternops
 from ternops.kernels import reference
-from ternops.matrix import TernaryMatrix
+from ternops.matrix import Packed, TernaryMatrix
 from tests import cases
 
 MOST = 2**24
@@ -107,7 +107,7 @@ def test_sums_that_could_overflow_are_refused():
         fails(ValueError, "trits 2**24", lambda: ternops.pack(trits))  # noqa: B023
         weight = np.broadcast_to(np.float32(0), (rows, MOST))
         fails(ValueError, "w 2**24", lambda: ternops.quantize(weight))  # noqa: B023
-    tall = TernaryMatrix(np.zeros(MOST + 64, np.uint8), MOST, 1, None, "two_bit")
+    tall = TernaryMatrix(Packed(np.zeros(MOST + 64, np.uint8), MOST, 1, None, "two_bit"))
     x = np.broadcast_to(np.int8(0), (MOST,))
     fails(ValueError, "2**24", lambda: x @ tall)
     fails(ValueError, "2**24", lambda: tall.T @ x)

@@ -2,42 +2,64 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from pathlib import Path
+
 import pytest
 
 import ternops
+from ternops.simd import cache_folder
 from tests import processes
 
-#: A product; prints jobs compiled, functions read from the disk, and the cache's folder.
-CODE = """
+#: Prints at its end the jobs compiled, the functions read from the disk, and the cache's folder.
+COUNTING = """
+import atexit, importlib, sys
+from unittest import mock
 import numpy as np
 import ternops
-from tests import cases
 from ternops import team
 from ternops.kernels import reference, table
 from numba.core import ccallback
-# Count the jobs that are compiled and not read from the disk.
-compiled, original = [0], ccallback.CFunc._compile_uncached
+from tests import cases
+# Tell the jobs that are compiled and not read from the disk.
+compiled, original = [], ccallback.CFunc._compile_uncached
 def counting(self):
-    compiled[0] += 1
+    compiled.append(self.__name__)
     return original(self)
 ccallback.CFunc._compile_uncached = counting
 table.BYTES_A_THREAD = 1
+def report():
+    print(*sorted(compiled))
+    print(*[sum(f.stats.cache_hits.values()) for f in (team._launch, team._work)])
+    print(ternops.info()["cache"])
+atexit.register(report)
+product = importlib.import_module("ternops.matmul")
 trits, x = cases.trits(37, 1021), cases.activations(3, 1021)
-found = ternops.matmul(x, ternops.pack(trits).T, threads=2)
-assert cases.same_bits(found, reference.matmul_int32(x, trits))
-print(compiled[0], *[sum(f.stats.cache_hits.values()) for f in (team._launch, team._work)])
-print(ternops.info()["cache"])
+def right(encoding, kind):
+    with mock.patch.object(product, "kind_of", return_value=kind) as kind_of:
+        some = x[:1] if kind in cases.OF_ONE_TOKEN else x
+        found = ternops.matmul(some, ternops.pack(trits, encoding=encoding).T, threads=2)
+    assert kind_of.called
+    assert cases.same_bits(found, reference.matmul_int32(some, trits)), (encoding, kind)
 """
+#: One product, and one of every kernel.
+ONE = COUNTING + 'right("two_bit", "one")'
+EVERY = COUNTING + "for key in cases.KINDS: right(*key)"
 
-#: What CODE prints where it had to compile, and where all came from the disk.
-COMPILED, READ = (1, 0, 0), (0, 1, 1)
+#: What ONE prints where it had to compile, and what it and EVERY print where all was there.
+COMPILED = (["gemv_two_bit", "linear", "place_tokens"], ["0", "0"])
+READ = ([], ["1", "1"])
 
 
-def run(folder, **environment):
-    """Run CODE with that cache: (compiled jobs, hits of launch and worker), cache folder."""
+def run(folder, code=ONE, **environment):
+    """Run code with that cache: (compiled jobs, hits of launch and worker), cache folder."""
     environment = {"NUMBA_CACHE_DIR": str(folder), **environment}
-    hits, used = processes.run_code(CODE, **environment).splitlines()
-    return tuple(map(int, hits.split())), used
+    # -P: the ternops that PYTHONPATH names first, not that of the current folder.
+    done = processes.python("-P", "-c", code, **environment)
+    assert done.returncode == 0, done.stderr
+    compiled, hits, used = done.stdout.splitlines()
+    return (compiled.split(), hits.split()), used
 
 
 def content(folder):
@@ -55,7 +77,7 @@ def filled(tmp_path_factory):
     hits, used = run(folder)
     assert hits == COMPILED
     assert used.startswith(str(folder))
-    assert len(content(folder)) >= 6  # an index and the code of each
+    assert len(content(folder)) >= 10  # an index and the code of each
     return folder
 
 
@@ -69,11 +91,25 @@ def copied(filled, target):
 
 
 def test_a_second_process_compiles_nothing(filled):
-    """It takes every kernel from the disk and leaves the files alone."""
+    """It takes all from the disk and leaves the files alone."""
     before = content(filled)
     hits, _ = run(filled)
     assert hits == READ
     assert content(filled) == before
+
+
+def test_a_second_process_compiles_no_kernel_of_any_encoding(tmp_path):
+    """Every job of every encoding is kept."""
+    # What is there already spares the first process most of its work.
+    own = Path(cache_folder())
+    shutil.copytree(own, tmp_path / "ternops" / own.name)
+    isa = {"TERNOPS_ISA": os.environ.get("TERNOPS_ISA", "")}
+    _, used = run(tmp_path, EVERY, **isa)
+    assert used.startswith(str(tmp_path))
+    before = content(tmp_path)
+    hits, _ = run(tmp_path, EVERY, **isa)
+    assert hits == READ
+    assert content(tmp_path) == before
 
 
 def test_another_tier_has_a_folder_of_its_own(filled):
@@ -84,6 +120,54 @@ def test_another_tier_has_a_folder_of_its_own(filled):
     after = content(filled)
     assert {path: after[path] for path in before} == before
     assert {str(path.parent) for path in after if path not in before} == {used}
+
+
+@pytest.fixture
+def package(tmp_path):
+    """A copy of the package, to be edited, and the environment in which it is imported."""
+    source = Path(ternops.__file__).parent
+    copy = tmp_path / "copy" / "ternops"
+    shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__", "checkpoints"))
+    return copy, {"PYTHONPATH": os.pathsep.join((str(copy.parent), str(processes.ROOT)))}
+
+
+def test_an_edited_package_compiles_anew(filled, package):
+    """A copy finds the original's kernels until a file that they only import from is edited."""
+    folder, environment = package
+    hits, before = run(filled, **environment)
+    assert hits == READ
+    with (folder / "kernels" / "operands.py").open("a") as file:
+        file.write("# edited\n")
+    hits, after = run(filled, **environment)
+    assert hits == COMPILED
+    assert after != before
+
+
+def test_any_edit_leads_to_another_folder(package, tmp_path):
+    """Of each file of the package in turn, by a single byte."""
+    folder, environment = package
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "import ternops\n"
+        "from ternops.simd.vector import cache_folder\n"
+        "before, seen = cache_folder(), []\n"
+        "for path in sorted(Path(ternops.__file__).parent.rglob('*.py')):\n"
+        "    kept = path.read_bytes()\n"
+        "    path.write_bytes(kept + b'#')\n"
+        "    cache_folder.cache_clear()\n"
+        "    seen.append(cache_folder())\n"
+        "    path.write_bytes(kept)\n"
+        "cache_folder.cache_clear()\n"
+        "assert cache_folder() == before\n"
+        "print(ternops.__file__, len(seen), len({before, *seen}))"
+    )
+    done = processes.python("-P", "-c", code, NUMBA_CACHE_DIR=str(tmp_path), **environment)
+    assert done.returncode == 0, done.stderr
+    file, edits, folders = done.stdout.split()
+    assert file == str(folder / "__init__.py")
+    assert int(edits) == len(list(folder.rglob("*.py"))) > 30
+    assert int(folders) == int(edits) + 1
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):

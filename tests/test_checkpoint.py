@@ -241,7 +241,7 @@ def test_float16_equals_float32(tmp_path, weights):
     half, single = (model.logits(TOKENS) for model in models)
     assert cases.same_bits(half, single)
     assert cases.same_bits(half, reference.logits(models[0], TOKENS))
-    assert models[0].ternary == (weights == "ternary")
+    assert bool(models[0].encoding) == (weights == "ternary")
 
 
 def test_the_linear_layers_are_the_quantised_masters():

@@ -73,16 +73,35 @@ def text():
     return tokens
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("weights", ["ternary", "fp16"])
-def test_tiny_logits_equal_the_oracle(weights, threads, text):
+def test_tiny_logits_equal_the_oracle(weights, text):
     """The packaged checkpoint, both weights, any number of threads."""
-    model = Model.from_pretrained(weights=weights, threads=threads)
-    tokens = text[:70]
-    assert cases.same_bits(model.logits(tokens), reference.logits(model, tokens))
+    tokens, expected = text[:70], None
+    for threads in (1, 2, 3):
+        model = Model.from_pretrained(weights=weights, threads=threads)
+        if expected is None:
+            expected = reference.logits(model, tokens)
+        assert cases.same_bits(model.logits(tokens), expected), f"{threads} threads"
 
 
-@pytest.mark.parametrize("kind", ["two_bit", "float16"])
+@pytest.mark.parametrize("encoding", cases.ENCODINGS)
+def test_every_encoding_gives_the_same_logits(encoding, tiny, text):
+    """The packaged checkpoint, its weights held in another way."""
+    model = Model.from_pretrained(weights=encoding, threads=2)
+    assert model.encoding == encoding
+    assert cases.same_bits(model.logits(text[:30]), tiny.logits(text[:30]))
+
+
+def test_layers_of_several_encodings_are_refused():
+    """A model is asked once which kernels it needs."""
+    config = small_config("hidden 24", "llama")
+    one, other = (small_model(config, kind).weights for kind in ("two_bit", "float16"))
+    mixed = Weights(config, [one.layers[0], other.layers[1]], one.norm, one.embedding, one.head)
+    with pytest.raises(ValueError, match=r"^weights: encodings .*two_bit.*, expected one"):
+        Model(mixed)
+
+
+@pytest.mark.parametrize("kind", [*cases.ENCODINGS, "float16"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("size", SIZES)
 def test_small_logits_equal_the_oracle(size, layout, kind):

@@ -14,6 +14,7 @@ import safetensors.numpy
 
 import ternops
 from ternops import matrix as module
+from ternops.encodings import ENCODINGS
 from ternops.matrix import TernaryMatrix
 from tests import cases
 
@@ -36,12 +37,13 @@ def refused(path, error=ValueError):
     assert os.path.basename(path) in message
 
 
+@pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("kind", ["none", "scalar", "rows"])
-@pytest.mark.parametrize("shape", [(0, 0), (0, 5), (5, 0), (1, 1), (7, 127), (37, 1021)])
-def test_a_round_trip(tmp_path, shape, kind, transposed):
-    """Shape, trits, scale and orientation, also when saved again; equal products."""
-    matrix = ternops.pack(cases.trits(*shape), cases.scales(shape[0])[kind])
+@pytest.mark.parametrize("shape", [(0, 0), (0, 5), (5, 0), (1, 1), (7, 127), (37, 1021), (66, 50)])
+def test_a_round_trip(tmp_path, shape, kind, transposed, encoding):
+    """Shape, trits, scale, orientation and encoding, also when saved again; equal products."""
+    matrix = ternops.pack(cases.trits(*shape), cases.scales(shape[0])[kind], encoding)
     if transposed:
         matrix = matrix.T
     first, second = tmp_path / "a.ternops", str(tmp_path / "b")
@@ -58,7 +60,7 @@ def test_a_round_trip(tmp_path, shape, kind, transposed):
 @pytest.fixture
 def small(tmp_path):
     """A small matrix with a scale a row, and its file."""
-    matrix = ternops.pack(cases.trits(3, 9), cases.scales(3)["rows"])
+    matrix = ternops.pack(cases.trits(3, 9), cases.scales(3)["rows"], "two_bit")
     path = tmp_path / "small"
     matrix.save(path)
     return matrix, path
@@ -126,6 +128,7 @@ CHANGES = {
     "format": lambda m, t: m.update(format="other"),
     "version": lambda m, t: m.update(version="2"),
     "encoding": lambda m, t: m.update(encoding="three_bit"),
+    "another encoding": lambda m, t: m.update(encoding="tl2"),
     "no encoding": lambda m, t: m.pop("encoding"),
     "rows": lambda m, t: m.update(rows="4"),
     "columns": lambda m, t: m.update(columns="13"),
@@ -159,6 +162,22 @@ def test_a_contradictory_file_is_refused(small, tmp_path, name):
     """Well-formed files with a right checksum whose fields do not fit one another."""
     rewritten(small[1], tmp_path / "changed", CHANGES[name])
     refused(tmp_path / "changed")
+
+
+@pytest.mark.parametrize(
+    ("name", "byte"), [("two_bit", 0b11), ("base3", 243), ("tl1", 0x90), ("tl2", 0x0E)]
+)
+def test_bytes_that_stand_for_no_trits_are_refused(tmp_path, name, byte):
+    """Of each encoding, though the checksum is right."""
+    ternops.pack(cases.trits(3, 9), encoding=name).save(tmp_path / "good")
+    for place in (0, 2):
+
+        def change(metadata, tensors, place=place):
+            tensors["packed"] = tensors["packed"].copy()
+            tensors["packed"][place] = byte
+
+        rewritten(tmp_path / "good", tmp_path / "bad", change)
+        refused(tmp_path / "bad")
 
 
 @pytest.mark.parametrize("key", ["rows", "columns", "transposed", "encoding", "crc32"])
@@ -232,6 +251,7 @@ def test_the_permissions_are_those_of_open(tmp_path):
     assert ours == theirs
 
 
+@pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("kind", ["none", "scalar", "rows"])
 @pytest.mark.parametrize(
     "duplicate",
@@ -240,10 +260,10 @@ def test_the_permissions_are_those_of_open(tmp_path):
     )],
     ids=["deepcopy", "copy", *(f"pickle {p}" for p in range(2, 6))],
 )  # fmt: skip
-def test_copies_stand_alone(duplicate, kind):
+def test_copies_stand_alone(duplicate, kind, encoding):
     """A copy, also of W.T, has the same value and works when the original is gone."""
     for transposed in (False, True):
-        matrix = ternops.pack(cases.trits(13, 509), cases.scales(13)[kind])
+        matrix = ternops.pack(cases.trits(13, 509), cases.scales(13)[kind], encoding)
         matrix = matrix.T if transposed else matrix
         x = cases.activations(3, matrix.shape[1])
         expected, value = x @ matrix.T, content(matrix)
@@ -251,7 +271,7 @@ def test_copies_stand_alone(duplicate, kind):
         assert isinstance(twin, TernaryMatrix)
         del matrix
         assert content(twin) == value
-        assert twin._address % 64 == 0
+        assert twin._packed.address % 64 == 0
         assert cases.same_bits(x @ twin.T, expected)
         if twin.scale is not None and np.ndim(twin.scale):
             assert not twin.scale.flags.writeable

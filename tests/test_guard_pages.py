@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 
 import pytest
@@ -12,14 +13,16 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mprotect and it
 
 #: `ending(array)` is a copy whose last byte is the last before a page that faults.
 GUARDS = """
-import ctypes, mmap
+import ctypes, importlib, itertools, mmap
+from unittest import mock
 import numpy as np
 import ternops
-from tests import cases
-from ternops.encodings import two_bit
+from ternops import workspace
+from ternops.encodings import ENCODINGS
 from ternops.kernels import reference, table
-from ternops.matrix import TernaryMatrix
+from ternops.matrix import Packed, TernaryMatrix
 from ternops.quantize import LEAST_ABSMAX
+from tests import cases
 
 table.BYTES_A_THREAD = 1
 PAGE = mmap.PAGESIZE
@@ -40,52 +43,82 @@ def ending(array):
     part[...] = array
     return part
 
-def matrix_ending(trits, scale=None):
-    packed = ending(two_bit.pack(trits))
-    assert packed.ctypes.data % 64 == 0, "choose a shape whose packed bytes fill cache lines"
-    matrix = TernaryMatrix(packed, *trits.shape, scale, "two_bit")
-    assert np.shares_memory(matrix._packed, packed)
+def matrix_ending(trits, encoding, scale=None):
+    "None where the packed bytes do not fill cache lines, and so cannot end at a page"
+    packed = ending(ENCODINGS[encoding].pack(trits))
+    if packed.ctypes.data % 64:
+        return None
+    matrix = TernaryMatrix(Packed(packed, *trits.shape, scale, encoding))
+    assert np.shares_memory(matrix._packed.bytes, packed)
     return matrix
+
+def room_ending(size, dtype):
+    return ending(np.empty(-(-size // 64) * 64, dtype))
+
+# Each product has room of its own for prepared tokens, no byte more than it has asked for.
+def reserve(self, size):
+    self._resize(size)
+    return self.room
+
+workspace.aligned_empty = room_ending
+workspace.Workspace.reserve = reserve
+workspace._KEPT_BYTES = -1
+product = importlib.import_module("ternops.matmul")
+
+def kernels(encoding):
+    "Has each shape class of an encoding used for every product that its kernels can take."
+    for kind in [kind for name, kind in cases.KINDS if name == encoding]:
+        with mock.patch.object(product, "kind_of", return_value=kind) as kind_of:
+            yield (1,) if kind in cases.OF_ONE_TOKEN else (1, 2, 3, 8, 9, 17)
+        assert kind_of.called
 """
 
-#: Shapes of each kind of tail whose packed bytes are a multiple of 64.
 MATRICES = """
 # 64 rows of anything fill whole cache lines, and so do fewer rows of some lengths.
 shapes = [(64, columns) for columns in (
-    1, 2, 3, 4, 5, 63, 64, 65, 127, 128, 129, 191, 192, 193, 251, 252, 253, 254, 255, 256, 257,
-    258, 259, 260, 319, 320, 321, 509, 511, 512, 513, 767, 1021)]
+    1, 2, 3, 4, 5, 23, 24, 25, 63, 64, 65, 127, 128, 129, 191, 192, 193, 251, 253, 254, 255, 256,
+    257, 258, 259, 319, 320, 321, 322, 511, 512, 513, 639, 640, 641, 1021)]
 shapes += [(1, 256), (2, 256), (3, 512), (5, 768), (7, 1024), (2, 128), (6, 128), (4, 64), (4, 320),
-           (12, 64), (1, 253), (1, 254), (3, 255), (16, 16), (32, 8), (2, 4223), (1, 8191)]
-for shape in shapes:
+           (12, 64), (1, 253), (1, 254), (3, 255), (16, 16), (32, 8), (2, 4223), (1, 8191),
+           (1, 320), (2, 320), (3, 640), (1, 317), (2, 158), (4, 80), (16, 20), (128, 5), (1, 8320),
+           (192, 65), (192, 25), (256, 257), (64, 4097)]
+tried = dict.fromkeys(cases.ENCODINGS, 0)
+for encoding, shape in itertools.product(cases.ENCODINGS, shapes):
     trits = cases.trits(*shape)
-    matrix = matrix_ending(trits)
-    for m in (1, 2, 3, 8, 9, 17):
-        x = cases.activations(m, shape[1])
-        expected = reference.matmul_int32(x, trits)
-        for threads in (1, 3):
+    matrix = matrix_ending(trits, encoding)
+    if matrix is None:
+        continue
+    tried[encoding] += 1
+    x = cases.activations(17, shape[1])
+    expected = reference.matmul_int32(x, trits)
+    for batches in kernels(encoding):
+        matrix = matrix_ending(trits, encoding)
+        for m, threads in itertools.product(batches, (1, 3)):
             out = ending(np.full((m, shape[0]), -1, np.int32))
-            found = ternops.matmul(ending(x), matrix.T, out=out, threads=threads)
+            found = ternops.matmul(ending(x[:m]), matrix.T, out=out, threads=threads)
             assert found is out
-            assert cases.same_bits(out, expected), (shape, m, threads)
-        if m == 1:
-            out = ending(np.full(shape[0], -1, np.int32))
-            assert ternops.matmul(matrix, ending(x[0]), out=out) is out
-            assert cases.same_bits(out, expected[0]), shape
+            assert cases.same_bits(out, expected[:m]), (encoding, shape, m, threads)
+        out = ending(np.full(shape[0], -1, np.int32))
+        assert ternops.matmul(matrix, ending(x[0]), out=out) is out
+        assert cases.same_bits(out, expected[0]), (encoding, shape)
     kept.clear()
+assert min(tried.values()) > 40, tried
 print("done")
 """
 
 FLOATS = """
-for columns in (1, 2, 3, 4, 7, 15, 16, 17, 31, 32, 33, 63, 64, 65, 255, 256, 257, 509, 769):
+lengths = (1, 2, 3, 4, 7, 15, 16, 17, 31, 32, 33, 63, 64, 65, 255, 256, 257, 320, 321, 509, 769)
+for encoding, columns in itertools.product(cases.ENCODINGS, lengths):
     trits, scale = cases.trits(64, columns), ending(cases.scales(64)["rows"])
-    matrix = matrix_ending(trits, scale)
-    for m in (1, 3, 9):
-        x = cases.floats(m, columns)
-        quantized, step = reference.quantize_rows(x, LEAST_ABSMAX)
-        total = reference.matmul_int32(quantized, trits).astype(np.float32)
-        out = ending(np.full((m, 64), np.nan, np.float32))
-        assert ternops.matmul(ending(x), matrix.T, out=out, threads=2) is out
-        assert cases.same_bits(out, total * scale * step[:, None]), (columns, m)
+    x = cases.floats(17, columns)
+    quantized, step = reference.quantize_rows(x, LEAST_ABSMAX)
+    expected = reference.matmul_int32(quantized, trits).astype(np.float32) * scale * step[:, None]
+    for batches in kernels(encoding):
+        matrix = matrix_ending(trits, encoding, scale)
+        for m in batches:
+            out = ending(np.full((m, 64), np.nan, np.float32))
+            assert ternops.matmul(ending(x[:m]), matrix.T, out=out, threads=2) is out
+            assert cases.same_bits(out, expected[:m]), (encoding, columns, m)
     for dtype in (np.float16, np.float64):
         x = cases.floats(2, columns, dtype=np.float16).astype(dtype)
         assert cases.same_bits(ending(x) @ matrix.T, x @ matrix.T)
@@ -94,9 +127,10 @@ print("done")
 """
 
 COLUMNS = """
-for shape in ((64, 5), (64, 64), (64, 257), (4096, 4), (1, 256)):
+shapes = ((64, 5), (64, 64), (64, 257), (4096, 4), (192, 25))
+for encoding, shape in itertools.product(ENCODINGS, shapes):
     trits = cases.trits(*shape)
-    matrix = matrix_ending(trits)
+    matrix = matrix_ending(trits, encoding)
     x = cases.activations(3, shape[0])
     expected = reference.matmul_int32(x, trits.T)
     out = ending(np.full((3, shape[1]), -1, np.int32))
@@ -166,12 +200,23 @@ def test_nothing_is_touched_beyond_the_operands(code):
     assert processes.run_code(GUARDS + code).split() == ["done"]
 
 
-@pytest.mark.parametrize("setting", ["avx2", "generic", "featureless"])
-def test_nothing_is_touched_on_other_tiers(setting):
+@pytest.fixture(scope="module")
+def others():
+    """setting -> the future of what MATRICES prints under it, of all that can run here."""
+    calls = {
+        name: functools.partial(processes.run_code, GUARDS + MATRICES, **environment)
+        for name, environment in processes.SETTINGS.items()
+        if not processes.is_current(name) and not processes.lacking(name)
+    }
+    with processes.beside_one_another(calls) as futures:
+        yield futures
+
+
+@pytest.mark.parametrize("setting", processes.SETTINGS)
+def test_nothing_is_touched_on_other_tiers(others, setting):
     """The int8 products of every kind of tail on the tiers that this process does not use."""
     if processes.is_current(setting):
         pytest.skip("this very process runs that tier")
     if reason := processes.lacking(setting):
         pytest.skip(reason)
-    code, environment = GUARDS + MATRICES, processes.SETTINGS[setting]
-    assert processes.run_code(code, **environment).split() == ["done"]
+    assert others[setting].result().split() == ["done"]

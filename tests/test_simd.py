@@ -10,9 +10,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ternops import simd
+from ternops.encodings import ENCODINGS
 from ternops.kernels import reference
+from ternops.kernels.fields import MOST_HELD, MOST_OPEN, make_fields
 from ternops.simd import targets, vector
-from ternops.simd.vector import Vector, convert, full, kernel, lane, load, pointer, store, take
+from ternops.simd.vector import (
+    Vector,
+    convert,
+    full,
+    kernel,
+    lane,
+    load,
+    pointer,
+    registers,
+    store,
+    take,
+)
 from tests import cases
 
 DTYPES = {"u8": "u1", "i8": "i1", "u16": "u2", "i16": "i2", "i32": "i4", "f32": "f4"}
@@ -37,29 +50,48 @@ def binary(kind, function):
     return run
 
 
-OPERATORS = {
-    operator.add: vector.inlined(lambda a, b: a + b),
-    operator.sub: vector.inlined(lambda a, b: a - b),
-    operator.mul: vector.inlined(lambda a, b: a * b),
-    operator.and_: vector.inlined(lambda a, b: a & b),
-    operator.or_: vector.inlined(lambda a, b: a | b),
-    operator.xor: vector.inlined(lambda a, b: a ^ b),
-    operator.truediv: vector.inlined(lambda a, b: a / b),
-}
+@vector.inlined
+def integer_operators(a, b, target, size):
+    """The results of all operators of integers, one behind the other."""
+    store(target, a + b)
+    store(target + size, a - b)
+    store(target + 2 * size, a * b)
+    store(target + 3 * size, a & b)
+    store(target + 4 * size, a | b)
+    store(target + 5 * size, a ^ b)
+
+
+@vector.inlined
+def float_operators(a, b, target, size):
+    """And those of floats."""
+    store(target, a + b)
+    store(target + size, a - b)
+    store(target + 2 * size, a * b)
+    store(target + 3 * size, a / b)
+
+
+OPERATORS = (operator.add, operator.sub, operator.mul)
+BITWISE = (operator.and_, operator.or_, operator.xor)
 
 
 @pytest.mark.parametrize("lanes", [4, 16, 64])
 @pytest.mark.parametrize("element", DTYPES)
 def test_operators_are_numpys(element, lanes):
     """+ - * & | ^ wrap around as NumPy's do; floats have + - * / in IEEE arithmetic."""
+    kind, is_float = Vector(element, lanes), element == "f32"
+    operators = (*OPERATORS, operator.truediv) if is_float else OPERATORS + BITWISE
+    ours, size = float_operators if is_float else integer_operators, kind.bytes
+
+    @kernel
+    def run(left, right, target):
+        a, b = load(kind, pointer(left)), load(kind, pointer(right))
+        ours(a, b, pointer(target), size)
+
     left, right = values(element, lanes, 1), values(element, lanes, 2)
-    found = np.empty_like(left)
-    bitwise = (operator.and_, operator.or_, operator.xor)
-    for op, ours in OPERATORS.items():
-        if op in (bitwise if element == "f32" else (operator.truediv,)):
-            continue
-        binary(Vector(element, lanes), ours)(left, right, found)
-        assert cases.same_bits(found, op(left, right)), op.__name__
+    found = np.empty((len(operators), lanes), left.dtype)
+    run(left, right, found)
+    for op, result in zip(operators, found, strict=True):
+        assert cases.same_bits(result, op(left, right)), op.__name__
 
 
 @pytest.mark.parametrize("element", [each for each in DTYPES if each != "f32"])
@@ -140,6 +172,40 @@ def test_take_and_lane():
     x, found = np.arange(100, 116, dtype=np.int32), np.zeros(14, np.int32)
     run(x, found)
     assert found.tolist() == [101, 105, 109, 113, *range(108, 116), 115, 100]
+
+
+def test_lanes_of_two_vectors():
+    """interleave takes turns, concatenate puts one behind the other, widen puts zeros behind."""
+    kind, longer = Vector("i16", 8), Vector("i16", 32)
+
+    @kernel
+    def run(left, right, target):
+        x, y = load(kind, pointer(left)), load(kind, pointer(right))
+        store(pointer(target), vector.interleave(x, y))
+        store(pointer(target) + 32, vector.concatenate(x, y))
+        store(pointer(target) + 64, simd.widen(longer, x))
+
+    x, y, found = values("i16", 8, 1), values("i16", 8, 2), np.empty(64, np.int16)
+    run(x, y, found)
+    assert found[:16].tolist() == np.stack([x, y], axis=1).ravel().tolist()
+    assert found[16:32].tolist() == [*x, *y]
+    assert found[32:].tolist() == [*x, *[0] * 24]
+
+
+@pytest.mark.parametrize(("element", "index"), [("i16", "u8"), ("u8", "u8"), ("i16", "u16")])
+def test_gather(element, index):
+    """Lane by lane table[index], the index being unsigned."""
+    kind, places = Vector(element, 8), Vector(index, 8)
+
+    @kernel
+    def run(table, index, target):
+        found = vector.gather(kind, pointer(table), load(places, pointer(index)))
+        store(pointer(target), found)
+
+    table, found = values(element, 300), np.empty(8, DTYPES[element])
+    at = np.array([0, 255, 1, 254, 128, 7, 127, 129], DTYPES[index])
+    run(table, at, found)
+    assert cases.same_bits(found, table[at])
 
 
 def test_select_greater_compares_signed_and_knows_nan():
@@ -240,27 +306,168 @@ def test_fma_rounds_once():
             assert cases.same_bits(found, reference.fma(a, b, c))
 
 
-@pytest.mark.parametrize("extreme", [False, True])
-def test_dot_of_every_tier_that_runs_here(extreme):
-    """Four products a lane, added to what was there: unsigned up to 128, signed from -128."""
-    dot, count = simd.dot, simd.BYTES
+WIDTHS = {width.bytes: width for width in (simd.WIDE, simd.NARROW)}
+#: (the greatest code, how many dots): the longest runs from `open_sums` to `close_sums`.
+LONGEST_RUNS = ((8, 16), (2, 64), (1, 128))
+
+
+def run_of_dots(width):
+    """A compiled function that adds up dots of `width` between `open_sums` and `close_sums`."""
+    size, u8, i8, i32, dot = width
 
     @kernel
-    def run(acc, unsigned, signed, target):
-        a, w = load(simd.u8, pointer(unsigned)), load(simd.i8, pointer(signed))
-        store(pointer(target), dot(load(simd.i32, pointer(acc)), a, w))
+    def run(acc, unsigned, signed, dots, target):
+        sums, partial = registers(i32, 1), registers(simd.PARTIAL, 1)
+        sums[0] = load(i32, pointer(acc))
+        into = simd.open_sums(sums, partial, 1)
+        for i in range(dots):
+            codes, x = load(u8, pointer(unsigned) + i * size), load(i8, pointer(signed) + i * size)
+            into[0] = dot(into[0], codes, x)
+        simd.close_sums(sums, partial, 1)
+        store(pointer(target), sums[0])
 
-    random = np.random.default_rng(0)
-    for _ in range(100):
-        unsigned = random.choice([0, 1, 2, 128], count).astype(np.uint8)
-        signed = random.integers(-128, 128, count, np.int8)
-        if extreme:
-            unsigned[:], signed[:] = 128, random.choice([-128, 127], count)
-        acc = random.integers(-(2**20), 2**20, count // 4, np.int32)
-        products = unsigned.astype(np.int32) * signed
-        found = np.empty(count // 4, np.int32)
-        run(acc, unsigned, signed, found)
-        assert (found == acc + products.reshape(-1, 4).sum(1)).all()
+    return run
+
+
+def sums_of_dots(acc, unsigned, signed):
+    """The oracle of `run_of_dots`."""
+    products = unsigned.astype(np.int32) * signed
+    return acc + products.reshape(len(unsigned), len(acc), 4).sum(axis=(0, 2), dtype=np.int32)
+
+
+@pytest.mark.parametrize("size", WIDTHS)
+@pytest.mark.parametrize(("code", "dots"), LONGEST_RUNS)
+def test_sums_stay_exact_between_open_and_close(size, code, dots):
+    """The longest runs of extreme and random products, added to what was there."""
+    run, random = run_of_dots(WIDTHS[size]), np.random.default_rng(0)
+    signs = [np.full((dots, size), value, np.int8) for value in (-128, 127)]
+    signs += [random.choice([-128, 127], (dots, size)).astype(np.int8)]
+    signs += [random.integers(-128, 128, (dots, size), np.int8) for _ in range(20)]
+    for i, signed in enumerate(signs):
+        unsigned = np.full((dots, size), code, np.uint8)
+        if i > 2:
+            unsigned = random.integers(0, code + 1, (dots, size), np.uint8)
+        acc = random.integers(-(2**20), 2**20, size // 4, np.int32)
+        found = np.empty(size // 4, np.int32)
+        run(acc, unsigned, signed, dots, found)
+        assert cases.same_bits(found, sums_of_dots(acc, unsigned, signed))
+
+
+@pytest.mark.skipif(simd.i32 != simd.PARTIAL, reason="AVX2 adds to int16: codes up to 8")
+@pytest.mark.parametrize("size", WIDTHS)
+def test_a_dot_to_int32_takes_every_byte(size):
+    """Unsigned up to 255, signed from -128; the sums wrap around."""
+    run, random = run_of_dots(WIDTHS[size]), np.random.default_rng(0)
+    for _ in range(50):
+        unsigned = random.choice([0, 1, 128, 162, 255], (7, size)).astype(np.uint8)
+        signed = random.integers(-128, 128, (7, size), np.int8)
+        acc = random.choice([-(2**31), 0, 2**31 - 1], size // 4).astype(np.int32)
+        found = np.empty(size // 4, np.int32)
+        run(acc, unsigned, signed, 7, found)
+        assert cases.same_bits(found, sums_of_dots(acc, unsigned, signed))
+
+
+@pytest.mark.parametrize("lanes", [4, 8, 16])
+def test_sum_lanes(lanes):
+    """The sums of as many vectors as one has lanes, from any one on, in order; they wrap around."""
+    kind = Vector("i32", lanes)
+    count, size = 3 * lanes, kind.bytes
+
+    @kernel
+    def run(source, first, target):
+        sums = registers(kind, count)
+        for i in range(count):
+            sums[i] = load(kind, pointer(source) + i * size)
+        store(pointer(target), simd.sum_lanes(sums, first))
+
+    source = values("i32", count * lanes).reshape(count, lanes)
+    expected = source.sum(axis=1, dtype=np.int32)
+    for first in (0, 1, lanes, 2 * lanes):
+        found = np.empty(lanes, np.int32)
+        run(source, first, found)
+        assert cases.same_bits(found, expected[first : first + lanes])
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+@pytest.mark.parametrize(("element", "lanes"), [("u8", 16), ("i8", 64), ("i32", 8), ("u16", 32)])
+def test_constants(element, lanes, in_memory):
+    """Each lane's own value, of two constants in one function, in a loop and outside."""
+    kind, first, second = Vector(element, lanes), *(values(element, lanes, n) for n in (1, 2))
+    one, two = (simd.constant(kind, lane, in_memory) for lane in (first, second))
+
+    @kernel
+    def run(source, times, target):
+        total = load(kind, pointer(source)) + two()
+        for _ in range(times):
+            total = total + one()
+        store(pointer(target), total)
+
+    source, found = values(element, lanes), np.empty(lanes, DTYPES[element])
+    for times in (0, 1, 3):
+        run(source, times, found)
+        assert cases.same_bits(found, source + second + first * first.dtype.type(times))
+
+
+def test_minimum_of_bytes_is_unsigned():
+    """255 is the largest."""
+    run = binary(simd.u8, vector.inlined(lambda a, b: simd.minimum_u8(a, b)))
+    for seed in range(20):
+        left, right = values("u8", simd.BYTES, seed), values("u8", simd.BYTES, seed + 100)
+        found = np.empty_like(left)
+        run(left, right, found)
+        assert cases.same_bits(found, np.minimum(left, right))
+
+
+@pytest.mark.skipif(not simd.LOOKS_UP_81, reason="this tier has no look-up among 128 bytes")
+def test_a_look_up_among_128_bytes():
+    """An index's highest bit does not count."""
+
+    @kernel
+    def run(low, index, high, target):
+        found = simd.look_up_128(
+            load(simd.u8, pointer(low)), load(simd.u8, pointer(index)), load(simd.u8, pointer(high))
+        )
+        store(pointer(target), found)
+
+    table, found = values("u8", 128), np.empty(64, np.uint8)
+    for seed in range(20):
+        index = values("u8", 64, seed + 1)
+        run(table[:64], index, table[64:].copy(), found)
+        assert cases.same_bits(found, table[index & 127])
+
+
+@pytest.mark.parametrize(
+    ("name", "apart", "size"),
+    [
+        *(("two_bit", apart, size) for apart in (1, 2, 4) for size in WIDTHS),
+        *(("base3", apart, simd.BYTES) for apart in ((1, 2, 4) if simd.LOOKS_UP_81 else (1,))),
+    ],
+)
+def test_the_fields_of_every_byte(name, apart, size):
+    """What the encoding's unpack gives, plus one, times its documented factor."""
+    layout, u8 = ENCODINGS[name], WIDTHS[size].u8
+    count = layout.FIELDS
+    hold, open_fields, codes = make_fields(count, apart, WIDTHS[size])
+
+    @kernel
+    def run(source, target):
+        opened, held = registers(u8, MOST_OPEN), registers(u8, MOST_HELD)
+        hold(held)
+        open_fields(load(u8, pointer(source)), opened, held)
+        for field in range(count):
+            store(pointer(target) + field * size, codes(opened, held, field))
+
+    every = np.arange(256, dtype=np.uint8)
+    if name == "base3":
+        every[243:] = 242
+    trits = layout.unpack(every, 4, layout.BLOCK).reshape(4, count, 64)
+    expected = np.moveaxis(trits + 1, 1, 0).reshape(count, 256)
+    factors = [4 ** (field % apart) for field in range(4)] + [81 if apart > 1 else 1]
+    for start in range(0, 256, size):
+        found = np.empty((count, size), np.uint8)
+        run(every[start : start + size], found)
+        wanted = expected[:, start : start + size] * np.array(factors[:count])[:, None]
+        assert (found == wanted).all()
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import signal
+import sys
 import threading
 
-import numpy as np
 import pytest
 
 import ternops
+from ternops import workspace
 from ternops.kernels import reference
 from ternops.team import TEAM, Team, check_threads, default_threads
 from tests import cases, processes
@@ -35,27 +38,27 @@ def all_parked():
 """
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_many_python_threads_share_one_matrix(threads):
+@pytest.mark.parametrize("encoding", cases.ENCODINGS)
+@pytest.mark.parametrize(("callers", "threads"), [(2, 1), (2, 2), (5, 1), (5, 3)])
+def test_many_python_threads_share_one_matrix(callers, threads, encoding):
     """Each gets its own right result, however they take turns."""
     trits = cases.trits(100, 1000)
-    matrix = ternops.pack(trits, np.float32(0.5))
-    wrong = []
+    matrix = ternops.pack(trits, encoding=encoding)
+    start, wrong = threading.Barrier(callers), []
 
     def hammer(seed):
         try:
+            start.wait()
             for i in range(60):
-                m = (1, 3, 9)[i % 3]
+                m = (1, 3, 9, 40)[i % 4]
                 x = cases.activations(m, 1000, seed=seed * 1000 + i)
                 expected = reference.matmul_int32(x, trits)
-                if not cases.same_bits(
-                    ternops.matmul(x, matrix.unscaled.T, threads=threads), expected
-                ):
+                if not cases.same_bits(ternops.matmul(x, matrix.T, threads=threads), expected):
                     wrong.append((seed, i))
         except BaseException as error:
             wrong.append(error)
 
-    workers = [threading.Thread(target=hammer, args=(seed,)) for seed in range(5)]
+    workers = [threading.Thread(target=hammer, args=(seed,)) for seed in range(callers)]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -63,10 +66,51 @@ def test_many_python_threads_share_one_matrix(threads):
     assert wrong == []
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("encoding", cases.ENCODINGS)
+def test_a_signal_handler_multiplies_amid_a_product(encoding, threads):
+    """At every line of a product a handler runs another one, of another size: both are right."""
+    product = importlib.import_module("ternops.matmul")
+    files = {product.__file__, workspace.__file__}
+    outer, inner = cases.trits(100, 1000), cases.trits(70, 3001, seed=1)
+    x, y = cases.activations(5, 1000), cases.activations(9, 3001)
+    expected, wanted = reference.matmul_int32(x, outer), reference.matmul_int32(y, inner)
+    other, handled, wrong = ternops.pack(inner, encoding=encoding), [], []
+
+    def handler(number, frame):
+        handled.append(number)
+        for tokens in (y, y[:1]):
+            if not cases.same_bits(tokens @ other.T, wanted[: len(tokens)]):
+                wrong.append(len(handled))
+
+    def trace(frame, event, argument):
+        if frame.f_code.co_filename not in files:
+            return None
+        if event == "line":
+            signal.raise_signal(signal.SIGINT)
+        return trace
+
+    ternops.matmul(y, other.T, threads=threads)  # starts the workers
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        for m in (5, 1):
+            matrix = ternops.pack(outer, encoding=encoding)
+            sys.settrace(trace)
+            found = ternops.matmul(x[:m], matrix.T, threads=threads)
+            sys.settrace(None)
+            assert cases.same_bits(found, expected[:m])
+    finally:
+        sys.settrace(None)
+        signal.signal(signal.SIGINT, before)
+    assert len(handled) > 50
+    assert wrong == []
+
+
+@pytest.mark.parametrize("encoding", cases.ENCODINGS)
 @pytest.mark.parametrize("kind", ["none", "scalar", "rows"])
-def test_results_do_not_depend_on_the_number_of_threads(kind):
+def test_results_do_not_depend_on_the_number_of_threads(kind, encoding):
     """The same bits from 1, 2, 3 and 7, for one token and for several."""
-    matrix = ternops.pack(cases.trits(101, 1021), cases.scales(101)[kind])
+    matrix = ternops.pack(cases.trits(101, 1021), cases.scales(101)[kind], encoding)
     for make in (cases.activations, cases.floats):
         for m in (1, 9):
             x = make(m, 1021)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 
 from ternops.simd import targets, vector
@@ -10,68 +12,133 @@ from tests import processes
 #: What the bits of every tier are judged by.
 FILES = ("matmul_exact", "matmul_numpy", "simd", "half", "elementwise", "decoder")
 
-#: One product and one short text, compared with their oracles.
-WORKS = """
+#: A product of every kernel, compared with its oracle; prints the tier.
+PRODUCTS = """
+import importlib
+from unittest import mock
 import numpy as np
 import ternops
-from tests import cases
-from ternops.decoder import Model, reference as decoder
 from ternops.kernels import reference
 from ternops.simd import targets
-for shape in ((1, 1), (37, 1021), (64, 1024)):
-    trits, x = cases.trits(*shape), cases.activations(9, shape[1])
-    expected = reference.matmul_int32(x, trits)
-    assert cases.same_bits(x @ ternops.pack(trits).T, expected)
-    assert cases.same_bits(ternops.pack(trits) @ x[0], expected[0])
+from tests import cases
+product = importlib.import_module("ternops.matmul")
+for encoding, kind in cases.KINDS:
+    for shape in ((1, 1), (37, 1021), (64, 1024), (130, 641)):
+        trits, x = cases.trits(*shape), cases.activations(33, shape[1])
+        expected = reference.matmul_int32(x, trits)
+        matrix = ternops.pack(trits, encoding=encoding)
+        with mock.patch.object(product, "kind_of", return_value=kind) as kind_of:
+            assert cases.same_bits(matrix @ x[0], expected[0]), (encoding, kind, shape)
+            if kind not in cases.OF_ONE_TOKEN:
+                assert cases.same_bits(x @ matrix.T, expected), (encoding, kind, shape)
+        assert kind_of.called
+print(targets.TIER.name)
+"""
+#: And a short text.
+TEXT = """
+from ternops.decoder import Model, reference as decoder
 model = Model.from_pretrained(threads=2)
 tokens = [0, 5, 900, 31, 77, 512]
 assert cases.same_bits(model.logits(tokens), decoder.logits(model, tokens))
-print(targets.TIER.name)
 """
+CHOICE = "from ternops.simd import targets; print(targets.TIER.name)"
 
 X86 = pytest.mark.skipif(vector.machine() not in ("x86_64", "amd64"), reason="not an x86 CPU")
+TIERS = pytest.mark.parametrize("tier", [tier.name for tier in targets.TIERS])
 
 
-@pytest.mark.parametrize("tier", [tier.name for tier in targets.TIERS])
-def test_every_tier_passes_the_exactness_tests(tier):
+@pytest.fixture(scope="module")
+def passes():
+    """tier -> the future of a process that runs FILES on it, of all that can run here."""
+    files = [f"tests/test_{name}.py" for name in FILES]
+    options = ("-q", "-x", "-p", "no:cacheprovider")
+    calls = {
+        tier.name: functools.partial(
+            processes.python, "-m", "pytest", *options, *files, timeout=1800, TERNOPS_ISA=tier.name
+        )
+        for tier in targets.available()
+        if not processes.is_current(tier.name)
+    }
+    with processes.beside_one_another(calls) as futures:
+        yield futures
+
+
+@TIERS
+def test_every_tier_passes_the_exactness_tests(passes, tier):
     """The products, vector operations and decoder of a tier, in a process of its own."""
     if processes.is_current(tier):
         pytest.skip("this very process runs them on that tier")
     if reason := processes.lacking(tier):
         pytest.skip(reason)
-    files = [f"tests/test_{name}.py" for name in FILES]
-    options = ("-q", "-x", "-p", "no:cacheprovider")
-    done = processes.python("-m", "pytest", *options, *files, timeout=600, TERNOPS_ISA=tier)
+    done = passes[tier].result()
     assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     assert " passed" in done.stdout
-    assert f"now {tier}" in processes.run_code(
-        "from ternops.simd import targets; print('now', targets.TIER.name)", TERNOPS_ISA=tier
-    )
+    assert processes.run_code(CHOICE, TERNOPS_ISA=tier).split() == [tier]
 
 
-def test_a_cpu_without_features_works():
-    """Numba told of no feature at all: the generic tier, with the oracles' bits."""
-    printed = processes.run_code(WORKS, timeout=600, **processes.FEATURELESS)
-    assert printed.split() == ["generic"]
+@pytest.fixture(scope="module")
+def works():
+    """tier -> the future of what PRODUCTS prints on an honest CPU of it; TEXT takes long to compile."""
+    calls = {
+        tier: functools.partial(
+            processes.run_code,
+            PRODUCTS + (TEXT if tier in ("avx2", "generic") else ""),
+            timeout=1800,
+            **environment,
+        )
+        for tier, environment in processes.CPUS.items()
+        if not processes.lacking(tier)
+    }
+    with processes.beside_one_another(calls) as futures:
+        yield futures
 
 
 @X86
-def test_a_haswell_uses_avx2_by_itself():
-    """Numba told of AVX2, F16C and FMA but not of AVX-512: the avx2 tier, and the right bits."""
-    if reason := processes.lacking("avx2"):
+@pytest.mark.parametrize("tier", processes.CPUS)
+def test_an_honest_cpu_uses_its_tier_by_itself(works, tier):
+    """Numba told of a tier's features and of no better one's: that tier, and the right bits."""
+    if reason := processes.lacking(tier):
         pytest.skip(reason)
-    assert processes.run_code(WORKS, timeout=600, **processes.HASWELL).split() == ["avx2"]
+    assert works[tier].result().split() == [tier]
 
 
 @X86
 @pytest.mark.parametrize("lost", ["f16c", "fma", "avx2"])
-def test_each_feature_of_a_tier_is_needed(lost):
-    """Without one feature of avx2 the generic tier is chosen."""
-    features = processes.HASWELL["NUMBA_CPU_FEATURES"].replace(f"+{lost},", "")
+def test_each_feature_of_avx2_is_needed(lost):
+    """Without one the generic tier is chosen, and nothing aborts."""
+    haswell = processes.CPUS["avx2"]
+    features = haswell["NUMBA_CPU_FEATURES"].replace(f"+{lost},", "")
     assert lost not in features
-    code = "from ternops.simd import targets; print(targets.TIER.name)"
-    environment = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": features}
-    assert processes.run_code(code, **environment).split() == ["generic"]
+    environment = haswell | {"NUMBA_CPU_FEATURES": features}
+    assert processes.run_code(CHOICE, **environment).split() == ["generic"]
+
+
+def best(monkeypatch, features):
+    """The tier that a CPU with these features gets."""
+    monkeypatch.setattr(vector, "features", lambda: frozenset(features))
+    return targets.choose(None)[0].name
+
+
+@X86
+@TIERS
+def test_each_feature_of_a_tier_is_needed(monkeypatch, tier):
+    """A CPU with all of a tier's features gets it; without any one of them it gets another."""
+    monkeypatch.setattr(targets.x86, "tiles_granted", lambda: True)
+    (features,) = (each.features for each in targets.TIERS if each.name == tier)
+    assert best(monkeypatch, features) == tier
+    for lost in features:
+        assert best(monkeypatch, set(features) - {lost}) != tier, lost
+
+
+@X86
+def test_amx_needs_the_systems_permission(monkeypatch):
+    """A CPU that has it under a system that withholds it gets the next tier, and is told why."""
+    amx = targets.TIERS[0]
+    for granted, expected in ((True, "amx"), (False, "avx512vbmi")):
+        monkeypatch.setattr(targets.x86, "tiles_granted", lambda granted=granted: granted)
+        assert best(monkeypatch, amx.features) == expected
+    with pytest.raises(ValueError, match=r"^TERNOPS_ISA='amx': this CPU lacks the system's perm"):
+        targets.choose("amx")
 
 
 def refusal(**environment):

@@ -13,6 +13,7 @@ import safetensors
 
 from ternops.decoder.config import Config, read_config
 from ternops.decoder.weights import HalfMatrix, Layer, Weights
+from ternops.kernels.table import best_encoding
 from ternops.matrix import TernaryMatrix, pack
 from ternops.quantize import absmean
 
@@ -72,17 +73,21 @@ class Tensors:
         return HalfMatrix.from_floats(values)
 
 
-def load_weights(folder: Path, as_float16: bool = False) -> Iterator[tuple[str, Any]]:
+def load_weights(folder: Path, kind: str = "auto") -> Iterator[tuple[str, Any]]:
     """Read a folder; yields ("progress", done of total) for each layer, then ("weights", Weights).
 
-    as_float16: linear layers as the float16 of their quantised values, for the baseline.
+    kind: how the linear layers are held: an encoding, "auto" for the best one for all of them
+    together, or "float16" of the quantised values, for the baseline.
     Raises FileNotFoundError and ValueError, naming the file or tensor.
     """
     config = read_config(folder)
     tensors = Tensors(folder)
+    if kind == "auto":
+        weights = sum(rows * columns for rows, columns in config.linear_shapes().values())
+        kind = best_encoding(config.layers * weights)
     layers = []
     for index in range(config.layers):
-        layers.append(_load_layer(tensors, config, index, as_float16))
+        layers.append(_load_layer(tensors, config, index, kind))
         yield "progress", (index + 1, config.layers)
     shape = (config.vocabulary, config.hidden)
     embedding = tensors.half("model.embed_tokens.weight", shape)
@@ -91,15 +96,15 @@ def load_weights(folder: Path, as_float16: bool = False) -> Iterator[tuple[str, 
     yield "weights", Weights(config, layers, norm, embedding, head)
 
 
-def _load_layer(tensors: Tensors, config: Config, index: int, as_float16: bool) -> Layer:
+def _load_layer(tensors: Tensors, config: Config, index: int, kind: str) -> Layer:
     prefix = f"model.layers.{index}."
     linear: dict[str, TernaryMatrix | HalfMatrix] = {}
     for key, shape in config.linear_shapes().items():
         trits, scale = absmean(tensors.floats(f"{prefix}{_LINEAR[key]}.weight", shape))
-        if as_float16:
+        if kind == "float16":
             linear[key] = HalfMatrix.from_floats(trits * scale)
         else:
-            linear[key] = pack(trits, scale)
+            linear[key] = pack(trits, scale, kind)
     queries = config.heads * config.head_dim
     norms = {
         "input": tensors.floats(f"{prefix}input_layernorm.weight", (config.hidden,)),

@@ -16,13 +16,18 @@ from ternops.decoder.config import Config
 from ternops.decoder.sample import Sampler
 from ternops.decoder.token import CALL, LAYER, MODEL, PARTS, decode
 from ternops.decoder.weights import HalfMatrix, Weights
-from ternops.encodings.two_bit import BLOCK
+from ternops.encodings import ENCODINGS
 from ternops.kernels.attention import PAD
 from ternops.kernels.half import LINE
+from ternops.kernels.operands import OPERANDS
+from ternops.kernels.plan import make_plan
 from ternops.matrix import TernaryMatrix
 from ternops.memory import aligned_zeros
+from ternops.quantize import BITNET_ABSMAX
 from ternops.team import TEAM, check_threads
 
+#: Threads share rows in multiples of this: whole cache lines of float32.
+_LINE_OF_FLOATS = 16
 #: The checkpoint that comes with the package.
 TINY = Path(__file__).parent.parent / "checkpoints" / "tiny"
 
@@ -34,7 +39,15 @@ class Model:
         self.weights = weights
         self.config: Config = weights.config
         self.threads = check_threads(threads)
-        self.ternary = isinstance(weights.layers[0].linear["q"], TernaryMatrix)
+        kinds = {
+            each.encoding if isinstance(each, TernaryMatrix) else ""
+            for layer in weights.layers
+            for each in layer.linear.values()
+        }
+        if len(kinds) != 1:
+            raise ValueError(f"weights: encodings {sorted(kinds)}, expected one for all layers")
+        #: How the linear layers are packed; "" for float16.
+        self.encoding = kinds.pop()
         self._table = _layer_table(weights)
         angles = np.outer(
             np.arange(self.config.context),
@@ -55,14 +68,16 @@ class Model:
     ) -> Model:
         """Load a Hugging Face folder (default: the tiny checkpoint of this package).
 
-        weights: "ternary", or "fp16" for the baseline: the float16 of the quantised weights and
-        activations that are not quantised. progress: called with layers done and in all.
+        weights: "ternary" for the best encoding here, the name of an encoding, or "fp16" for the
+        baseline: the float16 of the quantised weights and activations that are not quantised.
+        progress: called with layers done and in all.
         Raises FileNotFoundError and ValueError, naming the file, the tensor or the setting.
         """
-        if weights not in ("ternary", "fp16"):
-            raise ValueError(f"weights={weights!r}: expected 'ternary' or 'fp16'")
+        kinds = {"ternary": "auto", "fp16": "float16", **{name: name for name in ENCODINGS}}
+        if weights not in kinds:
+            raise ValueError(f"weights={weights!r}: expected one of {', '.join(kinds)}")
         check_threads(threads)
-        for kind, value in load_weights(Path(path or TINY), as_float16=weights == "fp16"):
+        for kind, value in load_weights(Path(path or TINY), kinds[weights]):
             if kind == "weights":
                 return cls(value, threads)
             if progress:
@@ -144,7 +159,8 @@ class Session:
         queries, keys = c.heads * c.head_dim, c.kv_heads * c.head_dim
         cache = c.layers * c.kv_heads * c.context * padded
         longest = max(c.hidden, c.ffn, queries)
-        own_floats = -(-longest // BLOCK) * BLOCK + 64
+        template, row_step = _operands(model.encoding, (c.hidden, c.ffn, queries))
+        own_floats = len(template)
         own_scores = own_floats + 4 * (longest + 2 * LINE)
         score_stride = c.context + LINE
         own_bytes = -(-(own_scores + 4 * c.group * score_stride) // 64) * 64
@@ -175,7 +191,7 @@ class Session:
             "padded": padded,
             "vocabulary": c.vocabulary,
             "context": c.context,
-            "ternary": model.ternary,
+            "ternary": bool(model.encoding),
             "relu2": c.activation == "relu2",
             "embedding_is_bf16": w.embedding.is_bf16,
             "head_is_bf16": w.head.is_bf16,
@@ -189,11 +205,16 @@ class Session:
             "own_floats": own_floats,
             "own_scores": own_scores,
             "score_stride": score_stride,
+            "row_step": row_step,
             "epsilon": c.epsilon,
         }.items():
             record[name] = value
         for name, buffer in self._buffers.items():
             record[name] = buffer.ctypes.data
+        for thread in range(model.threads):
+            own = self._buffers["own"][thread * own_bytes :][: len(template)]
+            own[:] = template
+            _place_operands(own)
         self._record = record
         self._address = record.ctypes.data
         self._call = record.reshape(1).view(np.int64)[CALL]
@@ -228,6 +249,35 @@ def _floats(count: int) -> npt.NDArray[Any]:
     return aligned_zeros(count + 2 * LINE, np.float32)
 
 
+#: Where a thread's prepared activations lie, behind its OPERANDS record and their sum and step.
+_PLACED = -(-(OPERANDS.itemsize + 8) // 64) * 64
+
+
+def _operands(encoding: str, lengths: tuple[int, ...]) -> tuple[npt.NDArray[np.uint8], int]:
+    """An OPERANDS record with room for activations of these lengths, and the plan's row_step."""
+    if not encoding:
+        return np.zeros(_PLACED, np.uint8), _LINE_OF_FLOATS
+    plans = [make_plan(encoding, columns, "stream") for columns in lengths]
+    placed = -(-max(plan.placed_bytes for plan in plans) // 64) * 64
+    size = _PLACED + placed + max(plan.scratch_bytes for plan in plans)
+    template = np.zeros(-(-size // 64) * 64, np.uint8)
+    record = template[: OPERANDS.itemsize].view(OPERANDS)[0]
+    record["prepare"], record["multiply"] = plans[0].prepare, plans[0].multiply
+    record["fields"], record["is_float"], record["tokens"] = plans[0].fields, 1, 1
+    record["floor"] = BITNET_ABSMAX
+    record["scratch"] = _PLACED + placed
+    return template, max(plans[0].row_step, _LINE_OF_FLOATS)
+
+
+def _place_operands(own: npt.NDArray[np.uint8]) -> None:
+    """Make offsets into addresses, in a copy of what `_operands` made, where it lies now."""
+    record = own[: OPERANDS.itemsize].view(OPERANDS)[0]
+    record["placed"] = own.ctypes.data + _PLACED
+    record["offsets"] = own.ctypes.data + OPERANDS.itemsize
+    record["steps"] = own.ctypes.data + OPERANDS.itemsize + 4
+    record["scratch"] += own.ctypes.data
+
+
 def _layer_table(weights: Weights) -> npt.NDArray[Any]:
     table = np.zeros(len(weights.layers), LAYER)
     for row, layer in zip(table, weights.layers, strict=True):
@@ -236,9 +286,10 @@ def _layer_table(weights: Weights) -> npt.NDArray[Any]:
                 row[name] = matrix.bits.ctypes.data
                 row[f"{name}_stride"] = matrix.bits.strides[0]
             else:
-                row[name] = matrix._address
-                row[f"{name}_stride"] = matrix._row_bytes
-                row[f"{name}_scale"] = matrix._scale_address
+                packed = matrix._packed
+                row[name] = packed.address
+                row[f"{name}_stride"] = make_plan(packed.encoding, packed.columns, "stream").stride
+                row[f"{name}_scale"] = packed.scale_address
         for name, norm in layer.norms.items():
             row[f"{name}_norm"] = norm.ctypes.data
     return table

@@ -17,11 +17,11 @@ from ternops.kernels.elementwise import (
     rms_norm,
 )
 from ternops.kernels.half import LINE, gemv_half, half_row
-from ternops.kernels.linear import blocks_of, place_floats
-from ternops.kernels.two_bit import Operands, gemv
-from ternops.quantize import BITNET_ABSMAX
+from ternops.kernels.operands import Operands
 from ternops.simd import (
     Job,
+    address_of,
+    call_job,
     f32,
     full,
     inlined,
@@ -34,18 +34,16 @@ from ternops.simd import (
 )
 from ternops.team import barrier, share
 
-#: Row bounds between threads: whole cache lines of float32 outputs.
-_STEP = 16
-
 _COUNTS = "hidden ffn layers heads kv_heads head_dim padded vocabulary context"
 _FLAGS = "ternary relu2 embedding_is_bf16 head_is_bf16"
 _WEIGHTS = "layer_table embedding head norm cosine sine keys values"
 _SHARED = "x y q k v rotated attention gate up logits"
-_OWN = "own own_bytes own_floats own_scores score_stride"
+_OWN = "own own_bytes own_floats own_scores score_stride row_step"
 _CALL = "token position wants_logits laps"
 _INTEGERS = " ".join((_COUNTS, _FLAGS, _WEIGHTS, _SHARED, _OWN, _CALL)).split()
 #: The model: counts, flags, addresses of weights, of buffers that threads share, of each thread's
-#: own (`own`, own_bytes each: placed int8, then floats, then scores), and this call's token. laps:
+#: own (`own`, own_bytes each: an OPERANDS record, prepared activations, floats, scores), and this
+#: call's token. laps:
 #: 0, or the address of int64 nanoseconds that thread 0 adds to, one for each of PARTS.
 MODEL = np.dtype([(name, np.intp) for name in _INTEGERS] + [("epsilon", np.float64)])
 #: Where token, position and wants_logits lie in a MODEL seen as int64.
@@ -95,29 +93,31 @@ def _clear_padding(x, count):
 
 @inlined
 def _prepare(p, own, x, norm, count):
-    """Norm (unless 0) and, for ternary weights, quantise; gives the floats, sum and step."""
+    """Norm (unless 0) and, for ternary weights, quantise; gives the floats."""
     source = x
     if norm != 0:
         source = own + p.own_floats
         rms_norm(x, pointer(norm), count, p.epsilon, source)
         _clear_padding(source, count)
     if p.ternary:
-        # Sum and step lie behind the placed activations, where `_multiply` finds them.
-        offset, step = own + (p.own_floats - 8), own + (p.own_floats - 4)
-        place_floats(source, count, BITNET_ABSMAX, own, offset, step)
+        operands = record_at(Operands, address_of(own))
+        operands.columns = count
+        operands.x = address_of(source)
+        call_job(operands.prepare, address_of(own), 0, 1, 0)
     return source
 
 
 @kernel
-def _multiply(ternary, weights, stride, scale, columns, own, own_floats, x, first, last, out):
+def _multiply(ternary, weights, stride, scale, rows, own, x, first, last, out):
     """out[first:last] = rows of one matrix times what `_prepare` left."""
     if ternary:
-        offset, step = own + (own_floats - 8), own + (own_floats - 4)
-        operands = Operands(
-            pointer(weights), stride, blocks_of(columns), own, 0, offset, step, pointer(scale), 0,
-            out, 0,
-        )  # fmt: skip
-        gemv(operands, first, last)
+        operands = record_at(Operands, address_of(own))
+        operands.weights = weights
+        operands.stride = stride
+        operands.rows = rows
+        operands.scales = scale
+        operands.out = address_of(out)
+        call_job(operands.multiply, address_of(own), first, last, 0)
     else:
         gemv_half(False, pointer(weights), stride // 2, first, last, x, out)
 
@@ -155,15 +155,14 @@ def _layer(p, at, own, team, thread, threads, time):
     m = record_at(_Layer, p.layer_table + at * LAYER_BYTES)
     x, y = pointer(p.x), pointer(p.y)
     heads, keys = p.heads * p.head_dim, p.kv_heads * p.head_dim
-    floats = p.own_floats
 
     s = _prepare(p, own, x, m.input_norm, p.hidden)
     time = _lap(p, thread, _PREPARE, time)
-    f, n = share(heads, _STEP, thread, threads)
-    _multiply(p.ternary, m.q, m.q_stride, m.q_scale, p.hidden, own, floats, s, f, n, pointer(p.q))
-    f, n = share(keys, _STEP, thread, threads)
-    _multiply(p.ternary, m.k, m.k_stride, m.k_scale, p.hidden, own, floats, s, f, n, pointer(p.k))
-    _multiply(p.ternary, m.v, m.v_stride, m.v_scale, p.hidden, own, floats, s, f, n, pointer(p.v))
+    f, n = share(heads, p.row_step, thread, threads)
+    _multiply(p.ternary, m.q, m.q_stride, m.q_scale, heads, own, s, f, n, pointer(p.q))
+    f, n = share(keys, p.row_step, thread, threads)
+    _multiply(p.ternary, m.k, m.k_stride, m.k_scale, keys, own, s, f, n, pointer(p.k))
+    _multiply(p.ternary, m.v, m.v_stride, m.v_scale, keys, own, s, f, n, pointer(p.v))
     time = _meet(p, team, thread, threads, _PRODUCTS, time)
 
     _attention(p, at, p.position, own, thread, threads)
@@ -171,17 +170,17 @@ def _layer(p, at, own, team, thread, threads, time):
 
     s = _prepare(p, own, pointer(p.attention), m.attention_norm, heads)
     time = _lap(p, thread, _PREPARE, time)
-    f, n = share(p.hidden, _STEP, thread, threads)
-    _multiply(p.ternary, m.o, m.o_stride, m.o_scale, heads, own, floats, s, f, n, y)
+    f, n = share(p.hidden, p.row_step, thread, threads)
+    _multiply(p.ternary, m.o, m.o_stride, m.o_scale, p.hidden, own, s, f, n, y)
     add(x, y, f, n)
     time = _meet(p, team, thread, threads, _PRODUCTS, time)
 
     s = _prepare(p, own, x, m.post_norm, p.hidden)
     time = _lap(p, thread, _PREPARE, time)
     gate, up = pointer(p.gate), pointer(p.up)
-    f, n = share(p.ffn, _STEP, thread, threads)
-    _multiply(p.ternary, m.gate, m.gate_stride, m.gate_scale, p.hidden, own, floats, s, f, n, gate)
-    _multiply(p.ternary, m.up, m.up_stride, m.up_scale, p.hidden, own, floats, s, f, n, up)
+    f, n = share(p.ffn, p.row_step, thread, threads)
+    _multiply(p.ternary, m.gate, m.gate_stride, m.gate_scale, p.ffn, own, s, f, n, gate)
+    _multiply(p.ternary, m.up, m.up_stride, m.up_scale, p.ffn, own, s, f, n, up)
     if p.relu2:
         gate_relu2(gate, up, f, n, gate)
     else:
@@ -190,8 +189,8 @@ def _layer(p, at, own, team, thread, threads, time):
 
     s = _prepare(p, own, gate, m.ffn_norm, p.ffn)
     time = _lap(p, thread, _PREPARE, time)
-    f, n = share(p.hidden, _STEP, thread, threads)
-    _multiply(p.ternary, m.down, m.down_stride, m.down_scale, p.ffn, own, floats, s, f, n, y)
+    f, n = share(p.hidden, p.row_step, thread, threads)
+    _multiply(p.ternary, m.down, m.down_stride, m.down_scale, p.hidden, own, s, f, n, y)
     add(x, y, f, n)
     return _meet(p, team, thread, threads, _PRODUCTS, time)
 
@@ -212,6 +211,6 @@ def decode(record, team, thread, threads):
         source = own + p.own_floats
         rms_norm(pointer(p.x), pointer(p.norm), p.hidden, p.epsilon, source)
         _clear_padding(source, p.hidden)
-        first, last = share(p.vocabulary, _STEP, thread, threads)
+        first, last = share(p.vocabulary, p.row_step, thread, threads)
         gemv_half(p.head_is_bf16, pointer(p.head), hidden, first, last, source, pointer(p.logits))
         _meet(p, team, thread, threads, _HEAD, time)

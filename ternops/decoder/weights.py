@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ternops.decoder.config import Config
 from ternops.encodings import ENCODINGS
 from ternops.kernels.half import LINE
-from ternops.matrix import TernaryMatrix
+from ternops.matrix import Packed, TernaryMatrix
 from ternops.memory import aligned_empty
 
 
@@ -115,7 +115,8 @@ def random_weights(config: Config, kind: str, seed: int = 0) -> Weights:
     return Weights(config, layers, np.ones(config.hidden, np.float32), embedding, head)
 
 
-_REPEATED = 1 << 16  # random elements before they repeat
+_REPEATED = 1 << 16  # random float16 before they repeat
+_ROWS = 64  # and rows of random trits
 
 
 def random_half(rows: int, columns: int, random: np.random.Generator) -> HalfMatrix:
@@ -133,11 +134,15 @@ def random_ternary(
 ) -> TernaryMatrix:
     """Evenly drawn trits with the scale 1/sqrt(columns)."""
     layout = ENCODINGS[encoding]
-    packed = aligned_empty(rows * layout.row_bytes(columns) + layout.SLACK, np.uint8)
-    trits = random.integers(-1, 2, (1, 4 * _REPEATED), np.int8)
-    _repeat(layout.pack(trits)[: layout.row_bytes(4 * _REPEATED)], packed)
+    packed = aligned_empty(layout.nbytes(rows, columns) + layout.SLACK, np.uint8)
+    sample = layout.pack(random.integers(-1, 2, (_ROWS, columns), np.int8))
+    _repeat(sample[: layout.nbytes(_ROWS, columns)], packed)
+    if rest := rows % _ROWS:
+        # The last group of rows of a look-up encoding has a layout of its own.
+        last = layout.pack(random.integers(-1, 2, (rest, columns), np.int8))
+        packed[layout.nbytes(rows - rest, columns) :] = last
     scale = np.asarray(np.float32(1 / np.sqrt(columns)))
-    return TernaryMatrix(packed, rows, columns, scale, encoding)
+    return TernaryMatrix(Packed(packed, rows, columns, scale, encoding))
 
 
 def _repeat(sample: npt.NDArray[Any], target: npt.NDArray[Any]) -> None:

@@ -1,87 +1,84 @@
 """One whole product as a team's job: prepare the tokens, meet at the barrier, multiply.
 
 Layout: a record of addresses and counts, which every thread reads. Trick: each thread prepares
-some tokens and then computes some rows. Bound: that of the GEMV or GEMM inside.
+some tokens and then computes some rows. Bound: that of the kernel that multiplies.
 """
 
-import numba
 import numpy as np
 
-from ternops.encodings.two_bit import BLOCK, BLOCK_BYTES, FIELDS
+from ternops.encodings.blocks import BLOCK_BYTES
 from ternops.kernels.elementwise import copy_row, quantize_row
-from ternops.kernels.two_bit import Operands, gemm, gemv
-from ternops.quantize import LEAST_ABSMAX
-from ternops.simd import Job, inlined, kernel, load, pointer, record_at, store
+from ternops.kernels.operands import Operands
+from ternops.simd import (
+    BYTES,
+    Job,
+    call_job,
+    constant,
+    full,
+    i8,
+    inlined,
+    kernel,
+    load,
+    pointer,
+    record_at,
+    select_greater,
+    store,
+)
 from ternops.team import barrier, share
 
-_FIELDS = "weights stride rows columns scales scale_step x is_float tokens placed steps offsets out"
-#: All intp: addresses of arrays, counts, and is_float (1: x is float32, 0: int8).
-RECORD = np.dtype([(name, np.intp) for name in _FIELDS.split()])
-_Record = numba.from_dtype(RECORD)
-
-
-@inlined
-def blocks_of(columns):
-    """How many blocks a row of `columns` weights has, the shorter last one included."""
-    return (columns + BLOCK - 1) // BLOCK
+_lane_numbers = constant(i8, range(BYTES))
 
 
 @kernel
-def place_tail(row, columns):
-    """Move the last activations of an int8 row to where two_bit's last, shorter block has them.
+def place_tail(row, columns, fields):
+    """Move the last activations of an int8 row to where a shorter last block has them.
 
-    As `ternops.encodings.two_bit.place`, within the last 256 bytes of the placed row; from the
-    last one downwards, because each moves up.
+    As `ternops.encodings.blocks.place`, within the last block of the placed row; from the end
+    downwards, because each piece moves up.
     """
-    rest = columns % BLOCK
+    rest = columns % (fields * BLOCK_BYTES)
     if rest == 0:
         return
     tail = row + (columns - rest)
-    stride = (rest + FIELDS - 1) // FIELDS
-    for field in range(FIELDS - 1, -1, -1):
-        for i in range(BLOCK_BYTES - 1, -1, -1):
-            source = field * stride + i
-            value = np.int8(0)
-            if i < stride and source < rest:
-                value = load(np.int8, tail + source)
-            store(tail + (field * BLOCK_BYTES + i), value)
+    stride = (rest + fields - 1) // fields
+    for field in range(fields - 1, -1, -1):
+        count = min(stride, rest - field * stride)
+        for part in range(BLOCK_BYTES - BYTES, -1, -BYTES):
+            piece = load(i8, tail + (field * stride + part))
+            here = full(i8, max(0, min(count - part, BYTES)))
+            piece = select_greater(here, _lane_numbers(), piece, full(i8, 0))
+            store(tail + (field * BLOCK_BYTES + part), piece)
 
 
 @inlined
-def place_floats(x, columns, floor, placed, offset, step):
-    """Quantise one token at x to int8 in placed order; its sum and step go to two Pointers."""
-    unit, total = quantize_row(x, columns, floor, placed)
-    place_tail(placed, columns)
-    store(offset, total)
-    store(step, unit)
+def quantize_token(p, token, target):
+    """Token number `token` as int8 at `target`, in natural order, with its sum and step."""
+    if p.is_float:
+        x = pointer(p.x) + 4 * token * p.columns
+        step, total = quantize_row(x, p.columns, p.floor, target)
+    else:
+        total = copy_row(pointer(p.x) + token * p.columns, p.columns, target)
+        step = np.float32(1)
+    store(pointer(p.offsets) + 4 * token, total)
+    store(pointer(p.steps) + 4 * token, step)
+
+
+@Job
+def place_tokens(operands, first, last, thread):
+    """Quantise tokens [first, last) and place them as the block encodings meet them."""
+    p = record_at(Operands, operands)
+    for token in range(first, last):
+        placed = pointer(p.placed) + token * p.placed_stride
+        quantize_token(p, token, placed)
+        place_tail(placed, p.columns, p.fields)
 
 
 @Job
 def linear(record, team, thread, threads):
-    p = record_at(_Record, record)
-    blocks = blocks_of(p.columns)
-    x, placed = pointer(p.x), pointer(p.placed)
-    offsets, steps = pointer(p.offsets), pointer(p.steps)
+    """The product of an OPERANDS record."""
+    p = record_at(Operands, record)
     first, last = share(p.tokens, 1, thread, threads)
-    for token in range(first, last):
-        target = placed + token * blocks * BLOCK
-        if p.is_float:
-            source = x + 4 * token * p.columns
-            place_floats(
-                source, p.columns, LEAST_ABSMAX, target, offsets + 4 * token, steps + 4 * token
-            )
-        else:
-            total = copy_row(x + token * p.columns, p.columns, target)
-            place_tail(target, p.columns)
-            store(offsets + 4 * token, total)
-            store(steps + 4 * token, np.float32(1))
+    call_job(p.prepare, record, first, last, thread)
     barrier(team, threads)
-    operands = Operands(
-        pointer(p.weights), p.stride, blocks, placed, blocks * BLOCK, offsets, steps,
-        pointer(p.scales), p.scale_step, pointer(p.out), p.rows,
-    )  # fmt: skip
-    first, last = share(p.rows, 4, thread, threads)
-    if p.tokens == 1:
-        gemv(operands, first, last)
-    else:
-        gemm(operands, first, last, p.tokens)
+    first, last = share(p.rows, p.row_step, thread, threads)
+    call_job(p.multiply, record, first, last, thread)

@@ -4,38 +4,88 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ternops.caches import last_level_bytes
+from ternops.encodings.two_bit import FIELDS as WEIGHTS_A_BYTE
 from ternops.simd import inlined, targets
 
 
 class Tile(NamedTuple):
     """What a kernel keeps in registers while it walks along the columns.
 
-    rows x tokens is the output tile. fields_apart: 1 adds the four shifted fields of a byte to one
-    accumulator; 4 leaves them in place (three shifts fewer a load) in four accumulators.
+    rows: so many at a time. apart: how many of a byte's fields are left where they are, with an
+    accumulator each; 1: every field is shifted down to one accumulator.
     """
 
     rows: int
-    tokens: int
-    fields_apart: int
+    apart: int
 
 
 #: (encoding, tier) -> the tile for one token.
 GEMV = {
     # Two streams came nearest to the read bandwidth (1: -4%, 4: -2%); 8 independent chains.
-    ("two_bit", "avx512vnni"): Tile(rows=2, tokens=1, fields_apart=4),
-    # 16 registers: with fields apart, two rows would spill.
-    ("two_bit", "avx2"): Tile(rows=1, tokens=1, fields_apart=4),
+    ("two_bit", "amx"): Tile(rows=2, apart=4),
+    ("two_bit", "avx512vbmi"): Tile(rows=2, apart=4),
+    ("two_bit", "avx512vnni"): Tile(rows=2, apart=4),
+    ("two_bit", "avxvnni"): Tile(rows=2, apart=4),
+    # int16 partial sums have no room for codes times 16.
+    ("two_bit", "avx2"): Tile(rows=2, apart=2),
     # Small enough for any register file.
-    ("two_bit", "generic"): Tile(rows=1, tokens=1, fields_apart=1),
+    ("two_bit", "generic"): Tile(rows=1, apart=1),
+    ("base3", "amx"): Tile(rows=2, apart=4),
+    ("base3", "avx512vbmi"): Tile(rows=2, apart=4),
+    # Without the look-up every field comes out shifted down.
+    ("base3", "avx512vnni"): Tile(rows=2, apart=1),
+    ("base3", "avxvnni"): Tile(rows=2, apart=1),
+    # The remainders take the registers that a second row would need.
+    ("base3", "avx2"): Tile(rows=1, apart=1),
+    ("base3", "generic"): Tile(rows=1, apart=1),
 }
 
-#: (encoding, tier) -> the tile for several tokens; what is left over goes one by one.
+
+class Batch(NamedTuple):
+    """Several tokens with weights that are decoded where they are used: rows x tokens at a time.
+
+    most: more tokens go to the GEMM.
+    """
+
+    rows: int
+    tokens: int
+    most: int
+
+
+#: tier -> the tiles for several tokens.
+BATCH = {
+    # 16 sums, and each code serves eight tokens. AMX is faster from half a tile of tokens on.
+    "amx": Batch(2, 8, 15),
+    # Level with the GEMM at 512 tokens, 10% ahead of it at 128.
+    "avx512vbmi": Batch(2, 8, 255),
+    "avx512vnni": Batch(2, 8, 255),
+    # 8 sums in 16 registers; at 64 tokens level with the GEMM, at 512 13% behind.
+    "avxvnni": Batch(1, 8, 63),
+    # The GEMM is 15% ahead from 16 tokens on, with base3 from 8.
+    "avx2": Batch(1, 4, 7),
+    "generic": Batch(1, 4, 7),
+}
+
+
+class Panel(NamedTuple):
+    """rows x tokens of the product that the GEMM keeps in registers."""
+
+    rows: int
+    tokens: int
+
+
+#: tier -> the tile of the GEMM; without AMX its rows divide the lanes of an i32.
 GEMM = {
-    # 16 accumulators, 4 fields a row, and each field serves eight tokens.
-    ("two_bit", "avx512vnni"): Tile(rows=2, tokens=8, fields_apart=1),
-    # 8 accumulators and 4 fields fill the 16 registers.
-    ("two_bit", "avx2"): Tile(rows=1, tokens=8, fields_apart=1),
-    ("two_bit", "generic"): Tile(rows=1, tokens=4, fields_apart=1),
+    # Four tiles of sums, two of codes and two of activations.
+    "amx": Panel(32, 32),
+    # 24 sums, 4 lines of codes and 1 of activations in 32 registers.
+    "avx512vbmi": Panel(4, 6),
+    "avx512vnni": Panel(4, 6),
+    # 8 sums, 2 lines and 1 in 16 registers.
+    "avxvnni": Panel(2, 4),
+    "avx2": Panel(2, 4),
+    "generic": Panel(2, 4),
 }
 
 #: Weights are asked for so many bytes ahead, over all streams of a thread: the best of 2048 to
@@ -43,13 +93,28 @@ GEMM = {
 PREFETCH_AHEAD = 8192
 
 #: A further thread must find this many bytes of weights times tokens, or waking it costs more.
-BYTES_A_THREAD = 1 << 16
+BYTES_A_THREAD = 1 << 17
 
 
-def tiles(encoding: str) -> tuple[Tile, Tile]:
-    """The GEMV and GEMM tiles of an encoding on this process's tier."""
-    key = (encoding, targets.TIER.name)
-    return GEMV[key], GEMM[key]
+#: tier -> what "auto" means for weights that the last-level cache holds, and for more of them.
+AUTO = {
+    # From memory bytes decide, and base3 has a fifth fewer; in a cache two_bit is 1.6x as fast.
+    "amx": ("two_bit", "base3"),
+    "avx512vbmi": ("two_bit", "base3"),
+    # Without the look-up base3 decodes 120 G weights a second, while two_bit's come from memory at
+    # 150; with 256-bit registers it is 60.
+    "avx512vnni": ("two_bit", "two_bit"),
+    "avxvnni": ("two_bit", "two_bit"),
+    "avx2": ("two_bit", "two_bit"),
+    # Slower than any memory: what is decoded most cheaply.
+    "generic": ("two_bit", "two_bit"),
+}
+
+
+def best_encoding(weights: int) -> str:
+    """What "auto" stands for here, for so many weights that are used together."""
+    cached, streamed = AUTO[targets.TIER.name]
+    return cached if weights // WEIGHTS_A_BYTE <= last_level_bytes() else streamed
 
 
 def useful_threads(threads: int, work: int) -> int:
@@ -62,7 +127,10 @@ def stream_step(count, rows):
     """How far apart the rows of a tile lie that walks down `count` rows as `rows` streams.
 
     Odd, so that the streams of a matrix with a power of two in its shape do not all start at the
-    same offset of a page, and with it in the same bank of the memory.
+    same offset of a page, and with it in the same bank of the memory. Up to 2 * rows - 1 rows are
+    left over, none where there is one stream.
     """
+    if rows == 1:
+        return count
     step = count // rows
     return max(0, step - 1 + step % 2)

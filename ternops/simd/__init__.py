@@ -5,6 +5,8 @@ Float vectors always have 16 lanes, because a float sum must not depend on the C
 sums, each a chain of fused multiply-adds, then one fixed tree.
 """
 
+from typing import Any, NamedTuple
+
 from numba import types
 
 from ternops.simd import portable, targets, vector, x86
@@ -19,6 +21,7 @@ from ternops.simd.vector import (
     bitcast,
     cache_folder,
     call_job,
+    constant,
     convert,
     entry,
     full,
@@ -39,23 +42,96 @@ from ternops.simd.vector import (
     select_greater,
     store,
     store_first,
+    sum_lanes,
     take,
+    transpose,
+    widen,
     yield_thread,
 )
 
 BYTES = targets.TIER.vector_bytes
 
-u8, i8, i32 = Vector("u8", BYTES), Vector("i8", BYTES), Vector("i32", BYTES // 4)
+LANES = BYTES // 4
+
+u8, i8, i32 = Vector("u8", BYTES), Vector("i8", BYTES), Vector("i32", LANES)
+#: As many floats as an i32 has lanes: for arithmetic lane by lane, where the width cannot show.
+f32_lanes = Vector("f32", LANES)
 f32, f16, u16 = Vector("f32", 16), Vector("f16", 16), Vector("u16", 16)
 i32x16, i8x16 = Vector("i32", 16), Vector("i8", 16)
 
-#: dot(acc i32, unsigned u8, signed i8): acc + 4 products a lane; unsigned bytes up to 128.
-dot = {
-    "avx512vnni": x86.dot_avx512vnni,
-    "avx2": x86.dot_avx2,
-    "generic": portable.dot_portable,
-}[targets.TIER.name]
+_NAME = targets.TIER.name
 
+# Dot products add up in registers that `open_sums` gives and `close_sums` adds to i32 sums. Where
+# an instruction adds to int32 they are the sums themselves; AVX2 adds to int16 in between, for at
+# most 16 dots, with codes up to 8.
+#   dot(partial, unsigned u8, signed i8): partial + 4 (AVX2: 2) products a lane.
+if _NAME == "avx2":
+    PARTIAL = Vector("i16", BYTES // 2)
+    dot = x86.dot_avx2
+
+    @inlined
+    def open_sums(sums, partial, count):
+        """The registers for dots until `close_sums`."""
+        for i in range(count):
+            partial[i] = full(PARTIAL, 0)
+        return partial
+
+    @inlined
+    def close_sums(sums, partial, count):
+        """Add up what the dots since `open_sums` gave."""
+        for i in range(count):
+            sums[i] = x86.close_avx2(sums[i], partial[i])
+
+else:
+    PARTIAL = i32
+    dot = {
+        "amx": x86.dot_avx512vnni,
+        "avx512vbmi": x86.dot_avx512vnni,
+        "avx512vnni": x86.dot_avx512vnni,
+        "avxvnni": x86.dot_avxvnni,
+        "generic": portable.dot_portable,
+    }[_NAME]
+
+    @inlined
+    def open_sums(sums, partial, count):
+        """The registers for dots until `close_sums`."""
+        return sums
+
+    @inlined
+    def close_sums(sums, partial, count):
+        """Add up what the dots since `open_sums` gave."""
+
+
+class Width(NamedTuple):
+    """Integer vectors of one width, and the dot product on them."""
+
+    bytes: int
+    u8: Vector
+    i8: Vector
+    i32: Vector
+    dot: Any
+
+
+#: The widest vectors of the tier, and those that leave memory the most bandwidth.
+WIDE = NARROW = Width(BYTES, u8, i8, i32, dot)
+if BYTES == 64:
+    NARROW = Width(32, Vector("u8", 32), Vector("i8", 32), Vector("i32", 8), x86.dot_avxvnni)
+
+#: Whether `look_up_128` is there.
+LOOKS_UP_81 = _NAME in ("amx", "avx512vbmi")
+look_up_128 = x86.look_up_128
+_FIELDS = [i // 27 | i // 9 % 3 << 2 | i // 3 % 3 << 4 | i % 3 << 6 for i in range(81)] + [0] * 47
+fields_low, fields_high = (
+    constant(Vector("u8", 64), half, in_memory=True) for half in (_FIELDS[:64], _FIELDS[64:])
+)
+
+#: Whether there are tile registers: 16 rows of 64 bytes, numbered by literals.
+HAS_TILES = _NAME == "amx"
+tile_configure, tile_release, tile_zero = x86.tile_configure, x86.tile_release, x86.tile_zero
+tile_load, tile_store = x86.tile_load, x86.tile_store  #: (tile, pointer, bytes from row to row)
+tile_dot = x86.tile_dot  #: tile 0 += unsigned bytes of tile 1 times signed ones of tile 2
+
+minimum_u8 = instruction(f"llvm.umin.v{BYTES}i8", u8, u8, u8)
 fma = instruction("llvm.fma.v16f32", f32, f32, f32, f32)  #: a * b + c, rounded once
 maximum_i32 = instruction("llvm.smax.v16i32", i32x16, i32x16, i32x16)
 _reduce_max = instruction("llvm.vector.reduce.smax.v16i32", types.int32, i32x16)
@@ -115,8 +191,15 @@ def load_bf16(source):
 
 __all__ = [
     "BYTES",
+    "HAS_TILES",
+    "LANES",
+    "LOOKS_UP_81",
+    "NARROW",
+    "PARTIAL",
+    "WIDE",
     "Job",
     "Vector",
+    "Width",
     "address_of",
     "atomic_add",
     "atomic_load",
@@ -125,11 +208,16 @@ __all__ = [
     "bitcast",
     "cache_folder",
     "call_job",
+    "close_sums",
+    "constant",
     "convert",
     "dot",
     "entry",
     "f16",
     "f32",
+    "f32_lanes",
+    "fields_high",
+    "fields_low",
     "fma",
     "full",
     "i8",
@@ -144,8 +232,11 @@ __all__ = [
     "load_bf16",
     "load_f16",
     "load_first",
+    "look_up_128",
     "maximum_i32",
+    "minimum_u8",
     "nanoseconds",
+    "open_sums",
     "pause",
     "pointer",
     "prefetch",
@@ -156,10 +247,19 @@ __all__ = [
     "select_greater",
     "store",
     "store_first",
+    "sum_lanes",
     "take",
     "targets",
+    "tile_configure",
+    "tile_dot",
+    "tile_load",
+    "tile_release",
+    "tile_store",
+    "tile_zero",
+    "transpose",
     "tree_max",
     "tree_sum",
     "u8",
+    "widen",
     "yield_thread",
 ]

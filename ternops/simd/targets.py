@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from ternops.simd import vector
+from ternops.simd import vector, x86
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,17 @@ class Tier:
 
 
 _X86 = ("x86_64", "amd64")
+_AVX2 = ("avx2", "f16c", "fma")
+_AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512vl", "avx512vnni")
+_AMX = (*_AVX512, "avx512vbmi", "amx-tile", "amx-int8")
 
 #: Best first.
 TIERS = (
-    Tier("avx512vnni", _X86, ("avx512f", "avx512bw", "avx512vl", "avx512vnni", "f16c", "fma"), 64),
-    Tier("avx2", _X86, ("avx2", "f16c", "fma"), 32),
+    Tier("amx", _X86, _AMX, 64),
+    Tier("avx512vbmi", _X86, (*_AVX512, "avx512vbmi"), 64),
+    Tier("avx512vnni", _X86, _AVX512, 64),
+    Tier("avxvnni", _X86, (*_AVX2, "avxvnni"), 32),
+    Tier("avx2", _X86, _AVX2, 32),
     Tier("generic", (), (), 16),
 )
 
@@ -40,7 +46,10 @@ def missing(tier: Tier) -> str:
     """What this CPU lacks for a tier, in words; empty if nothing."""
     if tier.machines and vector.machine() not in tier.machines:
         return f"architecture {' or '.join(tier.machines)} (this is {vector.machine()})"
-    return ", ".join(each for each in tier.features if each not in vector.features())
+    lacking = [each for each in tier.features if each not in vector.features()]
+    if not lacking and "amx-tile" in tier.features and not x86.tiles_granted():
+        return "the system's permission to use AMX"
+    return ", ".join(lacking)
 
 
 def available() -> tuple[Tier, ...]:

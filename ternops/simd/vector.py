@@ -15,7 +15,7 @@ import operator
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +121,8 @@ def _value_type(reference: types.Type) -> types.Type | None:
 
 
 def _ir_type(context: Any, kind: types.Type) -> ir.Type:
+    if kind == types.none:
+        return ir.VoidType()
     return kind.ir if isinstance(kind, Vector) else context.get_value_type(kind)
 
 
@@ -274,7 +276,9 @@ def registers(typing_context, vector_type, count):
     kind = Registers(vector, count.literal_value)
 
     def generate(context, builder, signature, args):
-        return cgutils.alloca_once(builder, kind.ir)
+        # Not cgutils.alloca_once, which writes zeros to all of it each time.
+        with builder.goto_entry_block():
+            return builder.alloca(kind.ir)
 
     return kind(vector_type, count), generate
 
@@ -478,6 +482,9 @@ def convert(typing_context, vector_type, value):
 # ----------------------------------------------------------------------------------- instructions
 
 
+IMMEDIATE = types.uint8  #: an `instruction`'s argument that must be a literal: part of its code
+
+
 def instruction(name: str, result: types.Type, *arguments: types.Type) -> Any:
     """A kernel function for one LLVM intrinsic of that name and type."""
 
@@ -486,18 +493,60 @@ def instruction(name: str, result: types.Type, *arguments: types.Type) -> Any:
             _ir_type(context, result), [_ir_type(context, each) for each in arguments]
         )
         function = cgutils.get_or_insert_function(builder.module, kind, name)
-        return builder.call(function, list(args))
+        values = [
+            ir.Constant(ir.IntType(8), given.literal_value) if wanted is IMMEDIATE else
+            value if isinstance(wanted, Vector | Pointer) else
+            context.cast(builder, value, given, wanted)
+            for value, given, wanted in zip(args, signature.args, arguments, strict=True)
+        ]  # fmt: skip
+        called = builder.call(function, values)
+        return context.get_dummy_value() if result == types.none else called
 
-    def check(given: tuple[types.Type, ...]) -> Any:
-        return (result(*arguments), call) if given == arguments else None
+    def fits(given: types.Type, wanted: types.Type) -> bool:
+        if wanted is IMMEDIATE:
+            return isinstance(given, types.IntegerLiteral)
+        return given == wanted or (isinstance(given, types.Integer) and wanted == types.intp)
+
+    def check(*given: types.Type) -> Any:
+        if all(map(fits, given, arguments)):
+            return result(*given), call
+        return None
 
     # Numba reads the number of arguments off the Python signature.
     makers: dict[int, Callable[..., Any]] = {
-        1: lambda typing_context, a: check((a,)),
-        2: lambda typing_context, a, b: check((a, b)),
-        3: lambda typing_context, a, b, c: check((a, b, c)),
+        0: lambda typing_context: check(),
+        1: lambda typing_context, a: check(a),
+        2: lambda typing_context, a, b: check(a, b),
+        3: lambda typing_context, a, b, c: check(a, b, c),
     }
     return intrinsic(makers[len(arguments)])
+
+
+def constant(vector: Vector, values: Sequence[int], in_memory: bool = False) -> Any:
+    """A kernel function without arguments that gives the vector with these lanes.
+
+    in_memory: load it from memory that LLVM does not know to be constant, once where the function
+    is called. Inside a loop LLVM would rather load a constant each time than keep a register.
+    """
+    lanes = [int(value) for value in values]
+    digest = hashlib.sha256(repr((vector.name, lanes)).encode()).hexdigest()[:16]
+
+    def check(typing_context: Any) -> Any:
+        def generate(context, builder, signature, args):
+            if not in_memory:
+                return ir.Constant(vector.ir, lanes)
+            name = f"ternops.constant.{digest}"
+            place = builder.module.globals.get(name)
+            if place is None:
+                place = ir.GlobalVariable(builder.module, vector.ir, name)
+                place.initializer = ir.Constant(vector.ir, lanes)
+                place.linkage = "weak"
+                place.align = vector.bytes
+            return builder.load(place)
+
+        return vector(), generate
+
+    return intrinsic(check)
 
 
 @intrinsic
@@ -517,6 +566,73 @@ def take(typing_context, value, first, count, step):
         return builder.shuffle_vector(args[0], args[0], mask)
 
     return result(value, first, count, step), generate
+
+
+@intrinsic
+def interleave(typing_context, left, right):
+    """left[0], right[0], left[1], right[1], ...: a vector of twice as many lanes."""
+    if not isinstance(left, Vector) or left != right:
+        return None
+    result = Vector(left.element, 2 * left.lanes)
+
+    def generate(context, builder, signature, args):
+        order = [i // 2 + i % 2 * left.lanes for i in range(result.lanes)]
+        mask = ir.Constant(ir.VectorType(_I32, result.lanes), order)
+        return builder.shuffle_vector(args[0], args[1], mask)
+
+    return result(left, right), generate
+
+
+@intrinsic
+def concatenate(typing_context, left, right):
+    """The lanes of two vectors, one behind the other."""
+    if not isinstance(left, Vector) or left != right:
+        return None
+    result = Vector(left.element, 2 * left.lanes)
+
+    def generate(context, builder, signature, args):
+        mask = ir.Constant(ir.VectorType(_I32, result.lanes), list(range(result.lanes)))
+        return builder.shuffle_vector(args[0], args[1], mask)
+
+    return result(left, right), generate
+
+
+@intrinsic
+def gather(typing_context, vector_type, table, index):
+    """Lane by lane table[index], scalars one after the other, for CPUs without byte shuffles."""
+    vector = _value_type(vector_type)
+    if not isinstance(vector, Vector) or not isinstance(table, Pointer):
+        return None
+    if not isinstance(index, Vector) or index.lanes != vector.lanes:
+        return None
+
+    def generate(context, builder, signature, args):
+        entries = builder.bitcast(args[1], _ELEMENTS[vector.element].as_pointer())
+        result = ir.Constant(vector.ir, ir.Undefined)
+        for i in range(vector.lanes):
+            at = builder.zext(builder.extract_element(args[2], ir.Constant(_I32, i)), _I64)
+            entry = builder.load(builder.gep(entries, [at]), align=1)
+            result = builder.insert_element(result, entry, ir.Constant(_I32, i))
+        return result
+
+    return vector(vector_type, table, index), generate
+
+
+@intrinsic
+def widen(typing_context, vector_type, value):
+    """The lanes of a vector in the first lanes of a longer one, zeros behind."""
+    vector = _value_type(vector_type)
+    if not isinstance(vector, Vector) or not isinstance(value, Vector):
+        return None
+    if vector.element != value.element or vector.lanes < value.lanes:
+        return None
+
+    def generate(context, builder, signature, args):
+        order = [min(i, value.lanes) for i in range(vector.lanes)]
+        mask = ir.Constant(ir.VectorType(_I32, vector.lanes), order)
+        return builder.shuffle_vector(args[1], ir.Constant(value.ir, None), mask)
+
+    return vector(vector_type, value), generate
 
 
 @intrinsic
@@ -544,6 +660,79 @@ def reduce_add(typing_context, value):
         return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
 
     return types.int32(value), generate
+
+
+@intrinsic
+def sum_lanes(typing_context, sums, first):
+    """The sums of the lanes of as many i32 vectors as one has lanes, in one vector, in order.
+
+    sums: registers, the vectors being those from index `first` on. Wraps around. A tree: each
+    step adds two vectors' halves into one, so that it costs three operations a vector.
+    """
+    if not isinstance(sums, Registers) or sums.vector.element != "i32":
+        return None
+    lanes = sums.vector.lanes
+
+    def generate(context, builder, signature, args):
+        start = context.cast(builder, args[1], signature.args[1], types.intp)
+        vectors = []
+        for i in range(lanes):
+            place = builder.add(start, ir.Constant(_I64, i))
+            slot = builder.gep(args[0], [ir.Constant(_I64, 0), place], inbounds=True)
+            vectors.append(builder.load(slot))
+        width = 1  # lane i of a vector belongs to its source number i % width
+        while len(vectors) > 1:
+            order = [
+                half + (lanes + i - width if i % (2 * width) >= width else i)
+                for half in (0, width)
+                for i in range(lanes)
+            ]
+            masks = [
+                ir.Constant(ir.VectorType(_I32, lanes), order[at : at + lanes]) for at in (0, lanes)
+            ]
+            vectors = [
+                builder.add(*(builder.shuffle_vector(x, y, mask) for mask in masks))
+                for x, y in zip(vectors[::2], vectors[1::2], strict=True)
+            ]
+            width *= 2
+        return vectors[0]
+
+    return sums.vector(sums, first), generate
+
+
+@intrinsic
+def transpose(typing_context, square):
+    """Transpose as many vectors as one has lanes, in place: registers seen as a square matrix."""
+    if not isinstance(square, Registers) or square.count != square.vector.lanes:
+        return None
+    lanes = square.count
+
+    def generate(context, builder, signature, args):
+        slots = [
+            builder.gep(args[0], [ir.Constant(_I64, 0), ir.Constant(_I64, i)], inbounds=True)
+            for i in range(lanes)
+        ]
+        vectors = [builder.load(slot) for slot in slots]
+        width = 1
+        while width < lanes:
+            # Exchange the off-diagonal halves of all squares of 2 * width.
+            orders = [
+                [half + (lanes + i - width if i & width else i) for i in range(lanes)]
+                for half in (0, width)
+            ]
+            masks = [ir.Constant(ir.VectorType(_I32, lanes), order) for order in orders]
+            for i in range(lanes):
+                if not i & width:
+                    upper, lower = vectors[i], vectors[i + width]
+                    vectors[i], vectors[i + width] = (
+                        builder.shuffle_vector(upper, lower, mask) for mask in masks
+                    )
+            width *= 2
+        for slot, vector in zip(slots, vectors, strict=True):
+            builder.store(vector, slot)
+        return context.get_dummy_value()
+
+    return types.none(square), generate
 
 
 @intrinsic
@@ -689,6 +878,9 @@ def features() -> frozenset[str]:
     return frozenset(name[1:] for name in text.split(",") if name.startswith("+"))
 
 
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
 @functools.cache
 def cache_folder() -> str:
     """Where compiled kernels are kept: one folder a state of the package's sources and tier.
@@ -698,7 +890,7 @@ def cache_folder() -> str:
     cannot be written gives a private temporary folder.
     """
     digest = hashlib.sha256(os.environ.get("TERNOPS_ISA", "").encode())
-    for path in sorted(Path(__file__).parent.parent.rglob("*.py")):
+    for path in sorted(_PACKAGE.rglob("*.py")):
         digest.update(path.read_bytes())
     if config.CACHE_DIR:
         base = Path(config.CACHE_DIR)
@@ -718,9 +910,22 @@ def cache_folder() -> str:
     return str(folder)
 
 
+@functools.cache
+def _digest(folder: Path) -> str:
+    """Changes with any Python file of a folder."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 class _Locator(caching._CacheLocator):
-    def __init__(self, function: Any) -> None:
-        self._line = function.__code__.co_firstlineno
+    def __init__(self, function: Any, file: str) -> None:
+        self._name = str(function.__code__.co_firstlineno)
+        # Kernels may be written elsewhere, in a benchmark or by a user.
+        folder = Path(file).resolve().parent
+        if _PACKAGE not in (folder, *folder.parents):
+            self._name += f"-{_digest(folder)}"
 
     def get_cache_path(self) -> str:
         return cache_folder()
@@ -729,11 +934,11 @@ class _Locator(caching._CacheLocator):
         return "the folder's name is the stamp"
 
     def get_disambiguator(self) -> str:
-        return str(self._line)
+        return self._name
 
     @classmethod
     def from_function(cls, function: Any, file: str) -> _Locator:
-        return cls(function)
+        return cls(function, file)
 
 
 class _Store(caching.CompileResultCacheImpl):

@@ -1,26 +1,67 @@
 """x86: one short function an instruction, or the few that a tier needs for one operation.
 
-Sources: Intel intrinsics guide (VPDPBUSD, VPMADDUBSW, VPMADDWD, VCVTPH2PS, VCVTPS2PH).
+Sources: Intel intrinsics guide (VPDPBUSD, VPMADDUBSW, VPMADDWD, VPERMI2B, VPERMW, VPSHUFB and the
+AMX instructions); the operations' meaning is documented in ternops.simd.
 """
 
-from ternops.simd.vector import Vector, full, inlined, instruction
+import ctypes
+import functools
 
-_i16x16, _i32x8 = Vector("i16", 16), Vector("i32", 8)
-_u8x32, _i8x32 = Vector("u8", 32), Vector("i8", 32)
+from numba import types
+
+from ternops.simd.vector import (
+    IMMEDIATE,
+    POINTER,
+    Vector,
+    full,
+    inlined,
+    instruction,
+)
+
+_u8x32, _i8x32, _i16x16, _i32x8 = (
+    Vector("u8", 32), Vector("i8", 32), Vector("i16", 16), Vector("i32", 8)
+)  # fmt: skip
 _u8x64, _i8x64, _i32x16 = Vector("u8", 64), Vector("i8", 64), Vector("i32", 16)
 
-#: acc + the dot products of 4 unsigned with 4 signed bytes, in each of 16 lanes.
 dot_avx512vnni = instruction("llvm.x86.avx512.vpdpbusd.512", _i32x16, _i32x16, _u8x64, _i8x64)
+dot_avxvnni = instruction("llvm.x86.avx512.vpdpbusd.256", _i32x8, _i32x8, _u8x32, _i8x32)
 
 _multiply_add_bytes = instruction("llvm.x86.avx2.pmadd.ub.sw", _i16x16, _u8x32, _i8x32)
 _multiply_add_words = instruction("llvm.x86.avx2.pmadd.wd", _i32x8, _i16x16, _i16x16)
 
 
 @inlined
-def dot_avx2(acc, unsigned, signed):
-    """acc + the dot products of 4 unsigned bytes (<= 128) with 4 signed ones, in each of 8 lanes.
+def dot_avx2(partial, unsigned, signed):
+    """vpmaddubsw saturates at int16; the codes of these kernels keep far from it."""
+    return partial + _multiply_add_bytes(unsigned, signed)
 
-    vpmaddubsw saturates at int16: two products of 128 * 127 just fit, and -2 * 128 * 128 too.
-    """
-    pairs = _multiply_add_bytes(unsigned, signed)
-    return acc + _multiply_add_words(pairs, full(_i16x16, 1))
+
+@inlined
+def close_avx2(total, partial):
+    return total + _multiply_add_words(partial, full(_i16x16, 1))
+
+
+look_up_128 = instruction("llvm.x86.avx512.vpermi2var.qi.512", _u8x64, _u8x64, _u8x64, _u8x64)
+
+_i16x32 = Vector("i16", 32)
+#: Lane i of the result is lane index[i] % 32 of the table.
+permute_words = instruction("llvm.x86.avx512.permvar.hi.512", _i16x32, _i16x32, _i16x32)
+#: Byte i of the result is byte index[i] % 16 of the table's same half.
+shuffle_bytes = instruction("llvm.x86.avx2.pshuf.b", _u8x32, _u8x32, _u8x32)
+
+tile_configure = instruction("llvm.x86.ldtilecfg", types.none, POINTER)
+tile_release = instruction("llvm.x86.tilerelease", types.none)
+tile_zero = instruction("llvm.x86.tilezero", types.none, IMMEDIATE)
+tile_load = instruction("llvm.x86.tileloadd64", types.none, IMMEDIATE, POINTER, types.intp)
+tile_store = instruction("llvm.x86.tilestored64", types.none, IMMEDIATE, POINTER, types.intp)
+tile_dot = instruction("llvm.x86.tdpbusd", types.none, IMMEDIATE, IMMEDIATE, IMMEDIATE)
+
+
+@functools.cache
+def tiles_granted():
+    """Whether Linux lets this process use the tile registers, which it must be asked for."""
+    arch_prctl, request_permission, tile_data = 158, 0x1023, 18
+    try:
+        return ctypes.CDLL(None).syscall(arch_prctl, request_permission, tile_data) == 0
+    except (AttributeError, OSError, TypeError):
+        return False

@@ -1,0 +1,88 @@
+"""What the command lines of the benchmarks share: threads, the folder of results, progress."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ternops.simd import targets, vector
+from ternops.system import cpu_model
+from ternops.team import check_threads, default_threads
+
+#: Called with what was done whenever a step is done.
+Advance = Callable[[str], None]
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """--threads and --output."""
+    parser.add_argument("--threads", nargs="+", type=int, metavar="N", help="default: 1 and all")
+    parser.add_argument("--output", metavar="DIR", help="default: results/<cpu>")
+
+
+def chosen_threads(threads: list[int] | None) -> list[int]:
+    """--threads, in order; TypeError or ValueError for what cannot be."""
+    most = default_threads()
+    chosen = sorted({check_threads(each) for each in threads or (1, most)})
+    if chosen[-1] > most:
+        raise ValueError(f"--threads {chosen[-1]}: expected at most the {most} usable CPUs")
+    return chosen
+
+
+def chosen_folder(output: str | None) -> Path:
+    """--output, made if need be; ValueError if that fails."""
+    folder = Path(output or Path("results") / _slug())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--output {str(folder)!r}: {error.strerror}") from error
+    return folder
+
+
+def introduce(console: Console, folder: Path, threads: list[int]) -> None:
+    """Print what is measured on, and where the results go."""
+    console.print(
+        f"{cpu_model()} ({vector.cpu_name()}), tier {targets.TIER.name}, "
+        f"threads {', '.join(map(str, threads))}; results go to {folder}"
+    )
+
+
+class progress:
+    """A progress bar; entering gives ``start(title, steps) -> advance(what)``."""
+
+    def __init__(self, console: Console) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(),
+            TextColumn("{task.fields[what]}"), console=console, transient=True,
+        )  # fmt: skip
+        self._console = console
+
+    def __enter__(self) -> Callable[[str, int], Advance]:
+        self._bar.__enter__()
+        return self._start
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+    def _start(self, title: str, steps: int) -> Advance:
+        task = self._bar.add_task(title, total=steps, what="")
+        done = itertools.count(1)
+
+        def advance(what: str) -> None:
+            self._bar.update(task, advance=1, what=what)
+            # A bar needs a terminal; a log gets a line for every fifth of the work.
+            count = next(done)
+            if not self._console.is_terminal and count * 5 // steps > (count - 1) * 5 // steps:
+                self._console.print(f"{title}: {count * 100 // steps}%", highlight=False)
+
+        return advance
+
+
+def _slug() -> str:
+    words = f"{cpu_model()} {vector.cpu_name()} {default_threads()} cpus"
+    return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")

@@ -1,0 +1,145 @@
+"""litespark-inference's two kernels for x86.
+
+"litespark" is what its runtime multiplies with: weights of 2 bits, activations quantised to int8
+in every call. "litespark int8" is what its own table of matrix products was measured with: a byte
+a weight, and as there, activations quantised beforehand and int32 sums as the result. The latter
+is compiled by torch when it is first prepared, which takes half a minute, and kept for later runs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from bench.engines import Engine, Floats, Trits, Unsupported, first_line, library
+
+#: Rows of activations in one call; its kernel returns without a result when given more.
+_MOST_ROWS = 64
+#: kernel type -> the function that its benchmark times
+_INT8_FUNCTIONS = {
+    "vnni": "matmul_free_vnni_v4_large_n",
+    "avx_vnni": "matmul_free_avx_vnni_v4_large_n",
+}
+
+
+def engines() -> Iterator[Engine]:
+    """The runtime's kernel, and the one of its table where torch is there to compile it."""
+    package = library("litespark_inference")
+    kernel = library("litespark_inference.torchless.kernel")
+    pack = library("litespark_inference.torchless.pack").pack_ternary_4_per_byte
+    path = kernel.ensure_built()
+    tier = path.name.split(".")[0].removeprefix("_matmul_lut_")
+    if not tier.startswith("avx"):
+        raise ImportError(f"no adapter for its {tier} kernels")
+    version = f"litespark-inference {package.__version__}"
+    # Its functions take no number of threads; OpenMP, found through the same handle, does.
+    set_threads = ctypes.CDLL(str(path)).omp_set_num_threads if kernel.has_omp() else None
+    yield Engine(
+        "litespark",
+        f"{version}, {tier}, {'OpenMP' if set_threads else 'built without OpenMP'}",
+        f"given {_MOST_ROWS} rows at a time, because it silently computes nothing for more",
+        partial(_Product, kernel, pack, set_threads),
+    )
+
+    models = library("litespark_inference.models")
+    kind = models.get_arch_info()["kernel_type"]
+    if kind not in _INT8_FUNCTIONS:
+        raise ImportError(f"no adapter for the {kind} kernel of its table")
+    library("torch.utils.cpp_extension").verify_ninja_availability()
+    yield Engine(
+        "litespark int8",
+        f"{version}, {kind}, compiled by torch {library('torch').__version__}",
+        "as its own benchmark: activations quantised beforehand, int32 sums as the result",
+        partial(_Int8Product, models, _INT8_FUNCTIONS[kind]),
+    )
+
+
+class _Product:
+    def __init__(
+        self, kernel: Any, pack: Any, set_threads: Any, trits: Trits, x: Floats, threads: int
+    ) -> None:
+        columns = trits.shape[1]
+        if columns % 4:
+            raise Unsupported(f"litespark needs K in bytes of 4 weights, got {columns}")
+        if set_threads is None and threads > 1:
+            raise Unsupported("litespark was built without OpenMP and has one thread only")
+        self._kernel = kernel
+        self._set_threads = set_threads
+        self._threads = threads
+        self._weights = pack(np.ascontiguousarray(trits))
+        self._x = np.ascontiguousarray(x)
+        self._int8 = np.empty(x.shape, np.int8)
+        self._steps = np.empty(len(x), np.float32)
+        self._out = np.empty((len(x), len(trits)), np.float32)
+        batched = len(x) > 1 and kernel.has_batched_matmul() and kernel.has_batched_helpers()
+        self._multiply = self._by_tiles if batched else self._by_rows
+        self()
+
+    @property
+    def nbytes(self) -> int:
+        return int(self._weights.nbytes)
+
+    def __call__(self) -> None:
+        # The count belongs to the process, and products of other counts take turns with this one.
+        if self._set_threads is not None:
+            self._set_threads(self._threads)
+        self._multiply()
+
+    def _by_rows(self) -> None:
+        for x, int8, out in zip(self._x, self._int8, self._out, strict=True):
+            step = self._kernel.quantize_activation(x, int8)
+            self._kernel.matmul_packed_m1(int8, self._weights, 1.0, step, out)
+
+    def _by_tiles(self) -> None:
+        self._kernel.quantize_activation_batched(self._x, self._int8, self._steps)
+        for first in range(0, len(self._x), _MOST_ROWS):
+            rows = slice(first, first + _MOST_ROWS)
+            self._kernel.matmul_packed_mT(
+                self._int8[rows], self._steps[rows], self._weights, 1.0, self._out[rows]
+            )
+
+    def result(self) -> Floats:
+        return self._out.copy()
+
+    def close(self) -> None:
+        del self._weights, self._x, self._int8, self._steps, self._out
+
+
+class _Int8Product:
+    def __init__(self, models: Any, function: str, trits: Trits, x: Floats, threads: int) -> None:
+        columns = trits.shape[1]
+        if columns % 64:
+            # It pads the weights to 64 but takes rows of activations to be K apart.
+            raise Unsupported(f"litespark int8 needs K in vectors of 64, got {columns}")
+        try:
+            kernel = models.get_kernel()
+        except Exception as error:
+            raise Unsupported(f"litespark int8 was not compiled: {first_line(error)}") from error
+        torch = models.torch
+        weights = torch.tensor(trits)
+        int8, self._steps = models.quantize_activation(torch.tensor(x))
+        sums = weights.sum(dim=1, dtype=torch.int32)
+        self._out = torch.zeros(len(x), len(trits), dtype=torch.int32)
+        self._nbytes = int(weights.nbytes + sums.nbytes)
+        self._run = partial(
+            getattr(kernel, function), int8, self._steps, weights, sums, self._out,
+            len(x), len(trits), columns, threads,
+        )  # fmt: skip
+        self()
+
+    @property
+    def nbytes(self) -> int:
+        return self._nbytes
+
+    def __call__(self) -> None:
+        self._run()
+
+    def result(self) -> Floats:
+        return np.array((self._out * self._steps[:, None]).numpy())
+
+    def close(self) -> None:
+        del self._run, self._out, self._steps

@@ -1,0 +1,206 @@
+"""Draw the roofline of bench.kernels: what the machine allows, and where each kernel is.
+
+    python -m bench.roofline RESULTS_FOLDER
+
+reads RESULTS_FOLDER/kernels.json and nothing else, and writes roofline.png and roofline.svg beside
+it: multiply-accumulates a second over those that a byte of weights is good for, below the slanted
+roofs of what memory delivers and the flat ones of what instructions compute.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.style
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from bench.kernel_results import OURS, Product, Results, load_cases
+from bench.plot import COLOURS, MARKERS, STYLE
+from bench.stats import ResultsError
+from ternops.files import replaced
+
+RESULTS = "kernels.json"
+_NAMES = ("roofline.png", "roofline.svg")
+# Inches. Narrower than other pictures, so that the same fonts can be read at half a page's width.
+_WIDTH, _HEAD, _PANEL = 7.2, 1.0, 3.5
+#: encoding -> colour, marker.
+_LOOKS = dict(
+    zip(("two_bit", "base3", "tl1", "tl2"), zip(COLOURS, MARKERS, strict=True), strict=True)
+)
+_MEMORY = "DRAM"
+#: Levels of memory and their lines; instructions and their names.
+_SLANTED = {_MEMORY: "-", "last level": "--", "L2": ":"}
+_FLAT = {"dot": "dot", "tile": "tiles"}
+_INK, _BAND = "#333333", "#F0F0F0"
+_LINE: dict[str, Any] = {"color": _INK, "linewidth": 1.3, "zorder": 2}
+_TEXT: dict[str, Any] = {"textcoords": "offset points", "fontsize": 9}
+
+
+def draw(folder: Path) -> list[Path]:
+    """Draw folder/kernels.json and return the paths of the pictures.
+
+    Raises ResultsError for results that cannot be drawn, OSError for files that cannot be read or
+    written.
+    """
+    cases = load_cases(folder / RESULTS)
+    results = Results(cases)
+    if not results.limits:
+        raise ResultsError("no limit was measured")
+    # The limits of other tiers are others.
+    tier = next(iter(results.limits)).tier
+    products = results.find(engine=OURS, tier=tier)
+    if not products:
+        raise ResultsError("no kernel was measured")
+    counts = sorted({each.threads for each in products})
+    counts = list(dict.fromkeys((counts[0], counts[-1])))
+    with matplotlib.style.context(STYLE), matplotlib.rc_context({"svg.hashsalt": "ternops"}):
+        figure = Figure(figsize=(_WIDTH, _HEAD + _PANEL * len(counts)))
+        below_head = 1 - _HEAD / figure.get_figheight()
+        figure.set_layout_engine("constrained", rect=(0, 0, 1, below_head), h_pad=0.08)
+        panels = figure.subplots(len(counts), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+        roofs = {threads: _roofs(results, tier, threads) for threads in counts}
+        _set_scales(panels[0], results, products)
+        for axes, threads in zip(panels, counts, strict=True):
+            _draw_panel(axes, results, products, threads)
+            _draw_ceilings(axes, roofs[threads])
+        panels[-1].set_xlabel("multiply-accumulates a byte of weights (log scale)")
+        cpu = str(cases[0].metadata.get("cpu_model_name", "an unnamed CPU"))
+        _draw_head(figure, " ".join(cpu.split()), tier, products)
+        # Only once the axes are laid out is it known how steep the roofs are.
+        figure.draw_without_rendering()
+        for axes, threads in zip(panels, counts, strict=True):
+            _draw_slopes(axes, roofs[threads])
+        return [_save(figure, folder / name) for name in _NAMES]
+
+
+def _roofs(results: Results, tier: str, threads: int) -> dict[str, float]:
+    """limit -> bytes or multiply-accumulates a second, the most that was measured anywhere."""
+    roofs = {}
+    for what in (*_SLANTED, *_FLAT):
+        limit = results.fastest(what=what, threads=threads, tier=tier)
+        if limit is not None:
+            roofs[what] = results.limit_rate(limit)
+    return roofs
+
+
+def _set_scales(axes: Axes, results: Results, products: Sequence[Product]) -> None:
+    """For all panels: room for every point, and on the left for where the roofs meet."""
+    places = [each.macs / each.bytes for each in products]
+    rates = [results.rate(each) for each in products]
+    rates += [results.limit_rate(each) for each in results.limits if each.what in _FLAT]
+    axes.set(xscale="log", yscale="log", xlim=(min(places) / 8, max(places) * 1.6),
+             ylim=(min(rates) / 2e9, max(rates) * 4 / 1e9))  # fmt: skip
+    axes.xaxis.set_major_locator(LogLocator(base=4))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def _draw_panel(axes: Axes, results: Results, products: Sequence[Product], threads: int) -> None:
+    """The points, on a band for each number of tokens."""
+    axes.set_title(f"{threads} thread{'s' if threads > 1 else ''}", loc="left", weight="bold")
+    axes.set_ylabel("GMAC/s (log scale)")
+    for tokens in sorted({each.tokens for each in products}):
+        places = [each.macs / each.bytes for each in products if each.tokens == tokens]
+        left, right = min(places) / 1.13, max(places) * 1.13
+        axes.axvspan(left, right, color=_BAND, linewidth=0, zorder=0)
+        axes.annotate(
+            f"{tokens} token" if tokens == 1 else str(tokens), ((left * right) ** 0.5, 0), (0, 3),
+            xycoords=("data", "axes fraction"), textcoords="offset points", ha="center",
+        )  # fmt: skip
+    for product in reversed(products):
+        if product.threads == threads:
+            look = _look(product.encoding, product.level == _MEMORY)
+            axes.plot(product.macs / product.bytes, results.rate(product) / 1e9, **look)
+
+
+def _draw_ceilings(axes: Axes, roofs: Mapping[str, float]) -> None:
+    """What instructions compute, named at the right end; from where the fastest memory meets it."""
+    left, right = axes.get_xlim()
+    fastest = max((roofs[what] for what in _SLANTED if what in roofs), default=float("inf"))
+    for what, name in _FLAT.items():
+        if rate := roofs.get(what):
+            axes.plot([max(left, rate / fastest), right], [rate / 1e9] * 2, "-", **_LINE)
+            axes.annotate(f"{name}\n{rate / 1e9:.0f} GMAC/s", (right, rate / 1e9), (4, 0),
+                          va="center", **_TEXT)  # fmt: skip
+
+
+def _draw_slopes(axes: Axes, roofs: Mapping[str, float]) -> None:
+    """What memory delivers, up to the highest ceiling, each named where it would go on above."""
+    left, right = axes.get_xlim()
+    bottom, _ = axes.get_ylim()
+    highest = max((roofs[what] for what in _FLAT if what in roofs), default=float("inf"))
+    (x0, y0), (x1, y1) = axes.transData.transform([(1, 1), (10, 10)])
+    steepness = math.degrees(math.atan2(y1 - y0, x1 - x0))
+    for what, style in _SLANTED.items():
+        if rate := roofs.get(what):
+            start, end = max(left, bottom * 1e9 / rate), min(right, highest / rate)
+            axes.plot([start, end], [start * rate / 1e9, end * rate / 1e9], style, **_LINE)
+            text = axes.annotate(f"{what} {rate / 1e9:.0f} GB/s", (end, end * rate / 1e9), (3, 4),
+                                 rotation=steepness, rotation_mode="anchor", **_TEXT)  # fmt: skip
+            text.set_in_layout(False)  # or the axes would shrink and the slope change
+
+
+def _look(encoding: str, from_memory: bool) -> dict[str, Any]:
+    """How a point is drawn: filled where the weights come from memory."""
+    colour, marker = _LOOKS.get(encoding, (_INK, "s"))
+    fill = {"markerfacecolor": colour, "markeredgecolor": "white", "markeredgewidth": 0.6}
+    if not from_memory:
+        fill = {"markerfacecolor": "white", "markeredgecolor": colour, "markeredgewidth": 1.5}
+    return {"marker": marker, "markersize": 7.5 if from_memory else 6.5, "linestyle": "", **fill,
+            "zorder": 3}  # fmt: skip
+
+
+def _draw_head(figure: Figure, cpu: str, tier: str, products: Sequence[Product]) -> None:
+    """What is drawn, and what the marks mean."""
+    height = figure.get_figheight()
+    title, subtitle, marks = (1 - inches / height for inches in (0.12, 0.42, 0.66))
+    figure.text(0.012, title, f"Ternary kernels on {cpu}", va="top", size=12.5, weight="bold")
+    words = f"{tier}; kernels and the roofs above them measured in one run"
+    figure.text(0.012, subtitle, words, va="top")
+    present = {each.encoding for each in products}
+    handles: list[Artist] = [
+        Line2D([], [], label=name, **_look(name, True)) for name in _LOOKS if name in present
+    ]
+    for words, from_memory in (("weights from DRAM", True), ("from a cache", False)):
+        handles.append(Line2D([], [], label=words, **_look("", from_memory)))
+    figure.legend(handles=handles, loc="upper left", bbox_to_anchor=(0, marks), ncols=len(handles),
+                  columnspacing=1, handletextpad=0)  # fmt: skip
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    # Without versions and dates in them, the same results give the same bytes.
+    left_out = {"Software": None} if path.suffix == ".png" else {"Date": None, "Creator": None}
+    with replaced(path) as partial:
+        figure.savefig(partial, format=path.suffix[1:], metadata=left_out)
+    return path
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return 0, or 2 with one line on stderr if nothing could be drawn."""
+    parser = argparse.ArgumentParser(prog="python -m bench.roofline", description="Draw them.")
+    parser.add_argument("folder", type=Path, metavar="RESULTS_FOLDER", help="has a kernels.json")
+    options = parser.parse_args(arguments)
+    try:
+        print(*draw(options.folder), sep="\n")
+    except ResultsError as error:
+        print(f"bench.roofline: {options.folder / RESULTS}: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"bench.roofline: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

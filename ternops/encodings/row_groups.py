@@ -1,0 +1,142 @@
+"""What the look-up encodings share: tuples of weights become indices into tables of sums.
+
+A tuple of neighbouring weights is a number in balanced ternary, as (w0, w1, w2) is
+9 w0 + 3 w1 + w2; a 4-bit index stands for it. Rows come in groups of 64; the last group may have
+fewer, and no row is padded. A group is a sequence of tiles, each of the same few columns of all
+its rows. A tile is one or more lines, and byte r of a line belongs to row r of the group: a vector
+holds indices of 64 rows that look into one table. Columns are padded to whole tiles with zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+import numpy.typing as npt
+
+from ternops.encodings.common import PIECE, SLACK, Array, digits, number, padded, spans
+
+ROWS = 64
+
+
+@dataclass(frozen=True)
+class RowGroups:
+    """The functions of a look-up encoding, which differs from others in what a tile is."""
+
+    weights: int  # of a tuple
+    tuples: int  # of a row in a tile
+    lines: int
+    entries: range  # the numbers a table has sums for; of others, it has the negative
+    join: Callable[[Array], Array]  # numbers (tuples, ...) -> bytes (lines, ...)
+    split: Callable[[Array], Array]  # and back
+
+    def nbytes(self, rows: int, columns: int) -> int:
+        """Bytes of the packed rows, without slack."""
+        return rows * self.lines * self._tiles(columns)
+
+    def pack(self, trits: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
+        """int8 (rows, columns) of -1, 0, 1 -> uint8 (nbytes + SLACK,)."""
+        rows, columns = trits.shape
+        packed = np.zeros(self.nbytes(rows, columns) + SLACK, np.uint8)
+        for start, stop in spans(0, rows, ROWS):
+            tuples = self._tuples(trits[start:stop]).transpose(3, 2, 1, 0)
+            lines = self.join(number(tuples))
+            self._group(packed, start, stop, columns)[:] = np.moveaxis(lines, 0, 1)
+        return packed
+
+    def unpack(
+        self,
+        packed: npt.NDArray[np.uint8],
+        rows: int,
+        columns: int,
+        first: int = 0,
+        last: int | None = None,
+    ) -> npt.NDArray[np.int8]:
+        """The inverse of `pack`: the rows first..last of `rows`, int8 (last - first, columns)."""
+        last = rows if last is None else last
+        trits = np.empty((last - first, columns), np.int8)
+        for part, numbers in self._numbers(packed, rows, columns, first, last):
+            tuples = np.moveaxis(self._trits(numbers), 0, 2)
+            trits[part] = tuples.reshape(len(numbers), -1)[:, :columns]
+        return trits
+
+    def tables(self, activations: npt.NDArray[np.int8]) -> npt.NDArray[np.int16]:
+        """Activations (m, k) -> (m, tuples, entries): each tuple's sums, for every index.
+
+        The tuples are those of the padded columns, as many as a packed row has indices.
+        """
+        tuples = self._tuples(activations)
+        m, tiles = tuples.shape[:2]
+        tuples = tuples.reshape(m, tiles * self.tuples, self.weights)
+        return tuples @ self._trits(np.array(self.entries, np.int8)).astype(np.int16)
+
+    def multiply(
+        self,
+        packed: npt.NDArray[np.uint8],
+        rows: int,
+        columns: int,
+        activations: npt.NDArray[np.int8],
+    ) -> npt.NDArray[np.int32]:
+        """activations (m, columns) @ trits.T -> (m, rows), by looking every index up."""
+        tables = self.tables(activations)
+        sums = np.empty((len(activations), rows), np.int32)
+        for part, numbers in self._numbers(packed, rows, columns, 0, rows):
+            sign = np.where(numbers < self.entries.start, -1, 1)
+            index = sign * numbers - self.entries.start
+            found = sign * tables[:, np.arange(tables.shape[1]), index]
+            sums[:, part] = found.sum(axis=-1)
+        return sums
+
+    def pieces(self, packed: npt.NDArray[np.uint8], rows: int, columns: int) -> Iterator[Array]:
+        """Every byte, about 1 MB at a time, as (lines, tiles, rows of a group)."""
+        whole = rows - rows % ROWS
+        for start, stop, width in ((0, whole, ROWS), (whole, rows, rows % ROWS)):
+            if start < stop:
+                part = packed[self.nbytes(start, columns) : self.nbytes(stop, columns)]
+                tiles = part.reshape(-1, self.lines, width)
+                for first, last in spans(0, len(tiles), PIECE // (self.lines * ROWS)):
+                    yield np.moveaxis(tiles[first:last], 1, 0)
+
+    def _tiles(self, columns: int) -> int:
+        return -(-columns // (self.tuples * self.weights))
+
+    def _group(self, packed: Array, start: int, stop: int, columns: int) -> Array:
+        """The bytes of the group that is the rows start..stop: (tiles, lines, rows)."""
+        group = packed[self.nbytes(start, columns) : self.nbytes(stop, columns)]
+        return group.reshape(self._tiles(columns), self.lines, stop - start)
+
+    def _tuples(self, matrix: Array) -> Array:
+        """(rows, columns) -> (rows, tiles, tuples, weights), padded."""
+        rows, columns = matrix.shape
+        shape = self._tiles(columns), self.tuples, self.weights
+        return padded(matrix, prod(shape)).reshape(rows, *shape)
+
+    def _numbers(
+        self, packed: Array, rows: int, columns: int, first: int, last: int
+    ) -> Iterator[tuple[slice, Array]]:
+        """Group by group, where its rows are in first..last, and their (rows, tuples) numbers."""
+        for start, stop in spans(first, last, ROWS):
+            top = start - start % ROWS
+            group = self._group(packed, top, min(top + ROWS, rows), columns)
+            lines = np.moveaxis(group[:, :, start - top : stop - top], 1, 0)
+            numbers = self.split(lines).transpose(2, 1, 0)
+            yield slice(start - first, stop - first), numbers.reshape(stop - start, -1)
+
+    def _trits(self, numbers: Array) -> Array:
+        """Numbers (...) -> the trits (weights, ...) of their tuples."""
+        # Adding 1 to each digit makes them those of ordinary base 3.
+        ones = number(np.ones(self.weights, np.int8))
+        return digits((numbers + ones).view(np.uint8), self.weights).view(np.int8) - 1
+
+
+def join_nibbles(indices: Array) -> Array:
+    """4-bit indices (2 n, ...) -> bytes (n, ...); the even one of two is in the low nibble."""
+    return (indices[0::2] | indices[1::2] << 4).view(np.uint8)
+
+
+def split_nibbles(lines: Array) -> Array:
+    """Bytes (n, ...) -> the int8 indices (2 n, ...) of their nibbles."""
+    pairs = np.stack([lines & 15, lines >> 4], axis=1)
+    return pairs.reshape(2 * len(lines), *lines.shape[1:]).view(np.int8)

@@ -1,0 +1,176 @@
+"""Products with many tokens, on two_bit and base3: int8 activations, exact int32 sums.
+
+Layout: a panel of rows is decoded once into bytes, trits + 1, as long as the second-level cache
+holds it, and used for every token. Trick: rows x tokens of the product stay in registers; each
+line of codes is loaded once for all tokens of a tile, and each line of activations for all rows.
+Bound: the dot instruction, or AMX's product of two tiles.
+"""
+
+from ternops.encodings.blocks import BLOCK_BYTES
+from ternops.kernels.fields import BASE3, MOST_HELD, MOST_OPEN, TWO_BIT, make_fields
+from ternops.kernels.operands import Operands, finish
+from ternops.kernels.table import GEMM
+from ternops.kernels.tiles import close_tiles, make_tiled, open_tiles
+from ternops.simd import (
+    BYTES,
+    HAS_TILES,
+    LANES,
+    PARTIAL,
+    Job,
+    close_sums,
+    dot,
+    full,
+    i8,
+    i32,
+    inlined,
+    load,
+    load_first,
+    open_sums,
+    pointer,
+    prefetch,
+    record_at,
+    registers,
+    store,
+    store_first,
+    sum_lanes,
+    targets,
+    u8,
+)
+
+#: Rows of a panel and most codes of a row, 13 blocks of base3 or 16 of two_bit: 260 KB.
+PANEL_ROWS, _DEPTH = 64, 4160
+# Rows a multiple of 4 KB apart would all compete for the same few places of the first-level cache.
+_STRIDE = _DEPTH + BLOCK_BYTES
+PANEL_BYTES = PANEL_ROWS * _STRIDE
+#: Codes of at most 2 can be added up for so many lines between `open_sums` and `close_sums`.
+_LINES_OPEN = 64 * BYTES // BLOCK_BYTES
+_TILE = GEMM[targets.TIER.name]
+
+
+@inlined
+def add_up(p, total, row, token, count, depth, is_last):
+    """Add the sums of one panel to those of the panels before, which wait in `out` as int32."""
+    place = pointer(p.out) + 4 * (token * p.out_stride + row)
+    if depth > 0:
+        total = total + load_first(i32, place, count)
+    if is_last:
+        finish(p, total, row, token, count)
+    else:
+        store_first(place, total, count)
+
+
+def make_decode(fields):
+    """A function that writes the codes of rows [row, row + n), blocks [first, last), to a panel."""
+    hold, open_fields, codes = make_fields(fields, 1)
+
+    @inlined
+    def decode(p, row, n, first, last, panel):
+        opened = registers(u8, MOST_OPEN)
+        held = registers(u8, MOST_HELD)
+        hold(held)
+        for r in range(n):
+            weights = pointer(p.weights) + (row + r) * p.stride
+            target = panel + r * _STRIDE
+            for block in range(first, last):
+                for part in range(0, BLOCK_BYTES, BYTES):
+                    line = weights + (block * BLOCK_BYTES + part)
+                    # The row that this thread decodes as far behind in the next panel.
+                    prefetch(line + PANEL_ROWS * p.stride)
+                    open_fields(load(u8, line), opened, held)
+                    for field in range(fields):
+                        near = target + (((block - first) * fields + field) * BLOCK_BYTES + part)
+                        store(near, codes(opened, held, field))
+
+    return decode
+
+
+def make_panel(rows, tokens):
+    """A function that multiplies a panel with all tokens by the dot instruction."""
+    count = rows * tokens
+    most_sums = tokens * LANES
+
+    @inlined
+    def tile(panel, x, x_step, lines, row_sums, at):
+        """`rows` rows from `panel` on times `tokens` tokens, into row_sums[at + r + LANES * t]."""
+        sums = registers(i32, count)
+        partial = registers(PARTIAL, count)
+        for i in range(count):
+            sums[i] = full(i32, 0)
+        for start in range(0, lines, _LINES_OPEN):
+            into = open_sums(sums, partial, count)
+            for line in range(start, min(lines, start + _LINES_OPEN)):
+                for part in range(0, BLOCK_BYTES, BYTES):
+                    offset = line * BLOCK_BYTES + part
+                    for t in range(tokens):
+                        activations = load(i8, x + (t * x_step + offset))
+                        for r in range(rows):
+                            code = load(u8, panel + (r * _STRIDE + offset))
+                            into[r * tokens + t] = dot(into[r * tokens + t], code, activations)
+            close_sums(sums, partial, count)
+        for t in range(tokens):
+            for r in range(rows):
+                row_sums[at + r + LANES * t] = sums[r * tokens + t]
+
+    @inlined
+    def multiply(p, panel, spare, row, n, depth, lines, is_last):
+        """Rows [row, row + n) from column `depth` on; all of the panel's rows are computed."""
+        row_sums = registers(i32, most_sums)
+        x_step = p.placed_stride
+        for token in range(0, p.tokens, tokens):
+            x = pointer(p.placed) + (token * x_step + depth)
+            for group in range(0, n, LANES):
+                for r in range(0, LANES, rows):
+                    tile(panel + (group + r) * _STRIDE, x, x_step, lines, row_sums, r)
+                for t in range(min(tokens, p.tokens - token)):
+                    total = sum_lanes(row_sums, LANES * t)
+                    add_up(p, total, row + group, token + t, min(LANES, n - group), depth, is_last)
+
+    return multiply
+
+
+def make_gemm(fields, multiply):
+    """The product with many tokens, panel by panel."""
+    decode = make_decode(fields)
+    most_blocks = _DEPTH // (fields * BLOCK_BYTES)
+
+    @inlined
+    def gemm(operands, first, last, thread):
+        p = record_at(Operands, operands)
+        panel = pointer(p.scratch) + thread * p.scratch_stride
+        spare = panel + PANEL_BYTES
+        if HAS_TILES:
+            open_tiles(spare)
+        blocks = (p.columns + fields * BLOCK_BYTES - 1) // (fields * BLOCK_BYTES)
+        # Panels of equal depth: each costs a pass over the product's sums. At least an empty one.
+        panels = max(1, (blocks + most_blocks - 1) // most_blocks)
+        for row in range(first, last, PANEL_ROWS):
+            n = min(PANEL_ROWS, last - row)
+            for i in range(panels):
+                block, end = blocks * i // panels, blocks * (i + 1) // panels
+                decode(p, row, n, block, end, panel)
+                depth, lines = block * fields * BLOCK_BYTES, (end - block) * fields
+                multiply(p, panel, spare, row, n, depth, lines, end == blocks)
+        if HAS_TILES:
+            close_tiles()
+
+    return gemm
+
+
+if HAS_TILES:
+    _multiply = make_tiled(_STRIDE, add_up)
+else:
+    _multiply = make_panel(_TILE.rows, _TILE.tokens)
+_gemm_two_bit = make_gemm(TWO_BIT, _multiply)
+_gemm_base3 = make_gemm(BASE3, _multiply)
+
+
+@Job
+def gemm_two_bit(operands, first, last, thread):
+    """Rows [first, last) of a product with many tokens, two_bit."""
+    _gemm_two_bit(operands, first, last, thread)
+
+
+@Job
+def gemm_base3(operands, first, last, thread):
+    """Rows [first, last) of a product with many tokens, base3."""
+    _gemm_base3(operands, first, last, thread)

@@ -1,0 +1,59 @@
+"""What the kernels are handed: one record of addresses and counts, in memory.
+
+A kernel is a `Job` called with (operands, first, last, thread): the record's address, and what to
+do. `prepare` kernels turn tokens [first, last) into the form that `multiply` kernels read, which
+compute rows [first, last) of the product for all tokens.
+"""
+
+import struct
+
+import numba
+import numpy as np
+
+from ternops.simd import (
+    convert,
+    f32_lanes,
+    full,
+    inlined,
+    load,
+    load_first,
+    pointer,
+    store_first,
+)
+
+#: What a matrix, the number of tokens and their type tell, and what changes from call to call.
+_FIXED = (
+    "prepare", "multiply", "row_step", "weights", "stride", "rows", "columns", "fields", "scales",
+    "scale_step", "is_float", "tokens", "placed_stride", "out_stride", "scratch_stride",
+)  # fmt: skip
+_CHANGING = ("x", "out", "placed", "offsets", "steps", "scratch")
+#: One product of W (rows, columns) and the tokens x (tokens, columns): out (tokens, rows).
+#: prepare, multiply: addresses of its kernels; threads share rows in multiples of row_step.
+#: weights: packed, in rows of `stride` bytes; fields: how many weights a byte holds (both of a
+#: block encoding only). x: contiguous float32 (is_float 1) or int8 tokens. placed: room for the
+#: prepared tokens, placed_stride bytes each; offsets: for the int32 that is to be subtracted from
+#: the sums of each; steps: for the float32 step of each. scales: float32, scale_step bytes from
+#: row to row (0: one for all); a negative scale_step stores int32 sums, else float32
+#: (sum * scale) * step. out_stride counts elements. scratch: scratch_stride bytes a thread.
+#: floor: the least max|x| of a float token. Addresses and counts are intp.
+OPERANDS = np.dtype([("floor", np.float64)] + [(name, np.intp) for name in (*_FIXED, *_CHANGING)])
+#: Pack the two parts of a record faster than NumPy assigns its fields, at offsets 0 and FIXED.size.
+FIXED, CHANGING = struct.Struct(f"=d{len(_FIXED)}q"), struct.Struct(f"={len(_CHANGING)}q")
+Operands = numba.from_dtype(OPERANDS)
+
+
+@inlined
+def finish(p, total, row, token, count):
+    """Scale and write the sums of `count` rows from `row` on, the lanes of an i32, for a token."""
+    total = total - load(np.int32, pointer(p.offsets) + 4 * token)
+    place = pointer(p.out) + 4 * (token * p.out_stride + row)
+    if p.scale_step < 0:
+        store_first(place, total, count)
+        return
+    scales = pointer(p.scales)
+    if p.scale_step == 0:
+        scale = full(f32_lanes, load(np.float32, scales))
+    else:
+        scale = load_first(f32_lanes, scales + 4 * row, count)
+    step = load(np.float32, pointer(p.steps) + 4 * token)
+    store_first(place, convert(f32_lanes, total) * scale * step, count)
