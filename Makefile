@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help bench test test-peers lint format plot clean
+.PHONY: help bench bench-kernels test test-peers lint format plot clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 bench: $(VENV)/.bench ## Set up and run the main job in its quick form (minutes)
 	$(BIN)/python -m bench.run --arch auto --quick
+
+bench-kernels: $(VENV)/.bench ## Every kernel beside the machine's limits and what peers are installed
+	$(BIN)/python -m bench.kernels
 
 test: $(VENV)/.dev ## Set up and run the tests
 	$(BIN)/python -m pytest -m "not peers" --durations=5
@@ -28,7 +31,7 @@ format: $(VENV)/.dev ## Put the code into the project's style
 	$(BIN)/ruff format .
 
 plot: $(VENV)/.bench ## Draw the plots again from the committed results
-	for folder in results/*/; do $(BIN)/python -m bench.plot $$folder; done
+	for folder in results/*/; do $(BIN)/python -m bench.plot $$folder && $(BIN)/python -m bench.roofline $$folder; done
 
 clean: ## Remove what make has made
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

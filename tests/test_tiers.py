@@ -78,7 +78,7 @@ def test_every_tier_passes_the_exactness_tests(passes, tier):
 
 @pytest.fixture(scope="module")
 def works():
-    """tier -> the future of what PRODUCTS prints on an honest CPU of it; TEXT takes long to compile."""
+    """tier -> the future of what PRODUCTS prints on an honest CPU; TEXT takes long to compile."""
     calls = {
         tier: functools.partial(
             processes.run_code,
