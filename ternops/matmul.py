@@ -134,6 +134,8 @@ def _along_rows(packed: Packed, tokens: Array, result: Array, scaled: bool, thre
     is_float = tokens.dtype != _INT8
     plan, fixed = _fixed_part(packed, m, is_float, scaled)
     used = threads if threads == 1 else useful_threads(threads, packed.bytes.nbytes * m)
+    if m > plan.most_tokens and np.may_share_memory(tokens, result):
+        tokens = tokens.copy()  # or the first turn's results would overwrite later turns' tokens
     x, out = address_of_array(tokens), address_of_array(result)
     work = take_workspace()
     for first in range(0, m, plan.most_tokens):

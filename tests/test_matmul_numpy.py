@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import ternops
+from ternops.encodings import ENCODINGS
 from tests import cases
 
 #: Shapes of the array operand that fit, or do not fit, matrices of 5 x 7 and of 7 x 7.
@@ -241,3 +242,14 @@ def test_opposite_huge_values_cancel():
     assert (matrix @ np.array([1e200, -1e200])).tolist() == [0.0]
     scaled = ternops.pack(np.ones((1, 2), np.int8), 1e30)
     assert (scaled @ np.array([1e12, -1e12], np.float32)).tolist() == [0.0]
+
+
+@pytest.mark.parametrize("encoding", list(ENCODINGS))
+def test_out_may_overlap_the_operand(encoding):
+    """As with numpy.matmul, the result is that of the operand before it was written to."""
+    trits = cases.trits(64, 64)
+    matrix = ternops.pack(trits, encoding=encoding)
+    memory = cases.floats(41, 64)
+    expected = memory[:-1].copy() @ matrix.T
+    ternops.matmul(memory[:-1], matrix.T, out=memory[1:])
+    assert cases.same_bits(memory[1:], expected)

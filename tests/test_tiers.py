@@ -103,14 +103,20 @@ def test_an_honest_cpu_uses_its_tier_by_itself(works, tier):
 
 
 @X86
-@pytest.mark.parametrize("lost", ["f16c", "fma", "avx2"])
-def test_each_feature_of_avx2_is_needed(lost):
-    """Without one the generic tier is chosen, and nothing aborts."""
-    haswell = processes.CPUS["avx2"]
-    features = haswell["NUMBA_CPU_FEATURES"].replace(f"+{lost},", "")
-    assert lost not in features
-    environment = haswell | {"NUMBA_CPU_FEATURES": features}
-    assert processes.run_code(CHOICE, **environment).split() == ["generic"]
+@pytest.mark.parametrize(
+    ("tier", "lost", "expected"),
+    [("avx512vbmi", "avx512vbmi", "avx512vnni"), ("avx512vnni", "avx512vnni", "avx2"),
+     ("avx512vnni", "avx512bw", "avx2"), ("avx512vnni", "avx512vl", "avx2"),
+     ("avxvnni", "avxvnni", "avx2"), ("avx2", "f16c", "generic"), ("avx2", "fma", "generic"),
+     ("avx2", "avx2", "generic")],
+)  # fmt: skip
+def test_an_honest_cpu_that_lacks_one_feature(tier, lost, expected):
+    """The next tier that does without it is chosen, and nothing aborts."""
+    cpu = processes.CPUS[tier]
+    features = cpu["NUMBA_CPU_FEATURES"].split(",")
+    features.remove(f"+{lost}")
+    environment = cpu | {"NUMBA_CPU_FEATURES": ",".join(features)}
+    assert processes.run_code(CHOICE, **environment).split() == [expected]
 
 
 def best(monkeypatch, features):
