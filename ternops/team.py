@@ -150,6 +150,7 @@ class Team:
         self._lock = threading.RLock()
         self._wake: list[threading.Semaphore] = []
         self._threads: list[threading.Thread] = []
+        self._launching = False
         #: The address of the control block, which a job passes to `barrier`.
         self.address = int(memory.ctypes.data) + start
 
@@ -163,14 +164,25 @@ class Team:
             _launch(self.address, job, record, 1)
             return
         with self._lock:
-            while len(self._threads) < threads - 1:
-                self._start_worker()
-            while not _launch(self.address, job, record, threads):
-                for thread in range(1, threads):
-                    # A parked worker leaves its state alone until it is woken.
-                    if self._states[thread] == _PARKED:
-                        self._states[thread] = _WOKEN
-                        self._wake[thread - 1].release()
+            if self._launching:
+                # A signal handler's job, in the middle of this thread's own launch.
+                _launch(self.address, job, record, 1)
+                return
+            self._launching = True
+            try:
+                self._run_together(job, record, threads)
+            finally:
+                self._launching = False
+
+    def _run_together(self, job: int, record: int, threads: int) -> None:
+        while len(self._threads) < threads - 1:
+            self._start_worker()
+        while not _launch(self.address, job, record, threads):
+            for thread in range(1, threads):
+                # A parked worker leaves its state alone until it is woken.
+                if self._states[thread] == _PARKED:
+                    self._states[thread] = _WOKEN
+                    self._wake[thread - 1].release()
 
     def stop(self) -> None:
         """End the workers; the next `run` starts new ones."""
@@ -189,9 +201,13 @@ class Team:
         worker = threading.Thread(
             target=self._serve, args=(number, wake), name=f"ternops-{number}", daemon=True
         )
-        worker.start()
-        self._wake.append(wake)
-        self._threads.append(worker)
+        try:
+            worker.start()
+        finally:
+            # One that runs must be known, even if an exception in a signal handler interrupts this.
+            if worker.ident is not None:
+                self._wake.append(wake)
+                self._threads.append(worker)
 
     def _serve(self, number: int, wake: threading.Semaphore) -> None:
         while _work(self.address, number):

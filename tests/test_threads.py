@@ -253,3 +253,40 @@ def test_a_bad_number_of_threads_is_named(error, threads):
     """One line with the argument and its value."""
     with pytest.raises(error, match=rf"^threads={threads!r}: expected [^\n]*$"):
         check_threads(threads)
+
+
+SIGNAL_WHILE_STARTING = """
+import signal, sys
+import numpy as np
+import ternops
+from ternops import team
+from ternops.kernels import table
+
+table.BYTES_A_THREAD = 1
+matrix, x = ternops.pack(np.ones((100, 1000), np.int8)), np.ones(1000, np.int8)
+seen = []
+
+def handler(number, frame):
+    seen.append(bool((ternops.matmul(matrix, x, threads=3) == 1000).all()))
+
+def trace(frame, event, argument):
+    if frame.f_code.co_filename != team.__file__:
+        return None
+    if event == "line" and frame.f_code.co_name == "_start_worker" and not seen:
+        signal.raise_signal(signal.SIGINT)
+    return trace
+
+signal.signal(signal.SIGINT, handler)
+sys.settrace(trace)
+first = ternops.matmul(matrix, x, threads=3)
+sys.settrace(None)
+assert seen == [True] and (first == 1000).all()
+for _ in range(200):
+    assert (ternops.matmul(matrix, x, threads=3) == 1000).all()
+print(len(team.TEAM._threads))
+"""
+
+
+def test_a_product_in_a_signal_handler_that_interrupts_the_teams_start():
+    """It runs on its own thread alone; afterwards the team has its two workers, and works."""
+    assert processes.run_code(SIGNAL_WHILE_STARTING, timeout=120).split() == ["2"]
