@@ -6,7 +6,6 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 
 def _info(arguments: argparse.Namespace) -> None:
@@ -18,14 +17,15 @@ def _info(arguments: argparse.Namespace) -> None:
 
 
 def _generate(arguments: argparse.Namespace) -> None:
-    from ternops.decoder.model import TINY, Model
-    from ternops.decoder.text import load_tokenizer, stream_text
+    from ternops.decoder.checkpoint import open_checkpoint
+    from ternops.decoder.model import Model
+    from ternops.decoder.text import stream_text
 
-    folder = Path(arguments.model or TINY)
-    tokenizer = load_tokenizer(folder)
+    tokenizer = open_checkpoint(arguments.model).tokenizer()
     model = Model.from_pretrained(
-        folder, weights=arguments.weights, threads=arguments.threads, progress=_show_loading
-    )
+        arguments.model, weights=arguments.weights, threads=arguments.threads,
+        progress=_show_loading,
+    )  # fmt: skip
     prompt = tokenizer.encode(arguments.prompt).ids
     tokens = model.generate(
         prompt,

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from ternops.decoder import Model, reference
-from ternops.decoder.checkpoint import Tensors
+from ternops.decoder.checkpoint import TINY
 from ternops.decoder.config import Config, read_config
-from ternops.decoder.model import TINY
+from ternops.decoder.hugging_face import Tensors
 from ternops.decoder.text import load_tokenizer
 from ternops.quantize import absmean
 from tests import cases, checkpoints

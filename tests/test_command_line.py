@@ -9,7 +9,7 @@ import pytest
 import ternops
 from ternops.__main__ import main
 from ternops.decoder import Model
-from ternops.decoder.model import TINY
+from ternops.decoder.checkpoint import TINY
 from ternops.decoder.text import load_tokenizer
 from tests import checkpoints, processes
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from ternops.decoder import Config, Model, reference
-from ternops.decoder.model import TINY, Session
+from ternops.decoder.checkpoint import TINY
+from ternops.decoder.model import Session
 from ternops.decoder.text import load_tokenizer
 from ternops.decoder.weights import HalfMatrix, Layer, Weights, random_weights
 from tests import cases

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ternops.decoder import Model
-from ternops.decoder.model import TINY
+from ternops.decoder.checkpoint import TINY
 from ternops.decoder.reference import perplexity
 from ternops.decoder.text import load_tokenizer
 

@@ -255,38 +255,40 @@ def test_a_bad_number_of_threads_is_named(error, threads):
         check_threads(threads)
 
 
-SIGNAL_WHILE_STARTING = """
-import signal, sys
-import numpy as np
-import ternops
+SIGNAL_WHILE_STARTING = (
+    SETUP
+    + """
 from ternops import team
-from ternops.kernels import table
-
-table.BYTES_A_THREAD = 1
-matrix, x = ternops.pack(np.ones((100, 1000), np.int8)), np.ones(1000, np.int8)
-seen = []
-
-def handler(number, frame):
-    seen.append(bool((ternops.matmul(matrix, x, threads=3) == 1000).all()))
+number, seen = 0, 0
 
 def trace(frame, event, argument):
-    if frame.f_code.co_filename != team.__file__:
-        return None
-    if event == "line" and frame.f_code.co_name == "_start_worker" and not seen:
-        signal.raise_signal(signal.SIGINT)
-    return trace
+    global seen
+    if frame.f_code is team.Team._start_worker.__code__ and event == "line":
+        seen += 1
+        if seen == number:
+            signal.raise_signal(signal.SIGINT)
+    return trace if frame.f_code.co_filename == team.__file__ else None
 
+def handler(number, frame):
+    assert right(3)
+
+assert right(1)
 signal.signal(signal.SIGINT, handler)
-sys.settrace(trace)
-first = ternops.matmul(matrix, x, threads=3)
-sys.settrace(None)
-assert seen == [True] and (first == 1000).all()
-for _ in range(200):
-    assert (ternops.matmul(matrix, x, threads=3) == 1000).all()
-print(len(team.TEAM._threads))
+while seen >= number:
+    number, seen = number + 1, 0
+    TEAM.stop()
+    sys.settrace(trace)
+    assert right(3)
+    sys.settrace(None)
+    for _ in range(20):
+        assert right(3)
+    names = [each.name for each in threading.enumerate() if each.name.startswith("ternops")]
+    assert sorted(names) == ["ternops-1", "ternops-2"], (number, names)
+print(number > 10)
 """
+)
 
 
 def test_a_product_in_a_signal_handler_that_interrupts_the_teams_start():
-    """It runs on its own thread alone; afterwards the team has its two workers, and works."""
-    assert processes.run_code(SIGNAL_WHILE_STARTING, timeout=120).split() == ["2"]
+    """At any line it runs on its own thread alone; afterwards the team has its two workers."""
+    assert processes.run_code(SIGNAL_WHILE_STARTING, timeout=300).split() == ["True"]

@@ -10,7 +10,7 @@ from ternops.simd import targets, vector
 from tests import processes
 
 #: What the bits of every tier are judged by.
-FILES = ("matmul_exact", "matmul_numpy", "simd", "half", "elementwise", "decoder")
+FILES = ("matmul_exact", "matmul_numpy", "simd", "lookup", "half", "elementwise", "decoder")
 
 #: A product of every kernel, compared with its oracle; prints the tier.
 PRODUCTS = """

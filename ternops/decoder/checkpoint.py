@@ -1,157 +1,117 @@
-"""Reading a Hugging Face folder: config.json and safetensors with float master weights."""
+"""A checkpoint: what a decoder is loaded from, whatever wrote its files."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import safetensors
 
-from ternops.decoder.config import Config, read_config
+from ternops.decoder.config import Config
 from ternops.decoder.weights import HalfMatrix, Layer, Weights
 from ternops.kernels.table import best_encoding
 from ternops.matrix import TernaryMatrix, pack
-from ternops.quantize import absmean
 
-_LINEAR = {
-    "q": "self_attn.q_proj",
-    "k": "self_attn.k_proj",
-    "v": "self_attn.v_proj",
-    "o": "self_attn.o_proj",
-    "gate": "mlp.gate_proj",
-    "up": "mlp.up_proj",
-    "down": "mlp.down_proj",
-}
-_DTYPES = {"BF16": np.uint16, "F16": np.float16, "F32": np.float32}
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+#: The checkpoint that comes with the package.
+TINY = Path(__file__).parent.parent / "checkpoints" / "tiny"
 
 
-class Tensors:
-    """The tensors of a folder's safetensors files, mapped into memory and read by name."""
+class Checkpoint(ABC):
+    """One model's files, opened and checked as far as their headers tell.
 
-    def __init__(self, folder: Path) -> None:
-        self._where: dict[str, tuple[str, tuple[int, ...], npt.NDArray[Any]]] = {}
-        for path in _files(folder):
-            for name, dtype, shape, array in _map(path):
-                self._where[name] = (dtype, shape, array)
+    Every method reads from the files anew and raises ValueError, naming the tensor and what was
+    expected, for one that is missing, of another shape or dtype, or not finite. Matrices are those
+    of `transformers`: (outputs, inputs), heads one after another, the two halves of a head rotated
+    against each other.
+    """
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._where
+    config: Config
 
-    def raw(self, name: str, shape: tuple[int, ...]) -> tuple[str, npt.NDArray[Any]]:
-        """The tensor's safetensors dtype and its values as stored (bfloat16 as uint16)."""
-        if name not in self._where:
-            raise ValueError(f"checkpoint: tensor {name} is missing")
-        dtype, found, array = self._where[name]
-        if found != shape:
-            raise ValueError(f"checkpoint: {name} has shape {found}, expected {shape}")
-        if dtype not in _DTYPES:
-            expected = ", ".join(_DTYPES)
-            raise ValueError(f"checkpoint: {name} has dtype {dtype}, expected one of {expected}")
-        return dtype, array
+    @abstractmethod
+    def trits(self, layer: int, name: str) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+        """Trits (outputs, inputs) of a name in `Config.linear_shapes` and the scale they are
+        multiplied by, of shape () or (outputs,)."""
 
-    def floats(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-        """The tensor as float32 (exact for each dtype that is accepted), all finite."""
-        dtype, array = self.raw(name, shape)
-        if dtype == "BF16":
-            values = (array.astype(np.uint32) << 16).view(np.float32)
-        else:
-            values = array.astype(np.float32)
-        if not np.isfinite(values).all():
-            raise ValueError(f"checkpoint: {name} holds NaN or infinity, expected finite numbers")
-        return values
+    @abstractmethod
+    def norm(self, layer: int, name: str) -> npt.NDArray[np.float32]:
+        """The weight of a name in `Config.norm_sizes`."""
 
-    def half(self, name: str, shape: tuple[int, ...]) -> HalfMatrix:
-        """The tensor in two bytes a weight: bfloat16 and float16 as they are, float32 rounded."""
-        dtype, array = self.raw(name, shape)
-        values = self.floats(name, shape)
-        if dtype == "BF16":
-            return HalfMatrix.from_bits(array, is_bf16=True)
-        return HalfMatrix.from_floats(values)
+    @abstractmethod
+    def final_norm(self) -> npt.NDArray[np.float32]:
+        """The weight of the norm before the head, (hidden,)."""
+
+    @abstractmethod
+    def embedding(self) -> HalfMatrix:
+        """(vocabulary, hidden)."""
+
+    @abstractmethod
+    def head(self) -> HalfMatrix:
+        """(vocabulary, hidden); asked for only where `config.tied` is false."""
+
+    @abstractmethod
+    def tokenizer(self) -> Tokenizer:
+        """Raises ModuleNotFoundError without the tokenizers package, FileNotFoundError or
+        ValueError without an intact tokenizer."""
+
+    @abstractmethod
+    def chat_template(self) -> str | None:
+        """The Jinja source that makes one text of the messages of a chat, if there is one."""
+
+    def matrix(self, layer: int, name: str, encoding: str) -> TernaryMatrix:
+        """The matrix of a linear layer, packed."""
+        trits, scale = self.trits(layer, name)
+        return pack(trits, scale, encoding)
+
+    def preferred_encoding(self) -> str:
+        """The best encoding here for all the linear layers together."""
+        return best_encoding(self.config.linear_weights)
 
 
-def load_weights(folder: Path, kind: str = "auto") -> Iterator[tuple[str, Any]]:
-    """Read a folder; yields ("progress", done of total) for each layer, then ("weights", Weights).
+def open_checkpoint(path: str | os.PathLike[str] | None = None) -> Checkpoint:
+    """Open a Hugging Face folder (default: the tiny checkpoint of this package).
+
+    Raises FileNotFoundError and ValueError, naming the file and what is wrong with it.
+    """
+    from ternops.decoder.hugging_face import HuggingFace
+
+    return HuggingFace(Path(path or TINY))
+
+
+def load_weights(
+    checkpoint: Checkpoint,
+    kind: str = "auto",
+    progress: Callable[[int, int], None] | None = None,
+) -> Weights:
+    """Read a checkpoint.
 
     kind: how the linear layers are held: an encoding, "auto" for the best one for all of them
     together, or "float16" of the quantised values, for the baseline.
-    Raises FileNotFoundError and ValueError, naming the file or tensor.
+    progress: called with the layers done and their number.
     """
-    config = read_config(folder)
-    tensors = Tensors(folder)
+    config = checkpoint.config
     if kind == "auto":
-        weights = sum(rows * columns for rows, columns in config.linear_shapes().values())
-        kind = best_encoding(config.layers * weights)
+        kind = checkpoint.preferred_encoding()
     layers = []
     for index in range(config.layers):
-        layers.append(_load_layer(tensors, config, index, kind))
-        yield "progress", (index + 1, config.layers)
-    shape = (config.vocabulary, config.hidden)
-    embedding = tensors.half("model.embed_tokens.weight", shape)
-    head = embedding if config.tied else tensors.half("lm_head.weight", shape)
-    norm = tensors.floats("model.norm.weight", (config.hidden,))
-    yield "weights", Weights(config, layers, norm, embedding, head)
+        linear = {name: _linear(checkpoint, index, name, kind) for name in config.linear_shapes()}
+        norms = {name: checkpoint.norm(index, name) for name in config.norm_sizes()}
+        layers.append(Layer(linear, norms))
+        if progress:
+            progress(index + 1, config.layers)
+    embedding = checkpoint.embedding()
+    head = embedding if config.tied else checkpoint.head()
+    return Weights(config, layers, checkpoint.final_norm(), embedding, head)
 
 
-def _load_layer(tensors: Tensors, config: Config, index: int, kind: str) -> Layer:
-    prefix = f"model.layers.{index}."
-    linear: dict[str, TernaryMatrix | HalfMatrix] = {}
-    for key, shape in config.linear_shapes().items():
-        trits, scale = absmean(tensors.floats(f"{prefix}{_LINEAR[key]}.weight", shape))
-        if kind == "float16":
-            linear[key] = HalfMatrix.from_floats(trits * scale)
-        else:
-            linear[key] = pack(trits, scale, kind)
-    queries = config.heads * config.head_dim
-    norms = {
-        "input": tensors.floats(f"{prefix}input_layernorm.weight", (config.hidden,)),
-        "post": tensors.floats(f"{prefix}post_attention_layernorm.weight", (config.hidden,)),
-    }
-    if config.sub_norms:
-        norms["attention"] = tensors.floats(f"{prefix}self_attn.attn_sub_norm.weight", (queries,))
-        norms["ffn"] = tensors.floats(f"{prefix}mlp.ffn_sub_norm.weight", (config.ffn,))
-    return Layer(linear, norms)
-
-
-def _files(folder: Path) -> list[Path]:
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if single.is_file():
-        return [single]
-    if not index.is_file():
-        raise FileNotFoundError(f"model: {str(folder)!r} has no model.safetensors")
-    try:
-        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"model: {str(index)!r} is no shard index: {error!r}") from None
-    paths = []
-    for name in names:
-        # A shard lies beside its index: a path in its name could point anywhere.
-        if not isinstance(name, str) or Path(name).name != name:
-            raise ValueError(f"model: shard {name!r}, expected a plain file name")
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"model: shard {name!r} is missing from {str(folder)!r}")
-        paths.append(folder / name)
-    return paths
-
-
-def _map(path: Path) -> Iterator[tuple[str, str, tuple[int, ...], npt.NDArray[Any]]]:
-    """(name, dtype, shape, values) of each tensor of a file; nothing is read yet."""
-    try:
-        # safetensors checks header, offsets and length; NumPy has no bfloat16 for it to give.
-        with safetensors.safe_open(path, framework="numpy") as file:
-            slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
-            kinds = {key: (each.get_dtype(), each.get_shape()) for key, each in slices.items()}
-    except (safetensors.SafetensorError, OSError) as error:
-        raise ValueError(f"model: {str(path)!r} is no intact safetensors file: {error}") from None
-    data = np.memmap(path, np.uint8, "r")
-    size = int.from_bytes(data[:8].tobytes(), "little")
-    header = json.loads(data[8 : 8 + size].tobytes())
-    for name, (dtype, shape) in kinds.items():
-        first, last = header[name]["data_offsets"]
-        raw = data[8 + size + first : 8 + size + last]
-        kind = _DTYPES.get(dtype, np.uint8)
-        values = np.frombuffer(raw, kind) if len(raw) else np.empty(0, kind)
-        yield name, dtype, tuple(shape), values.reshape(shape) if dtype in _DTYPES else values
+def _linear(checkpoint: Checkpoint, layer: int, name: str, kind: str) -> TernaryMatrix | HalfMatrix:
+    if kind != "float16":
+        return checkpoint.matrix(layer, name, kind)
+    trits, scale = checkpoint.trits(layer, name)
+    return HalfMatrix.from_floats(trits * (scale if scale.ndim == 0 else scale[:, None]))

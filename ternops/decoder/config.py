@@ -70,6 +70,18 @@ class Config:
             "down": (self.hidden, self.ffn),
         }
 
+    @property
+    def linear_weights(self) -> int:
+        """The weights of all linear layers together."""
+        return self.layers * sum(rows * columns for rows, columns in self.linear_shapes().values())
+
+    def norm_sizes(self) -> dict[str, int]:
+        """The size of each norm of a block, by its name."""
+        sizes = {"input": self.hidden, "post": self.hidden}
+        if self.sub_norms:
+            sizes |= {"attention": self.heads * self.head_dim, "ffn": self.ffn}
+        return sizes
+
 
 def read_config(folder: Path) -> Config:
     """The Config of a Hugging Face folder.

@@ -5,13 +5,12 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ternops.decoder.checkpoint import load_weights
+from ternops.decoder.checkpoint import load_weights, open_checkpoint
 from ternops.decoder.config import Config
 from ternops.decoder.sample import Sampler
 from ternops.decoder.token import CALL, LAYER, MODEL, PARTS, decode
@@ -28,8 +27,6 @@ from ternops.team import TEAM, check_threads
 
 #: Threads share rows in multiples of this: whole cache lines of float32.
 _LINE_OF_FLOATS = 16
-#: The checkpoint that comes with the package.
-TINY = Path(__file__).parent.parent / "checkpoints" / "tiny"
 
 
 class Model:
@@ -77,12 +74,7 @@ class Model:
         if weights not in kinds:
             raise ValueError(f"weights={weights!r}: expected one of {', '.join(kinds)}")
         check_threads(threads)
-        for kind, value in load_weights(Path(path or TINY), kinds[weights]):
-            if kind == "weights":
-                return cls(value, threads)
-            if progress:
-                progress(*value)
-        raise AssertionError("load_weights ends with the weights")
+        return cls(load_weights(open_checkpoint(path), kinds[weights], progress), threads)
 
     def logits(self, token_ids: Sequence[int]) -> npt.NDArray[np.float32]:
         """float32 (tokens, vocabulary): the prediction behind each token of one sequence.

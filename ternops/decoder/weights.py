@@ -103,10 +103,7 @@ def random_weights(config: Config, kind: str, seed: int = 0) -> Weights:
                 linear[name] = random_half(rows, columns, random)
             else:
                 linear[name] = random_ternary(rows, columns, kind, random)
-        names = {"input": config.hidden, "post": config.hidden}
-        if config.sub_norms:
-            names |= {"attention": config.heads * config.head_dim, "ffn": config.ffn}
-        norms = {name: np.ones(size, np.float32) for name, size in names.items()}
+        norms = {name: np.ones(size, np.float32) for name, size in config.norm_sizes().items()}
         layers.append(Layer(linear, norms))
     embedding = random_half(config.vocabulary, config.hidden, random)
     head = embedding
