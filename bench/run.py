@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import decode, gemv, lossless, paper, plot
+from bench import decoding, gemv, lossless, paper, plot
 from bench.command import add_options, chosen_folder, chosen_threads, introduce, progress
 from bench.measure import MOST_SHARE, Case, bandwidth, save_suite
 from bench.shapes import QUICK, SIZES, host_arch
@@ -115,12 +115,12 @@ def _decode(
     console: Console, folder: Path, arch: str, sizes: list[str], threads: list[int], tokens: int,
     rounds: int,
 ) -> list[str]:  # fmt: skip
-    rows: list[decode.Row] = []
+    rows: list[decoding.Row] = []
     with progress(console) as advance_over:
         for size in sizes:
-            advance = advance_over(f"decode {size}", decode.steps(size, threads, rounds))
+            advance = advance_over(f"decode {size}", decoding.steps(size, threads, rounds))
             try:
-                rows += decode.measure(size, threads, tokens, rounds, advance)
+                rows += decoding.measure(size, threads, tokens, rounds, advance)
             except MemoryError as error:
                 console.print(f"[yellow]left out[/yellow]: {error}", highlight=False)
     if not rows:
@@ -128,17 +128,17 @@ def _decode(
     console.print(_decode_table(rows, arch, tokens), "", _breakdown_table(rows), "")
     save_suite(folder / "decode.json", [case for row in rows for case in (row.case, *row.probes)])
     console.print(f"plot: {plot.draw(folder)}", highlight=False)
-    return decode.check_limits(rows)
+    return decoding.check_limits(rows)
 
 
-def _decode_table(rows: list[decode.Row], arch: str, tokens: int) -> Table:
+def _decode_table(rows: list[decoding.Row], arch: str, tokens: int) -> Table:
     table = Table(
         title=f"Decoding {tokens} tokens from an empty context, batch 1", title_justify="left"
     )
     for column in ("size", "threads", "engine", "MB/token", "tokens/s", "spread", "share of read",
                    "speed-up", "bytes allow", "paper"):  # fmt: skip
         table.add_column(column, justify="right")
-    base: dict[tuple[str, int], decode.Row] = {
+    base: dict[tuple[str, int], decoding.Row] = {
         (row.size, row.threads): row for row in rows if row.engine == "fp16"
     }
     for row in rows:
@@ -158,7 +158,7 @@ def _decode_table(rows: list[decode.Row], arch: str, tokens: int) -> Table:
     return table
 
 
-def _breakdown_table(rows: list[decode.Row]) -> Table:
+def _breakdown_table(rows: list[decoding.Row]) -> Table:
     table = Table(title="Where a token's time goes, thread 0, ms", title_justify="left")
     for column in ("size", "threads", "engine", "token", *rows[0].breakdown, "bytes / bandwidth"):
         table.add_column(column, justify="right")

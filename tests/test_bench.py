@@ -8,7 +8,7 @@ from pathlib import Path
 import pyperf
 import pytest
 
-from bench import decode, gemv, lossless, paper, plot, run, stats
+from bench import decoding, gemv, lossless, paper, plot, run, stats
 from bench.measure import Case, bandwidth, interleave, probe_cases, save_suite
 from bench.probes import PROBES, Reader
 from bench.shapes import QUICK, SIZES, host_arch
@@ -24,8 +24,8 @@ def rows(monkeypatch):
     """Decoding rows of a small model, at one and two threads."""
     monkeypatch.setitem(SIZES, "700M", SMALL)
     steps = []
-    rows = decode.measure("700M", [1, 2], tokens=3, rounds=2, advance=steps.append)
-    assert len(steps) == decode.steps("700M", [1, 2], rounds=2)
+    rows = decoding.measure("700M", [1, 2], tokens=3, rounds=2, advance=steps.append)
+    assert len(steps) == decoding.steps("700M", [1, 2], rounds=2)
     return rows
 
 
@@ -45,18 +45,18 @@ def test_weights_are_let_go_of(monkeypatch):
     """Rows keep their values, not the gigabytes that they were measured on."""
     monkeypatch.setitem(SIZES, "700M", SMALL)
     made = []
-    original = decode.random_weights
+    original = decoding.random_weights
 
     def remember(config, kind):
         weights = original(config, kind)
         made.append(weakref.ref(weights))
         return weights
 
-    monkeypatch.setattr(decode, "random_weights", remember)
-    rows = decode.measure("700M", [1], tokens=1, rounds=1, advance=lambda what: None)
+    monkeypatch.setattr(decoding, "random_weights", remember)
+    rows = decoding.measure("700M", [1], tokens=1, rounds=1, advance=lambda what: None)
     gc.collect()
     assert rows
-    assert [each() for each in made] == [None] * len(decode.ENGINES)
+    assert [each() for each in made] == [None] * len(decoding.ENGINES)
 
 
 def test_bytes_per_token_are_counted_from_the_layout(rows):
@@ -81,11 +81,11 @@ def test_suite_and_plot_are_written_whole(rows, tmp_path):
 
 def test_a_probe_that_is_too_slow_fails_the_run(rows):
     """A share above 102% says that the probe missed the limit."""
-    assert decode.check_limits([]) == []
+    assert decoding.check_limits([]) == []
     rows[0].limit = rows[0].bytes_per_token / rows[0].case.median / 1.03
-    assert len(decode.check_limits(rows[:1])) == 1
+    assert len(decoding.check_limits(rows[:1])) == 1
     rows[0].limit *= 1.03 / 1.01
-    assert decode.check_limits(rows[:1]) == []
+    assert decoding.check_limits(rows[:1]) == []
 
 
 def test_interleaved_cases_take_turns():
@@ -173,7 +173,7 @@ def test_the_main_job_from_end_to_end(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(SIZES, "125M", SMALL)
     monkeypatch.setattr(run, "GEMV_BYTES", 1 << 20)
     # At this size everything lies in cache, where a probe says nothing about the kernels.
-    monkeypatch.setattr(decode, "MOST_SHARE", float("inf"))
+    monkeypatch.setattr(decoding, "MOST_SHARE", float("inf"))
     monkeypatch.setattr(run, "MOST_SHARE", float("inf"))
     arguments = ["--quick", "--sizes", "125M", "--threads", "1", "--output", str(tmp_path)]
     assert run.main(arguments) == 0
