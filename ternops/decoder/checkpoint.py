@@ -64,6 +64,10 @@ class Checkpoint(ABC):
     def chat_template(self) -> str | None:
         """The Jinja source that makes one text of the messages of a chat, if there is one."""
 
+    @abstractmethod
+    def special_tokens(self) -> dict[str, str]:
+        """What a chat template may name: "bos_token" and "eos_token", each where there is one."""
+
     def matrix(self, layer: int, name: str, encoding: str) -> TernaryMatrix:
         """The matrix of a linear layer, packed."""
         trits, scale = self.trits(layer, name)

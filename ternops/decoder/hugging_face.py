@@ -116,6 +116,31 @@ class HuggingFace(Checkpoint):
     def chat_template(self) -> str | None:
         return None
 
+    def special_tokens(self) -> dict[str, str]:
+        settings = _read_object(self._folder / "tokenizer_config.json")
+        tokens = {}
+        for name in ("bos_token", "eos_token"):
+            value = settings.get(name)
+            content = value.get("content") if isinstance(value, dict) else value
+            if isinstance(content, str):
+                tokens[name] = content
+            elif value is not None:
+                raise ValueError(f"tokenizer_config.json: {name} is {value!r}, expected a string")
+        return tokens
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds; an empty one if there is no such file."""
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"model: {str(path)!r} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"model: {str(path)!r} holds no object")
+    return value
+
 
 def _files(folder: Path) -> list[Path]:
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
