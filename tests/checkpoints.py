@@ -24,7 +24,11 @@ CONFIG: dict[str, Any] = {
     "rope_theta": 10000.0,
     "tie_word_embeddings": False,
     "eos_token_id": 1,
-    "quantization_config": {"quant_method": "bitnet", "quantization_mode": "online"},
+    "quantization_config": {
+        "quant_method": "bitnet",
+        "linear_class": "autobitlinear",
+        "quantization_mode": "online",
+    },
 }
 FIRST = "model.layers.0.self_attn.q_proj.weight"
 

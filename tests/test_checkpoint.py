@@ -11,7 +11,7 @@ import pytest
 from ternops.decoder import Model, reference
 from ternops.decoder.checkpoint import TINY
 from ternops.decoder.config import Config, read_config
-from ternops.decoder.hugging_face import Tensors
+from ternops.decoder.tensors import Tensors
 from ternops.decoder.text import load_tokenizer
 from ternops.quantize import absmean
 from tests import cases, checkpoints
@@ -87,14 +87,13 @@ def test_what_a_config_may_leave_out(tmp_path):
         ("rope_theta", -1.0, "config: rope_theta -1.0"),
         ("rope_theta", "big", "config: rope_theta 'big'"),
         ("rope_theta", float("inf"), "config: rope_theta inf"),
-        ("rope_scaling", {"type": "linear", "factor": 2}, "config: rope linear"),
+        ("rope_scaling", {"type": "dynamic", "factor": 2}, "config: rope dynamic linear"),
         ("rope_scaling", "linear", "config: rope_scaling linear"),
         ("rope_parameters", {"rope_type": "yarn"}, "config: rope yarn"),
         ("rope_parameters", [], "config: rope_parameters []"),
         ("eos_token_id", "1", "config: eos_token_id '1'"),
         ("eos_token_id", [1, None], "config: eos_token_id"),
-        ("quantization_config", {"quant_method": "gptq"}, "config: gptq online"),
-        ("quantization_config", {"quant_method": "bitnet"}, "config: offline online"),
+        ("quantization_config", {"quant_method": "gptq"}, "config: gptq bitnet"),
         ("quantization_config", "bitnet", "config: quantization_config"),
     ],
 )  # fmt: skip
@@ -209,12 +208,13 @@ def test_shards_equal_a_single_file(tmp_path, count):
 @pytest.mark.parametrize(
     ("words", "index", "error"),
     [
-        ("no shard index", "{", ValueError),
-        ("no shard index", "[]", ValueError),
-        ("no shard index", "{}", ValueError),
-        ("no shard index", '{"weight_map": 3}', ValueError),
-        ("no shard index", '{"weight_map": {"a": []}}', ValueError),
-        ("no shard index", "[" * 100_000, ValueError),
+        ("index.json JSON", "{", ValueError),
+        ("index.json object", "[]", ValueError),
+        ("shard index weight_map", "{}", ValueError),
+        ("shard index weight_map", '{"weight_map": {}}', ValueError),
+        ("shard index weight_map", '{"weight_map": 3}', ValueError),
+        ("shard []", '{"weight_map": {"a": []}}', ValueError),
+        ("index.json JSON", "[" * 100_000, ValueError),
         ("shard 3", '{"weight_map": {"a": 3}}', ValueError),
         ("shard ../a", '{"weight_map": {"a": "../a"}}', ValueError),
         ("shard /etc/passwd", '{"weight_map": {"a": "/etc/passwd"}}', ValueError),

@@ -1,25 +1,27 @@
-"""Reading a Hugging Face folder: config.json and safetensors with float master weights."""
+"""Reading a Hugging Face folder: config.json, safetensors and the tokenizer's files."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+import dataclasses
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import safetensors
 
+from ternops.decoder import tokenizer_config
 from ternops.decoder.checkpoint import Checkpoint
 from ternops.decoder.config import read_config
+from ternops.decoder.quantization import read_quantization, read_trits
+from ternops.decoder.tensors import Tensors
 from ternops.decoder.text import load_tokenizer
 from ternops.decoder.weights import HalfMatrix
-from ternops.quantize import absmean
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+_EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 _LINEAR = {
     "q": "self_attn.q_proj",
     "k": "self_attn.k_proj",
@@ -29,155 +31,71 @@ _LINEAR = {
     "up": "mlp.up_proj",
     "down": "mlp.down_proj",
 }
+#: The second of two names is that of 1bitLLM's files.
 _NORMS = {
-    "input": "input_layernorm",
-    "attention": "self_attn.attn_sub_norm",
-    "post": "post_attention_layernorm",
-    "ffn": "mlp.ffn_sub_norm",
+    "input": ("input_layernorm",),
+    "attention": ("self_attn.attn_sub_norm", "self_attn.inner_attn_ln"),
+    "post": ("post_attention_layernorm",),
+    "ffn": ("mlp.ffn_sub_norm", "mlp.ffn_layernorm"),
 }
-_DTYPES = {"BF16": np.uint16, "F16": np.float16, "F32": np.float32}
-
-
-class Tensors:
-    """The tensors of a folder's safetensors files, mapped into memory and read by name."""
-
-    def __init__(self, folder: Path) -> None:
-        self._where: dict[str, tuple[str, tuple[int, ...], npt.NDArray[Any]]] = {}
-        for path in _files(folder):
-            for name, dtype, shape, array in _map(path):
-                self._where[name] = (dtype, shape, array)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._where
-
-    def raw(self, name: str, shape: tuple[int, ...]) -> tuple[str, npt.NDArray[Any]]:
-        """The tensor's safetensors dtype and its values as stored (bfloat16 as uint16)."""
-        if name not in self._where:
-            raise ValueError(f"checkpoint: tensor {name} is missing")
-        dtype, found, array = self._where[name]
-        if found != shape:
-            raise ValueError(f"checkpoint: {name} has shape {found}, expected {shape}")
-        if dtype not in _DTYPES:
-            expected = ", ".join(_DTYPES)
-            raise ValueError(f"checkpoint: {name} has dtype {dtype}, expected one of {expected}")
-        return dtype, array
-
-    def floats(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-        """The tensor as float32 (exact for each dtype that is accepted), all finite."""
-        dtype, array = self.raw(name, shape)
-        if dtype == "BF16":
-            values = (array.astype(np.uint32) << 16).view(np.float32)
-        else:
-            values = array.astype(np.float32)
-        if not np.isfinite(values).all():
-            raise ValueError(f"checkpoint: {name} holds NaN or infinity, expected finite numbers")
-        return values
-
-    def half(self, name: str, shape: tuple[int, ...]) -> HalfMatrix:
-        """The tensor in two bytes a weight: bfloat16 and float16 as they are, float32 rounded."""
-        dtype, array = self.raw(name, shape)
-        values = self.floats(name, shape)
-        if dtype == "BF16":
-            return HalfMatrix.from_bits(array, is_bf16=True)
-        return HalfMatrix.from_floats(values)
 
 
 class HuggingFace(Checkpoint):
-    """A folder with a config.json and safetensors."""
+    """A folder with a config.json and safetensors, as `transformers` writes and reads it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.config = read_config(folder)
+        self._quantization = read_quantization(folder)
         self._tensors = Tensors(folder)
+        self._check_places()
+        both = _EMBEDDING in self._tensors and _HEAD in self._tensors
+        if self.config.tied and both and not self._tensors.are_equal(_EMBEDDING, _HEAD):
+            # As in transformers 5: the weights are right, and the config is not.
+            self.config = dataclasses.replace(self.config, tied=False)
+
+    def _check_places(self) -> None:
+        """A tensor that is left out (a bias, a norm) would change the logits without a word."""
+        norms = [name for key in self.config.norm_sizes() for name in _NORMS[key]]
+        known = {f"{name}.weight" for name in [*_LINEAR.values(), *norms]}
+        known |= {f"{name}.weight_scale" for name in _LINEAR.values()}
+        known.add("self_attn.rotary_emb.inv_freq")  # written by old versions, computed here
+        for name in self._tensors:
+            match = re.match(r"model\.layers\.\d+\.(.*)", name, re.DOTALL)
+            if match and match[1] not in known:
+                raise ValueError(
+                    f"checkpoint: tensor {name!r} has no place in this architecture, expected "
+                    "linear layers without biases and their norms"
+                )
 
     def trits(self, layer: int, name: str) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
         shape = self.config.linear_shapes()[name]
-        weight = self._tensors.floats(f"model.layers.{layer}.{_LINEAR[name]}.weight", shape)
-        trits, scale = absmean(weight)
-        return trits, np.asarray(scale)
+        tensor = f"model.layers.{layer}.{_LINEAR[name]}.weight"
+        return read_trits(self._tensors, tensor, shape, self._quantization)
 
     def norm(self, layer: int, name: str) -> npt.NDArray[np.float32]:
-        size = self.config.norm_sizes()[name]
-        return self._tensors.floats(f"model.layers.{layer}.{_NORMS[name]}.weight", (size,))
+        names = [f"model.layers.{layer}.{each}.weight" for each in _NORMS[name]]
+        found = next((each for each in names if each in self._tensors), names[0])
+        return self._tensors.floats(found, (self.config.norm_sizes()[name],))
 
     def final_norm(self) -> npt.NDArray[np.float32]:
         return self._tensors.floats("model.norm.weight", (self.config.hidden,))
 
     def embedding(self) -> HalfMatrix:
-        shape = (self.config.vocabulary, self.config.hidden)
-        return self._tensors.half("model.embed_tokens.weight", shape)
+        only_head = self.config.tied and _EMBEDDING not in self._tensors and _HEAD in self._tensors
+        return self._half(_HEAD if only_head else _EMBEDDING)
 
     def head(self) -> HalfMatrix:
-        return self._tensors.half("lm_head.weight", (self.config.vocabulary, self.config.hidden))
+        return self._half(_HEAD)
+
+    def _half(self, name: str) -> HalfMatrix:
+        return self._tensors.half(name, (self.config.vocabulary, self.config.hidden))
 
     def tokenizer(self) -> Tokenizer:
         return load_tokenizer(self._folder)
 
     def chat_template(self) -> str | None:
-        return None
+        return tokenizer_config.chat_template(self._folder)
 
     def special_tokens(self) -> dict[str, str]:
-        settings = _read_object(self._folder / "tokenizer_config.json")
-        tokens = {}
-        for name in ("bos_token", "eos_token"):
-            value = settings.get(name)
-            content = value.get("content") if isinstance(value, dict) else value
-            if isinstance(content, str):
-                tokens[name] = content
-            elif value is not None:
-                raise ValueError(f"tokenizer_config.json: {name} is {value!r}, expected a string")
-        return tokens
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    """The object that a JSON file holds; an empty one if there is no such file."""
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"model: {str(path)!r} is not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"model: {str(path)!r} holds no object")
-    return value
-
-
-def _files(folder: Path) -> list[Path]:
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if single.is_file():
-        return [single]
-    if not index.is_file():
-        raise FileNotFoundError(f"model: {str(folder)!r} has no model.safetensors")
-    try:
-        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"model: {str(index)!r} is no shard index: {error!r}") from None
-    paths = []
-    for name in names:
-        # A shard lies beside its index: a path in its name could point anywhere.
-        if not isinstance(name, str) or Path(name).name != name:
-            raise ValueError(f"model: shard {name!r}, expected a plain file name")
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"model: shard {name!r} is missing from {str(folder)!r}")
-        paths.append(folder / name)
-    return paths
-
-
-def _map(path: Path) -> Iterator[tuple[str, str, tuple[int, ...], npt.NDArray[Any]]]:
-    """(name, dtype, shape, values) of each tensor of a file; nothing is read yet."""
-    try:
-        # safetensors checks header, offsets and length; NumPy has no bfloat16 for it to give.
-        with safetensors.safe_open(path, framework="numpy") as file:
-            slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
-            kinds = {key: (each.get_dtype(), each.get_shape()) for key, each in slices.items()}
-    except (safetensors.SafetensorError, OSError) as error:
-        raise ValueError(f"model: {str(path)!r} is no intact safetensors file: {error}") from None
-    data = np.memmap(path, np.uint8, "r")
-    size = int.from_bytes(data[:8].tobytes(), "little")
-    header = json.loads(data[8 : 8 + size].tobytes())
-    for name, (dtype, shape) in kinds.items():
-        first, last = header[name]["data_offsets"]
-        raw = data[8 + size + first : 8 + size + last]
-        kind = _DTYPES.get(dtype, np.uint8)
-        values = np.frombuffer(raw, kind) if len(raw) else np.empty(0, kind)
-        yield name, dtype, tuple(shape), values.reshape(shape) if dtype in _DTYPES else values
+        return tokenizer_config.special_tokens(self._folder)

@@ -1,0 +1,148 @@
+"""How a Hugging Face checkpoint stores ternary weights, and reading them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ternops.decoder.config import object_of
+from ternops.decoder.json_files import read_object
+from ternops.decoder.tensors import PACKED, Tensors
+from ternops.quantize import absmean
+
+Trits = npt.NDArray[np.int8]
+Scale = npt.NDArray[np.float32]
+
+#: No word about it: float masters, or products of trits and one scale.
+UNDECLARED = "undeclared"
+#: Float masters, to be quantised by absmean, whatever their values are.
+ONLINE = "online"
+#: Trits, packed or as floats; the layer's output is multiplied by weight_scale.
+OFFLINE = "offline"
+#: Packed trits; the layer's output is DIVIDED by weight_scale (transformers' BitLinear).
+BITLINEAR = "bitlinear"
+
+_FIELDS = 4  # trits a byte
+_OUTSIDE_BLOCKS = ("lm_head", "model.embed_tokens", "embed_tokens", "model.norm")
+
+
+def read_quantization(folder: Path) -> str:
+    """One of the names above, of a folder's config.json; ValueError for anything else.
+
+    The defaults are those of transformers' BitNetQuantConfig.
+    """
+    raw = read_object(folder / "config.json")
+    settings = object_of(raw, "quantization_config")
+    for key, expected in (("weight_bits", 1), ("input_bits", 8)):
+        if raw.get(key, expected) != expected:
+            raise ValueError(f"config: {key} is {raw[key]!r}, expected {expected}")
+    if not settings:
+        # The program of this architecture quantises all weights, each time that it uses them.
+        return ONLINE if raw.get("architectures") == ["BitnetForCausalLM"] else UNDECLARED
+    method = settings.get("quant_method")
+    if method != "bitnet":
+        raise ValueError(f"config: quant_method is {method!r}, expected 'bitnet'")
+    kind = _choice(settings, "linear_class", ("bitlinear", "autobitlinear"))
+    mode = _choice(settings, "quantization_mode", ("offline", "online"))
+    if settings.get("use_rms_norm"):
+        raise ValueError("config: use_rms_norm is set, expected no norms inside linear layers")
+    name = BITLINEAR if kind == "bitlinear" else mode
+    _check_converted(settings.get("modules_to_not_convert"), name)
+    return name
+
+
+def _choice(settings: dict[str, Any], key: str, choices: tuple[str, ...]) -> str:
+    """The setting at a key, the first choice where it is missing."""
+    value = settings.get(key, choices[0])
+    if value not in choices:
+        raise ValueError(f"config: {key} is {value!r}, expected {' or '.join(map(repr, choices))}")
+    return str(value)
+
+
+def _check_converted(kept: Any, kind: str) -> None:
+    """The linear layers of the blocks are ternary and the head is not: nothing else can be read."""
+    if kept is None:
+        return
+    if not isinstance(kept, list) or not all(each in _OUTSIDE_BLOCKS for each in kept):
+        raise ValueError(f"config: modules_to_not_convert is {kept!r}, expected ['lm_head']")
+    if kind == ONLINE and "lm_head" not in kept:
+        raise ValueError(
+            f"config: modules_to_not_convert is {kept!r}, expected 'lm_head' in it: a ternary head "
+            "is not supported"
+        )
+
+
+def read_trits(
+    tensors: Tensors, name: str, shape: tuple[int, int], kind: str
+) -> tuple[Trits, Scale]:
+    """int8 trits of a shape and the float32 scale of shape () that they are multiplied by.
+
+    name: the tensor of the weight, with weight_scale beside it. kind: see `read_quantization`.
+    """
+    if kind == ONLINE:
+        return _absmean(tensors.floats(name, shape))
+    if kind == UNDECLARED:
+        weight = tensors.floats(name, shape)
+        return _ternary(weight) or _absmean(weight)
+    if kind == BITLINEAR or tensors.dtype(name) == PACKED:
+        trits = _unpack(tensors, name, shape)
+    else:
+        trits = _trits_of_floats(tensors, name, shape)
+    scale = tensors.number(f"{name}_scale")
+    if kind == BITLINEAR:
+        with np.errstate(over="ignore"):
+            inverse = np.float32(1) / scale  # rounded once
+        if not np.isfinite(inverse):
+            raise ValueError(f"checkpoint: {name}_scale is {scale}, expected a finite inverse")
+        scale = inverse
+    return trits, np.asarray(scale)
+
+
+def _absmean(weight: npt.NDArray[np.float32]) -> tuple[Trits, Scale]:
+    trits, scale = absmean(weight)
+    return trits, np.asarray(scale)
+
+
+def _ternary(weight: npt.NDArray[np.float32]) -> tuple[Trits, Scale] | None:
+    """The trits and the scale of a matrix that is their product already, exactly.
+
+    Falcon-E's bfloat16 files are: absmean would take the mean for their scale, zeros included.
+    """
+    size = np.abs(weight)
+    scale = size.max()
+    if scale == 0 or not ((size == scale) | (size == 0)).all():
+        return None
+    return np.sign(weight).astype(np.int8), np.asarray(scale)
+
+
+def _trits_of_floats(tensors: Tensors, name: str, shape: tuple[int, int]) -> Trits:
+    weight = tensors.floats(name, shape)
+    trits = weight.astype(np.int8, casting="unsafe") if np.abs(weight).max() <= 1 else None
+    if trits is None or not (trits == weight).all():
+        raise ValueError(f"checkpoint: {name} holds other numbers, expected -1, 0 and 1 (offline)")
+    return trits
+
+
+def _unpack(tensors: Tensors, name: str, shape: tuple[int, int]) -> Trits:
+    """Of uint8 (outputs/4, inputs): row i holds the rows i, i + outputs/4, ... of the matrix, the
+    first in the lowest two bits, as trit + 1. outputs/4 is rounded up, as transformers writes it
+    (but does not read it); what is then too much is left out."""
+    rows, columns = shape
+    step = -(-rows // _FIELDS)
+    packed = tensors.raw(name, (step, columns), (PACKED,))
+    trits = np.empty((_FIELDS * step, columns), np.uint8)
+    for field in range(_FIELDS):
+        codes = trits[field * step : (field + 1) * step]
+        np.right_shift(packed, 2 * field, out=codes)
+        codes &= 3
+        if codes.size and codes.max() == 3:
+            i, j = np.argwhere(codes == 3)[0]
+            raise ValueError(
+                f"checkpoint: {name} holds the code 3 at bit {2 * field} of [{i}, {j}], "
+                "expected 0, 1 or 2"
+            )
+        codes -= 1
+    return trits[:rows].view(np.int8)

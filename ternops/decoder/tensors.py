@@ -1,0 +1,164 @@
+"""The tensors of safetensors files, mapped into memory and read by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import safetensors
+
+from ternops.decoder.json_files import read_object
+from ternops.decoder.weights import HalfMatrix
+
+FLOATS = ("BF16", "F16", "F32")
+PACKED = "U8"
+_BLOCK = 1 << 22  # elements
+_LONGEST_NAME = 255  # of a file
+_DTYPES = {"BF16": np.uint16, "F16": np.float16, "F32": np.float32, "U8": np.uint8}
+
+
+class _Tensor(NamedTuple):
+    dtype: str
+    shape: tuple[int, ...]
+    values: npt.NDArray[Any]
+
+
+class Tensors:
+    """The tensors of a Hugging Face folder. Nothing is read before it is asked for.
+
+    Raises FileNotFoundError and ValueError, naming the file or the tensor and what is wrong.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._tensors: dict[str, _Tensor] = {}
+        for path, names in _files(folder).items():
+            found = dict(_map(path))
+            for name in found if names is None else names:
+                if name not in found:
+                    raise ValueError(f"checkpoint: tensor {name} is missing from {path.name!r}")
+                self._tensors[name] = found[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._tensors
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def dtype(self, name: str) -> str:
+        """The tensor's safetensors dtype."""
+        return self._get(name).dtype
+
+    def _get(self, name: str) -> _Tensor:
+        if name not in self._tensors:
+            raise ValueError(f"checkpoint: tensor {name} is missing")
+        return self._tensors[name]
+
+    def raw(
+        self, name: str, shape: tuple[int, ...], dtypes: tuple[str, ...] = FLOATS
+    ) -> npt.NDArray[Any]:
+        """The values as stored, bfloat16 as uint16."""
+        dtype, found, array = self._get(name)
+        if dtype not in dtypes:
+            expected = ", ".join(dtypes)
+            expected = f"one of {expected}" if len(dtypes) > 1 else expected
+            raise ValueError(f"checkpoint: {name} has dtype {dtype}, expected {expected}")
+        if found != shape:
+            raise ValueError(f"checkpoint: {name} has shape {found}, expected {shape}")
+        return array
+
+    def floats(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+        """The tensor as float32 (exact for each dtype that is accepted), all finite."""
+        array = self._finite(name, shape)
+        if self.dtype(name) == "BF16":
+            return (array.astype(np.uint32) << 16).view(np.float32)
+        return array.astype(np.float32)
+
+    def _finite(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+        """A float tensor as stored."""
+        array = self.raw(name, shape)
+        is_finite = _is_finite_bf16 if self.dtype(name) == "BF16" else np.isfinite
+        if not all(is_finite(block).all() for block in _blocks(array)):
+            raise ValueError(f"checkpoint: {name} holds NaN or infinity, expected finite numbers")
+        return array
+
+    def number(self, name: str) -> np.float32:
+        """The one element of a float tensor of shape (1,) or (), positive."""
+        shape = () if self._get(name).shape == () else (1,)
+        value = self.floats(name, shape).reshape(())[()]
+        if not value > 0:
+            raise ValueError(f"checkpoint: {name} is {value}, expected a positive number")
+        return np.float32(value)
+
+    def half(self, name: str, shape: tuple[int, ...]) -> HalfMatrix:
+        """The tensor in two bytes a weight: bfloat16 and float16 as they are, float32 rounded."""
+        values, dtype = self._finite(name, shape), self.dtype(name)
+        if dtype != "F32":
+            return HalfMatrix.from_bits(values.view(np.uint16), is_bf16=dtype == "BF16")
+        try:
+            return HalfMatrix.from_floats(values)
+        except ValueError as error:
+            raise ValueError(f"{error} ({name})") from None
+
+    def are_equal(self, one: str, other: str) -> bool:
+        """Whether two tensors have the same dtype, shape and bytes."""
+        a, b = self._get(one), self._get(other)
+        if (a.dtype, a.shape) != (b.dtype, b.shape):
+            return False
+        pairs = zip(_blocks(a.values), _blocks(b.values), strict=True)
+        return all(x.tobytes() == y.tobytes() for x, y in pairs)
+
+
+def _blocks(array: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
+    """All elements, not so many at once that what is computed of them would fill the memory."""
+    flat = array.reshape(-1)
+    return (flat[i : i + _BLOCK] for i in range(0, len(flat), _BLOCK))
+
+
+def _is_finite_bf16(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.bool_]:
+    exponents = np.uint16(0x7F80)
+    return (bits & exponents) != exponents
+
+
+def _files(folder: Path) -> dict[Path, list[str] | None]:
+    """The safetensors files of a folder and the tensors to take from each, None for all."""
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.is_file():
+        return {single: None}
+    if not index.is_file():
+        raise FileNotFoundError(f"model: {str(folder)!r} has no model.safetensors")
+    shards = read_object(index).get("weight_map")
+    if not isinstance(shards, dict) or not shards:
+        raise ValueError(f"model: {str(index)!r} has no weight_map, expected a shard index")
+    for name in shards.values():
+        # A shard lies beside its index: a path in its name could point anywhere.
+        if not isinstance(name, str) or Path(name).name != name or len(name) > _LONGEST_NAME:
+            raise ValueError(f"model: shard {str(name)[:99]!r}, expected a plain file name")
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"model: shard {name!r} is missing from {str(folder)!r}")
+    names = sorted(set(shards.values()))
+    return {folder / name: [key for key in shards if shards[key] == name] for name in names}
+
+
+def _map(path: Path) -> Iterator[tuple[str, _Tensor]]:
+    """The tensors of a file by their names; nothing is read yet."""
+    try:
+        # safetensors checks header, offsets and length; NumPy has no bfloat16 for it to give.
+        with safetensors.safe_open(path, framework="numpy") as file:
+            slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
+            kinds = {key: (each.get_dtype(), each.get_shape()) for key, each in slices.items()}
+    except (safetensors.SafetensorError, OSError) as error:
+        raise ValueError(f"model: {str(path)!r} is no intact safetensors file: {error}") from None
+    data = np.memmap(path, np.uint8, "r")
+    size = int.from_bytes(data[:8].tobytes(), "little")
+    header = json.loads(data[8 : 8 + size].tobytes())
+    for name, (dtype, shape) in kinds.items():
+        first, last = header[name]["data_offsets"]
+        raw = data[8 + size + first : 8 + size + last]
+        kind = _DTYPES.get(dtype, np.uint8)
+        values = np.frombuffer(raw, kind) if len(raw) else np.empty(0, kind)
+        values = values.reshape(shape) if dtype in _DTYPES else values
+        yield name, _Tensor(dtype, tuple(shape), values)
