@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import safetensors.numpy
+
+from ternops.decoder import Model
 
 CONFIG: dict[str, Any] = {
     "architectures": ["BitNetForCausalLM"],
@@ -84,3 +87,62 @@ def write_shards(folder: Path, values: dict[str, Any], count: int) -> Path:
     index = {"metadata": {}, "weight_map": where}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     return folder
+
+
+def quantized(random: Any, scale: float, packed: bool = True) -> tuple[dict[str, Any], ...]:
+    """Tensors with random trits and weight_scale in their linear layers, and the trits.
+
+    packed: as bytes of four, else as floats.
+    """
+    values, trits = tensors(), {}
+    for name in [name for name in values if "_proj" in name]:
+        trits[name] = random.integers(-1, 2, values[name].shape, np.int8)
+        values[name] = pack(trits[name]) if packed else trits[name].astype(np.float16)
+        values[f"{name}_scale"] = np.full(1, scale, np.float32)
+    return values, trits
+
+
+def pack(trits: Any) -> Any:
+    """Trit by trit: row r of n goes to byte row r % ceil(n/4), 2 * (r // ceil(n/4)) bits up."""
+    step = -(-len(trits) // 4)
+    packed = np.zeros((step, trits.shape[1]), np.uint8)
+    for row, codes in enumerate(trits + 1):
+        packed[row % step] |= (codes << 2 * (row // step)).astype(np.uint8)
+    return packed
+
+
+def quantization(kind: str) -> dict[str, Any]:
+    """CONFIG of an AutoBitLinear that is "online" or "offline", or of a "bitlinear"."""
+    settings = {"quant_method": "bitnet"}
+    if kind != "bitlinear":
+        settings |= {"linear_class": "autobitlinear", "quantization_mode": kind}
+    return {**CONFIG, "quantization_config": settings}
+
+
+def write_bf16(path: Path, values: dict[str, Any]) -> None:
+    """A safetensors file whose float tensors are cut off to bfloat16, which NumPy has not."""
+    header, data = {}, b""
+    for name, each in values.items():
+        kind, raw = "U8", each
+        if each.dtype != np.uint8:
+            kind, raw = "BF16", (each.astype(np.float32).view(np.uint32) >> 16).astype("<u2")
+        ends = [len(data), len(data) + raw.nbytes]
+        header[name] = {"dtype": kind, "shape": each.shape, "data_offsets": ends}
+        data += raw.tobytes()
+    write_raw(path, header, data)
+
+
+def write_raw(path: Path, header: Any, data: bytes = b"") -> None:
+    """A safetensors file with any header (text or an object) and any data."""
+    text = (header if isinstance(header, str) else json.dumps(header)).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+
+def refused(folder: Path, words: str, error: type[Exception] = ValueError) -> None:
+    """Loading raises in one line that holds all the words."""
+    with pytest.raises(error) as caught:
+        Model.from_pretrained(folder, threads=1)
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words.split():
+        assert word in message

@@ -15,18 +15,9 @@ from ternops.decoder.tensors import Tensors
 from ternops.decoder.text import load_tokenizer
 from ternops.quantize import absmean
 from tests import cases, checkpoints
+from tests.checkpoints import refused
 
 TOKENS = [0, 32, 7, 7, 19, 2]
-
-
-def refused(folder, words, error=ValueError):
-    """Loading raises in one line that holds all the words."""
-    with pytest.raises(error) as caught:
-        Model.from_pretrained(folder, threads=1)
-    message = str(caught.value)
-    assert "\n" not in message
-    for word in words.split():
-        assert word in message
 
 
 def test_the_numbers_of_a_config(tmp_path):

@@ -135,12 +135,16 @@ def _files(folder: Path) -> dict[Path, list[str] | None]:
         raise ValueError(f"model: {str(index)!r} has no weight_map, expected a shard index")
     for name in shards.values():
         # A shard lies beside its index: a path in its name could point anywhere.
-        if not isinstance(name, str) or Path(name).name != name or len(name) > _LONGEST_NAME:
+        if not isinstance(name, str) or Path(name).name != name or _bytes(name) > _LONGEST_NAME:
             raise ValueError(f"model: shard {str(name)[:99]!r}, expected a plain file name")
         if not (folder / name).is_file():
             raise FileNotFoundError(f"model: shard {name!r} is missing from {str(folder)!r}")
     names = sorted(set(shards.values()))
     return {folder / name: [key for key in shards if shards[key] == name] for name in names}
+
+
+def _bytes(name: str) -> int:
+    return len(name.encode("utf-8", "replace"))
 
 
 def _map(path: Path) -> Iterator[tuple[str, _Tensor]]:
