@@ -12,7 +12,7 @@ from bench.probes import PROBES, Reader
 from bench.shapes import SIZES, host_arch
 from ternops.decoder import Model
 from ternops.decoder.model import Session
-from ternops.decoder.token import PARTS
+from ternops.decoder.records import PARTS
 from ternops.decoder.weights import random_weights
 from ternops.encodings import ENCODINGS
 from ternops.simd import targets

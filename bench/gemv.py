@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-import numba
 import numpy as np
+import numpy.typing as npt
 
 import ternops
 from bench.measure import Case, interleave, probe_cases
 from bench.probes import PROBES, Reader
-from ternops.decoder.weights import random_half, random_ternary
-from ternops.kernels.half import gemv_half
-from ternops.simd import Job, pointer, record_at
-from ternops.team import TEAM, share
+from ternops.decoder.weights import HalfMatrix, random_half, random_ternary
+from ternops.kernels.linear import linear
+from ternops.kernels.operands import OPERANDS
+from ternops.kernels.plan import make_plan
+from ternops.team import TEAM
 
 _COLUMNS = 4096
 
-_RECORD = np.dtype([(name, np.intp) for name in ("weights", "rows", "columns", "x", "out")])
-_Record = numba.from_dtype(_RECORD)
 
-
-@Job
-def _half_product(record, team, thread, threads):
-    p = record_at(_Record, record)
-    first, last = share(p.rows, 16, thread, threads)
-    gemv_half(False, pointer(p.weights), p.columns, first, last, pointer(p.x), pointer(p.out))
+def _half_record(
+    half: HalfMatrix, x: npt.NDArray[np.float32], placed: npt.NDArray[np.float32],
+    out: npt.NDArray[np.float32],
+) -> npt.NDArray[Any]:  # fmt: skip
+    """The OPERANDS of half @ x; `placed` is room for another x."""
+    rows, columns = half.shape
+    plan = make_plan("float16", columns, "stream")
+    record: Any = np.zeros((), OPERANDS)
+    for name, value in {
+        "prepare": plan.prepare, "multiply": plan.multiply, "row_step": plan.row_step,
+        "weights": half.bits.ctypes.data, "stride": plan.stride, "rows": rows, "columns": columns,
+        "tokens": 1, "placed_stride": plan.placed_bytes, "out_stride": rows,
+        "x": x.ctypes.data, "out": out.ctypes.data, "placed": placed.ctypes.data,
+    }.items():  # fmt: skip
+        record[name] = value
+    return record
 
 
 def steps(threads: list[int], rounds: int) -> int:
@@ -43,10 +53,8 @@ def measure(
     half = random_half(size // (_COLUMNS * 2), _COLUMNS, random)
     x = random.standard_normal(_COLUMNS).astype(np.float32)
     out = np.empty(ternary.shape[0], np.float32)
-    record = np.zeros((), _RECORD)
-    record[()] = (
-        half.bits.ctypes.data, half.shape[0], _COLUMNS, x.ctypes.data, out.ctypes.data
-    )  # fmt: skip
+    placed = np.empty_like(x)
+    record = _half_record(half, x, placed, out)
     results = {}
     for count in threads:
 
@@ -54,7 +62,7 @@ def measure(
             ternops.matmul(x, ternary.T, out, n)
 
         def half_product(n: int = count) -> None:
-            TEAM.run(_half_product, record, n)
+            TEAM.run(linear, record, n)
 
         kernels = [
             _case("two_bit", count, size, ternary_product),

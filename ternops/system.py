@@ -34,19 +34,24 @@ def info() -> dict[str, str]:
 def warmup(decoder: bool = False) -> float:
     """Compile every kernel of the encodings that "auto" chooses among, for any number of tokens.
 
-    decoder: those of a token of a model besides. Says so in one line on stderr; returns the
-    seconds it took (next to none when cached).
+    decoder: those of a model besides, with any head and cache. Says so in one line on stderr;
+    returns the seconds it took (next to none when cached).
     """
-    from ternops.decoder.token import decode
+    from ternops.decoder.attention import CACHES
+    from ternops.decoder.forward import forward
     from ternops.kernels.linear import linear
-    from ternops.kernels.plan import KERNELS
+    from ternops.kernels.plan import DENSE, KERNELS
+    from ternops.kernels.screen import quantize_head
     from ternops.kernels.table import AUTO
     from ternops.matmul import matmul
     from ternops.matrix import pack
 
     print(f"ternops: compiling for {targets.TIER.name} ...", end=" ", file=sys.stderr, flush=True)
     start = time.perf_counter()
-    jobs = [linear, *([decode] if decoder else [])]
+    jobs = [linear]
+    if decoder:
+        jobs += [forward, quantize_head]
+        jobs += [job for _, *both in (*CACHES.values(), *DENSE.values()) for job in both]
     for (encoding, _), kernels in KERNELS.items():
         if encoding in AUTO[targets.TIER.name]:
             jobs += kernels

@@ -1,4 +1,4 @@
-"""Norms, activations, softmax, quantisation, rotation, attention: the oracles' very bits."""
+"""Norms, activations, softmax, quantisation, rotation: the oracles' very bits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ternops import simd
-from ternops.kernels import attention, elementwise, half, reference
+from ternops.kernels import attention, elementwise, reference
 from ternops.quantize import BITNET_ABSMAX, LEAST_ABSMAX
 from ternops.simd.vector import kernel, load, pointer, store
 from tests import cases
@@ -183,60 +183,3 @@ def test_rotate(head_dim):
     expected = np.concatenate([a * cosine - b * sine, b * cosine + a * sine])
     assert cases.same_bits(target[:head_dim], expected)
     assert (target[head_dim:] == -5).all()
-
-
-@kernel
-def _attend(queries, group, keys, values, pad, head_dim, positions, scale, scores, stride, out):
-    attention.attend(
-        pointer(queries), group, pointer(keys), pointer(values), pad, head_dim, positions, scale,
-        pointer(scores), stride, pointer(out),
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize("group", [1, 3])
-@pytest.mark.parametrize("head_dim", [2, 10, 32, 34, 50, 64, 100])
-def test_attend(head_dim, group):
-    """Softmax of the scores times the values, for contexts of every kind of tail."""
-    pad = -(-head_dim // attention.PAD) * attention.PAD
-    scale = np.float32(1) / np.sqrt(np.float32(head_dim))
-    for positions in (1, 2, 15, 16, 17, 33, 100):
-        queries = np.zeros((group, pad), np.float32)
-        keys, values = np.zeros((2, positions, pad), np.float32)
-        queries[:, :head_dim] = cases.floats(group, head_dim)
-        keys[:, :head_dim] = cases.floats(positions, head_dim, seed=1)
-        values[:, :head_dim] = cases.floats(positions, head_dim, seed=2)
-        stride, out = positions + 32, np.full((group * head_dim + 16), -5, np.float32)
-        scores = np.zeros((group, stride), np.float32)
-        _attend(queries, group, keys, values, pad, head_dim,
-                positions, scale, scores, stride, out)  # fmt: skip
-        weights = reference.softmax(reference.dot(queries[:, None], keys[None]) * scale)
-        expected = reference.weighted_sum(weights, values[:, :head_dim])
-        assert cases.same_bits(out[: group * head_dim].reshape(group, -1), expected), positions
-        assert (out[group * head_dim :] == -5).all()
-
-
-@kernel
-def _gemv_half(is_bf16, weights, columns, first, last, x, out):
-    half.gemv_half(is_bf16, pointer(weights), columns, first, last, pointer(x), pointer(out))
-
-
-@pytest.mark.parametrize("is_bf16", [False, True], ids=["float16", "bfloat16"])
-@pytest.mark.parametrize("rows", [*range(1, 10), 33])
-def test_gemv_half(rows, is_bf16):
-    """Rows [first, last) of a two-byte matrix times float32, and no other row."""
-    for columns in (32, 64, 96, 1024):
-        dense = cases.floats(rows, columns).clip(-6e4, 6e4)
-        if is_bf16:
-            bits = (dense.view(np.uint32) >> 16).astype(np.uint16)
-            dense = (bits.astype(np.uint32) << 16).view(np.float32)
-        else:
-            bits = dense.astype(np.float16).view(np.uint16)
-            dense = bits.view(np.float16).astype(np.float32)
-        x = row(columns, spread=1)
-        expected = reference.dot(dense, x)
-        for first, last in {(0, rows), (rows // 2, rows), (0, rows // 2), (1, rows - 1)}:
-            out = np.full(rows, -5, np.float32)
-            _gemv_half(is_bf16, bits, columns, first, last, x, out)
-            assert cases.same_bits(out[first:last], expected[first:last])
-            assert (out[:first] == -5).all()
-            assert (out[max(first, last) :] == -5).all()

@@ -144,8 +144,12 @@ print("done")
 HALVES = """
 from ternops.kernels.elementwise import (
     add, copy_floats, copy_row, gate_relu2, gate_silu, quantize_row, rms_norm)
-from ternops.kernels.half import gemv_half, half_row
+from ternops.kernels.dense import half_row
+from ternops.kernels.linear import linear
+from ternops.kernels.operands import OPERANDS
+from ternops.kernels.plan import make_plan
 from ternops.simd.vector import kernel, pointer
+from ternops.team import TEAM
 
 @kernel
 def run(a, b, c, d, e, n):
@@ -158,9 +162,23 @@ def run(a, b, c, d, e, n):
     copy_row(pointer(d), n, pointer(e))
 
 @kernel
-def halves(weights, rows, columns, x, out, row):
-    gemv_half(False, pointer(weights), columns, 0, rows, pointer(x), pointer(out))
-    half_row(False, pointer(weights), columns, rows - 1, pointer(row))
+def last_row(weights, rows, columns, row):
+    half_row(False, pointer(weights), 2 * columns, rows - 1, columns, pointer(row))
+
+def product(weights, x, out):
+    columns = weights.shape[1]
+    plan = make_plan("float16", columns, "one")
+    placed = ending(np.empty((len(x), plan.placed_bytes // 4), np.float32))
+    record = np.zeros((), OPERANDS)
+    for name, value in {
+        "prepare": plan.prepare, "multiply": plan.multiply, "row_step": 1,
+        "weights": weights.ctypes.data, "stride": plan.stride, "rows": len(weights),
+        "columns": columns, "tokens": len(x), "placed_stride": plan.placed_bytes,
+        "out_stride": len(weights), "x": x.ctypes.data, "out": out.ctypes.data,
+        "placed": placed.ctypes.data,
+    }.items():
+        record[name] = value
+    TEAM.run(linear, record, 2)
 
 for n in range(1, 70):
     a, b, c = (ending(cases.floats(n, seed=seed)) for seed in range(3))
@@ -174,11 +192,15 @@ for rows in (1, 2, 3, 5, 8):
     for columns in (32, 64, 96):
         weights = ending(cases.floats(rows, columns, dtype=np.float16))
         last = weights[-1].astype(np.float32)
-        x, out, row = (ending(np.ones(k, np.float32)) for k in (columns, rows, columns))
-        expected = reference.dot(weights.astype(np.float32), x)
-        halves(weights.view(np.uint16), rows, columns, x, out, row)
-        assert cases.same_bits(out, expected)
+        row = ending(np.ones(columns, np.float32))
+        last_row(weights.view(np.uint16), rows, columns, row)
         assert cases.same_bits(row, last)
+        for tokens in (1, 4, 6):
+            x = ending(cases.floats(tokens, columns))
+            out = ending(np.ones((tokens, rows), np.float32))
+            product(weights, x, out)
+            expected = reference.dot(weights.astype(np.float32), x[:, None])
+            assert cases.same_bits(out, expected)
     kept.clear()
 print("done")
 """

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from ternops.decoder.model import Model
 from ternops.decoder.weights import HalfMatrix
 from ternops.kernels import reference
+from ternops.kernels.attention import LEAST_CACHED
 from ternops.matrix import TernaryMatrix
 from ternops.quantize import BITNET_ABSMAX
 
@@ -26,10 +27,19 @@ class Exact:
 
     dtype = np.float32
     dot = staticmethod(reference.dot)
+    scores = staticmethod(reference.scores)
     softmax = staticmethod(reference.softmax)
     weighted_sum = staticmethod(reference.weighted_sum)
     rms_norm = staticmethod(reference.rms_norm)
     silu = staticmethod(reference.silu)
+
+    @staticmethod
+    def cached(x: Array, kind: str) -> tuple[Array, Array]:
+        """Keys or values (..., d) as the cache has them: elements, and a step a position."""
+        if kind == "fp16":
+            return reference.to_half(x), np.ones(x.shape[:-1], np.float32)
+        quantized, step = reference.quantize_rows(x.reshape(-1, x.shape[-1]), LEAST_CACHED)
+        return quantized.reshape(x.shape).astype(np.float32), step.reshape(x.shape[:-1])
 
     @staticmethod
     def ternary(x: Array, matrix: TernaryMatrix) -> Array:
@@ -47,6 +57,12 @@ class Double:
     @staticmethod
     def dot(a: Array, b: Array) -> Array:
         return np.einsum("...k,...k->...", a, b)
+
+    scores = dot
+
+    @staticmethod
+    def cached(x: Array, kind: str) -> tuple[Array, Array]:
+        return x, np.ones(x.shape[:-1])
 
     @staticmethod
     def softmax(x: Array) -> Array:
@@ -127,14 +143,15 @@ def _attention(m: Any, model: Model, q: Array, k: Array, v: Array) -> Array:
     cosine, sine = model.cosine[:count, None], model.sine[:count, None]
     queries = _rotate(q.reshape(count, c.heads, c.head_dim), cosine, sine)
     keys = _rotate(k.reshape(count, c.kv_heads, c.head_dim), cosine, sine)
-    values = v.reshape(count, c.kv_heads, c.head_dim)
+    keys, key_steps = m.cached(keys, model.cache)
+    values, value_steps = m.cached(v.reshape(count, c.kv_heads, c.head_dim), model.cache)
     scale = np.float32(1) / np.sqrt(np.float32(c.head_dim))
     future = np.triu(np.full((count, count), -np.inf, m.dtype), 1)
     out = np.empty_like(queries)
     for head in range(c.heads):
         shared = head // c.group
-        scores = m.dot(queries[:, None, head], keys[None, :, shared]) * scale + future
+        scores = m.scores(queries[:, None, head], keys[None, :, shared]) * scale
         with np.errstate(invalid="ignore"):
-            weights = m.softmax(scores)
+            weights = m.softmax(scores * key_steps[:, shared] + future) * value_steps[:, shared]
         out[:, head] = m.weighted_sum(weights, values[:, shared])
     return out.reshape(count, -1)

@@ -10,9 +10,11 @@ import numpy.typing as npt
 
 from ternops.decoder.config import Config
 from ternops.encodings import ENCODINGS
-from ternops.kernels.half import LINE
+from ternops.kernels.dense import LINE_BYTES
 from ternops.matrix import Packed, TernaryMatrix
 from ternops.memory import aligned_empty
+
+LINE = LINE_BYTES // 2  #: weights of a cache line; rows are padded to a multiple of it
 
 
 class HalfMatrix:

@@ -1,26 +1,37 @@
-"""Rotary embedding and attention of one token over the cache, a key/value head at a time.
+"""The cache of keys and values, and attention over it, one key/value head at a time.
 
-Layout: keys, values and queries in float32, [head][position][head_dim padded with zeros].
-Trick: a key is read once for all query heads that share it.
-Bound: cache latency at short contexts, memory (8 bytes a position and element) at long ones.
+Layout: keys in blocks of 16 positions, a vector for each dimension; values in chunks of 32
+dimensions, position after position. Trick: a vector holds 16 positions' scores, so that no sum runs
+across lanes, and a key serves all query heads, and several tokens, while it is in the nearest
+cache. Bound: cache latency at short contexts, memory (4 or 2 bytes a position and dimension) later.
 """
 
 import numpy as np
 
-from ternops.kernels.elementwise import read, softmax, write
+from ternops.kernels.elementwise import quantize_row, read, softmax, write
 from ternops.simd import (
+    WIDE,
     f32,
     fma,
     full,
     inlined,
     kernel,
     load,
+    load_f16,
+    load_i8,
     registers,
     store,
-    tree_sum,
+    to_half,
 )
 
-PAD = 32  #: head_dim is padded to a multiple of it
+POSITIONS = 64  #: a cache holds a multiple of so many
+CHUNK = 32  #: dimensions of a value that lie together
+ROWS = 4  #: queries that are computed together
+#: An int8 key or value of zeros has this absmax, as float16's smallest has about.
+LEAST_CACHED = 1e-8
+_LANES = 16
+# Blocks of keys at a time, with ROWS queries and with one: 8 sums in 32 registers, 4 in 16.
+_BLOCKS = 2 if WIDE.bytes == 64 else 1
 
 
 @kernel
@@ -31,7 +42,7 @@ def rotate(x, cosine, sine, head_dim, target):
     """
     half = head_dim // 2
     upper, target_upper = x + 4 * half, target + 4 * half
-    for i in range(0, half, 16):
+    for i in range(0, half, _LANES):
         a, b = read(x, i, half), read(upper, i, half)
         c, s = read(cosine, i, half), read(sine, i, half)
         write(target, i, half, a * c - b * s)
@@ -39,45 +50,164 @@ def rotate(x, cosine, sine, head_dim, target):
 
 
 @inlined
-def _scores(queries, group, keys, padded, positions, scale, scores, stride):
-    for position in range(positions):
-        key = keys + position * padded * 4
-        for head in range(group):
-            query = queries + head * padded * 4
-            total = full(f32, 0.0)
-            for i in range(0, padded, 16):
-                total = fma(load(f32, key + 4 * i), load(f32, query + 4 * i), total)
-            store(scores + (head * stride + position) * 4, tree_sum(total) * scale)
+def _narrow_f16(x, count, target, step):
+    for i in range(0, count, _LANES):
+        store(target + 2 * i, to_half(read(x, i, count)))
 
 
 @inlined
-def _weighted_values(weights, values, padded, positions, head_dim, out):
-    for i in range(0, padded, PAD):
-        sums = registers(f32, 2)
-        sums[0] = full(f32, 0.0)
-        sums[1] = full(f32, 0.0)
-        for position in range(positions):
-            weight = full(f32, load(np.float32, weights + 4 * position))
-            value = values + (position * padded + i) * 4
-            sums[0] = fma(weight, load(f32, value), sums[0])
-            sums[1] = fma(weight, load(f32, value + 64), sums[1])
-        if i < head_dim:
-            write(out, i, head_dim, sums[0])
-        if i + 16 < head_dim:
-            write(out, i + 16, head_dim, sums[1])
+def _narrow_i8(x, count, target, step):
+    size, _ = quantize_row(x, count, LEAST_CACHED, target)
+    store(step, size)
 
 
-@kernel
-def attend(queries, group, keys, values, padded, head_dim, positions, scale, scores, stride, out):
-    """out (group, head_dim) = softmax(queries . keys * scale) . values, for one key/value head.
+def make_keep(integer, narrow, size):
+    """A function that writes one position of one head to the cache.
 
-    queries: float32 (group, padded); keys, values: float32 (positions, padded); scores: room for
-    `group` rows of `stride` >= positions + 16 float32. As `reference.softmax` and
-    `reference.weighted_sum`.
+    integer: NumPy's integer of `size` bytes. narrow: writes float32 as elements, and an int8's
+    step.
     """
-    _scores(queries, group, keys, padded, positions, scale, scores, stride)
-    for head in range(group):
-        weights = scores + head * stride * 4
-        softmax(weights, positions)
-        target = out + head * head_dim * 4
-        _weighted_values(weights, values, padded, positions, head_dim, target)
+
+    @inlined
+    def keep(key, value, head_dim, position, context, keys, values, key_steps, value_steps, spare):
+        """key, value: float32 (head_dim,); spare: room for as many and 32 floats."""
+        narrow(key, head_dim, spare, key_steps + 4 * position)
+        block = keys + (position // _LANES * head_dim * _LANES + position % _LANES) * size
+        for i in range(head_dim):
+            store(block + i * _LANES * size, load(integer, spare + i * size))
+        narrow(value, head_dim, spare, value_steps + 4 * position)
+        for i in range(0, head_dim, CHUNK):
+            chunk = values + (i * context + position * CHUNK) * size
+            # The rest of the last chunk is never written, and stays zero.
+            for j in range(min(CHUNK, head_dim - i)):
+                store(chunk + j * size, load(integer, spare + (i + j) * size))
+
+    return keep
+
+
+def make_scores(load_cached, size, rows, blocks):
+    """A function for some queries times some blocks of keys, before any scale."""
+    count = rows * blocks
+
+    @inlined
+    def scores(queries, keys, head_dim, out, stride):
+        sums = registers(f32, count)
+        for i in range(count):
+            sums[i] = full(f32, 0.0)
+        for d in range(head_dim):
+            for b in range(blocks):
+                key = load_cached(keys + (b * head_dim + d) * _LANES * size)
+                for r in range(rows):
+                    query = full(f32, load(np.float32, queries + 4 * (r * head_dim + d)))
+                    sums[r * blocks + b] = fma(key, query, sums[r * blocks + b])
+        for r in range(rows):
+            for b in range(blocks):
+                store(out + 4 * (r * stride + b * _LANES), sums[r * blocks + b])
+
+    return scores
+
+
+def make_weigh(load_cached, size, rows):
+    """A function for the sum of one chunk of values, weighted for some queries."""
+    count = 2 * rows
+
+    @inlined
+    def weigh(weights, stride, values, positions, sums):
+        for i in range(count):
+            sums[i] = full(f32, 0.0)
+        for position in range(positions):
+            value = values + position * CHUNK * size
+            low, high = load_cached(value), load_cached(value + _LANES * size)
+            for r in range(rows):
+                weight = full(f32, load(np.float32, weights + 4 * (r * stride + position)))
+                sums[2 * r] = fma(weight, low, sums[2 * r])
+                sums[2 * r + 1] = fma(weight, high, sums[2 * r + 1])
+
+    return weigh
+
+
+def make_attend(load_cached, size, has_steps):
+    """Attention of some queries over one key/value head.
+
+    has_steps: whether each key and value has a factor of its own.
+    """
+    scores_many = make_scores(load_cached, size, ROWS, _BLOCKS)
+    scores_one = make_scores(load_cached, size, 1, ROWS)
+    weigh_many, weigh_one = make_weigh(load_cached, size, ROWS), make_weigh(load_cached, size, 1)
+    most_sums = 2 * ROWS
+
+    @inlined
+    def all_scores(queries, rows, keys, head_dim, positions, scores, stride):
+        together = rows // ROWS * ROWS
+        for start in range(0, positions, POSITIONS):
+            # The keys of one turn stay in the nearest cache for all queries.
+            for row in range(0, together, ROWS):
+                query, out = queries + 4 * row * head_dim, scores + 4 * (row * stride + start)
+                end = min(POSITIONS, positions - start)
+                for block in range(0, end, _BLOCKS * _LANES):
+                    at = keys + (start + block) * head_dim * size
+                    scores_many(query, at, head_dim, out + 4 * block, stride)
+            for row in range(together, rows):
+                query, out = queries + 4 * row * head_dim, scores + 4 * (row * stride + start)
+                scores_one(query, keys + start * head_dim * size, head_dim, out, stride)
+
+    @inlined
+    def weights_of(scores, positions, scale, key_steps, value_steps):
+        """Make a row of scores the weights of its values."""
+        for i in range(0, positions, _LANES):
+            score = load(f32, scores + 4 * i) * scale
+            if has_steps:
+                score = score * load(f32, key_steps + 4 * i)
+            store(scores + 4 * i, score)
+        softmax(scores, positions)
+        if has_steps:
+            for i in range(0, positions, _LANES):
+                weight = load(f32, scores + 4 * i) * load(f32, value_steps + 4 * i)
+                store(scores + 4 * i, weight)
+
+    @inlined
+    def attend(
+        queries, group, first, tokens, keys, values, key_steps, value_steps, head_dim, context,
+        scores, stride, out, out_stride,
+    ):  # fmt: skip
+        """Tokens at positions first, first + 1, ..., each with `group` query heads.
+
+        queries: float32 (tokens * group, head_dim), rotated; scores: room for as many rows of
+        `stride` >= positions + POSITIONS floats; out: float32, the heads of a token one after
+        another, out_stride floats from token to token. As `reference.attention`.
+        """
+        rows, positions = tokens * group, first + tokens
+        scale = np.float32(1) / np.sqrt(np.float32(head_dim))
+        all_scores(queries, rows, keys, head_dim, positions, scores, stride)
+        for row in range(rows):
+            seen, at = first + row // group + 1, scores + 4 * row * stride
+            weights_of(at, seen, scale, key_steps, value_steps)
+            # Positions that later tokens of the tile see, and this one does not.
+            for i in range(seen, positions, _LANES):
+                store(at + 4 * i, full(f32, 0.0))
+        sums = registers(f32, most_sums)
+        together = rows // ROWS * ROWS
+        for d in range(0, head_dim, CHUNK):
+            chunk = values + d * context * size
+            for row in range(0, together, ROWS):
+                weigh_many(scores + 4 * row * stride, stride, chunk, positions, sums)
+                for r in range(ROWS):
+                    at = (row + r) // group * out_stride + (row + r) % group * head_dim
+                    write_chunk(out + 4 * at, d, head_dim, sums[2 * r], sums[2 * r + 1])
+            for row in range(together, rows):
+                weigh_one(scores + 4 * row * stride, stride, chunk, positions, sums)
+                at = row // group * out_stride + row % group * head_dim
+                write_chunk(out + 4 * at, d, head_dim, sums[0], sums[1])
+
+    return attend
+
+
+@inlined
+def write_chunk(out, d, head_dim, low, high):
+    write(out, d, head_dim, low)
+    if d + _LANES < head_dim:
+        write(out, d + _LANES, head_dim, high)
+
+
+keep_f16, keep_i8 = make_keep(np.int16, _narrow_f16, 2), make_keep(np.int8, _narrow_i8, 1)
+attend_f16, attend_i8 = make_attend(load_f16, 2, False), make_attend(load_i8, 1, True)

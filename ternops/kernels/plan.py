@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from ternops.caches import last_level_bytes
 from ternops.encodings import ENCODINGS
+from ternops.kernels.dense import LINE_BYTES, gemv_bf16, gemv_f16, gemv_i8, place_floats
 from ternops.kernels.gemm import PANEL_BYTES, PANEL_ROWS, gemm_base3, gemm_two_bit
 from ternops.kernels.gemv import (
     batch_base3,
@@ -32,6 +33,7 @@ from ternops.kernels.tiles import SPARE_BYTES, place_tiles
 from ternops.simd import HAS_TILES, LANES, targets
 
 _place_many = place_tiles if HAS_TILES else place_tokens
+_KINDS = ("one", "stream", "few", "many")
 #: (encoding, shape class) -> the kernel that prepares tokens, and the one that multiplies. Classes:
 #: one token, one with weights from memory ("stream"), a few, and many.
 KERNELS = {
@@ -43,8 +45,14 @@ KERNELS = {
     ("base3", "stream"): (place_tokens, gemv_base3),
     ("base3", "few"): (place_tokens, batch_base3),
     ("base3", "many"): (_place_many, gemm_base3),
-    **{("tl1", kind): (tables_tl1, gemv_tl1) for kind in ("one", "stream", "few", "many")},
-    **{("tl2", kind): (tables_tl2, gemv_tl2) for kind in ("one", "stream", "few", "many")},
+    **{("tl1", kind): (tables_tl1, gemv_tl1) for kind in _KINDS},
+    **{("tl2", kind): (tables_tl2, gemv_tl2) for kind in _KINDS},
+}
+#: Weights that are no trits -> their bytes, and the same kernels for any number of tokens.
+DENSE = {
+    "float16": (2, place_floats, gemv_f16),
+    "bfloat16": (2, place_floats, gemv_bf16),
+    "int8": (1, place_floats, gemv_i8),
 }
 
 
@@ -81,7 +89,13 @@ def kind_of(tokens: int, weights: int) -> str:
 
 
 def make_plan(encoding: str, columns: int, kind: str) -> Plan:
-    """The plan for an encoding, the length of the rows and a shape class."""
+    """The plan for an encoding, or a name of DENSE, the length of the rows and a shape class."""
+    if encoding in DENSE:
+        size, placer, gemv = DENSE[encoding]
+        stride = dense_stride(columns, size)
+        prepare, multiply = placer.address, gemv.address
+        placed = 4 * stride // size
+        return Plan(prepare, multiply, LANES, stride, 0, placed, 0, 1, most_tokens(encoding))
     prepare, multiply = (kernel.address for kernel in KERNELS[encoding, kind])
     if encoding in TABLES:
         (unit, tables, _), table_bytes = TABLES[encoding]
@@ -89,7 +103,7 @@ def make_plan(encoding: str, columns: int, kind: str) -> Plan:
         # For one token in natural order, and later for the sums of a group's rows.
         scratch = -(-max(units * unit, 2 * ROWS) // 64) * 64
         placed = units * tables * table_bytes
-        return Plan(prepare, multiply, ROWS, 0, 0, placed, scratch, 1, _MOST_TABLES)
+        return Plan(prepare, multiply, ROWS, 0, 0, placed, scratch, 1, most_tokens(encoding))
     layout = ENCODINGS[encoding]
     placed = -(-columns // layout.BLOCK) * layout.BLOCK
     row_step, scratch, token_step = LANES, 0, 2 if kind == "few" else 1
@@ -99,5 +113,15 @@ def make_plan(encoding: str, columns: int, kind: str) -> Plan:
         scratch = max(PANEL_BYTES + SPARE_BYTES, placed)
     return Plan(
         prepare, multiply, row_step, layout.row_bytes(columns), layout.FIELDS, placed, scratch,
-        token_step, sys.maxsize,
+        token_step, most_tokens(encoding),
     )  # fmt: skip
+
+
+def most_tokens(encoding: str) -> int:
+    """The most tokens of one product."""
+    return _MOST_TABLES if encoding in TABLES else sys.maxsize
+
+
+def dense_stride(columns: int, size: int) -> int:
+    """Bytes of a row of weights that are no trits, `size` bytes each."""
+    return -(-columns * size // LINE_BYTES) * LINE_BYTES

@@ -126,3 +126,16 @@ def weighted_sum(weights: Array, values: Array) -> Array:
     for t in range(values.shape[0]):
         total = fma(weights[..., t, None], values[t], total)
     return total
+
+
+def scores(queries: Array, keys: Array) -> Array:
+    """float32 (..., d) and (..., d) -> (...), broadcasting: one chain of fused multiply-adds."""
+    total = np.zeros(np.broadcast_shapes(queries.shape, keys.shape)[:-1], np.float32)
+    for d in range(keys.shape[-1]):
+        total = fma(keys[..., d], queries[..., d], total)
+    return total
+
+
+def to_half(x: Array) -> Array:
+    """float32 rounded to float16, kept within its range; as float32."""
+    return np.clip(x, -65504, 65504).astype(np.float16).astype(np.float32)

@@ -7,6 +7,7 @@ sums, each a chain of fused multiply-adds, then one fixed tree.
 
 from typing import Any, NamedTuple
 
+import numpy as np
 from numba import types
 
 from ternops.simd import portable, targets, vector, x86
@@ -166,6 +167,7 @@ def tree_max(value):
     return max(lane(two, 0), lane(two, 1))
 
 
+_MOST_HALF = np.float32(65504)
 _CONVERTS_HALF = "f16c" in vector.features() or vector.machine() in ("aarch64", "arm64")
 
 if _CONVERTS_HALF:
@@ -175,12 +177,32 @@ if _CONVERTS_HALF:
         """16 float16 as float32."""
         return convert(f32, load(f16, source))
 
+    @inlined
+    def _to_half(value):
+        return bitcast(u16, convert(f16, value))
+
 else:
 
     @inlined
     def load_f16(source):
         """16 float16 as float32."""
         return portable.widen_half(load(u16, source))
+
+    _to_half = portable.narrow_half
+
+
+@inlined
+def to_half(value):
+    """16 float32 as float16, given as u16: rounded to even, and kept within +-65504."""
+    value = select_greater(value, full(f32, _MOST_HALF), full(f32, _MOST_HALF), value)
+    value = select_greater(full(f32, -_MOST_HALF), value, full(f32, -_MOST_HALF), value)
+    return _to_half(value)
+
+
+@inlined
+def load_i8(source):
+    """16 int8 as float32."""
+    return convert(f32, convert(i32x16, load(i8x16, source)))
 
 
 @inlined
@@ -232,6 +254,7 @@ __all__ = [
     "load_bf16",
     "load_f16",
     "load_first",
+    "load_i8",
     "look_up_128",
     "maximum_i32",
     "minimum_u8",
@@ -256,10 +279,12 @@ __all__ = [
     "tile_release",
     "tile_store",
     "tile_zero",
+    "to_half",
     "transpose",
     "tree_max",
     "tree_sum",
     "u8",
+    "u16",
     "widen",
     "yield_thread",
 ]

@@ -15,7 +15,7 @@ from ternops.simd.vector import (
     take,
 )
 
-_i32x16, _f32x16 = Vector("i32", 16), Vector("f32", 16)
+_i32x16, _f32x16, _u16x16 = Vector("i32", 16), Vector("f32", 16), Vector("u16", 16)
 
 
 @inlined
@@ -40,3 +40,20 @@ def widen_half(half):
     special = bitcast(_f32x16, (magnitude << 13) | 0x7F800000)
     value = select_greater(magnitude, full(_i32x16, 0x7BFF), special, finite)
     return bitcast(_f32x16, bitcast(_i32x16, value) | ((bits & 0x8000) << 16))
+
+
+@inlined
+def narrow_half(value):
+    """16 float32 of at most 65504 as float16, given as u16, rounded to even.
+
+    Below 2**-14, float32's own addition of 0.5 rounds to float16's smallest unit, which is that of
+    a float32 in [0.5, 1). NaN stays NaN.
+    """
+    bits = bitcast(_i32x16, value)
+    magnitude = bits & 0x7FFFFFFF
+    odd = (magnitude >> 13) & 1
+    normal = (magnitude + odd + (0x0FFF - (112 << 23))) >> 13
+    small = bitcast(_i32x16, bitcast(_f32x16, magnitude) + np.float32(0.5)) - 0x3F000000
+    half = select_greater(full(_i32x16, 113 << 23), magnitude, small, normal)
+    half = select_greater(magnitude, full(_i32x16, 0x7F800000), full(_i32x16, 0x7E00), half)
+    return convert(_u16x16, half | ((bits >> 16) & 0x8000))

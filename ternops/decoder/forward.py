@@ -1,0 +1,241 @@
+"""One pass of some tokens through the whole decoder, as one job of a team.
+
+Layout: a record of addresses and counts for the model, one for each layer and one for each token.
+Trick: rows of a product are shared out; what one token needs before a product (norm, quantisation)
+every thread does for itself, which saves a barrier each; several tokens are shared out instead.
+Bound: for few tokens memory, the bytes of the packed weights and the head; for many the products.
+"""
+
+import numpy as np
+
+from ternops.decoder.records import LAYER_BYTES, PARTS, TOKEN_BYTES, Layer, Model, Token
+from ternops.kernels.dense import half_row
+from ternops.kernels.elementwise import add, gate_relu2, gate_silu, rms_norm
+from ternops.kernels.operands import Operands
+from ternops.kernels.screen import (
+    find_peaks,
+    length,
+    rescore_bf16,
+    rescore_f16,
+    threshold,
+)
+from ternops.simd import (
+    Job,
+    address_of,
+    atomic_add,
+    call_job,
+    inlined,
+    kernel,
+    load,
+    nanoseconds,
+    pointer,
+    record_at,
+    store,
+)
+from ternops.team import barrier, share
+
+_PREPARE, _PRODUCTS, _ATTENTION, _WAIT, _HEAD = range(len(PARTS))
+
+
+@inlined
+def _lap(p, thread, part, since):
+    """Add the time since `since` to a part; gives the time now."""
+    now = since
+    if p.laps != 0 and thread == 0:
+        now = nanoseconds()
+        lap = pointer(p.laps) + 8 * part
+        store(lap, load(np.int64, lap) + (now - since))
+    return now
+
+
+@inlined
+def _meet(p, team, thread, threads, part, since):
+    """The barrier, with the time before it added to `part`."""
+    since = _lap(p, thread, part, since)
+    barrier(team, threads)
+    return _lap(p, thread, _WAIT, since)
+
+
+@inlined
+def _mine(count, thread, threads):
+    """The tokens that this thread prepares: a single one is prepared by all."""
+    if count == 1:
+        return 0, 1
+    return share(count, 1, thread, threads)
+
+
+@kernel
+def _place(own, x, count, placed_stride, tokens, first, last, thread):
+    """Let the thread's `prepare` kernel place rows [first, last) of x, float32 (tokens, count)."""
+    operands = record_at(Operands, address_of(own))
+    operands.columns = count
+    operands.placed_stride = placed_stride
+    operands.tokens = tokens
+    operands.x = address_of(x)
+    call_job(operands.prepare, address_of(own), first, last, thread)
+
+
+@inlined
+def _prepare(p, own, x, norm, count, placed_stride, team, thread, threads, time):
+    """Norm (unless 0), and place for the products, what every thread then reads."""
+    first, last = _mine(p.tokens, thread, threads)
+    if norm != 0:
+        normed = pointer(p.normed)
+        if p.tokens == 1:
+            normed = own + p.own_floats
+        for token in range(first, last):
+            row = 4 * token * count
+            rms_norm(x + row, pointer(norm), count, p.epsilon, normed + row)
+        x = normed
+    _place(own, x, count, placed_stride, p.tokens, first, last, thread)
+    if p.tokens > 1:
+        return _meet(p, team, thread, threads, _PREPARE, time)
+    return _lap(p, thread, _PREPARE, time)
+
+
+@kernel
+def _multiply(own, weights, stride, scale, scale_step, rows, first, last, out):
+    """out[:, first:last] = rows of one matrix times what `_prepare` left."""
+    operands = record_at(Operands, address_of(own))
+    operands.weights = weights
+    operands.stride = stride
+    operands.rows = rows
+    operands.scales = scale
+    operands.scale_step = scale_step
+    operands.out = out
+    operands.out_stride = rows
+    call_job(operands.multiply, address_of(own), first, last, 0)
+
+
+@inlined
+def _add_rows(p, first, last):
+    """x += y, columns [first, last) of every token."""
+    for token in range(p.tokens):
+        row = 4 * token * p.hidden
+        add(pointer(p.x) + row, pointer(p.y) + row, first, last)
+
+
+@inlined
+def _gate_rows(p, first, last):
+    """gate = activation(gate) * up, columns [first, last) of every token."""
+    for token in range(p.tokens):
+        gate, up = pointer(p.gate) + 4 * token * p.ffn, pointer(p.up) + 4 * token * p.ffn
+        if p.relu2:
+            gate_relu2(gate, up, first, last, gate)
+        else:
+            gate_silu(gate, up, first, last, gate)
+
+
+@inlined
+def _layer(p, at, own, team, thread, threads, time):
+    m = record_at(Layer, p.layer_table + at * LAYER_BYTES)
+    x = pointer(p.x)
+    heads, keys = p.heads * p.head_dim, p.kv_heads * p.head_dim
+
+    time = _prepare(p, own, x, m.input_norm, p.hidden, p.placed_hidden, team, thread, threads, time)
+    f, n = share(heads, p.row_step, thread, threads)
+    _multiply(own, m.q, m.q_stride, m.q_scale, m.q_scale_step, heads, f, n, p.q)
+    f, n = share(keys, p.row_step, thread, threads)
+    _multiply(own, m.k, m.k_stride, m.k_scale, m.k_scale_step, keys, f, n, p.k)
+    _multiply(own, m.v, m.v_stride, m.v_scale, m.v_scale_step, keys, f, n, p.v)
+    time = _meet(p, team, thread, threads, _PRODUCTS, time)
+
+    call_job(p.keep, address_of(p), at, thread, threads)
+    if p.tokens > 1:
+        time = _meet(p, team, thread, threads, _ATTENTION, time)
+    call_job(p.attend, address_of(p), at, thread, threads)
+    time = _meet(p, team, thread, threads, _ATTENTION, time)
+
+    time = _prepare(
+        p, own, pointer(p.attention), m.attention_norm, heads, p.placed_queries, team, thread,
+        threads, time,
+    )  # fmt: skip
+    f, n = share(p.hidden, p.row_step, thread, threads)
+    _multiply(own, m.o, m.o_stride, m.o_scale, m.o_scale_step, p.hidden, f, n, p.y)
+    _add_rows(p, f, n)
+    time = _meet(p, team, thread, threads, _PRODUCTS, time)
+
+    time = _prepare(p, own, x, m.post_norm, p.hidden, p.placed_hidden, team, thread, threads, time)
+    f, n = share(p.ffn, p.row_step, thread, threads)
+    _multiply(own, m.gate, m.gate_stride, m.gate_scale, m.gate_scale_step, p.ffn, f, n, p.gate)
+    _multiply(own, m.up, m.up_stride, m.up_scale, m.up_scale_step, p.ffn, f, n, p.up)
+    _gate_rows(p, f, n)
+    time = _meet(p, team, thread, threads, _PRODUCTS, time)
+
+    time = _prepare(
+        p, own, pointer(p.gate), m.ffn_norm, p.ffn, p.placed_ffn, team, thread, threads, time
+    )
+    f, n = share(p.hidden, p.row_step, thread, threads)
+    _multiply(own, m.down, m.down_stride, m.down_scale, m.down_scale_step, p.hidden, f, n, p.y)
+    _add_rows(p, f, n)
+    return _meet(p, team, thread, threads, _PRODUCTS, time)
+
+
+@inlined
+def _screen(p, head, team, thread, threads, first, last):
+    """Make exact what may be among the `wanted` largest logits of each output, the rest -inf."""
+    operands = record_at(Operands, address_of(head))
+    columns = p.exact_stride // 2
+    bounds, exact = pointer(p.bounds), pointer(p.exact)
+    for output in range(p.outputs):
+        norm = length(pointer(operands.placed) + output * operands.placed_stride, columns)
+        scores, peaks = pointer(p.logits) + 4 * output * p.logits_stride, pointer(p.peaks)
+        peaks = peaks + 4 * output * p.peak_count
+        find_peaks(scores, bounds, norm, first, last, peaks)
+    barrier(team, threads)
+    computed = 0
+    for output in range(p.outputs):
+        x = pointer(operands.placed) + output * operands.placed_stride
+        norm = length(x, columns)
+        scores = pointer(p.logits) + 4 * output * p.logits_stride
+        least = threshold(pointer(p.peaks) + 4 * output * p.peak_count, p.peak_count, p.wanted)
+        if p.exact_is_bf16:
+            computed += rescore_bf16(
+                scores, bounds, norm, least, first, last, exact, p.exact_stride, x
+            )
+        else:
+            computed += rescore_f16(
+                scores, bounds, norm, least, first, last, exact, p.exact_stride, x
+            )
+    atomic_add(pointer(p.computed), computed)
+
+
+@inlined
+def _head(p, own, team, thread, threads, time):
+    """logits = head . norm(x) of the tokens whose logits are wanted."""
+    head = own + p.own_head
+    first, last = _mine(p.outputs, thread, threads)
+    normed = pointer(p.normed)
+    if p.outputs == 1:
+        normed = own + p.own_floats
+    for output in range(first, last):
+        token = load(np.int64, pointer(p.output_table) + 8 * output)
+        x = pointer(p.x) + 4 * token * p.hidden
+        rms_norm(x, pointer(p.norm), p.hidden, p.epsilon, normed + 4 * output * p.hidden)
+    operands = record_at(Operands, address_of(head))
+    _place(head, normed, p.hidden, operands.placed_stride, p.outputs, first, last, thread)
+    if p.outputs > 1:
+        barrier(team, threads)
+    first, last = share(p.vocabulary, p.head_step, thread, threads)
+    call_job(operands.multiply, address_of(head), first, last, thread)
+    if p.screened:
+        _screen(p, head, team, thread, threads, first, last)
+    _meet(p, team, thread, threads, _HEAD, time)
+
+
+@Job
+def forward(record, team, thread, threads):
+    """x = embedding[tokens]; every layer; logits = head . norm(x) of the outputs."""
+    p = record_at(Model, record)
+    own = pointer(p.own) + thread * p.own_bytes
+    time = nanoseconds() if p.laps != 0 else 0
+    first, last = share(p.tokens, 1, thread, threads)
+    for token in range(first, last):
+        t = record_at(Token, p.token_table + token * TOKEN_BYTES)
+        x = pointer(p.x) + 4 * token * p.hidden
+        half_row(p.embedding_is_bf16, pointer(p.embedding), p.embedding_stride, t.id, p.hidden, x)
+    time = _meet(p, team, thread, threads, _PREPARE, time)
+    for at in range(p.layers):
+        time = _layer(p, at, own, team, thread, threads, time)
+    if p.outputs > 0:
+        _head(p, own, team, thread, threads, time)

@@ -1,0 +1,99 @@
+"""Generation of one sequence, token by token or with drafts from earlier text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ternops.decoder.sample import Sampler
+from ternops.decoder.session import Progress, Session
+
+#: The longest run of tokens that is looked up, and the shortest.
+_NGRAMS = (3, 2)
+
+
+def generate(
+    session: Session,
+    tokens: list[int],
+    most: int,
+    sampler: Sampler,
+    ends: tuple[int, ...],
+    draft: int,
+    progress: Progress | None,
+) -> Iterator[int]:
+    """Yield up to `most` tokens behind `tokens`, ending before one of `ends`."""
+    if most == 0:
+        return
+    pairs = enumerate(zip(session.tokens, tokens, strict=False))
+    known = next((i for i, (old, new) in pairs if old != new), len(session.tokens))
+    session.position = min(known, len(tokens) - 1)
+    logits = session.read(tokens[session.position :], sampler.wanted, progress)
+    token = sampler(logits)
+    following = _looked_up(session, token, draft) if draft else _one_by_one(session, token, sampler)
+    for token in following:
+        if token in ends:
+            return
+        yield token
+        most -= 1
+        if most == 0:
+            return
+
+
+def _one_by_one(session: Session, token: int, sampler: Sampler) -> Iterator[int]:
+    while True:
+        yield token
+        token = sampler(session.step(token, wanted=sampler.wanted))
+
+
+def _looked_up(session: Session, token: int, draft: int) -> Iterator[int]:
+    """Greedy tokens from prompt lookup (Saxena, "Prompt Lookup Decoding", 2023).
+
+    What followed the last occurrence of the latest tokens is taken as a draft, and one pass checks
+    it: each of its tokens is right if it is what the pass computes at the token before. Since a
+    token's logits have the same bits in any pass, the result is that of one token at a time.
+    """
+    history = Lookup([*session.tokens, token])
+    while True:
+        yield token
+        room = session.room - 1
+        guess = history.draft(min(draft, room, session.most_tokens - 1))
+        start = session.position
+        logits = session.extend([token, *guess], len(guess) + 1, 1)
+        answers = np.argmax(logits, axis=1).tolist()
+        right = 0
+        while right < len(guess) and guess[right] == answers[right]:
+            right += 1
+        session.position = start + right + 1
+        for each in answers[:right]:
+            history.append(each)
+            yield each
+        token = answers[right]
+        history.append(token)
+
+
+class Lookup:
+    """A growing sequence that knows where each run of tokens last occurred."""
+
+    def __init__(self, tokens: list[int]) -> None:
+        self._tokens: list[int] = []
+        self._behind: dict[tuple[int, ...], int] = {}
+        for token in tokens:
+            self.append(token)
+
+    def append(self, token: int) -> None:
+        """Add a token; the runs that end before it are then known to be followed by it."""
+        end = len(self._tokens)
+        for size in _NGRAMS:
+            if end >= size:
+                self._behind[tuple(self._tokens[end - size :])] = end
+        self._tokens.append(token)
+
+    def draft(self, most: int) -> list[int]:
+        """Up to `most` tokens that followed the latest ones where they last occurred before."""
+        for size in _NGRAMS:
+            if len(self._tokens) >= size:
+                start = self._behind.get(tuple(self._tokens[-size:]))
+                if start is not None:
+                    return self._tokens[start : start + most]
+        return []

@@ -1,0 +1,106 @@
+"""The output head as a decoder holds it: float16 rows, int8 rows, or both for screening."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ternops.caches import last_level_bytes
+from ternops.decoder.weights import HalfMatrix
+from ternops.kernels.plan import dense_stride, make_plan
+from ternops.kernels.screen import QUANTIZE, ROWS, quantize_head
+from ternops.memory import aligned_empty
+from ternops.team import TEAM
+
+#: fp16: the rows of the checkpoint, float16 or bfloat16. int8: rounded, with a scale a row.
+#: screened: int8 rows rule out what cannot win, the others are computed in fp16. auto: screened
+#: where the head does not fit the last-level cache.
+HEADS = ("auto", "fp16", "int8", "screened")
+
+
+class View(NamedTuple):
+    """What a pass is told of the head: fields of its operands, and of the model's record."""
+
+    operands: dict[str, int]
+    model: dict[str, int]
+
+
+class Head:
+    """`kind` is one of HEADS but "auto"; raises ValueError for another word."""
+
+    def __init__(self, weights: HalfMatrix, kind: str, threads: int) -> None:
+        if kind not in HEADS:
+            raise ValueError(f"head={kind!r}: expected one of {', '.join(HEADS)}")
+        if kind == "auto":
+            kind = "screened" if weights.nbytes > last_level_bytes() else "fp16"
+        self.kind = kind
+        self.weights = weights
+        self.rows, self.columns = weights.shape
+        #: Logits of one token take so many floats, and threads share rows in multiples of ROWS.
+        self.padded = -(-self.rows // ROWS) * ROWS
+        self._half = "bfloat16" if weights.is_bf16 else "float16"
+        if kind != "fp16":
+            self.codes, self.scales, self.bounds = quantize(weights, self.padded, threads)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that one greedy token reads, but for the rows that a screened head computes."""
+        if self.kind == "fp16":
+            return self.weights.nbytes
+        bounds = self.bounds.nbytes if self.kind == "screened" else 0
+        return self.codes.nbytes + self.scales.nbytes + bounds
+
+    def screens(self, wanted: int) -> bool:
+        """Whether only candidates for the `wanted` largest logits (0: all) are computed."""
+        return self.kind == "screened" and wanted > 0
+
+    def view(self, wanted: int) -> View:
+        """The fields of a pass whose `wanted` largest logits (0: all) are to be exact."""
+        screened = self.screens(wanted)
+        exact, stride = self.weights.bits.ctypes.data, self.weights.bits.strides[0]
+        model = {"screened": int(screened), "wanted": wanted}
+        if screened:
+            model |= {
+                "bounds": self.bounds.ctypes.data,
+                "exact": exact,
+                "exact_stride": stride,
+                "exact_is_bf16": int(self.weights.is_bf16),
+            }
+        if screened or self.kind == "int8":
+            encoding, address, stride = "int8", self.codes.ctypes.data, self.codes.strides[0]
+            scales = self.scales.ctypes.data
+        else:
+            encoding, address, scales = self._half, exact, 0
+        plan = make_plan(encoding, self.columns, "stream")
+        operands = {
+            "prepare": plan.prepare, "multiply": plan.multiply, "weights": address,
+            "stride": stride, "rows": self.rows, "scales": scales,
+        }  # fmt: skip
+        return View(operands, model)
+
+
+def quantize(
+    weights: HalfMatrix, padded: int, threads: int
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """int8 (rows, columns with their padding), and a float32 (padded,) scale and bound a row.
+
+    |row . x - scale * (int8 row . x)| <= bound * |x| for every float32 x, in exact arithmetic and
+    as the kernels compute both. Behind the last row the bound is infinite: nothing is known.
+    """
+    rows, columns = weights.shape
+    codes = aligned_empty((rows, dense_stride(columns, 1)), np.int8)
+    codes[:, weights.bits.shape[1] :] = 0
+    scales, bounds = aligned_empty(padded, np.float32), aligned_empty(padded, np.float32)
+    scales[rows:], bounds[rows:] = 0, np.inf
+    record: Any = np.zeros((), QUANTIZE)
+    for name, value in {
+        "is_bf16": weights.is_bf16, "rows": rows, "weights": weights.bits.ctypes.data,
+        "stride": weights.bits.strides[0], "codes": codes.ctypes.data,
+        "code_stride": codes.strides[0], "scales": scales.ctypes.data,
+        "bounds": bounds.ctypes.data,
+    }.items():  # fmt: skip
+        record[name] = value
+    TEAM.run(quantize_head, record, threads)
+    return codes, scales, bounds

@@ -1,0 +1,46 @@
+"""What the compiled forward pass is told: records of addresses and counts, in memory."""
+
+import numba
+import numpy as np
+
+_COUNTS = "hidden ffn layers heads kv_heads head_dim vocabulary context relu2"
+_WEIGHTS = "layer_table embedding embedding_stride embedding_is_bf16 norm cosine sine"
+_SHARED = "x y q k v attention gate up normed logits logits_stride"
+_PLACED = "placed_hidden placed_queries placed_ffn"
+_OWN = "own own_bytes own_head own_floats own_queries own_scores score_stride row_step"
+_JOBS = "keep attend head"
+_HEAD = (
+    "head_step screened bounds peaks peak_count exact exact_stride exact_is_bf16 wanted computed"
+)
+_CALL = "tokens together outputs token_table output_table laps"
+_INTEGERS = " ".join((_COUNTS, _WEIGHTS, _SHARED, _PLACED, _OWN, _JOBS, _HEAD, _CALL)).split()
+#: A model and the room for one forward pass of some tokens. Counts; addresses of weights; of
+#: buffers that threads share, a row a token; bytes of a placed token by its length; of each
+#: thread's own (own_bytes each, with offsets: an OPERANDS record, another one for the head, floats,
+#: queries, scores); addresses of the jobs that write and read the cache, and of the head; and this
+#: call's tokens. together: tokens whose attention is computed together. outputs: tokens whose
+#: logits are wanted, in output_table. wanted: how many of the largest logits are to be exact.
+#: laps: 0, or the address of int64 nanoseconds that thread 0 adds to, one for each of PARTS.
+MODEL = np.dtype([(name, np.intp) for name in _INTEGERS] + [("epsilon", np.float64)])
+
+_MATRICES = ("q", "k", "v", "o", "gate", "up", "down")
+_NORMS = ("input_norm", "attention_norm", "post_norm", "ffn_norm")
+_MATRIX = ("", "_stride", "_scale", "_scale_step")
+#: A layer: of each matrix the address, row bytes, address of the scale and bytes from one to the
+#: next (0: one for all); the address of each norm (0: none).
+LAYER = np.dtype(
+    [(f"{name}{part}", np.intp) for name in _MATRICES for part in _MATRIX]
+    + [(name, np.intp) for name in _NORMS]
+)
+LAYER_BYTES = LAYER.itemsize
+
+#: One token of a forward pass: what it is, where it stands, and its sequence's cache.
+TOKEN = np.dtype(
+    [(name, np.intp) for name in ("id", "position", "keys", "values", "key_steps", "value_steps")]
+)
+TOKEN_BYTES = TOKEN.itemsize
+
+Model, Layer, Token = (numba.from_dtype(each) for each in (MODEL, LAYER, TOKEN))
+
+#: What the time of a token is spent on.
+PARTS = ("norm and quantise", "ternary products", "attention", "waiting", "head")

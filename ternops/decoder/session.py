@@ -1,0 +1,117 @@
+"""One sequence that is decoded: its cache, and the room for its passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ternops.decoder.cache import Cache, cache_bytes
+from ternops.decoder.workspace import MOST_TOKENS, Workspace, room_for
+
+if TYPE_CHECKING:
+    from ternops.decoder.model import Model
+
+Array = npt.NDArray[Any]
+#: Called with how many tokens of a prompt are read, and how many it has.
+Progress = Callable[[int, int], None]
+
+
+class Session:
+    """Decodes one sequence. Not for two Python threads at a time; each may have its own.
+
+    tokens: those that the cache holds. rescored, screened: rows that a screened head has computed
+    in fp16 so far, and for how many tokens.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._cache = Cache(model.config, model.cache)
+        self._rooms: dict[tuple[str, int], Workspace] = {}
+        self._alone = self._room(1)
+        self.tokens: list[int] = []
+        self.rescored = self.screened = 0
+
+    @property
+    def position(self) -> int:
+        """How many tokens the cache holds; set it to fewer to go back."""
+        return len(self.tokens)
+
+    @position.setter
+    def position(self, value: int) -> None:
+        if not 0 <= value <= len(self.tokens):
+            raise ValueError(f"position={value}: expected 0 to {len(self.tokens)}")
+        del self.tokens[value:]
+
+    @property
+    def room(self) -> int:
+        """How many more tokens the context holds."""
+        return self._model.config.context - len(self.tokens)
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of cache that the next token reads."""
+        return cache_bytes(self._model.config, self._model.cache, self.position + 1)
+
+    def measure(self) -> npt.NDArray[np.int64]:
+        """From now on add up nanoseconds by `records.PARTS` for single tokens; gives the array."""
+        return self._alone.measure()
+
+    def step(self, token: int, wants_logits: bool = True, wanted: int = 0) -> Array:
+        """Decode one token; float32 (vocabulary,) logits, overwritten by the next step.
+
+        wanted: how many of the largest are to be exact, and none missing among them (0: all).
+        """
+        # Few Python objects are touched here: the weights have driven them out of the caches.
+        logits = self._pass(self._alone, (token,), _ALONE if wants_logits else _NOTHING, wanted)
+        return logits[0] if wants_logits else logits
+
+    def extend(self, tokens: Sequence[int], outputs: int, wanted: int = 0) -> Array:
+        """Decode up to MOST_TOKENS tokens in one pass; float32 logits of the last `outputs`."""
+        count = len(tokens)
+        room = self._alone if count == 1 else self._room(count)
+        return self._pass(room, tokens, range(count - outputs, count), wanted)
+
+    def read(
+        self, tokens: Sequence[int], wanted: int = 0, progress: Progress | None = None
+    ) -> Array:
+        """Decode any number of tokens, pass by pass; float32 (vocabulary,) logits of the last."""
+        count, most = len(tokens), self.most_tokens
+        for start in range(0, count, most):
+            part = tokens[start : start + most]
+            logits = self.extend(part, int(start + most >= count), wanted)
+            if progress:
+                progress(start + len(part), count)
+        return logits[0]
+
+    @property
+    def most_tokens(self) -> int:
+        """Of one pass."""
+        return room_for(self._model, MOST_TOKENS)[1]
+
+    def _room(self, count: int) -> Workspace:
+        key = room_for(self._model, count)
+        if key not in self._rooms:
+            self._rooms[key] = Workspace(self._model, *key)
+        return self._rooms[key]
+
+    def _pass(self, room: Workspace, tokens: Sequence[int], outputs: Any, wanted: int) -> Array:
+        position = len(self.tokens)
+        count = len(tokens)
+        if position + count > self._model.config.context:
+            raise ValueError(
+                f"token {position + count - 1}: expected at most the context of "
+                f"{self._model.config.context}"
+            )
+        room.place(0, tokens, position, self._cache)
+        logits = room.run(count, outputs, wanted, room.together)
+        self.tokens += tokens
+        if len(outputs) and self._model.head.screens(wanted):
+            self.rescored += room.take_computed()
+            self.screened += len(outputs)
+        return logits
+
+
+_ALONE, _NOTHING = range(1), range(0)

@@ -1,0 +1,230 @@
+"""The memory of a forward pass, and the record that tells the compiled code of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ternops.decoder.attention import CACHES
+from ternops.decoder.cache import Cache, padded_context
+from ternops.decoder.forward import forward
+from ternops.decoder.records import MODEL, PARTS, TOKEN
+from ternops.kernels.attention import POSITIONS
+from ternops.kernels.operands import OPERANDS
+from ternops.kernels.plan import Plan, dense_stride, kind_of, make_plan, most_tokens
+from ternops.kernels.screen import ROWS
+from ternops.memory import aligned_zeros
+from ternops.quantize import BITNET_ABSMAX
+from ternops.team import TEAM
+
+if TYPE_CHECKING:
+    from ternops.decoder.model import Model
+
+Array = npt.NDArray[Any]
+
+#: The most tokens of one pass: enough for the GEMM, and some tens of MB of activations.
+MOST_TOKENS = 512
+# Threads share rows in multiples of this: whole cache lines of float32.
+_LINE_OF_FLOATS = 16
+# Queries whose attention is computed together, where a sequence has several tokens in a pass.
+_QUERIES = 16
+_PADDING = 256  # bytes that kernels may touch behind a buffer
+_CALL = ("tokens", "together", "outputs")
+
+
+def room_for(model: Model, tokens: int) -> tuple[str, int]:
+    """The shape class of a pass of `tokens` tokens, and the capacity to have for it.
+
+    Few capacities, so that a session has few workspaces. At most MOST_TOKENS are meant.
+    """
+    if tokens == 1:
+        return "stream", 1
+    most = most_tokens(model.encoding)
+    if most < MOST_TOKENS:
+        return "few", most
+    kind = kind_of(tokens, 0)
+    return kind, next(size for size in (8, 64, MOST_TOKENS) if tokens <= size)
+
+
+class Workspace:
+    """Room for passes of up to `capacity` tokens of one shape class.
+
+    Some of the buffers are a thread's own: its operands, and, for one token, what it prepares.
+    """
+
+    def __init__(self, model: Model, kind: str, capacity: int) -> None:
+        self._model = model  # keeps the weights alive, whose addresses the record holds
+        self._capacity = capacity
+        c, head = model.config, model.head
+        queries, keys = c.heads * c.head_dim, c.kv_heads * c.head_dim
+        longest = max(c.hidden, c.ffn, queries)
+        plans = [make_plan(model.encoding, length, kind) for length in (c.hidden, queries, c.ffn)]
+        self.together = max(1, _QUERIES // c.group) if capacity > 1 else 1
+        rounded = -(-capacity // plans[0].token_step) * plans[0].token_step
+        score_stride = padded_context(c) + POSITIONS
+        shared = {
+            "x": capacity * c.hidden,
+            "y": capacity * c.hidden,
+            "q": capacity * queries,
+            "k": capacity * keys,
+            "v": capacity * keys,
+            "attention": capacity * queries,
+            "gate": capacity * c.ffn,
+            "up": capacity * c.ffn,
+            "normed": capacity * longest,
+            "logits": capacity * head.padded,
+            "peaks": capacity * _peaks(head.padded),
+        }
+        self._buffers = {name: _zeros(4 * count) for name, count in shared.items()}
+        self._tokens = np.zeros((capacity, len(TOKEN.names or ())), np.intp)
+        self._outputs = np.zeros(capacity, np.int64)
+        self._computed = np.zeros(1, np.int64)
+        own = _Own(plans, capacity, rounded, c.hidden, max(longest, 3 * c.head_dim + 64))
+        rows = self.together * c.group
+        self._own = own.allocate(model.threads, rows * c.head_dim, rows * score_stride)
+        _, write, read = CACHES[model.cache]
+        self._record: Any = np.zeros((), MODEL)
+        for name, value in {
+            "hidden": c.hidden, "ffn": c.ffn, "layers": c.layers, "heads": c.heads,
+            "kv_heads": c.kv_heads, "head_dim": c.head_dim, "vocabulary": c.vocabulary,
+            "context": padded_context(c), "relu2": c.activation == "relu2", "epsilon": c.epsilon,
+            **model.addresses,
+            "placed_hidden": plans[0].placed_bytes, "placed_queries": plans[1].placed_bytes,
+            "placed_ffn": plans[2].placed_bytes, "logits_stride": head.padded,
+            "own": own.address, "own_bytes": own.bytes, "own_head": own.head,
+            "own_floats": own.floats, "own_queries": own.queries, "own_scores": own.scores,
+            "score_stride": score_stride, "row_step": max(plans[0].row_step, _LINE_OF_FLOATS),
+            "keep": write.address, "attend": read.address, "head_step": ROWS,
+            "peak_count": _peaks(head.padded), "token_table": self._tokens.ctypes.data,
+            "output_table": self._outputs.ctypes.data, "computed": self._computed.ctypes.data,
+        }.items():  # fmt: skip
+            self._record[name] = value
+        for name, buffer in self._buffers.items():
+            self._record[name] = buffer.ctypes.data
+        # -inf: what lies behind the last block of rows never is the largest.
+        self._buffers["peaks"].view(np.float32)[:] = -np.inf
+        self._address = self._record.ctypes.data
+        first = MODEL.fields[_CALL[0]][1] // 8  # type: ignore[index]
+        self._call = self._record.reshape(1).view(np.int64)[first : first + len(_CALL)]
+        self._logits = self._buffers["logits"].view(np.float32)[: capacity * head.padded]
+        self._logits = self._logits.reshape(capacity, head.padded)[:, : c.vocabulary]
+        self._wanted = -1
+
+    def measure(self) -> npt.NDArray[np.int64]:
+        """From now on add up nanoseconds by `PARTS`; gives the array that is added to."""
+        laps = np.zeros(len(PARTS), np.int64)
+        self._buffers["laps"] = laps.view(np.uint8)
+        self._record["laps"] = laps.ctypes.data
+        return laps
+
+    def place(self, at: int, ids: Any, position: int, cache: Cache) -> None:
+        """Let rows [at, at + n) of the next pass be the tokens `ids` of one sequence."""
+        count = len(ids)
+        rows = self._tokens[at : at + count]
+        rows[:, 0] = ids
+        rows[:, 1] = position if count == 1 else range(position, position + count)
+        rows[:, 2:] = cache.addresses
+
+    def run(self, tokens: int, outputs: Any, wanted: int, together: int) -> Array:
+        """A pass of the `tokens` that were placed; float32 (outputs, vocabulary) logits.
+
+        outputs: of which of them, in order. wanted: 0, or how many of the largest logits are to be
+        exact, where the head screens. together: tokens of one sequence, one behind another.
+        The next pass overwrites the logits.
+        """
+        count = len(outputs)
+        if wanted != self._wanted:
+            self._use_head(wanted)
+        self._outputs[:count] = outputs
+        self._call[:] = tokens, together, count
+        TEAM.run_at(forward.address, self._address, self._model.threads)
+        return self._logits[:count]
+
+    def take_computed(self) -> int:
+        """Rows that a screened head computed since this was last asked."""
+        computed = int(self._computed[0])
+        self._computed[0] = 0
+        return computed
+
+    def _use_head(self, wanted: int) -> None:
+        view = self._model.head.view(wanted)
+        for name, value in view.model.items():
+            self._record[name] = value
+        for record in self._own.heads:
+            for name, value in view.operands.items():
+                record[name] = value
+            record["out"] = self._record["logits"]
+            record["out_stride"] = self._model.head.padded
+        self._wanted = wanted
+
+
+class _Own:
+    """What each thread has for itself, one area behind another, and what it shares of it.
+
+    With one token every thread prepares it for itself; more of them are prepared for all.
+    """
+
+    def __init__(
+        self, plans: list[Plan], capacity: int, rounded: int, hidden: int, longest: int
+    ) -> None:
+        self._plan = plans[0]
+        self._alone = capacity == 1
+        self._placed = rounded * max(plan.placed_bytes for plan in plans)
+        self._tokens = rounded
+        # Of float32 beside int8 rows, whose padding is the longest.
+        self._head_row = 4 * dense_stride(hidden, 1)
+        self._head_placed = capacity * self._head_row
+        self._scratch = max(plan.scratch_bytes for plan in plans)
+        self._floats = 4 * longest
+        self.heads: list[Any] = []
+
+    def allocate(self, threads: int, queries: int, scores: int) -> _Own:
+        size = 0
+
+        def add(count: int) -> int:
+            nonlocal size
+            start = size
+            size += -(-(count + _PADDING) // 64) * 64
+            return start
+
+        linear, self.head = add(OPERANDS.itemsize), add(OPERANDS.itemsize)
+        self.floats, self.queries = add(self._floats), add(4 * queries)
+        self.scores, scratch = add(4 * scores), add(self._scratch)
+        prepared = [add(8 * self._tokens), add(self._placed), add(self._head_placed)]
+        if not self._alone:
+            # Behind the areas of all threads.
+            size = prepared[0]
+        self.bytes = size
+        shared = 0 if self._alone else prepared[2] + self._head_placed + _PADDING - size
+        self._memory = aligned_zeros(threads * size + shared, np.uint8)
+        self.address = self._memory.ctypes.data
+        for thread in range(threads):
+            own = self.address + thread * size
+            base = own if self._alone else self.address + (threads - 1) * size
+            sums, placed, head_placed = (base + each for each in prepared)
+            record = self._operands(thread * size + linear)
+            record["prepare"], record["multiply"] = self._plan.prepare, self._plan.multiply
+            record["fields"] = self._plan.fields
+            record["placed"], record["scratch"] = placed, own + scratch
+            record["offsets"], record["steps"] = sums, sums + 4 * self._tokens
+            record = self._operands(thread * size + self.head)
+            record["placed"], record["placed_stride"] = head_placed, self._head_row
+            self.heads.append(record)
+        return self
+
+    def _operands(self, offset: int) -> Any:
+        record = self._memory[offset : offset + OPERANDS.itemsize].view(OPERANDS)[0]
+        record["is_float"], record["tokens"], record["floor"] = 1, 1, BITNET_ABSMAX
+        return record
+
+
+def _peaks(padded: int) -> int:
+    """Floats for a peak of every ROWS rows, in whole vectors."""
+    return -(-padded // ROWS // _LINE_OF_FLOATS) * _LINE_OF_FLOATS
+
+
+def _zeros(size: int) -> npt.NDArray[Any]:
+    """Zeroed bytes with a padding that kernels may touch."""
+    return aligned_zeros(-(-size // 64) * 64 + _PADDING, np.uint8)

@@ -1,0 +1,159 @@
+"""GEMV on float16, bfloat16 and int8 weights: the baseline of every speed-up, and the output head.
+
+Layout: rows of weights, padded with zeros to whole cache lines; float32 activations, padded alike.
+Trick: one conversion and one fused multiply-add for 16 weights, some rows at a time, far apart;
+several tokens pass by while those are in the nearest cache. Bound: memory, 8 or 16 bits a weight.
+"""
+
+import numpy as np
+
+from ternops.kernels.elementwise import read, write
+from ternops.kernels.operands import Operands
+from ternops.kernels.table import PREFETCH_AHEAD, stream_step
+from ternops.simd import (
+    Job,
+    f32,
+    fma,
+    full,
+    inlined,
+    kernel,
+    load,
+    load_bf16,
+    load_f16,
+    load_i8,
+    pointer,
+    prefetch,
+    record_at,
+    registers,
+    store,
+    tree_sum,
+)
+
+LINE_BYTES = 64  #: rows are padded to a multiple of it
+_LANES = 16
+_TOKENS = 4  # 8 sums with two rows: as many as hide the latency of a multiply-add twice over
+
+
+def make_dot(load_weights, size, rows, tokens):
+    """A function that multiplies some rows with some tokens.
+
+    load_weights: 16 weights of `size` bytes as float32.
+    """
+    count = rows * tokens
+
+    @inlined
+    def dot(weights, stride, step, x, x_stride, sums):
+        """sums[r * tokens + t] = row r times token t, as `reference.dot`, before its last tree.
+
+        The rows lie step * stride bytes apart, the tokens x_stride.
+        """
+        for i in range(count):
+            sums[i] = full(f32, 0.0)
+        for offset in range(0, stride, LINE_BYTES):
+            for r in range(rows):
+                line = weights + (r * step * stride + offset)
+                prefetch(line + PREFETCH_AHEAD // rows)
+                for part in range(0, LINE_BYTES, _LANES * size):
+                    w = load_weights(line + part)
+                    at = (offset + part) // size * 4
+                    for t in range(tokens):
+                        chunk = load(f32, x + (t * x_stride + at))
+                        sums[r * tokens + t] = fma(w, chunk, sums[r * tokens + t])
+
+    return dot
+
+
+def make_tile(load_weights, size, scaled, rows, tokens):
+    """A function that computes and writes rows x tokens of a product."""
+    dot = make_dot(load_weights, size, rows, tokens)
+    count = rows * tokens
+
+    @inlined
+    def tile(p, row, step, token):
+        sums = registers(f32, count)
+        weights = pointer(p.weights) + row * p.stride
+        x = pointer(p.placed) + token * p.placed_stride
+        dot(weights, p.stride, step, x, p.placed_stride, sums)
+        for r in range(rows):
+            at = row + r * step
+            for t in range(tokens):
+                total = tree_sum(sums[r * tokens + t])
+                if scaled:
+                    total = total * load(np.float32, pointer(p.scales) + 4 * at)
+                store(pointer(p.out) + 4 * ((token + t) * p.out_stride + at), total)
+
+    return tile
+
+
+def make_gemv(load_weights, size, scaled, rows):
+    """The product of one or several tokens with rows [first, last), `rows` streams of them."""
+    one, some = (make_tile(load_weights, size, scaled, rows, n) for n in (1, _TOKENS))
+    last_one, last_some = (make_tile(load_weights, size, scaled, 1, n) for n in (1, _TOKENS))
+
+    @inlined
+    def gemv(operands, first, last):
+        p = record_at(Operands, operands)
+        together = p.tokens // _TOKENS * _TOKENS
+        step = stream_step(last - first, rows)
+        for row in range(first, first + step):
+            for token in range(0, together, _TOKENS):
+                some(p, row, step, token)
+            for token in range(together, p.tokens):
+                one(p, row, step, token)
+        for row in range(first + step * rows, last):
+            for token in range(0, together, _TOKENS):
+                last_some(p, row, 1, token)
+            for token in range(together, p.tokens):
+                last_one(p, row, 1, token)
+
+    return gemv
+
+
+# Two streams were measured best for two bytes a weight. With one byte a line takes each sum through
+# twice as many additions, one after the other: four rows hide that.
+_gemv_f16 = make_gemv(load_f16, 2, False, 2)
+_gemv_bf16 = make_gemv(load_bf16, 2, False, 2)
+_gemv_i8 = make_gemv(load_i8, 1, True, 4)
+
+
+@Job
+def gemv_f16(operands, first, last, thread):
+    """Rows [first, last) of a product, float16."""
+    _gemv_f16(operands, first, last)
+
+
+@Job
+def gemv_bf16(operands, first, last, thread):
+    """Rows [first, last) of a product, bfloat16."""
+    _gemv_bf16(operands, first, last)
+
+
+@Job
+def gemv_i8(operands, first, last, thread):
+    """Rows [first, last) of a product, int8 times a scale a row."""
+    _gemv_i8(operands, first, last)
+
+
+@Job
+def place_floats(operands, first, last, thread):
+    """Copy tokens [first, last), each with zeros behind it up to the end of its place."""
+    p = record_at(Operands, operands)
+    for token in range(first, last):
+        x = pointer(p.x) + 4 * token * p.columns
+        placed = pointer(p.placed) + token * p.placed_stride
+        whole = (p.columns + _LANES - 1) // _LANES * _LANES
+        for i in range(0, whole, _LANES):
+            store(placed + 4 * i, read(x, i, p.columns))
+        for i in range(whole, p.placed_stride // 4, _LANES):
+            store(placed + 4 * i, full(f32, 0.0))
+
+
+@kernel
+def half_row(is_bf16, weights, stride, row, count, out):
+    """out = the first `count` of row `row` of W, rows of `stride` bytes, as float32."""
+    at = weights + row * stride
+    for i in range(0, count, _LANES):
+        if is_bf16:
+            write(out, i, count, load_bf16(at + 2 * i))
+        else:
+            write(out, i, count, load_f16(at + 2 * i))

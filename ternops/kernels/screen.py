@@ -1,0 +1,176 @@
+"""The output head screened: an int8 copy is scanned, and only rows that can still win are computed.
+
+Layout: int8 rows with a scale and an error bound each, beside the float16 or bfloat16 rows. Trick:
+|w.x - s c.x| <= |w - s c| |x| (Cauchy and Schwarz), so that a row is out once its upper bound falls
+below the lower bounds of as many others as are wanted. Bound: memory, 8 bits a weight.
+"""
+
+import numba
+import numpy as np
+
+from ternops.kernels.dense import make_dot
+from ternops.simd import (
+    Job,
+    bitcast,
+    convert,
+    f32,
+    fma,
+    full,
+    i8x16,
+    i32x16,
+    inlined,
+    load,
+    load_bf16,
+    load_f16,
+    maximum_i32,
+    pointer,
+    record_at,
+    reduce_max,
+    registers,
+    select_greater,
+    store,
+    tree_max,
+    tree_sum,
+)
+from ternops.team import share
+
+ROWS = 64  #: rows of which one peak is kept; threads share rows in multiples of it
+_LANES = 16
+_ROUNDER = np.float32(1.5 * 2**23)
+_ROUNDER_BITS = int(_ROUNDER.view(np.int32))
+_MAGNITUDE_BITS = 0x7FFFFFFF
+
+#: What `quantize_head` is told: rows of `stride` bytes become int8 rows of code_stride, with a
+#: float32 scale and error bound each.
+QUANTIZE = np.dtype(
+    [(name, np.intp) for name in (
+        "is_bf16", "rows", "weights", "stride", "codes", "code_stride", "scales", "bounds",
+    )]
+)  # fmt: skip
+_Quantize = numba.from_dtype(QUANTIZE)
+
+
+@inlined
+def _rounding(columns):
+    """A bound on the relative rounding error of a sum of `columns` products as `reference.dot`
+    computes it, with room for a dozen further operations: each is off by at most 2**-24."""
+    return np.float32((columns // _LANES + 32) * 2.0**-23)
+
+
+def make_quantize(load_weights):
+    """A function that makes int8 of one row."""
+
+    @inlined
+    def quantize(source, columns, target, scale, bound):
+        """scale = max|w| / 127; bound: of |fl(w.x) - fl(scale * fl(c.x))| / |x| for any x."""
+        largest = full(i32x16, 0)
+        for i in range(0, columns, _LANES):
+            magnitude = bitcast(i32x16, load_weights(source + 2 * i)) & _MAGNITUDE_BITS
+            largest = maximum_i32(largest, magnitude)
+        # Compared as integers, so that infinity and NaN, which no bound holds for, come out on top.
+        absmax = tree_max(bitcast(f32, full(i32x16, reduce_max(largest))))
+        absmax = max(absmax, np.float32(1e-30))
+        step = absmax / np.float32(127)
+        factor = full(f32, np.float32(127) / absmax)
+        errors, squares = full(f32, 0.0), full(f32, 0.0)
+        for i in range(0, columns, _LANES):
+            w = load_weights(source + 2 * i)
+            rounded = w * factor + _ROUNDER
+            store(target + i, convert(i8x16, bitcast(i32x16, rounded) - _ROUNDER_BITS))
+            error = fma(rounded - _ROUNDER, full(f32, -step), w)
+            errors, squares = fma(error, error, errors), fma(w, w, squares)
+        error, norm = np.sqrt(tree_sum(errors)), np.sqrt(tree_sum(squares))
+        # The second part covers the rounding of both products, of which one is at most as long as
+        # norm + error; the tiny last one what vanishes below float32's least numbers.
+        slack = _rounding(columns)
+        store(scale, step)
+        total = error + np.float32(4) * slack * (norm + error)
+        store(bound, total * (np.float32(1) + slack) + np.float32(1e-30))
+
+    return quantize
+
+
+_quantize_f16, _quantize_bf16 = make_quantize(load_f16), make_quantize(load_bf16)
+
+
+@Job
+def quantize_head(record, team, thread, threads):
+    """Every row of a QUANTIZE record as int8."""
+    p = record_at(_Quantize, record)
+    first, last = share(p.rows, 1, thread, threads)
+    for row in range(first, last):
+        source = pointer(p.weights) + row * p.stride
+        target = pointer(p.codes) + row * p.code_stride
+        scale, bound = pointer(p.scales) + 4 * row, pointer(p.bounds) + 4 * row
+        if p.is_bf16:
+            _quantize_bf16(source, p.stride // 2, target, scale, bound)
+        else:
+            _quantize_f16(source, p.stride // 2, target, scale, bound)
+
+
+@inlined
+def length(x, columns):
+    """An upper bound of |x|, for float32 (columns,) padded with zeros to whole vectors."""
+    squares = full(f32, 0.0)
+    for i in range(0, columns, _LANES):
+        chunk = load(f32, x + 4 * i)
+        squares = fma(chunk, chunk, squares)
+    return np.sqrt(tree_sum(squares)) * (np.float32(1) + _rounding(columns))
+
+
+@inlined
+def find_peaks(scores, bounds, norm, first, last, peaks):
+    """The largest lower bound of every ROWS rows of [first, last)."""
+    for start in range(first, last, ROWS):
+        largest = full(f32, -np.inf)
+        for row in range(start, min(start + ROWS, last), _LANES):
+            lower = fma(load(f32, bounds + 4 * row), full(f32, -norm), load(f32, scores + 4 * row))
+            largest = select_greater(lower, largest, lower, largest)
+        store(peaks + 4 * (start // ROWS), tree_max(largest))
+
+
+@inlined
+def threshold(peaks, count, wanted):
+    """At most the wanted-th largest of `count` peaks: so many rows reach it for certain."""
+    least = np.float32(np.inf)
+    for _ in range(wanted):
+        below = full(f32, -np.inf)
+        for i in range(0, count, _LANES):
+            peak = load(f32, peaks + 4 * i)
+            peak = select_greater(full(f32, least), peak, peak, full(f32, -np.inf))
+            below = select_greater(peak, below, peak, below)
+        least = tree_max(below)
+    return least
+
+
+def make_rescore(load_weights):
+    """A function that computes what can still win and rules out the rest."""
+    dot = make_dot(load_weights, 2, 1, 1)
+
+    @inlined
+    def rescore(scores, bounds, norm, least, first, last, weights, stride, x):
+        """scores[first:last] = rows times x where an upper bound reaches `least`, else -inf.
+
+        Gives the number of rows that were computed.
+        """
+        sums = registers(f32, 1)
+        computed = 0
+        for start in range(first, last, _LANES):
+            score = load(f32, scores + 4 * start)
+            upper = fma(load(f32, bounds + 4 * start), full(f32, norm), score)
+            # A NaN, on either side, is no reason to rule a row out.
+            out = select_greater(full(f32, least), upper, full(f32, 0.0), full(f32, 1.0))
+            store(scores + 4 * start, select_greater(out, full(f32, 0.0), score,
+                                                     full(f32, -np.inf)))  # fmt: skip
+            if tree_sum(out) > np.float32(0):
+                for row in range(start, min(start + _LANES, last)):
+                    if load(np.float32, scores + 4 * row) != np.float32(-np.inf):
+                        dot(weights + row * stride, stride, 1, x, 0, sums)
+                        store(scores + 4 * row, tree_sum(sums[0]))
+                        computed += 1
+        return computed
+
+    return rescore
+
+
+rescore_f16, rescore_bf16 = make_rescore(load_f16), make_rescore(load_bf16)
