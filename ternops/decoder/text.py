@@ -16,19 +16,27 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     Raises ModuleNotFoundError without the tokenizers package, FileNotFoundError or ValueError for
     a file that is missing or damaged.
     """
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"model: {str(folder)!r} has no tokenizer.json")
+    return parse_tokenizer(path.read_bytes(), f"model: {str(path)!r}")
+
+
+def parse_tokenizer(data: bytes, source: str) -> Tokenizer:
+    """A tokenizer from the bytes of a tokenizer.json; `source` says in errors where they are from.
+
+    Raises ModuleNotFoundError without the tokenizers package, ValueError for damaged bytes.
+    """
     try:
         from tokenizers import Tokenizer
     except ModuleNotFoundError:
         raise ModuleNotFoundError(
             "tokenizers is not installed: pip install 'ternops[llm]'"
         ) from None
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"model: {str(folder)!r} has no tokenizer.json")
     try:
-        return Tokenizer.from_file(str(path))
+        return Tokenizer.from_buffer(data)
     except Exception as error:  # the package raises nothing narrower
-        raise ValueError(f"model: {str(path)!r} is no tokenizer: {error}") from None
+        raise ValueError(f"{source} is no tokenizer: {error}") from None
 
 
 def stream_text(tokenizer: Tokenizer, tokens: Iterable[int]) -> Iterator[str]:

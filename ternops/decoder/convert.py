@@ -1,0 +1,239 @@
+"""Writing the packed model file: tensor by tensor, to be continued after an interruption."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ternops.decoder.checkpoint import Checkpoint, open_checkpoint
+from ternops.decoder.config import Config
+from ternops.decoder.packed import FORMAT, VERSION, PackedFile, header_checksum, whole_lines
+from ternops.decoder.weights import HalfMatrix
+from ternops.encodings import ENCODINGS
+from ternops.files import GrowingFile
+from ternops.memory import CACHE_LINE
+
+#: More than the header's entry of any tensor, with its checksum, can take.
+_ENTRY = 200
+_CHECKSUM = 9
+
+#: Name, safetensors dtype, array.
+Tensor = tuple[str, str, npt.NDArray[Any]]
+
+
+def convert(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    encoding: str = "base3",
+    progress: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> None:
+    """Write all of a checkpoint to one packed file (`ternops.decoder.packed`).
+
+    source: whatever `open_checkpoint` opens. target: the file, which appears whole or not at all;
+    what was written before an interruption is used by the next call with the same source files
+    (names, sizes, times of change) and encoding. No more than one tensor is in memory.
+    progress: called with the steps done and their number; say: with a line about resuming.
+    Raises FileNotFoundError and ValueError for bad arguments and damaged sources, which leave
+    nothing behind, OSError for a full disk and the like.
+    """
+    source, target = Path(source), Path(target)
+    if encoding not in ENCODINGS:
+        raise ValueError(f"encoding={encoding!r}: expected one of {', '.join(ENCODINGS)}")
+    checkpoint = open_checkpoint(source)
+    _check_target(source, target)
+    tokenizer = _tokenizer(checkpoint, say)
+    metadata = _metadata(checkpoint, encoding)
+    steps = _steps(checkpoint.config)
+    room = _header_room(metadata, checkpoint.config)
+    _check_space(target, room + len(tokenizer) + _data_bytes(checkpoint.config, encoding))
+    files = _stamps(source, target)
+    plan = {"files": files, "metadata": metadata, "room": room}
+    with GrowingFile(target, plan, room) as file:
+        done = len(file.records)
+        if file.started_over:
+            say(f"{file.partial} is of other files or another encoding: starting over")
+        elif done:
+            say(f"going on with {file.partial}: {done} of {len(steps)} steps are done")
+        for at in range(done, len(steps)):
+            if progress:
+                progress(at, len(steps))
+            entries = []
+            for name, dtype, array in _tensors(checkpoint, steps[at], encoding, tokenizer):
+                entries.append(_append(file, name, dtype, array))
+            file.finish_step(entries)
+        if _stamps(source, target) != files:
+            raise ValueError(f"{str(source)!r} was changed while it was read")
+        file.commit(_header(metadata, [entry for step in file.records for entry in step], room))
+    if progress:
+        progress(len(steps), len(steps))
+
+
+def _check_target(source: Path, target: Path) -> None:
+    if target.is_dir():
+        raise ValueError(f"{str(target)!r} is a folder, expected the name of a file")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"{str(target)!r}: there is no folder {str(target.parent)!r}")
+    if not target.exists():
+        return
+    if source.is_file():
+        is_source = target.samefile(source)
+    else:
+        is_source = target.resolve().parent == source.resolve() and not _is_packed(target)
+    if is_source:
+        raise ValueError(f"{str(target)!r} is what is to be read, expected another file")
+
+
+def _is_packed(path: Path) -> bool:
+    try:
+        PackedFile(path)
+    except ValueError:
+        return False
+    return True
+
+
+def _stamps(source: Path, target: Path) -> list[list[Any]]:
+    """Name, size and time of change of each file of the source, apart from what is written."""
+    if source.is_file():
+        files = [source]
+    else:
+        ours = [target.with_name(target.name + end) for end in ("", ".partial", ".journal")]
+        own = {path.resolve() for path in ours}
+        files = [path for path in sorted(source.iterdir()) if path.resolve() not in own]
+    found = [(path.name, path.stat()) for path in files if path.is_file()]
+    return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in found]
+
+
+def _tokenizer(checkpoint: Checkpoint, say: Callable[[str], None]) -> bytes:
+    """The tokenizer.json, filled up with spaces; nothing if there is none."""
+    try:
+        text = checkpoint.tokenizer().to_str().encode()
+    except FileNotFoundError as error:
+        say(f"without a tokenizer: {error}")
+        return b""
+    return text.ljust(whole_lines(len(text)))
+
+
+def _metadata(checkpoint: Checkpoint, encoding: str) -> dict[str, str]:
+    metadata = {
+        "format": FORMAT,
+        "version": VERSION,
+        "encoding": encoding,
+        "config": json.dumps(dataclasses.asdict(checkpoint.config)),
+        "special_tokens": json.dumps(checkpoint.special_tokens()),
+    }
+    template = checkpoint.chat_template()
+    if template is not None:
+        if not _is_unicode(template):
+            raise ValueError("chat template: holds half a surrogate pair, expected Unicode")
+        metadata["chat_template"] = template
+    return metadata
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _steps(config: Config) -> list[str | int]:
+    """What is written and kept together, in order; a number stands for a layer."""
+    heads = [] if config.tied else ["head"]
+    return ["tokenizer", "embedding", *heads, *range(config.layers), "norm"]
+
+
+def _tensors(
+    checkpoint: Checkpoint, step: str | int, encoding: str, tokenizer: bytes
+) -> Iterator[Tensor]:
+    if step == "tokenizer":
+        if tokenizer:
+            yield "tokenizer", "U8", np.frombuffer(tokenizer, np.uint8)
+    elif step == "embedding":
+        yield _half("embedding", checkpoint.embedding())
+    elif step == "head":
+        yield _half("head", checkpoint.head())
+    elif step == "norm":
+        yield "norm", "F32", _filled(checkpoint.final_norm())
+    elif isinstance(step, int):
+        yield from _layer(checkpoint, step, encoding)
+
+
+def _layer(checkpoint: Checkpoint, layer: int, encoding: str) -> Iterator[Tensor]:
+    for name in checkpoint.config.linear_shapes():
+        packed = checkpoint.matrix(layer, name, encoding)._packed
+        scale = np.asarray(packed.scale, np.float32)
+        yield f"layers.{layer}.{name}.packed", "U8", _filled(packed.bytes)
+        yield f"layers.{layer}.{name}.scale{'s' * scale.ndim}", "F32", _filled(scale.reshape(-1))
+    for name in checkpoint.config.norm_sizes():
+        yield f"layers.{layer}.{name}.norm", "F32", _filled(checkpoint.norm(layer, name))
+
+
+def _half(name: str, matrix: HalfMatrix) -> Tensor:
+    return name, "BF16" if matrix.is_bf16 else "F16", matrix.bits
+
+
+def _filled(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A one-dimensional array, filled up with zeros to whole cache lines."""
+    missing = (whole_lines(array.nbytes) - array.nbytes) // array.itemsize
+    return np.pad(array, (0, missing)) if missing else array
+
+
+def _append(file: GrowingFile, name: str, dtype: str, array: npt.NDArray[Any]) -> list[Any]:
+    """Write a tensor; gives what the header needs to know of it."""
+    data = np.ascontiguousarray(array)
+    start = file.size
+    file.append(data.data)
+    return [name, dtype, data.shape, start, file.size, zlib.crc32(data.data)]
+
+
+def _header(metadata: dict[str, str], entries: list[Any], room: int) -> bytes:
+    """Length and JSON, filled up with spaces to `room` bytes."""
+    checksums = " ".join(f"{entry[-1]:08x}" for entry in entries)
+    header: dict[str, Any] = {"__metadata__": {**metadata, "crc32": checksums}}
+    for name, dtype, shape, start, stop, _ in entries:
+        offsets = [start - room, stop - room]
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+    header["__metadata__"]["header_crc32"] = header_checksum(header)
+    size = room - 8
+    text = json.dumps(header, separators=(",", ":")).encode()
+    assert len(text) <= size
+    return size.to_bytes(8, "little") + text.ljust(size)
+
+
+def _header_room(metadata: dict[str, str], config: Config) -> int:
+    """Bytes that suffice for the header, before it is known; tensors start behind them."""
+    layer = 2 * len(config.linear_shapes()) + len(config.norm_sizes())
+    tensors = 4 + config.layers * layer
+    fixed = len(json.dumps({"__metadata__": {**metadata, "crc32": "", "header_crc32": "0" * 8}}))
+    return whole_lines(8 + fixed + tensors * (_ENTRY + _CHECKSUM))
+
+
+def _data_bytes(config: Config, encoding: str) -> int:
+    """About as many bytes as the tensors will take."""
+    layout = ENCODINGS[encoding]
+    layer = sum(
+        whole_lines(layout.nbytes(*shape) + layout.SLACK) + CACHE_LINE
+        for shape in config.linear_shapes().values()
+    ) + sum(whole_lines(4 * size) for size in config.norm_sizes().values())
+    half = config.vocabulary * whole_lines(2 * config.hidden)
+    return config.layers * layer + (1 if config.tied else 2) * half
+
+
+def _check_space(target: Path, needed: int) -> None:
+    free = shutil.disk_usage(target.parent).free
+    partial = target.with_name(f"{target.name}.partial")
+    if partial.exists():
+        free += partial.stat().st_size
+    if needed > free:
+        raise OSError(f"{str(target)!r} needs {needed:,} bytes, {free:,} are free there")

@@ -1,0 +1,278 @@
+"""The packed model file: all that a decoder needs in one safetensors file, used where it lies.
+
+The metadata tell "format", "version", "encoding", "config" (the fields of Config as JSON),
+"special_tokens" (JSON), "chat_template" where there is one, "crc32", hexadecimal checksums of
+the tensors in their order, and "header_crc32", that of the rest of the header. The tensors are
+
+    tokenizer                U8   a tokenizer.json, if there is one, filled up with spaces
+    embedding, head          F16 or BF16 (vocabulary, columns padded to whole cache lines); head
+                             only where it is not the embedding
+    layers.0.q.packed        U8   in the layout of `ternops.encodings`, its SLACK included; so k, v,
+                             o, gate, up, down
+    layers.0.q.scale         F32  one number for the matrix, or layers.0.q.scales: one a row
+    layers.0.input.norm      F32  so post, attention, ffn, as the config has them
+    norm                     F32  the norm before the head
+
+Each tensor but embedding and head has one dimension and is filled up, with zeros, to a multiple of
+64 bytes; the header is filled up as safetensors does, with spaces. So each starts at a cache line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import safetensors
+
+from ternops.decoder.checkpoint import Checkpoint
+from ternops.decoder.config import Config
+from ternops.decoder.text import parse_tokenizer
+from ternops.decoder.weights import HalfMatrix
+from ternops.encodings import ENCODINGS
+from ternops.kernels.table import AUTO, best_encoding
+from ternops.matrix import Packed, TernaryMatrix
+from ternops.memory import CACHE_LINE
+from ternops.simd import targets
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+FORMAT, VERSION = "ternops model", "1"
+_DTYPES = {"U8": np.uint8, "F32": np.float32, "F16": np.uint16, "BF16": np.uint16}
+#: What the JSON of a Config's field must be, by its annotation.
+_KINDS: dict[str, Callable[[Any], bool]] = {
+    "int": lambda value: type(value) is int,
+    "float": lambda value: type(value) in (int, float),
+    "str": lambda value: type(value) is str,
+    "bool": lambda value: type(value) is bool,
+    "tuple[int, ...]": lambda value: type(value) is list and all(map(_KINDS["int"], value)),
+    "tuple[float, ...]": lambda value: type(value) is list and all(map(_KINDS["float"], value)),
+}
+
+
+class PackedFile(Checkpoint):
+    """A file that ``python -m ternops quantize`` wrote, mapped into memory.
+
+    The arrays are views of the mapping: opening reads the header and nothing else, and a model
+    needs its own size in memory, shared by all processes that use the file. The header and every
+    tensor's dtype, shape and place are checked; the weights are not, since that would read them
+    all: a damaged code is another weight and nothing worse. `verify` checks them. A file that is
+    to be changed must be replaced, as the writer does: one that is cut off while it is mapped ends
+    the process.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            header, self._tensors = _map(path)
+            self._metadata: dict[str, str] = header["__metadata__"]
+            self._check_format(header)
+            self.config = _parse_config(self._text("config"))
+            self.encoding = self._text("encoding")
+            if self.encoding not in ENCODINGS:
+                expected = ", ".join(ENCODINGS)
+                raise ValueError(f"encoding {self.encoding!r}, expected one of {expected}")
+            self._check_tensors()
+        except ValueError as error:
+            raise ValueError(f"model: {str(path)!r}: {error}") from None
+
+    def matrix(self, layer: int, name: str, encoding: str) -> TernaryMatrix:
+        packed = Packed(*self._linear(layer, name), self.encoding)
+        if packed.scale is None or not np.isfinite(packed.scale).all():
+            raise ValueError(f"checkpoint: the scale of {name} in layer {layer} is not finite")
+        return TernaryMatrix(packed).to(encoding)
+
+    def trits(self, layer: int, name: str) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+        matrix = self.matrix(layer, name, self.encoding)
+        return matrix.to_trits(), np.asarray(matrix.scale, np.float32)
+
+    def norm(self, layer: int, name: str) -> npt.NDArray[np.float32]:
+        size = self.config.norm_sizes()[name]
+        return self._norm(f"layers.{layer}.{name}.norm", size)
+
+    def final_norm(self) -> npt.NDArray[np.float32]:
+        return self._norm("norm", self.config.hidden)
+
+    def embedding(self) -> HalfMatrix:
+        return self._half("embedding")
+
+    def head(self) -> HalfMatrix:
+        return self._half("head")
+
+    def tokenizer(self) -> Tokenizer:
+        if "tokenizer" not in self._tensors:
+            raise FileNotFoundError(f"model: {str(self._path)!r} holds no tokenizer")
+        data = self._tensors["tokenizer"].bytes.tobytes()
+        return parse_tokenizer(data, f"model: the tokenizer of {str(self._path)!r}")
+
+    def chat_template(self) -> str | None:
+        return self._metadata.get("chat_template")
+
+    def special_tokens(self) -> dict[str, str]:
+        try:
+            tokens = json.loads(self._text("special_tokens"))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"model: {str(self._path)!r}: special_tokens: {error}") from None
+        if not isinstance(tokens, dict) or not all(type(each) is str for each in tokens.values()):
+            raise ValueError(f"model: {str(self._path)!r}: special_tokens is {tokens!r}")
+        return tokens
+
+    def preferred_encoding(self) -> str:
+        """The file's, unless that is base3 and a tier is slow with it; a warning tells of that."""
+        if self.encoding != "base3" or "base3" in AUTO[targets.TIER.name]:
+            return self.encoding
+        better = best_encoding(self.config.linear_weights)
+        warnings.warn(
+            f"{self._path.name} holds base3, which is slow on {targets.TIER.name}: converting it "
+            f"to {better} (quantize --encoding {better} saves the time and the memory)",
+            stacklevel=2,
+        )
+        return better
+
+    def verify(self) -> Iterator[str]:
+        """Compare all checksums; yields each tensor's name before it is read.
+
+        Raises ValueError, naming the tensor, for the first that was damaged.
+        """
+        try:
+            expected = [int(each, 16) for each in self._text("crc32").split()]
+        except ValueError as error:
+            raise ValueError(f"{str(self._path)!r}: crc32: {error}") from None
+        names = sorted(self._tensors, key=lambda name: self._tensors[name].start)
+        if len(expected) != len(names):
+            raise ValueError(
+                f"{str(self._path)!r}: {len(expected)} checksums, expected {len(names)}"
+            )
+        for name, checksum in zip(names, expected, strict=True):
+            yield name
+            if zlib.crc32(self._tensors[name].bytes.data) != checksum:
+                raise ValueError(f"{str(self._path)!r}: tensor {name} was damaged")
+
+    def _check_format(self, header: dict[str, Any]) -> None:
+        found = self._metadata.get("format"), self._metadata.get("version")
+        if found != (FORMAT, VERSION):
+            raise ValueError(
+                f"format {found[0]!r} version {found[1]!r}, expected {FORMAT!r} version "
+                f"{VERSION!r}, as python -m ternops quantize writes it"
+            )
+        if self._text("header_crc32") != header_checksum(header):
+            raise ValueError("its header was damaged after it was written")
+
+    def _check_tensors(self) -> None:
+        for layer in range(self.config.layers):
+            for name in self.config.linear_shapes():
+                self._linear(layer, name)
+            for name, size in self.config.norm_sizes().items():
+                self._line(f"layers.{layer}.{name}.norm", size)
+        self._line("norm", self.config.hidden)
+        self._half("embedding")
+        if not self.config.tied:
+            self._half("head")
+
+    def _text(self, key: str) -> str:
+        if key not in self._metadata:
+            raise ValueError(f"{key} is missing from the metadata")
+        return self._metadata[key]
+
+    def _linear(
+        self, layer: int, name: str
+    ) -> tuple[npt.NDArray[np.uint8], int, int, npt.NDArray[np.float32]]:
+        """Packed bytes, rows, columns and scale, () or (rows,)."""
+        rows, columns = self.config.linear_shapes()[name]
+        prefix = f"layers.{layer}.{name}"
+        layout = ENCODINGS[self.encoding]
+        size = layout.nbytes(rows, columns) + layout.SLACK
+        packed = self._array(f"{prefix}.packed", "U8", (whole_lines(size),))[:size]
+        if f"{prefix}.scales" in self._tensors:
+            return packed, rows, columns, self._line(f"{prefix}.scales", rows)
+        return packed, rows, columns, self._line(f"{prefix}.scale", 1).reshape(())
+
+    def _line(self, name: str, size: int) -> npt.NDArray[np.float32]:
+        """So many float32 of a tensor that was filled up."""
+        return self._array(name, "F32", (whole_lines(4 * size) // 4,))[:size]
+
+    def _norm(self, name: str, size: int) -> npt.NDArray[np.float32]:
+        values = self._line(name, size)
+        if not np.isfinite(values).all():
+            raise ValueError(f"checkpoint: {name} holds NaN or infinity, expected finite numbers")
+        return values
+
+    def _half(self, name: str) -> HalfMatrix:
+        config = self.config
+        dtype = "BF16" if self._tensors.get(name, _MISSING).dtype == "BF16" else "F16"
+        shape = (config.vocabulary, whole_lines(2 * config.hidden) // 2)
+        return HalfMatrix(self._array(name, dtype, shape), config.hidden, dtype == "BF16")
+
+    def _array(self, name: str, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+        tensor = self._tensors.get(name, _MISSING)
+        if tensor is _MISSING:
+            raise ValueError(f"tensor {name} is missing")
+        if (tensor.dtype, tensor.shape) != (dtype, shape):
+            raise ValueError(f"{name} is {tensor.dtype} {tensor.shape}, expected {dtype} {shape}")
+        if tensor.start % CACHE_LINE:
+            raise ValueError(f"{name} starts at byte {tensor.start}, expected a multiple of 64")
+        return tensor.bytes.view(_DTYPES[dtype]).reshape(shape)
+
+
+def whole_lines(size: int) -> int:
+    """So many bytes, filled up to whole cache lines."""
+    return -(-size // CACHE_LINE) * CACHE_LINE
+
+
+def header_checksum(header: dict[str, Any]) -> str:
+    """CRC-32 of the header of a safetensors file, apart from where it stands."""
+    metadata = {**header["__metadata__"], "header_crc32": ""}
+    text = json.dumps({**header, "__metadata__": metadata}, sort_keys=True)
+    return f"{zlib.crc32(text.encode()):08x}"
+
+
+class _Tensor(NamedTuple):
+    dtype: str
+    shape: tuple[int, ...]
+    start: int  # byte of the file
+    bytes: npt.NDArray[np.uint8]
+
+
+_MISSING = _Tensor("", (), 0, np.empty(0, np.uint8))
+
+
+def _map(path: Path) -> tuple[dict[str, Any], dict[str, _Tensor]]:
+    """The header and tensors of a safetensors file; nothing behind the header is read."""
+    try:
+        # This checks header, offsets and length; what follows needs only their places.
+        with safetensors.safe_open(path, framework="numpy"):
+            pass
+    except (safetensors.SafetensorError, OSError) as error:
+        raise ValueError(f"no intact safetensors file: {error}") from None
+    data = np.asarray(np.memmap(path, np.uint8, "r"))
+    first = 8 + int.from_bytes(data[:8].tobytes(), "little")
+    header = json.loads(data[8:first].tobytes())
+    header["__metadata__"] = header.get("__metadata__") or {}
+    tensors = {}
+    for name in header.keys() - {"__metadata__"}:
+        dtype, shape = header[name]["dtype"], tuple(header[name]["shape"])
+        start, stop = (first + offset for offset in header[name]["data_offsets"])
+        tensors[name] = _Tensor(dtype, shape, start, data[start:stop])
+    return header, tensors
+
+
+def _parse_config(text: str) -> Config:
+    try:
+        raw = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"config is not JSON: {error}") from None
+    fields = {field.name: str(field.type) for field in dataclasses.fields(Config)}
+    if not isinstance(raw, dict) or set(raw) != set(fields):
+        raise ValueError(f"config has other fields than {', '.join(fields)}")
+    for name, value in raw.items():
+        if not _KINDS[fields[name]](value):
+            raise ValueError(f"config: {name} is {value!r}, expected {fields[name]}")
+    settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
+    return Config(**settings)
