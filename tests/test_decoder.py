@@ -36,7 +36,7 @@ def small_config(size, layout, **changes):
     return Config(**{**settings, **changes})
 
 
-def small_model(config, kind="two_bit", threads=2, bf16=False):
+def small_model(config, kind="two_bit", threads=2, bf16=False, head="fp16", cache="fp16"):
     """A random model whose norms are no ones, with a bfloat16 embedding if asked for."""
     plain = random_weights(config, kind, seed=1)
     random = np.random.default_rng(2)
@@ -50,13 +50,13 @@ def small_model(config, kind="two_bit", threads=2, bf16=False):
         )
         for layer in plain.layers
     ]
-    embedding, head = plain.embedding, plain.head
+    embedding, head_matrix = plain.embedding, plain.head
     if bf16:
         bits = (embedding.to_dense().view(np.uint32) >> 16).astype(np.uint16)
         embedding = HalfMatrix.from_bits(bits, is_bf16=True)
-        head = embedding if config.tied else HalfMatrix.from_bits(bits[::-1], is_bf16=True)
+        head_matrix = embedding if config.tied else HalfMatrix.from_bits(bits[::-1], is_bf16=True)
     norm = random.uniform(0.5, 2, config.hidden).astype(np.float32)
-    return Model(Weights(config, layers, norm, embedding, head), threads)
+    return Model(Weights(config, layers, norm, embedding, head_matrix), threads, head, cache)
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +117,153 @@ def test_small_logits_equal_the_oracle(size, layout, kind):
             assert np.isfinite(expected).all()
             assert len(np.unique(expected)) > config.vocabulary
         assert cases.same_bits(model.logits(tokens), expected), f"{threads} threads"
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("size", SIZES)
+def test_an_int8_cache_equals_the_oracle(size, layout):
+    """Keys and values rounded, each with a step of its own."""
+    config = small_config(size, layout)
+    tokens = np.random.default_rng(0).integers(0, config.vocabulary, config.context).tolist()
+    model = small_model(config, cache="int8")
+    expected = reference.logits(model, tokens)
+    assert not cases.same_bits(expected, reference.logits(small_model(config), tokens))
+    assert cases.same_bits(model.logits(tokens), expected)
+
+
+@pytest.mark.parametrize("cache", ["fp16", "int8"])
+@pytest.mark.parametrize("kind", [*cases.ENCODINGS, "float16"])
+@pytest.mark.parametrize("size", ["hidden 100", "hidden 200", "hidden 257"])
+def test_passes_of_any_length_give_the_same_bits(size, kind, cache):
+    """One token at a time, a few, and the hundreds of which a prompt is read."""
+    config = small_config(size, "bitnet", context=700)
+    random = np.random.default_rng(3)
+    tokens = random.integers(0, config.vocabulary, 620).tolist()
+    model = small_model(config, kind, cache=cache)
+    session = Session(model)
+    expected = np.stack([session.step(token).copy() for token in tokens])
+    for lengths in ([2, 3, 8, 9, 16, 17], [64, 65, 200, 257], [300], [512]):
+        session, found = Session(model), []
+        for length in lengths:
+            start = session.position
+            length = min(length, session.most_tokens)
+            found += list(session.extend(tokens[start : start + length], length).copy())
+        assert cases.same_bits(np.stack(found), expected[: len(found)]), lengths
+    session, seen = Session(model), []
+    last = session.read(tokens, progress=lambda done, total: seen.append((done, total)))
+    assert cases.same_bits(last, expected[-1])
+    most = session.most_tokens
+    assert seen == [(min(done, 620), 620) for done in range(most, 620 + most, most)]
+
+
+def test_an_int8_head_is_near_the_fp16_one(tiny, text):
+    """Rows rounded to 1/127 of their largest weight: logits within 2% of the largest one."""
+    model = Model(tiny.weights, 2, "int8")
+    ours, theirs = model.logits(text[:100]), tiny.logits(text[:100])
+    assert np.abs(ours - theirs).max() < 0.02 * np.abs(theirs).max()
+    assert not cases.same_bits(ours, theirs)
+
+
+@pytest.mark.parametrize("head", ["fp16", "int8", "screened"])
+@pytest.mark.parametrize("draft", [1, 2, 7, 40])
+def test_prompt_lookup_changes_nothing(text, head, draft):
+    """Greedy text is the same with drafts, and it needs fewer passes."""
+    model = Model.from_pretrained(threads=2, head=head)
+    for prompt, most in ((text[:100], 60), (text[:3] * 20, 100), (text[:3], 1), (text[:400], 200)):
+        plain = list(model.generate(prompt, most, stop_at_eos=False))
+        session = Session(model)
+        drafted = model.generate(prompt, most, stop_at_eos=False, prompt_lookup=draft,
+                                 session=session)  # fmt: skip
+        assert list(drafted) == plain
+        assert session.tokens[: len(prompt)] == prompt
+
+
+def test_prompt_lookup_takes_fewer_passes(text, monkeypatch):
+    """Where a text repeats itself."""
+    model, calls = Model.from_pretrained(threads=2), []
+    original = Session.extend
+    monkeypatch.setattr(Session, "extend", lambda self, *a: calls.append(1) or original(self, *a))
+    tokens = list(model.generate(text[:60] * 4, 60, prompt_lookup=8, stop_at_eos=False))
+    assert len(tokens) == 60
+    assert len(calls) < 50
+
+
+def test_prompt_lookup_stops_at_an_end_and_at_the_context():
+    """In the middle of a draft as well."""
+    for eos in ((), (3, 7), (12,)):
+        model = small_model(small_config("hidden 24", "llama", eos=eos))
+        for length in (1, 5, 30, 39, 40):
+            prompt = (np.arange(length) % 3 + 1).tolist()
+            plain = list(model.generate(prompt, 1000))
+            assert list(model.generate(prompt, 1000, prompt_lookup=9)) == plain
+
+
+def test_a_session_is_gone_on_with(tiny, text):
+    """What it holds already is not decoded again; another beginning is."""
+    session = Session(tiny)
+    first = list(tiny.generate(text[:50], 10, session=session))
+    assert first == list(tiny.generate(text[:50], 10))
+    for prompt in ([*text[:50], *first, *text[60:70]], text[:20], text[5:30], text[:50]):
+        seen = []
+        known = next(
+            (i for i, (a, b) in enumerate(zip(session.tokens, prompt, strict=False)) if a != b),
+            min(len(session.tokens), len(prompt)),
+        )
+        found = tiny.generate(
+            prompt, 10, session=session, progress=lambda done, total, s=seen: s.append(total)
+        )
+        assert list(found) == list(tiny.generate(prompt, 10))
+        assert seen[0] == len(prompt) - min(known, len(prompt) - 1)
+
+
+def test_top_k(tiny, text):
+    """One is greedy; all is no restriction; draws are among the k likeliest."""
+    prompt = text[:20]
+    settings = {"max_new_tokens": 30, "temperature": 3.0, "seed": 5, "stop_at_eos": False}
+    greedy = list(tiny.generate(prompt, 30, stop_at_eos=False))
+    assert list(tiny.generate(prompt, top_k=1, **settings)) == greedy
+    free = list(tiny.generate(prompt, **settings))
+    assert list(tiny.generate(prompt, top_k=5000, **settings)) == free
+    tokens = list(tiny.generate(prompt, top_k=4, **settings))
+    logits = tiny.logits(prompt + tokens)[len(prompt) - 1 : -1]
+    ranks = [(row > row[token]).sum() for row, token in zip(logits, tokens, strict=True)]
+    assert max(ranks) == 3
+
+
+@pytest.mark.parametrize(
+    "settings", [{"top_k": 4}, {"top_k": 30, "top_p": 0.8}, {"top_p": 0.8}, {}]
+)
+def test_a_screened_head_draws_the_same(text, settings):
+    """Also with top-p and all, for which it computes the whole head."""
+    whole, screened = (Model.from_pretrained(threads=2, head=head) for head in ("fp16", "screened"))
+    found = [
+        list(each.generate(text[:20], 30, temperature=2.0, seed=1, stop_at_eos=False, **settings))
+        for each in (whole, screened)
+    ]
+    assert found[0] == found[1]
+
+
+def test_top_p_is_the_smallest_set(tiny, text):
+    """Every draw is one of the likeliest tokens whose probabilities reach top_p."""
+    prompt = text[:20]
+    tokens = list(tiny.generate(prompt, 60, temperature=2.0, top_p=0.6, seed=1, stop_at_eos=False))
+    logits = tiny.logits(prompt + tokens)[len(prompt) - 1 : -1].astype(np.float64) / 2.0
+    likely = np.exp(logits - logits.max(axis=1, keepdims=True))
+    likely /= likely.sum(axis=1, keepdims=True)
+    before = [row[row > row[token]].sum() for row, token in zip(likely, tokens, strict=True)]
+    assert max(before) < 0.6
+    assert max(before) > 0.4
+
+
+def test_a_shorter_context(text):
+    """It is what the cache has room for."""
+    model = Model.from_pretrained(context=30, threads=2)
+    assert len(list(model.generate(text[:20], 100, stop_at_eos=False))) == 11
+    with pytest.raises(ValueError, match="expected at most the context of 30"):
+        model.generate(text[:31])
+    for context in (0, 513, -1):
+        with pytest.raises(ValueError, match=f"context={context}: expected 1 to 512"):
+            Model.from_pretrained(context=context)
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -252,6 +399,9 @@ def test_bad_tokens_are_named_at_once(tiny, error, words, tokens):
         (ValueError, {"top_p": 1.5}),
         (ValueError, {"top_p": float("nan")}),
         (ValueError, {"seed": -1}),
+        (ValueError, {"top_k": -1}),
+        (ValueError, {"prompt_lookup": -1}),
+        (ValueError, {"prompt_lookup": 3, "temperature": 1.0}),
         (ValueError, {"max_new_tokens": -1}),
         (TypeError, {"max_new_tokens": 1.5}),
     ],
@@ -286,5 +436,9 @@ def test_from_pretrained_names_what_is_wrong(weights):
     """The kind of weights, and the number of threads."""
     with pytest.raises(ValueError, match="weights='int4'"):
         Model.from_pretrained(weights="int4")
+    with pytest.raises(ValueError, match="head='int4'"):
+        Model.from_pretrained(weights=weights, head="int4")
+    with pytest.raises(ValueError, match="cache='int4'"):
+        Model.from_pretrained(weights=weights, cache="int4")
     with pytest.raises(ValueError, match="threads=0"):
         Model.from_pretrained(weights=weights, threads=0)

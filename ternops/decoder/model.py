@@ -61,11 +61,7 @@ class Model:
         self.encoding = kinds.pop()
         self.head = Head(weights.head, head, self.threads)
         self._table = _layer_table(weights)
-        angles = np.outer(
-            np.arange(self.config.context),
-            self.config.rope_theta
-            ** (-np.arange(0, self.config.head_dim, 2, dtype=np.float64) / self.config.head_dim),
-        )
+        angles = self.config.rope_angles()
         self.cosine = np.cos(angles).astype(np.float32)
         self.sine = np.sin(angles).astype(np.float32)
 
@@ -159,8 +155,7 @@ class Model:
         Raises ValueError at once for the tokens, as `logits`, and for settings out of range.
         """
         tokens = self.check_tokens(token_ids)
-        if operator.index(max_new_tokens) < 0:
-            raise ValueError(f"max_new_tokens={max_new_tokens}: expected 0 or more")
+        most = self.check_length(tokens, max_new_tokens)
         sampler = Sampler(temperature, top_p, seed, top_k)
         if operator.index(prompt_lookup) < 0:
             raise ValueError(f"prompt_lookup={prompt_lookup}: expected 0 or more")
@@ -168,8 +163,13 @@ class Model:
             raise ValueError(f"prompt_lookup={prompt_lookup}: expected temperature 0 with it")
         ends = self.config.eos if stop_at_eos else ()
         session = session or Session(self)
-        most = min(max_new_tokens, self.config.context - len(tokens) + 1)
         return generate(session, tokens, most, sampler, ends, prompt_lookup, progress)
+
+    def check_length(self, tokens: list[int], max_new_tokens: int) -> int:
+        """How many tokens can follow, at most max_new_tokens; raises TypeError or ValueError."""
+        if operator.index(max_new_tokens) < 0:
+            raise ValueError(f"max_new_tokens={max_new_tokens}: expected 0 or more")
+        return min(max_new_tokens, self.config.context - len(tokens) + 1)
 
     def check_tokens(self, token_ids: Sequence[int]) -> list[int]:
         """A sequence of tokens as a list; raises TypeError or ValueError for what is none."""

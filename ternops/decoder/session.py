@@ -19,6 +19,21 @@ Array = npt.NDArray[Any]
 Progress = Callable[[int, int], None]
 
 
+class Rooms:
+    """The workspaces of a model, each made when it is first needed."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._rooms: dict[tuple[str, int], Workspace] = {}
+
+    def __call__(self, tokens: int) -> Workspace:
+        """One for a pass of so many tokens."""
+        key = room_for(self._model, tokens)
+        if key not in self._rooms:
+            self._rooms[key] = Workspace(self._model, *key)
+        return self._rooms[key]
+
+
 class Session:
     """Decodes one sequence. Not for two Python threads at a time; each may have its own.
 
@@ -26,11 +41,11 @@ class Session:
     in fp16 so far, and for how many tokens.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, rooms: Rooms | None = None) -> None:
         self._model = model
-        self._cache = Cache(model.config, model.cache)
-        self._rooms: dict[tuple[str, int], Workspace] = {}
-        self._alone = self._room(1)
+        self.cache = Cache(model.config, model.cache)
+        self._rooms = rooms or Rooms(model)
+        self._alone = self._rooms(1)
         self.tokens: list[int] = []
         self.rescored = self.screened = 0
 
@@ -71,7 +86,7 @@ class Session:
     def extend(self, tokens: Sequence[int], outputs: int, wanted: int = 0) -> Array:
         """Decode up to MOST_TOKENS tokens in one pass; float32 logits of the last `outputs`."""
         count = len(tokens)
-        room = self._alone if count == 1 else self._room(count)
+        room = self._alone if count == 1 else self._rooms(count)
         return self._pass(room, tokens, range(count - outputs, count), wanted)
 
     def read(
@@ -91,12 +106,6 @@ class Session:
         """Of one pass."""
         return room_for(self._model, MOST_TOKENS)[1]
 
-    def _room(self, count: int) -> Workspace:
-        key = room_for(self._model, count)
-        if key not in self._rooms:
-            self._rooms[key] = Workspace(self._model, *key)
-        return self._rooms[key]
-
     def _pass(self, room: Workspace, tokens: Sequence[int], outputs: Any, wanted: int) -> Array:
         position = len(self.tokens)
         count = len(tokens)
@@ -105,7 +114,7 @@ class Session:
                 f"token {position + count - 1}: expected at most the context of "
                 f"{self._model.config.context}"
             )
-        room.place(0, tokens, position, self._cache)
+        room.place(0, tokens, position, self.cache)
         logits = room.run(count, outputs, wanted, room.together)
         self.tokens += tokens
         if len(outputs) and self._model.head.screens(wanted):

@@ -1,0 +1,141 @@
+"""Several sequences decoded together: each weight is read once for all of them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ternops.decoder.model import Model
+from ternops.decoder.sample import Sampler
+from ternops.decoder.session import Rooms, Session
+from ternops.decoder.workspace import MOST_TOKENS
+
+
+class Emitted(NamedTuple):
+    """A token of a request; `last` if it is its last one. token is None where none came at all."""
+
+    request: int
+    token: int | None
+    last: bool
+
+
+@dataclass
+class _Request:
+    """What was asked for. left: tokens that may still be emitted."""
+
+    number: int
+    prompt: list[int]
+    left: int
+    sampler: Sampler
+    ends: tuple[int, ...]
+
+    def emit(self, token: int) -> Emitted:
+        """What to say of the next token that was chosen."""
+        if self.left == 0 or token in self.ends:
+            self.left = 0
+            return Emitted(self.number, None, True)
+        self.left -= 1
+        return Emitted(self.number, token, self.left == 0)
+
+
+@dataclass
+class _Running:
+    """A request that was admitted, its session, and the token to decode next."""
+
+    request: _Request
+    session: Session
+    token: int
+
+
+class Batch:
+    """Decodes up to `size` sequences together, and admits waiting ones as others end.
+
+    A sequence's tokens are those that `Model.generate` gives, whatever runs beside it. Not for two
+    Python threads at a time.
+    """
+
+    def __init__(self, model: Model, size: int) -> None:
+        if not 1 <= size <= MOST_TOKENS:
+            raise ValueError(f"size={size}: expected 1 to {MOST_TOKENS}")
+        self._model = model
+        self._size = size
+        self._waiting: deque[_Request] = deque()
+        self._active: list[_Running] = []
+        # Sessions are used again: their memory is mapped, and their kernels are known.
+        self._idle: list[Session] = []
+        self._rooms = Rooms(model)
+        self._count = 0
+
+    def __len__(self) -> int:
+        """Requests that have not ended."""
+        return len(self._waiting) + len(self._active)
+
+    def add(
+        self,
+        token_ids: Sequence[int],
+        max_new_tokens: int = 128,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        stop_at_eos: bool = True,
+        *,
+        top_k: int = 0,
+    ) -> int:
+        """Ask for a sequence; gives its number. Arguments and errors as `Model.generate`."""
+        tokens = self._model.check_tokens(token_ids)
+        left = self._model.check_length(tokens, max_new_tokens)
+        sampler = Sampler(temperature, top_p, seed, top_k)
+        ends = self._model.config.eos if stop_at_eos else ()
+        self._waiting.append(_Request(self._count, tokens, left, sampler, ends))
+        self._count += 1
+        return self._count - 1
+
+    def step(self) -> list[Emitted]:
+        """Admit what there is room for, then decode a token of every sequence in one pass."""
+        emitted = []
+        while self._waiting and len(self._active) < self._size:
+            emitted += self._admit(self._waiting.popleft())
+        if self._active:
+            emitted += self._decode()
+        return emitted
+
+    def _admit(self, request: _Request) -> list[Emitted]:
+        if request.left == 0:
+            return [Emitted(request.number, None, True)]
+        session = self._idle.pop() if self._idle else Session(self._model, self._rooms)
+        session.position = 0
+        token = request.sampler(session.read(request.prompt, request.sampler.wanted))
+        emitted = request.emit(token)
+        if emitted.last:
+            self._idle.append(session)
+        else:
+            self._active.append(_Running(request, session, token))
+        return [emitted]
+
+    def _decode(self) -> list[Emitted]:
+        emitted, going = [], []
+        most = self._active[0].session.most_tokens
+        for start in range(0, len(self._active), most):
+            together = self._active[start : start + most]
+            for each, logits in zip(together, self._pass(together), strict=True):
+                each.session.tokens.append(each.token)
+                each.token = each.request.sampler(logits)
+                emitted.append(each.request.emit(each.token))
+                if emitted[-1].last:
+                    self._idle.append(each.session)
+                else:
+                    going.append(each)
+        self._active = going
+        return emitted
+
+    def _pass(self, together: list[_Running]) -> npt.NDArray[np.float32]:
+        room = self._rooms(len(together))
+        for at, each in enumerate(together):
+            room.place(at, (each.token,), each.session.position, each.session.cache)
+        wanted = [each.request.sampler.wanted for each in together]
+        return room.run(len(together), range(len(together)), 0 if 0 in wanted else max(wanted), 1)
