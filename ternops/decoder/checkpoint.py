@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ternops.decoder.config import Config
+from ternops.decoder.gguf_file import MAGIC
 from ternops.decoder.weights import HalfMatrix, Layer, Weights
 from ternops.kernels.table import best_encoding
 from ternops.matrix import TernaryMatrix, pack
@@ -79,13 +80,36 @@ class Checkpoint(ABC):
 
 
 def open_checkpoint(path: str | os.PathLike[str] | None = None) -> Checkpoint:
-    """Open a Hugging Face folder (default: the tiny checkpoint of this package).
+    """Open a Hugging Face folder, a GGUF file or what `python -m ternops quantize` wrote.
 
-    Raises FileNotFoundError and ValueError, naming the file and what is wrong with it.
+    path: a folder, which may hold one GGUF file in place of a config.json, or a file (default:
+    the tiny checkpoint of this package).
+    Raises FileNotFoundError and ValueError, naming the file and what is wrong with it, and
+    ModuleNotFoundError without the gguf package where it is needed.
     """
+    from ternops.decoder.gguf import Gguf
     from ternops.decoder.hugging_face import HuggingFace
+    from ternops.decoder.packed import PackedFile
 
-    return HuggingFace(Path(path or TINY))
+    where = Path(path or TINY)
+    if gguf := _gguf_file(where):
+        return Gguf(gguf)
+    return PackedFile(where) if where.is_file() else HuggingFace(where)
+
+
+def _gguf_file(path: Path) -> Path | None:
+    """The GGUF file that a path is or, without a config.json, holds."""
+    if path.is_dir():
+        files = [] if (path / "config.json").is_file() else sorted(path.glob("*.gguf"))
+        if len(files) > 1:
+            names = ", ".join(file.name for file in files)
+            raise ValueError(f"model: {str(path)!r} holds {names}, expected the path of one")
+        return files[0] if files else None
+    if not path.is_file():
+        return None
+    with open(path, "rb") as file:
+        is_gguf = file.read(len(MAGIC)) == MAGIC
+    return path if is_gguf or path.suffix == ".gguf" else None
 
 
 def load_weights(

@@ -1,0 +1,195 @@
+"""Reading a GGUF file, as llama.cpp and bitnet.cpp write them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from ternops.decoder import gguf_tokenizer
+from ternops.decoder.checkpoint import Checkpoint
+from ternops.decoder.gguf_blocks import (
+    TQ1_0_BYTES,
+    TQ2_0_BYTES,
+    TQ_WEIGHTS,
+    check_scales,
+    decode_i2_s,
+    decode_tq,
+)
+from ternops.decoder.gguf_config import ROPE_FACTORS, architecture, read_config
+from ternops.decoder.gguf_file import GgufFile
+from ternops.decoder.weights import HalfMatrix
+from ternops.memory import aligned_empty
+from ternops.quantize import absmean
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+_LINEAR = {
+    "q": "attn_q",
+    "k": "attn_k",
+    "v": "attn_v",
+    "o": "attn_output",
+    "gate": "ffn_gate",
+    "up": "ffn_up",
+    "down": "ffn_down",
+}
+_NORMS = {
+    "input": "attn_norm",
+    "attention": "attn_sub_norm",
+    "post": "ffn_norm",
+    "ffn": "ffn_sub_norm",
+}
+_BLOCK = re.compile(r"blk\.(?P<layer>[0-9]{1,8})\.(?P<part>[a-z_]+)\.(?P<kind>weight|scale)")
+_FLOATS = ("F32", "F16", "BF16")
+_TERNARY = ("TQ1_0", "TQ2_0", "I2_S")
+#: What llama.cpp's quantiser makes of embeddings, besides floats.
+_EMBEDDING = (*_FLOATS, "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K")
+
+_MOST_FLOAT16 = 65504
+_WEIGHTS_AT_ONCE = 1 << 22
+
+
+class Gguf(Checkpoint):
+    """A GGUF file of a LLaMA or BitNet model."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import gguf  # noqa: F401
+        except ModuleNotFoundError:
+            raise ModuleNotFoundError("gguf is not installed: pip install 'ternops[llm]'") from None
+        if not path.is_file():
+            raise FileNotFoundError(f"model: {str(path)!r} is no file")
+        self._path = path
+        self._file = GgufFile(path)
+        self._metadata = self._file.metadata
+        self._architecture = architecture(self._metadata)
+        self.config = read_config(self._file)
+        self._check_names()
+
+    def trits(self, layer: int, name: str) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+        shape = self.config.linear_shapes()[name]
+        full = f"blk.{layer}.{_LINEAR[name]}"
+        trits, scale = self._decode(f"{full}.weight", shape)
+        if f"{full}.scale" in self._file.tensors:
+            scale = np.asarray(scale * self._scale(f"{full}.scale"))
+        if name in ("q", "k") and self._architecture.interleaved:
+            order = _halves(shape[0], self.config.head_dim)
+            trits, scale = trits[order], scale if scale.ndim == 0 else scale[order]
+        return trits, scale
+
+    def norm(self, layer: int, name: str) -> npt.NDArray[np.float32]:
+        return self._vector(f"blk.{layer}.{_NORMS[name]}.weight", self.config.norm_sizes()[name])
+
+    def final_norm(self) -> npt.NDArray[np.float32]:
+        return self._vector("output_norm.weight", self.config.hidden)
+
+    def embedding(self) -> HalfMatrix:
+        return self._half("token_embd.weight")
+
+    def head(self) -> HalfMatrix:
+        return self._half("output.weight")
+
+    def tokenizer(self) -> Tokenizer:
+        if gguf_tokenizer.TOKENS not in self._metadata:
+            raise FileNotFoundError(f"model: {str(self._path)!r} has no tokenizer")
+        return gguf_tokenizer.build_tokenizer(self._metadata)
+
+    def chat_template(self) -> str | None:
+        template = self._metadata.get("tokenizer.chat_template")
+        if template is not None and not isinstance(template, str):
+            raise ValueError(f"tokenizer.chat_template is {template!r}, expected a string")
+        return template
+
+    def special_tokens(self) -> dict[str, str]:
+        return gguf_tokenizer.special_tokens(self._metadata)
+
+    def _check_names(self) -> None:
+        """Refuse what would be left out of the computation: biases, experts, scaled rope."""
+        whole = {"token_embd.weight", "output_norm.weight", "output.weight", ROPE_FACTORS}
+        linear = {_LINEAR[name] for name in self.config.linear_shapes()}
+        weights = linear | {_NORMS[name] for name in self.config.norm_sizes()}
+        for name in self._file.tensors:
+            match = _BLOCK.fullmatch(name)
+            if match and int(match["layer"]) < self.config.layers:
+                known = match["part"] in (weights if match["kind"] == "weight" else linear)
+            else:
+                known = name in whole
+            if not known:
+                raise ValueError(
+                    f"model: {str(self._path)!r} holds {name}, which is no part of a "
+                    f"{self._architecture.name} model of {self.config.layers} layers"
+                )
+
+    def _decode(
+        self, name: str, shape: tuple[int, int]
+    ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+        tensor = self._file.tensor(name, shape, (*_TERNARY, *_FLOATS))
+        if tensor.kind_name in _FLOATS:
+            return _quantise(self._file.floats(name))
+        try:
+            if tensor.kind_name == "I2_S":
+                return decode_i2_s(tensor.data, shape)
+            size = TQ1_0_BYTES if tensor.kind_name == "TQ1_0" else TQ2_0_BYTES
+            return decode_tq(tensor.data.reshape(shape[0], shape[1] // TQ_WEIGHTS, size), shape)
+        except ValueError as error:
+            raise ValueError(f"checkpoint: {name} {error}") from None
+
+    def _vector(self, name: str, size: int) -> npt.NDArray[np.float32]:
+        self._file.tensor(name, (size,), _FLOATS)
+        return self._file.floats(name)[0].copy()
+
+    def _scale(self, name: str) -> np.float32:
+        self._file.tensor(name, (1,), ("F32",))
+        scale = self._file.floats(name)[0, 0]
+        try:
+            check_scales(scale)
+        except ValueError as error:
+            raise ValueError(f"checkpoint: {name} {error}") from None
+        return np.float32(scale)
+
+    def _half(self, name: str) -> HalfMatrix:
+        """Two bytes a weight: bfloat16 and float16 as they are, what else there is rounded to
+        float16, some rows at a time."""
+        rows, columns = self.config.vocabulary, self.config.hidden
+        tensor = self._file.tensor(name, (rows, columns), _EMBEDDING)
+        is_bf16 = tensor.kind_name == "BF16"
+        step = max(1, _WEIGHTS_AT_ONCE // columns)
+        whole = None
+        for start in range(0, rows, step):
+            values = self._file.floats(name, slice(start, start + step))
+            if is_bf16:
+                part = HalfMatrix.from_bits((values.view(np.uint32) >> 16).astype(np.uint16), True)
+            else:
+                if np.abs(values).max() > _MOST_FLOAT16:
+                    raise ValueError(f"checkpoint: {name} exceeds float16, expected at most 65504")
+                part = HalfMatrix.from_floats(values)
+            if whole is None:
+                whole = aligned_empty((rows, part.bits.shape[1]), np.uint16)
+            whole[start : start + step] = part.bits
+        assert whole is not None  # a tensor has rows
+        return HalfMatrix(whole, columns, is_bf16)
+
+
+def _halves(rows: int, head_dim: int) -> npt.NDArray[np.intp]:
+    """Where the rows of heads that are rotated by halves lie in heads rotated by neighbours."""
+    order = np.arange(rows).reshape(-1, head_dim // 2, 2)
+    return order.swapaxes(1, 2).reshape(-1)
+
+
+def _quantise(
+    weight: npt.NDArray[np.float32],
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """Trits and scale of float weights: absmean, but of what is ternary already just that.
+
+    Converters store BitNet's quantised weights as floats, too. Their absmean would be another
+    scale, smaller by the share of the zeros.
+    """
+    magnitude = np.abs(weight).max()
+    if magnitude > 0 and ((weight == 0) | (np.abs(weight) == magnitude)).all():
+        return np.sign(weight).astype(np.int8), np.asarray(magnitude)
+    trits, scale = absmean(weight)
+    return trits, np.asarray(scale)

@@ -1,0 +1,132 @@
+"""What a decoder looks like: the numbers of a GGUF file's metadata, checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ternops.decoder.config import Config
+from ternops.decoder.gguf_file import GgufFile
+from ternops.decoder.gguf_tokenizer import end_tokens
+
+ROPE_FACTORS = "rope_freqs.weight"
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """activation: where {name}.hidden_activation is not given; interleaved: whether the rows of q
+    and k are permuted so that rope rotates neighbours (LLAMA_ROPE_TYPE_NORM)."""
+
+    name: str
+    sub_norms: bool
+    activation: str
+    interleaved: bool
+
+
+#: ggml-org/llama.cpp: src/llama-model.cpp (llama_model_rope_type), src/models/bitnet.cpp (SILU)
+#: and LlamaModel.permute of its converter. microsoft/BitNet's llama.cpp, src/llama.cpp:
+#: build_bitnet_158 (LLM_FFN_RELU_SQR), and LLAMA_ROPE_TYPE_NEOX for all three of BitNet's names.
+_ARCHITECTURES = {
+    each.name: each
+    for each in (
+        Architecture("llama", sub_norms=False, activation="silu", interleaved=True),
+        Architecture("bitnet", sub_norms=True, activation="silu", interleaved=False),
+        Architecture("bitnet-b1.58", sub_norms=True, activation="relu2", interleaved=False),
+        Architecture("bitnet-25", sub_norms=True, activation="relu2", interleaved=False),
+    )
+}
+_ACTIVATIONS = {"silu": "silu", "swish": "silu", "swiglu": "silu", "relu2": "relu2"}
+
+
+def architecture(metadata: dict[str, Any]) -> Architecture:
+    """Raises ValueError for one that this decoder is not."""
+    name = metadata.get("general.architecture")
+    if not isinstance(name, str) or name not in _ARCHITECTURES:
+        expected = " or ".join(_ARCHITECTURES)
+        raise ValueError(f"config: general.architecture is {name!r}, expected {expected}")
+    return _ARCHITECTURES[name]
+
+
+def read_config(file: GgufFile) -> Config:
+    """The Config of a file.
+
+    Raises ValueError for metadata that are damaged or describe something that this decoder is not.
+    """
+    kind = architecture(file.metadata)
+    parts = file.metadata.get("split.count", 0)
+    if parts not in (0, 1):
+        raise ValueError(f"config: split.count is {parts!r}, expected a model in one file")
+    keys = _Keys(file.metadata, kind.name)
+    hidden, heads = keys.integer("embedding_length"), keys.integer("attention.head_count")
+    head_dim = keys.integer("attention.key_length", hidden // max(heads, 1))
+    for name in ("attention.value_length", "rope.dimension_count"):
+        value = keys.integer(name, head_dim)
+        if value != head_dim:
+            raise ValueError(f"config: {kind.name}.{name} is {value}, expected {head_dim}, a head")
+    embedding = file.tensors.get("token_embd.weight")
+    rows = embedding.shape[0] if embedding and embedding.shape else None
+    config = Config(
+        hidden=hidden,
+        ffn=keys.integer("feed_forward_length"),
+        layers=keys.integer("block_count"),
+        heads=heads,
+        kv_heads=keys.integer("attention.head_count_kv", heads),
+        head_dim=head_dim,
+        vocabulary=keys.integer("vocab_size", rows),
+        context=keys.integer("context_length"),
+        activation=keys.choice("hidden_activation", _ACTIVATIONS, kind.activation),
+        sub_norms=kind.sub_norms,
+        tied="output.weight" not in file.tensors,
+        rope_theta=keys.decimal("rope.freq_base", 10000.0),
+        epsilon=keys.decimal("attention.layer_norm_rms_epsilon"),
+        eos=end_tokens(file.metadata),
+    )
+    return replace(config, rope_factors=_rope_factors(file, keys, head_dim))
+
+
+class _Keys:
+    """The metadata of one architecture."""
+
+    def __init__(self, metadata: dict[str, Any], prefix: str) -> None:
+        self._metadata, self._prefix = metadata, prefix
+
+    def integer(self, name: str, default: int | None = None) -> int:
+        value = self._get(name, default)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ValueError(f"config: {self._prefix}.{name} is {value!r}, expected an integer")
+        return value
+
+    def decimal(self, name: str, default: float | None = None) -> float:
+        """The shortest decimal of a float32: the number that the model's config.json had."""
+        value = self._get(name, default)
+        if not isinstance(value, float):
+            raise ValueError(f"config: {self._prefix}.{name} is {value!r}, expected a float")
+        return float(str(np.float32(value)))
+
+    def choice(self, name: str, choices: dict[str, str], default: str) -> str:
+        value = self._get(name, default)
+        if not isinstance(value, str) or value not in choices:
+            expected = " or ".join(choices)
+            raise ValueError(f"config: {self._prefix}.{name} is {value!r}, expected {expected}")
+        return choices[value]
+
+    def _get(self, name: str, default: Any) -> Any:
+        value = self._metadata.get(f"{self._prefix}.{name}", default)
+        if value is None:
+            raise ValueError(f"config: {self._prefix}.{name} is missing")
+        return value
+
+
+def _rope_factors(file: GgufFile, keys: _Keys, head_dim: int) -> tuple[float, ...]:
+    """What the rotation frequencies are divided by: linear scaling, LLaMA 3.1's factors."""
+    # As llama.cpp does: a factor counts without a type, too, 0 stands for 1, and an old key for
+    # the new one where that is missing.
+    keys.choice("rope.scaling.type", {"none": "none", "linear": "linear"}, "linear")
+    factor = keys.decimal("rope.scaling.factor", keys.decimal("rope.scale_linear", 1.0)) or 1.0
+    factors = np.full(head_dim // 2, factor)
+    if ROPE_FACTORS in file.tensors:
+        file.tensor(ROPE_FACTORS, (head_dim // 2,), ("F32",))
+        factors *= file.floats(ROPE_FACTORS)[0]
+    return () if (factors == 1).all() else tuple(factors.tolist())
