@@ -93,7 +93,7 @@ def test_bad_arguments(tmp_path, capfd):
     damaged = tmp_path / "damaged.gguf"
     with random_gguf(tmp_path, TINY, "tq1_0", "f16") as path:
         damaged.write_bytes(path.read_bytes()[:-1000])
-        for threads, context in ((0, 32), (513, 32), (1, 0), (1, 2**31)):
+        for threads, context in ((0, 32), (513, 32), (1, 0), (1, 1025)):
             with pytest.raises(ValueError, match=r"^(threads|context): \d+, expected 1 to \d+$"):
                 llama_cpp.Decoder(path, threads, context)
         with closing(llama_cpp.Decoder(path, 1, 32)) as decoder:
@@ -107,6 +107,15 @@ def test_bad_arguments(tmp_path, capfd):
         assert "it does not say why" not in str(caught.value)
         assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
+
+
+def test_no_memory_for_the_context(tmp_path, monkeypatch):
+    """The model, loaded before, is let go of."""
+    monkeypatch.setattr(package, "llama_init_from_model", lambda model, parameters: None)
+    with random_gguf(tmp_path, TINY, "tq1_0", "f16") as path:
+        with pytest.raises(RuntimeError, match=r"^llama\.cpp has no context of 32 tokens: "):
+            llama_cpp.Decoder(path, 1, 32)
+        assert str(path) not in Path("/proc/self/maps").read_text()
 
 
 def test_the_build_is_named():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.metadata
+import os
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -52,7 +53,8 @@ def about() -> tuple[str, str]:
 class Decoder:
     """A GGUF file, loaded by llama.cpp.
 
-    threads: for prompts and for generating. context: the most tokens of a prompt or generation.
+    threads: 1 to 512, for prompts and for generating. context: the most tokens of a prompt or
+    generation, itself at most the context that the file names.
 
     Raises ImportError as `about` does, ValueError for arguments out of range and for a file that
     llama.cpp does not load, RuntimeError if there is no memory for the context.
@@ -60,12 +62,12 @@ class Decoder:
 
     def __init__(self, path: Path, threads: int, context: int) -> None:
         _check("threads", threads, _MOST_THREADS)
-        _check("context", context, 2**31 - 1)
         self._llama = llama = _load()
         package = llama.package
         with ExitStack() as stack:
             self._model = llama.load_model(path)
             stack.callback(package.llama_model_free, self._model)
+            _check("context", context, package.llama_model_n_ctx_train(self._model))
             pool = llama.make_pool(threads)
             stack.callback(llama.free_pool, pool)
             self._context = llama.make_context(self._model, threads, context)
@@ -85,12 +87,14 @@ class Decoder:
 
     def prompt(self, tokens: int) -> float:
         """Seconds to process a prompt ("pp"), to the logits of its last token."""
+        _check("tokens", tokens, self._most)
         whole, rest = divmod(tokens, BATCH)
-        return self._time(tokens, [BATCH] * whole + [rest] * (rest > 0))
+        return self._time([BATCH] * whole + [rest] * (rest > 0))
 
     def generate(self, tokens: int) -> float:
         """Seconds to generate tokens one by one ("tg"), each with its logits."""
-        return self._time(tokens, [1] * tokens)
+        _check("tokens", tokens, self._most)
+        return self._time([1] * tokens)
 
     def close(self) -> None:
         """Let go of all memory; there is no call after this one."""
@@ -98,9 +102,8 @@ class Decoder:
         # Using them again shall be an error here and not in llama.cpp.
         del self._model, self._context
 
-    def _time(self, tokens: int, lengths: Sequence[int]) -> float:
+    def _time(self, lengths: Sequence[int]) -> float:
         """Seconds of batches of these lengths in turn; one of a new length is run before."""
-        _check("tokens", tokens, self._most)
         if lengths[0] not in self._warm:
             self._run(lengths[:1])
             self._warm.add(lengths[0])
@@ -150,7 +153,7 @@ class _Llama:
         parameters = self.package.llama_model_default_params()
         parameters.n_gpu_layers = 0
         self._errors.clear()
-        model = self.package.llama_model_load_from_file(str(path).encode(), parameters)
+        model = self.package.llama_model_load_from_file(os.fsencode(path), parameters)
         if not model:
             raise ValueError(f"llama.cpp does not load {str(path)!r}: {self._reason()}")
         return model
