@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from ternops.decoder import Model
+from ternops.decoder import Model, tensors
 from ternops.decoder.config import read_config
 from ternops.decoder.hugging_face import HuggingFace
 from ternops.decoder.tensors import Tensors
@@ -88,6 +88,20 @@ def test_bfloat16_around_the_weights(tmp_path, random, kind, packed):
     assert np.isfinite(Model.from_pretrained(folder, threads=1).logits(TOKENS)).all()
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", [FIRST, "model.embed_tokens.weight", "model.norm.weight"])
+def test_bfloat16_that_is_not_finite(tmp_path, monkeypatch, name, value):
+    """Is found wherever it stands, in large tensors too, which are checked in parts."""
+    monkeypatch.setattr(tensors, "_BLOCK", 7)
+    values = checkpoints.tensors()
+    folder = checkpoints.write(tmp_path)
+    checkpoints.write_bf16(folder / "model.safetensors", values)
+    Model.from_pretrained(folder, threads=1)
+    values[name].reshape(-1)[-1] = value
+    checkpoints.write_bf16(folder / "model.safetensors", values)
+    refused(folder, f"checkpoint: {name} NaN or infinity")
+
+
 def test_the_three_directions_agree(tmp_path, random):
     """Packed, unpacked and, with a power of two, divided: the same bits of logits."""
     random_state = random.bit_generator.state
@@ -149,8 +163,9 @@ def test_the_names_of_1bitllm(tmp_path):
         refused(checkpoints.write(tmp_path / "two", {**config, key: 2}, values), f"config: {key} 2")
 
 
-def test_which_head(tmp_path):
+def test_which_head(tmp_path, monkeypatch):
     """tie_word_embeddings decides, unless the file has two matrices that differ, or one only."""
+    monkeypatch.setattr(tensors, "_BLOCK", 100)
     tied = {**checkpoints.CONFIG, "tie_word_embeddings": True}
     values = checkpoints.tensors()
     embedding, head = values["model.embed_tokens.weight"], values.pop("lm_head.weight")
@@ -167,6 +182,9 @@ def test_which_head(tmp_path):
     values |= {"lm_head.weight": head, "model.embed_tokens.weight": embedding}
     two = Model.from_pretrained(checkpoints.write(tmp_path, tied, values), threads=1)
     assert not two.config.tied
+    nearly = {**values, "lm_head.weight": embedding.copy()}
+    nearly["lm_head.weight"][-1, -1] += 1
+    assert not HuggingFace(checkpoints.write(tmp_path, tied, nearly)).config.tied
     untied = Model.from_pretrained(checkpoints.write(tmp_path, None, values), threads=1)
     assert cases.same_bits(two.logits(TOKENS), untied.logits(TOKENS))
 
@@ -430,6 +448,7 @@ def test_llama3_rope_scaling(tmp_path):
     raw = settings(rope_parameters=short, head_dim=128)
     assert read_config(checkpoints.write(tmp_path, raw)).rope_factors != config.rope_factors
     raw |= {"original_max_position_embeddings": 8192}
+    raw["rope_parameters"] |= {"original_max_position_embeddings": 100}
     assert read_config(checkpoints.write(tmp_path, raw)).rope_factors == config.rope_factors
 
 
@@ -503,6 +522,7 @@ FILES = {
     "an unknown dtype": ({"a": entry("F33", [16], 0, 64)}, 64),
     "no dtype": ({"a": {"shape": [16], "data_offsets": [0, 64]}}, 64),
     "no offsets": ({"a": {"dtype": "F32", "shape": [16]}}, 64),
+    "a name of two lines": ({"a\nb": entry("F32", [16], 32, 96)}, 96),
     "a header that is a list": ([], 0),
     "a header that is no JSON": ("{", 0),
     "a header without an end": ('{"a":' * 10_000, 0),
@@ -525,8 +545,7 @@ def test_a_tensor_that_is_named_twice(tmp_path, first, last):
     ) + "}"  # fmt: skip
     path = checkpoints.write(tmp_path) / "model.safetensors"
     checkpoints.write_raw(path, text, bytes(4 * last))
-    tensors = Tensors(tmp_path)
-    assert tensors.floats(FIRST, (last,)).shape == (last,)
+    assert Tensors(tmp_path).floats(FIRST, (last,)).shape == (last,)
 
 
 @pytest.mark.parametrize("spaces", range(4))

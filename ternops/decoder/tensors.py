@@ -39,7 +39,7 @@ class Tensors:
             found = dict(_map(path))
             for name in found if names is None else names:
                 if name not in found:
-                    raise ValueError(f"checkpoint: tensor {name} is missing from {path.name!r}")
+                    raise ValueError(f"checkpoint: tensor {name!r} is missing from {path.name!r}")
                 self._tensors[name] = found[name]
 
     def __contains__(self, name: str) -> bool:
@@ -155,7 +155,8 @@ def _map(path: Path) -> Iterator[tuple[str, _Tensor]]:
             slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
             kinds = {key: (each.get_dtype(), each.get_shape()) for key, each in slices.items()}
     except (safetensors.SafetensorError, OSError) as error:
-        raise ValueError(f"model: {str(path)!r} is no intact safetensors file: {error}") from None
+        line = " ".join(str(error).split())  # it may hold a tensor's name, and that anything
+        raise ValueError(f"model: {str(path)!r} is no intact safetensors file: {line}") from None
     data = np.memmap(path, np.uint8, "r")
     size = int.from_bytes(data[:8].tobytes(), "little")
     header = json.loads(data[8 : 8 + size].tobytes())
