@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -101,7 +102,9 @@ class Gguf(Checkpoint):
     def chat_template(self) -> str | None:
         template = self._metadata.get("tokenizer.chat_template")
         if template is not None and not isinstance(template, str):
-            raise ValueError(f"tokenizer.chat_template is {template!r}, expected a string")
+            raise ValueError(
+                f"tokenizer.chat_template is {reprlib.repr(template)}, expected a string"
+            )
         return template
 
     def special_tokens(self) -> dict[str, str]:

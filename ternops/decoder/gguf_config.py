@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,7 +46,9 @@ def architecture(metadata: dict[str, Any]) -> Architecture:
     name = metadata.get("general.architecture")
     if not isinstance(name, str) or name not in _ARCHITECTURES:
         expected = " or ".join(_ARCHITECTURES)
-        raise ValueError(f"config: general.architecture is {name!r}, expected {expected}")
+        raise ValueError(
+            f"config: general.architecture is {reprlib.repr(name)}, expected {expected}"
+        )
     return _ARCHITECTURES[name]
 
 
@@ -57,7 +60,9 @@ def read_config(file: GgufFile) -> Config:
     kind = architecture(file.metadata)
     parts = file.metadata.get("split.count", 0)
     if parts not in (0, 1):
-        raise ValueError(f"config: split.count is {parts!r}, expected a model in one file")
+        raise ValueError(
+            f"config: split.count is {reprlib.repr(parts)}, expected a model in one file"
+        )
     keys = _Keys(file.metadata, kind.name)
     hidden, heads = keys.integer("embedding_length"), keys.integer("attention.head_count")
     head_dim = keys.integer("attention.key_length", hidden // max(heads, 1))
@@ -95,21 +100,27 @@ class _Keys:
     def integer(self, name: str, default: int | None = None) -> int:
         value = self._get(name, default)
         if not isinstance(value, int) or isinstance(value, bool):
-            raise ValueError(f"config: {self._prefix}.{name} is {value!r}, expected an integer")
+            raise ValueError(
+                f"config: {self._prefix}.{name} is {reprlib.repr(value)}, expected an integer"
+            )
         return value
 
     def decimal(self, name: str, default: float | None = None) -> float:
         """The shortest decimal of a float32: the number that the model's config.json had."""
         value = self._get(name, default)
         if not isinstance(value, float):
-            raise ValueError(f"config: {self._prefix}.{name} is {value!r}, expected a float")
+            raise ValueError(
+                f"config: {self._prefix}.{name} is {reprlib.repr(value)}, expected a float"
+            )
         return float(str(np.float32(value)))
 
     def choice(self, name: str, choices: dict[str, str], default: str) -> str:
         value = self._get(name, default)
         if not isinstance(value, str) or value not in choices:
             expected = " or ".join(choices)
-            raise ValueError(f"config: {self._prefix}.{name} is {value!r}, expected {expected}")
+            raise ValueError(
+                f"config: {self._prefix}.{name} is {reprlib.repr(value)}, expected {expected}"
+            )
         return choices[value]
 
     def _get(self, name: str, default: Any) -> Any:

@@ -8,6 +8,7 @@ thousands of strings of a tokenizer. That package tells what types there are and
 from __future__ import annotations
 
 import mmap
+import reprlib
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ I2_S = 36
 _VERSIONS = (2, 3)
 _ALL = slice(None)
 _MOST_DIMENSIONS = 4
+#: The most bytes of a key and of a tensor's name.
+_MOST_KEY, _MOST_NAME = 65535, 64
 _STRING, _BOOL, _ARRAY = 8, 7, 9
 #: The numbers among the types of values, as `struct` and NumPy call them; all little-endian.
 _NUMBERS = {
@@ -97,18 +100,20 @@ class GgufFile:
         tensors = cursor.count("tensor count", _LEAST_TENSOR)
         values = cursor.count("metadata count", _LEAST_VALUE)
         for index in range(values):
-            key = cursor.string(f"key {index}")
+            key = cursor.name(f"key {index}", _MOST_KEY)
             if key in self.metadata:
-                raise _Damage(f"key {key!r} occurs twice")
+                raise _Damage(f"key {key} occurs twice")
             self.metadata[key] = _value(cursor, key)
         entries = [_tensor_entry(cursor, index) for index in range(tensors)]
         alignment = self.metadata.get("general.alignment", 32)
         if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
-            raise _Damage(f"general.alignment is {alignment!r}, expected a power of two")
+            raise _Damage(
+                f"general.alignment is {reprlib.repr(alignment)}, expected a power of two"
+            )
         start = -(-cursor.position // alignment) * alignment
         for name, kind, shape, offset in entries:
             if name in self.tensors:
-                raise _Damage(f"tensor {name!r} occurs twice")
+                raise _Damage(f"tensor {name} occurs twice")
             if offset % alignment:
                 raise _Damage(f"{name}: offset {offset}, expected a multiple of {alignment}")
             size = _tensor_bytes(name, kind, shape)
@@ -156,8 +161,17 @@ class _Cursor:
             raise _Damage(f"{field} is {count}, more than the file has room for")
         return count
 
-    def string(self, field: str) -> str:
+    def name(self, field: str, most: int) -> str:
+        """A string that can be shown in one line, of at most so many bytes."""
+        name = self.string(field, most)
+        if not name.isprintable():
+            raise _Damage(f"{field} is {reprlib.repr(name)}, expected printable characters")
+        return name
+
+    def string(self, field: str, most: int | None = None) -> str:
         size = self.number("<Q", f"length of {field}")
+        if most is not None and size > most:
+            raise _Damage(f"length of {field} is {size}, expected at most {most}")
         start = self.take(size, field)
         try:
             return self.data[start : start + size].decode()
@@ -208,7 +222,7 @@ def _array(cursor: _Cursor, key: str) -> Any:
 
 def _tensor_entry(cursor: _Cursor, index: int) -> tuple[str, int, tuple[int, ...], int]:
     """(name, type, shape with the rows first, offset)."""
-    name = cursor.string(f"name of tensor {index}")
+    name = cursor.name(f"name of tensor {index}", _MOST_NAME)
     dimensions = cursor.number("<I", f"dimensions of {name}")
     if dimensions > _MOST_DIMENSIONS:
         raise _Damage(f"{name} has {dimensions} dimensions, expected at most {_MOST_DIMENSIONS}")

@@ -6,6 +6,7 @@ makes of them (src/llama-vocab.cpp).
 
 from __future__ import annotations
 
+import reprlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +81,9 @@ def build_tokenizer(metadata: Metadata) -> Tokenizer:
     makers = {"gpt2": _byte_level, "llama": _sentence_piece}
     kind = metadata.get("tokenizer.ggml.model")
     if not isinstance(kind, str) or kind not in makers:
-        raise ValueError(f"tokenizer.ggml.model is {kind!r}, expected {' or '.join(makers)}")
+        raise ValueError(
+            f"tokenizer.ggml.model is {reprlib.repr(kind)}, expected {' or '.join(makers)}"
+        )
     return makers[kind](metadata, _Vocabulary(metadata))
 
 
@@ -108,7 +111,7 @@ class _Vocabulary:
         self.ids = {token: at for at, token in enumerate(self.tokens)}
         if len(self.ids) != len(self.tokens):
             twice = next(token for at, token in enumerate(self.tokens) if self.ids[token] != at)
-            raise ValueError(f"{TOKENS}: {twice!r} occurs twice")
+            raise ValueError(f"{TOKENS}: {reprlib.repr(twice)} occurs twice")
         self.kinds = _kinds(metadata, self.tokens)
         self.bos, self.eos, self.unknown = (
             _token_id(metadata, name, self.tokens) for name in ("bos", "eos", "unknown")
@@ -154,7 +157,7 @@ def _byte_level(metadata: Metadata, vocabulary: _Vocabulary) -> Tokenizer:
     split = _split(metadata, vocabulary.tokens)
     texts = _strings(metadata, _MERGES)
     if bad := [text for text in texts if text.count(" ") != 1]:
-        raise ValueError(f"{_MERGES}: {bad[0]!r}, expected two parts")
+        raise ValueError(f"{_MERGES}: {reprlib.repr(bad[0])}, expected two parts")
     merges = [(left, right) for left, _, right in (text.partition(" ") for text in texts)]
     try:
         model = BPE(vocabulary.ids, merges, ignore_merges=split.whole_words)
@@ -220,7 +223,9 @@ def _split(metadata: Metadata, tokens: list[str]) -> _Split:
         at, begin = _LLAMA3_BEGIN
         name = "llama-bpe" if tokens[at : at + 1] == [begin] else "default"
     if not isinstance(name, str) or name not in _SPLITS:
-        raise ValueError(f"tokenizer.ggml.pre is {name!r}, expected one of {', '.join(_SPLITS)}")
+        raise ValueError(
+            f"tokenizer.ggml.pre is {reprlib.repr(name)}, expected one of {', '.join(_SPLITS)}"
+        )
     return _SPLITS[name]
 
 
@@ -248,7 +253,7 @@ def _token_id(metadata: Metadata, name: str, tokens: list[str]) -> int | None:
     if value is None:
         return None
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"{key} is {value!r}, expected a token's number")
+        raise ValueError(f"{key} is {reprlib.repr(value)}, expected a token's number")
     if tokens and value >= len(tokens):
         raise ValueError(f"{key} is {value}, expected 0 to {len(tokens) - 1}")
     return value
@@ -257,5 +262,5 @@ def _token_id(metadata: Metadata, name: str, tokens: list[str]) -> int | None:
 def _flag(metadata: Metadata, key: str, default: bool) -> bool:
     value = metadata.get(key, default)
     if not isinstance(value, bool):
-        raise ValueError(f"{key} is {value!r}, expected a bool")
+        raise ValueError(f"{key} is {reprlib.repr(value)}, expected a bool")
     return value
