@@ -3,45 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
+from bench.figures import Figure
 from bench.kernel_results import NO_PYTHON, OURS, Product, Results
 from bench.measure import MOST_SHARE
 
-#: What is written behind a figure and by what it is multiplied before.
-_UNITS = {"%": 100, "x": 1, " us": 1e6}
 _LOOKED_UP = ("tl1", "tl2")
 _VNNI_TIERS = ("avx512vbmi", "avx512vnni", "avxvnni")
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A share, a ratio or a time that was asked for: at least so much, of a time at most."""
-
-    section: str
-    what: str
-    asked: float
-    seen: float
-    unit: str
-    remark: str = ""
-
-    @property
-    def passed(self) -> bool:
-        """Whether it is as good as asked."""
-        return self.seen <= self.asked if self.unit == " us" else self.seen >= self.asked
-
-    @property
-    def words(self) -> tuple[str, str, str]:
-        """What was asked, what was seen, and the verdict."""
-        factor = _UNITS[self.unit]
-        bound = "<=" if self.unit == " us" else ">="
-        return (
-            f"{bound} {factor * self.asked:g}{self.unit}",
-            f"{factor * self.seen:.{1 if self.unit == '%' else 2}f}{self.unit}",
-            "pass" if self.passed else "MISSED",
-        )
 
 
 def figures(results: Results, tier: str) -> list[Figure]:

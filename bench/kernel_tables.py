@@ -9,7 +9,6 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from bench.kernel_figures import Figure
 from bench.kernel_results import OURS, REMARK, Product, Results
 
 
@@ -77,17 +76,6 @@ def published(results: Results, title: str) -> Table:
                 cells += ["-", "-"]
         table.add_row(*cells)
     table.caption, table.caption_justify = "\n".join(_remarks(results, shown)), "left"
-    return table
-
-
-def asked(figures: Sequence[Figure]) -> Table:
-    """What was asked, what was seen."""
-    table = _table("Asked / seen", "section", "figure", "asked", "seen", "", "remark")
-    table.columns[1].justify = table.columns[5].justify = "left"
-    for figure in figures:
-        bound, seen, verdict = figure.words
-        style = "green" if figure.passed else "red"
-        table.add_row(figure.section, figure.what, bound, seen, Text(verdict, style), figure.remark)
     return table
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 
-from bench import engines, kernel_figures, kernel_tables, roofline
+from bench import engines, figures, kernel_figures, kernel_tables, roofline
 from bench.command import Advance, add_options, chosen_folder, chosen_threads, introduce, progress
 from bench.kernel_results import Results
 from bench.kernel_sections import SECTIONS, Group, Options
@@ -102,9 +102,9 @@ def _finish(console: Console, folder: Path, cases: list[Case], options: Options)
             console.print(f"roofline: {roofline.draw(folder)[0]}", highlight=False)
         except ResultsError as error:
             console.print(f"[yellow]no roofline[/yellow]: {error}", highlight=False)
-    figures = kernel_figures.figures(results, targets.TIER.name)
-    if figures:
-        console.print(kernel_tables.asked(figures))
+    found = kernel_figures.figures(results, targets.TIER.name)
+    if found:
+        console.print(figures.asked(found))
     failures = [*options.failures, *kernel_figures.beyond(results)]
     for failure in failures:
         console.print(f"[red]failed[/red]: {failure}", highlight=False)

@@ -1,0 +1,114 @@
+"""bench.decode end to end on small layouts, and what it says of what it has seen."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyperf
+import pytest
+
+from bench import decode, decode_sections, engines, lookup_text
+from bench.engines import llama_cpp
+from bench.figures import Figure
+from ternops.decoder import Config
+
+SMALL = Config(
+    hidden=256, ffn=512, layers=1, heads=4, kv_heads=2, head_dim=64, vocabulary=1000, context=1024,
+    activation="relu2", sub_norms=True,
+)  # fmt: skip
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Every layout is SMALL, and the whole head is larger than any cache."""
+    sizes = dict.fromkeys(("700M", "2B4T", "3B"), SMALL)
+    monkeypatch.setattr(decode_sections, "SIZES", sizes)
+    monkeypatch.setattr(decode, "_failed", lambda console, found: int(not found))
+
+
+def run(tmp_path, capsys, *arguments):
+    """(exit code, output) of the command."""
+    code = decode.main(["--quick", "--output", str(tmp_path), *arguments])
+    return code, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("section", [x for x in decode_sections.SECTIONS if x not in decode.PEERS])
+def test_a_section_end_to_end(small, tmp_path, capsys, section):
+    """It measures, prints what was asked and seen, and writes a suite if it timed anything."""
+    code, output = run(tmp_path, capsys, "--only", section)
+    assert code == 0, output
+    assert "Asked / seen" in output
+    assert decode_sections.SECTIONS[section].__doc__
+    if section != "start":
+        suite = pyperf.BenchmarkSuite.load(str(tmp_path / decode.RESULTS))
+        assert len(suite) > 1
+    if section == "lookup":
+        assert "identical output" in output
+        assert "OUTPUT DIFFERS" not in output
+    if section == "head":
+        assert "of 1000 rows a token rescored" in output
+
+
+def test_a_missing_llama_cpp_is_a_line(small, tmp_path, capsys, monkeypatch):
+    """What compares with it is left out; with nothing else to do that is a failure."""
+
+    def missing():
+        raise ImportError("No module named 'llama_cpp'")
+
+    monkeypatch.setattr(llama_cpp, "about", missing)
+    code, output = run(tmp_path, capsys, "--only", "peers")
+    assert code == 1
+    assert "left out" in output
+    assert "No module named 'llama_cpp'" in output
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("section", decode.PEERS)
+def test_beside_llama_cpp(small, tmp_path, capsys, section):
+    """With real files and the real engine."""
+    try:
+        llama_cpp.about()
+    except ImportError as error:
+        pytest.skip(engines.first_line(error))
+    code, output = run(tmp_path, capsys, "--only", section)
+    assert code == 0
+    assert "over llama.cpp TQ" in output
+
+
+def test_a_share_beyond_the_limit_is_a_failure():
+    """It means that the probes missed the bandwidth."""
+    from rich.console import Console
+
+    for seen, code in ((0.95, 0), (1.2, 1)):
+        found = [Figure("share", "700M", 0.9, seen, "%")]
+        assert decode._failed(Console(quiet=True), found) == code
+
+
+@pytest.mark.parametrize(
+    ("unit", "asked", "seen", "passed", "words"),
+    [
+        ("x", 2.5, 2.6, True, (">= 2.5x", "2.60x", "pass")),
+        ("x", 2.5, 2.4, False, (">= 2.5x", "2.40x", "MISSED")),
+        ("%", 0.9, 0.91, True, (">= 90%", "91.0%", "pass")),
+        (" s", 3.0, 2.9, True, ("<= 3 s", "2.90 s", "pass")),
+        (" s", 3.0, 3.1, False, ("<= 3 s", "3.10 s", "MISSED")),
+        (" us", 5e-6, 4e-6, True, ("<= 5 us", "4.00 us", "pass")),
+    ],
+)
+def test_figures(unit, asked, seen, passed, words):
+    """Shares and ratios are to be at least, times at most."""
+    figure = Figure("section", "what", asked, seen, unit)
+    assert figure.passed == passed
+    assert figure.words == words
+
+
+def test_gaussian_rows_do_not_repeat():
+    """The head's candidates depend on it."""
+    dense = decode_sections.gaussian(SMALL).to_dense()
+    assert len(np.unique(dense, axis=0)) == 1000
+    assert abs(dense.std() * 16 - 1) < 0.01
+
+
+def test_the_lookup_text_is_code():
+    """It repeats itself, as accessors do, and fits the tiny checkpoint's context."""
+    tokens = lookup_text.prompt()
+    assert 100 < len(tokens) < 385
