@@ -1,0 +1,110 @@
+"""``python -m ternops chat``: a conversation, turn by turn."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+from ternops.commands import options
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from ternops.decoder.chat import ChatTemplate, Message
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "chat", help="talk to a model",
+        description="Talk to a model: a line is a turn. Ctrl-C stops an answer; at the prompt, "
+        "Ctrl-C or Ctrl-D ends the chat.",
+    )  # fmt: skip
+    parser.add_argument("--system", metavar="TEXT", help="what the model is told first")
+    parser.add_argument(
+        "--max-new-tokens", type=int, default=1024, metavar="N", help="of an answer (1024)"
+    )
+    options.add_sampling_options(parser)
+    options.add_model_options(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from ternops.commands.stream import stream
+    from ternops.decoder.chat import ChatTemplate
+    from ternops.decoder.checkpoint import open_checkpoint
+
+    checkpoint = open_checkpoint(arguments.model)
+    source = checkpoint.chat_template()
+    if source is None:
+        raise ValueError("--model: it has no chat template; generate continues a text without one")
+    config, tokenizer = checkpoint.config, checkpoint.tokenizer()
+    context = options.chosen_context(arguments, config, config.context)
+    template = ChatTemplate(source, checkpoint.special_tokens())
+    messages: list[Message] = []
+    if arguments.system is not None:
+        messages.append(
+            {"role": "system", "content": options.checked("--system", arguments.system)}
+        )
+    first = len(messages)
+    model = options.load_model(arguments)
+    session = options.start_session(model)
+    while (turn := _next_turn()) is not None:
+        messages.append({"role": "user", "content": turn})
+        prompt = _fitting(template, tokenizer, messages, first, context)
+        answer = stream(
+            model, tokenizer, prompt, session=session,
+            max_new_tokens=arguments.max_new_tokens, **options.sampling(arguments),
+        )  # fmt: skip
+        messages.append({"role": "assistant", "content": answer.text})
+        figures = options.describe(model, session)
+        print(f"[{answer.summary()}; {figures}]", file=sys.stderr, flush=True)
+
+
+def _next_turn() -> str | None:
+    """A line of stdin that is not blank; None at its end."""
+    if sys.stdin is None:
+        raise ValueError("stdin: closed, expected a line for each turn")
+    asks = sys.stdin.isatty()
+    if asks:
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401 (input() then edits lines and remembers them)
+    while True:
+        try:
+            line = input("> " if asks else "")
+        except EOFError:
+            if asks:
+                print()
+            return None
+        except UnicodeDecodeError as error:
+            raise ValueError(f"stdin: not UTF-8: {error.reason}") from None
+        if line.strip():
+            return options.checked("stdin", line)
+
+
+def _fitting(
+    template: ChatTemplate,
+    tokenizer: Tokenizer,
+    messages: list[Message],
+    first: int,
+    context: int,
+) -> list[int]:
+    """The tokens of the messages, without the oldest from `first` on if they are too many."""
+    forgotten = 0
+    while True:
+        # The template writes the special tokens itself.
+        text = options.checked("chat template", template.render(messages))
+        tokens: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+        if not tokens:
+            raise ValueError("chat template: made no text of the messages")
+        if len(tokens) < context:
+            break
+        if len(messages) - first < 3:
+            raise ValueError(f"stdin: a turn of {len(tokens)} tokens, the context holds {context}")
+        del messages[first : first + 2]  # a question and its answer
+        forgotten += 2
+    if forgotten:
+        options.note(f"the context is full: the oldest {forgotten} messages are forgotten")
+    return tokens

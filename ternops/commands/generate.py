@@ -1,0 +1,37 @@
+"""``python -m ternops generate``: continue a text."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from ternops.commands import options
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser("generate", help="continue a text, streaming")
+    parser.add_argument("--prompt", required=True, metavar="TEXT")
+    parser.add_argument("--max-new-tokens", type=int, default=128, metavar="N")
+    options.add_sampling_options(parser)
+    options.add_model_options(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from ternops.commands.stream import stream
+    from ternops.decoder.checkpoint import open_checkpoint
+
+    checkpoint = open_checkpoint(arguments.model)
+    tokenizer = checkpoint.tokenizer()
+    config = checkpoint.config
+    context = options.chosen_context(arguments, config, config.context)
+    prompt = options.encode_prompt(tokenizer, arguments.prompt, context)
+    model = options.load_model(arguments)
+    session = options.start_session(model)
+    answer = stream(
+        model, tokenizer, prompt, arguments.prompt, session=session,
+        max_new_tokens=arguments.max_new_tokens, **options.sampling(arguments),
+    )  # fmt: skip
+    print(f"[{answer.summary()}; {options.describe(model, session)}]", file=sys.stderr)

@@ -1,0 +1,180 @@
+"""What the commands that use a model share: options, loading, progress, checks of text."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ternops.encodings import ENCODINGS
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from ternops.decoder.config import Config
+    from ternops.decoder.model import Model, Session
+
+#: Called with the steps done and their number.
+Progress = Callable[[int, int], None]
+
+
+def add_model_options(
+    parser: argparse.ArgumentParser, context: str = "most tokens of a text (default: the model's)"
+) -> None:
+    """--model and how it is held and run. context: the help for --context."""
+    parser.add_argument(
+        "--model", metavar="PATH",
+        help="Hugging Face folder, packed file or GGUF file (default: the tiny model)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--weights", choices=("ternary", "fp16", *ENCODINGS), default="ternary",
+        help="the best encoding here (default), float16, or that encoding",
+    )  # fmt: skip
+    parser.add_argument(
+        "--head", choices=("auto", "fp16", "int8", "screened"), default="auto",
+        help="how the output head is held (default: auto)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--cache", choices=("fp16", "int8"), default="fp16",
+        help="how keys and values are held (default: fp16)",
+    )  # fmt: skip
+    parser.add_argument("--context", type=int, metavar="N", help=context)
+    parser.add_argument("--threads", type=int, metavar="N", help="default: all CPUs")
+
+
+def add_sampling_options(parser: argparse.ArgumentParser) -> None:
+    """How the next token is chosen."""
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
+    parser.add_argument("--top-p", type=float, default=1.0, metavar="P")
+    parser.add_argument("--top-k", type=int, default=0, metavar="K", help="0: of all (default)")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument(
+        "--prompt-lookup", type=int, default=0, metavar="N",
+        help="draft up to N tokens from the text so far, greedy only (default: 0)",
+    )  # fmt: skip
+
+
+def sampling(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Those options as `Model.generate` takes them."""
+    names = ("temperature", "top_p", "top_k", "seed", "prompt_lookup")
+    return {name: getattr(arguments, name) for name in names}
+
+
+def chosen_context(arguments: argparse.Namespace, config: Config, default: int) -> int:
+    """--context, `default` without it; ValueError for more than the model has."""
+    context: int = default if arguments.context is None else arguments.context
+    if not 2 <= context <= config.context:
+        raise ValueError(f"--context {context}: expected 2 to the model's {config.context}")
+    return context
+
+
+def load_model(arguments: argparse.Namespace) -> Model:
+    """The model of `add_model_options`, with a progress bar."""
+    from ternops.decoder.model import Model
+
+    with progress("loading") as show:
+        return Model.from_pretrained(
+            arguments.model, weights=arguments.weights, head=arguments.head,
+            cache=arguments.cache, context=arguments.context, threads=arguments.threads,
+            progress=show,
+        )  # fmt: skip
+
+
+def start_session(model: Model) -> Session:
+    """A session whose kernels are compiled, so that no token's time is that of the compiler."""
+    from ternops.decoder.model import Session
+
+    session = Session(model)
+    with progress("compiling") as show:
+        show(0, 1)
+        session.step(0)
+        session.position = 0
+        session.extend([0, 0], 1)  # --context is 2 at least
+    session.position = 0
+    return session
+
+
+def describe(model: Model, session: Session | None = None) -> str:
+    """Threads, weights, head and cache, for a line of figures."""
+    text = (
+        f"{model.threads} thread(s), {model.encoding} weights, {model.head.kind} head, "
+        f"{model.cache} cache"
+    )
+    if session and session.screened:
+        rows = session.rescored / session.screened
+        text += f", {rows:.1f} of {model.config.vocabulary} rows rescored a token"
+    return text
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Progress]:
+    """Gives a function that shows the progress on stderr."""
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError("rich is not installed: pip install 'ternops[llm]'") from None
+
+    console = Console(stderr=True)
+    bar = Bar(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        console=console, transient=True,
+    )  # fmt: skip
+    task = bar.add_task(title, total=None)
+    fifths = 0
+    started = False
+
+    def show(done: int, total: int) -> None:
+        nonlocal fifths, started
+        if console.is_terminal:
+            if not started:
+                bar.start()
+                started = True
+            bar.update(task, completed=done, total=total)
+        elif fifths < done * 5 // total < 5:  # a bar needs a terminal; a log gets a few lines
+            fifths = done * 5 // total
+            console.print(f"{title}: {done * 100 // total}%", highlight=False)
+
+    try:
+        yield show
+    finally:
+        if started:
+            bar.stop()
+
+
+def checked(name: str, text: str) -> str:
+    """The text, or ValueError if it is none: bytes that are no UTF-8 arrive as lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name}: not UTF-8 at character {error.start}") from None
+    return text
+
+
+def read_text(name: str, path: str) -> str:
+    """A file of UTF-8 text; ValueError, naming the option, if it is none or cannot be read."""
+    try:
+        return Path(path).read_bytes().decode()
+    except OSError as error:
+        raise ValueError(f"{name}: {path!r}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name}: {path!r} is not UTF-8 at byte {error.start}") from None
+
+
+def encode_prompt(tokenizer: Tokenizer, prompt: str, context: int) -> list[int]:
+    """The tokens of --prompt; ValueError for none, or more than the context holds."""
+    tokens: list[int] = tokenizer.encode(checked("--prompt", prompt)).ids
+    if not tokens:
+        raise ValueError("--prompt: empty, expected at least one token")
+    if len(tokens) > context:
+        raise ValueError(f"--prompt: {len(tokens)} tokens, the context holds {context}")
+    return tokens
+
+
+def note(line: str) -> None:
+    """Say something on stderr that is no result."""
+    print(f"ternops: {line}", file=sys.stderr, flush=True)

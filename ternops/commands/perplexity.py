@@ -1,0 +1,129 @@
+"""``python -m ternops perplexity``: how well a model predicts a text, in all its digits."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ternops.commands import options
+from ternops.encodings import ENCODINGS
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+_CONTEXT = 512
+_ROWS = 64  # of logits that are worked on at a time
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "perplexity", help="how well a model predicts a text",
+        description="exp of the mean negative log-likelihood of the tokens of a text, each given "
+        "those before it in its window.",
+    )  # fmt: skip
+    parser.add_argument("--text", required=True, metavar="FILE")
+    parser.add_argument(
+        "--table",
+        action="store_true",
+        help="every encoding on every tier of this CPU; exit code 1 unless all digits are equal",
+    )
+    options.add_model_options(
+        parser, f"tokens of a window, BOS included (default: the model's, at most {_CONTEXT})"
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.table:
+        return _table(arguments)
+    from ternops.decoder.checkpoint import open_checkpoint
+
+    checkpoint = open_checkpoint(arguments.model)
+    config = checkpoint.config
+    context = options.chosen_context(arguments, config, min(config.context, _CONTEXT))
+    text = options.read_text("--text", arguments.text)
+    windows = list(_windows(checkpoint.tokenizer(), text, context))
+    if not windows:
+        raise ValueError(f"--text: {arguments.text!r} is too short, expected a token to predict")
+    arguments.context = context
+    model = options.load_model(arguments)
+    options.start_session(model)
+    total, count, start = 0.0, 0, time.perf_counter()
+    with options.progress("predicting") as show:
+        for done, window in enumerate(windows, 1):
+            total += _negative_log_likelihood(model.logits(window), window)
+            count += len(window) - 1
+            show(done, len(windows))
+    rate = sum(map(len, windows)) / (time.perf_counter() - start)
+    print(f"perplexity  {math.exp(total / count)!r}")
+    print(f"tokens      {count} in {len(windows)} windows of {context}")
+    print(f"tokens/s    {rate:.1f}")
+    print(f"[{options.describe(model)}]", file=sys.stderr)
+    return 0
+
+
+def _windows(tokenizer: Tokenizer, text: str, context: int) -> Any:
+    """The tokens of a text, cut into windows that begin as the tokenizer begins a text."""
+    tokens = tokenizer.encode(text, add_special_tokens=False).ids
+    sample = tokenizer.encode("a")
+    begin = sample.ids[: sample.special_tokens_mask.index(0)]
+    step = context - len(begin)
+    windows = (begin + tokens[at : at + step] for at in range(0, len(tokens), step))
+    return (window for window in windows if len(window) > 1)
+
+
+def _negative_log_likelihood(logits: npt.NDArray[np.float32], tokens: list[int]) -> float:
+    """Of all tokens but the first, together, in float64."""
+    total = 0.0
+    for at in range(0, len(tokens) - 1, _ROWS):
+        scores = logits[at : min(at + _ROWS, len(tokens) - 1)].astype(np.float64)
+        scores -= scores.max(axis=1, keepdims=True)
+        chosen = scores[np.arange(len(scores)), tokens[at + 1 : at + 1 + len(scores)]]
+        total += float((np.log(np.exp(scores).sum(axis=1)) - chosen).sum())
+    return total
+
+
+def _table(arguments: argparse.Namespace) -> int:
+    """Every encoding on every tier, each in a process of its own; 1 unless all are equal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from ternops.simd import targets
+
+    table = Table("tier", "encoding", "perplexity", "tokens/s")
+    found = set()
+    tiers = [tier.name for tier in targets.available()]
+    with options.progress("predicting") as show:
+        for done, (tier, encoding) in enumerate((t, e) for t in tiers for e in ENCODINGS):
+            show(done, len(tiers) * len(ENCODINGS))
+            figures = _figures(arguments, tier, encoding)
+            table.add_row(tier, encoding, figures["perplexity"], figures["tokens/s"])
+            found.add(figures["perplexity"])
+    Console().print(table)
+    print("all digits are equal" if len(found) == 1 else f"{len(found)} different perplexities")
+    return 0 if len(found) == 1 else 1
+
+
+def _figures(arguments: argparse.Namespace, tier: str, encoding: str) -> dict[str, str]:
+    command = [sys.executable, "-m", "ternops", "perplexity", "--weights", encoding]
+    for name in ("text", "context", "model", "head", "cache", "threads"):
+        value = getattr(arguments, name)
+        if value is not None:
+            command += [f"--{name}={value}"]
+    done = subprocess.run(
+        command, env={**os.environ, "TERNOPS_ISA": tier}, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        raise ValueError(f"{encoding} on {tier}: {reason.removeprefix('ternops: error: ')}")
+    return {key: value for key, value in (line.split(None, 1) for line in done.stdout.splitlines())}

@@ -1,0 +1,57 @@
+"""``python -m ternops quantize`` and ``verify``: the packed model file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ternops.commands import options
+from ternops.encodings import ENCODINGS
+
+
+def add(commands: Any) -> None:
+    """Add both commands to the parser."""
+    parser = commands.add_parser(
+        "quantize", help="write a model as one packed file, which opens at once",
+        description="Write a model as one packed safetensors file, which opens at once and needs "
+        "its own size in memory. If it is interrupted, the same command goes on.",
+    )  # fmt: skip
+    parser.add_argument("source", metavar="SRC", help="what --model takes: a folder or a file")
+    parser.add_argument("target", metavar="DST", help="the file to write")
+    parser.add_argument("--encoding", choices=tuple(ENCODINGS), default="base3")
+    parser.set_defaults(run=_quantize)
+
+    parser = commands.add_parser("verify", help="compare the checksums of a packed file")
+    parser.add_argument("file", metavar="FILE")
+    parser.set_defaults(run=_verify)
+
+
+def _quantize(arguments: argparse.Namespace) -> None:
+    from ternops.decoder.convert import convert
+
+    partial = Path(f"{arguments.target}.partial")
+    hint = f"{partial} is kept: the same command goes on with it"
+    try:
+        with options.progress("quantizing") as show:
+            convert(arguments.source, arguments.target, arguments.encoding, show, options.note)
+    except KeyboardInterrupt:
+        if partial.exists():
+            options.note(f"interrupted; {hint}")
+        raise
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) or not partial.exists():
+            raise
+        raise OSError(f"{arguments.target}: {error.strerror or error}; {hint}") from None
+    size = Path(arguments.target).stat().st_size
+    print(f"{arguments.target}: {arguments.encoding}, {size:,} bytes")
+
+
+def _verify(arguments: argparse.Namespace) -> None:
+    from ternops.decoder.packed import PackedFile
+
+    path = Path(arguments.file)
+    if not path.is_file():
+        raise FileNotFoundError(f"{arguments.file!r} is not a file")
+    count = sum(1 for _ in PackedFile(path).verify())
+    print(f"{arguments.file}: intact, {count} tensors")
