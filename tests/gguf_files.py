@@ -10,8 +10,12 @@ from typing import Any
 import numpy as np
 from gguf import GGMLQuantizationType as Type
 from gguf import GGUFWriter, quants
+from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
+from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
 
 from ternops.decoder import Config
+from ternops.decoder.checkpoint import TINY
 from tests import checkpoints
 
 BITNET = Config(
@@ -26,6 +30,26 @@ LLAMA = Config(
 ARCHITECTURES = {"llama": LLAMA, "bitnet-b1.58": BITNET, "bitnet-25": BITNET}
 #: bitnet.cpp's number of its type, which the gguf package has no name for.
 I2_S = 36
+
+#: What tokenizers trip over.
+TEXTS = [
+    "",
+    " ",
+    "a",
+    "Hello, world!",
+    "  two  spaces   three    four",
+    "line\nline\n\nline\r\n\t\ttabs \t mixed \n ",
+    "I'm you're he'll we'd they've it's don't I'M YOU'RE HE'LL",
+    "0 12 345 6789 12345678 3.14159 1,000,000 ٣٤٥ ⅷ ²",
+    "naïve café Grüße Ωμέγα Привет мир 你好世界 こんにちは 안녕하세요 مرحبا",
+    "emoji 😀👍🏽 👩‍👩‍👧‍👦 flags 🇩🇪 zero\u200bwidth nbsp\u00a0here",
+    "def f(x: int) -> list[str]:\n    return [f'{i:>3}' for i in range(x)]  # why?\n",
+    "<|begin_of_text|>inside<|end_of_text|> <|begin_of_text|",
+    "!?.,;:#$%&*()[]{}<>=+-_^~|`\\/@\"'",
+    "x" * 300,
+    " \u3000\u2003wide\u2028separators\x00\x01\x7f",
+    "\u017f's K'\u017f",
+]
 
 LINEAR = {
     "q": "attn_q", "k": "attn_k", "v": "attn_v", "o": "attn_output",
@@ -168,7 +192,7 @@ def neighbours(rows: Any, head_dim: int) -> Any:
 
 
 def add_tensor(writer: GGUFWriter, name: str, array: Any, kind: str) -> None:
-    """An array as one of ggml's types, or as it is."""
+    """Floats, or bytes that are blocks already, as one of ggml's types; without one as they are."""
     if not kind:
         writer.add_tensor(name, array)
     elif kind == "I2_S":
@@ -176,7 +200,8 @@ def add_tensor(writer: GGUFWriter, name: str, array: Any, kind: str) -> None:
         writer.add_tensor(name, i2_s_bytes(array), array.shape, Type.I8)
         writer.tensors[-1][name].dtype = I2_S
     else:
-        writer.add_tensor(name, quants.quantize(array, Type[kind]), raw_dtype=Type[kind])
+        data = array if array.dtype == np.uint8 else quants.quantize(array, Type[kind])
+        writer.add_tensor(name, data, raw_dtype=Type[kind])
 
 
 def i2_s_bytes(floats: Any) -> Any:
@@ -187,6 +212,37 @@ def i2_s_bytes(floats: Any) -> Any:
     tail = np.zeros(32, np.uint8)
     tail[:4] = np.frombuffer(np.float32(scale).tobytes(), np.uint8)
     return np.concatenate([data.reshape(-1), tail])
+
+
+def sentence_piece() -> tuple[Tokenizer, dict[str, Any]]:
+    """A tokenizer like LLaMA 2's, trained on a source file, and the keys of its vocabulary."""
+    byte_tokens = [f"<0x{byte:02X}>" for byte in range(256)]
+    tokenizer = Tokenizer(BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    # Words must not be merged across spaces while training only.
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never", split=True)
+    special = ["<unk>", "<s>", "</s>", *byte_tokens]
+    trainer = BpeTrainer(vocab_size=900, special_tokens=special, show_progress=False)
+    text = (TINY.parent.parent / "matmul.py").read_text("utf-8")
+    tokenizer.train_from_iterator(text.splitlines(), trainer)
+    vocabulary = tokenizer.get_vocab()
+    tokens = sorted(vocabulary, key=vocabulary.__getitem__)
+    tokenizer.pre_tokenizer = None
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(),
+         decoders.Strip(" ", 1, 0)]
+    )  # fmt: skip
+    return tokenizer, {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": [2, 3, 3] + [6] * 256 + [1] * (len(tokens) - 259),
+        "tokenizer.ggml.scores": [0.0] * 259 + [-float(i) for i in range(len(tokens) - 259)],
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.unknown_token_id": 0,
+    }
 
 
 def tokenizer_metadata(path: Path, pre: str) -> dict[str, Any]:

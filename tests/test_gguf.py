@@ -81,7 +81,7 @@ def test_separate_scales(tmp_path, values, expected, kind):
     path = gguf_files.write_gguf(tmp_path / "a.gguf", halved, "llama", kind, tensors=scales)
     logits = Model.from_pretrained(path, threads=1).logits(TOKENS)
     assert cases.same_bits(logits, expected["llama"][0])
-    for bad in (0, -1, np.inf, np.nan):
+    for bad in (0, -1, np.inf, np.nan, 1e-45):
         scales["blk.1.ffn_up.scale"] = np.array([bad], np.float32)
         path = gguf_files.write_gguf(tmp_path / "a.gguf", halved, "llama", kind, tensors=scales)
         refused(path, "checkpoint: blk.1.ffn_up.scale")
@@ -133,6 +133,22 @@ def test_types_of_the_embedding(tmp_path, values, kind):
         if kind != "BF16":
             floats = floats.astype(np.float16).astype(np.float32)
         assert cases.same_bits(matrix.to_dense(), floats)
+
+
+@pytest.mark.parametrize(("kind", "halves"), [("Q4_K", (0, 2)), ("Q5_K", (0, 2)), ("Q6_K", (-2,))])
+def test_block_types_of_llama_cpp(tmp_path, values, kind, halves):
+    """Of random blocks with sensible scales: the gguf package has no quantiser for these."""
+    size = gguf.GGML_QUANT_SIZES[Type[kind]][1]
+    blocks = np.random.default_rng(0).integers(0, 256, (300, size), np.uint8)
+    for at in halves:
+        blocks[:, at % size : at % size + 2] = np.frombuffer(np.float16(0.01).tobytes(), np.uint8)
+    path = gguf_files.write_gguf(
+        tmp_path / "a.gguf", replace(values["llama"], embedding=blocks, head=blocks), embedding=kind
+    )
+    expected = quants.dequantize(blocks, Type[kind]).astype(np.float16).astype(np.float32)
+    assert cases.same_bits(Gguf(path).embedding().to_dense(), expected)
+    assert cases.same_bits(Gguf(path).head().to_dense(), expected)
+    assert expected.std() > 1
 
 
 @pytest.mark.parametrize("kind", ["TQ1_0", "TQ2_0"])

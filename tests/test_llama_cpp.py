@@ -23,7 +23,6 @@ from ternops.decoder.checkpoint import TINY
 from ternops.decoder.gguf import Gguf
 from ternops.decoder.gguf_file import GgufFile
 from tests import cases, gguf_files
-from tests.test_gguf_tokenizer import TEXTS, sentence_piece  # noqa: F401
 
 llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
 pytestmark = pytest.mark.peers
@@ -156,10 +155,11 @@ def test_the_same_tokens_of_text(tmp_path, pre):
     compare_tokens(tmp_path, keys | {"tokenizer.ggml.pre": pre})
 
 
-def test_the_same_tokens_of_sentence_piece(tmp_path, sentence_piece):  # noqa: F811
+def test_the_same_tokens_of_sentence_piece(tmp_path):
     """Merges by score, with and without the space in front."""
+    _, keys = gguf_files.sentence_piece()
     for prefix in (True, False):
-        compare_tokens(tmp_path, sentence_piece[1] | {"tokenizer.ggml.add_space_prefix": prefix})
+        compare_tokens(tmp_path, keys | {"tokenizer.ggml.add_space_prefix": prefix})
 
 
 def compare_tokens(tmp_path, keys):
@@ -169,6 +169,6 @@ def compare_tokens(tmp_path, keys):
     )
     ours, theirs = Gguf(path).tokenizer(), their_model(path, vocab_only=True)
     sources = sorted(Path(gguf_files.__file__).parent.glob("*.py"))
-    for text in [*TEXTS, *(source.read_text("utf-8") for source in sources)]:
+    for text in [*gguf_files.TEXTS, *(source.read_text("utf-8") for source in sources)]:
         expected = theirs.tokenize(text.encode(), add_bos=True, special=True)
         assert ours.encode(text).ids == expected, text[:100]

@@ -76,7 +76,7 @@ class Gguf(Checkpoint):
         full = f"blk.{layer}.{_LINEAR[name]}"
         trits, scale = self._decode(f"{full}.weight", shape)
         if f"{full}.scale" in self._file.tensors:
-            scale = np.asarray(scale * self._scale(f"{full}.scale"))
+            scale = self._rescaled(scale, f"{full}.scale")
         if name in ("q", "k") and self._architecture.interleaved:
             order = _halves(shape[0], self.config.head_dim)
             trits, scale = trits[order], scale if scale.ndim == 0 else scale[order]
@@ -145,14 +145,18 @@ class Gguf(Checkpoint):
         self._file.tensor(name, (size,), _FLOATS)
         return self._file.floats(name)[0].copy()
 
-    def _scale(self, name: str) -> np.float32:
+    def _rescaled(self, scale: npt.NDArray[np.float32], name: str) -> npt.NDArray[np.float32]:
+        """Times the number that lies beside some tensors."""
         self._file.tensor(name, (1,), ("F32",))
-        scale = self._file.floats(name)[0, 0]
+        factor = self._file.floats(name)[0, 0]
+        with np.errstate(over="ignore", under="ignore"):
+            product = np.asarray(scale * factor)
         try:
-            check_scales(scale)
+            check_scales(factor)
+            check_scales(product)
         except ValueError as error:
             raise ValueError(f"checkpoint: {name} {error}") from None
-        return np.float32(scale)
+        return product
 
     def _half(self, name: str) -> HalfMatrix:
         """Two bytes a weight: bfloat16 and float16 as they are, what else there is rounded to

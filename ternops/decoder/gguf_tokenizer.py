@@ -23,8 +23,11 @@ _MERGES = "tokenizer.ggml.merges"
 _SPACE = "\u2581"  # what SentencePiece writes for a space
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4
 
-#: Control tokens that end a turn. Files of chat models name only one of their end tokens.
-_END_TEXTS = ("<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>")
+#: Control tokens that end a text or a turn. Files of chat models name only one of them.
+_END_TEXTS = (
+    "<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|end_of_text|>",
+    "<|endoftext|>",
+)  # fmt: skip
 
 _LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
@@ -60,7 +63,6 @@ _SPLITS = {
     "gpt-2": _Split((_GPT2,)),
     "default": _Split((r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", r"[0-9][0-9][0-9]")),
 }
-
 
 #: A token of LLaMA 3 and its number, which tell its vocabulary.
 _LLAMA3_BEGIN = (128000, "<|begin_of_text|>")
@@ -231,8 +233,10 @@ def _split(metadata: Metadata, tokens: list[str]) -> _Split:
 
 def _strings(metadata: Metadata, key: str) -> list[str]:
     values = metadata.get(key)
+    if values is None:
+        raise ValueError(f"{key} is missing")
     if not isinstance(values, list):
-        raise ValueError(f"{key} is {type(values).__name__}, expected an array of strings")
+        raise ValueError(f"{key} is {reprlib.repr(values)}, expected an array of strings")
     return values
 
 
