@@ -23,6 +23,7 @@ from bench.probes import Reader
 from bench.shapes import SIZES
 from bench.stats import speedup
 from ternops.decoder import Batch, Config, Model
+from ternops.decoder.cache import cache_bytes
 from ternops.decoder.convert import convert
 from ternops.decoder.model import Session
 from ternops.decoder.weights import HalfMatrix, Weights, random_weights
@@ -94,17 +95,17 @@ def head(options: Options) -> Iterator[Figure]:
 
 
 def peers(options: Options) -> Iterator[Figure]:
-    """decoding beside llama.cpp's TQ1_0 and TQ2_0, each with its fastest head"""
+    """decoding beside llama.cpp's TQ1_0 and TQ2_0, each with its fastest head and threads"""
     for size in ("700M", "2B4T", "3B"):
-        best = {each: _fastest_head(SIZES[size], each, options) for each in LLAMA_LINEAR}
+        best = {each: _fastest(SIZES[size], each, options) for each in LLAMA_LINEAR}
         ours = _ours(SIZES[size], options, "auto")
         case = _settled(_case(f"tg {size} ternops {ENCODING}", ours, options))
         with ExitStack() as stack:
             theirs, scales = {}, {}
-            for linear, kind in best.items():
-                decoder, scales[linear] = _llama(SIZES[size], linear, kind, options, stack)
+            for linear, (kind, threads) in best.items():
+                decoder, scales[linear] = _llama(SIZES[size], linear, kind, threads, stack)
                 theirs[linear] = _settled(
-                    Case(f"tg {size} llama.cpp {linear}, {kind} head",
+                    Case(f"tg {size} llama.cpp {linear}, {kind} head, {threads} thread(s)",
                          partial(decoder.generate, options.tokens), options.tokens,
                          {"ternops_version": options.version})
                 )  # fmt: skip
@@ -114,7 +115,8 @@ def peers(options: Options) -> Iterator[Figure]:
         fastest = max(rates, key=lambda linear: rates[linear])
         ratio = speedup(theirs[fastest].values, case.values).median / scales[fastest]
         words = ", ".join(
-            f"{linear} with {best[linear]} head {rate:.1f}" for linear, rate in rates.items()
+            f"{linear} {rate:.1f} ({' head, '.join(map(str, best[linear]))} thread(s))"
+            for linear, rate in rates.items()
         )
         scaled = f" (times {scales[fastest]:.3f} for its layout)" * (scales[fastest] > 1)
         yield Figure(
@@ -139,7 +141,7 @@ def prefill(options: Options) -> Iterator[Figure]:
     with ExitStack() as stack:
         theirs = {}
         for linear in asked:
-            decoder, _ = _llama(config, linear, "f16", options, stack)
+            decoder, _ = _llama(config, linear, "f16", options.threads, stack)
             name = f"pp {_PROMPT} 2B4T llama.cpp {linear}"
             theirs[linear] = _settled(
                 Case(name, partial(decoder.prompt, _PROMPT), _PROMPT,
@@ -259,8 +261,7 @@ class _Decoder:
         """Bytes of a token: linear layers, head, and the mean of keys and values read."""
         row = self.model.weights.head.bits[0].nbytes
         rescored = self.session.rescored * row // max(1, self.session.screened)
-        self.session.position = 0
-        cache = self.session.cache_bytes * (self.tokens + 1) // 2
+        cache = cache_bytes(self.model.config, self.model.cache, 1) * (self.tokens + 1) // 2
         return self.model.bytes_per_token + rescored + cache
 
 
@@ -332,24 +333,26 @@ class _Together:
         assert not len(self._batch)
 
 
-def _fastest_head(config: Config, linear: str, options: Options) -> str:
-    """The type of embedding and head with which llama.cpp generates fastest."""
+def _fastest(config: Config, linear: str, options: Options) -> tuple[str, int]:
+    """The type of embedding and head, and the threads, with which llama.cpp generates fastest."""
     seconds = {}
     for kind in LLAMA_HEADS:
-        with ExitStack() as stack:
-            decoder, _ = _llama(config, linear, kind, options, stack)
-            seconds[kind] = min(decoder.generate(options.tokens // 2) for _ in range(3))
-    return min(seconds, key=lambda kind: seconds[kind])
+        for threads in {1, options.threads}:
+            with ExitStack() as stack:
+                decoder, _ = _llama(config, linear, kind, threads, stack)
+                settle(partial(decoder.generate, 1))
+                seconds[kind, threads] = min(decoder.generate(options.tokens) for _ in range(3))
+    return min(seconds, key=lambda choice: seconds[choice])
 
 
 def _llama(
-    config: Config, linear: str, head: str, options: Options, stack: ExitStack
+    config: Config, linear: str, head: str, threads: int, stack: ExitStack
 ) -> tuple[LlamaDecoder, float]:
     """llama.cpp with a random model, and what its rates are to be multiplied with."""
     layout, scale = random_gguf.for_llama_cpp(config, linear, head)
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     path = stack.enter_context(random_gguf.random_gguf(folder, layout, linear, head))
-    decoder = LlamaDecoder(path, options.threads, _PROMPT)
+    decoder = LlamaDecoder(path, threads, _PROMPT)
     stack.callback(decoder.close)
     return decoder, scale
 

@@ -11,6 +11,7 @@ from bench.measure import MOST_SHARE, Case, bandwidth, interleave, probe_cases
 from bench.probes import PROBES, Reader
 from bench.shapes import SIZES, host_arch
 from ternops.decoder import Model
+from ternops.decoder.cache import cache_bytes
 from ternops.decoder.model import Session
 from ternops.decoder.records import PARTS
 from ternops.decoder.weights import random_weights
@@ -107,8 +108,7 @@ def _row(
         for token in range(tokens):
             session.step(token)
 
-    session.position = tokens // 2
-    total = weight_bytes + session.cache_bytes
+    total = weight_bytes + cache_bytes(SIZES[size], "fp16", tokens // 2 + 1)
     metadata = {
         "ternops_size": size,
         "ternops_engine": engine,

@@ -64,7 +64,7 @@ def test_bytes_per_token_are_counted_from_the_layout(rows):
     c = SMALL
     linear = sum(n * k for n, k in c.linear_shapes().values()) * c.layers
     norms = 4 * c.hidden * (2 * c.layers + 1)
-    cache = 2 * 4 * c.layers * c.hidden * 2
+    cache = 2 * 2 * c.layers * c.hidden * 2  # float16
     expected = 2 * linear + 2 * c.vocabulary * c.hidden + 2 * c.hidden + norms + cache
     assert rows[0].bytes_per_token == expected
 
