@@ -19,13 +19,16 @@ from ternops.decoder.packed import PackedFile, header_checksum, whole_lines
 from ternops.encodings import ENCODINGS
 from ternops.kernels.table import AUTO
 from ternops.simd import targets
-from tests import cases, checkpoints, processes
+from tests import cases, checkpoints, gguf_files, processes
 
 TOKENS = [0, 32, 7, 7, 19, 2]
-#: A model with untied head, odd sizes and float16 embedding, and one with all that there is.
+#: A model with untied head, odd sizes and float16 embedding, one with a tokenizer, one in GGUF.
 SOURCES = {
-    "small": lambda folder: checkpoints.write(folder),
-    "tiny": lambda folder: shutil.copytree(TINY, folder),
+    "small": lambda path: checkpoints.write(path),
+    "tiny": lambda path: shutil.copytree(TINY, path),
+    "gguf": lambda path: gguf_files.write_gguf(
+        path, gguf_files.random_values(gguf_files.LLAMA), kind="I2_S"
+    ),
 }
 
 
