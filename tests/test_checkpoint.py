@@ -122,7 +122,7 @@ def test_missing_files(tmp_path):
     """The folder, its config and its weights."""
     refused(tmp_path / "none", "model: none config.json", FileNotFoundError)
     checkpoints.write(tmp_path)
-    refused(tmp_path / "config.json", "model: config.json", FileNotFoundError)
+    refused(tmp_path / "config.json", "model: config.json safetensors")
     (tmp_path / "model.safetensors").unlink()
     refused(tmp_path, "model: model.safetensors", FileNotFoundError)
     with pytest.raises(FileNotFoundError, match=r"no tokenizer\.json"):
@@ -232,7 +232,7 @@ def test_float16_equals_float32(tmp_path, weights):
     half, single = (model.logits(TOKENS) for model in models)
     assert cases.same_bits(half, single)
     assert cases.same_bits(half, reference.logits(models[0], TOKENS))
-    assert bool(models[0].encoding) == (weights == "ternary")
+    assert (models[0].encoding == "float16") == (weights == "fp16")
 
 
 def test_the_linear_layers_are_the_quantised_masters():
