@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help bench bench-kernels test test-peers lint format plot clean
+.PHONY: help bench bench-kernels bench-decode test test-peers lint format plot clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,10 +15,13 @@ bench: $(VENV)/.bench ## Set up and run the main job in its quick form (minutes)
 bench-kernels: $(VENV)/.bench ## Every kernel beside the machine's limits and what peers are installed
 	$(BIN)/python -m bench.kernels
 
+bench-decode: $(VENV)/.bench ## The decoder beside the bandwidth and, if it is installed, llama.cpp
+	$(BIN)/python -m bench.decode
+
 test: $(VENV)/.dev ## Set up and run the tests
 	$(BIN)/python -m pytest -m "not peers" --durations=5
 
-test-peers: $(VENV)/.peers ## Compare with torch and transformers
+test-peers: $(VENV)/.peers ## Compare with transformers and llama.cpp
 	$(BIN)/python -m pytest -m peers
 
 lint: $(VENV)/.dev ## Check style and types
@@ -54,6 +57,6 @@ $(VENV)/.dev: pyproject.toml Makefile | $(BIN)/python
 	@touch $@
 
 $(VENV)/.peers: $(VENV)/.dev
-	@echo "installing torch and transformers (some minutes)"
-	$(PIP) install 'torch==2.13.0' 'transformers>=5,<6' accelerate
+	@echo "installing torch, transformers, and llama.cpp from its source (ten minutes or more)"
+	$(PIP) install 'torch==2.13.0' 'transformers>=5,<6' accelerate 'llama-cpp-python>=0.3,<0.4'
 	@touch $@

@@ -4,6 +4,7 @@ import numpy as np
 
 from ternops.decoder.records import TOKEN_BYTES, Model, Token
 from ternops.kernels.attention import (
+    ask_for,
     attend_f16,
     attend_i8,
     keep_f16,
@@ -11,6 +12,10 @@ from ternops.kernels.attention import (
     rotate,
 )
 from ternops.simd import Job, inlined, pointer, record_at
+
+# The last layer's weights have driven out all that was cached, so that it is asked for in advance;
+# what so many sequences need of it fits the second-level cache.
+_MOST_ASKED_FOR = 8
 
 
 @inlined
@@ -37,6 +42,11 @@ def _make_keep(keep, size):
         p = record_at(Model, record)
         spare = pointer(p.own) + thread * p.own_bytes + p.own_floats
         rotated = spare + 4 * p.head_dim + 128
+        if p.together == 1 and p.tokens <= _MOST_ASKED_FOR:
+            for item in range(thread, p.tokens * p.kv_heads, threads):
+                t = record_at(Token, p.token_table + item // p.kv_heads * TOKEN_BYTES)
+                keys, values, _, _ = _cache(p, t, layer, item % p.kv_heads, size)
+                ask_for(keys, values, p.head_dim, t.position + 1, p.context, size)
         # With one token the thread that writes a head's keys is the one that reads them.
         for item in range(thread, p.tokens * p.kv_heads, threads):
             token, head = item // p.kv_heads, item % p.kv_heads

@@ -19,17 +19,22 @@ from ternops.simd import (
     load,
     load_f16,
     load_i8,
+    prefetch,
     registers,
     store,
     to_half,
 )
 
+TURN = 4  #: blocks of keys that one query is multiplied with together
 POSITIONS = 64  #: a cache holds a multiple of so many
 CHUNK = 32  #: dimensions of a value that lie together
 ROWS = 4  #: queries that are computed together
 #: An int8 key or value of zeros has this absmax, as float16's smallest has about.
 LEAST_CACHED = 1e-8
 _LANES = 16
+#: Bytes of the keys of one head, and of each chunk of its values, that are asked for in advance;
+#: where there are more, the CPU itself has seen by then that they are read in a row.
+_ASKED_FOR = 8192
 # Blocks of keys at a time, with ROWS queries and with one: 8 sums in 32 registers, 4 in 16.
 _BLOCKS = 2 if WIDE.bytes == 64 else 1
 
@@ -132,7 +137,7 @@ def make_attend(load_cached, size, has_steps):
     has_steps: whether each key and value has a factor of its own.
     """
     scores_many = make_scores(load_cached, size, ROWS, _BLOCKS)
-    scores_one = make_scores(load_cached, size, 1, ROWS)
+    scores_one, scores_last = (make_scores(load_cached, size, 1, n) for n in (TURN, 1))
     weigh_many, weigh_one = make_weigh(load_cached, size, ROWS), make_weigh(load_cached, size, 1)
     most_sums = 2 * ROWS
 
@@ -141,15 +146,20 @@ def make_attend(load_cached, size, has_steps):
         together = rows // ROWS * ROWS
         for start in range(0, positions, POSITIONS):
             # The keys of one turn stay in the nearest cache for all queries.
+            at, end = keys + start * head_dim * size, min(POSITIONS, positions - start)
             for row in range(0, together, ROWS):
                 query, out = queries + 4 * row * head_dim, scores + 4 * (row * stride + start)
-                end = min(POSITIONS, positions - start)
                 for block in range(0, end, _BLOCKS * _LANES):
-                    at = keys + (start + block) * head_dim * size
-                    scores_many(query, at, head_dim, out + 4 * block, stride)
+                    near = at + block * head_dim * size
+                    scores_many(query, near, head_dim, out + 4 * block, stride)
             for row in range(together, rows):
                 query, out = queries + 4 * row * head_dim, scores + 4 * (row * stride + start)
-                scores_one(query, keys + start * head_dim * size, head_dim, out, stride)
+                if end > POSITIONS - _LANES:
+                    scores_one(query, at, head_dim, out, stride)
+                else:  # to read no more than there is
+                    for block in range(0, end, _LANES):
+                        near = at + block * head_dim * size
+                        scores_last(query, near, head_dim, out + 4 * block, stride)
 
     @inlined
     def weights_of(scores, positions, scale, key_steps, value_steps):
@@ -207,6 +217,18 @@ def write_chunk(out, d, head_dim, low, high):
     write(out, d, head_dim, low)
     if d + _LANES < head_dim:
         write(out, d + _LANES, head_dim, high)
+
+
+@inlined
+def ask_for(keys, values, head_dim, positions, context, size):
+    """Let the keys and values of one head come from memory while something else is done."""
+    read = (positions + _LANES - 1) // _LANES * _LANES * head_dim * size
+    for i in range(0, min(read, _ASKED_FOR), 64):
+        prefetch(keys + i)
+    for d in range(0, head_dim, CHUNK):
+        chunk = values + d * context * size
+        for i in range(0, min(positions * CHUNK * size, _ASKED_FOR), 64):
+            prefetch(chunk + i)
 
 
 keep_f16, keep_i8 = make_keep(np.int16, _narrow_f16, 2), make_keep(np.int8, _narrow_i8, 1)
