@@ -11,7 +11,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ternops.commands import options
 from ternops.encodings import ENCODINGS
@@ -19,8 +18,10 @@ from ternops.encodings import ENCODINGS
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+    from ternops.decoder.model import Session
+
 _CONTEXT = 512
-_ROWS = 64  # of logits that are worked on at a time
+_TOKENS = 64  # whose logits are in memory at a time
 
 
 def add(commands: Any) -> None:
@@ -56,11 +57,11 @@ def _run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--text: {arguments.text!r} is too short, expected a token to predict")
     arguments.context = context
     model = options.load_model(arguments)
-    options.start_session(model)
+    session = options.start_session(model)
     total, count, start = 0.0, 0, time.perf_counter()
     with options.progress("predicting") as show:
         for done, window in enumerate(windows, 1):
-            total += _negative_log_likelihood(model.logits(window), window)
+            total += _negative_log_likelihood(session, window)
             count += len(window) - 1
             show(done, len(windows))
     rate = sum(map(len, windows)) / (time.perf_counter() - start)
@@ -81,13 +82,15 @@ def _windows(tokenizer: Tokenizer, text: str, context: int) -> Any:
     return (window for window in windows if len(window) > 1)
 
 
-def _negative_log_likelihood(logits: npt.NDArray[np.float32], tokens: list[int]) -> float:
-    """Of all tokens but the first, together, in float64."""
-    total = 0.0
-    for at in range(0, len(tokens) - 1, _ROWS):
-        scores = logits[at : min(at + _ROWS, len(tokens) - 1)].astype(np.float64)
-        scores -= scores.max(axis=1, keepdims=True)
-        chosen = scores[np.arange(len(scores)), tokens[at + 1 : at + 1 + len(scores)]]
+def _negative_log_likelihood(session: Session, tokens: list[int]) -> float:
+    """Of all tokens of a sequence but the first, together, in float64."""
+    session.position = 0
+    total, step = 0.0, min(_TOKENS, session.most_tokens)
+    for at in range(0, len(tokens) - 1, step):
+        targets = tokens[at + 1 : at + 1 + step]
+        logits = session.extend(tokens[at : at + len(targets)], len(targets))
+        scores = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+        chosen = scores[np.arange(len(targets)), targets]
         total += float((np.log(np.exp(scores).sum(axis=1)) - chosen).sum())
     return total
 
