@@ -1,4 +1,4 @@
-"""``python -m ternops``: what this machine has, packed model files, and text from models."""
+"""What this machine has, packed model files, and text from models."""
 
 from __future__ import annotations
 

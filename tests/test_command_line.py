@@ -351,6 +351,16 @@ def test_perplexity(capfd, text, context):
     assert "thread(s), two_bit weights" in err
 
 
+def test_perplexity_does_not_depend_on_the_passes(capfd, text, monkeypatch):
+    """To its last digit: the sum over the tokens is rounded once."""
+    digits = set()
+    for most in (1, 7, 64):
+        monkeypatch.setattr(command, "_TOKENS", most)
+        assert main(["perplexity", "--text", str(text)]) == 0
+        digits.add(capfd.readouterr().out.splitlines()[0])
+    assert len(digits) == 1
+
+
 def test_perplexity_without_a_token_to_begin_with(capfd, text, tmp_path):
     """The first token of a window is then not predicted."""
     folder = shutil.copytree(TINY, tmp_path / "x")

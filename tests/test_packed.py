@@ -156,6 +156,17 @@ def test_weights_are_views_of_the_file(small):
         assert array.ctypes.data % 64 == 0
 
 
+def test_a_model_outlives_its_file(small):
+    """Written anew in another encoding, and removed: nothing changes for who has opened it."""
+    model = Model.from_pretrained(small, weights="base3", threads=1)
+    before = model.logits(TOKENS)
+    convert.convert(small.parent / "source", small, "two_bit")
+    assert open_checkpoint(small).encoding == "two_bit"
+    assert cases.same_bits(model.logits(TOKENS), before)
+    small.unlink()
+    assert cases.same_bits(model.logits(TOKENS), before)
+
+
 BIG = """
 import resource, sys, time
 from ternops.decoder.checkpoint import load_weights, open_checkpoint

@@ -31,7 +31,7 @@ def add_model_options(
     )  # fmt: skip
     parser.add_argument(
         "--weights", choices=("ternary", "fp16", *ENCODINGS), default="ternary",
-        help="the best encoding here (default), float16, or that encoding",
+        help="ternary: the best encoding here (default); fp16; or that encoding",
     )  # fmt: skip
     parser.add_argument(
         "--head", choices=("auto", "fp16", "int8", "screened"), default="auto",
@@ -47,10 +47,18 @@ def add_model_options(
 
 def add_sampling_options(parser: argparse.ArgumentParser) -> None:
     """How the next token is chosen."""
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
-    parser.add_argument("--top-p", type=float, default=1.0, metavar="P")
-    parser.add_argument("--top-k", type=int, default=0, metavar="K", help="0: of all (default)")
-    parser.add_argument("--seed", type=int)
+    parser.add_argument(
+        "--temperature", type=float, default=0.0, metavar="T", help="0 is greedy (default)"
+    )
+    parser.add_argument(
+        "--top-p", type=float, default=1.0, metavar="P",
+        help="sample from the likeliest tokens that reach this probability (default: 1)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--top-k", type=int, default=0, metavar="K",
+        help="sample from the K likeliest tokens (default: 0, all)",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, metavar="N", help="the same one, the same text")
     parser.add_argument(
         "--prompt-lookup", type=int, default=0, metavar="N",
         help="draft up to N tokens from the text so far, greedy only (default: 0)",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import os
 import subprocess
@@ -58,15 +59,18 @@ def _run(arguments: argparse.Namespace) -> int:
     arguments.context = context
     model = options.load_model(arguments)
     session = options.start_session(model)
-    total, count, start = 0.0, 0, time.perf_counter()
+    losses: list[float] = []
+    start = time.perf_counter()
     with options.progress("predicting") as show:
         for done, window in enumerate(windows, 1):
-            total += _negative_log_likelihood(session, window)
-            count += len(window) - 1
+            losses += _negative_log_likelihoods(session, window)
             show(done, len(windows))
     rate = sum(map(len, windows)) / (time.perf_counter() - start)
-    print(f"perplexity  {math.exp(total / count)!r}")
-    print(f"tokens      {count} in {len(windows)} windows of {context}")
+    with np.errstate(over="ignore"):
+        # One rounding, whatever the number of windows and of tokens in a pass.
+        result = float(np.exp(math.fsum(losses) / len(losses)))
+    print(f"perplexity  {result!r}")
+    print(f"tokens      {len(losses)} in {len(windows)} windows of {context}")
     print(f"tokens/s    {rate:.1f}")
     print(f"[{options.describe(model)}]", file=sys.stderr)
     return 0
@@ -76,23 +80,26 @@ def _windows(tokenizer: Tokenizer, text: str, context: int) -> Any:
     """The tokens of a text, cut into windows that begin as the tokenizer begins a text."""
     tokens = tokenizer.encode(text, add_special_tokens=False).ids
     sample = tokenizer.encode("a")
-    begin = sample.ids[: sample.special_tokens_mask.index(0)]
+    begin = sample.ids[: len(list(itertools.takewhile(bool, sample.special_tokens_mask)))]
     step = context - len(begin)
+    if step < 1:
+        raise ValueError(f"--context {context}: expected more than {begin}, which begin a text")
     windows = (begin + tokens[at : at + step] for at in range(0, len(tokens), step))
     return (window for window in windows if len(window) > 1)
 
 
-def _negative_log_likelihood(session: Session, tokens: list[int]) -> float:
-    """Of all tokens of a sequence but the first, together, in float64."""
+def _negative_log_likelihoods(session: Session, tokens: list[int]) -> list[float]:
+    """Of each token of a sequence but the first, in float64."""
     session.position = 0
-    total, step = 0.0, min(_TOKENS, session.most_tokens)
+    found: list[float] = []
+    step = min(_TOKENS, session.most_tokens)
     for at in range(0, len(tokens) - 1, step):
         targets = tokens[at + 1 : at + 1 + step]
         logits = session.extend(tokens[at : at + len(targets)], len(targets))
         scores = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
         chosen = scores[np.arange(len(targets)), targets]
-        total += float((np.log(np.exp(scores).sum(axis=1)) - chosen).sum())
-    return total
+        found += (np.log(np.exp(scores).sum(axis=1)) - chosen).tolist()
+    return found
 
 
 def _table(arguments: argparse.Namespace) -> int:

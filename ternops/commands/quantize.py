@@ -19,7 +19,10 @@ def add(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument("source", metavar="SRC", help="what --model takes: a folder or a file")
     parser.add_argument("target", metavar="DST", help="the file to write")
-    parser.add_argument("--encoding", choices=tuple(ENCODINGS), default="base3")
+    parser.add_argument(
+        "--encoding", choices=tuple(ENCODINGS), default="base3",
+        help="how the linear layers are packed (default: base3)",
+    )  # fmt: skip
     parser.set_defaults(run=_quantize)
 
     parser = commands.add_parser("verify", help="compare the checksums of a packed file")
