@@ -109,6 +109,22 @@ def test_begin_and_end_tokens(tmp_path, byte_level, pre, add_bos, add_eos, begin
     assert len(ids) == 1 + begins + ends
 
 
+def test_composed_characters(byte_level):
+    """Qwen2's tokenizer composes characters first, GPT-2's does not."""
+    for pre, composes in (("qwen2", True), ("gpt-2", False)):
+        found = build(byte_level | {"tokenizer.ggml.pre": pre})
+        same = found.encode("e\u0301").ids == found.encode("\u00e9").ids
+        assert same == composes
+
+
+def test_an_end_token_is_special_whatever_its_type(byte_level):
+    """It does not come out as text."""
+    byte_level["tokenizer.ggml.token_type"][1] = 4
+    found = build(byte_level)
+    assert found.encode("<|end_of_text|>", add_special_tokens=False).ids == [1]
+    assert found.decode([1]) == ""
+
+
 def test_a_file_without_a_pre_tokenizer(byte_level):
     """llama.cpp's default, but LLaMA 3's for its vocabulary: BitNet 2B4T's files lack the key."""
     del byte_level["tokenizer.ggml.pre"]
