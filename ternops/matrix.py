@@ -14,7 +14,7 @@ import safetensors.numpy
 from ternops.encodings import ENCODINGS
 from ternops.files import replaced
 from ternops.kernels.table import best_encoding
-from ternops.memory import aligned_copy
+from ternops.memory import Arena, aligned_copy
 from ternops.quantize import absmean
 
 Array = npt.NDArray[Any]
@@ -138,6 +138,12 @@ class TernaryMatrix:
             return self
         trits = self._rows_of_trits(0, p.rows)
         return TernaryMatrix(_pack(trits, p.scale, name), self._transposed)
+
+    def moved(self, arena: Arena) -> TernaryMatrix:
+        """The same matrix with its bytes in an arena."""
+        p = self._packed
+        packed = Packed(arena.copy(p.bytes), p.rows, p.columns, p.scale, p.encoding)
+        return TernaryMatrix(packed, self._transposed)
 
     def to_trits(self) -> npt.NDArray[np.int8]:
         """The trits as an int8 array of this shape."""

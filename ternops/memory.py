@@ -8,6 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 CACHE_LINE = 64
+#: NumPy asks for huge pages for arrays of so many bytes.
+HUGE = 1 << 22
+_HUGE_PAGE = 1 << 21
+_SLAB = 1 << 26
 
 
 def aligned_empty(shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
@@ -26,6 +30,37 @@ def _aligned(make: Any, shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> n
     memory: npt.NDArray[Any] = make(size + CACHE_LINE, np.uint8)
     start = -memory.ctypes.data % CACHE_LINE
     return memory[start : start + size].view(kind).reshape(shape)
+
+
+class Arena:
+    """Room for many arrays that are used together and let go of together.
+
+    They lie in huge pages however small they are: a model whose matrices have pages of 4 KB spends
+    2% of a token on finding them. The memory is free again once no array of it is left.
+    """
+
+    def __init__(self) -> None:
+        self._room = np.empty(0, np.uint8)
+
+    def empty(self, shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """As `aligned_empty`."""
+        kind = np.dtype(dtype)
+        size = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
+        if size >= HUGE:
+            return aligned_empty(shape, dtype)  # has huge pages of its own
+        taken = -(-size // CACHE_LINE) * CACHE_LINE
+        if taken > len(self._room):
+            memory = np.empty(_SLAB + _HUGE_PAGE, np.uint8)
+            start = -memory.ctypes.data % _HUGE_PAGE
+            self._room = memory[start : start + _SLAB]
+        array, self._room = self._room[:size], self._room[taken:]
+        return array.view(kind).reshape(shape)
+
+    def copy(self, source: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """A contiguous copy."""
+        array = self.empty(source.shape, source.dtype)
+        array[...] = source
+        return array
 
 
 def aligned_copy(source: npt.NDArray[Any]) -> npt.NDArray[Any]:

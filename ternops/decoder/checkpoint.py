@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from ternops.decoder.gguf_file import MAGIC
 from ternops.decoder.weights import HalfMatrix, Layer, Weights
 from ternops.kernels.table import best_encoding
 from ternops.matrix import TernaryMatrix, pack
+from ternops.memory import Arena
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -72,7 +74,11 @@ class Checkpoint(ABC):
     def matrix(self, layer: int, name: str, encoding: str) -> TernaryMatrix:
         """The matrix of a linear layer, packed."""
         trits, scale = self.trits(layer, name)
-        return pack(trits, scale, encoding)
+        return pack(trits, scale, encoding).moved(self._arena)
+
+    @functools.cached_property
+    def _arena(self) -> Arena:
+        return Arena()
 
     def preferred_encoding(self) -> str:
         """The best encoding here for all the linear layers together."""

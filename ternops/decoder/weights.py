@@ -12,7 +12,7 @@ from ternops.decoder.config import Config
 from ternops.encodings import ENCODINGS
 from ternops.kernels.dense import LINE_BYTES
 from ternops.matrix import Packed, TernaryMatrix
-from ternops.memory import aligned_empty
+from ternops.memory import Arena, aligned_empty
 
 LINE = LINE_BYTES // 2  #: weights of a cache line; rows are padded to a multiple of it
 
@@ -93,18 +93,18 @@ class Weights:
 def random_weights(config: Config, kind: str, seed: int = 0) -> Weights:
     """Random weights of a layout, for benchmarks: kind is "float16" or an encoding.
 
-    Every matrix has memory of its own. The values repeat, which no kernel notices, so that even
+    Every matrix has bytes of its own. The values repeat, which no kernel notices, so that even
     gigabytes are written at the speed of memory.
     """
-    random = np.random.default_rng(seed)
+    random, arena = np.random.default_rng(seed), Arena()
     layers = []
     for _ in range(config.layers):
         linear: dict[str, TernaryMatrix | HalfMatrix] = {}
         for name, (rows, columns) in config.linear_shapes().items():
             if kind == "float16":
-                linear[name] = random_half(rows, columns, random)
+                linear[name] = random_half(rows, columns, random, arena)
             else:
-                linear[name] = random_ternary(rows, columns, kind, random)
+                linear[name] = random_ternary(rows, columns, kind, random, arena)
         norms = {name: np.ones(size, np.float32) for name, size in config.norm_sizes().items()}
         layers.append(Layer(linear, norms))
     embedding = random_half(config.vocabulary, config.hidden, random)
@@ -118,10 +118,12 @@ _REPEATED = 1 << 16  # random float16 before they repeat
 _ROWS = 64  # and rows of random trits
 
 
-def random_half(rows: int, columns: int, random: np.random.Generator) -> HalfMatrix:
+def random_half(
+    rows: int, columns: int, random: np.random.Generator, arena: Arena | None = None
+) -> HalfMatrix:
     """Gaussian float16 weights of deviation 1/sqrt(columns)."""
     padded = -(-columns // LINE) * LINE
-    bits = aligned_empty((rows, padded), np.uint16)
+    bits = (arena.empty if arena else aligned_empty)((rows, padded), np.uint16)
     sample = (random.standard_normal(_REPEATED) / np.sqrt(columns)).astype(np.float16)
     _repeat(sample.view(np.uint16), bits.reshape(-1))
     bits[:, columns:] = 0
@@ -129,11 +131,16 @@ def random_half(rows: int, columns: int, random: np.random.Generator) -> HalfMat
 
 
 def random_ternary(
-    rows: int, columns: int, encoding: str, random: np.random.Generator
+    rows: int,
+    columns: int,
+    encoding: str,
+    random: np.random.Generator,
+    arena: Arena | None = None,
 ) -> TernaryMatrix:
     """Evenly drawn trits with the scale 1/sqrt(columns)."""
     layout = ENCODINGS[encoding]
-    packed = aligned_empty(layout.nbytes(rows, columns) + layout.SLACK, np.uint8)
+    size = layout.nbytes(rows, columns) + layout.SLACK
+    packed = (arena.empty if arena else aligned_empty)(size, np.uint8)
     sample = layout.pack(random.integers(-1, 2, (_ROWS, columns), np.int8))
     _repeat(sample[: layout.nbytes(_ROWS, columns)], packed)
     if rest := rows % _ROWS:
