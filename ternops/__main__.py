@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _fail(line: str) -> int:
-    print(f"ternops: error: {line}", file=sys.stderr)
+    print(f"ternops: error: {' '.join(line.splitlines())}", file=sys.stderr)
     return 2
 
 
