@@ -15,6 +15,7 @@ import ternops
 from ternops.kernels import reference
 from ternops.simd import HAS_TILES, targets
 from tests import cases
+from tests.test_decoder import Session, small_config, small_model
 
 assert targets.TIER.name == "amx" and HAS_TILES
 for encoding in ("two_bit", "base3"):
@@ -33,6 +34,17 @@ for encoding in ("two_bit", "base3"):
     x = np.full((33, 2**15 + 1), -128, np.int8)
     expected = reference.matmul_int32(x, trits)
     assert cases.same_bits(x @ ternops.pack(trits, encoding=encoding).T, expected), encoding
+
+    # A prompt, read by tiles, against the same tokens one by one.
+    model = small_model(small_config("hidden 257", "bitnet", context=80), encoding)
+    tokens, session = list(range(33)) + list(range(30)), Session(model)
+    expected = np.stack([session.step(token).copy() for token in tokens])
+    for lengths in ((63,), (17, 16, 30)):
+        session, found = Session(model), []
+        for count in lengths:
+            part = tokens[session.position : session.position + count]
+            found += list(session.extend(part, count).copy())
+        assert cases.same_bits(np.stack(found), expected), (encoding, lengths)
 print("exact")
 """
 
