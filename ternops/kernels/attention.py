@@ -131,6 +131,18 @@ def make_weigh(load_cached, size, rows):
     return weigh
 
 
+@inlined
+def _tiles(rows):
+    """Rows that are computed ROWS at a time, and where the last ROWS of them begin.
+
+    Of two or three rows that are left over, the last tile computes some once more: the same again.
+    """
+    together = rows // ROWS * ROWS
+    if together > 0 and rows - together > 1:
+        together = rows
+    return together, together - ROWS
+
+
 def make_attend(load_cached, size, has_steps):
     """Attention of some queries over one key/value head.
 
@@ -143,11 +155,12 @@ def make_attend(load_cached, size, has_steps):
 
     @inlined
     def all_scores(queries, rows, keys, head_dim, positions, scores, stride):
-        together = rows // ROWS * ROWS
+        together, last = _tiles(rows)
         for start in range(0, positions, POSITIONS):
             # The keys of one turn stay in the nearest cache for all queries.
             at, end = keys + start * head_dim * size, min(POSITIONS, positions - start)
-            for row in range(0, together, ROWS):
+            for tile in range(0, together, ROWS):
+                row = min(tile, last)
                 query, out = queries + 4 * row * head_dim, scores + 4 * (row * stride + start)
                 for block in range(0, end, _BLOCKS * _LANES):
                     near = at + block * head_dim * size
@@ -196,10 +209,11 @@ def make_attend(load_cached, size, has_steps):
             for i in range(seen, positions, _LANES):
                 store(at + 4 * i, full(f32, 0.0))
         sums = registers(f32, most_sums)
-        together = rows // ROWS * ROWS
+        together, last = _tiles(rows)
         for d in range(0, head_dim, CHUNK):
             chunk = values + d * context * size
-            for row in range(0, together, ROWS):
+            for tile in range(0, together, ROWS):
+                row = min(tile, last)
                 weigh_many(scores + 4 * row * stride, stride, chunk, positions, sums)
                 for r in range(ROWS):
                     at = (row + r) // group * out_stride + (row + r) % group * head_dim
