@@ -14,6 +14,7 @@ from ternops.simd import (
     f32,
     fma,
     full,
+    i8x16,
     inlined,
     kernel,
     load,
@@ -23,6 +24,7 @@ from ternops.simd import (
     registers,
     store,
     to_half,
+    u16,
 )
 
 TURN = 4  #: blocks of keys that one query is multiplied with together
@@ -66,11 +68,11 @@ def _narrow_i8(x, count, target, step):
     store(step, size)
 
 
-def make_keep(integer, narrow, size):
+def make_keep(integer, vector, narrow, size):
     """A function that writes one position of one head to the cache.
 
-    integer: NumPy's integer of `size` bytes. narrow: writes float32 as elements, and an int8's
-    step.
+    integer, vector: NumPy's integer of `size` bytes, and 16 of them. narrow: writes float32 as
+    elements, and an int8's step.
     """
 
     @inlined
@@ -83,9 +85,8 @@ def make_keep(integer, narrow, size):
         narrow(value, head_dim, spare, value_steps + 4 * position)
         for i in range(0, head_dim, CHUNK):
             chunk = values + (i * context + position * CHUNK) * size
-            # The rest of the last chunk is never written, and stays zero.
-            for j in range(min(CHUNK, head_dim - i)):
-                store(chunk + j * size, load(integer, spare + (i + j) * size))
+            for j in range(0, min(CHUNK, head_dim - i), _LANES):
+                store(chunk + j * size, load(vector, spare + (i + j) * size))
 
     return keep
 
@@ -245,5 +246,6 @@ def ask_for(keys, values, head_dim, positions, context, size):
             prefetch(chunk + i)
 
 
-keep_f16, keep_i8 = make_keep(np.int16, _narrow_f16, 2), make_keep(np.int8, _narrow_i8, 1)
+keep_f16 = make_keep(np.int16, u16, _narrow_f16, 2)
+keep_i8 = make_keep(np.int8, i8x16, _narrow_i8, 1)
 attend_f16, attend_i8 = make_attend(load_f16, 2, False), make_attend(load_i8, 1, True)

@@ -11,6 +11,7 @@ from ternops.kernels.elementwise import read, write
 from ternops.kernels.operands import Operands
 from ternops.kernels.table import PREFETCH_AHEAD, stream_step
 from ternops.simd import (
+    WIDE,
     Job,
     f32,
     fma,
@@ -31,7 +32,8 @@ from ternops.simd import (
 
 LINE_BYTES = 64  #: rows are padded to a multiple of it
 _LANES = 16
-_TOKENS = 4  # 8 sums with two rows: as many as hide the latency of a multiply-add twice over
+# Rows and tokens of a tile: 16 sums in 32 registers, 4 of two registers each in 16.
+_SIDE = 4 if WIDE.bytes == 64 else 2
 
 
 def make_dot(load_weights, size, rows, tokens):
@@ -47,18 +49,21 @@ def make_dot(load_weights, size, rows, tokens):
 
         The rows lie step * stride bytes apart, the tokens x_stride.
         """
+        xs = registers(f32, tokens)
         for i in range(count):
             sums[i] = full(f32, 0.0)
         for offset in range(0, stride, LINE_BYTES):
             for r in range(rows):
-                line = weights + (r * step * stride + offset)
-                prefetch(line + PREFETCH_AHEAD // rows)
-                for part in range(0, LINE_BYTES, _LANES * size):
-                    w = load_weights(line + part)
-                    at = (offset + part) // size * 4
+                # With many tokens the row is in the cache by then for most of them: the next one.
+                ahead = PREFETCH_AHEAD // rows if tokens == 1 else stride
+                prefetch(weights + (r * step * stride + offset + ahead))
+            for part in range(0, LINE_BYTES, _LANES * size):
+                for t in range(tokens):
+                    xs[t] = load(f32, x + (t * x_stride + (offset + part) // size * 4))
+                for r in range(rows):
+                    w = load_weights(weights + (r * step * stride + offset + part))
                     for t in range(tokens):
-                        chunk = load(f32, x + (t * x_stride + at))
-                        sums[r * tokens + t] = fma(w, chunk, sums[r * tokens + t])
+                        sums[r * tokens + t] = fma(w, xs[t], sums[r * tokens + t])
 
     return dot
 
@@ -85,26 +90,51 @@ def make_tile(load_weights, size, scaled, rows, tokens):
     return tile
 
 
+def make_rows(load_weights, size, scaled, rows, most):
+    """A function that computes some rows for all tokens, at most `most` of these at a time."""
+    several, pair, one = (make_tile(load_weights, size, scaled, rows, n) for n in (most, 2, 1))
+
+    @inlined
+    def all_tokens(p, row, step):
+        whole = p.tokens // most * most
+        for token in range(0, whole, most):
+            several(p, row, step, token)
+        pairs = whole + (p.tokens - whole) // 2 * 2
+        for token in range(whole, pairs, 2):
+            pair(p, row, step, token)
+        for token in range(pairs, p.tokens):
+            one(p, row, step, token)
+
+    return all_tokens
+
+
+def make_streams(load_weights, size, scaled, rows, most):
+    """A function for rows [first, last), `rows` streams of them."""
+    together, alone = (make_rows(load_weights, size, scaled, n, most) for n in (rows, 1))
+
+    @inlined
+    def streams(p, first, last):
+        step = stream_step(last - first, rows)
+        for row in range(first, first + step):
+            together(p, row, step)
+        for row in range(first + step * rows, last):
+            alone(p, row, 1)
+
+    return streams
+
+
 def make_gemv(load_weights, size, scaled, rows):
-    """The product of one or several tokens with rows [first, last), `rows` streams of them."""
-    one, some = (make_tile(load_weights, size, scaled, rows, n) for n in (1, _TOKENS))
-    last_one, last_some = (make_tile(load_weights, size, scaled, 1, n) for n in (1, _TOKENS))
+    """The product of all tokens with rows [first, last). rows: the streams for one token."""
+    one = make_streams(load_weights, size, scaled, rows, 1)
+    several = make_streams(load_weights, size, scaled, _SIDE, _SIDE)
 
     @inlined
     def gemv(operands, first, last):
         p = record_at(Operands, operands)
-        together = p.tokens // _TOKENS * _TOKENS
-        step = stream_step(last - first, rows)
-        for row in range(first, first + step):
-            for token in range(0, together, _TOKENS):
-                some(p, row, step, token)
-            for token in range(together, p.tokens):
-                one(p, row, step, token)
-        for row in range(first + step * rows, last):
-            for token in range(0, together, _TOKENS):
-                last_some(p, row, 1, token)
-            for token in range(together, p.tokens):
-                last_one(p, row, 1, token)
+        if p.tokens == 1:
+            one(p, first, last)
+        else:
+            several(p, first, last)
 
     return gemv
 
