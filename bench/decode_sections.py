@@ -38,6 +38,8 @@ LLAMA_LINEAR, LLAMA_HEADS = ("tq1_0", "tq2_0"), ("f16", "q8_0", "q6_k", "q4_0")
 #: No cache is larger, so a larger buffer would only read slower for want of address translation.
 _MOST_PROBED = 1 << 30
 _PROMPT = 512
+#: Tokens that llama.cpp generates to find out which of its settings is the fastest.
+_SCOUTED = 12
 _BATCHES = (1, 2, 4, 8, 16, 32)
 
 
@@ -347,14 +349,19 @@ class _Together:
 
 def _fastest(config: Config, linear: str, options: Options) -> tuple[str, int]:
     """The type of embedding and head, and the threads, with which llama.cpp generates fastest."""
-    seconds = {}
-    for kind in LLAMA_HEADS:
-        for threads in {1, options.threads}:
-            with ExitStack() as stack:
-                decoder, _ = _llama(config, linear, kind, threads, stack)
-                settle(partial(decoder.generate, 1))
-                seconds[kind, threads] = min(decoder.generate(options.tokens) for _ in range(3))
-    return min(seconds, key=lambda choice: seconds[choice])
+    seconds = {kind: _seconds(config, linear, kind, options.threads) for kind in LLAMA_HEADS}
+    kind = min(seconds, key=lambda each: seconds[each])
+    # A second thread does not always pay.
+    alone = _seconds(config, linear, kind, 1)
+    return kind, 1 if alone < seconds[kind] else options.threads
+
+
+def _seconds(config: Config, linear: str, head: str, threads: int) -> float:
+    """Of a short generation by llama.cpp, the better of two."""
+    with ExitStack() as stack:
+        decoder, _ = _llama(config, linear, head, threads, stack)
+        settle(partial(decoder.generate, 1))
+        return min(decoder.generate(_SCOUTED) for _ in range(2))
 
 
 def _llama(
