@@ -25,7 +25,7 @@ from bench.shapes import SIZES
 from bench.stats import speedup
 from ternops.decoder import Batch, Config, Model
 from ternops.decoder.cache import cache_bytes
-from ternops.decoder.convert import convert
+from ternops.decoder.formats.convert import convert
 from ternops.decoder.model import Session
 from ternops.decoder.weights import HalfMatrix, Weights, random_weights
 from ternops.memory import aligned_empty

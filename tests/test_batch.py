@@ -42,8 +42,10 @@ def test_each_sequence_is_that_of_generate(tiny, size):
     """Greedy and drawn ones side by side, more of them than places."""
     batch, expected = Batch(tiny, size), {}
     for i, prompt in enumerate(prompts(20)):
-        settings = ({}, {"temperature": 1.0, "seed": i}, {"temperature": 0.7, "top_k": 5, "seed": i},
-                    {"temperature": 1.0, "top_p": 0.5, "seed": i})[i % 4]  # fmt: skip
+        settings = (
+            {}, {"temperature": 1.0, "seed": i}, {"temperature": 0.7, "top_k": 5, "seed": i},
+            {"temperature": 1.0, "top_p": 0.5, "seed": i},
+        )[i % 4]  # fmt: skip
         number = batch.add(prompt, 1 + i % 13, **settings)
         expected[number] = list(tiny.generate(prompt, 1 + i % 13, **settings))
     assert len(batch) == 20

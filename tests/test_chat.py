@@ -14,9 +14,10 @@ import sys
 
 import pytest
 
-from ternops.decoder import Model, convert
+from ternops.decoder import Model
 from ternops.decoder.chat import ChatTemplate
-from ternops.decoder.checkpoint import TINY, open_checkpoint
+from ternops.decoder.formats import convert
+from ternops.decoder.formats.checkpoint import TINY, open_checkpoint
 from tests import processes
 
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>"}

@@ -15,8 +15,8 @@ import pytest
 
 from ternops import files
 from ternops.__main__ import main
-from ternops.decoder import convert
-from ternops.decoder.checkpoint import TINY, open_checkpoint
+from ternops.decoder.formats import convert
+from ternops.decoder.formats.checkpoint import TINY, open_checkpoint
 from ternops.encodings import ENCODINGS
 from ternops.files import GrowingFile
 from tests import checkpoints, processes

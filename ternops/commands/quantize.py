@@ -31,7 +31,7 @@ def add(commands: Any) -> None:
 
 
 def _quantize(arguments: argparse.Namespace) -> None:
-    from ternops.decoder.convert import convert
+    from ternops.decoder.formats.convert import convert
 
     partial = Path(f"{arguments.target}.partial")
     hint = f"{partial} is kept: the same command goes on with it"
@@ -51,7 +51,7 @@ def _quantize(arguments: argparse.Namespace) -> None:
 
 
 def _verify(arguments: argparse.Namespace) -> None:
-    from ternops.decoder.packed import PackedFile
+    from ternops.decoder.formats.packed import PackedFile
 
     path = Path(arguments.file)
     if not path.is_file():

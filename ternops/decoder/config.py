@@ -1,34 +1,15 @@
-"""What a decoder looks like: the numbers of a Hugging Face config.json, checked."""
+"""What a decoder looks like: a few numbers, checked."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ternops.decoder.json_files import read_object, read_optional
-from ternops.decoder.tokenizer_config import end_token
-
-
-@dataclass(frozen=True)
-class _Architecture:
-    """sub_norms: whether there are norms before o_proj and down_proj. The others: what
-    transformers takes where config.json is silent."""
-
-    sub_norms: bool
-    rope_theta: float = 10000.0
-    epsilon: float = 1e-6
-
-
-_ARCHITECTURES = {
-    "BitNetForCausalLM": _Architecture(True, 500000.0, 1e-5),  # microsoft/bitnet-b1.58-2B-4T
-    "BitnetForCausalLM": _Architecture(True),  # 1bitLLM/bitnet_b1_58-large
-    "LlamaForCausalLM": _Architecture(False),
-}
+# A table of rotations is made for it, some 100 bytes a position, before a weight is read.
+_MOST_CONTEXT = 2**20
 _ACTIVATIONS = ("relu2", "silu")
 
 
@@ -60,8 +41,9 @@ class Config:
         for name in ("hidden", "ffn", "layers", "heads", "kv_heads", "head_dim", "vocabulary",
                      "context"):  # fmt: skip
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 2**24:
-                raise ValueError(f"config: {name} is {value!r}, expected 1 to {2**24 - 1}")
+            most = _MOST_CONTEXT if name == "context" else 2**24 - 1
+            if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= most:
+                raise ValueError(f"config: {name} is {value!r}, expected 1 to {most}")
         if self.heads % self.kv_heads:
             raise ValueError(
                 f"config: {self.heads} heads, expected a multiple of the {self.kv_heads} "
@@ -72,14 +54,14 @@ class Config:
         if self.activation not in _ACTIVATIONS:
             expected = " or ".join(_ACTIVATIONS)
             raise ValueError(f"config: hidden_act is {self.activation!r}, expected {expected}")
-        _check_positive("rope_theta", self.rope_theta)
-        _check_positive("epsilon", self.epsilon)
+        check_positive("rope_theta", self.rope_theta)
+        check_positive("epsilon", self.epsilon)
         if len(self.rope_factors) not in (0, self.head_dim // 2):
             raise ValueError(
                 f"config: {len(self.rope_factors)} rope_factors, expected {self.head_dim // 2}"
             )
         for factor in self.rope_factors:
-            _check_positive("rope_factors", factor)
+            check_positive("rope_factors", factor)
 
     @property
     def group(self) -> int:
@@ -113,156 +95,21 @@ class Config:
 
     def rope_angles(self) -> npt.NDArray[np.float64]:
         """(context, head_dim/2) radians: how far each position rotates each pair of a head."""
-        frequencies = _frequencies(self.rope_theta, self.head_dim)
+        turns = frequencies(self.rope_theta, self.head_dim)
         if self.rope_factors:
-            frequencies = frequencies / np.asarray(self.rope_factors)
-        return np.outer(np.arange(self.context), frequencies)
+            turns = turns / np.asarray(self.rope_factors)
+        return np.outer(np.arange(self.context), turns)
 
 
-def _check_positive(name: str, value: Any) -> None:
+def check_positive(name: str, value: Any) -> None:
+    """Raises ValueError, naming the setting, for what is no number above 0."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not 0 < value < 1e30:
         raise ValueError(f"config: {name} is {value!r}, expected a positive number")
 
 
-def _frequencies(theta: float, head_dim: int) -> npt.NDArray[np.float64]:
+def frequencies(theta: float, head_dim: int) -> npt.NDArray[np.float64]:
     """Radians a position, of each pair of a head (arXiv 2104.09864, section 3.4.1)."""
     exponents = -np.arange(0, head_dim, 2, dtype=np.float64) / head_dim
     result: npt.NDArray[np.float64] = np.float64(theta) ** exponents
     return result
-
-
-def read_config(folder: Path) -> Config:
-    """The Config of a Hugging Face folder.
-
-    Tokens that end a text are those of config.json, of generation_config.json and the eos_token of
-    the tokenizer: a chat often ends with another one than a document.
-    Raises FileNotFoundError without a config.json, ValueError for one that is damaged or describes
-    something that this decoder is not.
-    """
-    raw = read_object(folder / "config.json")
-    names = raw.get("architectures")
-    name = names[0] if isinstance(names, list) and names else None
-    if not isinstance(name, str) or name not in _ARCHITECTURES:
-        expected = " or ".join(_ARCHITECTURES)
-        raise ValueError(f"config: architectures is {names!r}, expected {expected}")
-    if raw.get("attention_bias") or raw.get("mlp_bias"):
-        raise ValueError("config: attention_bias or mlp_bias is set, expected no biases")
-    defaults = _ARCHITECTURES[name]
-    heads = _required(raw, "num_attention_heads")
-    head_dim = _head_dim(raw, heads)
-    theta, factors = _rope(raw, defaults.rope_theta, head_dim)
-    return Config(
-        hidden=_required(raw, "hidden_size"),
-        ffn=_required(raw, "intermediate_size"),
-        layers=_required(raw, "num_hidden_layers"),
-        heads=heads,
-        kv_heads=_first(raw.get("num_key_value_heads"), heads),
-        head_dim=head_dim,
-        vocabulary=_required(raw, "vocab_size"),
-        context=_required(raw, "max_position_embeddings"),
-        activation=_required(raw, "hidden_act"),
-        sub_norms=defaults.sub_norms,
-        tied=_tied(raw),
-        rope_theta=theta,
-        epsilon=raw.get("rms_norm_eps", defaults.epsilon),
-        eos=_ends(folder, raw),
-        rope_factors=factors,
-    )
-
-
-def _head_dim(raw: dict[str, Any], heads: Any) -> Any:
-    given, hidden = raw.get("head_dim"), _required(raw, "hidden_size")
-    if given is not None:
-        return given
-    if not isinstance(heads, int) or not isinstance(hidden, int) or heads < 1 or hidden % heads:
-        raise ValueError(f"config: hidden_size {hidden!r} over {heads!r} heads, no head_dim")
-    return hidden // heads
-
-
-def _tied(raw: dict[str, Any]) -> bool:
-    tied = _first(raw.get("tie_word_embeddings"), False)
-    if not isinstance(tied, bool):
-        raise ValueError(f"config: tie_word_embeddings is {tied!r}, expected true or false")
-    return tied
-
-
-def _ends(folder: Path, raw: dict[str, Any]) -> tuple[int, ...]:
-    """Without repetitions, those of config.json first."""
-    ends = _end_ids("config", raw)
-    ends += _end_ids("generation_config", read_optional(folder / "generation_config.json"))
-    end = end_token(folder)
-    if end is not None:
-        ends.append(end)
-    return tuple(dict.fromkeys(ends))
-
-
-def _end_ids(file: str, raw: dict[str, Any]) -> list[int]:
-    eos = raw.get("eos_token_id")
-    ends = eos if isinstance(eos, list) else [] if eos is None else [eos]
-    if not all(isinstance(each, int) and not isinstance(each, bool) for each in ends):
-        raise ValueError(f"{file}: eos_token_id is {eos!r}, expected an integer or a list of them")
-    return list(ends)
-
-
-def _rope(raw: dict[str, Any], theta: float, head_dim: Any) -> tuple[Any, tuple[float, ...]]:
-    """rope_theta and rope_factors, from the key of transformers 5 or from those before it."""
-    rope = object_of(raw, "rope_scaling") or object_of(raw, "rope_parameters")
-    theta = _first(rope.get("rope_theta"), raw.get("rope_theta"), theta)
-    partial = _first(rope.get("partial_rotary_factor"), raw.get("partial_rotary_factor"), 1.0)
-    if partial != 1:
-        raise ValueError(f"config: partial_rotary_factor is {partial!r}, expected 1")
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind == "default":
-        return theta, ()
-    if kind not in ("linear", "llama3"):
-        raise ValueError(f"config: rope type {kind!r}, expected 'default', 'linear' or 'llama3'")
-    _check_positive("rope_theta", theta)
-    if not isinstance(head_dim, int) or not 0 < head_dim < 2**24:
-        raise ValueError(f"config: head_dim is {head_dim!r}, expected 1 to {2**24 - 1}")
-    factor = _positive(rope, "factor")
-    if kind == "linear":
-        return theta, (float(factor),) * (head_dim // 2)
-    low, high = _positive(rope, "low_freq_factor"), _positive(rope, "high_freq_factor")
-    if not low < high:
-        raise ValueError(f"config: low_freq_factor {low}, expected less than {high}, the high one")
-    key = "original_max_position_embeddings"
-    original = _first(raw.get(key), rope.get(key), _required(raw, "max_position_embeddings"), 0)
-    _check_positive(key, original)
-    return theta, _llama3_factors(_frequencies(theta, head_dim), factor, low, high, original)
-
-
-def _llama3_factors(
-    frequencies: npt.NDArray[np.float64], factor: float, low: float, high: float, original: float
-) -> tuple[float, ...]:
-    """As Llama 3.1 reaches a longer context: waves that turn less than `low` times in the
-    `original` one are stretched by `factor`, those that turn more than `high` times are not."""
-    turns = original * frequencies / (2 * math.pi)
-    kept = np.clip((turns - low) / (high - low), 0, 1)
-    return tuple((1 / ((1 - kept) / factor + kept)).tolist())
-
-
-def _positive(raw: dict[str, Any], key: str) -> Any:
-    _check_positive(key, raw.get(key))
-    return raw[key]
-
-
-def _first(*values: Any) -> Any:
-    """The first that is given: 0 counts, so that it is refused and not replaced."""
-    return next(value for value in values if value is not None)
-
-
-def object_of(raw: dict[str, Any], key: str) -> dict[str, Any]:
-    """The object at a key of config.json, {} without one."""
-    value = raw.get(key)
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise ValueError(f"config: {key} is {value!r}, expected an object")
-    return value
-
-
-def _required(raw: dict[str, Any], key: str) -> Any:
-    if key not in raw:
-        raise ValueError(f"config: {key} is missing")
-    return raw[key]

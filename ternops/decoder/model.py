@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ternops.decoder.attention import CACHES
-from ternops.decoder.checkpoint import load_weights, open_checkpoint
 from ternops.decoder.config import Config
+from ternops.decoder.formats.checkpoint import load_weights, open_checkpoint
 from ternops.decoder.generate import generate
 from ternops.decoder.head import Head
 from ternops.decoder.records import LAYER

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import safetensors
 
-from ternops.decoder.json_files import read_object
+from ternops.decoder.formats.json_files import read_object
 from ternops.decoder.weights import HalfMatrix
 
 FLOATS = ("BF16", "F16", "F32")

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ternops.decoder.config import Config
-from ternops.decoder.gguf_file import MAGIC
+from ternops.decoder.formats.gguf_file import MAGIC
 from ternops.decoder.weights import HalfMatrix, Layer, Weights
 from ternops.kernels.table import best_encoding
 from ternops.matrix import TernaryMatrix, pack
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 #: The checkpoint that comes with the package.
-TINY = Path(__file__).parent.parent / "checkpoints" / "tiny"
+TINY = Path(__file__).parents[2] / "checkpoints" / "tiny"
 
 
 class Checkpoint(ABC):
@@ -93,9 +93,9 @@ def open_checkpoint(path: str | os.PathLike[str] | None = None) -> Checkpoint:
     Raises FileNotFoundError and ValueError, naming the file and what is wrong with it, and
     ModuleNotFoundError without the gguf package where it is needed.
     """
-    from ternops.decoder.gguf import Gguf
-    from ternops.decoder.hugging_face import HuggingFace
-    from ternops.decoder.packed import PackedFile
+    from ternops.decoder.formats.gguf import Gguf
+    from ternops.decoder.formats.hugging_face import HuggingFace
+    from ternops.decoder.formats.packed import PackedFile
 
     where = Path(path or TINY)
     if gguf := _gguf_file(where):

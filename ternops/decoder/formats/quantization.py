@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ternops.decoder.config import object_of
-from ternops.decoder.json_files import read_object
-from ternops.decoder.tensors import PACKED, Tensors
+from ternops.decoder.formats.hugging_face_config import object_of
+from ternops.decoder.formats.json_files import read_object
+from ternops.decoder.formats.tensors import PACKED, Tensors
 from ternops.quantize import absmean
 
 Trits = npt.NDArray[np.int8]
@@ -85,12 +85,11 @@ def read_trits(
     if kind == ONLINE:
         return _absmean(tensors.floats(name, shape))
     if kind == UNDECLARED:
-        weight = tensors.floats(name, shape)
-        return _ternary(weight) or _absmean(weight)
+        return trits_of_floats(tensors.floats(name, shape))
     if kind == BITLINEAR or tensors.dtype(name) == PACKED:
         trits = _unpack(tensors, name, shape)
     else:
-        trits = _trits_of_floats(tensors, name, shape)
+        trits = _trits_alone(tensors, name, shape)
     scale = tensors.number(f"{name}_scale")
     if kind == BITLINEAR:
         with np.errstate(over="ignore"):
@@ -99,6 +98,11 @@ def read_trits(
             raise ValueError(f"checkpoint: {name}_scale is {scale}, expected a finite inverse")
         scale = inverse
     return trits, np.asarray(scale)
+
+
+def trits_of_floats(weight: npt.NDArray[np.float32]) -> tuple[Trits, Scale]:
+    """Trits and scale of weights that may be ternary already, and are absmean-quantised if not."""
+    return _ternary(weight) or _absmean(weight)
 
 
 def _absmean(weight: npt.NDArray[np.float32]) -> tuple[Trits, Scale]:
@@ -118,7 +122,7 @@ def _ternary(weight: npt.NDArray[np.float32]) -> tuple[Trits, Scale] | None:
     return np.sign(weight).astype(np.int8), np.asarray(scale)
 
 
-def _trits_of_floats(tensors: Tensors, name: str, shape: tuple[int, int]) -> Trits:
+def _trits_alone(tensors: Tensors, name: str, shape: tuple[int, int]) -> Trits:
     weight = tensors.floats(name, shape)
     trits = weight.astype(np.int8, casting="unsafe") if np.abs(weight).max() <= 1 else None
     if trits is None or not (trits == weight).all():

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ternops.decoder import gguf_tokenizer
-from ternops.decoder.checkpoint import Checkpoint
-from ternops.decoder.gguf_blocks import (
+from ternops.decoder.formats import gguf_tokenizer
+from ternops.decoder.formats.checkpoint import Checkpoint
+from ternops.decoder.formats.gguf_blocks import (
     TQ1_0_BYTES,
     TQ2_0_BYTES,
     TQ_WEIGHTS,
@@ -20,11 +20,11 @@ from ternops.decoder.gguf_blocks import (
     decode_i2_s,
     decode_tq,
 )
-from ternops.decoder.gguf_config import ROPE_FACTORS, architecture, read_config
-from ternops.decoder.gguf_file import GgufFile
+from ternops.decoder.formats.gguf_config import ROPE_FACTORS, architecture, read_config
+from ternops.decoder.formats.gguf_file import GgufFile
+from ternops.decoder.formats.quantization import trits_of_floats
 from ternops.decoder.weights import HalfMatrix
 from ternops.memory import aligned_empty
-from ternops.quantize import absmean
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -132,7 +132,7 @@ class Gguf(Checkpoint):
     ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
         tensor = self._file.tensor(name, shape, (*_TERNARY, *_FLOATS))
         if tensor.kind_name in _FLOATS:
-            return _quantise(self._file.floats(name))
+            return trits_of_floats(self._file.floats(name))
         try:
             if tensor.kind_name == "I2_S":
                 return decode_i2_s(tensor.data, shape)
@@ -185,18 +185,3 @@ def _halves(rows: int, head_dim: int) -> npt.NDArray[np.intp]:
     """Where the rows of heads that are rotated by halves lie in heads rotated by neighbours."""
     order = np.arange(rows).reshape(-1, head_dim // 2, 2)
     return order.swapaxes(1, 2).reshape(-1)
-
-
-def _quantise(
-    weight: npt.NDArray[np.float32],
-) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    """Trits and scale of float weights: absmean, but of what is ternary already just that.
-
-    Converters store BitNet's quantised weights as floats, too. Their absmean would be another
-    scale, smaller by the share of the zeros.
-    """
-    magnitude = np.abs(weight).max()
-    if magnitude > 0 and ((weight == 0) | (np.abs(weight) == magnitude)).all():
-        return np.sign(weight).astype(np.int8), np.asarray(magnitude)
-    trits, scale = absmean(weight)
-    return trits, np.asarray(scale)

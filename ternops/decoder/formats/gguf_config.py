@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ternops.decoder.config import Config
-from ternops.decoder.gguf_file import GgufFile
-from ternops.decoder.gguf_tokenizer import end_tokens
+from ternops.decoder.formats.gguf_file import GgufFile
+from ternops.decoder.formats.gguf_tokenizer import end_tokens
 
 ROPE_FACTORS = "rope_freqs.weight"
 

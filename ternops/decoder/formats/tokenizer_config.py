@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ternops.decoder.json_files import read_optional
+from ternops.decoder.formats.json_files import read_optional
 
 _FILE = "tokenizer_config.json"
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ternops.decoder.checkpoint import Checkpoint, open_checkpoint
 from ternops.decoder.config import Config
-from ternops.decoder.packed import FORMAT, VERSION, PackedFile, header_checksum, whole_lines
+from ternops.decoder.formats.checkpoint import Checkpoint, open_checkpoint
+from ternops.decoder.formats.packed import FORMAT, VERSION, PackedFile, header_checksum, whole_lines
 from ternops.decoder.weights import HalfMatrix
 from ternops.encodings import ENCODINGS
 from ternops.files import GrowingFile
@@ -37,7 +37,7 @@ def convert(
     progress: Callable[[int, int], None] | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> None:
-    """Write all of a checkpoint to one packed file (`ternops.decoder.packed`).
+    """Write all of a checkpoint to one packed file (`ternops.decoder.formats.packed`).
 
     source: whatever `open_checkpoint` opens. target: the file, which appears whole or not at all;
     what was written before an interruption is used by the next call with the same source files

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ternops.decoder import tokenizer_config
-from ternops.decoder.checkpoint import Checkpoint
-from ternops.decoder.config import read_config
-from ternops.decoder.quantization import read_quantization, read_trits
-from ternops.decoder.tensors import Tensors
+from ternops.decoder.formats import tokenizer_config
+from ternops.decoder.formats.checkpoint import Checkpoint
+from ternops.decoder.formats.hugging_face_config import read_config
+from ternops.decoder.formats.quantization import read_quantization, read_trits
+from ternops.decoder.formats.tensors import Tensors
 from ternops.decoder.text import load_tokenizer
 from ternops.decoder.weights import HalfMatrix
 

@@ -31,8 +31,8 @@ import numpy as np
 import numpy.typing as npt
 import safetensors
 
-from ternops.decoder.checkpoint import Checkpoint
 from ternops.decoder.config import Config
+from ternops.decoder.formats.checkpoint import Checkpoint
 from ternops.decoder.text import parse_tokenizer
 from ternops.decoder.weights import HalfMatrix
 from ternops.encodings import ENCODINGS
