@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ternops.decoder.formats.checkpoint import open_checkpoint
+from ternops.decoder.formats.loading import open_checkpoint
 
 _HEAD = """\
 def main():

@@ -21,8 +21,8 @@ import numpy.typing as npt
 
 import ternops
 from ternops.decoder import Model, reference
-from ternops.decoder.formats.checkpoint import TINY
 from ternops.decoder.formats.hugging_face_config import read_config
+from ternops.decoder.formats.loading import TINY
 from ternops.decoder.text import load_tokenizer
 from ternops.simd import targets
 

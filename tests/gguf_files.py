@@ -15,7 +15,7 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 
 from ternops.decoder import Config
-from ternops.decoder.formats.checkpoint import TINY
+from ternops.decoder.formats.loading import TINY
 from tests import checkpoints
 
 BITNET = Config(

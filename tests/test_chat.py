@@ -17,7 +17,7 @@ import pytest
 from ternops.decoder import Model
 from ternops.decoder.chat import ChatTemplate
 from ternops.decoder.formats import convert
-from ternops.decoder.formats.checkpoint import TINY, open_checkpoint
+from ternops.decoder.formats.loading import TINY, open_checkpoint
 from tests import processes
 
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>"}

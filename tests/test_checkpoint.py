@@ -10,8 +10,8 @@ import pytest
 
 from ternops.decoder import Model, reference
 from ternops.decoder.config import Config
-from ternops.decoder.formats.checkpoint import TINY
 from ternops.decoder.formats.hugging_face_config import read_config
+from ternops.decoder.formats.loading import TINY
 from ternops.decoder.formats.tensors import Tensors
 from ternops.decoder.text import load_tokenizer
 from ternops.quantize import absmean

@@ -16,7 +16,7 @@ import ternops
 from ternops.__main__ import main
 from ternops.commands import perplexity as command
 from ternops.decoder import Model, reference
-from ternops.decoder.formats.checkpoint import TINY
+from ternops.decoder.formats.loading import TINY
 from ternops.decoder.text import load_tokenizer
 from ternops.encodings import ENCODINGS
 from ternops.simd import targets

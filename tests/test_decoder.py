@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ternops.decoder import Config, Model, reference
-from ternops.decoder.formats.checkpoint import TINY
+from ternops.decoder.formats.loading import TINY
 from ternops.decoder.model import Session
 from ternops.decoder.text import load_tokenizer
 from ternops.decoder.weights import HalfMatrix, Layer, Weights, random_weights

@@ -14,10 +14,10 @@ from gguf import GGMLQuantizationType as Type
 from gguf import quants
 
 from ternops.decoder import Model
-from ternops.decoder.formats.checkpoint import load_weights, open_checkpoint
 from ternops.decoder.formats.gguf import Gguf
 from ternops.decoder.formats.gguf_blocks import decode_i2_s, decode_tq
 from ternops.decoder.formats.gguf_file import GgufFile
+from ternops.decoder.formats.loading import load_weights, open_checkpoint
 from ternops.quantize import absmean
 from tests import cases, checkpoints, gguf_files
 

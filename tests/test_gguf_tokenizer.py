@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from ternops.decoder.formats.checkpoint import TINY
 from ternops.decoder.formats.gguf import Gguf
 from ternops.decoder.formats.gguf_tokenizer import build_tokenizer, end_tokens
+from ternops.decoder.formats.loading import TINY
 from tests import gguf_files
 
 

@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 
 from ternops.decoder import Model
-from ternops.decoder.formats.checkpoint import TINY
 from ternops.decoder.formats.gguf import Gguf
 from ternops.decoder.formats.gguf_file import GgufFile
+from ternops.decoder.formats.loading import TINY
 from tests import cases, gguf_files
 
 llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")

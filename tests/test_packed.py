@@ -14,8 +14,8 @@ import safetensors.numpy
 import ternops
 from ternops.decoder import Config, Model
 from ternops.decoder.formats import convert
-from ternops.decoder.formats.checkpoint import TINY, load_weights, open_checkpoint
 from ternops.decoder.formats.hugging_face import HuggingFace
+from ternops.decoder.formats.loading import TINY, load_weights, open_checkpoint
 from ternops.decoder.formats.packed import PackedFile, header_checksum, whole_lines
 from ternops.encodings import ENCODINGS
 from ternops.kernels.table import AUTO
@@ -170,7 +170,7 @@ def test_a_model_outlives_its_file(small):
 
 BIG = """
 import resource, sys, time
-from ternops.decoder.formats.checkpoint import load_weights, open_checkpoint
+from ternops.decoder.formats.loading import load_weights, open_checkpoint
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 checkpoint = open_checkpoint(sys.argv[1])
 weights = load_weights(checkpoint, checkpoint.encoding)

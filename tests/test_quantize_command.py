@@ -16,7 +16,7 @@ import pytest
 from ternops import files
 from ternops.__main__ import main
 from ternops.decoder.formats import convert
-from ternops.decoder.formats.checkpoint import TINY, open_checkpoint
+from ternops.decoder.formats.loading import TINY, open_checkpoint
 from ternops.encodings import ENCODINGS
 from ternops.files import GrowingFile
 from tests import checkpoints, processes

@@ -21,7 +21,7 @@ def add(commands: Any) -> None:
 
 def _run(arguments: argparse.Namespace) -> None:
     from ternops.commands.stream import stream
-    from ternops.decoder.formats.checkpoint import open_checkpoint
+    from ternops.decoder.formats.loading import open_checkpoint
 
     checkpoint = open_checkpoint(arguments.model)
     tokenizer = checkpoint.tokenizer()

@@ -47,7 +47,7 @@ def add(commands: Any) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.table:
         return _table(arguments)
-    from ternops.decoder.formats.checkpoint import open_checkpoint
+    from ternops.decoder.formats.loading import open_checkpoint
 
     checkpoint = open_checkpoint(arguments.model)
     config = checkpoint.config

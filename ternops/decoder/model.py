@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ternops.decoder.attention import CACHES
 from ternops.decoder.config import Config
-from ternops.decoder.formats.checkpoint import load_weights, open_checkpoint
+from ternops.decoder.formats.loading import load_weights, open_checkpoint
 from ternops.decoder.generate import generate
 from ternops.decoder.head import Head
 from ternops.decoder.records import LAYER

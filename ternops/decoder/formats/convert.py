@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ternops.decoder.config import Config
-from ternops.decoder.formats.checkpoint import Checkpoint, open_checkpoint
+from ternops.decoder.formats.checkpoint import Checkpoint
+from ternops.decoder.formats.loading import open_checkpoint
 from ternops.decoder.formats.packed import FORMAT, VERSION, PackedFile, header_checksum, whole_lines
 from ternops.decoder.weights import HalfMatrix
 from ternops.encodings import ENCODINGS
