@@ -1,0 +1,80 @@
+"""From a path to the weights of a decoder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from ternops.decoder.formats.checkpoint import Checkpoint
+from ternops.decoder.formats.gguf import Gguf
+from ternops.decoder.formats.gguf_file import MAGIC
+from ternops.decoder.formats.hugging_face import HuggingFace
+from ternops.decoder.formats.packed import PackedFile
+from ternops.decoder.weights import HalfMatrix, Layer, Weights
+from ternops.matrix import TernaryMatrix
+
+#: The checkpoint that comes with the package.
+TINY = Path(__file__).parents[2] / "checkpoints" / "tiny"
+
+
+def open_checkpoint(path: str | os.PathLike[str] | None = None) -> Checkpoint:
+    """Open a Hugging Face folder, a GGUF file or what `python -m ternops quantize` wrote.
+
+    path: a folder, which may hold one GGUF file in place of a config.json, or a file (default:
+    the tiny checkpoint of this package).
+    Raises FileNotFoundError and ValueError, naming the file and what is wrong with it, and
+    ModuleNotFoundError without the gguf package where it is needed.
+    """
+    where = Path(path or TINY)
+    if gguf := _gguf_file(where):
+        return Gguf(gguf)
+    return PackedFile(where) if where.is_file() else HuggingFace(where)
+
+
+def _gguf_file(path: Path) -> Path | None:
+    """The GGUF file that a path is or, without a config.json, holds."""
+    if path.is_dir():
+        files = [] if (path / "config.json").is_file() else sorted(path.glob("*.gguf"))
+        if len(files) > 1:
+            names = ", ".join(file.name for file in files)
+            raise ValueError(f"model: {str(path)!r} holds {names}, expected the path of one")
+        return files[0] if files else None
+    if not path.is_file():
+        return None
+    with open(path, "rb") as file:
+        is_gguf = file.read(len(MAGIC)) == MAGIC
+    return path if is_gguf or path.suffix == ".gguf" else None
+
+
+def load_weights(
+    checkpoint: Checkpoint,
+    kind: str = "auto",
+    progress: Callable[[int, int], None] | None = None,
+) -> Weights:
+    """Read a checkpoint.
+
+    kind: how the linear layers are held: an encoding, "auto" for the best one for all of them
+    together, or "float16" of the quantised values, for the baseline.
+    progress: called with the layers done and their number.
+    """
+    config = checkpoint.config
+    if kind == "auto":
+        kind = checkpoint.preferred_encoding()
+    layers = []
+    for index in range(config.layers):
+        linear = {name: _linear(checkpoint, index, name, kind) for name in config.linear_shapes()}
+        norms = {name: checkpoint.norm(index, name) for name in config.norm_sizes()}
+        layers.append(Layer(linear, norms))
+        if progress:
+            progress(index + 1, config.layers)
+    embedding = checkpoint.embedding()
+    head = embedding if config.tied else checkpoint.head()
+    return Weights(config, layers, checkpoint.final_norm(), embedding, head)
+
+
+def _linear(checkpoint: Checkpoint, layer: int, name: str, kind: str) -> TernaryMatrix | HalfMatrix:
+    if kind != "float16":
+        return checkpoint.matrix(layer, name, kind)
+    trits, scale = checkpoint.trits(layer, name)
+    return HalfMatrix.from_floats(trits * (scale if scale.ndim == 0 else scale[:, None]))
