@@ -16,7 +16,8 @@ from rich.console import Console
 
 from bench import figures
 from bench.command import chosen_folder, introduce
-from bench.decode_sections import PEERS, SECTIONS, Options
+from bench.decode_cases import Options
+from bench.decode_sections import PEERS, SECTIONS
 from bench.engines import first_line, llama_cpp
 from bench.figures import Figure
 from bench.measure import MOST_SHARE, save_suite

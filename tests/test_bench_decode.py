@@ -6,7 +6,7 @@ import numpy as np
 import pyperf
 import pytest
 
-from bench import decode, decode_sections, engines, lookup_text
+from bench import decode, decode_cases, decode_sections, engines, lookup_text
 from bench.engines import llama_cpp
 from bench.figures import Figure
 from ternops.decoder import Config
@@ -103,7 +103,7 @@ def test_figures(unit, asked, seen, passed, words):
 
 def test_gaussian_rows_do_not_repeat():
     """The head's candidates depend on it."""
-    dense = decode_sections.gaussian(SMALL).to_dense()
+    dense = decode_cases.gaussian(SMALL).head.to_dense()
     assert len(np.unique(dense, axis=0)) == 1000
     assert abs(dense.std() * 16 - 1) < 0.01
 
