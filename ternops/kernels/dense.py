@@ -11,17 +11,18 @@ from ternops.kernels.elementwise import read, write
 from ternops.kernels.operands import Operands
 from ternops.kernels.table import PREFETCH_AHEAD, stream_step
 from ternops.simd import (
+    NARROW_FLOATS,
     WIDE,
+    WIDE_FLOATS,
     Job,
+    concatenate,
     f32,
-    fma,
     full,
     inlined,
     kernel,
     load,
     load_bf16,
     load_f16,
-    load_i8,
     pointer,
     prefetch,
     record_at,
@@ -36,42 +37,59 @@ _LANES = 16
 _SIDE = 4 if WIDE.bytes == 64 else 2
 
 
-def make_dot(load_weights, size, rows, tokens):
+def make_dot(floats, load_weights, size, rows, tokens):
     """A function that multiplies some rows with some tokens.
 
-    load_weights: 16 weights of `size` bytes as float32.
+    floats: the vectors to do it with. load_weights: one of weights of `size` bytes as float32.
     """
-    count = rows * tokens
+    count, lanes, f32, fma = rows * tokens, floats.lanes, floats.f32, floats.fma
+    parts = _LANES // lanes
 
     @inlined
     def dot(weights, stride, step, x, x_stride, sums):
-        """sums[r * tokens + t] = row r times token t, as `reference.dot`, before its last tree.
+        """sums[(r * tokens + t) * parts + i] = lanes of row r times token t, as `reference.dot`,
+        before its last tree.
 
         The rows lie step * stride bytes apart, the tokens x_stride.
         """
         xs = registers(f32, tokens)
-        for i in range(count):
+        for i in range(count * parts):
             sums[i] = full(f32, 0.0)
         for offset in range(0, stride, LINE_BYTES):
             for r in range(rows):
                 # With many tokens the row is in the cache by then for most of them: the next one.
                 ahead = PREFETCH_AHEAD // rows if tokens == 1 else stride
                 prefetch(weights + (r * step * stride + offset + ahead))
-            for part in range(0, LINE_BYTES, _LANES * size):
+            for part in range(LINE_BYTES // (lanes * size)):
+                at = part * lanes * size
                 for t in range(tokens):
-                    xs[t] = load(f32, x + (t * x_stride + (offset + part) // size * 4))
+                    xs[t] = load(f32, x + (t * x_stride + (offset + at) // size * 4))
                 for r in range(rows):
-                    w = load_weights(weights + (r * step * stride + offset + part))
+                    w = load_weights(weights + (r * step * stride + offset + at))
                     for t in range(tokens):
-                        sums[r * tokens + t] = fma(w, xs[t], sums[r * tokens + t])
+                        i = (r * tokens + t) * parts + part % parts
+                        sums[i] = fma(w, xs[t], sums[i])
 
     return dot
 
 
-def make_tile(load_weights, size, scaled, rows, tokens):
+def make_total(floats):
+    """A function for the sum of what `make_dot` left of one row and token."""
+    parts = _LANES // floats.lanes
+
+    @inlined
+    def total(sums, i):
+        if parts == 1:
+            return tree_sum(sums[i])
+        return tree_sum(concatenate(sums[2 * i], sums[2 * i + 1]))
+
+    return total
+
+
+def make_tile(floats, load_weights, size, scaled, rows, tokens):
     """A function that computes and writes rows x tokens of a product."""
-    dot = make_dot(load_weights, size, rows, tokens)
-    count = rows * tokens
+    dot, total_of = make_dot(floats, load_weights, size, rows, tokens), make_total(floats)
+    f32, count = floats.f32, rows * tokens * (_LANES // floats.lanes)
 
     @inlined
     def tile(p, row, step, token):
@@ -82,7 +100,7 @@ def make_tile(load_weights, size, scaled, rows, tokens):
         for r in range(rows):
             at = row + r * step
             for t in range(tokens):
-                total = tree_sum(sums[r * tokens + t])
+                total = total_of(sums, r * tokens + t)
                 if scaled:
                     total = total * load(np.float32, pointer(p.scales) + 4 * at)
                 store(pointer(p.out) + 4 * ((token + t) * p.out_stride + at), total)
@@ -90,9 +108,11 @@ def make_tile(load_weights, size, scaled, rows, tokens):
     return tile
 
 
-def make_rows(load_weights, size, scaled, rows, most):
+def make_rows(floats, load_weights, size, scaled, rows, most):
     """A function that computes some rows for all tokens, at most `most` of these at a time."""
-    several, pair, one = (make_tile(load_weights, size, scaled, rows, n) for n in (most, 2, 1))
+    several, pair, one = (
+        make_tile(floats, load_weights, size, scaled, rows, n) for n in (most, 2, 1)
+    )
 
     @inlined
     def all_tokens(p, row, step):
@@ -108,9 +128,9 @@ def make_rows(load_weights, size, scaled, rows, most):
     return all_tokens
 
 
-def make_streams(load_weights, size, scaled, rows, most):
+def make_streams(floats, load_weights, size, scaled, rows, most):
     """A function for rows [first, last), `rows` streams of them."""
-    together, alone = (make_rows(load_weights, size, scaled, n, most) for n in (rows, 1))
+    together, alone = (make_rows(floats, load_weights, size, scaled, n, most) for n in (rows, 1))
 
     @inlined
     def streams(p, first, last):
@@ -123,10 +143,12 @@ def make_streams(load_weights, size, scaled, rows, most):
     return streams
 
 
-def make_gemv(load_weights, size, scaled, rows):
+def make_gemv(load_name, size, scaled, rows):
     """The product of all tokens with rows [first, last). rows: the streams for one token."""
-    one = make_streams(load_weights, size, scaled, rows, 1)
-    several = make_streams(load_weights, size, scaled, _SIDE, _SIDE)
+    # One token waits for the memory, which narrow vectors leave more to do; several are computed.
+    narrow, wide = (getattr(each, load_name) for each in (NARROW_FLOATS, WIDE_FLOATS))
+    one = make_streams(NARROW_FLOATS, narrow, size, scaled, rows, 1)
+    several = make_streams(WIDE_FLOATS, wide, size, scaled, _SIDE, _SIDE)
 
     @inlined
     def gemv(operands, first, last):
@@ -141,9 +163,9 @@ def make_gemv(load_weights, size, scaled, rows):
 
 # Two streams were measured best for two bytes a weight. With one byte a line takes each sum through
 # twice as many additions, one after the other: four rows hide that.
-_gemv_f16 = make_gemv(load_f16, 2, False, 2)
-_gemv_bf16 = make_gemv(load_bf16, 2, False, 2)
-_gemv_i8 = make_gemv(load_i8, 1, True, 4)
+_gemv_f16 = make_gemv("load_f16", 2, False, 2)
+_gemv_bf16 = make_gemv("load_bf16", 2, False, 2)
+_gemv_i8 = make_gemv("load_i8", 1, True, 4)
 
 
 @Job

@@ -10,6 +10,7 @@ import numpy as np
 
 from ternops.kernels.dense import make_dot
 from ternops.simd import (
+    WIDE_FLOATS,
     Job,
     bitcast,
     convert,
@@ -145,7 +146,7 @@ def threshold(peaks, count, wanted):
 
 def make_rescore(load_weights):
     """A function that computes what can still win and rules out the rest."""
-    dot = make_dot(load_weights, 2, 1, 1)
+    dot = make_dot(WIDE_FLOATS, load_weights, 2, 1, 1)
 
     @inlined
     def rescore(scores, bounds, norm, least, first, last, weights, stride, x):

@@ -22,6 +22,7 @@ from ternops.simd.vector import (
     bitcast,
     cache_folder,
     call_job,
+    concatenate,
     constant,
     convert,
     entry,
@@ -211,14 +212,55 @@ def load_bf16(source):
     return bitcast(f32, convert(i32x16, load(u16, source)) << 16)
 
 
+class Floats(NamedTuple):
+    """Float vectors of one width: 16 lanes are one of them or two."""
+
+    lanes: int
+    f32: Vector
+    fma: Any
+    load_f16: Any
+    load_bf16: Any
+    load_i8: Any
+
+
+def _narrow_floats():
+    """Half vectors, for CPUs whose whole ones are 64 bytes long."""
+    half, words = Vector("f32", 8), Vector("i32", 8)
+    halves, shorts, bytes_ = Vector("f16", 8), Vector("u16", 8), Vector("i8", 8)
+
+    @inlined
+    def load_f16(source):
+        return convert(half, load(halves, source))
+
+    @inlined
+    def load_bf16(source):
+        return bitcast(half, convert(words, load(shorts, source)) << 16)
+
+    @inlined
+    def load_i8(source):
+        return convert(half, convert(words, load(bytes_, source)))
+
+    fma = instruction("llvm.fma.v8f32", half, half, half, half)
+    return Floats(8, half, fma, load_f16, load_bf16, load_i8)
+
+
+#: Floats as they are elsewhere, and those that leave memory the most bandwidth.
+WIDE_FLOATS = NARROW_FLOATS = Floats(16, f32, fma, load_f16, load_bf16, load_i8)
+if BYTES == 64:
+    NARROW_FLOATS = _narrow_floats()
+
+
 __all__ = [
     "BYTES",
     "HAS_TILES",
     "LANES",
     "LOOKS_UP_81",
     "NARROW",
+    "NARROW_FLOATS",
     "PARTIAL",
     "WIDE",
+    "WIDE_FLOATS",
+    "Floats",
     "Job",
     "Vector",
     "Width",
@@ -231,6 +273,7 @@ __all__ = [
     "cache_folder",
     "call_job",
     "close_sums",
+    "concatenate",
     "constant",
     "convert",
     "dot",
