@@ -8,7 +8,7 @@ _WEIGHTS = "layer_table embedding embedding_stride embedding_is_bf16 norm cosine
 _SHARED = "x y q k v attention gate up normed logits logits_stride"
 _PLACED = "placed_hidden placed_queries placed_ffn"
 _OWN = "own own_bytes own_head own_floats own_queries own_scores score_stride row_step"
-_JOBS = "keep attend head"
+_JOBS = "keep attend"
 _HEAD = (
     "head_step screened bounds peaks peak_count exact exact_stride exact_is_bf16 wanted computed"
 )
@@ -17,10 +17,10 @@ _INTEGERS = " ".join((_COUNTS, _WEIGHTS, _SHARED, _PLACED, _OWN, _JOBS, _HEAD, _
 #: A model and the room for one forward pass of some tokens. Counts; addresses of weights; of
 #: buffers that threads share, a row a token; bytes of a placed token by its length; of each
 #: thread's own (own_bytes each, with offsets: an OPERANDS record, another one for the head, floats,
-#: queries, scores); addresses of the jobs that write and read the cache, and of the head; and this
-#: call's tokens. together: tokens whose attention is computed together. outputs: tokens whose
-#: logits are wanted, in output_table. wanted: how many of the largest logits are to be exact.
-#: laps: 0, or the address of int64 nanoseconds that thread 0 adds to, one for each of PARTS.
+#: queries, scores); addresses of the jobs that write and read the cache; what a screened head is
+#: told; and this call's tokens. together: tokens whose attention is computed together. outputs:
+#: tokens whose logits are wanted, in output_table. wanted: how many of the largest logits are to be
+#: exact. laps: 0, or the address of int64 nanoseconds that thread 0 adds to, one for each of PARTS.
 MODEL = np.dtype([(name, np.intp) for name in _INTEGERS] + [("epsilon", np.float64)])
 
 _MATRICES = ("q", "k", "v", "o", "gate", "up", "down")

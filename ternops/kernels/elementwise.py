@@ -180,10 +180,3 @@ def add(x, y, first, last):
     """x += y in float32, elements first to last."""
     for i in range(first, last, 16):
         write(x, i, last, read(x, i, last) + read(y, i, last))
-
-
-@kernel
-def copy_floats(x, count, target):
-    """target = x, float32 (count,)."""
-    for i in range(0, count, 16):
-        write(target, i, count, read(x, i, count))
