@@ -24,8 +24,9 @@ def add(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument("--system", metavar="TEXT", help="what the model is told first")
     parser.add_argument(
-        "--max-new-tokens", type=int, default=1024, metavar="N", help="of an answer (1024)"
-    )
+        "--max-new-tokens", type=int, default=1024, metavar="N",
+        help="of an answer (default: 1024)",
+    )  # fmt: skip
     options.add_sampling_options(parser)
     options.add_model_options(parser)
     parser.set_defaults(run=_run)

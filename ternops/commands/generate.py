@@ -12,8 +12,11 @@ from ternops.commands import options
 def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser("generate", help="continue a text, streaming")
-    parser.add_argument("--prompt", required=True, metavar="TEXT")
-    parser.add_argument("--max-new-tokens", type=int, default=128, metavar="N")
+    parser.add_argument("--prompt", required=True, metavar="TEXT", help="the text to continue")
+    parser.add_argument(
+        "--max-new-tokens", type=int, default=128, metavar="N",
+        help="fewer where the text ends (default: 128)",
+    )  # fmt: skip
     options.add_sampling_options(parser)
     options.add_model_options(parser)
     parser.set_defaults(run=_run)

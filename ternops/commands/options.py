@@ -27,7 +27,7 @@ def add_model_options(
     """--model and how it is held and run. context: the help for --context."""
     parser.add_argument(
         "--model", metavar="PATH",
-        help="Hugging Face folder, packed file or GGUF file (default: the tiny model)",
+        help="Hugging Face folder, packed file or GGUF file (default: the tiny model inside)",
     )  # fmt: skip
     parser.add_argument(
         "--weights", choices=("ternary", "fp16", *ENCODINGS), default="ternary",

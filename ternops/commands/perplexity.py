@@ -32,7 +32,7 @@ def add(commands: Any) -> None:
         description="exp of the mean negative log-likelihood of the tokens of a text, each given "
         "those before it in its window.",
     )  # fmt: skip
-    parser.add_argument("--text", required=True, metavar="FILE")
+    parser.add_argument("--text", required=True, metavar="FILE", help="UTF-8")
     parser.add_argument(
         "--table",
         action="store_true",

@@ -26,7 +26,7 @@ def add(commands: Any) -> None:
     parser.set_defaults(run=_quantize)
 
     parser = commands.add_parser("verify", help="compare the checksums of a packed file")
-    parser.add_argument("file", metavar="FILE")
+    parser.add_argument("file", metavar="FILE", help="what quantize wrote")
     parser.set_defaults(run=_verify)
 
 
