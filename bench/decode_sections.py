@@ -204,6 +204,7 @@ def start(options: Options) -> Iterator[Figure]:
 def share_of(
     what: str, decoder: Decoder, case: Case, limit: float, section: str = "share"
 ) -> Figure:
+    """The bytes that a decoder reads a second, beside the bandwidth `limit`."""
     case.metadata |= {"ternops_bytes_per_token": decoder.nbytes, "ternops_read_bandwidth": limit}
     speed = decoder.nbytes / case.median
     remark = (

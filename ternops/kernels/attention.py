@@ -198,7 +198,8 @@ def make_attend(load_cached, size, has_steps):
 
         queries: float32 (tokens * group, head_dim), rotated; scores: room for as many rows of
         `stride` >= positions + POSITIONS floats; out: float32, the heads of a token one after
-        another, out_stride floats from token to token. As `reference.attention`.
+        another, out_stride floats from token to token. As `scores`, `softmax` and `weighted_sum` of
+        `reference`.
         """
         rows, positions = tokens * group, first + tokens
         scale = np.float32(1) / np.sqrt(np.float32(head_dim))
@@ -229,6 +230,7 @@ def make_attend(load_cached, size, has_steps):
 
 @inlined
 def write_chunk(out, d, head_dim, low, high):
+    """out[d : d + CHUNK] = low and high, as far as head_dim goes."""
     write(out, d, head_dim, low)
     if d + _LANES < head_dim:
         write(out, d + _LANES, head_dim, high)

@@ -54,8 +54,6 @@ DENSE = {
     "bfloat16": (2, place_floats, gemv_bf16),
     "int8": (1, place_floats, gemv_i8),
 }
-
-
 #: encoding -> the unit of its rows, and bytes of a table.
 TABLES = {"tl1": (PAIR_UNIT, PAIR_BYTES), "tl2": (TRIPLE_UNIT, TRIPLE_BYTES)}
 #: Tokens whose tables are made at once.
