@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+
 import numpy as np
 import pytest
 
 from ternops.decoder import Batch, Model
+from ternops.decoder.workspace import Workspace
 from tests.test_decoder import small_config, small_model
 
 
@@ -86,6 +90,30 @@ def test_more_sequences_than_a_look_up_product_takes(tiny):
     for prompt in prompts(20, 5):
         expected[batch.add(prompt, 4)] = list(tiny.generate(prompt, 4))
     assert run(batch) == expected
+
+
+@pytest.mark.parametrize("is_done", [False, True])
+def test_interrupts_lose_nothing(tiny, monkeypatch, is_done):
+    """Neither requests nor tokens: in the middle of a prompt, or of a step of several passes."""
+    model = Model(Model.from_pretrained(weights="tl2").weights, 2)
+    original, calls = Workspace.run, itertools.count()
+
+    def run(*arguments):
+        due = next(calls) % 3 == 2
+        logits = original(*arguments) if is_done or not due else None
+        if due:
+            raise KeyboardInterrupt
+        return logits
+
+    batch, found, expected = Batch(model, 20), {}, {}
+    for i, prompt in enumerate(prompts(25, 20)):
+        expected[batch.add(prompt, 1 + i % 5)] = list(tiny.generate(prompt, 1 + i % 5))
+    monkeypatch.setattr(Workspace, "run", run)
+    while len(batch):
+        with contextlib.suppress(KeyboardInterrupt):
+            for request, token, _ in batch.step():
+                found.setdefault(request, []).extend([] if token is None else [token])
+    assert found == expected
 
 
 def test_nothing_to_say(tiny):

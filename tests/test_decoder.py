@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import mmap
 import sys
 from pathlib import Path
 
@@ -12,8 +13,10 @@ import pytest
 from ternops.decoder import Config, Model, reference
 from ternops.decoder.formats.loading import TINY
 from ternops.decoder.model import Session
+from ternops.decoder.sample import Sampler
 from ternops.decoder.text import load_tokenizer
 from ternops.decoder.weights import HalfMatrix, Layer, Weights, random_weights
+from ternops.decoder.workspace import Workspace
 from tests import cases
 
 #: Small models of odd sizes: heads x head_dim need not be hidden, nothing is a power of two.
@@ -264,6 +267,14 @@ def test_a_shorter_context(text):
     for context in (0, 513, -1):
         with pytest.raises(ValueError, match=f"context={context}: expected 1 to 512"):
             Model.from_pretrained(context=context)
+    assert Model.from_pretrained(context=np.int64(30)).config.context == 30
+
+
+def test_a_context_too_long_is_refused_before_the_weights_are_read(monkeypatch):
+    """They may take minutes."""
+    monkeypatch.setattr("ternops.decoder.model.load_weights", lambda *_: pytest.fail("read"))
+    with pytest.raises(ValueError, match="context=513: expected 1 to 512"):
+        Model.from_pretrained(context=513)
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -400,6 +411,7 @@ def test_bad_tokens_are_named_at_once(tiny, error, words, tokens):
         (ValueError, {"top_p": float("nan")}),
         (ValueError, {"seed": -1}),
         (ValueError, {"top_k": -1}),
+        (TypeError, {"top_k": 2.5}),
         (ValueError, {"prompt_lookup": -1}),
         (ValueError, {"prompt_lookup": 3, "temperature": 1.0}),
         (ValueError, {"max_new_tokens": -1}),
@@ -429,6 +441,135 @@ def test_a_session_ends_with_the_context():
         session.step(token)
     with pytest.raises(ValueError, match="context"):
         session.step(4)
+
+
+def test_what_a_session_cannot_decode_is_refused():
+    """Tokens there are none of, passes that are too long, more logits than tokens."""
+    model = small_model(small_config("hidden 24", "bitnet", context=600), "tl1")
+    session = Session(model)
+    for call, words in (
+        (lambda: session.step(33), "tokens: 33 to 33, expected 0 to 32"),
+        (lambda: session.step(-1), "tokens: -1 to -1, expected 0 to 32"),
+        (lambda: session.extend([1, 2, 33], 1), "tokens: 1 to 33, expected 0 to 32"),
+        (lambda: session.extend([], 0), "tokens: 0 of them, expected 1 to 16 in a pass"),
+        (lambda: session.extend([1] * 17, 1), "tokens: 17 of them, expected 1 to 16 in a pass"),
+        (lambda: session.extend([1, 2], 3), "outputs=3: expected 0 to 2"),
+        (lambda: session.extend([1, 2], -1), "outputs=-1: expected 0 to 2"),
+        (lambda: session.read([]), "tokens: empty"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            call()
+    assert session.tokens == []
+
+
+def test_a_session_of_another_model_is_refused(tiny):
+    """At once; it has another shape."""
+    session = Session(small_model(small_config("hidden 24", "bitnet")))
+    with pytest.raises(ValueError, match="session: of another model"):
+        tiny.generate([1], session=session)
+
+
+@pytest.mark.parametrize("draft", [0, 3])
+def test_a_session_used_elsewhere_is_noticed(tiny, text, draft):
+    """A generator cannot go on where its text is gone; its last token needs none."""
+    for use in (
+        lambda session: list(tiny.generate(text[9:12], 2, session=session)),
+        lambda session: session.step(7),
+        lambda session: setattr(session, "position", 3),
+    ):
+        session = Session(tiny)
+        tokens = tiny.generate(text[:20], 3, session=session, prompt_lookup=draft)
+        next(tokens)
+        use(session)
+        with pytest.raises(RuntimeError, match="session: used elsewhere"):
+            next(tokens)
+        tokens = tiny.generate(text[:20], 1, session=session, prompt_lookup=draft)
+        next(tokens)
+        use(session)
+        assert list(tokens) == []
+
+
+@pytest.mark.parametrize("draft", [0, 3])
+def test_an_interrupted_session_is_good_for_more(tiny, text, monkeypatch, draft):
+    """Its tokens are what the cache holds, wherever the interrupt came."""
+    model = Model(tiny.weights, 2, "screened")
+    original, expected = Workspace.run, list(tiny.generate(text[:40] * 3, 12, stop_at_eos=False))
+    for passes, is_done in itertools.product((1, 2, 5), (False, True)):
+        session, left = Session(model), [passes]
+
+        def run(*arguments, left=left, is_done=is_done):
+            left[0] -= 1
+            logits = original(*arguments) if left[0] or is_done else None
+            if left[0] == 0:
+                raise KeyboardInterrupt
+            return logits
+
+        settings = {"stop_at_eos": False, "prompt_lookup": draft, "session": session}
+        monkeypatch.setattr(Workspace, "run", run)
+        with pytest.raises(KeyboardInterrupt):
+            list(model.generate(text[:40] * 3, 12, **settings))
+        monkeypatch.setattr(Workspace, "run", original)
+        assert list(model.generate(text[:40] * 3, 12, **settings)) == expected
+
+
+def test_an_interrupt_leaves_no_head_half_set(tiny, text, monkeypatch):
+    """The next pass sets what a screened or a whole head needs once more."""
+    model = Model(tiny.weights, 2, "screened")
+    session, view = Session(model), model.head.view
+
+    class Interrupting(dict):
+        def items(self):
+            raise KeyboardInterrupt
+
+    expected = session.step(text[0], wanted=1).copy()
+    session.position = 0
+    with monkeypatch.context() as patch:
+        patch.setattr(model.head, "view", lambda w: view(w)._replace(operands=Interrupting()))
+        with pytest.raises(KeyboardInterrupt):
+            session.step(text[0])
+    assert session.tokens == []
+    assert cases.same_bits(session.step(text[0], wanted=1), expected)
+
+
+def test_logits_that_are_no_numbers_are_named():
+    """Greedily and drawn, rather than some token."""
+    plain = small_model(small_config("hidden 24", "llama"))
+    norm = np.full(24, np.nan, np.float32)
+    w = plain.weights
+    model = Model(Weights(w.config, w.layers, norm, w.embedding, w.head), 2)
+    for settings in ({}, {"prompt_lookup": 2}, {"temperature": 1.0}, {"temperature": 1.0,
+                     "top_p": 0.5}, {"temperature": 1.0, "top_k": 3}):  # fmt: skip
+        with pytest.raises(ValueError, match=r"(?i)^logits: .*nan"):
+            list(model.generate([1], 2, **settings))
+    for largest in (np.inf, -np.inf):
+        with pytest.raises(ValueError, match=r"logits: the largest is -?inf"):
+            Sampler(1.0)(np.full(5, largest, np.float32))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("temperature", [5e-324, 1e-300])
+@pytest.mark.parametrize("top_p", [1.0, 0.5])
+def test_a_tiny_temperature_is_greedy(temperature, top_p):
+    """And no warning tells of weights that vanish."""
+    logits = np.random.default_rng(0).standard_normal(500).astype(np.float32)
+    logits[::2] = -np.inf
+    assert Sampler(temperature, top_p, 1)(logits) == logits.argmax()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc and its numbers are of Linux")
+def test_a_large_cache_takes_the_pages_that_it_needs():
+    """1.6 GB, of which the first token writes 50 places."""
+    shape = {"hidden": 24, "ffn": 24, "heads": 10, "kv_heads": 10, "head_dim": 64, "layers": 5}
+    long, short = (small_model(small_config("hidden 24", "llama", context=context, **shape))
+                   for context in (2**17, 9))  # fmt: skip
+    Session(short).step(1)
+    session, before = Session(long), _resident()
+    session.step(1)
+    assert _resident() - before < 50e6
+
+
+def _resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
 
 
 @pytest.mark.parametrize("weights", ["ternary", "fp16"])

@@ -96,8 +96,9 @@ def test_the_largest_logits_are_those_of_fp16(name, wanted):
 def _one_by_one(model, tokens, wanted):
     session = Session(model)
     found = np.stack([session.step(token, wanted=wanted).copy() for token in tokens])
-    assert session.screened == len(tokens)
-    assert session.rescored == (found != -np.inf).sum()
+    if model.head.screens(wanted):
+        assert session.screened == len(tokens)
+        assert session.rescored == (found != -np.inf).sum()
     return found
 
 
@@ -119,6 +120,37 @@ def test_most_rows_are_ruled_out():
     for token in range(10):
         session.step(token, wanted=1)
     assert session.rescored / session.screened < 500
+
+
+def test_as_many_as_there_are_need_no_screening():
+    """However large the number is; a pass would look for so many peaks in vain."""
+    whole, screened = (screened_model(MATRICES["gauss"], kind) for kind in ("fp16", "screened"))
+    assert screened.head.screens(6)
+    for top_k in (7, 400, 2**40, 2**70):
+        assert not screened.head.screens(top_k)
+        found = [
+            list(model.generate([1, 2], 5, 1.0, seed=1, top_k=top_k)) for model in (whole, screened)
+        ]
+        assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("size", [1e-18, 1e-22, 1e-25, 1e-30])
+def test_an_x_whose_squares_vanish(size):
+    """It has a length for all that, and rows are ruled out by it."""
+    random = np.random.default_rng(4)
+    alike = random.standard_normal(100) + 1e-2 * random.standard_normal((333, 100))
+    matrix = HalfMatrix.from_floats(alike.astype(np.float32))
+    whole, screened = screened_model(matrix, "fp16"), screened_model(matrix)
+    tokens = random.integers(0, 333, 40).tolist()
+    for model in (whole, screened):
+        model.weights.norm[:] *= np.float32(size)
+    logits = whole.logits(tokens)
+    assert (logits != 0).any()
+    for wanted in (1, 3):
+        found = Session(screened).extend(tokens, 40, wanted)
+        for row, right in zip(found, logits, strict=True):
+            order = np.argsort(-right, kind="stable")[:wanted]
+            assert cases.same_bits(row[order], right[order])
 
 
 def test_nan_rules_nothing_out():

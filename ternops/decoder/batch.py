@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ternops.decoder.model import Model
 from ternops.decoder.sample import Sampler
 from ternops.decoder.session import Rooms, Session
-from ternops.decoder.workspace import MOST_TOKENS
+from ternops.decoder.workspace import MOST_TOKENS, room_for
 
 
 class Emitted(NamedTuple):
@@ -70,10 +70,13 @@ class Batch:
         self._idle: list[Session] = []
         self._rooms = Rooms(model)
         self._count = 0
+        # Kept until a step is through: an exception in the middle of one loses no token.
+        self._emitted: list[Emitted] = []
 
     def __len__(self) -> int:
-        """Requests that have not ended."""
-        return len(self._waiting) + len(self._active)
+        """Requests whose last token no step has given yet."""
+        ended = sum(each.last for each in self._emitted)
+        return len(self._waiting) + len(self._active) + ended
 
     def add(
         self,
@@ -97,41 +100,39 @@ class Batch:
 
     def step(self) -> list[Emitted]:
         """Admit what there is room for, then decode a token of every sequence in one pass."""
-        emitted = []
         while self._waiting and len(self._active) < self._size:
-            emitted += self._admit(self._waiting.popleft())
-        if self._active:
-            emitted += self._decode()
+            self._admit(self._waiting[0])
+            self._waiting.popleft()
+        try:
+            self._decode()
+        finally:
+            self._idle += [each.session for each in self._active if each.request.left == 0]
+            self._active = [each for each in self._active if each.request.left > 0]
+        emitted, self._emitted = self._emitted, []
         return emitted
 
-    def _admit(self, request: _Request) -> list[Emitted]:
+    def _admit(self, request: _Request) -> None:
         if request.left == 0:
-            return [Emitted(request.number, None, True)]
+            self._emitted.append(Emitted(request.number, None, True))
+            return
         session = self._idle.pop() if self._idle else Session(self._model, self._rooms)
         session.position = 0
         token = request.sampler(session.read(request.prompt, request.sampler.wanted))
-        emitted = request.emit(token)
-        if emitted.last:
+        self._emitted.append(request.emit(token))
+        if self._emitted[-1].last:
             self._idle.append(session)
         else:
             self._active.append(_Running(request, session, token))
-        return [emitted]
 
-    def _decode(self) -> list[Emitted]:
-        emitted, going = [], []
-        most = self._active[0].session.most_tokens
+    def _decode(self) -> None:
+        most = room_for(self._model, MOST_TOKENS)[1]
         for start in range(0, len(self._active), most):
             together = self._active[start : start + most]
             for each, logits in zip(together, self._pass(together), strict=True):
+                token = each.request.sampler(logits)
                 each.session.tokens.append(each.token)
-                each.token = each.request.sampler(logits)
-                emitted.append(each.request.emit(each.token))
-                if emitted[-1].last:
-                    self._idle.append(each.session)
-                else:
-                    going.append(each)
-        self._active = going
-        return emitted
+                each.token = token
+                self._emitted.append(each.request.emit(token))
 
     def _pass(self, together: list[_Running]) -> npt.NDArray[np.float32]:
         room = self._rooms(len(together))

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import mmap
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from ternops.decoder.attention import CACHES
 from ternops.decoder.config import Config
 from ternops.kernels.attention import CHUNK, POSITIONS
 from ternops.memory import aligned_zeros
+
+# Each head's keys and values are a place of their own that is written from its beginning: in huge
+# pages the first token of a cache of gigabytes would take most of it.
+_MOST_IN_HUGE_PAGES = 1 << 29
 
 
 class Cache:
@@ -22,11 +31,27 @@ class Cache:
         keys = heads * context * config.head_dim
         values = heads * context * -(-config.head_dim // CHUNK) * CHUNK
         steps = heads * context if kind == "int8" else 0
+        is_large = (keys + values) * element.itemsize > _MOST_IN_HUGE_PAGES
+        zeros = _zeros_in_small_pages if is_large else aligned_zeros
         self._arrays = [
-            aligned_zeros(keys, element), aligned_zeros(values, element),
+            zeros(keys, element), zeros(values, element),
             aligned_zeros(steps, np.float32), aligned_zeros(steps, np.float32),
         ]  # fmt: skip
         self.addresses = tuple(array.ctypes.data for array in self._arrays)
+
+
+def _zeros_in_small_pages(size: int, element: np.dtype[Any]) -> npt.NDArray[Any]:
+    """As `aligned_zeros`, where the system has a way to ask for that."""
+    if not hasattr(mmap, "MADV_NOHUGEPAGE"):
+        return aligned_zeros(size, element)
+    try:
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        memory = mmap.mmap(-1, size * element.itemsize, flags=flags)
+    except OSError as error:
+        raise MemoryError(f"cache: {size * element.itemsize} bytes, {error.strerror}") from None
+    with contextlib.suppress(OSError):  # of a kernel that has small pages alone
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(memory, element)
 
 
 def padded_context(config: Config) -> int:

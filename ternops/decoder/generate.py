@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from ternops.decoder.sample import Sampler
 from ternops.decoder.session import Progress, Session
 
@@ -22,7 +20,10 @@ def generate(
     draft: int,
     progress: Progress | None,
 ) -> Iterator[int]:
-    """Yield up to `most` tokens behind `tokens`, ending before one of `ends`."""
+    """Yield up to `most` tokens behind `tokens`, ending before one of `ends`.
+
+    Raises RuntimeError when it goes on with a session that has been used since.
+    """
     if most == 0:
         return
     pairs = enumerate(zip(session.tokens, tokens, strict=False))
@@ -30,14 +31,20 @@ def generate(
     session.position = min(known, len(tokens) - 1)
     logits = session.read(tokens[session.position :], sampler.wanted, progress)
     token = sampler(logits)
-    following = _looked_up(session, token, draft) if draft else _one_by_one(session, token, sampler)
+    if draft:
+        following = _looked_up(session, token, sampler, draft)
+    else:
+        following = _one_by_one(session, token, sampler)
     for token in following:
         if token in ends:
             return
+        left = session.passes, session.position
         yield token
         most -= 1
         if most == 0:
             return
+        if (session.passes, session.position) != left:
+            raise RuntimeError("session: used elsewhere, expected one generator at a time")
 
 
 def _one_by_one(session: Session, token: int, sampler: Sampler) -> Iterator[int]:
@@ -46,7 +53,7 @@ def _one_by_one(session: Session, token: int, sampler: Sampler) -> Iterator[int]
         token = sampler(session.step(token, wanted=sampler.wanted))
 
 
-def _looked_up(session: Session, token: int, draft: int) -> Iterator[int]:
+def _looked_up(session: Session, token: int, sampler: Sampler, draft: int) -> Iterator[int]:
     """Greedy tokens from prompt lookup (Saxena, "Prompt Lookup Decoding", 2023).
 
     What followed the last occurrence of the latest tokens is taken as a draft, and one pass checks
@@ -59,16 +66,15 @@ def _looked_up(session: Session, token: int, draft: int) -> Iterator[int]:
         room = session.room - 1
         guess = history.draft(min(draft, room, session.most_tokens - 1))
         start = session.position
-        logits = session.extend([token, *guess], len(guess) + 1, 1)
-        answers = np.argmax(logits, axis=1).tolist()
-        right = 0
-        while right < len(guess) and guess[right] == answers[right]:
+        logits = session.extend([token, *guess], len(guess) + 1, sampler.wanted)
+        right, token = 0, sampler(logits[0])
+        while right < len(guess) and guess[right] == token:
             right += 1
+            token = sampler(logits[right])
         session.position = start + right + 1
-        for each in answers[:right]:
+        for each in guess[:right]:
             history.append(each)
             yield each
-        token = answers[right]
         history.append(token)
 
 

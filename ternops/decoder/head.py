@@ -54,15 +54,17 @@ class Head:
 
     def screens(self, wanted: int) -> bool:
         """Whether only candidates for the `wanted` largest logits (0: all) are computed."""
-        return self.kind == "screened" and wanted > 0
+        # With more than there are peaks nothing would be ruled out.
+        return self.kind == "screened" and 0 < wanted <= self.padded // ROWS
 
     def view(self, wanted: int) -> View:
         """The fields of a pass whose `wanted` largest logits (0: all) are to be exact."""
         screened = self.screens(wanted)
         exact, stride = self.weights.bits.ctypes.data, self.weights.bits.strides[0]
-        model = {"screened": int(screened), "wanted": wanted}
+        model = {"screened": int(screened)}
         if screened:
             model |= {
+                "wanted": wanted,
                 "bounds": self.bounds.ctypes.data,
                 "exact": exact,
                 "exact_stride": stride,

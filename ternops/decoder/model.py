@@ -90,13 +90,14 @@ class Model:
         if weights not in kinds:
             raise ValueError(f"weights={weights!r}: expected one of {', '.join(kinds)}")
         check_threads(threads)
-        loaded = load_weights(open_checkpoint(path), kinds[weights], progress)
+        checkpoint = open_checkpoint(path)
+        most = checkpoint.config.context
+        if context is not None and not 1 <= operator.index(context) <= most:
+            raise ValueError(f"context={context}: expected 1 to {most}")
+        loaded = load_weights(checkpoint, kinds[weights], progress)
         if context is not None:
-            if not 1 <= operator.index(context) <= loaded.config.context:
-                raise ValueError(f"context={context}: expected 1 to {loaded.config.context}")
-            loaded = dataclasses.replace(
-                loaded, config=dataclasses.replace(loaded.config, context=context)
-            )
+            config = dataclasses.replace(loaded.config, context=operator.index(context))
+            loaded = dataclasses.replace(loaded, config=config)
         return cls(loaded, threads, head, cache)
 
     @property
@@ -152,7 +153,8 @@ class Model:
         from earlier text and check them in one pass; greedy only, the result is the same.
         progress: called with the tokens of the prompt that are read, and their number.
         session: one of this model, whose cache is used where it holds how the sequence begins.
-        Raises ValueError at once for the tokens, as `logits`, and for settings out of range.
+        Raises ValueError at once for the tokens, as `logits`, and for settings out of range; later
+        on ValueError for logits that are NaN, RuntimeError if the session has been used elsewhere.
         """
         tokens = self.check_tokens(token_ids)
         most = self.check_length(tokens, max_new_tokens)
@@ -162,7 +164,10 @@ class Model:
         if prompt_lookup and not sampler.is_greedy:
             raise ValueError(f"prompt_lookup={prompt_lookup}: expected temperature 0 with it")
         ends = self.config.eos if stop_at_eos else ()
-        session = session or Session(self)
+        if session is None:
+            session = Session(self)
+        elif not session.is_of(self):
+            raise ValueError("session: of another model, expected one of this model")
         return generate(session, tokens, most, sampler, ends, prompt_lookup, progress)
 
     def check_length(self, tokens: list[int], max_new_tokens: int) -> int:

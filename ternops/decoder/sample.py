@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ class Sampler:
             raise ValueError(f"top_p={top_p}: expected more than 0 and at most 1")
         if seed is not None and seed < 0:
             raise ValueError(f"seed={seed}: expected 0 or more")
-        if top_k < 0:
+        if operator.index(top_k) < 0:
             raise ValueError(f"top_k={top_k}: expected 0 or more")
         self.is_greedy = temperature == 0.0
         self._temperature, self._top_p, self._top_k = temperature, top_p, top_k
@@ -44,14 +45,24 @@ class Sampler:
         return 1 if self.is_greedy else self._top_k
 
     def __call__(self, logits: npt.NDArray[np.float32]) -> int:
-        """A token for float32 logits (vocabulary,); those that do not decide may be -inf."""
+        """A token for float32 logits (vocabulary,); those that do not decide may be -inf.
+
+        Raises ValueError where the largest is NaN or, for a draw, infinite.
+        """
         if self.is_greedy:
-            return int(np.argmax(logits))
+            token = int(np.argmax(logits))  # of a NaN, if there is one
+            if np.isnan(logits[token]):
+                raise ValueError(f"logits: NaN for token {token}, expected numbers")
+            return token
+        peak = logits.max()
+        if not np.isfinite(peak):
+            raise ValueError(f"logits: the largest is {peak}, expected a finite number")
         tokens: npt.NDArray[Any] | None = None
         if 0 < self._top_k < len(logits):
             tokens = _largest(logits, self._top_k)
             logits = logits[tokens]
-        weights = np.exp((logits.astype(np.float64) - logits.max()) / self._temperature)
+        with np.errstate(over="ignore"):  # of a tiny temperature: -inf, and a weight of zero
+            weights = np.exp((logits.astype(np.float64) - peak) / self._temperature)
         chosen = self._draw(weights)
         return chosen if tokens is None else int(tokens[chosen])
 

@@ -37,8 +37,8 @@ class Rooms:
 class Session:
     """Decodes one sequence. Not for two Python threads at a time; each may have its own.
 
-    tokens: those that the cache holds. rescored, screened: rows that a screened head has computed
-    in fp16 so far, and for how many tokens.
+    tokens: those that the cache holds. passes: how many have been made. rescored, screened: rows
+    that a screened head has computed in fp16 so far, and for how many tokens.
     """
 
     def __init__(self, model: Model, rooms: Rooms | None = None) -> None:
@@ -47,7 +47,11 @@ class Session:
         self._rooms = rooms or Rooms(model)
         self._alone = self._rooms(1)
         self.tokens: list[int] = []
-        self.rescored = self.screened = 0
+        self.passes = self.rescored = self.screened = 0
+
+    def is_of(self, model: Model) -> bool:
+        """Whether it decodes with this model."""
+        return self._model is model
 
     @property
     def position(self) -> int:
@@ -86,6 +90,10 @@ class Session:
     def extend(self, tokens: Sequence[int], outputs: int, wanted: int = 0) -> Array:
         """Decode up to MOST_TOKENS tokens in one pass; float32 logits of the last `outputs`."""
         count = len(tokens)
+        if not 1 <= count <= self.most_tokens:
+            raise ValueError(f"tokens: {count} of them, expected 1 to {self.most_tokens} in a pass")
+        if not 0 <= outputs <= count:
+            raise ValueError(f"outputs={outputs}: expected 0 to {count}")
         room = self._alone if count == 1 else self._rooms(count)
         return self._pass(room, tokens, range(count - outputs, count), wanted)
 
@@ -94,6 +102,8 @@ class Session:
     ) -> Array:
         """Decode any number of tokens, pass by pass; float32 (vocabulary,) logits of the last."""
         count, most = len(tokens), self.most_tokens
+        if not count:
+            raise ValueError("tokens: empty, expected at least one")
         for start in range(0, count, most):
             part = tokens[start : start + most]
             logits = self.extend(part, int(start + most >= count), wanted)
@@ -114,6 +124,10 @@ class Session:
                 f"token {position + count - 1}: expected at most the context of "
                 f"{self._model.config.context}"
             )
+        most = self._model.config.vocabulary - 1
+        if not 0 <= min(tokens) <= max(tokens) <= most:
+            raise ValueError(f"tokens: {min(tokens)} to {max(tokens)}, expected 0 to {most}")
+        self.passes += 1
         room.place(0, tokens, position, self.cache)
         logits = room.run(count, outputs, wanted, room.together)
         self.tokens += tokens

@@ -150,6 +150,7 @@ class Workspace:
 
     def _use_head(self, wanted: int) -> None:
         view = self._model.head.view(wanted)
+        self._wanted = -1  # until all is set, should an interrupt come in between
         for name, value in view.model.items():
             self._record[name] = value
         for record in self._own.heads:

@@ -40,6 +40,7 @@ _LANES = 16
 _ROUNDER = np.float32(1.5 * 2**23)
 _ROUNDER_BITS = int(_ROUNDER.view(np.int32))
 _MAGNITUDE_BITS = 0x7FFFFFFF
+_LEAST_NORMAL = np.float32(2.0**-126)
 
 #: What `quantize_head` is told: rows of `stride` bytes become int8 rows of code_stride, with a
 #: float32 scale and error bound each.
@@ -116,7 +117,9 @@ def length(x, columns):
     for i in range(0, columns, _LANES):
         chunk = load(f32, x + 4 * i)
         squares = fma(chunk, chunk, squares)
-    return np.sqrt(tree_sum(squares)) * (np.float32(1) + _rounding(columns))
+    # Of each square so much may have vanished.
+    total = tree_sum(squares) + np.float32(columns) * _LEAST_NORMAL
+    return np.sqrt(total) * (np.float32(1) + _rounding(columns))
 
 
 @inlined
@@ -160,12 +163,11 @@ def make_rescore(load_weights):
             score = load(f32, scores + 4 * start)
             upper = fma(load(f32, bounds + 4 * start), full(f32, norm), score)
             # A NaN, on either side, is no reason to rule a row out.
-            out = select_greater(full(f32, least), upper, full(f32, 0.0), full(f32, 1.0))
-            store(scores + 4 * start, select_greater(out, full(f32, 0.0), score,
-                                                     full(f32, -np.inf)))  # fmt: skip
-            if tree_sum(out) > np.float32(0):
+            kept = select_greater(full(f32, least), upper, full(f32, -np.inf), full(f32, 0.0))
+            store(scores + 4 * start, kept)
+            if tree_max(kept) == np.float32(0):
                 for row in range(start, min(start + _LANES, last)):
-                    if load(np.float32, scores + 4 * row) != np.float32(-np.inf):
+                    if load(np.float32, scores + 4 * row) == np.float32(0):
                         dot(weights + row * stride, stride, 1, x, 0, sums)
                         store(scores + 4 * row, tree_sum(sums[0]))
                         computed += 1
