@@ -81,6 +81,8 @@ def test_a_share_beyond_the_limit_is_a_failure():
     for seen, code in ((0.95, 0), (1.2, 1)):
         found = [Figure("share", "700M", 0.9, seen, "%")]
         assert decode._failed(Console(quiet=True), found) == code
+    differs = Figure("lookup", "tiny", 1.3, 0.0, "x", "OUTPUT DIFFERS")
+    assert decode._failed(Console(quiet=True), [differs]) == 1
 
 
 @pytest.mark.parametrize(

@@ -206,7 +206,7 @@ def test_what_cannot_be_talked_to(talker):
     """A turn beyond the context, a model without a template, with a broken one."""
     complaint(chat(talker, b"x = 1; " * 300), "stdin: turn tokens 512")
     complaint(chat(talker, b"x", "--context", "1"), "--context 1: 2 512")
-    complaint(chat(TINY, b"x"), "--model: no chat template generate")
+    complaint(chat(TINY, b"x"), "--model no chat template generate")
     (talker / "chat_template.jinja").write_text("{% for %}")
     complaint(chat(talker, b"x"), "chat template: line 1")
     (talker / "chat_template.jinja").write_text("{{ raise_exception('no system') }}")

@@ -611,3 +611,11 @@ def test_shards_of_packed_trits(tmp_path, random):
     folder = checkpoints.write_shards(tmp_path, values, 3)
     (folder / "config.json").write_text(json.dumps(quantization("bitlinear")))
     read_all(folder, trits)
+
+
+def test_layers_beyond_the_config_are_refused(tmp_path):
+    """Half of a model is another model."""
+    raw = {**checkpoints.CONFIG, "num_hidden_layers": 1}
+    folder = checkpoints.write(tmp_path, raw)
+    with pytest.raises(ValueError, match=r"model\.layers\.1\..*expected no layers beyond the 1"):
+        Model.from_pretrained(folder)

@@ -418,3 +418,10 @@ def test_the_header_has_room_enough(source, target, tmp_path):
     (source / "chat_template.jinja").write_bytes(b"\xed\xa0\x80")
     with pytest.raises(ValueError, match="chat_template"):
         convert.convert(source, target)
+
+
+def test_a_name_of_another_format_is_refused(tmp_path):
+    """A file of that name could not be opened again."""
+    with pytest.raises(ValueError, match=r"expected \.safetensors"):
+        convert.convert(TINY, tmp_path / "x.gguf")
+    assert list(tmp_path.iterdir()) == []

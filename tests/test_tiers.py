@@ -10,7 +10,8 @@ from ternops.simd import targets, vector
 from tests import processes
 
 #: What the bits of every tier are judged by.
-FILES = ("matmul_exact", "matmul_numpy", "simd", "lookup", "half", "elementwise", "decoder")
+FILES = ("matmul_exact", "matmul_numpy", "simd", "lookup", "half", "elementwise", "dense",
+         "attention", "screen", "decoder")  # fmt: skip
 
 #: A product of every kernel, compared with its oracle; prints the tier.
 PRODUCTS = """
@@ -37,9 +38,12 @@ print(targets.TIER.name)
 #: And a short text.
 TEXT = """
 from ternops.decoder import Model, reference as decoder
-model = Model.from_pretrained(threads=2)
 tokens = [0, 5, 900, 31, 77, 512]
-assert cases.same_bits(model.logits(tokens), decoder.logits(model, tokens))
+for settings in ({}, {"head": "screened", "cache": "int8"}):
+    model = Model.from_pretrained(threads=2, **settings)
+    logits = model.logits(tokens)
+    assert cases.same_bits(logits, decoder.logits(model, tokens))
+    assert next(model.generate(tokens)) == logits[-1].argmax()
 """
 CHOICE = "from ternops.simd import targets; print(targets.TIER.name)"
 

@@ -40,7 +40,10 @@ def _run(arguments: argparse.Namespace) -> None:
     checkpoint = open_checkpoint(arguments.model)
     source = checkpoint.chat_template()
     if source is None:
-        raise ValueError("--model: it has no chat template; generate continues a text without one")
+        raise ValueError(
+            f"--model {arguments.model or 'tiny'}: it has no chat template; generate continues a "
+            "text without one"
+        )
     config, tokenizer = checkpoint.config, checkpoint.tokenizer()
     context = options.chosen_context(arguments, config, config.context)
     template = ChatTemplate(source, checkpoint.special_tokens())

@@ -2,6 +2,8 @@
 
 from ternops.decoder.batch import Batch
 from ternops.decoder.config import Config
+from ternops.decoder.formats.loading import open_checkpoint
 from ternops.decoder.model import Model
+from ternops.decoder.session import Session
 
-__all__ = ["Batch", "Config", "Model"]
+__all__ = ["Batch", "Config", "Model", "Session", "open_checkpoint"]

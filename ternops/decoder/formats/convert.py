@@ -84,6 +84,8 @@ def _check_target(source: Path, target: Path) -> None:
         raise ValueError(f"{str(target)!r} is a folder, expected the name of a file")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{str(target)!r}: there is no folder {str(target.parent)!r}")
+    if target.suffix == ".gguf":
+        raise ValueError(f"{str(target)!r} would be taken for a GGUF file, expected .safetensors")
     if not target.exists():
         return
     if source.is_file():

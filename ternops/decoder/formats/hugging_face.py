@@ -55,17 +55,22 @@ class HuggingFace(Checkpoint):
             self.config = dataclasses.replace(self.config, tied=False)
 
     def _check_places(self) -> None:
-        """A tensor that is left out (a bias, a norm) would change the logits without a word."""
+        """A tensor that is left out (a bias, a layer) would change the logits without a word."""
         norms = [name for key in self.config.norm_sizes() for name in _NORMS[key]]
         known = {f"{name}.weight" for name in [*_LINEAR.values(), *norms]}
         known |= {f"{name}.weight_scale" for name in _LINEAR.values()}
         known.add("self_attn.rotary_emb.inv_freq")  # written by old versions, computed here
         for name in self._tensors:
-            match = re.match(r"model\.layers\.\d+\.(.*)", name, re.DOTALL)
-            if match and match[1] not in known:
+            match = re.match(r"model\.layers\.(\d{1,9})\.(.*)", name, re.DOTALL)
+            if match and match[2] not in known:
                 raise ValueError(
                     f"checkpoint: tensor {name!r} has no place in this architecture, expected "
                     "linear layers without biases and their norms"
+                )
+            if match and int(match[1]) >= self.config.layers:
+                raise ValueError(
+                    f"checkpoint: tensor {name!r}, expected no layers beyond the "
+                    f"{self.config.layers} of config.json"
                 )
 
     def trits(self, layer: int, name: str) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:

@@ -26,7 +26,9 @@ def open_checkpoint(path: str | os.PathLike[str] | None = None) -> Checkpoint:
     Raises FileNotFoundError and ValueError, naming the file and what is wrong with it, and
     ModuleNotFoundError without the gguf package where it is needed.
     """
-    where = Path(path or TINY)
+    where = TINY if path is None else Path(path)
+    if path == "" or not where.exists():  # Path("") would be the current folder
+        raise FileNotFoundError(f"model: {str(path)!r} is no file or folder")
     if gguf := _gguf_file(where):
         return Gguf(gguf)
     return PackedFile(where) if where.is_file() else HuggingFace(where)

@@ -250,7 +250,8 @@ def _map(path: Path) -> tuple[dict[str, Any], dict[str, _Tensor]]:
         with safetensors.safe_open(path, framework="numpy"):
             pass
     except (safetensors.SafetensorError, OSError) as error:
-        raise ValueError(f"no intact safetensors file: {error}") from None
+        line = " ".join(str(error).split())  # it may hold a tensor's name, and that anything
+        raise ValueError(f"no intact safetensors file: {line}") from None
     data = np.asarray(np.memmap(path, np.uint8, "r"))
     first = 8 + int.from_bytes(data[:8].tobytes(), "little")
     header = json.loads(data[8:first].tobytes())
