@@ -301,7 +301,9 @@ class Terminal:
     def end(self):
         """The exit code, and what is on stderr."""
         with contextlib.suppress(OSError):  # the other side is closed
-            while data := os.read(self._main, 1024):
+            while select.select([self._main], [], [], 120)[0] and (
+                data := os.read(self._main, 1024)
+            ):
                 self.output += data
         _, err = self.process.communicate(timeout=60)
         os.close(self._main)
