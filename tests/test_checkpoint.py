@@ -121,7 +121,7 @@ def test_a_config_that_is_none(tmp_path, data):
 
 def test_missing_files(tmp_path):
     """The folder, its config and its weights."""
-    refused(tmp_path / "none", "model: none config.json", FileNotFoundError)
+    refused(tmp_path / "none", "model: none no file or folder", FileNotFoundError)
     checkpoints.write(tmp_path)
     refused(tmp_path / "config.json", "model: config.json safetensors")
     (tmp_path / "model.safetensors").unlink()
