@@ -18,7 +18,7 @@ from bench.engines import settle
 from bench.engines.llama_cpp import Decoder as LlamaDecoder
 from bench.lookup_text import prompt
 from bench.measure import Case, bandwidth, interleave, probe_cases
-from bench.probes import Reader
+from bench.probes import MOST_PROBED, Reader
 from ternops.decoder import Batch, Config, Model
 from ternops.decoder.cache import cache_bytes
 from ternops.decoder.model import Session
@@ -30,8 +30,6 @@ from ternops.simd import targets
 ENCODING = "base3"
 #: What llama.cpp's linear layers are held in, and its embedding and head.
 LLAMA_LINEAR, LLAMA_HEADS = ("tq1_0", "tq2_0"), ("f16", "q8_0", "q6_k", "q4_0")
-#: No cache is larger, so a larger buffer would only read slower for want of address translation.
-_MOST_PROBED = 1 << 30
 PROMPT = 512
 #: Tokens that llama.cpp generates to find out which of its settings is the fastest.
 _SCOUTED = 12
@@ -92,7 +90,7 @@ def case_of(name: str, decoder: Decoder, options: Options) -> Case:
 def probes_of(what: str, decoder: Decoder, options: Options) -> list[Case]:
     """The ways to read as many bytes as a token of the decoder needs."""
     decoder()  # so that it is known how many rows are rescored
-    return probe_cases(what, Reader(min(_MOST_PROBED, decoder.nbytes)), options.threads)
+    return probe_cases(what, Reader(min(MOST_PROBED, decoder.nbytes)), options.threads)
 
 
 def beside_limit(name: str, decoder: Decoder, options: Options) -> tuple[Case, float]:

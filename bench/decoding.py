@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import psutil
 
 from bench.measure import MOST_SHARE, Case, bandwidth, interleave, probe_cases
-from bench.probes import PROBES, Reader
+from bench.probes import MOST_PROBED, PROBES, Reader
 from bench.shapes import SIZES, host_arch
 from ternops.decoder import Model
 from ternops.decoder.cache import cache_bytes
@@ -19,9 +19,6 @@ from ternops.encodings import ENCODINGS
 from ternops.simd import targets
 
 ENGINES = {"fp16": "float16", "two_bit": "two_bit", "base3": "base3"}
-
-#: No cache is larger, so a larger buffer would only read slower for want of address translation.
-_MOST_PROBED = 1 << 30
 
 
 @dataclass
@@ -50,12 +47,12 @@ class Row:
 def memory_needed(size: str) -> int:
     """Bytes that measuring a size takes at its highest."""
     config = SIZES[size]
-    linear = config.layers * sum(n * k for n, k in config.linear_shapes().values())
+    linear = config.linear_weights
     packed = sum(
         ENCODINGS[kind].nbytes(1, linear) for kind in ENGINES.values() if kind in ENCODINGS
     )
     head = len(ENGINES) * 2 * config.vocabulary * config.hidden
-    probed = len(ENGINES) * 2 * min(_MOST_PROBED, linear * 2)
+    probed = len(ENGINES) * 2 * min(MOST_PROBED, linear * 2)
     return linear * 2 + packed + head + probed + (1 << 28)
 
 
@@ -77,7 +74,7 @@ def measure(
     config = SIZES[size]
     weights = {name: random_weights(config, kind) for name, kind in ENGINES.items()}
     readers = {
-        name: Reader(min(_MOST_PROBED, each.bytes_per_token)) for name, each in weights.items()
+        name: Reader(min(MOST_PROBED, each.bytes_per_token)) for name, each in weights.items()
     }
     rows = []
     for count in threads:

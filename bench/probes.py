@@ -30,6 +30,9 @@ from ternops.simd import (
 )
 from ternops.team import MOST_THREADS, TEAM, share
 
+#: No cache is larger, so a larger buffer would only read slower for want of address translation.
+MOST_PROBED = 1 << 30
+
 _NAMES = ("source", "size", "streams", "ahead", "sink", "times")
 RECORD = np.dtype([(name, np.intp) for name in _NAMES])
 _Record = numba.from_dtype(RECORD)

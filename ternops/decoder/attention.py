@@ -4,6 +4,7 @@ import numpy as np
 
 from ternops.decoder.records import TOKEN_BYTES, Model, Token
 from ternops.kernels.attention import (
+    CHUNK,
     ask_for,
     attend_f16,
     attend_i8,
@@ -29,7 +30,7 @@ def _angles(p, position):
 def _cache(p, t, layer, head, size):
     """Keys, values and their steps of one head of a layer of a token's sequence."""
     at = layer * p.kv_heads + head
-    padded = (p.head_dim + 31) // 32 * 32
+    padded = (p.head_dim + CHUNK - 1) // CHUNK * CHUNK
     keys = pointer(t.keys) + at * p.context * p.head_dim * size
     values = pointer(t.values) + at * p.context * padded * size
     steps = at * p.context * 4

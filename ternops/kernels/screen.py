@@ -9,6 +9,7 @@ import numba
 import numpy as np
 
 from ternops.kernels.dense import make_dot
+from ternops.kernels.reference import ROUNDER
 from ternops.simd import (
     WIDE_FLOATS,
     Job,
@@ -37,8 +38,7 @@ from ternops.team import share
 
 ROWS = 64  #: rows of which one peak is kept; threads share rows in multiples of it
 _LANES = 16
-_ROUNDER = np.float32(1.5 * 2**23)
-_ROUNDER_BITS = int(_ROUNDER.view(np.int32))
+_ROUNDER_BITS = int(ROUNDER.view(np.int32))
 _MAGNITUDE_BITS = 0x7FFFFFFF
 _LEAST_NORMAL = np.float32(2.0**-126)
 
@@ -77,9 +77,9 @@ def make_quantize(load_weights):
         errors, squares = full(f32, 0.0), full(f32, 0.0)
         for i in range(0, columns, _LANES):
             w = load_weights(source + 2 * i)
-            rounded = w * factor + _ROUNDER
+            rounded = w * factor + ROUNDER
             store(target + i, convert(i8x16, bitcast(i32x16, rounded) - _ROUNDER_BITS))
-            error = fma(rounded - _ROUNDER, full(f32, -step), w)
+            error = fma(rounded - ROUNDER, full(f32, -step), w)
             errors, squares = fma(error, error, errors), fma(w, w, squares)
         error, norm = np.sqrt(tree_sum(errors)), np.sqrt(tree_sum(squares))
         # The second part covers the rounding of both products, of which one is at most as long as

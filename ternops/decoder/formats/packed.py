@@ -25,14 +25,14 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import safetensors
 
 from ternops.decoder.config import Config
 from ternops.decoder.formats.checkpoint import Checkpoint
+from ternops.decoder.formats.safetensors_file import Mapped, map_file
 from ternops.decoder.text import parse_tokenizer
 from ternops.decoder.weights import HalfMatrix
 from ternops.encodings import ENCODINGS
@@ -71,7 +71,7 @@ class PackedFile(Checkpoint):
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            header, self._tensors = _map(path)
+            header, self._tensors = map_file(path)
             self._metadata: dict[str, str] = header["__metadata__"]
             self._check_format(header)
             self.config = _parse_config(self._text("config"))
@@ -233,35 +233,7 @@ def header_checksum(header: dict[str, Any]) -> str:
     return f"{zlib.crc32(text.encode()):08x}"
 
 
-class _Tensor(NamedTuple):
-    dtype: str
-    shape: tuple[int, ...]
-    start: int  # byte of the file
-    bytes: npt.NDArray[np.uint8]
-
-
-_MISSING = _Tensor("", (), 0, np.empty(0, np.uint8))
-
-
-def _map(path: Path) -> tuple[dict[str, Any], dict[str, _Tensor]]:
-    """The header and tensors of a safetensors file; nothing behind the header is read."""
-    try:
-        # This checks header, offsets and length; what follows needs only their places.
-        with safetensors.safe_open(path, framework="numpy"):
-            pass
-    except (safetensors.SafetensorError, OSError) as error:
-        line = " ".join(str(error).split())  # it may hold a tensor's name, and that anything
-        raise ValueError(f"no intact safetensors file: {line}") from None
-    data = np.asarray(np.memmap(path, np.uint8, "r"))
-    first = 8 + int.from_bytes(data[:8].tobytes(), "little")
-    header = json.loads(data[8:first].tobytes())
-    header["__metadata__"] = header.get("__metadata__") or {}
-    tensors = {}
-    for name in header.keys() - {"__metadata__"}:
-        dtype, shape = header[name]["dtype"], tuple(header[name]["shape"])
-        start, stop = (first + offset for offset in header[name]["data_offsets"])
-        tensors[name] = _Tensor(dtype, shape, start, data[start:stop])
-    return header, tensors
+_MISSING = Mapped("", (), 0, np.empty(0, np.uint8))
 
 
 def _parse_config(text: str) -> Config:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import safetensors
 
 from ternops.decoder.formats.json_files import read_object
+from ternops.decoder.formats.safetensors_file import map_file
 from ternops.decoder.weights import HalfMatrix
 
 FLOATS = ("BF16", "F16", "F32")
@@ -150,20 +149,11 @@ def _bytes(name: str) -> int:
 def _map(path: Path) -> Iterator[tuple[str, _Tensor]]:
     """The tensors of a file by their names; nothing is read yet."""
     try:
-        # safetensors checks header, offsets and length; NumPy has no bfloat16 for it to give.
-        with safetensors.safe_open(path, framework="numpy") as file:
-            slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
-            kinds = {key: (each.get_dtype(), each.get_shape()) for key, each in slices.items()}
-    except (safetensors.SafetensorError, OSError) as error:
-        line = " ".join(str(error).split())  # it may hold a tensor's name, and that anything
-        raise ValueError(f"model: {str(path)!r} is no intact safetensors file: {line}") from None
-    data = np.memmap(path, np.uint8, "r")
-    size = int.from_bytes(data[:8].tobytes(), "little")
-    header = json.loads(data[8 : 8 + size].tobytes())
-    for name, (dtype, shape) in kinds.items():
-        first, last = header[name]["data_offsets"]
-        raw = data[8 + size + first : 8 + size + last]
-        kind = _DTYPES.get(dtype, np.uint8)
+        _, tensors = map_file(path)
+    except ValueError as error:
+        raise ValueError(f"model: {str(path)!r} is {error}") from None
+    for name, (dtype, shape, _, raw) in tensors.items():
+        kind = _DTYPES.get(dtype, np.uint8)  # NumPy has no bfloat16
         values = np.frombuffer(raw, kind) if len(raw) else np.empty(0, kind)
         values = values.reshape(shape) if dtype in _DTYPES else values
-        yield name, _Tensor(dtype, tuple(shape), values)
+        yield name, _Tensor(dtype, shape, values)
