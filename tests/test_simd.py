@@ -367,6 +367,26 @@ def test_a_dot_to_int32_takes_every_byte(size):
         assert cases.same_bits(found, sums_of_dots(acc, unsigned, signed))
 
 
+def test_a_dot_of_signed_bytes():
+    """Of all there are, but for -128 in the second; with SIGNED_OFFSET of the second too much."""
+
+    @kernel
+    def run(acc, left, right, target):
+        left, right = load(simd.i8, pointer(left)), load(simd.i8, pointer(right))
+        store(pointer(target), simd.dot_signed(load(simd.i32, pointer(acc)), left, right))
+
+    random = np.random.default_rng(0)
+    for extremes in ([-128, -1, 0, 127], range(-128, 128)):
+        for _ in range(50):
+            left = random.choice(list(extremes), simd.BYTES).astype(np.int8)
+            right = random.choice(list(extremes), simd.BYTES).clip(-127).astype(np.int8)
+            acc = random.choice([-(2**31), 0, 2**31 - 1], simd.LANES).astype(np.int32)
+            found = np.empty(simd.LANES, np.int32)
+            run(acc, left, right, found)
+            offset = np.array(simd.SIGNED_OFFSET, np.int32)
+            assert cases.same_bits(found, sums_of_dots(acc, (left + offset)[None], right[None]))
+
+
 @pytest.mark.parametrize("lanes", [4, 8, 16])
 def test_sum_lanes(lanes):
     """The sums of as many vectors as one has lanes, from any one on, in order; they wrap around."""

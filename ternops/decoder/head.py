@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from ternops.caches import last_level_bytes
 from ternops.decoder.weights import HalfMatrix
+from ternops.kernels.int8 import MOST_COLUMNS
 from ternops.kernels.plan import dense_stride, make_plan
 from ternops.kernels.screen import QUANTIZE, ROWS, quantize_head
 from ternops.memory import aligned_empty
@@ -28,16 +29,21 @@ class View(NamedTuple):
 
 
 class Head:
-    """`kind` is one of HEADS but "auto"; raises ValueError for another word."""
+    """`kind` is one of HEADS; raises ValueError for another word, or where it cannot be."""
 
     def __init__(self, weights: HalfMatrix, kind: str, threads: int) -> None:
         if kind not in HEADS:
             raise ValueError(f"head={kind!r}: expected one of {', '.join(HEADS)}")
-        if kind == "auto":
-            kind = "screened" if weights.nbytes > last_level_bytes() else "fp16"
-        self.kind = kind
         self.weights = weights
         self.rows, self.columns = weights.shape
+        fits = self.columns <= MOST_COLUMNS
+        if kind == "auto":
+            kind = "screened" if fits and weights.nbytes > last_level_bytes() else "fp16"
+        if kind != "fp16" and not fits:
+            raise ValueError(
+                f"head={kind!r}: at most {MOST_COLUMNS} columns, but the head has {self.columns}"
+            )
+        self.kind = kind
         #: Logits of one token take so many floats, and threads share rows in multiples of ROWS.
         self.padded = -(-self.rows // ROWS) * ROWS
         self._half = "bfloat16" if weights.is_bf16 else "float16"
@@ -89,7 +95,8 @@ def quantize(
     """int8 (rows, columns with their padding), and a float32 (padded,) scale and bound a row.
 
     |row . x - scale * (int8 row . x)| <= bound * |x| for every float32 x, in exact arithmetic and
-    as the kernels compute both. Behind the last row the bound is infinite: nothing is known.
+    as the kernels compute both, which round x for the second. Behind the last row the bound is
+    infinite: nothing is known.
     """
     rows, columns = weights.shape
     codes = aligned_empty((rows, dense_stride(columns, 1)), np.int8)

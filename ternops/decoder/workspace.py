@@ -12,6 +12,7 @@ from ternops.decoder.cache import Cache, padded_context
 from ternops.decoder.forward import forward
 from ternops.decoder.records import MODEL, PARTS, TOKEN
 from ternops.kernels.attention import POSITIONS
+from ternops.kernels.int8 import placed_bytes
 from ternops.kernels.operands import OPERANDS
 from ternops.kernels.plan import Plan, dense_stride, kind_of, make_plan, most_tokens
 from ternops.kernels.screen import ROWS
@@ -174,8 +175,8 @@ class _Own:
         self._alone = capacity == 1
         self._placed = rounded * max(plan.placed_bytes for plan in plans)
         self._tokens = rounded
-        # Of float32 beside int8 rows, whose padding is the longest.
-        self._head_row = 4 * dense_stride(hidden, 1)
+        # Beside int8 rows, whose padding is the longest, and which tokens take the most for.
+        self._head_row = placed_bytes(dense_stride(hidden, 1))
         self._head_placed = capacity * self._head_row
         self._scratch = max(plan.scratch_bytes for plan in plans)
         self._floats = 4 * longest

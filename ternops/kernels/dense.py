@@ -1,11 +1,11 @@
-"""GEMV on float16, bfloat16 and int8 weights: the baseline of every speed-up, and the output head.
+"""GEMV on float16 and bfloat16 weights: the baseline of every speed-up, and the output head.
 
 Layout: rows of weights, padded with zeros to whole cache lines; float32 activations, padded alike.
 Trick: one conversion and one fused multiply-add for 16 weights, some rows at a time, far apart;
-several tokens pass by while those are in the nearest cache. Bound: memory, 8 or 16 bits a weight.
+several tokens pass by while those are in the nearest cache. Bound: memory, 16 bits a weight.
 """
 
-import numpy as np
+from functools import partial
 
 from ternops.kernels.elementwise import read, write
 from ternops.kernels.operands import Operands
@@ -37,10 +37,10 @@ _LANES = 16
 _SIDE = 4 if WIDE.bytes == 64 else 2
 
 
-def make_dot(floats, load_weights, size, rows, tokens):
+def make_dot(floats, load_weights, rows, tokens):
     """A function that multiplies some rows with some tokens.
 
-    floats: the vectors to do it with. load_weights: one of weights of `size` bytes as float32.
+    floats: the vectors to do it with. load_weights: one of 16-bit weights as float32.
     """
     count, lanes, f32, fma = rows * tokens, floats.lanes, floats.f32, floats.fma
     parts = _LANES // lanes
@@ -60,10 +60,10 @@ def make_dot(floats, load_weights, size, rows, tokens):
                 # With many tokens the row is in the cache by then for most of them: the next one.
                 ahead = PREFETCH_AHEAD // rows if tokens == 1 else stride
                 prefetch(weights + (r * step * stride + offset + ahead))
-            for part in range(LINE_BYTES // (lanes * size)):
-                at = part * lanes * size
+            for part in range(LINE_BYTES // (2 * lanes)):
+                at = part * 2 * lanes
                 for t in range(tokens):
-                    xs[t] = load(f32, x + (t * x_stride + (offset + at) // size * 4))
+                    xs[t] = load(f32, x + (t * x_stride + 2 * (offset + at)))
                 for r in range(rows):
                     w = load_weights(weights + (r * step * stride + offset + at))
                     for t in range(tokens):
@@ -86,9 +86,9 @@ def make_total(floats):
     return total
 
 
-def make_tile(floats, load_weights, size, scaled, rows, tokens):
+def make_tile(floats, load_weights, rows, tokens):
     """A function that computes and writes rows x tokens of a product."""
-    dot, total_of = make_dot(floats, load_weights, size, rows, tokens), make_total(floats)
+    dot, total_of = make_dot(floats, load_weights, rows, tokens), make_total(floats)
     f32, count = floats.f32, rows * tokens * (_LANES // floats.lanes)
 
     @inlined
@@ -98,21 +98,19 @@ def make_tile(floats, load_weights, size, scaled, rows, tokens):
         x = pointer(p.placed) + token * p.placed_stride
         dot(weights, p.stride, step, x, p.placed_stride, sums)
         for r in range(rows):
-            at = row + r * step
             for t in range(tokens):
-                total = total_of(sums, r * tokens + t)
-                if scaled:
-                    total = total * load(np.float32, pointer(p.scales) + 4 * at)
-                store(pointer(p.out) + 4 * ((token + t) * p.out_stride + at), total)
+                place = 4 * ((token + t) * p.out_stride + row + r * step)
+                store(pointer(p.out) + place, total_of(sums, r * tokens + t))
 
     return tile
 
 
-def make_rows(floats, load_weights, size, scaled, rows, most):
-    """A function that computes some rows for all tokens, at most `most` of these at a time."""
-    several, pair, one = (
-        make_tile(floats, load_weights, size, scaled, rows, n) for n in (most, 2, 1)
-    )
+def make_rows(tile_of, rows, most):
+    """A function that computes some rows for all tokens, at most `most` of these at a time.
+
+    tile_of: makes the function for so many rows and tokens, as `make_tile`.
+    """
+    several, pair, one = (tile_of(rows, n) for n in (most, 2, 1))
 
     @inlined
     def all_tokens(p, row, step):
@@ -128,9 +126,9 @@ def make_rows(floats, load_weights, size, scaled, rows, most):
     return all_tokens
 
 
-def make_streams(floats, load_weights, size, scaled, rows, most):
+def make_streams(tile_of, rows, most):
     """A function for rows [first, last), `rows` streams of them."""
-    together, alone = (make_rows(floats, load_weights, size, scaled, n, most) for n in (rows, 1))
+    together, alone = (make_rows(tile_of, n, most) for n in (rows, 1))
 
     @inlined
     def streams(p, first, last):
@@ -143,12 +141,14 @@ def make_streams(floats, load_weights, size, scaled, rows, most):
     return streams
 
 
-def make_gemv(load_name, size, scaled, rows):
-    """The product of all tokens with rows [first, last). rows: the streams for one token."""
-    # One token waits for the memory, which narrow vectors leave more to do; several are computed.
-    narrow, wide = (getattr(each, load_name) for each in (NARROW_FLOATS, WIDE_FLOATS))
-    one = make_streams(NARROW_FLOATS, narrow, size, scaled, rows, 1)
-    several = make_streams(WIDE_FLOATS, wide, size, scaled, _SIDE, _SIDE)
+def make_gemv(narrow_of, wide_of, streams, side):
+    """The product of all tokens with rows [first, last).
+
+    One token waits for the memory, which narrow vectors leave more to do: `streams` rows of it.
+    Several are computed: side.rows x side.tokens.
+    """
+    one = make_streams(narrow_of, streams, 1)
+    several = make_streams(wide_of, *side)
 
     @inlined
     def gemv(operands, first, last):
@@ -161,11 +161,16 @@ def make_gemv(load_name, size, scaled, rows):
     return gemv
 
 
-# Two streams were measured best for two bytes a weight. With one byte a line takes each sum through
-# twice as many additions, one after the other: four rows hide that.
-_gemv_f16 = make_gemv("load_f16", 2, False, 2)
-_gemv_bf16 = make_gemv("load_bf16", 2, False, 2)
-_gemv_i8 = make_gemv("load_i8", 1, True, 4)
+def _make_gemv(load_name):
+    narrow_of, wide_of = (
+        partial(make_tile, floats, getattr(floats, load_name))
+        for floats in (NARROW_FLOATS, WIDE_FLOATS)
+    )
+    # Two streams were measured best.
+    return make_gemv(narrow_of, wide_of, 2, (_SIDE, _SIDE))
+
+
+_gemv_f16, _gemv_bf16 = _make_gemv("load_f16"), _make_gemv("load_bf16")
 
 
 @Job
@@ -180,10 +185,14 @@ def gemv_bf16(operands, first, last, thread):
     _gemv_bf16(operands, first, last)
 
 
-@Job
-def gemv_i8(operands, first, last, thread):
-    """Rows [first, last) of a product, int8 times a scale a row."""
-    _gemv_i8(operands, first, last)
+@inlined
+def place_row(x, columns, placed, padded):
+    """Copy float32 (columns,), with zeros behind it up to (padded,)."""
+    whole = (columns + _LANES - 1) // _LANES * _LANES
+    for i in range(0, whole, _LANES):
+        store(placed + 4 * i, read(x, i, columns))
+    for i in range(whole, padded, _LANES):
+        store(placed + 4 * i, full(f32, 0.0))
 
 
 @Job
@@ -191,13 +200,8 @@ def place_floats(operands, first, last, thread):
     """Copy tokens [first, last), each with zeros behind it up to the end of its place."""
     p = record_at(Operands, operands)
     for token in range(first, last):
-        x = pointer(p.x) + 4 * token * p.columns
         placed = pointer(p.placed) + token * p.placed_stride
-        whole = (p.columns + _LANES - 1) // _LANES * _LANES
-        for i in range(0, whole, _LANES):
-            store(placed + 4 * i, read(x, i, p.columns))
-        for i in range(whole, p.placed_stride // 4, _LANES):
-            store(placed + 4 * i, full(f32, 0.0))
+        place_row(pointer(p.x) + 4 * token * p.columns, p.columns, placed, p.stride // 2)
 
 
 @kernel

@@ -38,7 +38,6 @@ from ternops.simd import (
     tree_sum,
 )
 
-_INFINITY_BITS = 0x7F800000
 _MAGNITUDE_BITS = 0x7FFFFFFF
 _ROUNDER_BITS = int(ROUNDER.view(np.int32))
 _C0, _C1, _C2, _C3, _C4, _C5, _C6, _C7 = EXP_COEFFICIENTS
@@ -61,18 +60,26 @@ def write(target, i, count, value):
         store_first(target + 4 * i, value, count - i)
 
 
-@kernel
-def quantize_row(x, count, floor, target):
-    """float32 (count,) -> int8 (count,) at `target`; returns (step float32, sum of the int8).
+@inlined
+def largest_magnitude(x, count):
+    """max|x| of float32 (count,), with infinity and NaN on top.
 
-    As `reference.quantize_rows`. Magnitudes are compared as integers, which orders floats and
-    puts infinity and NaN on top. Adding ROUNDER leaves the rounded value in the low bits.
+    Magnitudes are compared as integers, which orders floats so.
     """
     largest = full(i32x16, 0)
     for i in range(0, count, 16):
         largest = maximum_i32(largest, bitcast(i32x16, read(x, i, count)) & _MAGNITUDE_BITS)
-    bits = reduce_max(largest)
-    absmax = lane(bitcast(f32, full(i32x16, bits)), 0)
+    return lane(bitcast(f32, full(i32x16, reduce_max(largest))), 0)
+
+
+@kernel
+def quantize_row(x, count, floor, target):
+    """float32 (count,) -> int8 (count,) at `target`; returns (step float32, sum of the int8).
+
+    As `reference.quantize_rows`. Adding ROUNDER leaves the rounded value in the low bits.
+    """
+    largest = largest_magnitude(x, count)
+    absmax = largest
     if not absmax >= floor:
         absmax = np.float32(floor)
     factor = full(f32, np.float32(127) / absmax)
@@ -86,7 +93,7 @@ def quantize_row(x, count, floor, target):
         else:
             store_first(target + i, convert(i8x16, quantized), count - i)
     step = absmax / np.float32(127)
-    if bits >= _INFINITY_BITS:
+    if not largest < np.inf:
         step = np.float32(np.nan)
     return step, reduce_add(total)
 

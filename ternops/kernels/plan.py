@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ternops.caches import last_level_bytes
 from ternops.encodings import ENCODINGS
-from ternops.kernels.dense import LINE_BYTES, gemv_bf16, gemv_f16, gemv_i8, place_floats
+from ternops.kernels.dense import LINE_BYTES, gemv_bf16, gemv_f16, place_floats
 from ternops.kernels.gemm import PANEL_BYTES, PANEL_ROWS, gemm_base3, gemm_two_bit
 from ternops.kernels.gemv import (
     batch_base3,
@@ -16,6 +16,7 @@ from ternops.kernels.gemv import (
     gemv_two_bit,
     stream_two_bit,
 )
+from ternops.kernels.int8 import gemv_i8, place_levels, placed_bytes
 from ternops.kernels.linear import place_tokens
 from ternops.kernels.lut import (
     PAIR_BYTES,
@@ -52,7 +53,7 @@ KERNELS = {
 DENSE = {
     "float16": (2, place_floats, gemv_f16),
     "bfloat16": (2, place_floats, gemv_bf16),
-    "int8": (1, place_floats, gemv_i8),
+    "int8": (1, place_levels, gemv_i8),
 }
 #: encoding -> the unit of its rows, and bytes of a table.
 TABLES = {"tl1": (PAIR_UNIT, PAIR_BYTES), "tl2": (TRIPLE_UNIT, TRIPLE_BYTES)}
@@ -92,7 +93,7 @@ def make_plan(encoding: str, columns: int, kind: str) -> Plan:
         size, placer, gemv = DENSE[encoding]
         stride = dense_stride(columns, size)
         prepare, multiply = placer.address, gemv.address
-        placed = 4 * stride // size
+        placed = placed_bytes(stride) if size == 1 else 4 * stride // size
         return Plan(prepare, multiply, LANES, stride, 0, placed, 0, 1, most_tokens(encoding))
     prepare, multiply = (kernel.address for kernel in KERNELS[encoding, kind])
     if encoding in TABLES:

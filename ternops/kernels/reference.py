@@ -90,6 +90,20 @@ def dot(a: Array, b: Array) -> Array:
     return tree_sum(total)
 
 
+def int8_product(codes: Array, scales: Array, x: Array) -> Array:
+    """int8 (n, k), float32 (n,) and (m, k) -> (m, n): x rounded to 16 bits, exact sums, scaled.
+
+    A row of x becomes multiples of max|x| / 32512, ties to even; one with infinity or NaN is NaN.
+    """
+    absmax = np.maximum(np.abs(x).max(axis=1, initial=0.0), np.float32(1e-30)).astype(np.float32)
+    finite = np.isfinite(absmax)
+    factor = np.float32(32512) / np.where(finite, absmax, np.float32(1))
+    whole = np.rint(np.where(finite[:, None], x, 0) * factor[:, None]).astype(np.int64)
+    sums = (whole @ codes.T.astype(np.int64)).astype(np.float32)
+    step = np.where(finite, absmax / np.float32(32512), np.float32(np.nan))
+    return sums * step[:, None] * scales
+
+
 def rms_norm(x: Array, weight: Array, epsilon: float) -> Array:
     """float32 (..., k): x / sqrt(mean(x^2) + epsilon) * weight (Zhang and Sennrich, 2019)."""
     mean = dot(x, x) / np.float32(x.shape[-1])

@@ -9,6 +9,7 @@ import numba
 import numpy as np
 
 from ternops.kernels.dense import make_dot
+from ternops.kernels.int8 import LARGEST
 from ternops.kernels.reference import ROUNDER
 from ternops.simd import (
     WIDE_FLOATS,
@@ -41,6 +42,8 @@ _LANES = 16
 _ROUNDER_BITS = int(ROUNDER.view(np.int32))
 _MAGNITUDE_BITS = 0x7FFFFFFF
 _LEAST_NORMAL = np.float32(2.0**-126)
+# Times the least `length`, 2**-63 for each root of a column, it exceeds what a sum's terms lose.
+_VANISHING = np.float32(2.0**-80)
 
 #: What `quantize_head` is told: rows of `stride` bytes become int8 rows of code_stride, with a
 #: float32 scale and error bound each.
@@ -50,6 +53,13 @@ QUANTIZE = np.dtype(
     )]
 )  # fmt: skip
 _Quantize = numba.from_dtype(QUANTIZE)
+
+
+@inlined
+def _step_error(columns):
+    """A bound on |x - x'| / |x|, where `int8` multiplies x' for x: half of a step in each column,
+    which is max|x| / LARGEST, and some rounding."""
+    return np.float32(0.51 / LARGEST) * np.sqrt(np.float32(columns))
 
 
 @inlined
@@ -64,7 +74,7 @@ def make_quantize(load_weights):
 
     @inlined
     def quantize(source, columns, target, scale, bound):
-        """scale = max|w| / 127; bound: of |fl(w.x) - fl(scale * fl(c.x))| / |x| for any x."""
+        """scale = max|w| / 127; bound: of |fl(w.x) - fl(scale * (c.x'))| / |x| for any x."""
         largest = full(i32x16, 0)
         for i in range(0, columns, _LANES):
             magnitude = bitcast(i32x16, load_weights(source + 2 * i)) & _MAGNITUDE_BITS
@@ -82,12 +92,12 @@ def make_quantize(load_weights):
             error = fma(rounded - ROUNDER, full(f32, -step), w)
             errors, squares = fma(error, error, errors), fma(w, w, squares)
         error, norm = np.sqrt(tree_sum(errors)), np.sqrt(tree_sum(squares))
-        # The second part covers the rounding of both products, of which one is at most as long as
-        # norm + error; the tiny last one what vanishes below float32's least numbers.
+        # The second part covers x' and the rounding of both products: scale * c is at most as long
+        # as norm + error; the tiny last one what vanishes below float32's least numbers.
         slack = _rounding(columns)
         store(scale, step)
-        total = error + np.float32(4) * slack * (norm + error)
-        store(bound, total * (np.float32(1) + slack) + np.float32(1e-30))
+        total = error + (_step_error(columns) + np.float32(4) * slack) * (norm + error)
+        store(bound, total * (np.float32(1) + slack) + _VANISHING)
 
     return quantize
 
@@ -149,7 +159,7 @@ def threshold(peaks, count, wanted):
 
 def make_rescore(load_weights):
     """A function that computes what can still win and rules out the rest."""
-    dot = make_dot(WIDE_FLOATS, load_weights, 2, 1, 1)
+    dot = make_dot(WIDE_FLOATS, load_weights, 1, 1)
 
     @inlined
     def rescore(scores, bounds, norm, least, first, last, weights, stride, x):

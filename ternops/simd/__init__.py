@@ -104,6 +104,20 @@ else:
         """Add up what the dots since `open_sums` gave."""
 
 
+# dot_signed(i32 acc, i8, i8): acc + 4 products a lane, and SIGNED_OFFSET times the sum of the
+# second factors, which are at least -127.
+_dots_signed = {"avx2": x86.dot_signed_avx2, "generic": portable.dot_portable}
+SIGNED_OFFSET = 0 if _NAME in _dots_signed else 128
+
+
+@inlined
+def _dot_biased(acc, left, right):
+    return dot(acc, bitcast(u8, left ^ SIGNED_OFFSET), right)
+
+
+dot_signed = _dots_signed.get(_NAME, _dot_biased)
+
+
 class Width(NamedTuple):
     """Integer vectors of one width, and the dot product on them."""
 
@@ -220,13 +234,12 @@ class Floats(NamedTuple):
     fma: Any
     load_f16: Any
     load_bf16: Any
-    load_i8: Any
 
 
 def _narrow_floats():
     """Half vectors, for CPUs whose whole ones are 64 bytes long."""
     half, words = Vector("f32", 8), Vector("i32", 8)
-    halves, shorts, bytes_ = Vector("f16", 8), Vector("u16", 8), Vector("i8", 8)
+    halves, shorts = Vector("f16", 8), Vector("u16", 8)
 
     @inlined
     def load_f16(source):
@@ -236,16 +249,12 @@ def _narrow_floats():
     def load_bf16(source):
         return bitcast(half, convert(words, load(shorts, source)) << 16)
 
-    @inlined
-    def load_i8(source):
-        return convert(half, convert(words, load(bytes_, source)))
-
     fma = instruction("llvm.fma.v8f32", half, half, half, half)
-    return Floats(8, half, fma, load_f16, load_bf16, load_i8)
+    return Floats(8, half, fma, load_f16, load_bf16)
 
 
 #: Floats as they are elsewhere, and those that leave memory the most bandwidth.
-WIDE_FLOATS = NARROW_FLOATS = Floats(16, f32, fma, load_f16, load_bf16, load_i8)
+WIDE_FLOATS = NARROW_FLOATS = Floats(16, f32, fma, load_f16, load_bf16)
 if BYTES == 64:
     NARROW_FLOATS = _narrow_floats()
 
@@ -258,6 +267,7 @@ __all__ = [
     "NARROW",
     "NARROW_FLOATS",
     "PARTIAL",
+    "SIGNED_OFFSET",
     "WIDE",
     "WIDE_FLOATS",
     "Floats",
@@ -277,6 +287,7 @@ __all__ = [
     "constant",
     "convert",
     "dot",
+    "dot_signed",
     "entry",
     "f16",
     "f32",

@@ -13,6 +13,7 @@ from ternops.simd.vector import (
     IMMEDIATE,
     POINTER,
     Vector,
+    bitcast,
     full,
     inlined,
     instruction,
@@ -39,6 +40,17 @@ def dot_avx2(partial, unsigned, signed):
 @inlined
 def close_avx2(total, partial):
     return total + _multiply_add_words(partial, full(_i16x16, 1))
+
+
+_sign_bytes = instruction("llvm.x86.avx2.psign.b", _i8x32, _i8x32, _i8x32)
+
+
+@inlined
+def dot_signed_avx2(acc, left, right):
+    """|left| times right with left's sign: two products of at most 128 * 127 fit int16."""
+    magnitudes = bitcast(_u8x32, _sign_bytes(left, left))
+    products = _multiply_add_bytes(magnitudes, _sign_bytes(right, left))
+    return acc + _multiply_add_words(products, full(_i16x16, 1))
 
 
 look_up_128 = instruction("llvm.x86.avx512.vpermi2var.qi.512", _u8x64, _u8x64, _u8x64, _u8x64)
