@@ -201,7 +201,7 @@ def place_floats(operands, first, last, thread):
     p = record_at(Operands, operands)
     for token in range(first, last):
         placed = pointer(p.placed) + token * p.placed_stride
-        place_row(pointer(p.x) + 4 * token * p.columns, p.columns, placed, p.stride // 2)
+        place_row(pointer(p.x) + 4 * token * p.columns, p.columns, placed, p.placed_stride // 4)
 
 
 @kernel
