@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib.style
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -24,18 +23,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from bench.kernel_results import OURS, Product, Results, load_cases
-from bench.plot import COLOURS, MARKERS, STYLE
+from bench.plots import style
+from bench.results import FP16
 from bench.stats import ResultsError
-from ternops.files import replaced
 
 RESULTS = "kernels.json"
-_NAMES = ("roofline.png", "roofline.svg")
-# Inches. Narrower than other pictures, so that the same fonts can be read at half a page's width.
-_WIDTH, _HEAD, _PANEL = 7.2, 1.0, 3.5
-#: encoding -> colour, marker.
-_LOOKS = dict(
-    zip(("two_bit", "base3", "tl1", "tl2"), zip(COLOURS, MARKERS, strict=True), strict=True)
-)
+_WIDTH, _PANEL = 7.2, 3.5  # inches; wider than other pictures, for the words at the right end
+_ENCODINGS = ("two_bit", "base3", "tl1", "tl2")
 _MEMORY = "DRAM"
 #: Levels of memory and their lines; instructions and their names.
 _SLANTED = {_MEMORY: "-", "last level": "--", "L2": ":"}
@@ -51,6 +45,12 @@ def draw(folder: Path) -> list[Path]:
     Raises ResultsError for results that cannot be drawn, OSError for files that cannot be read or
     written.
     """
+    with style.applied():
+        return style.save(figure_of(folder), folder, "roofline")
+
+
+def figure_of(folder: Path) -> Figure:
+    """The picture of folder/kernels.json, in the style that is applied; errors as in `draw`."""
     cases = load_cases(folder / RESULTS)
     results = Results(cases)
     if not results.limits:
@@ -62,24 +62,25 @@ def draw(folder: Path) -> list[Path]:
         raise ResultsError("no kernel was measured")
     counts = sorted({each.threads for each in products})
     counts = list(dict.fromkeys((counts[0], counts[-1])))
-    with matplotlib.style.context(STYLE), matplotlib.rc_context({"svg.hashsalt": "ternops"}):
-        figure = Figure(figsize=(_WIDTH, _HEAD + _PANEL * len(counts)))
-        below_head = 1 - _HEAD / figure.get_figheight()
-        figure.set_layout_engine("constrained", rect=(0, 0, 1, below_head), h_pad=0.08)
-        panels = figure.subplots(len(counts), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
-        roofs = {threads: _roofs(results, tier, threads) for threads in counts}
-        _set_scales(panels[0], results, products)
-        for axes, threads in zip(panels, counts, strict=True):
-            _draw_panel(axes, results, products, threads)
-            _draw_ceilings(axes, roofs[threads])
-        panels[-1].set_xlabel("multiply-accumulates a byte of weights (log scale)")
-        cpu = str(cases[0].metadata.get("cpu_model_name", "an unnamed CPU"))
-        _draw_head(figure, " ".join(cpu.split()), tier, products)
-        # Only once the axes are laid out is it known how steep the roofs are.
-        figure.draw_without_rendering()
-        for axes, threads in zip(panels, counts, strict=True):
-            _draw_slopes(axes, roofs[threads])
-        return [_save(figure, folder / name) for name in _NAMES]
+    cpu = " ".join(str(cases[0].metadata.get("cpu_model_name", "an unnamed CPU")).split())
+    handles = _legend(products)
+    figure = style.sheet(
+        _PANEL * len(counts), "Ternary kernels and the limits of the machine",
+        (f"{cpu}, {tier}; kernels and the roofs above them measured in one run",), handles,
+        columns=len(handles), width=_WIDTH,
+    )  # fmt: skip
+    panels = figure.subplots(len(counts), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    roofs = {threads: _roofs(results, tier, threads) for threads in counts}
+    _set_scales(panels[0], results, products)
+    for axes, threads in zip(panels, counts, strict=True):
+        _draw_panel(axes, results, products, threads)
+        _draw_ceilings(axes, roofs[threads])
+    panels[-1].set_xlabel("multiply-accumulates a byte of weights (log scale)")
+    # Only once the axes are laid out is it known how steep the roofs are.
+    figure.draw_without_rendering()
+    for axes, threads in zip(panels, counts, strict=True):
+        _draw_slopes(axes, roofs[threads])
+    return figure
 
 
 def _roofs(results: Results, tier: str, threads: int) -> dict[str, float]:
@@ -142,10 +143,10 @@ def _draw_slopes(axes: Axes, roofs: Mapping[str, float]) -> None:
     highest = max((roofs[what] for what in _FLAT if what in roofs), default=float("inf"))
     (x0, y0), (x1, y1) = axes.transData.transform([(1, 1), (10, 10)])
     steepness = math.degrees(math.atan2(y1 - y0, x1 - x0))
-    for what, style in _SLANTED.items():
+    for what, line in _SLANTED.items():
         if rate := roofs.get(what):
             start, end = max(left, bottom * 1e9 / rate), min(right, highest / rate)
-            axes.plot([start, end], [start * rate / 1e9, end * rate / 1e9], style, **_LINE)
+            axes.plot([start, end], [start * rate / 1e9, end * rate / 1e9], line, **_LINE)
             text = axes.annotate(f"{what} {rate / 1e9:.0f} GB/s", (end, end * rate / 1e9), (3, 4),
                                  rotation=steepness, rotation_mode="anchor", **_TEXT)  # fmt: skip
             text.set_in_layout(False)  # or the axes would shrink and the slope change
@@ -153,37 +154,22 @@ def _draw_slopes(axes: Axes, roofs: Mapping[str, float]) -> None:
 
 def _look(encoding: str, from_memory: bool) -> dict[str, Any]:
     """How a point is drawn: filled where the weights come from memory."""
-    colour, marker = _LOOKS.get(encoding, (_INK, "s"))
-    fill = {"markerfacecolor": colour, "markeredgecolor": "white", "markeredgewidth": 0.6}
+    look = style.points(encoding)
+    fill = {"markersize": 7.5, "markeredgecolor": "white", "markeredgewidth": 0.6}
     if not from_memory:
-        fill = {"markerfacecolor": "white", "markeredgecolor": colour, "markeredgewidth": 1.5}
-    return {"marker": marker, "markersize": 7.5 if from_memory else 6.5, "linestyle": "", **fill,
-            "zorder": 3}  # fmt: skip
+        fill = {"markersize": 6.5, "markerfacecolor": "white", "markeredgewidth": 1.5}
+    return {**look, **fill, "linestyle": "", "zorder": 3}
 
 
-def _draw_head(figure: Figure, cpu: str, tier: str, products: Sequence[Product]) -> None:
-    """What is drawn, and what the marks mean."""
-    height = figure.get_figheight()
-    title, subtitle, marks = (1 - inches / height for inches in (0.12, 0.42, 0.66))
-    figure.text(0.012, title, f"Ternary kernels on {cpu}", va="top", size=12.5, weight="bold")
-    words = f"{tier}; kernels and the roofs above them measured in one run"
-    figure.text(0.012, subtitle, words, va="top")
+def _legend(products: Sequence[Product]) -> list[Artist]:
+    """What the marks mean."""
     present = {each.encoding for each in products}
     handles: list[Artist] = [
-        Line2D([], [], label=name, **_look(name, True)) for name in _LOOKS if name in present
+        Line2D([], [], label=name, **_look(name, True)) for name in _ENCODINGS if name in present
     ]
     for words, from_memory in (("weights from DRAM", True), ("from a cache", False)):
-        handles.append(Line2D([], [], label=words, **_look("", from_memory)))
-    figure.legend(handles=handles, loc="upper left", bbox_to_anchor=(0, marks), ncols=len(handles),
-                  columnspacing=1, handletextpad=0)  # fmt: skip
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    # Without versions and dates in them, the same results give the same bytes.
-    left_out = {"Software": None} if path.suffix == ".png" else {"Date": None, "Creator": None}
-    with replaced(path) as partial:
-        figure.savefig(partial, format=path.suffix[1:], metadata=left_out)
-    return path
+        handles.append(Line2D([], [], label=words, **_look(FP16, from_memory)))
+    return handles
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
