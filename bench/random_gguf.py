@@ -1,15 +1,16 @@
-"""Random models of any layout in GGUF, for timing llama.cpp: sizes are real, values repeat.
+"""Random models of any layout in GGUF, for other engines: sizes are real, values repeat.
 
-The architecture is "llama", which fixes what llama.cpp computes between the linear layers: SiLU and
-no norms before the output and down projections, whatever the layout says of them. There is no
-vocabulary but a number of tokens, so tokens go in and logits come out.
+The architecture fixes what llama.cpp computes between the linear layers. It is "llama" where it is
+timed: SiLU and no norms before the output and down projections, whatever the layout says of them,
+and no vocabulary but a number of tokens. Models to keep have those norms if the layout has them, as
+"bitnet", which is SiLU in llama.cpp, too; and a tokenizer.
 """
 
 from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -21,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from gguf import GGMLQuantizationType as Type
 
+from bench import byte_tokenizer
 from ternops.decoder import Config
 
 #: Types of the linear layers, and of the embedding and the head, as ggml names them.
@@ -34,7 +36,8 @@ _LINEAR = {
     "q": "attn_q", "k": "attn_k", "v": "attn_v", "o": "attn_output",
     "gate": "ffn_gate", "up": "ffn_up", "down": "ffn_down",
 }  # fmt: skip
-_NORMS = {"input": "attn_norm", "post": "ffn_norm"}
+_NORMS = {"input": "attn_norm", "post": "ffn_norm", "attention": "attn_sub_norm",
+          "ffn": "ffn_sub_norm"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -85,17 +88,8 @@ def random_gguf(folder: Path, config: Config, linear: str, head: str) -> Iterato
     Raises ValueError for an unknown type and a row length that is no multiple of its block, OSError
     if the folder has no room.
     """
-    for what, name, names in (("linear", linear, LINEAR_TYPES), ("head", head, HEAD_TYPES)):
-        if name not in names:
-            raise ValueError(f"{what}: {name!r}, expected {', '.join(names)}")
-    tensors = _tensors(config, linear, head)
-    for name, tensor in tensors.items():
-        block = gguf.GGML_QUANT_SIZES[tensor.kind][0]
-        if tensor.columns % block:
-            raise ValueError(
-                f"config: rows of {name} have {tensor.columns} weights, expected a multiple of "
-                f"{block} for {tensor.kind.name.lower()}"
-            )
+    plain = replace(config, sub_norms=False)
+    tensors = _tensors(plain, linear, head)
     needed, free = sum(each.nbytes for each in tensors.values()), shutil.disk_usage(folder).free
     if needed > free:
         raise OSError(
@@ -103,54 +97,93 @@ def random_gguf(folder: Path, config: Config, linear: str, head: str) -> Iterato
         )
     path = folder / f"random-{linear}-{head}.gguf"
     try:
-        _write(path, config, tensors)
+        with closing(gguf.GGUFWriter(path, "llama")) as writer:
+            writer.add_tokenizer_model("no_vocab")
+            _write(writer, config, tensors)
         yield path
     finally:
         path.unlink(missing_ok=True)
 
 
+def write_gguf(
+    path: Path, config: Config, linear: str, head: str, name: str, advance: Callable[[int], object]
+) -> None:
+    """Write a random model of that name, with a tokenizer of bytes.
+
+    linear, head: as in `random_gguf`, whose ValueErrors and memory these are. advance: called with
+    the bytes written, tensor by tensor.
+    """
+    tensors = _tensors(config, linear, head)
+    with closing(gguf.GGUFWriter(path, "bitnet" if config.sub_norms else "llama")) as writer:
+        writer.add_name(name)
+        writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{linear.upper()}"])
+        adders: dict[type, Callable[[str, Any], None]] = {
+            bool: writer.add_bool, int: writer.add_uint32, str: writer.add_string,
+            list: writer.add_array,
+        }  # fmt: skip
+        for key, value in byte_tokenizer.gguf_keys(config.vocabulary).items():
+            adders[type(value)](key, value)
+        _write(writer, config, tensors, advance)
+
+
+def tensor_bytes(config: Config, linear: str, head: str) -> int:
+    """Of a file that `write_gguf` writes, header and tokenizer aside."""
+    return sum(each.nbytes for each in _tensors(config, linear, head).values())
+
+
 def _tensors(config: Config, linear: str, head: str) -> dict[str, _Tensor]:
-    """All tensors by name, in the order of the file."""
+    """All tensors by name, in the order of the file; ValueError for what cannot be."""
+    for what, kind, kinds in (("linear", linear, LINEAR_TYPES), ("head", head, HEAD_TYPES)):
+        if kind not in kinds:
+            raise ValueError(f"{what}: {kind!r}, expected {', '.join(kinds)}")
     table = _Tensor(Type[head.upper()], config.vocabulary, config.hidden)
     tensors = {"token_embd.weight": table}
     for layer in range(config.layers):
         for name, (rows, columns) in config.linear_shapes().items():
-            kind = Type[linear.upper()]
-            tensors[f"blk.{layer}.{_LINEAR[name]}.weight"] = _Tensor(kind, rows, columns)
-        for name in _NORMS.values():
-            tensors[f"blk.{layer}.{name}.weight"] = _Tensor(Type.F32, 0, config.hidden)
+            tensor = _Tensor(Type[linear.upper()], rows, columns)
+            tensors[f"blk.{layer}.{_LINEAR[name]}.weight"] = tensor
+        for name, size in config.norm_sizes().items():
+            tensors[f"blk.{layer}.{_NORMS[name]}.weight"] = _Tensor(Type.F32, 0, size)
     tensors["output_norm.weight"] = _Tensor(Type.F32, 0, config.hidden)
     if not config.tied:
         tensors["output.weight"] = table
+    for name, tensor in tensors.items():
+        block = gguf.GGML_QUANT_SIZES[tensor.kind][0]
+        if tensor.columns % block:
+            raise ValueError(
+                f"config: rows of {name} have {tensor.columns} weights, expected a multiple of "
+                f"{block} for {tensor.kind.name.lower()}"
+            )
     return tensors
 
 
-def _write(path: Path, config: Config, tensors: dict[str, _Tensor]) -> None:
-    with closing(gguf.GGUFWriter(path, "llama")) as writer:
-        writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-        writer.add_tokenizer_model("no_vocab")
-        writer.add_vocab_size(config.vocabulary)
-        writer.add_context_length(config.context)
-        writer.add_block_count(config.layers)
-        writer.add_embedding_length(config.hidden)
-        writer.add_feed_forward_length(config.ffn)
-        writer.add_head_count(config.heads)
-        writer.add_head_count_kv(config.kv_heads)
-        writer.add_key_length(config.head_dim)
-        writer.add_value_length(config.head_dim)
-        writer.add_rope_dimension_count(config.head_dim)
-        writer.add_rope_freq_base(config.rope_theta)
-        writer.add_layer_norm_rms_eps(config.epsilon)
-        for name, tensor in tensors.items():
-            # The type of the elements does not matter beside the raw one, unless it is uint8.
-            writer.add_tensor_info(
-                name, tensor.shape, np.dtype(np.float32), tensor.nbytes, tensor.kind
-            )
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
-        for tensor in tensors.values():
-            writer.write_tensor_data(_data(tensor))
+def _write(
+    writer: gguf.GGUFWriter, config: Config, tensors: dict[str, _Tensor],
+    advance: Callable[[int], object] = lambda nbytes: None,
+) -> None:  # fmt: skip
+    """All but the tokenizer."""
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    writer.add_vocab_size(config.vocabulary)
+    writer.add_context_length(config.context)
+    writer.add_block_count(config.layers)
+    writer.add_embedding_length(config.hidden)
+    writer.add_feed_forward_length(config.ffn)
+    writer.add_head_count(config.heads)
+    writer.add_head_count_kv(config.kv_heads)
+    writer.add_key_length(config.head_dim)
+    writer.add_value_length(config.head_dim)
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_rope_freq_base(config.rope_theta)
+    writer.add_layer_norm_rms_eps(config.epsilon)
+    for name, tensor in tensors.items():
+        # The type of the elements does not matter beside the raw one, unless it is uint8.
+        writer.add_tensor_info(name, tensor.shape, np.dtype(np.float32), tensor.nbytes, tensor.kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    for tensor in tensors.values():
+        writer.write_tensor_data(_data(tensor))
+        advance(tensor.nbytes)
 
 
 def _data(tensor: _Tensor) -> npt.NDArray[Any]:
