@@ -38,7 +38,8 @@ def parse_percent(text: str) -> float:
 def read(path: Path) -> Results:
     """The results in a folder or, by its decode.json, beside it; or any pyperf suite of seconds.
 
-    What has no size in such a suite becomes a row whose engine is its name. Raises ResultsError for
+    What has no size in such a suite becomes a row whose engine is its name; ways to read memory are
+    left out, as they are limits and no results. Raises ResultsError for
     what is neither, OSError for what cannot be read.
     """
     if path.is_dir():
@@ -47,7 +48,7 @@ def read(path: Path) -> Results:
         return results.load(path.parent)
     try:
         suite = pyperf.BenchmarkSuite.load(str(path))
-        rows = [_row(benchmark) for benchmark in suite]
+        rows = [_row(each) for each in suite if "ternops_probe" not in each.get_metadata()]
     except ResultsError as error:
         raise ResultsError(f"{path}: {error}") from None
     except (ValueError, LookupError, TypeError, AttributeError) as error:

@@ -147,7 +147,9 @@ def plain(path, name="sum [bold]", unit="second", values=TEN, **metadata):
 
 def test_a_folder_and_its_file_are_the_same(tmp_path):
     folder = tmp_path / "run"
-    results.save(folder, run(ROW, replace(ROW, threads=1)))
+    probe = {"name": "read", "ternops_probe": "1", "ternops_bytes": 9, "ternops_threads": 1}
+    rows = run(ROW, replace(ROW, threads=1)).rows
+    results.save(folder, Results(ABOUT, rows, [results.Probe(probe, TEN)]))
     read = compare.read(folder)
     assert read.rows == [ROW, replace(ROW, threads=1)]
     assert compare.read(folder / results.ROWS) == read
