@@ -39,8 +39,8 @@ def read(path: Path) -> Results:
     """The results in a folder or, by its decode.json, beside it; or any pyperf suite of seconds.
 
     What has no size in such a suite becomes a row whose engine is its name; ways to read memory are
-    left out, as they are limits and no results. Raises ResultsError for
-    what is neither, OSError for what cannot be read.
+    left out, as they are limits and no results.
+    Raises ResultsError for what is neither, OSError for what cannot be read.
     """
     if path.is_dir():
         return results.load(path)
