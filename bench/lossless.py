@@ -1,117 +1,247 @@
-"""The proof that a run is lossless: the same bits on every tier and thread count as in NumPy.
+"""The lossless table: every encoding on every tier gives the bits that NumPy gives.
 
-``python -m bench.lossless --threads 1 2`` prints, for the tier of its process, one digest of the
-logits a thread count; `prove` runs it once a tier and compares with the NumPy oracle's digest.
+The tiny checkpoint reads 8 windows of 512 tokens of Python. These 4096 tokens take about forty
+seconds on two cores once the kernels are compiled, more than half of them NumPy's. For each tier
+of this CPU, each encoding and "fp16", and each thread count, the table says
+
+- whether logits are bit-identical. Those of the first window are compared with the NumPy oracle's,
+  twice: read as a prompt, 64 tokens in a pass, and decoded, one token in a pass. Those of all
+  windows are compared with the other tiers', encodings' and thread counts': the oracle would take
+  minutes for them;
+- the perplexity: exp of the mean negative log-likelihood of each token but the first of a window;
+- the greedy agreement: the share of positions at which the most likely token is that of the float64
+  forward pass.
+
+There are two computations, and an oracle and a float64 forward pass (`ternops.decoder.reference`,
+`Exact` and `Double`) of each. The encodings hold the same trits: activations are quantised to int8
+before each linear layer, sums are exact in int32, and so every encoding has the same oracle. In
+"fp16" those weights are the float16 of trit times scale, and activations are not quantised at all:
+its products are sums of float32 in the kernels' fixed order, in its oracle too. It stands where
+bitnet.cpp's paper has full precision; its perplexity differs from the encodings' by what int8
+activations and the rounding of the scale to float16 do, not by what kernels do. The float64 forward
+passes quantise activations as their computation does and round nothing else, not even the cache:
+where that tips a step of an int8 activation, the encodings' most likely token can be another.
+
+Lossless means that every tier, encoding and thread count has the bits of its oracle. Perplexities
+are then equal in all digits, which is checked as well.
 """
 
 from __future__ import annotations
 
-import argparse
-import hashlib
-import os
-import statistics
-import subprocess
-import sys
-from collections.abc import Callable
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-import ternops
+from bench.lossless_figures import CONTEXT, FP16, WINDOWS, digest_of, greedy, perplexity_of, text_of
+from ternops.commands.tiers import output_on
 from ternops.decoder import Model, reference
-from ternops.decoder.formats.hugging_face_config import read_config
-from ternops.decoder.formats.loading import TINY
-from ternops.decoder.text import load_tokenizer
 from ternops.simd import targets
 
-#: Sequences of text for the perplexity; the first one serves the proof as well.
-WINDOWS = 8
+#: A perplexity this much off the float64 forward pass's is an error: relative, over 4096 tokens.
+#: Each token is off by chance, so that over n of them sqrt(4096 / n) times as much is allowed.
+MOST_PERPLEXITY_DIFFERENCE = 1e-3
+#: The two computations: trits and int8 activations, in any encoding; float16 weights.
+TERNARY = "ternary"
+COMPUTATIONS = (TERNARY, FP16)
+
+Advance = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One encoding, or "fp16", on one tier.
+
+    bit_identical: thread count -> whether all logits have the bits that they should have.
+    agreement: the share of positions with the float64 forward pass's most likely token.
+    """
+
+    tier: str
+    encoding: str
+    bit_identical: dict[int, bool]
+    perplexity: float
+    agreement: float
+
+    @property
+    def computation(self) -> str:
+        return _computation(self.encoding)
 
 
 @dataclass(frozen=True)
 class Proof:
-    """tiers: tier -> thread count -> whether all logits equal the oracle's, bit for bit.
+    """tokens: of a window; the perplexities are over all `windows`.
 
-    tokens: of the proof; the perplexities are over WINDOWS times as many.
+    float64: computation -> perplexity of its float64 forward pass.
     """
 
     tokens: int
-    tiers: dict[str, dict[int, bool]]
-    perplexity: float
-    perplexity_float64: float
+    windows: int
+    rows: list[Row]
+    float64: dict[str, float]
 
     @property
     def lossless(self) -> bool:
-        return all(equal for threads in self.tiers.values() for equal in threads.values())
+        equal = all(all(row.bit_identical.values()) for row in self.rows)
+        perplexities = {(row.computation, row.perplexity) for row in self.rows}
+        return equal and len(perplexities) == len(COMPUTATIONS)
+
+    @property
+    def tiers(self) -> dict[str, dict[int, bool]]:
+        """tier -> thread count -> whether all of its rows are bit-identical."""
+        found: dict[str, dict[int, bool]] = {}
+        for row in self.rows:
+            tier = found.setdefault(row.tier, dict.fromkeys(row.bit_identical, True))
+            for count, equal in row.bit_identical.items():
+                tier[count] &= equal
+        return found
+
+    @property
+    def perplexity(self) -> float:
+        """Of the encodings."""
+        return next(row.perplexity for row in self.rows if row.computation == TERNARY)
+
+    @property
+    def perplexity_float64(self) -> float:
+        """Of the encodings' float64 forward pass."""
+        return self.float64[TERNARY]
 
     @property
     def perplexity_difference(self) -> float:
-        """Relative to the float64 forward."""
+        """Of the encodings, relative to the float64 forward pass."""
         return abs(self.perplexity / self.perplexity_float64 - 1)
 
+    def table(self) -> list[dict[str, Any]]:
+        """A dict for each row, of what JSON can hold; a perplexity that is not finite is None."""
+        return [
+            {
+                "tier": row.tier,
+                "encoding": row.encoding,
+                "bit_identical": {str(n): equal for n, equal in row.bit_identical.items()},
+                "perplexity": row.perplexity if math.isfinite(row.perplexity) else None,
+                "agreement": row.agreement,
+            }
+            for row in self.rows
+        ]
 
-def prove(threads: list[int], advance: Callable[[str], None]) -> Proof:
-    """Decode text with the tiny checkpoint on every tier this CPU has."""
-    model, windows = Model.from_pretrained(threads=1), _windows()
-    expected = _digest(reference.logits(model, windows[0]))
-    advance("NumPy oracle")
-    tiers = {}
+    def as_json(self) -> dict[str, Any]:
+        """All of it, as run.json holds it."""
+        return {
+            "lossless": self.lossless,
+            "tokens_against_numpy": self.tokens,
+            "tokens": self.tokens * self.windows,
+            "perplexity_float64": self.float64,
+            "table": self.table(),
+        }
+
+
+def prove(threads: list[int], advance: Advance) -> Proof:
+    """Read and decode text with the tiny checkpoint on every tier this CPU has.
+
+    Raises ValueError if a tier's process fails.
+    """
+    text = text_of(WINDOWS, CONTEXT)
+    oracles = _oracles(text, advance)
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for tier in targets.available():
-        digests = _digests_of(tier.name, threads)
-        tiers[tier.name] = {n: digest == expected for n, digest in digests.items()}
+        for figures in _figures_on(tier.name, threads):
+            found.setdefault((tier.name, figures["encoding"]), []).append(figures)
         advance(tier.name)
-    ours, float64 = [], []
-    for tokens in windows:
-        ours.append(reference.perplexity(model.logits(tokens), tokens))
-        double = reference.logits(model, tokens, reference.Double)
-        float64.append(reference.perplexity(double, tokens))
-        advance("float64 forward")
-    # The windows are equally long: the geometric mean is the perplexity of all of them.
-    return Proof(
-        len(windows[0]), tiers, statistics.geometric_mean(ours), statistics.geometric_mean(float64)
-    )
+    usual = _usual_digests(found.values())
+    rows = []
+    for (tier_name, encoding), each in found.items():
+        oracle = oracles[_computation(encoding)]
+        wanted = (oracle.digest, oracle.digest, usual[_computation(encoding)])
+        rows.append(Row(
+            tier_name, encoding,
+            {f["threads"]: (f["read"], f["decoded"], f["text"]) == wanted for f in each},
+            each[0]["perplexity"], float(np.mean(np.array(each[0]["greedy"]) == oracle.greedy)),
+        ))  # fmt: skip
+    float64 = {name: oracle.perplexity for name, oracle in oracles.items()}
+    return Proof(len(text[0]), len(text), rows, float64)
+
+
+def failures(record: Mapping[str, Any]) -> list[str]:
+    """A line for each thing wrong with what `Proof.as_json` gave."""
+    found = []
+    most = MOST_PERPLEXITY_DIFFERENCE * math.sqrt(4096 / record["tokens"])
+    for row in record["table"]:
+        where = f"{row['encoding']} on {row['tier']}"
+        if wrong := [count for count, equal in row["bit_identical"].items() if not equal]:
+            found.append(f"{where}, {', '.join(wrong)} thread(s): logits differ from NumPy's")
+        exact = record["perplexity_float64"][_computation(row["encoding"])]
+        ours = math.nan if row["perplexity"] is None else row["perplexity"]
+        if not abs(ours / exact - 1) <= most:
+            found.append(f"{where}: perplexity {ours:.4f}, the float64 forward's is {exact:.4f}")
+    if not record["lossless"] and not found:
+        found.append("perplexities of the same logits differ")
+    return found
 
 
 def steps() -> int:
     """How often `prove` calls advance."""
-    return 1 + WINDOWS + len(targets.available())
+    return len(COMPUTATIONS) * (1 + WINDOWS) + len(targets.available())
 
 
-def _windows() -> list[list[int]]:
-    """Sequences as long as the context, of this package's own sources: Python, which is what the
-    checkpoint knows, and files that it cannot have seen."""
-    model_context = read_config(TINY).context
-    sources = sorted(Path(ternops.__file__).parent.glob("*.py"))
-    text = "".join(path.read_text("utf-8") for path in sources)
-    bos, *tokens = load_tokenizer(TINY).encode(text).ids
-    size = model_context - 1
-    return [[bos, *tokens[i * size : (i + 1) * size]] for i in range(WINDOWS)]
+@dataclass(frozen=True)
+class _Oracle:
+    """digest: of the exact logits of the first window; the others: of the float64 forward pass."""
+
+    digest: str
+    perplexity: float
+    greedy: npt.NDArray[Any]
 
 
-def _digest(logits: npt.NDArray[np.float32]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(logits).tobytes()).hexdigest()
+def _oracles(text: list[list[int]], advance: Advance) -> dict[str, _Oracle]:
+    """Of each computation, in NumPy, which lets two threads run at a time."""
+    models = {
+        name: Model.from_pretrained(weights=name, head="fp16", threads=1) for name in COMPUTATIONS
+    }
+    pool = ThreadPoolExecutor(2)
+    try:
+        # The slowest are first.
+        exact = {
+            name: pool.submit(reference.logits, models[name], text[0]) for name in (FP16, TERNARY)
+        }
+        double = {
+            name: [pool.submit(reference.logits, model, part, reference.Double) for part in text]
+            for name, model in models.items()
+        }
+        found = {}
+        for name in COMPUTATIONS:
+            digest = digest_of([exact[name].result()])
+            advance(f"NumPy oracle, {name}")
+            logits = []
+            for each in double[name]:
+                logits.append(each.result())
+                advance(f"float64 forward, {name}")
+            found[name] = _Oracle(digest, perplexity_of(logits, text), greedy(logits))
+        return found
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _digests_of(tier: str, threads: list[int]) -> dict[int, str]:
-    command = [sys.executable, "-m", "bench.lossless", "--threads", *map(str, threads)]
-    environment = {**os.environ, "TERNOPS_ISA": tier}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"tier {tier} failed: {done.stderr.strip().splitlines()[-1:]}")
-    pairs = (line.split() for line in done.stdout.splitlines())
-    return {int(count): digest for count, digest in pairs}
+def _usual_digests(found: Iterable[list[dict[str, Any]]]) -> dict[str, str]:
+    """computation -> the digest of all windows' logits that most have."""
+    counts: dict[str, Counter[str]] = {name: Counter() for name in COMPUTATIONS}
+    for each in found:
+        for f in each:
+            counts[_computation(f["encoding"])][f["text"]] += 1
+    return {name: count.most_common(1)[0][0] for name, count in counts.items()}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.lossless", description=__doc__)
-    parser.add_argument("--threads", type=int, nargs="+", required=True)
-    tokens = _windows()[0]
-    weights = Model.from_pretrained().weights
-    for count in parser.parse_args().threads:
-        print(count, _digest(Model(weights, count).logits(tokens)))
+def _computation(encoding: str) -> str:
+    return FP16 if encoding == FP16 else TERNARY
 
 
-if __name__ == "__main__":
-    main()
+def _figures_on(tier: str, threads: Sequence[int]) -> list[dict[str, Any]]:
+    options = ["--threads", *threads, "--windows", WINDOWS, "--context", CONTEXT]
+    output = output_on(
+        tier, ["-m", "bench.lossless_figures", *map(str, options)], "the lossless table"
+    )
+    return [json.loads(line) for line in output.splitlines()]

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import itertools
-import math
-import os
-import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ternops.commands import options
+from ternops.commands.tiers import output_on
 from ternops.encodings import ENCODINGS
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
     from ternops.decoder.model import Session
 
 _CONTEXT = 512
@@ -48,13 +41,14 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.table:
         return _table(arguments)
     from ternops.decoder.formats.loading import open_checkpoint
+    from ternops.decoder.perplexity import perplexity, windows
 
     checkpoint = open_checkpoint(arguments.model)
     config = checkpoint.config
     context = options.chosen_context(arguments, config, min(config.context, _CONTEXT))
     text = options.read_text("--text", arguments.text)
-    windows = list(_windows(checkpoint.tokenizer(), text, context))
-    if not windows:
+    parts = list(windows(checkpoint.tokenizer(), text, context))
+    if not parts:
         raise ValueError(f"--text: {arguments.text!r} is too short, expected a token to predict")
     arguments.context = context
     model = options.load_model(arguments)
@@ -62,43 +56,28 @@ def _run(arguments: argparse.Namespace) -> int:
     losses: list[float] = []
     start = time.perf_counter()
     with options.progress("predicting") as show:
-        for done, window in enumerate(windows, 1):
-            losses += _negative_log_likelihoods(session, window)
-            show(done, len(windows))
-    rate = sum(map(len, windows)) / (time.perf_counter() - start)
-    with np.errstate(over="ignore"):
-        # One rounding, whatever the number of windows and of tokens in a pass.
-        result = float(np.exp(math.fsum(losses) / len(losses)))
-    print(f"perplexity  {result!r}")
-    print(f"tokens      {len(losses)} in {len(windows)} windows of {context}")
+        for done, window in enumerate(parts, 1):
+            losses += _losses(session, window)
+            show(done, len(parts))
+    rate = sum(map(len, parts)) / (time.perf_counter() - start)
+    print(f"perplexity  {perplexity(losses)!r}")
+    print(f"tokens      {len(losses)} in {len(parts)} windows of {context}")
     print(f"tokens/s    {rate:.1f}")
     print(f"[{options.describe(model)}]", file=sys.stderr)
     return 0
 
 
-def _windows(tokenizer: Tokenizer, text: str, context: int) -> Any:
-    """The tokens of a text, cut into windows that begin as the tokenizer begins a text."""
-    tokens = tokenizer.encode(text, add_special_tokens=False).ids
-    sample = tokenizer.encode("a")
-    begin = sample.ids[: len(list(itertools.takewhile(bool, sample.special_tokens_mask)))]
-    step = context - len(begin)
-    if step < 1:
-        raise ValueError(f"--context {context}: expected more than {begin}, which begin a text")
-    windows = (begin + tokens[at : at + step] for at in range(0, len(tokens), step))
-    return (window for window in windows if len(window) > 1)
+def _losses(session: Session, tokens: list[int]) -> list[float]:
+    """The negative log-likelihood of each token of a sequence but the first."""
+    from ternops.decoder.perplexity import negative_log_likelihoods
 
-
-def _negative_log_likelihoods(session: Session, tokens: list[int]) -> list[float]:
-    """Of each token of a sequence but the first, in float64."""
     session.position = 0
     found: list[float] = []
     step = min(_TOKENS, session.most_tokens)
     for at in range(0, len(tokens) - 1, step):
         targets = tokens[at + 1 : at + 1 + step]
         logits = session.extend(tokens[at : at + len(targets)], len(targets))
-        scores = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-        chosen = scores[np.arange(len(targets)), targets]
-        found += (np.log(np.exp(scores).sum(axis=1)) - chosen).tolist()
+        found += negative_log_likelihoods(logits, targets)
     return found
 
 
@@ -124,16 +103,10 @@ def _table(arguments: argparse.Namespace) -> int:
 
 
 def _figures(arguments: argparse.Namespace, tier: str, encoding: str) -> dict[str, str]:
-    command = [sys.executable, "-m", "ternops", "perplexity", "--weights", encoding]
+    command = ["-m", "ternops", "perplexity", "--weights", encoding]
     for name in ("text", "context", "model", "head", "cache", "threads"):
         value = getattr(arguments, name)
         if value is not None:
             command += [f"--{name}={value}"]
-    done = subprocess.run(
-        command, env={**os.environ, "TERNOPS_ISA": tier}, stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        raise ValueError(f"{encoding} on {tier}: {reason.removeprefix('ternops: error: ')}")
-    return {key: value for key, value in (line.split(None, 1) for line in done.stdout.splitlines())}
+    lines = output_on(tier, command, encoding).splitlines()
+    return {key: value for key, value in (line.split(None, 1) for line in lines)}

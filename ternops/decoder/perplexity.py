@@ -1,0 +1,44 @@
+"""How well a model predicts a text: its windows, the likelihood of their tokens, the perplexity."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+def windows(tokenizer: Tokenizer, text: str, context: int) -> Iterator[list[int]]:
+    """The tokens of a text, cut into windows that begin as the tokenizer begins a text.
+
+    context: tokens of a window, those that begin it included. A last window without a token to
+    predict is left out. Raises ValueError for a context that what begins a text fills.
+    """
+    tokens = tokenizer.encode(text, add_special_tokens=False).ids
+    sample = tokenizer.encode("a")
+    begin = sample.ids[: len(list(itertools.takewhile(bool, sample.special_tokens_mask)))]
+    step = context - len(begin)
+    if step < 1:
+        raise ValueError(f"context={context}: expected more than {begin}, which begin a text")
+    cut = (begin + tokens[at : at + step] for at in range(0, len(tokens), step))
+    return (window for window in cut if len(window) > 1)
+
+
+def negative_log_likelihoods(logits: npt.NDArray[Any], targets: Sequence[int]) -> list[float]:
+    """Of each target by its row of float (tokens, vocabulary) logits, in float64."""
+    scores = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    chosen = scores[np.arange(len(targets)), targets]
+    found: list[float] = (np.log(np.exp(scores).sum(axis=1)) - chosen).tolist()
+    return found
+
+
+def perplexity(losses: Sequence[float]) -> float:
+    """exp of the mean: one rounding of the sum, whatever the windows and the tokens in a pass."""
+    with np.errstate(over="ignore"):
+        return float(np.exp(math.fsum(losses) / len(losses)))

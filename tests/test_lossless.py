@@ -1,0 +1,216 @@
+"""The lossless table: each of its claims fails where something is wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+from bench import lossless, lossless_figures
+from bench.lossless import COMPUTATIONS, FP16
+from ternops.decoder import Model, Session, reference
+from ternops.encodings import ENCODINGS
+from ternops.simd import targets
+from tests import processes
+
+ALL = [*ENCODINGS, FP16]
+NUMBER, CONTEXT = 3, 24
+
+
+@pytest.fixture(scope="module")
+def text():
+    """Windows that are short enough for the oracle."""
+    return lossless_figures.text_of(NUMBER, CONTEXT)
+
+
+@pytest.fixture(scope="module")
+def oracles(text):
+    """Computed once: nothing that the tests break reaches them."""
+    return lossless._oracles(text, lambda what: None)
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """A proof on that text."""
+    monkeypatch.setattr(lossless, "WINDOWS", NUMBER)
+    monkeypatch.setattr(lossless, "CONTEXT", CONTEXT)
+
+
+@pytest.fixture
+def here(short, oracles, monkeypatch):
+    """A proof of this process's tier, in this process."""
+    tier = next(each for each in targets.available() if each.name == targets.TIER.name)
+    monkeypatch.setattr(targets, "available", lambda: (tier,))
+    monkeypatch.setattr(lossless, "_oracles", lambda text, advance: oracles)
+
+    def figures(tier, threads):
+        found = lossless_figures.figures(threads, NUMBER, CONTEXT)
+        return [json.loads(json.dumps(each)) for each in found]
+
+    monkeypatch.setattr(lossless, "_figures_on", figures)
+
+
+def prove(threads):
+    return lossless.prove(threads, lambda what: None)
+
+
+def flip(logits):
+    """The lowest bit of one logit."""
+    logits.view(np.uint32).reshape(-1)[-1] ^= 1
+    return logits
+
+
+def flip_read(monkeypatch, encoding, wanted):
+    """In what two threads read of the window `wanted` with one encoding."""
+    logits = Model.logits
+
+    def wrong(model, tokens):
+        found = logits(model, tokens)
+        is_it = model.encoding == encoding and model.threads == 2 and list(tokens) == wanted
+        return flip(found) if is_it else found
+
+    monkeypatch.setattr(Model, "logits", wrong)
+
+
+def flip_decoded(monkeypatch, encoding, position):
+    """In what two threads decode at a position with one encoding."""
+    step = Session.step
+
+    def wrong(session, token):
+        found = step(session, token)
+        model = session._model
+        is_it = model.encoding == encoding and model.threads == 2
+        return flip(found) if is_it and session.position == position else found
+
+    monkeypatch.setattr(Session, "step", wrong)
+
+
+@pytest.mark.parametrize("where", ["first window", "last window", "decoded"])
+@pytest.mark.parametrize("encoding", ALL)
+def test_a_wrong_bit_is_no_lossless_run(encoding, where, here, text, monkeypatch):
+    """It is found, and blamed on its encoding and thread count alone."""
+    name = {FP16: "float16"}.get(encoding, encoding)
+    if where == "decoded":
+        flip_decoded(monkeypatch, name, CONTEXT - 1)
+    else:
+        flip_read(monkeypatch, name, text[0 if where == "first window" else -1])
+    proof = prove([1, 2])
+    assert not proof.lossless
+    found = {row.encoding: row.bit_identical for row in proof.rows}
+    assert found == {each: {1: True, 2: each != encoding} for each in ALL}
+    assert proof.tiers == {targets.TIER.name: {1: True, 2: False}}
+    where = f"{encoding} on {targets.TIER.name}, 2 thread(s)"
+    assert lossless.failures(proof.as_json()) == [f"{where}: logits differ from NumPy's"]
+
+
+@pytest.mark.parametrize("encoding", [FP16, "ternary"])
+def test_a_bit_that_is_wrong_everywhere(encoding, here, monkeypatch):
+    """In what every encoding reads with any threads, alike: the oracle knows better."""
+    logits = Model.logits
+
+    def wrong(model, tokens):
+        is_it = (model.encoding == "float16") == (encoding == FP16)
+        return flip(logits(model, tokens)) if is_it else logits(model, tokens)
+
+    monkeypatch.setattr(Model, "logits", wrong)
+    proof = prove([1, 2])
+    assert not proof.lossless
+    for row in proof.rows:
+        assert set(row.bit_identical.values()) == {row.computation != encoding}
+
+
+def test_every_encoding_and_tier(short, text, oracles, monkeypatch):
+    """In processes of their own: bit for bit, and with NumPy's perplexity and likeliest tokens."""
+    done = []
+    proof = lossless.prove([1, 2], done.append)
+    assert len(done) == lossless.steps()
+    tiers = [tier.name for tier in targets.available()]
+    assert [(r.tier, r.encoding) for r in proof.rows] == list(itertools.product(tiers, ALL))
+    assert proof.lossless
+    assert lossless.failures(proof.as_json()) == []
+    assert (proof.tokens, proof.windows) == (CONTEXT, NUMBER)
+    for computation in COMPUTATIONS:
+        model = Model.from_pretrained(weights=computation, threads=1)
+        exact = [reference.logits(model, tokens) for tokens in text]
+        double = [reference.logits(model, tokens, reference.Double) for tokens in text]
+        agreement = np.mean(np.argmax(exact, axis=2) == np.argmax(double, axis=2))
+        assert proof.float64[computation] == pytest.approx(perplexity(double, text), rel=1e-12)
+        for row in proof.rows:
+            if row.computation == computation:
+                assert row.perplexity == pytest.approx(perplexity(exact, text), rel=1e-12)
+                assert row.agreement == agreement
+
+
+def perplexity(logits, text):
+    """Of equally long windows, by the oracle's formula."""
+    each = [reference.perplexity(*pair) for pair in zip(logits, text, strict=True)]
+    return np.exp(np.mean(np.log(each)))
+
+
+@pytest.mark.parametrize("computation", COMPUTATIONS)
+def test_agreement_is_the_share_of_positions(computation, here, oracles, text, monkeypatch):
+    """Of all windows: with other tokens at some positions of the float64 pass, it is less."""
+    model = Model.from_pretrained(weights=computation, threads=1)
+    greedy = np.argmax([reference.logits(model, tokens) for tokens in text], axis=2).reshape(-1)
+    greedy[::9] += 1
+    changed = dataclasses.replace(oracles[computation], greedy=greedy)
+    monkeypatch.setitem(oracles, computation, changed)
+    rows = [row for row in prove([1]).rows if row.computation == computation]
+    assert {row.agreement for row in rows} == {1 - 8 / 72}
+
+
+def test_the_record_is_plain_json(here):
+    """It comes back as it was; a perplexity that is not finite is null."""
+    proof = prove([1])
+    record = proof.as_json()
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+    assert record["tokens"] == NUMBER * CONTEXT
+    assert [row["encoding"] for row in record["table"]] == ALL
+    assert record["table"][0]["bit_identical"] == {"1": True}
+    rows = [dataclasses.replace(proof.rows[0], perplexity=float("nan")), *proof.rows[1:]]
+    broken = dataclasses.replace(proof, rows=rows)
+    assert not broken.lossless
+    record = json.loads(json.dumps(broken.as_json(), allow_nan=False))
+    assert record["table"][0]["perplexity"] is None
+    (line,) = lossless.failures(record)
+    assert line.startswith(f"two_bit on {targets.TIER.name}: perplexity nan, the float64")
+
+
+def test_another_last_digit_is_no_lossless_run(here):
+    """Of the perplexity of one encoding."""
+    proof = prove([1])
+    last = np.nextafter(proof.rows[1].perplexity, np.inf)
+    rows = [proof.rows[0], dataclasses.replace(proof.rows[1], perplexity=float(last))]
+    wrong = dataclasses.replace(proof, rows=[*rows, *proof.rows[2:]])
+    assert proof.lossless
+    assert not wrong.lossless
+    assert lossless.failures(wrong.as_json()) == ["perplexities of the same logits differ"]
+
+
+def test_a_perplexity_that_is_off(here):
+    """By more than is allowed for so many tokens."""
+    record = prove([1]).as_json()
+    most = lossless.MOST_PERPLEXITY_DIFFERENCE * np.sqrt(4096 / record["tokens"])
+    for factor, count in ((1.01, 1), (0.99, 0)):
+        record["perplexity_float64"][FP16] = record["table"][-1]["perplexity"] / (1 + most * factor)
+        assert len(lossless.failures(record)) == count
+
+
+def test_a_tier_that_fails_is_one_line(short, monkeypatch):
+    """What its process said last."""
+    monkeypatch.setattr(lossless, "CONTEXT", 1)
+    with pytest.raises(ValueError, match=r"^the lossless table on generic: .*: context=1: "):
+        lossless._figures_on("generic", [1])
+    with pytest.raises(ValueError, match=r"TERNOPS_ISA='none': unknown tier"):
+        lossless._figures_on("none", [1])
+
+
+@pytest.mark.parametrize(("option", "words"), [("--windows=0", "windows=0"), ("--threads=0", "0")])
+def test_wrong_arguments_are_one_line(option, words):
+    """Of the process that computes a tier's figures."""
+    done = processes.python("-m", "bench.lossless_figures", "--threads", "1", option)
+    assert done.returncode == 2
+    assert words in done.stderr.splitlines()[-1]
