@@ -16,6 +16,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from bench import roofline
+from bench.kernel_results import load_cases
 from bench.plots import energy, peers, share, speedup, style, threads
 from bench.results import Results, load
 from bench.stats import ResultsError
@@ -43,11 +44,21 @@ def figures(folder: Path, results: Results) -> Iterator[tuple[str, Figure | str]
     """Name and figure of each picture, or why there is none; in the style that is applied."""
     for name, (draw_one, needs) in PICTURES.items():
         yield name, draw_one(results) or f"no {needs}"
-    if (folder / roofline.RESULTS).exists():
-        try:
-            yield _ROOFLINE, roofline.figure_of(folder)
-        except ResultsError as error:
-            raise ResultsError(f"{folder / roofline.RESULTS}: {error}") from error
+    kernels = folder / roofline.RESULTS
+    if kernels.exists():
+        yield _ROOFLINE, _roofline(kernels)
+
+
+def _roofline(path: Path) -> Figure | str:
+    """Of the kernels in a file, or why there is none."""
+    try:
+        cases = load_cases(path)
+    except ResultsError as error:
+        raise ResultsError(f"{path}: {error}") from error
+    try:
+        return roofline.figure_of(cases)
+    except ResultsError as error:
+        return str(error)
 
 
 def draw(folder: Path, note: Callable[[str], object] = lambda line: None) -> list[Path]:

@@ -74,7 +74,7 @@ def all_of(results: Results) -> list[Table]:
 def _rows(results: Results, name: str, title: str, is_decode: bool) -> Table:
     rows = [row for row in results.rows if row.is_decode == is_decode]
     columns: dict[str, Callable[[Row], Cell]] = {
-        "size": lambda row: Cell(row.size, parameters(row.size)),
+        "size": _size,
         "engine": lambda row: text(row.engine),
         "threads": lambda row: number(row.threads, "{}"),
         "tokens/s": lambda row: speed(row.speed),
@@ -92,6 +92,11 @@ def _rows(results: Results, name: str, title: str, is_decode: bool) -> Table:
         "test": lambda row: text(row.test),
     }
     return _table(name, title, columns, rows)
+
+
+def _size(row: Row) -> Cell:
+    count = parameters(row.size)
+    return Cell(row.size, count if math.isfinite(count) else None)
 
 
 def _table(
@@ -156,7 +161,7 @@ def _probes(results: Results) -> Table:
         "probe": lambda each: text(each.metadata.get("ternops_probe")),
         "for": lambda each: text(each.metadata.get("name")),
         "threads": lambda each: number(each.metadata.get("ternops_threads"), "{}"),
-        "MiB": lambda each: number(each.metadata.get("ternops_bytes", 0) / 2**20, "{:.0f}"),
+        "MiB": lambda each: number(_real(each.metadata.get("ternops_bytes")) / 2**20, "{:.0f}"),
         "GB/s": lambda each: speed(each.rate / 1e9),
     }
     title = "Reading memory, beside the rows that it limits"

@@ -23,6 +23,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from bench.kernel_results import OURS, Product, Results, load_cases
+from bench.measure import Case
 from bench.plots import style
 from bench.results import FP16
 from bench.stats import ResultsError
@@ -46,12 +47,14 @@ def draw(folder: Path) -> list[Path]:
     written.
     """
     with style.applied():
-        return style.save(figure_of(folder), folder, "roofline")
+        return style.save(figure_of(load_cases(folder / RESULTS)), folder, "roofline")
 
 
-def figure_of(folder: Path) -> Figure:
-    """The picture of folder/kernels.json, in the style that is applied; errors as in `draw`."""
-    cases = load_cases(folder / RESULTS)
+def figure_of(cases: Sequence[Case]) -> Figure:
+    """The picture of what was timed, in the style that is applied.
+
+    Raises ResultsError if there is no limit or no kernel among it.
+    """
     results = Results(cases)
     if not results.limits:
         raise ResultsError("no limit was measured")

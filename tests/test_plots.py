@@ -5,6 +5,7 @@ import json
 import locale
 import math
 
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib.collections import LineCollection
@@ -12,6 +13,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from bench import paper, plot
+from bench.measure import Case, save_suite
 from bench.plots import energy, peers, share, speedup, style, threads
 from bench.results import CYCLED, FP16, KINDS, MEASURED, MODELLED, Results
 from tests import run_results
@@ -231,8 +233,8 @@ def test_everything_is_written_twice_with_the_same_bytes(tmp_path, capsys, monke
     assert first["speedup.png"].startswith(b"\x89PNG")
     assert b"matplotlib" not in first["speedup.png"].lower()
     assert b"Matplotlib v" not in first["speedup.svg"]
-    monkeypatch.setitem(__import__("matplotlib").rcParams, "font.size", 23)
-    monkeypatch.setitem(__import__("matplotlib").rcParams, "axes.formatter.use_locale", True)
+    monkeypatch.setitem(matplotlib.rcParams, "axes.facecolor", "red")
+    monkeypatch.setitem(matplotlib.rcParams, "font.size", 23)
     plot.draw(tmp_path)
     assert {name: (tmp_path / name).read_bytes() for name in pictures} == first
 
@@ -246,17 +248,20 @@ def test_everything_is_written_twice_with_the_same_bytes(tmp_path, capsys, monke
 def test_names_of_engines_and_cpus_are_only_words(tmp_path):
     """No formulas, no markup, none too many: an engine that nobody knows is drawn, too."""
     results = made_up(["700M"])
-    results.about |= {"cpu": r"A $\frac{1}{2}$ <b> & --> CPU", "arch": "riscv"}
+    results.about |= {"cpu": r"A $\nothing$ <b> & --> CPU", "arch": "riscv"}
     rows = [dataclasses.replace(r, engine="else $x") for r in results.find(engine="base3")]
     results.rows += rows
     paths = plot.draw(written(tmp_path, results))
     assert len(paths) == 10
-    assert r"$\frac{1}{2}$" in texts(speedup.draw(results))
+    assert r"$\nothing$" in texts(speedup.draw(results))
 
 
 def test_pictures_need_no_display_and_no_decimal_points(tmp_path):
     """A process whose locale writes 1,5 and that has no display, and pyplot is never loaded."""
-    written(tmp_path, made_up(["125M", "700M"]))
+    results = made_up(["3B"])
+    # Speed-ups of one: the axis has ticks between whole numbers.
+    results.rows = [dataclasses.replace(r, seconds=(1.0,), bytes_per_token=0) for r in results.rows]
+    written(tmp_path, results)
     comma = next((name for name in ("de_DE.UTF-8", "fr_FR.UTF-8") if _has(name)), "")
     code = f"""
 import locale, os, sys
@@ -272,9 +277,11 @@ assert plot.main([{str(tmp_path)!r}]) == 0
 assert "matplotlib.pyplot" not in sys.modules
 """
     run_code(code)
-    foreign = (tmp_path / "energy.svg").read_bytes()
+    pictures = sorted(tmp_path.glob("*.svg"))
+    foreign = [each.read_bytes() for each in pictures]
+    assert b"<!-- 0.2 -->" in (tmp_path / "speedup.svg").read_bytes()
     plot.draw(tmp_path)
-    assert (tmp_path / "energy.svg").read_bytes() == foreign
+    assert [each.read_bytes() for each in pictures] == foreign
 
 
 def _has(name):
@@ -320,6 +327,14 @@ def test_bad_results_are_one_line(name, tmp_path, capsys):
     assert error.count("\n") == 1
     assert words in error
     assert str(tmp_path) in error
+
+
+def test_kernels_without_a_roof_cost_the_roofline_alone(tmp_path, capsys):
+    written(tmp_path, made_up(["700M"]))
+    case = Case("a probe", lambda: None, 1, values=[1.0])
+    save_suite(tmp_path / "kernels.json", [case])
+    assert plot.main([str(tmp_path)]) == 0
+    assert "roofline: not drawn, no limit was measured\n" in capsys.readouterr().out
 
 
 def test_results_without_rows_are_one_line(tmp_path, capsys):
