@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import re
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,9 +21,15 @@ Advance = Callable[[str], None]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """--threads and --output."""
+    """--threads, --output and --force."""
     parser.add_argument("--threads", nargs="+", type=int, metavar="N", help="default: 1 and all")
-    parser.add_argument("--output", metavar="DIR", help="default: results/<cpu>")
+    add_output(parser)
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """--output and --force."""
+    parser.add_argument("--output", metavar="DIR", help="default: a new folder results/<cpu>")
+    parser.add_argument("--force", action="store_true", help="replace the results in the folder")
 
 
 def chosen_threads(threads: list[int] | None) -> list[int]:
@@ -34,14 +41,38 @@ def chosen_threads(threads: list[int] | None) -> list[int]:
     return chosen
 
 
-def chosen_folder(output: str | None) -> Path:
-    """--output, made if need be; ValueError if that fails."""
+def chosen_folder(
+    output: str | None, written: str, force: bool = False, resume: bool = False
+) -> Path:
+    """The folder for results, made if need be: --output, or a new one in results/.
+
+    written: a file of such results; where it is there already, they are kept unless `force` or
+    `resume`. ValueError if that is not possible, or if the folder cannot be written to.
+    """
     folder = Path(output or Path("results") / _slug())
+    if output and not (force or resume) and (folder / written).exists():
+        raise ValueError(f"--output {output!r}: has a {written} already; --force replaces it")
+    if not output and not force:
+        taken, free = _numbered(folder, written)
+        folder = taken if resume and taken else free
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise ValueError(f"--output {str(folder)!r}: {error.strerror}") from error
     return folder
+
+
+def _numbered(folder: Path, written: str) -> tuple[Path | None, Path]:
+    """The last of folder, folder-2, folder-3, ... that has results, and the first that has none."""
+    taken = None
+    for number in itertools.count(1):
+        candidate = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        if not (candidate / written).exists():
+            return taken, candidate
+        taken = candidate
+    raise AssertionError
 
 
 def introduce(console: Console, folder: Path, threads: list[int]) -> None:

@@ -15,7 +15,7 @@ import sys
 from rich.console import Console
 
 from bench import figures
-from bench.command import chosen_folder, introduce
+from bench.command import add_output, chosen_folder, introduce
 from bench.decode_cases import Options
 from bench.decode_sections import PEERS, SECTIONS
 from bench.engines import first_line, llama_cpp
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         threads = check_threads(arguments.threads)
-        folder = chosen_folder(arguments.output)
+        folder = chosen_folder(arguments.output, RESULTS, arguments.force)
     except (TypeError, ValueError) as error:
         parser.error(str(error))
     console = Console()
@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
                         help=", ".join(SECTIONS))  # fmt: skip
     parser.add_argument("--no-peers", action="store_true", help="without llama.cpp")
     parser.add_argument("--threads", type=int, metavar="N", help="default: all")
-    parser.add_argument("--output", metavar="DIR", help="default: results/<cpu>")
+    add_output(parser)
     return parser
 
 

@@ -1,136 +1,269 @@
-"""Decoding the paper's layouts with random weights: fp16 against ternary, beside the limit."""
+"""Decoding and prefill of a layout with random weights: every engine in turn, beside its limit."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+from math import isnan, nan
+from pathlib import Path
 
-import psutil
+import numpy as np
 
-from bench.measure import MOST_SHARE, Case, bandwidth, interleave, probe_cases
-from bench.probes import MOST_PROBED, PROBES, Reader
-from bench.shapes import SIZES, host_arch
-from ternops.decoder import Model
+from bench import energy, random_gguf
+from bench.command import Advance
+from bench.engines import first_line, llama_cpp, settle
+from bench.measure import Case, bandwidth, interleave, probe_cases
+from bench.peaks import PEAKS, Unit
+from bench.plan import ENGINES, LLAMA, Task, linear_bytes
+from bench.probes import Reader
+from bench.results import FP16, MEASURED, MODELLED, Row
+from bench.shapes import SIZES
+from ternops.caches import last_level_bytes
+from ternops.decoder import Config, Model
 from ternops.decoder.cache import cache_bytes
-from ternops.decoder.model import Session
-from ternops.decoder.records import PARTS
-from ternops.decoder.weights import random_weights
-from ternops.encodings import ENCODINGS
+from ternops.decoder.session import Session
+from ternops.decoder.weights import Weights, random_weights
 from ternops.simd import targets
 
-ENGINES = {"fp16": "float16", "two_bit": "two_bit", "base3": "base3"}
+#: Tokens of a prompt whose prefill is measured.
+PROMPT = 512
+#: What rows are limited by.
+BANDWIDTH, DOTS = "read bandwidth", "dot instruction"
+_HEAD = "f16"  # of llama.cpp's models, as of ours
+# A working set so many times the last-level cache is read no faster or slower than a larger one.
+_PROBED_CACHES = 8
+_PEAK_ROUNDS = 20_000
+_JOULE_SECONDS = 0.5
 
 
 @dataclass
-class Row:
-    """One engine at one size and thread count, with the limit measured beside it.
+class Measured:
+    """What a task has measured: rows, the probes beside them, and a line for what failed."""
 
-    bytes_per_token: weights and the mean of the cache read; limit: bytes a second;
-    breakdown: seconds a token by part.
-    """
-
-    size: str
-    engine: str
-    threads: int
-    bytes_per_token: int
-    case: Case
-    limit: float = 0.0
+    rows: list[Row] = field(default_factory=list)
     probes: list[Case] = field(default_factory=list)
-    breakdown: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def share(self) -> float:
-        """Of the read bandwidth."""
-        return self.bytes_per_token / self.case.median / self.limit
+    left_out: list[str] = field(default_factory=list)
 
 
-def memory_needed(size: str) -> int:
-    """Bytes that measuring a size takes at its highest."""
-    config = SIZES[size]
-    linear = config.linear_weights
-    packed = sum(
-        ENCODINGS[kind].nbytes(1, linear) for kind in ENGINES.values() if kind in ENCODINGS
-    )
-    head = len(ENGINES) * 2 * config.vocabulary * config.hidden
-    probed = len(ENGINES) * 2 * min(MOST_PROBED, linear * 2)
-    return linear * 2 + packed + head + probed + (1 << 28)
+def measure(task: Task, advance: Advance = lambda what: None) -> Measured:
+    """Time every engine of a task at every thread count, in interleaved rounds."""
+    found = Measured()
+    with ExitStack() as stack:
+        engines = _Engines(task, stack, advance, found.left_out)
+        for threads in task.threads:
+            _decode(task, engines, threads, advance, found)
+        if task.prompt:
+            _prefill(task, engines, task.threads[-1], advance, found)
+    return found
 
 
-def steps(size: str, threads: list[int], rounds: int) -> int:
-    """How often `measure` calls advance."""
-    return len(threads) * len(ENGINES) * (1 + len(PROBES)) * (rounds + 1)
+class _Engines:
+    """Everything of a task that takes memory: weights, buffers of probes, and peers' models."""
+
+    def __init__(self, task: Task, stack: ExitStack, advance: Advance, left_out: list[str]) -> None:
+        self.weights: dict[str, Weights] = {}
+        for engine, layers in task.layers.items():
+            config = SIZES[task.size]
+            self.weights[engine] = random_weights(config, ENGINES[engine], distinct=layers)
+            advance(f"{engine} weights")
+        sizes = [_probed(each.bytes_per_token) for each in self.weights.values()]
+        self.readers = {size: Reader(size) for size in dict.fromkeys(sizes)}
+        self.peers = _peers(task, stack, left_out)
+
+    def models(self, threads: int) -> dict[str, Model]:
+        """Ours, with fp16 heads."""
+        return {engine: Model(each, threads) for engine, each in self.weights.items()}
 
 
-def measure(
-    size: str, threads: list[int], tokens: int, rounds: int, advance: Callable[[str], None]
-) -> list[Row]:
-    """Decode `tokens` tokens from an empty context in each round; rows by thread count.
-
-    Raises MemoryError, saying what is missing, before anything is allocated.
-    """
-    needed, free = memory_needed(size), psutil.virtual_memory().available
-    if needed > free:
-        raise MemoryError(f"{size}: needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
-    config = SIZES[size]
-    weights = {name: random_weights(config, kind) for name, kind in ENGINES.items()}
-    readers = {
-        name: Reader(min(MOST_PROBED, each.bytes_per_token)) for name, each in weights.items()
+def _decode(task: Task, engines: _Engines, threads: int, advance: Advance, found: Measured) -> None:
+    """Rows of generating tokens; of peers at the last thread count, which they were given."""
+    probes = {
+        size: probe_cases(f"{task.name}, {size} B", reader, threads)
+        for size, reader in engines.readers.items()
     }
-    rows = []
-    for count in threads:
-        group = []
-        for name, each in weights.items():
-            session = Session(Model(each, count))
-            row = _row(size, name, count, each.bytes_per_token, session, tokens)
-            row.probes = probe_cases(f"{size} {name}", readers[name], count)
-            group.append((row, session))
-        # Each engine beside its own probes, and the engines in turn: pairs of neighbours.
-        cases = [case for row, _ in group for case in (row.case, *row.probes)]
-        interleave(cases, rounds, advance)
-        for row, session in group:
-            row.limit = bandwidth(row.probes)
-            row.breakdown = _breakdown(session, tokens)
-            row.case.metadata["ternops_read_bandwidth"] = row.limit
-            rows.append(row)
-        for case in cases:
-            case.release()
-    return rows
+    cases = {
+        engine: _generating(model, task.tokens) for engine, model in engines.models(threads).items()
+    }
+    peers = engines.peers if threads == task.threads[-1] else {}
+    cases |= {engine: _peer_generating(each, task.tokens) for engine, each in peers.items()}
+    turns = [*cases.values(), *chain.from_iterable(probes.values())]
+    _settle(turns, peers)
+    interleave(turns, task.rounds, advance)
+    limits = {size: bandwidth(each) for size, each in probes.items()}
+    for engine, case in cases.items():
+        total = _bytes_per_token(task, engine, engines.weights.get(engine))
+        limit = limits[min(limits, key=lambda size: abs(size - total))]
+        joules = _joules(case)
+        found.rows.append(Row(
+            task.size, engine, f"tg{task.tokens}", threads, task.kind(engine),
+            _scaled(task, engine, case), total, limit / total, BANDWIDTH, joules,
+            "" if isnan(joules) else MEASURED, _version(engine), task.name,
+        ))  # fmt: skip
+    found.probes += chain.from_iterable(probes.values())
+    for case in turns:
+        case.release()
 
 
-def _row(
-    size: str, engine: str, threads: int, weight_bytes: int, session: Session, tokens: int
-) -> Row:
+def _prefill(
+    task: Task, engines: _Engines, threads: int, advance: Advance, found: Measured
+) -> None:
+    """Rows of reading a prompt, beside the instruction that adds products up."""
+    config = SIZES[task.size]
+    cases = {engine: _reading(model, config) for engine, model in engines.models(threads).items()}
+    cases |= {
+        engine: Case(engine, partial(each.prompt, PROMPT), PROMPT)
+        for engine, each in engines.peers.items()
+    }
+    unit = Unit()
+    peaks = {
+        peak: Case(peak.how, partial(unit.run, peak, threads, _PEAK_ROUNDS), _PEAK_ROUNDS)
+        for peak in PEAKS
+    }
+    turns = [*cases.values(), *peaks.values()]
+    _settle(turns, engines.peers)
+    interleave(turns, _prompt_rounds(task), advance)
+    rate = max(peak.macs * threads / case.median for peak, case in peaks.items())
+    for engine, case in cases.items():
+        # Floats are multiplied by other instructions.
+        limited = "" if LLAMA.get(engine, engine) in (FP16, "f16") else DOTS
+        limit = rate / config.linear_weights if limited else 0.0
+        found.rows.append(Row(
+            task.size, engine, f"pp{PROMPT}", threads, task.kind(engine),
+            _scaled(task, engine, case), 0, limit, limited, version=_version(engine),
+            group=task.name,
+        ))  # fmt: skip
+    for case in turns:
+        case.release()
+
+
+def steps(task: Task) -> int:
+    """About how often `measure` calls advance."""
+    rounds = task.rounds + 1
+    engines = len(task.layers) + len(task.peers)
+    probes = 12 * len({_probed(linear_bytes(task.size, engine)) for engine in task.layers})
+    prompts = engines * (_prompt_rounds(task) + 1) if task.prompt else 0
+    return len(task.layers) + len(task.threads) * (engines + probes) * rounds + prompts
+
+
+def modelled_fp16(row: Row) -> Row:
+    """fp16 weights where they do not fit in memory, as fast as the bandwidth beside `row` allows.
+
+    No decoder is faster, so that speed-ups over it are the least that there can be.
+    """
+    config = SIZES[row.size]
+    tokens = int(row.test.removeprefix("tg"))
+    total = linear_bytes(row.size, FP16) + _rest(config) + _cache(config, tokens)
+    limit = row.limit * row.bytes_per_token / total
+    return Row(
+        row.size, FP16, row.test, row.threads, MODELLED, (1 / limit,), total, limit, BANDWIDTH
+    )
+
+
+def _rest(config: Config) -> int:
+    """Bytes a token of the head, the embedding's row and the norms."""
+    norms = config.layers * sum(config.norm_sizes().values()) + config.hidden
+    return 2 * config.vocabulary * config.hidden + 2 * config.hidden + 4 * norms
+
+
+def _probed(size: int) -> int:
+    return min(size, _PROBED_CACHES * last_level_bytes())
+
+
+def _cache(config: Config, tokens: int) -> int:
+    """Bytes of keys and values that a token reads, the mean."""
+    return cache_bytes(config, "fp16", tokens // 2 + 1)
+
+
+def _generating(model: Model, tokens: int) -> Case:
+    session = Session(model)
+
     def run() -> None:
         session.position = 0
         for token in range(tokens):
             session.step(token)
 
-    total = weight_bytes + cache_bytes(SIZES[size], "fp16", tokens // 2 + 1)
-    metadata = {
-        "ternops_size": size,
-        "ternops_engine": engine,
-        "ternops_threads": threads,
-        "ternops_bytes_per_token": total,
-        "ternops_tier": targets.TIER.name,
-        "ternops_kind": "measured",
-        "ternops_arch": host_arch(),
-    }
-    name = f"decode {size} {engine}, {threads} thread(s)"
-    return Row(size, engine, threads, total, Case(name, run, tokens, metadata))
+    return Case("tg", run, tokens)
 
 
-def _breakdown(session: Session, tokens: int) -> dict[str, float]:
-    laps = session.measure()
-    session.position = 0
-    for token in range(tokens):
-        session.step(token)
-    return {part: float(lap) / 1e9 / tokens for part, lap in zip(PARTS, laps, strict=True)}
+def _peer_generating(decoder: llama_cpp.Decoder, tokens: int) -> Case:
+    return Case("llama.cpp", partial(decoder.generate, tokens), tokens)
 
 
-def check_limits(rows: list[Row]) -> list[str]:
-    """A sentence for each row whose probe was slower than the kernel: the run is then invalid."""
-    return [
-        f"{row.case.name}: {row.share:.1%} of the read bandwidth; the probe missed the limit"
-        for row in rows
-        if row.share > MOST_SHARE
-    ]
+def _reading(model: Model, config: Config) -> Case:
+    session = Session(model)
+    tokens = np.random.default_rng(0).integers(0, config.vocabulary, PROMPT).tolist()
+
+    def run() -> None:
+        session.position = 0
+        session.read(tokens)
+
+    return Case("pp", run, PROMPT)
+
+
+def _settle(cases: list[Case], peers: dict[str, llama_cpp.Decoder]) -> None:
+    """Where there are peers, whose threads spin on after their turn, let them go to sleep first."""
+    for case in cases if peers else ():
+        case.before = partial(settle, _nothing)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _peers(task: Task, stack: ExitStack, left_out: list[str]) -> dict[str, llama_cpp.Decoder]:
+    """Each peer with a random model of its own, and a line for each that has none."""
+    decoders = {}
+    for engine in task.peers:
+        kind = LLAMA[engine]
+        try:
+            layout, _ = random_gguf.for_llama_cpp(SIZES[task.size], kind, _HEAD)
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            path = stack.enter_context(random_gguf.random_gguf(folder, layout, kind, _HEAD))
+            decoders[engine] = llama_cpp.Decoder(path, task.threads[-1], PROMPT)
+            stack.callback(decoders[engine].close)
+        except (ImportError, OSError, RuntimeError, ValueError) as error:
+            left_out.append(f"{task.size} {engine}: {first_line(error)}")
+    return decoders
+
+
+def _bytes_per_token(task: Task, engine: str, weights: Weights | None) -> int:
+    """Bytes that a token reads, its cache in the mean; a peer's cache is float16 as ours."""
+    config = SIZES[task.size]
+    if weights:
+        read = weights.bytes_per_token
+    else:
+        read = round(random_gguf.bytes_read(config, LLAMA[engine], _HEAD))
+    return read + _cache(config, task.tokens)
+
+
+def _prompt_rounds(task: Task) -> int:
+    return max(2, task.rounds // 2)
+
+
+def _scaled(task: Task, engine: str, case: Case) -> tuple[float, ...]:
+    """Seconds a token; of a peer as if its layout were not padded to its blocks."""
+    scale = 1.0
+    if engine in LLAMA:
+        _, scale = random_gguf.for_llama_cpp(SIZES[task.size], LLAMA[engine], _HEAD)
+    return tuple(each / scale for each in case.values)
+
+
+def _version(engine: str) -> str:
+    return llama_cpp.about()[0] if engine in LLAMA else f"ternops, tier {targets.TIER.name}"
+
+
+def _joules(case: Case) -> float:
+    """Joules a token, NaN where nothing here counts them."""
+    meter, _ = energy.find_meter()
+    if meter is None:
+        return nan
+    done, start = 0, meter.read()
+    spent = 0.0
+    while spent < _JOULE_SECONDS:
+        case.run()
+        done += case.loops
+        spent += case.median * case.loops
+    return float(meter.since(start)) / done

@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         options = Options(chosen_threads(arguments.threads), arguments.quick)
-        folder = chosen_folder(arguments.output)
+        folder = chosen_folder(arguments.output, roofline.RESULTS, arguments.force)
     except (TypeError, ValueError) as error:
         parser.error(str(error))
     console = Console()

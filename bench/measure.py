@@ -113,6 +113,11 @@ def bandwidth(probes: Sequence[Case]) -> float:
 
 
 def save_suite(path: Path, cases: Sequence[Case]) -> None:
+    """Write what was timed as a pyperf suite."""
+    save_benchmarks(path, [case.benchmark() for case in cases])
+
+
+def save_benchmarks(path: Path, benchmarks: Sequence[pyperf.Benchmark]) -> None:
     """Write a pyperf suite with this machine's metadata, whole or not at all."""
     common = pyperf.Run([1.0], collect_metadata=True).get_metadata()
     # What names this machine or this moment's user says nothing about the figures.
@@ -120,7 +125,7 @@ def save_suite(path: Path, cases: Sequence[Case]) -> None:
         "hostname", "command", "python_executable", "python_config_args", "python_cflags", "date",
         "boot_time", "uptime", "unit", "name",
     }  # fmt: skip
-    suite = pyperf.BenchmarkSuite([case.benchmark() for case in cases])
+    suite = pyperf.BenchmarkSuite(benchmarks)
     for benchmark in suite:
         known = {k: v for k, v in common.items() if k not in left_out}
         benchmark.update_metadata({**known, **benchmark.get_metadata()})

@@ -74,7 +74,7 @@ def for_llama_cpp(config: Config, linear: str, head: str) -> tuple[Config, float
         ffn=_up(config.ffn, block),
         head_dim=_up(config.head_dim, step),
     )
-    return rounded, _bytes_read(rounded, linear, head) / _bytes_read(config, linear, head)
+    return rounded, bytes_read(rounded, linear, head) / bytes_read(config, linear, head)
 
 
 @contextmanager
@@ -222,7 +222,7 @@ def _sizes(kind: str) -> tuple[int, int]:
     return gguf.GGML_QUANT_SIZES[Type[kind.upper()]]
 
 
-def _bytes_read(config: Config, linear: str, head: str) -> float:
+def bytes_read(config: Config, linear: str, head: str) -> float:
     """Bytes of weights a token reads, as if blocks could be cut: linear layers and head."""
     (block, size), (head_block, head_size) = _sizes(linear), _sizes(head)
     table = config.vocabulary * config.hidden

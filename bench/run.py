@@ -1,174 +1,225 @@
-"""The main job: is it lossless, how fast is ternary decoding here, and what does the paper say?
+"""How fast is ternary here, is it lossless, and what does the paper say?
 
     python -m bench.run --arch auto --quick
 
-proves the tiny checkpoint lossless, measures GEMV and decoding beside the read bandwidth of the
-same run, prints the tables, and writes pyperf suites and the plot to results/<cpu>/.
+measures the machine's limits, proves the tiny checkpoint lossless, measures every size, engine and
+encoding beside those limits, prints the tables, and writes pyperf suites, plots and an HTML report
+to a folder of its own. Rows are named as in llama-bench: "tg32" generates 32 tokens from an empty
+context, "pp512" reads a prompt of 512.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+import psutil
 from rich.console import Console
-from rich.table import Table
 
-from bench import decoding, gemv, lossless, paper, plot
-from bench.command import add_options, chosen_folder, chosen_threads, introduce, progress
-from bench.measure import MOST_SHARE, Case, bandwidth, save_suite
-from bench.shapes import QUICK, SIZES, host_arch
-from bench.stats import speedup
-from ternops.files import replaced
+from bench import compare, decoding, limits, lossless, plot, products, report, tables, worker
+from bench.about import about
+from bench.command import Advance, add_options, chosen_folder, chosen_threads, introduce, progress
+from bench.engines import first_line
+from bench.measure import MOST_SHARE
+from bench.plan import DEFAULT, ENGINES, FULL, LLAMA, QUICK, Effort, Task, tasks_of
+from bench.results import ABOUT, FP16, Probe, Results, Row, load, save
+from bench.shapes import SIZES, host_arch
+from bench.stats import ResultsError
 
-#: Weights of the GEMV measurement: more than any cache holds.
-GEMV_BYTES = 512 << 20
-#: A perplexity this much off the float64 forward's is an error, relative.
-MOST_PERPLEXITY_DIFFERENCE = 1e-3
+#: Exit code after Ctrl-C, as shells have it.
+INTERRUPTED = 130
+_WIDTH = 180
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0 if all went well, 1 if a check failed, 2 for a wrong argument."""
+    """0 if all went well, 1 if a check failed, 2 for a wrong argument, 130 if interrupted."""
     parser = _parser()
     arguments = parser.parse_args(argv)
+    console = Console()
+    if not console.is_terminal:
+        console.width = _WIDTH
     try:
-        arch = _check_arch(arguments.arch)
-        threads = chosen_threads(arguments.threads)
-        sizes = _check_sizes(arguments.sizes or (QUICK if arguments.quick else tuple(SIZES)))
-        folder = chosen_folder(arguments.output)
-    except (TypeError, ValueError) as error:
-        parser.error(str(error))
-    console = Console(stderr=False)
-    introduce(console, folder, threads)
-    tokens, rounds = (16, 7) if arguments.quick else (32, 15)
-    failures = [
-        *_lossless(console, folder, threads),
-        *_gemv(console, folder, threads, rounds),
-        *_decode(console, folder, arch, sizes, threads, tokens, rounds),
-    ]
+        if arguments.compare:
+            return _compare(console, arguments)
+        if arguments.fail_if_slower:
+            raise ValueError("--fail-if-slower: needs --compare OLD NEW")
+        run = _Run(console, arguments, sys.argv[1:] if argv is None else argv)
+    except (TypeError, ValueError, OSError) as error:
+        parser.error(" ".join(str(error).split()))
+    try:
+        failures = run.measure()
+    except KeyboardInterrupt:
+        run.finish()
+        console.print(f"[yellow]interrupted[/yellow]: {run.folder} has what was measured; "
+                      "--resume goes on", highlight=False)  # fmt: skip
+        return INTERRUPTED
     for failure in failures:
         console.print(f"[red]failed[/red]: {failure}", highlight=False)
     return 1 if failures else 0
 
 
-def _lossless(console: Console, folder: Path, threads: list[int]) -> list[str]:
-    with progress(console) as advance_over:
-        proof = lossless.prove(threads, advance_over("lossless", lossless.steps()))
-    table = Table(
-        title=f"Logits of {proof.tokens} tokens against the NumPy oracle", title_justify="left"
-    )
-    table.add_column("tier")
-    for count in threads:
-        table.add_column(f"{count} thread(s)")
-    for tier, equal in proof.tiers.items():
-        words = ("bit-identical" if equal[count] else "DIFFERENT" for count in threads)
-        table.add_row(tier, *words)
+class _Run:
+    """A run: what to do, and what has been found so far."""
+
+    def __init__(self, console: Console, arguments: argparse.Namespace, argv: list[str]) -> None:
+        self._console = console
+        self._effort = QUICK if arguments.quick else FULL if arguments.full else DEFAULT
+        arch = _check_arch(arguments.arch)
+        self._threads = chosen_threads(arguments.threads)
+        self._sizes = _chosen("sizes", arguments.sizes, self._effort.sizes, tuple(SIZES))
+        names = (*ENGINES, *([] if arguments.no_peers else LLAMA))
+        self._engines = _chosen("engines", arguments.engines, names, (*ENGINES, *LLAMA))
+        self._with_products = not arguments.no_peers
+        options = {
+            "threads": self._threads, "engines": self._engines,
+            "effort": {**asdict(self._effort), "sizes": None},
+        }  # fmt: skip
+        self.folder = chosen_folder(arguments.output, ABOUT, arguments.force, arguments.resume)
+        self._results = Results(about(arch, argv, options))
+        if arguments.resume and (self.folder / ABOUT).exists():
+            self._results = _resumed(self.folder, self._results.about)
+        introduce(console, self.folder, self._threads)
+
+    def measure(self) -> list[str]:
+        """Everything that has not been measured yet; a line for each check that failed."""
+        self._limits()
+        self._lossless()
+        for size in self._sizes:
+            if size not in self._about["done"]:
+                self._size(size)
+        if self._with_products:
+            self._products()
+        self.finish()
+        return self._failures()
+
+    def finish(self) -> None:
+        """Print and write what was found."""
+        self._save()
+        for table in (tables.fp16_beside_llama(self._results), tables.products_of(self._results)):
+            if table:
+                self._console.print(table, "")
+        for line in self._about["left_out"]:
+            self._console.print(f"[yellow]left out[/yellow]: {line}", highlight=False)
+        if self._results.rows:
+            written = [*plot.draw(self.folder), report.write(self.folder)]
+            for path in written:
+                self._console.print(f"wrote {path}", highlight=False)
+
+    @property
+    def _about(self) -> dict[str, Any]:
+        return self._results.about
+
+    def _save(self) -> None:
+        save(self.folder, self._results)
+
+    def _limits(self) -> None:
+        if "limits" not in self._about:
+            rounds = max(5, self._effort.rounds)
+            with progress(self._console) as start:
+                advance = start("limits", limits.steps(self._threads))
+                self._about["limits"] = limits.measure(self._threads, rounds, advance)
+            self._save()
+        self._console.print(tables.limits_of(self._results) or "", "")
+
+    def _lossless(self) -> None:
+        if "lossless" not in self._about:
+            with progress(self._console) as start:
+                proof = lossless.prove(self._threads, start("lossless", lossless.steps()))
+            self._about["lossless"] = proof.as_json()
+            self._save()
+        self._console.print(tables.lossless_of(self._results) or "", "")
+
+    def _size(self, size: str) -> None:
+        free = psutil.virtual_memory().available
+        tasks, left_out = tasks_of(size, self._engines, self._threads, self._effort, free)
+        rows: list[Row] = []
+        probes: list[dict[str, Any]] = []
+        count = self._effort.processes
+        with progress(self._console) as start:
+            advance = start(size, count * sum(map(decoding.steps, tasks)))
+            for task in tasks:
+                found = [self._task(task, advance, left_out) for _ in range(count)]
+                if all(each for each in found):
+                    rows += worker.merged([each[0] for each in found])
+                    probes += found[-1][1]
+        if FP16 in self._engines:
+            rows = [*_modelled(rows), *rows]
+        self._results.rows += rows
+        self._results.probes += [Probe(each["metadata"], tuple(each["values"])) for each in probes]
+        self._about["left_out"] += dict.fromkeys(left_out)
+        self._about["done"].append(size)
+        self._save()
+        for is_decode in (True, False):
+            if table := tables.rows_of(self._results, [size], is_decode):
+                self._console.print(table, "")
+
+    def _task(
+        self, task: Task, advance: Advance, left_out: list[str]
+    ) -> tuple[list[Row], list[dict[str, Any]]]:
+        """A process of a task; without its peers if it failed with them."""
+        try:
+            rows, probes, lines = worker.run(task, advance)
+        except worker.WorkerError as error:
+            left_out.append(f"{task.name}: {first_line(error)}")
+            if not task.peers:
+                return [], []
+            rows, probes, lines = worker.run(task.without_peers(), advance)
+        left_out += lines
+        return rows, probes
+
+    def _products(self) -> None:
+        if "products" in self._about:
+            return
+        with progress(self._console) as start:
+            found, left_out = products.run(self._threads[-1], start("products", products.STEPS))
+        self._about["products"] = found
+        self._about["left_out"] += left_out
+
+    def _failures(self) -> list[str]:
+        found = lossless.failures(self._about["lossless"])
+        if not self._results.rows:
+            found.append("no size was measured")
+        found += [
+            f"{row.name}: {row.share:.1%} of the {row.limited_by}; the probe missed the limit"
+            for row in self._results.rows
+            if row.share > MOST_SHARE
+        ]
+        return found
+
+
+def _modelled(rows: list[Row]) -> list[Row]:
+    """fp16 rows for what has none, from the bandwidth beside the first engine that was measured."""
+    found: dict[tuple[str, int], Row] = {}
+    for row in rows:
+        if row.engine == FP16:
+            return []
+        if row.is_decode and row.limit:
+            found.setdefault((row.test, row.threads), decoding.modelled_fp16(row))
+    return list(found.values())
+
+
+def _resumed(folder: Path, fresh: dict[str, Any]) -> Results:
+    """What an earlier run left, if it was one like this."""
+    results = load(folder)
+    for what in ("ternops", "cpu", "tier", "options"):
+        if results.about.get(what) != fresh[what]:
+            raise ResultsError(
+                f"--resume: {folder} is of {what} {results.about.get(what)!r}, not {fresh[what]!r}"
+            )
+    return results
+
+
+def _compare(console: Console, arguments: argparse.Namespace) -> int:
+    slower = compare.parse_percent(arguments.fail_if_slower) if arguments.fail_if_slower else None
+    old, new = (compare.read(Path(each)) for each in arguments.compare)
+    table, failures = compare.compare(old, new, slower)
     console.print(table)
-    console.print(
-        f"perplexity over {lossless.WINDOWS * proof.tokens} tokens: {proof.perplexity:.4f}, "
-        f"float64 forward {proof.perplexity_float64:.4f} "
-        f"(difference {proof.perplexity_difference:.3%})\n"
-    )
-    record = {
-        "tokens": proof.tokens,
-        "bit_identical": proof.tiers,
-        "perplexity": proof.perplexity,
-        "perplexity_float64": proof.perplexity_float64,
-    }
-    with replaced(folder / "lossless.json") as temporary:
-        temporary.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
-    failures = [] if proof.lossless else ["logits differ from the NumPy oracle's"]
-    if proof.perplexity_difference > MOST_PERPLEXITY_DIFFERENCE:
-        failures.append(f"perplexity is {proof.perplexity_difference:.3%} off the float64 forward")
-    return failures
-
-
-def _gemv(console: Console, folder: Path, threads: list[int], rounds: int) -> list[str]:
-    with progress(console) as advance_over:
-        advance = advance_over("GEMV", gemv.steps(threads, rounds))
-        results = gemv.measure(GEMV_BYTES, threads, rounds, advance)
-    table = Table(title=f"GEMV, {GEMV_BYTES >> 20} MiB of weights", title_justify="left")
-    for column in ("engine", "threads", "GB/s", "spread", "read bandwidth", "share"):
-        table.add_column(column, justify="right")
-    cases: list[Case] = []
-    failures = []
-    for count, (kernels, probes) in results.items():
-        limit = bandwidth(probes)
-        for case in kernels:
-            speed = GEMV_BYTES / case.median
-            share = speed / limit
-            table.add_row(
-                case.metadata["ternops_engine"], str(count), f"{speed / 1e9:.1f}",
-                f"{case.spread:.1%}", f"{limit / 1e9:.1f} GB/s", f"{share:.1%}",
-            )  # fmt: skip
-            if share > MOST_SHARE:
-                failures.append(f"{case.name}: {share:.1%} of the limit; the probe missed it")
-        cases += [*kernels, *probes]
-    console.print(table, "")
-    save_suite(folder / "gemv.json", cases)
-    return failures
-
-
-def _decode(
-    console: Console, folder: Path, arch: str, sizes: list[str], threads: list[int], tokens: int,
-    rounds: int,
-) -> list[str]:  # fmt: skip
-    rows: list[decoding.Row] = []
-    with progress(console) as advance_over:
-        for size in sizes:
-            advance = advance_over(f"decode {size}", decoding.steps(size, threads, rounds))
-            try:
-                rows += decoding.measure(size, threads, tokens, rounds, advance)
-            except MemoryError as error:
-                console.print(f"[yellow]left out[/yellow]: {error}", highlight=False)
-    if not rows:
-        return ["no size was measured"]
-    console.print(_decode_table(rows, arch, tokens), "", _breakdown_table(rows), "")
-    save_suite(folder / "decode.json", [case for row in rows for case in (row.case, *row.probes)])
-    console.print(f"plot: {plot.draw(folder)}", highlight=False)
-    return decoding.check_limits(rows)
-
-
-def _decode_table(rows: list[decoding.Row], arch: str, tokens: int) -> Table:
-    table = Table(
-        title=f"Decoding {tokens} tokens from an empty context, batch 1", title_justify="left"
-    )
-    for column in ("size", "threads", "engine", "MB/token", "tokens/s", "spread", "share of read",
-                   "speed-up", "bytes allow", "paper"):  # fmt: skip
-        table.add_column(column, justify="right")
-    base: dict[tuple[str, int], decoding.Row] = {
-        (row.size, row.threads): row for row in rows if row.engine == "fp16"
-    }
-    for row in rows:
-        ratio = allowed = published = ""
-        if row.engine != "fp16":
-            fp16 = base[row.size, row.threads]
-            ratio = f"{speedup(fp16.case.values, row.case.values).median:.2f}x"
-            allowed = f"{fp16.bytes_per_token / row.bytes_per_token:.2f}x"
-            figure = paper.speedup(arch, row.size)
-            published = f"{figure:.2f}x" if figure else "-"
-        spread = row.case.spread
-        table.add_row(
-            row.size, str(row.threads), row.engine, f"{row.bytes_per_token / 1e6:.1f}",
-            f"{1 / row.case.median:.1f}", f"{spread:.1%}{' !' if spread > 0.1 else ''}",
-            f"{row.share:.1%}", ratio, allowed, published,
-        )  # fmt: skip
-    return table
-
-
-def _breakdown_table(rows: list[decoding.Row]) -> Table:
-    table = Table(title="Where a token's time goes, thread 0, ms", title_justify="left")
-    for column in ("size", "threads", "engine", "token", *rows[0].breakdown, "bytes / bandwidth"):
-        table.add_column(column, justify="right")
-    for row in rows:
-        parts = (f"{1e3 * seconds:.3f}" for seconds in row.breakdown.values())
-        table.add_row(
-            row.size, str(row.threads), row.engine, f"{1e3 * row.case.median:.3f}", *parts,
-            f"{1e3 * row.bytes_per_token / row.limit:.3f}",
-        )  # fmt: skip
-    return table
+    for failure in failures:
+        console.print("failed:", failure, style="red", markup=False, highlight=False)
+    return 1 if failures else 0
 
 
 def _check_arch(arch: str) -> str:
@@ -181,11 +232,13 @@ def _check_arch(arch: str) -> str:
     return host
 
 
-def _check_sizes(sizes: tuple[str, ...] | list[str]) -> list[str]:
-    for size in sizes:
-        if size not in SIZES:
-            raise ValueError(f"--sizes {size}: expected some of {', '.join(SIZES)}")
-    return list(dict.fromkeys(sizes))
+def _chosen(
+    what: str, chosen: list[str] | None, default: tuple[str, ...], known: tuple[str, ...]
+) -> list[str]:
+    for each in chosen or ():
+        if each not in known:
+            raise ValueError(f"--{what} {each}: expected some of {', '.join(known)}")
+    return list(dict.fromkeys(chosen or default))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -194,10 +247,28 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--arch", choices=("auto", "x86", "arm"), default="auto")
-    parser.add_argument("--quick", action="store_true", help=f"{', '.join(QUICK)}, in minutes")
+    effort = parser.add_mutually_exclusive_group()
+    effort.add_argument("--quick", action="store_true", help=f"{_words(QUICK)}; minutes")
+    effort.add_argument("--full", action="store_true", help=f"{_words(FULL)}; hours")
     parser.add_argument("--sizes", nargs="+", metavar="SIZE", help=", ".join(SIZES))
+    known = ", ".join((*ENGINES, *LLAMA))
+    parser.add_argument("--engines", nargs="+", metavar="ENGINE", help=known)
+    parser.add_argument("--no-peers", action="store_true", help="without other libraries")
     add_options(parser)
+    parser.add_argument("--resume", action="store_true", help="go on with the run in the folder")
+    parser.add_argument(
+        "--compare", nargs=2, metavar=("OLD", "NEW"),
+        help="two result folders or pyperf files; measures nothing",
+    )  # fmt: skip
+    parser.add_argument(
+        "--fail-if-slower", metavar="PERCENT", help="with --compare: exit 1 if a row is, by 5%% say"
+    )
     return parser
+
+
+def _words(effort: Effort) -> str:
+    sizes = "all sizes" if len(effort.sizes) == len(SIZES) else ", ".join(effort.sizes)
+    return f"{sizes}, tg{effort.tokens}, {effort.rounds * effort.processes} rounds"
 
 
 if __name__ == "__main__":

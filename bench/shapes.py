@@ -40,9 +40,6 @@ SIZES["2B4T"] = Config(
     context=4096, activation="relu2", sub_norms=True, rope_theta=500000.0,
 )  # fmt: skip
 
-#: What --quick runs.
-QUICK = ("125M", "350M", "700M")
-
 
 def host_arch() -> str:
     """The architecture this runs on, as --arch and the paper's tables name it."""

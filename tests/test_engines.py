@@ -17,6 +17,7 @@ BY_NAME = {engine.name: engine for engine in FOUND}
 #: engine -> the most by which it rounds an activation, as a part of the largest one.
 ROUNDING = {
     "NumPy float32": 2**-20,  # 2**-24, but at every step of the sum
+    "torch int8": 1 / 200,  # half a step of 255, or of 127 where a CPU has no wider sums
     "torch bfloat16": 2**-8,  # 8 significant bits; those of the result weigh no more
     "llama.cpp TQ1_0": 1 / 254,  # half a step of int8
     "llama.cpp TQ2_0": 1 / 254,

@@ -24,7 +24,7 @@ Floats = npt.NDArray[np.float32]
 #: adapter -> what it adapts, for the line about one that is missing.
 _ADAPTERS = {
     "numpy_blas": "NumPy float32",
-    "torch_bf16": "torch bfloat16",
+    "torch_linear": "torch",
     "ggml": "llama.cpp",
     "litespark": "litespark",
 }

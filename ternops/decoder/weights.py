@@ -90,15 +90,21 @@ class Weights:
         return linear + norms + self.norm.nbytes + self.head.nbytes + row
 
 
-def random_weights(config: Config, kind: str, seed: int = 0) -> Weights:
+def random_weights(
+    config: Config, kind: str, seed: int = 0, distinct: int | None = None
+) -> Weights:
     """Random weights of a layout, for benchmarks: kind is "float16" or an encoding.
 
-    Every matrix has bytes of its own. The values repeat, which no kernel notices, so that even
-    gigabytes are written at the speed of memory.
+    Every matrix has bytes of its own, or those of the first `distinct` layers have, and are used in
+    turn. The values repeat, which no kernel notices, so that even gigabytes are written at the
+    speed of memory.
     """
     random, arena = np.random.default_rng(seed), Arena()
-    layers = []
-    for _ in range(config.layers):
+    layers: list[Layer] = []
+    for number in range(config.layers):
+        if distinct is not None and number >= distinct:
+            layers.append(layers[number % distinct])
+            continue
         linear: dict[str, TernaryMatrix | HalfMatrix] = {}
         for name, (rows, columns) in config.linear_shapes().items():
             if kind == "float16":

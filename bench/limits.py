@@ -1,0 +1,59 @@
+"""What the machine can do, measured at the beginning of a run: memory, instructions, barriers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bench import kernel_cases as make
+from bench.command import Advance
+from bench.kernel_results import Limit, Results
+from bench.measure import Case, interleave
+
+_BARRIER = "barrier"
+
+
+def steps(threads: list[int]) -> int:
+    """How often `measure` calls advance."""
+    return len(threads) * (len(make.LEVELS) + 1)
+
+
+def measure(threads: list[int], rounds: int, advance: Advance) -> list[dict[str, Any]]:
+    """The fastest way found of each: "what", "threads", "rate", "unit", "how".
+
+    Bytes are read from what fits the second-level cache of each thread, from half of the last
+    level, and from memory.
+    """
+    found = []
+    for count in threads:
+        for level in (*make.LEVELS, ""):
+            cases = _cases(level, count)
+            interleave(cases, rounds)
+            found += _fastest(cases, level, count)
+            for case in cases:
+                case.release()
+            advance(f"{level or 'instructions'}, {count} thread(s)")
+    return found
+
+
+def _cases(level: str, threads: int) -> list[Case]:
+    if level:
+        return make.read_limits("limits", level, level, threads)
+    peaks = make.peak_limits("limits", "instructions", threads)
+    return peaks + make.barrier_limit("limits", "instructions", threads)
+
+
+def _fastest(cases: list[Case], level: str, threads: int) -> list[dict[str, Any]]:
+    results, best = Results(cases), dict[str, tuple[float, Limit]]()
+    for limit in results.limits:
+        rate = results.limit_rate(limit)
+        if rate > best.get(limit.what, (0.0, limit))[0]:
+            best[limit.what] = rate, limit
+    return [
+        {
+            "what": what, "threads": threads,
+            "rate": 1e6 * threads / rate if what == _BARRIER else rate / 1e9,
+            "unit": "us" if what == _BARRIER else "GB/s" if level else "GMAC/s",
+            "how": limit.how,
+        }
+        for what, (rate, limit) in best.items()
+    ]  # fmt: skip

@@ -1,0 +1,180 @@
+"""What a task of bench.run measures, and what is planned where memory is short."""
+
+import gc
+import sys
+import weakref
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bench import decoding, plan, run
+from bench.plan import ENGINES, LLAMA, tasks_of
+from bench.results import CYCLED, FP16, MEASURED, MODELLED
+from bench.shapes import SIZES
+from ternops.caches import last_level_bytes
+from tests.small_runs import GIGABYTE, SMALL, TASK, row
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """125M is a small model."""
+    monkeypatch.setitem(SIZES, "125M", SMALL)
+
+
+@pytest.fixture
+def found(small):
+    """What a small task finds."""
+    steps = []
+    found = decoding.measure(TASK, steps.append)
+    assert len(steps) == pytest.approx(decoding.steps(TASK), abs=10)
+    return found
+
+
+def test_a_task_gives_a_row_for_each_engine_and_thread_count(found):
+    """Decoding at every count, prefill at the last; each beside the limit that it has."""
+    decode = [(row.engine, row.threads) for row in found.rows if row.test == "tg3"]
+    assert decode == [(engine, n) for n in (1, 2) for engine in ENGINES]
+    prompts = [(row.engine, row.threads) for row in found.rows if row.test == "pp512"]
+    assert prompts == [(engine, 2) for engine in ENGINES]
+    assert len(found.rows) == len(decode) + len(prompts)
+    for each in found.rows:
+        assert each.kind == MEASURED
+        assert len(each.seconds) == 2
+        assert each.group == "125M/0"
+        limited = each.is_decode or each.engine != FP16
+        assert (each.limit > 0) == limited
+        assert bool(each.limited_by) == limited
+    assert len(found.probes) == 2 * 12 * len({
+        each.bytes_per_token - cache_bytes() for each in found.rows if each.is_decode
+    })  # fmt: skip
+
+
+def cache_bytes():
+    """Keys and values that a token of three reads: float16, two positions in the mean."""
+    return 2 * 2 * SMALL.layers * SMALL.hidden * 2
+
+
+def test_bytes_per_token_are_counted_from_the_layout(found):
+    """fp16: two bytes a weight, the head, the norms, one embedding row, the mean of the cache."""
+    c = SMALL
+    linear = sum(n * k for n, k in c.linear_shapes().values()) * c.layers
+    norms = 4 * c.hidden * (2 * c.layers + 1)
+    expected = 2 * linear + 2 * c.vocabulary * c.hidden + 2 * c.hidden + norms + cache_bytes()
+    assert found.rows[0].bytes_per_token == expected
+    modelled = decoding.modelled_fp16(found.rows[1])
+    assert modelled.bytes_per_token == expected
+    assert modelled.kind == MODELLED
+    # Just as many bytes a second as the bandwidth beside the other row.
+    base = found.rows[1]
+    assert expected * modelled.speed == pytest.approx(base.limit * base.bytes_per_token)
+
+
+def test_weights_are_let_go_of(small, monkeypatch):
+    """Rows keep their values, not the gigabytes that they were measured on."""
+    made = []
+    original = decoding.random_weights
+
+    def remember(*arguments, **options):
+        weights = original(*arguments, **options)
+        made.append(weakref.ref(weights))
+        return weights
+
+    monkeypatch.setattr(decoding, "random_weights", remember)
+    assert decoding.measure(TASK).rows
+    gc.collect()
+    assert [each() for each in made] == [None] * len(ENGINES)
+
+
+def test_cycled_layers_are_used_in_turn(small):
+    """As many bytes a token, less memory; the rows say so."""
+    task = replace(TASK, layers={"base3": 1}, prompt=False, threads=(1,))
+    whole, cycled = (decoding.measure(each).rows[0] for each in (replace(
+        task, layers={"base3": 2}), task))  # fmt: skip
+    assert (whole.kind, cycled.kind) == (MEASURED, CYCLED)
+    assert cycled.bytes_per_token == whole.bytes_per_token
+    weights = decoding.random_weights(replace(SMALL, layers=5), "base3", distinct=2)
+    first, second = weights.layers[:2]
+    assert first is not second
+    assert weights.layers == [first, second, first, second, first]
+
+
+def test_a_missing_peer_costs_a_line(small, monkeypatch):
+    """And ours are measured all the same."""
+    monkeypatch.setitem(sys.modules, "llama_cpp", None)
+    task = replace(TASK, layers={FP16: 2}, peers=("llama.cpp F16",), prompt=False)
+    found = decoding.measure(task)
+    assert [each.engine for each in found.rows] == [FP16, FP16]
+    assert len(found.left_out) == 1
+    assert found.left_out[0].startswith("125M llama.cpp F16: ")
+
+
+def plans(size, free, engines=tuple(ENGINES), effort=plan.DEFAULT):
+    return tasks_of(size, engines, [1, 2], effort, free)
+
+
+def test_what_fits_is_measured_together():
+    """All engines of a small size take turns in one process."""
+    (task,), left_out = plans("700M", 20 * GIGABYTE)
+    assert task.layers == dict.fromkeys(ENGINES, 24)
+    assert {task.kind(engine) for engine in ENGINES} == {MEASURED}
+    assert left_out == []
+    assert task.prompt
+    assert task.tokens == plan.DEFAULT.tokens
+
+
+def test_what_does_not_fit_together_is_measured_in_groups():
+    """Each within the memory that may be used, with the same tokens; no prompts of large models."""
+    tasks, left_out = plans("7B", 20 * GIGABYTE)
+    assert left_out == []
+    assert [engine for task in tasks for engine in task.layers] == list(ENGINES)
+    assert len({task.tokens for task in tasks}) == 1
+    for task in tasks:
+        needed = sum(plan.needed_bytes("7B", *each) for each in task.layers.items())
+        assert needed <= 20 * GIGABYTE * plan.MEMORY_SHARE
+        assert not task.prompt
+
+
+def test_fp16_that_does_not_fit_is_left_to_the_model():
+    """With a line; packed weights are measured."""
+    tasks, left_out = plans("13B", 20 * GIGABYTE)
+    assert FP16 not in [engine for task in tasks for engine in task.layers]
+    assert len(left_out) == 1
+    assert left_out[0].startswith("13B fp16: needs 25.")
+    assert left_out[0].endswith(" GB, 20.0 GB are free")
+
+
+@pytest.mark.parametrize("free", [25, 12, 6, 3, 1])
+def test_packed_weights_that_do_not_fit_are_cycled(free):
+    """Never more than is free, never so few that a cache could hold them."""
+    tasks, left_out = plans("100B", free * GIGABYTE)
+    layers = {engine: n for task in tasks for engine, n in task.layers.items()}
+    assert (layers.get("base3") == 72) == (free == 25)
+    for engine, count in layers.items():
+        assert plan.needed_bytes("100B", engine, count) <= free * GIGABYTE * plan.MEMORY_SHARE
+        distinct = plan.linear_bytes("100B", engine) // 72 * count
+        assert distinct >= 4 * last_level_bytes()
+    assert len(left_out) == len(ENGINES) - len(layers)
+
+
+def test_peers_are_measured_at_their_sizes_where_they_fit():
+    """In the first group only."""
+    engines = (FP16, "base3", *LLAMA)
+    (task,), _ = plans("700M", 20 * GIGABYTE, engines)
+    assert task.peers == tuple(LLAMA)
+    (task,), _ = plans("350M", 20 * GIGABYTE, engines)
+    assert task.peers == ()
+    (task,), left_out = plans("3B", 16 * GIGABYTE, engines)
+    assert "llama.cpp F16" not in task.peers
+    assert "llama.cpp TQ2_0" in task.peers
+    assert "3B llama.cpp F16: needs" in left_out[0]
+
+
+def test_modelled_rows_need_a_limit():
+    """Of the first engine that has one, for each test and thread count; none beside fp16."""
+    rows = [row(limit=4.0, bytes_per_token=100), row(engine="tl1", limit=9.0, bytes_per_token=100)]
+    (modelled,) = run._modelled(rows)
+    assert modelled.engine == FP16
+    assert modelled.speed == pytest.approx(400 / modelled.bytes_per_token)
+    assert run._modelled([*rows, row(engine=FP16)]) == []
+    assert np.isnan(modelled.joules)

@@ -1,0 +1,200 @@
+"""bench.run as a command: what it measures, keeps, goes on with and refuses."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bench import command, limits, lossless, products, results, run, worker
+from bench.plan import ENGINES, Effort, Task
+from bench.results import Results
+from bench.shapes import SIZES, host_arch
+from tests.small_runs import SMALL, row, same
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """125M is a small model."""
+    monkeypatch.setitem(SIZES, "125M", SMALL)
+
+
+@pytest.fixture
+def quick(small, monkeypatch, tmp_path):
+    """A run of seconds: workers in this process, which knows the small layout."""
+    monkeypatch.setattr(run, "QUICK", Effort(("125M",), 2, 2, 1e9, 2, 1e9))
+    monkeypatch.setattr(run.worker, "call", call_here)
+    monkeypatch.setattr(run, "MOST_SHARE", math.inf)  # all lies in cache, where probes say nothing
+    monkeypatch.setattr(limits.make, "DRAM_BYTES", 1 << 20)
+    monkeypatch.setattr(lossless, "WINDOWS", 1)
+    monkeypatch.setattr(lossless, "CONTEXT", 32)
+    monkeypatch.setattr(products, "_LAYOUT", SMALL)
+    folder = tmp_path / "results"
+    return folder, ["--quick", "--threads", "1", "--output", str(folder)]
+
+
+def call_here(module, request, advance):
+    """What a worker does, through JSON as there."""
+    request = json.loads(json.dumps(request))
+    if module == "bench.products":
+        found = products.measure(request["threads"], advance)
+    else:
+        found = worker._measure(request, advance)
+    return json.loads(json.dumps(found))
+
+
+def test_the_main_job_from_end_to_end(quick, capsys):
+    """Limits, proof, decoding, prefill, products; tables, suites, plots and report."""
+    folder, arguments = quick
+    assert run.main([*arguments, "--no-peers"]) == 0
+    written = {path.name for path in folder.iterdir()}
+    assert {"run.json", "decode.json", "speedup.png", "report.html"} <= written
+    found = results.load(folder)
+    assert {row.engine for row in found.rows} == set(ENGINES)
+    assert {len(row.seconds) for row in found.rows} == {4}  # two rounds of two processes
+    assert found.about["done"] == ["125M"]
+    assert found.about["lossless"]
+    assert {each["what"] for each in found.about["limits"]} >= {"DRAM", "dot"}
+    assert found.about["command"].startswith("python -m bench.run --quick")
+    output = capsys.readouterr().out
+    assert "tg2" in output
+    assert "pp512" in output
+
+
+def test_results_are_never_overwritten_unasked(quick, capsys):
+    """A folder that has some is refused; --force replaces them."""
+    folder, arguments = quick
+    results.save(folder, Results({"arch": "x86"}, [row()]))
+    before = (folder / "decode.json").read_bytes()
+    with pytest.raises(SystemExit) as stop:
+        run.main(arguments)
+    assert stop.value.code == 2
+    assert "has a run.json already; --force replaces it" in one_line(capsys)
+    assert (folder / "decode.json").read_bytes() == before
+    assert run.main([*arguments, "--force", "--no-peers"]) == 0
+    assert {row.size for row in results.load(folder).rows} == {"125M"}
+
+
+def test_a_run_gets_a_folder_of_its_own(tmp_path, monkeypatch):
+    """Numbered, where the machine's has results; --resume takes the last one that has."""
+    monkeypatch.chdir(tmp_path)
+    first = command.chosen_folder(None, "run.json")
+    assert first.parent.name == "results"
+    assert command.chosen_folder(None, "run.json", resume=True) == first
+    for number in (2, 3):
+        last = command.chosen_folder(None, "run.json")
+        (last / "run.json").touch()
+        assert command.chosen_folder(None, "run.json", resume=True) == last
+        assert command.chosen_folder(None, "run.json", force=True) == first
+        assert command.chosen_folder(None, "other.json") == first
+        assert command.chosen_folder(None, "run.json").name == f"{first.name}-{number}"
+
+
+def test_resume_goes_on_where_it_was_interrupted(quick, monkeypatch, capsys):
+    """Ctrl-C keeps what there is; --resume measures the rest, but only of a run like it."""
+    folder, arguments = quick
+    monkeypatch.setitem(SIZES, "350M", SMALL)
+    arguments += ["--no-peers", "--sizes", "125M", "350M"]
+    call = run.worker.call
+
+    def interrupted(module, request, advance):
+        if request.get("size") == "350M":
+            raise KeyboardInterrupt
+        return call(module, request, advance)
+
+    monkeypatch.setattr(run.worker, "call", interrupted)
+    assert run.main(arguments) == 130
+    assert "--resume goes on" in capsys.readouterr().out
+    assert results.load(folder).about["done"] == ["125M"]
+    first = results.load(folder).rows
+    with pytest.raises(SystemExit):
+        run.main([*arguments, "--resume", "--engines", "fp16", "base3"])
+    assert "--resume: " in one_line(capsys)
+    monkeypatch.setattr(run.worker, "call", call)
+    assert run.main([*arguments, "--resume"]) == 0
+    found = results.load(folder)
+    assert found.about["done"] == ["125M", "350M"]
+    assert all(map(same, found.rows[: len(first)], first))
+    assert {row.size for row in found.rows} == {"125M", "350M"}
+
+
+def test_a_worker_that_dies_costs_its_rows(quick, monkeypatch, capsys):
+    """With the peers first; the others go on."""
+    folder, arguments = quick
+    monkeypatch.setitem(SIZES, "700M", SMALL)
+    call = run.worker.call
+
+    def dies(module, request, advance):
+        if request.get("peers"):
+            raise worker.WorkerError("exit code -11")
+        return call(module, request, advance)
+
+    monkeypatch.setattr(run.worker, "call", dies)
+    chosen = ["--sizes", "700M", "--engines", "fp16", "base3", "llama.cpp F16"]
+    assert run.main([*arguments, *chosen]) == 0
+    found = results.load(folder)
+    assert {row.engine for row in found.rows} == {"fp16", "base3"}
+    assert "700M/0: exit code -11" in found.about["left_out"]
+
+
+def one_line(capsys):
+    """The line of an error, the last."""
+    return capsys.readouterr().err.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--sizes", "12B"], "--sizes 12B: expected some of 125M"),
+        (["--engines", "fp8"], "--engines fp8: expected some of fp16"),
+        (["--threads", "0"], "threads=0"),
+        (["--threads", "200"], "--threads 200"),
+        (["--arch", {"x86": "arm", "arm": "x86"}[host_arch()]], "cost model"),
+        (["--output", str(Path(__file__) / "below-a-file")], "--output"),
+        (["--compare", "no-folder", "nor-this"], "no-folder"),
+        (["--fail-if-slower", "5%"], "needs --compare"),
+        (["--quick", "--full"], "not allowed with"),
+    ],
+)
+def test_wrong_arguments_are_one_line(arguments, words, capsys):
+    """Nothing is measured; the line names the argument."""
+    with pytest.raises(SystemExit) as stop:
+        run.main(arguments)
+    assert stop.value.code == 2
+    assert words in one_line(capsys)
+
+
+def test_a_worker_of_its_own_process(tmp_path):
+    """Its answer and its steps arrive; of one that fails the last line does."""
+    steps = []
+    task = Task("125M", 0, {"base3": 11}, (), (1,), 2, 1, False)
+    rows, probes, left_out = worker.run(task, steps.append)
+    assert [each.engine for each in rows] == ["base3"]
+    assert left_out == []
+    assert len(probes) == 12
+    assert "base3 weights" in steps
+    with pytest.raises(worker.WorkerError, match="KeyError: 'no such size'"):
+        worker.run(replace(task, size="no such size"), steps.append)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_ctrl_c_ends_the_workers(tmp_path):
+    """Of a real run: it stops within seconds, and leaves no process behind."""
+    command = [sys.executable, "-m", "bench.run", "--sizes", "700M", "--no-peers", "--output",
+               str(tmp_path / "out")]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as it:
+        assert it.stdout is not None
+        it.stdout.readline()
+        time.sleep(1)
+        os.killpg(it.pid, signal.SIGINT)
+        output = it.stdout.read()
+        assert it.wait(timeout=60) == 130
+    assert "interrupted" in output
+    with pytest.raises(ProcessLookupError):
+        os.killpg(it.pid, 0)
