@@ -33,8 +33,8 @@ format: $(VENV)/.dev ## Put the code into the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-plot: $(VENV)/.bench ## Draw the plots again from the committed results
-	for folder in results/*/; do $(BIN)/python -m bench.plot $$folder && $(BIN)/python -m bench.roofline $$folder; done
+plot: $(VENV)/.bench ## Draw the plots and write the reports again from the committed results
+	for folder in results/*/; do $(BIN)/python -m bench.plot $$folder && $(BIN)/python -m bench.report $$folder; done
 
 clean: ## Remove what make has made
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -158,8 +158,9 @@ def modelled_fp16(row: Row) -> Row:
     total = linear_bytes(row.size, FP16) + _rest(config) + _cache(config, tokens)
     limit = row.limit * row.bytes_per_token / total
     return Row(
-        row.size, FP16, row.test, row.threads, MODELLED, (1 / limit,), total, limit, BANDWIDTH
-    )
+        row.size, FP16, row.test, row.threads, MODELLED, (1 / limit,) * len(row.seconds), total,
+        limit, BANDWIDTH, group=row.group,
+    )  # fmt: skip
 
 
 def _rest(config: Config) -> int:
@@ -240,7 +241,7 @@ def _bytes_per_token(task: Task, engine: str, weights: Weights | None) -> int:
 
 
 def _prompt_rounds(task: Task) -> int:
-    return max(2, task.rounds // 2)
+    return max(1, task.rounds // 3)
 
 
 def _scaled(task: Task, engine: str, case: Case) -> tuple[float, ...]:

@@ -25,7 +25,7 @@ WITH_PEERS = ("700M", "2B4T", "3B")
 MEMORY_SHARE = 0.9
 #: Cycled layers are at least so many times the last-level cache: none is found in it again.
 _LEAST_CACHES = 4
-_LEAST_TOKENS = 4
+_LEAST_TOKENS = 2
 _GIGABYTE = 1e9
 
 
@@ -46,7 +46,7 @@ class Effort:
 
 
 QUICK = Effort(("125M", "350M", "700M"), 16, 7, 50e9, 1, 1e9)
-DEFAULT = Effort(tuple(SIZES), 32, 4, 100e9, 2, 3.5e9)
+DEFAULT = Effort(tuple(SIZES), 32, 3, 50e9, 2, 1.2e9)
 FULL = Effort(tuple(SIZES), 128, 5, 1e12, 3, math.inf)
 
 
@@ -137,7 +137,7 @@ def linear_bytes(size: str, engine: str) -> int:
 def _spare(size: str) -> int:
     """Bytes for probes, caches and activations."""
     config = SIZES[size]
-    return (1 << 30) + 512 * 4 * (4 * config.hidden + 2 * config.ffn + config.vocabulary)
+    return (3 << 28) + 512 * 4 * (4 * config.hidden + 2 * config.ffn + config.vocabulary)
 
 
 def _distinct(size: str, engine: str, room: int) -> int:

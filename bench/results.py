@@ -124,6 +124,9 @@ def row_of(metadata: Mapping[str, Any], seconds: Iterable[float], name: str) -> 
         raise ResultsError(f"benchmark {name!r} is {row.kind!r}, expected {', '.join(KINDS)}")
     if not row.seconds or not all(0 < each < math.inf for each in row.seconds):
         raise ResultsError(f"benchmark {name!r} has no usable values")
+    for each, least in (("threads", 1), ("bytes_per_token", 0), ("limit", 0)):
+        if not least <= getattr(row, each) < math.inf:
+            raise ResultsError(f"benchmark {name!r} has {_PREFIX}{each} {getattr(row, each)}")
     return row
 
 
@@ -208,6 +211,9 @@ def load(folder: Path) -> Results:
     for benchmark in suite:
         metadata, name = benchmark.get_metadata(), benchmark.get_name()
         if _PREFIX + "probe" in metadata:
+            size = metadata.get(_PREFIX + "bytes")
+            if not isinstance(size, int) or size < 1 or min(benchmark.get_values()) <= 0:
+                raise ResultsError(f"probe {name!r} has no usable bytes or values")
             results.probes.append(Probe(metadata, benchmark.get_values()))
         elif _PREFIX + "size" in metadata:
             if name in seen:

@@ -142,11 +142,11 @@ class _Run:
             advance = start(size, count * sum(map(decoding.steps, tasks)))
             for task in tasks:
                 found = [self._task(task, advance, left_out) for _ in range(count)]
-                if all(each for each in found):
-                    rows += worker.merged([each[0] for each in found])
-                    probes += found[-1][1]
-        if FP16 in self._engines:
-            rows = [*_modelled(rows), *rows]
+                runs = [each for each, _ in found]
+                if FP16 in self._engines and task is tasks[0]:
+                    runs = [[*_modelled(each), *each] for each in runs]
+                rows += worker.merged(runs)
+                probes += found[-1][1]
         self._results.rows += rows
         self._results.probes += [Probe(each["metadata"], tuple(each["values"])) for each in probes]
         self._about["left_out"] += dict.fromkeys(left_out)

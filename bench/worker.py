@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -77,23 +78,27 @@ def run(task: Task, advance: Advance) -> tuple[list[Row], list[dict[str, Any]], 
 
 
 def merged(runs: list[list[Row]]) -> list[Row]:
-    """The rows of several processes as one each: values one behind another, limits averaged.
+    """The rows of several processes as one each, their values one behind another.
 
-    A row that one of the processes lacks is left out of all.
+    A process may find the machine faster than another did, limits and all: a row's share is the
+    mean of its shares in each of them. A row that one of the processes lacks is left out of all.
     """
     first, *others = runs
     rows = []
     for row in first:
         same = [each for run in others for each in run if each.name == row.name]
         if len(same) == len(others):
-            together = [row, *same]
-            rows.append(replace(
-                row,
-                seconds=tuple(value for each in together for value in each.seconds),
-                limit=sum(each.limit for each in together) / len(together),
-                joules=sum(each.joules for each in together) / len(together),
-            ))  # fmt: skip
+            rows.append(_together([row, *same]))
     return rows
+
+
+def _together(rows: list[Row]) -> Row:
+    seconds = tuple(value for row in rows for value in row.seconds)
+    joules = fmean(row.joules for row in rows)
+    whole = replace(rows[0], seconds=seconds, joules=joules)
+    if not all(row.limit for row in rows):
+        return replace(whole, limit=0.0)
+    return replace(whole, limit=whole.speed / fmean(row.share for row in rows))
 
 
 def _measure(request: dict[str, Any], advance: Advance) -> dict[str, Any]:

@@ -53,11 +53,17 @@ def test_results_are_read_back_as_they_were(found, tmp_path):
         (lambda f: (f / "decode.json").write_text("{}"), "not complete"),
         (lambda f: edit(f, "ternops_kind", "guessed"), "is 'guessed', expected measured, cycled"),
         (lambda f: edit(f, "ternops_threads", "two"), "no valid 'ternops_threads'"),
+        (lambda f: edit(f, "ternops_threads", 0), "has ternops_threads 0"),
+        (lambda f: edit(f, "ternops_limit", -1.0), "has ternops_limit -1.0"),
+        (lambda f: edit(f, "ternops_bytes", 0), "no usable bytes"),
     ],
 )
 def test_results_that_are_none_are_one_line(tmp_path, break_, words):
     """Half-written, of another version, or wrong in a field."""
-    results.save(tmp_path, Results({"arch": "x86"}, [row()]))
+    probe = Probe(
+        {"name": "read", "ternops_probe": "p", "ternops_bytes": 8, "ternops_threads": 2}, (1.0,)
+    )
+    results.save(tmp_path, Results({"arch": "x86"}, [row(limit=8.0)], [probe]))
     results.load(tmp_path)
     break_(tmp_path)
     with pytest.raises(ResultsError, match=words) as error:
@@ -77,12 +83,13 @@ def edit(folder, key, value):
 
 
 def test_rows_of_several_processes_are_merged():
-    """Values one behind another, limits averaged; what one of them lacks is left out."""
-    one = [row(limit=4.0), row(engine="tl1")]
-    two = [row(limit=2.0, seconds=(3.0,))]
-    (merged,) = worker.merged([one, two])
-    assert merged.seconds == (0.5, 0.25, 0.25, 1.0, 3.0)
-    assert merged.limit == 3.0
+    """Values one behind another; a share is the mean of the processes'; none if one lacks it."""
+    one = [row(seconds=(0.5, 0.5), limit=4.0), row(engine="tl1"), row(engine="tl2", limit=1.0)]
+    two = [row(seconds=(1.0, 1.0), limit=1.25), row(engine="tl2")]
+    merged, unlimited = worker.merged([one, two])
+    assert merged.seconds == (0.5, 0.5, 1.0, 1.0)
+    assert merged.share == pytest.approx((0.5 + 0.8) / 2)
+    assert unlimited.limit == 0
 
 
 def test_speedups_are_paired_where_rows_took_turns():
