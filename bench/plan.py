@@ -19,6 +19,9 @@ from ternops.encodings import ENCODINGS
 ENGINES = {FP16: "float16", **{name: name for name in ("base3", "two_bit", "tl1", "tl2")}}
 #: Engine -> the type of its linear layers in a GGUF file.
 LLAMA = {f"llama.cpp {kind.upper()}": kind for kind in ("f16", "tq1_0", "tq2_0", "q4_0")}
+# Bits a weight, and how often it holds the model, with a tenth for what else it allocates.
+_PEER_BITS = {"f16": 16.0, "tq1_0": 1.6875, "tq2_0": 2.0625, "q4_0": 4.5}
+_PEER_COPIES = {"f16": 1.1, "tq1_0": 1.1, "tq2_0": 1.1, "q4_0": 2.1}
 #: Sizes at which llama.cpp is measured too.
 WITH_PEERS = ("700M", "2B4T", "3B")
 #: Of the free memory so much is used at the most.
@@ -26,7 +29,6 @@ MEMORY_SHARE = 0.9
 #: Cycled layers are at least so many times the last-level cache: none is found in it again.
 _LEAST_CACHES = 4
 _LEAST_TOKENS = 2
-_GIGABYTE = 1e9
 
 
 @dataclass(frozen=True)
@@ -91,31 +93,39 @@ def tasks_of(
     """
     room = int(free * MEMORY_SHARE) - _spare(size)
     groups: list[dict[str, int]] = []
+    peers: list[str] = []
     left_out = []
     rest = room
-    for engine in (each for each in engines if each in ENGINES):
-        layers = _distinct(size, engine, room)
-        if layers == 0:
-            needed = needed_bytes(size, engine) / _GIGABYTE
-            left_out.append(
-                f"{size} {engine}: needs {needed:.1f} GB, {free / _GIGABYTE:.1f} GB are free"
-            )
-            continue
-        needed = needed_bytes(size, engine, layers)
-        if not groups or needed > rest:
-            groups.append({})
-            rest = room
-        groups[-1][engine] = layers
+    for engine in _in_order(size, engines):
+        if engine in LLAMA:
+            needed = _peer_bytes(size, engine)
+            if not groups or needed > rest:
+                left_out.append(_too_large(size, engine, needed, rest))
+                continue
+            peers.append(engine)
+        else:
+            layers = _distinct(size, engine, room)
+            needed = needed_bytes(size, engine, layers)
+            if not layers:
+                left_out.append(_too_large(size, engine, needed_bytes(size, engine), free))
+                continue
+            if not groups or needed > rest:
+                groups.append({})
+                rest = room
+            groups[-1][engine] = layers
         rest -= needed
-    peers = _peers(size, engines, rest if len(groups) == 1 else 0, left_out)
     tokens = min((_tokens(size, each, effort) for each in groups), default=0)
-    return [
-        Task(
-            size, number, layers, () if number else peers, tuple(threads), tokens, effort.rounds,
-            _prefills(size, effort),
-        )
+    prompt = _prefills(size, effort)
+    tasks = [
+        Task(size, number, layers, (), tuple(threads), tokens, effort.rounds, prompt)
         for number, layers in enumerate(groups)
-    ], left_out  # fmt: skip
+    ]
+    # Those that were found to fit, beside the first group.
+    return [replace(task, peers=tuple(peers)) for task in tasks[:1]] + tasks[1:], left_out
+
+
+def _too_large(size: str, engine: str, needed: int, free: int) -> str:
+    return f"{size} {engine}: needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
 
 
 def needed_bytes(size: str, engine: str, layers: int | None = None) -> int:
@@ -152,19 +162,18 @@ def _distinct(size: str, engine: str, room: int) -> int:
     return fitting if fitting * one >= _LEAST_CACHES * last_level_bytes() else 0
 
 
-def _peers(size: str, engines: Iterable[str], room: int, left_out: list[str]) -> tuple[str, ...]:
-    """The engines of LLAMA that fit beside ours, one at a time."""
-    found = []
-    for engine in (each for each in engines if each in LLAMA):
-        if size not in WITH_PEERS:
-            continue
-        # As many bits a weight as ours at the most; llama.cpp copies some of what it reads.
-        needed = 2 * needed_bytes(size, FP16 if LLAMA[engine] == "f16" else "two_bit")
-        if needed <= room:
-            found.append(engine)
-        else:
-            left_out.append(f"{size} {engine}: needs {needed / _GIGABYTE:.1f} GB beside ours")
-    return tuple(found)
+def _in_order(size: str, engines: Iterable[str]) -> list[str]:
+    """The pair that every speed-up is of, then the peers beside it, then the other encodings."""
+    ours = [each for each in engines if each in ENGINES]
+    peers = [each for each in engines if each in LLAMA and size in WITH_PEERS]
+    return [*ours[:2], *peers, *ours[2:]]
+
+
+def _peer_bytes(size: str, engine: str) -> int:
+    """Bytes that llama.cpp takes: the file's, which for Q4_0 it repacks into another copy."""
+    kind, config = LLAMA[engine], SIZES[size]
+    head = 2 * config.vocabulary * config.hidden
+    return int((config.linear_weights * _PEER_BITS[kind] / 8 + head) * _PEER_COPIES[kind])
 
 
 def _tokens(size: str, layers: dict[str, int], effort: Effort) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from rich.table import Table
 
 from bench import paper
+from bench.plan import ENGINES
 from bench.results import FP16, MEASURED, MOST_SPREAD, Results, Row
 
 _DASH = "-"
@@ -40,7 +41,8 @@ def _cells(results: Results, row: Row) -> Iterator[str]:
     yield f"{row.over(base).median:.2f}x" if base else ""
     yield allowed(row, base)
     published = paper.speedup(str(results.about.get("arch")), row.size)
-    yield f"{published:.2f}x" if published and base and row.is_decode else ""
+    ours = base and row.engine in ENGINES
+    yield f"{published:.2f}x" if published and ours and row.is_decode else ""
     yield _DASH if math.isnan(row.joules) else f"{row.joules:.3g} {row.energy}"
     yield "" if row.kind == MEASURED else row.kind
 

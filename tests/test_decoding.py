@@ -164,10 +164,12 @@ def test_peers_are_measured_at_their_sizes_where_they_fit():
     assert task.peers == tuple(LLAMA)
     (task,), _ = plans("350M", 20 * GIGABYTE, engines)
     assert task.peers == ()
-    (task,), left_out = plans("3B", 16 * GIGABYTE, engines)
-    assert "llama.cpp F16" not in task.peers
-    assert "llama.cpp TQ2_0" in task.peers
-    assert "3B llama.cpp F16: needs" in left_out[0]
+    tasks, left_out = plans("3B", 20 * GIGABYTE, (*ENGINES, *LLAMA))
+    assert tasks[0].peers[0] == "llama.cpp F16"
+    assert [engine for task in tasks for engine in task.layers] == list(ENGINES)
+    assert all(task.peers == () for task in tasks[1:])
+    assert len(left_out) == len(LLAMA) - len(tasks[0].peers) > 0
+    assert "3B llama.cpp Q4_0: needs 4.2 GB, " in left_out[-1]
 
 
 def test_modelled_rows_need_a_limit():

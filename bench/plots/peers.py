@@ -70,9 +70,11 @@ def _names(
 
 def _draw(axes: Axes, names: Sequence[str], rows: Sequence[Row], labelled: bool) -> None:
     """A bar an engine, ours above, with its value at the end."""
+    ends = []
     for row in rows:
         place = names.index(row.engine)
         low, high = 1 / np.percentile(row.seconds, (75, 25))
+        ends.append(high)
         axes.barh(place, row.speed, 0.78, **style.bar(style.colour(row.engine), row.kind))
         if high > low:
             axes.errorbar(
@@ -86,7 +88,7 @@ def _draw(axes: Axes, names: Sequence[str], rows: Sequence[Row], labelled: bool)
     labels = [e if not style.is_ours(e) else f"ternops {e}" for e in names]
     axes.set_yticks(range(len(names)), labels if labelled else [""] * len(names))
     axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.set_xlim(0, 1.2 * max(row.speed for row in rows))
+    axes.set_xlim(0, 1.2 * max(ends))
     axes.grid(visible=False, axis="y")
     axes.spines["bottom"].set_visible(False)
     axes.set_xticks([])
