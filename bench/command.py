@@ -22,7 +22,7 @@ Advance = Callable[[str], None]
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """--threads, --output and --force."""
-    parser.add_argument("--threads", nargs="+", type=int, metavar="N", help="default: 1 and all")
+    parser.add_argument("--threads", nargs="+", type=int, metavar="N", help="default: 1, 2 and all")
     add_output(parser)
 
 
@@ -35,7 +35,7 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 def chosen_threads(threads: list[int] | None) -> list[int]:
     """--threads, in order; TypeError or ValueError for what cannot be."""
     most = default_threads()
-    chosen = sorted({check_threads(each) for each in threads or (1, most)})
+    chosen = sorted({check_threads(each) for each in threads or (1, min(2, most), most)})
     if chosen[-1] > most:
         raise ValueError(f"--threads {chosen[-1]}: expected at most the {most} usable CPUs")
     return chosen

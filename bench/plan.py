@@ -99,7 +99,7 @@ def tasks_of(
     for engine in _in_order(size, engines):
         if engine in LLAMA:
             needed = _peer_bytes(size, engine)
-            if not groups or needed > rest:
+            if len(groups) != 1 or needed > rest:
                 left_out.append(_too_large(size, engine, needed, rest))
                 continue
             peers.append(engine)

@@ -146,7 +146,7 @@ def _reason(
     if fp16.kind != MEASURED:
         reasons.append("fp16 is taken to be as fast as the bandwidth allows, which none is")
     lost = 1 - here / allowed
-    if lost > _MUCH:
+    if lost > _MUCH and fp16.kind == MEASURED:
         reasons.append(
             f"{lost:.0%} of what the bytes allow is lost to what is not weights: attention, norms "
             "and the meetings of threads weigh more the faster a token is"
