@@ -232,6 +232,8 @@ def save(folder: Path, results: Results) -> None:
     ]
     if rows:
         save_benchmarks(folder / ROWS, [*rows, *probes])
+    else:  # those of an earlier run are none of this one
+        (folder / ROWS).unlink(missing_ok=True)
     with replaced(folder / ABOUT) as temporary:
         text = json.dumps({"format": FORMAT, **results.about}, indent=2) + "\n"
         temporary.write_text(text, "utf-8")

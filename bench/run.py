@@ -56,6 +56,8 @@ def main(argv: list[str] | None = None) -> int:
         console.print(f"[yellow]interrupted[/yellow]: {run.folder} has what was measured; "
                       "--resume goes on", highlight=False)  # fmt: skip
         return INTERRUPTED
+    except (ValueError, OSError) as error:  # of a child process, or of a full disk
+        failures = [" ".join(str(error).split())]
     for failure in failures:
         console.print(f"[red]failed[/red]: {failure}", highlight=False)
     return 1 if failures else 0
@@ -160,15 +162,15 @@ class _Run:
         self, task: Task, advance: Advance, left_out: list[str]
     ) -> tuple[list[Row], list[dict[str, Any]]]:
         """A process of a task; without its peers if it failed with them."""
-        try:
-            rows, probes, lines = worker.run(task, advance)
-        except worker.WorkerError as error:
-            left_out.append(f"{task.name}: {first_line(error)}")
-            if not task.peers:
-                return [], []
-            rows, probes, lines = worker.run(task.without_peers(), advance)
-        left_out += lines
-        return rows, probes
+        for attempt in (task, task.without_peers()) if task.peers else (task,):
+            try:
+                rows, probes, lines = worker.run(attempt, advance)
+            except worker.WorkerError as error:
+                left_out.append(f"{task.name}: {first_line(error)}")
+                continue
+            left_out += lines
+            return rows, probes
+        return [], []
 
     def _products(self) -> None:
         if "products" in self._about:

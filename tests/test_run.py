@@ -125,13 +125,13 @@ def test_resume_goes_on_where_it_was_interrupted(quick, monkeypatch, capsys):
 
 
 def test_a_worker_that_dies_costs_its_rows(quick, monkeypatch, capsys):
-    """With the peers first; the others go on."""
+    """With the peers first; the others go on. One that dies all the same leaves no rows."""
     folder, arguments = quick
     monkeypatch.setitem(SIZES, "700M", SMALL)
-    call = run.worker.call
+    call, always = run.worker.call, False
 
     def dies(module, request, advance):
-        if request.get("peers"):
+        if request.get("peers") or (always and module == "bench.worker"):
             raise worker.WorkerError("exit code -11")
         return call(module, request, advance)
 
@@ -141,6 +141,22 @@ def test_a_worker_that_dies_costs_its_rows(quick, monkeypatch, capsys):
     found = results.load(folder)
     assert {row.engine for row in found.rows} == {"fp16", "base3"}
     assert "700M/0: exit code -11" in found.about["left_out"]
+    always = True
+    assert run.main([*arguments, *chosen, "--force"]) == 1
+    assert results.load(folder).rows == []
+    assert "no size was measured" in capsys.readouterr().out
+
+
+def test_a_failing_proof_is_one_line(quick, monkeypatch, capsys):
+    """Of a tier whose process fails, for example."""
+    _, arguments = quick
+    monkeypatch.setattr(run.lossless, "prove", raises)
+    assert run.main(arguments) == 1
+    assert "failed: tier avx2 failed" in capsys.readouterr().out
+
+
+def raises(*arguments):
+    raise ValueError("tier avx2 failed: no output")
 
 
 def one_line(capsys):
