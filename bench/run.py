@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if arguments.compare:
             return _compare(console, arguments)
-        if arguments.fail_if_slower:
+        if arguments.fail_if_slower is not None:
             raise ValueError("--fail-if-slower: needs --compare OLD NEW")
         run = _Run(console, arguments, sys.argv[1:] if argv is None else argv)
     except (TypeError, ValueError, OSError) as error:
@@ -206,7 +206,10 @@ def _modelled(rows: list[Row]) -> list[Row]:
 def _resumed(folder: Path, fresh: dict[str, Any]) -> Results:
     """What an earlier run left, if it was one like this."""
     results = load(folder)
-    for what in ("ternops", "cpu", "tier", "options"):
+    if results.about.get("options") != fresh["options"]:
+        raise ResultsError(f"--resume: {folder} has other options, those of "
+                           f"`{results.about.get('command')}`")  # fmt: skip
+    for what in ("ternops", "cpu", "tier"):
         if results.about.get(what) != fresh[what]:
             raise ResultsError(
                 f"--resume: {folder} is of {what} {results.about.get(what)!r}, not {fresh[what]!r}"
@@ -215,7 +218,12 @@ def _resumed(folder: Path, fresh: dict[str, Any]) -> Results:
 
 
 def _compare(console: Console, arguments: argparse.Namespace) -> int:
-    slower = compare.parse_percent(arguments.fail_if_slower) if arguments.fail_if_slower else None
+    slower = None
+    if arguments.fail_if_slower is not None:
+        try:
+            slower = compare.parse_percent(arguments.fail_if_slower)
+        except ValueError as error:
+            raise ValueError(f"--fail-if-slower {error}") from None
     old, new = (compare.read(Path(each)) for each in arguments.compare)
     table, failures = compare.compare(old, new, slower)
     console.print(table)

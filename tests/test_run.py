@@ -57,7 +57,8 @@ def test_the_main_job_from_end_to_end(quick, capsys):
     assert {"run.json", "decode.json", "speedup.png", "report.html"} <= written
     found = results.load(folder)
     assert {row.engine for row in found.rows} == set(ENGINES)
-    assert {len(row.seconds) for row in found.rows} == {4}  # two rounds of two processes
+    # Two rounds of two processes; of prompts one.
+    assert {(row.is_decode, len(row.seconds)) for row in found.rows} == {(True, 4), (False, 2)}
     assert found.about["done"] == ["125M"]
     assert found.about["lossless"]
     assert {each["what"] for each in found.about["limits"]} >= {"DRAM", "dot"}
@@ -115,7 +116,7 @@ def test_resume_goes_on_where_it_was_interrupted(quick, monkeypatch, capsys):
     first = results.load(folder).rows
     with pytest.raises(SystemExit):
         run.main([*arguments, "--resume", "--engines", "fp16", "base3"])
-    assert "--resume: " in one_line(capsys)
+    assert "has other options, those of `python -m bench.run --quick" in one_line(capsys)
     monkeypatch.setattr(run.worker, "call", call)
     assert run.main([*arguments, "--resume"]) == 0
     found = results.load(folder)
@@ -175,6 +176,7 @@ def one_line(capsys):
         (["--output", str(Path(__file__) / "below-a-file")], "--output"),
         (["--compare", "no-folder", "nor-this"], "no-folder"),
         (["--fail-if-slower", "5%"], "needs --compare"),
+        (["--compare", ".", ".", "--fail-if-slower", "5"], "--fail-if-slower '5': expected a perc"),
         (["--quick", "--full"], "not allowed with"),
     ],
 )
