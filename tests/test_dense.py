@@ -68,3 +68,18 @@ def test_product(encoding, rows):
             for threads in (1, 3):
                 found = product(encoding, bits, columns, x, threads, scales)
                 assert cases.same_bits(found, expected), (columns, tokens, threads)
+
+
+@pytest.mark.parametrize("encoding", DENSE)
+def test_rows_of_several_panels(encoding):
+    """More rows than stay in a cache together, the last panel shorter and no multiple of a tile."""
+    bits, dense, scales = weights(encoding, 611, 1024)
+    for tokens in (2, 5):
+        x = cases.floats(tokens, 1024, seed=tokens)
+        if scales is None:
+            expected = reference.dot(dense, x[:, None])
+        else:
+            expected = reference.int8_product(bits[:, :1024], scales, x)
+        for threads in (1, 2):
+            found = product(encoding, bits, 1024, x, threads, scales)
+            assert cases.same_bits(found, expected), (tokens, threads)

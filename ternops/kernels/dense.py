@@ -1,8 +1,9 @@
 """GEMV on float16 and bfloat16 weights: the baseline of every speed-up, and the output head.
 
 Layout: rows of weights, padded with zeros to whole cache lines; float32 activations, padded alike.
-Trick: one conversion and one fused multiply-add for 16 weights, some rows at a time, far apart;
-several tokens pass by while those are in the nearest cache. Bound: memory, 16 bits a weight.
+Trick: one conversion and one fused multiply-add for 16 weights, some rows at a time, for one token
+far apart. For several, a panel of rows stays in a cache while all pass by. Bound: memory, 16 bits a
+weight; with many tokens the multiply-add.
 """
 
 from functools import partial
@@ -33,6 +34,7 @@ from ternops.simd import (
 
 LINE_BYTES = 64  #: rows are padded to a multiple of it
 _LANES = 16
+_PANEL_BYTES = 1 << 18  # of rows: what a second-level cache has room for beside the tokens
 # Rows and tokens of a tile: 16 sums in 32 registers, 4 of two registers each in 16.
 _SIDE = 4 if WIDE.bytes == 64 else 2
 
@@ -57,8 +59,8 @@ def make_dot(floats, load_weights, rows, tokens):
             sums[i] = full(f32, 0.0)
         for offset in range(0, stride, LINE_BYTES):
             for r in range(rows):
-                # With many tokens the row is in the cache by then for most of them: the next one.
-                ahead = PREFETCH_AHEAD // rows if tokens == 1 else stride
+                # Several tokens pass by neighbouring rows: those of the next tile.
+                ahead = PREFETCH_AHEAD // rows if tokens == 1 else rows * stride
                 prefetch(weights + (r * step * stride + offset + ahead))
             for part in range(LINE_BYTES // (2 * lanes)):
                 at = part * 2 * lanes
@@ -105,40 +107,62 @@ def make_tile(floats, load_weights, rows, tokens):
     return tile
 
 
-def make_rows(tile_of, rows, most):
-    """A function that computes some rows for all tokens, at most `most` of these at a time.
+def make_streams(tile_of, rows):
+    """A function for rows [first, last) and one token, `rows` streams of them.
 
     tile_of: makes the function for so many rows and tokens, as `make_tile`.
     """
-    several, pair, one = (tile_of(rows, n) for n in (most, 2, 1))
-
-    @inlined
-    def all_tokens(p, row, step):
-        whole = p.tokens // most * most
-        for token in range(0, whole, most):
-            several(p, row, step, token)
-        pairs = whole + (p.tokens - whole) // 2 * 2
-        for token in range(whole, pairs, 2):
-            pair(p, row, step, token)
-        for token in range(pairs, p.tokens):
-            one(p, row, step, token)
-
-    return all_tokens
-
-
-def make_streams(tile_of, rows, most):
-    """A function for rows [first, last), `rows` streams of them."""
-    together, alone = (make_rows(tile_of, n, most) for n in (rows, 1))
+    together, alone = (tile_of(n, 1) for n in (rows, 1))
 
     @inlined
     def streams(p, first, last):
         step = stream_step(last - first, rows)
         for row in range(first, first + step):
-            together(p, row, step)
+            together(p, row, step, 0)
         for row in range(first + step * rows, last):
-            alone(p, row, 1)
+            alone(p, row, 1, 0)
 
     return streams
+
+
+def make_rows(tile_of, rows, tokens):
+    """A function for rows [first, last) and so many tokens."""
+    together, alone = (tile_of(n, tokens) for n in (rows, 1))
+
+    @inlined
+    def all_rows(p, first, last, token):
+        whole = first + (last - first) // rows * rows
+        for row in range(first, whole, rows):
+            together(p, row, 1, token)
+        for row in range(whole, last):
+            alone(p, row, 1, token)
+
+    return all_rows
+
+
+def make_panels(tile_of, rows, most):
+    """A function for rows [first, last) and several tokens, at most `most` of these at a time.
+
+    A panel of rows stays in the second-level cache while all tokens pass by, and a few tokens in
+    the nearest one while the panel does.
+    """
+    several, pair, one = (make_rows(tile_of, rows, n) for n in (most, 2, 1))
+
+    @inlined
+    def panels(p, first, last):
+        step = max(1, _PANEL_BYTES // (p.stride * rows)) * rows
+        whole = p.tokens // most * most
+        pairs = whole + (p.tokens - whole) // 2 * 2
+        for start in range(first, last, step):
+            end = min(start + step, last)
+            for token in range(0, whole, most):
+                several(p, start, end, token)
+            for token in range(whole, pairs, 2):
+                pair(p, start, end, token)
+            for token in range(pairs, p.tokens):
+                one(p, start, end, token)
+
+    return panels
 
 
 def make_gemv(narrow_of, wide_of, streams, side):
@@ -147,8 +171,8 @@ def make_gemv(narrow_of, wide_of, streams, side):
     One token waits for the memory, which narrow vectors leave more to do: `streams` rows of it.
     Several are computed: side.rows x side.tokens.
     """
-    one = make_streams(narrow_of, streams, 1)
-    several = make_streams(wide_of, *side)
+    one = make_streams(narrow_of, streams)
+    several = make_panels(wide_of, *side)
 
     @inlined
     def gemv(operands, first, last):

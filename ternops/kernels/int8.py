@@ -116,8 +116,8 @@ def make_tile(rows, tokens):
             sums[i] = load(i32, starts + (t * p.placed_stride + level * LINE_BYTES))
         for offset in range(0, stride, LINE_BYTES):
             for r in range(rows):
-                # With many tokens the row is in the cache by then for most of them: the next one.
-                ahead = PREFETCH_AHEAD // rows if tokens == 1 else stride
+                # Several tokens pass by neighbouring rows: those of the next tile.
+                ahead = PREFETCH_AHEAD // rows if tokens == 1 else rows * stride
                 prefetch(weights + (r * step * stride + offset + ahead))
             for at in range(0, LINE_BYTES, BYTES):
                 for r in range(rows):
