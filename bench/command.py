@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import itertools
 import re
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from bench.stats import ResultsError
 from ternops.simd import targets, vector
 from ternops.system import cpu_model
 from ternops.team import check_threads, default_threads
@@ -73,6 +75,32 @@ def _numbered(folder: Path, written: str) -> tuple[Path | None, Path]:
             return taken, candidate
         taken = candidate
     raise AssertionError
+
+
+def on_results(
+    name: str, description: str, arguments: Sequence[str] | None,
+    work: Callable[[Path], Iterable[Path]],
+) -> int:  # fmt: skip
+    """The main function of a module that makes files of a folder of results; prints their paths.
+
+    Returns 0, or 2 with one line on stderr.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m {name}", description=description)
+    parser.add_argument("folder", type=Path, metavar="RESULTS_FOLDER", help="has a decode.json")
+    options = parser.parse_args(arguments)
+    try:
+        print(*work(options.folder), sep="\n")
+    except (ResultsError, OSError) as error:
+        print(f"{name}: {_one_line(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _one_line(error: Exception) -> str:
+    """An error's words, of a file that cannot be read its name and the reason."""
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def introduce(console: Console, folder: Path, threads: list[int]) -> None:

@@ -18,6 +18,7 @@ from rich.table import Table
 from bench import results
 from bench.results import ABOUT, MEASURED, MODELLED, ROWS, Results, Row
 from bench.stats import ResultsError
+from bench.tables import number
 
 #: Fewer values have no quartiles to speak of.
 _LEAST_VALUES = 3
@@ -150,7 +151,7 @@ def _failures(old: Row, new: Row, verdict: str, most_slower: float | None) -> li
         return []
     name = old.name if old.size else old.engine
     return [
-        f"{name}: {_number(new.speed)} a second after {_number(old.speed)}, {lost:.1%} slower, "
+        f"{name}: {number(new.speed)} a second after {number(old.speed)}, {lost:.1%} slower, "
         f"expected at most {most_slower:.2%}"
     ]
 
@@ -168,8 +169,4 @@ def _add_row(table: Table, old: Row | None, new: Row | None, verdict: str) -> No
 
 def _words(row: Row | None) -> tuple[str, str]:
     """Speed and spread."""
-    return (_number(row.speed), f"{row.spread:.1%}") if row else ("-", "-")
-
-
-def _number(speed: float) -> str:
-    return f"{speed:.1f}" if speed >= 10 else f"{speed:.3g}"
+    return (number(row.speed), f"{row.spread:.1%}") if row else ("-", "-")

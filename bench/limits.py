@@ -6,7 +6,7 @@ from typing import Any
 
 from bench import kernel_cases as make
 from bench.command import Advance
-from bench.kernel_results import Limit, Results
+from bench.kernel_results import Results
 from bench.measure import Case, interleave
 
 _BARRIER = "barrier"
@@ -43,17 +43,16 @@ def _cases(level: str, threads: int) -> list[Case]:
 
 
 def _fastest(cases: list[Case], level: str, threads: int) -> list[dict[str, Any]]:
-    results, best = Results(cases), dict[str, tuple[float, Limit]]()
-    for limit in results.limits:
+    results = Results(cases)
+    found = []
+    for what in dict.fromkeys(limit.what for limit in results.limits):
+        limit = results.fastest(what=what)
+        assert limit is not None
         rate = results.limit_rate(limit)
-        if rate > best.get(limit.what, (0.0, limit))[0]:
-            best[limit.what] = rate, limit
-    return [
-        {
+        found.append({
             "what": what, "threads": threads,
             "rate": 1e6 * threads / rate if what == _BARRIER else rate / 1e9,
             "unit": "us" if what == _BARRIER else "GB/s" if level else "GMAC/s",
             "how": limit.how,
-        }
-        for what, (rate, limit) in best.items()
-    ]  # fmt: skip
+        })  # fmt: skip
+    return found

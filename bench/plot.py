@@ -8,7 +8,6 @@ a PNG and an SVG of each picture beside them.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from bench import roofline
+from bench.command import on_results
 from bench.kernel_results import load_cases
 from bench.plots import energy, peers, share, speedup, style, threads
 from bench.results import Results, load
@@ -81,24 +81,10 @@ def draw(folder: Path, note: Callable[[str], object] = lambda line: None) -> lis
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0, or 2 with one line on stderr if nothing could be drawn."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.plot", description="Draw the pictures of a run from its results."
-    )
-    parser.add_argument("folder", type=Path, metavar="RESULTS_FOLDER", help="has a decode.json")
-    options = parser.parse_args(arguments)
-    try:
-        print(*draw(options.folder, print), sep="\n")
-    except (ResultsError, OSError) as error:
-        print(f"bench.plot: {one_line(error)}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def one_line(error: Exception) -> str:
-    """An error's words, of a file that cannot be read its name and the reason."""
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    return str(error)
+    return on_results(
+        "bench.plot", "Draw the pictures of a run from its results.", arguments,
+        lambda folder: draw(folder, print),
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

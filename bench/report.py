@@ -8,7 +8,6 @@ a heading sorts, and how it was all made.
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from collections.abc import Sequence
@@ -20,9 +19,9 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from bench import paper, plot, report_tables
+from bench.command import on_results
 from bench.plots import style
 from bench.results import CYCLED, KINDS, MEASURED, MODELLED, MOST_SPREAD, Results
-from bench.stats import ResultsError
 from ternops.files import replaced
 
 NAME = "report.html"
@@ -142,17 +141,8 @@ def _inline(name: str, svg: str) -> Markup:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0, or 2 with one line on stderr if nothing could be written."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.report", description="Write a run's results as one HTML file."
-    )
-    parser.add_argument("folder", type=Path, metavar="RESULTS_FOLDER", help="has a decode.json")
-    options = parser.parse_args(arguments)
-    try:
-        print(write(options.folder))
-    except (ResultsError, OSError) as error:
-        print(f"bench.report: {plot.one_line(error)}", file=sys.stderr)
-        return 2
-    return 0
+    words = "Write a run's results as one HTML file."
+    return on_results("bench.report", words, arguments, lambda folder: [write(folder)])
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from typing import Any
 
 from bench import paper
 from bench.plots import style
-from bench.plots.speedup import allowed
 from bench.results import MEASURED, MOST_SPREAD, Results, Row, parameters
 
 _NOTHING = "-"
@@ -128,7 +127,7 @@ def _over(results: Results, row: Row) -> Cell:
 
 def _allowed(results: Results, row: Row) -> Cell:
     base = results.base_of(row)
-    return number(allowed(row, base) if base else math.nan, "{:.2f}x")
+    return number(row.fewer_bytes(base) if base else math.nan, "{:.2f}x")
 
 
 def _published(results: Results, row: Row) -> Cell:

@@ -5,14 +5,15 @@ python -m bench.reproduction results/<cpu>
 
 from __future__ import annotations
 
-import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
 
 from bench import paper
+from bench.command import on_results
 from bench.plan import linear_bytes
 from bench.results import FP16, MEASURED, Results, Row, load
 from bench.shapes import SIZES
@@ -88,7 +89,7 @@ def _pair(results: Results, size: str, threads: int) -> tuple[Row, Row] | None:
 
 
 def _line(size: str, fp16: Row, base3: Row, figures: paper.Decode) -> Line:
-    here, allowed = base3.over(fp16).median, fp16.bytes_per_token / base3.bytes_per_token
+    here, allowed = base3.over(fp16).median, base3.fewer_bytes(fp16)
     config = SIZES[size]
     head = 2 * config.vocabulary * config.hidden
     ternary_bytes = config.linear_weights * _PAPER_BITS / 8 + head
@@ -154,17 +155,10 @@ def _reason(
     return "; ".join(reasons) + "."
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """0, or 2 with one line if nothing could be written."""
-    parser = argparse.ArgumentParser(prog="python -m bench.reproduction", description=__doc__)
-    parser.add_argument("folder", type=Path, metavar="RESULTS_FOLDER")
-    arguments = parser.parse_args(argv)
-    try:
-        print(write(arguments.folder))
-    except (ResultsError, OSError) as error:
-        print(f"bench.reproduction: {error}", file=sys.stderr)
-        return 2
-    return 0
+    words = "Write docs/REPRODUCTION.md: the paper's speed-ups beside a run's."
+    return on_results("bench.reproduction", words, arguments, lambda folder: [write(folder)])
 
 
 if __name__ == "__main__":

@@ -88,6 +88,12 @@ class Row:
         ratio = self.speed / base.speed
         return Spread(ratio, ratio, ratio)
 
+    def fewer_bytes(self, base: Row) -> float:
+        """How many times fewer bytes a token it reads than `base`; NaN if that is unknown."""
+        if not self.bytes_per_token or not base.bytes_per_token:
+            return math.nan
+        return base.bytes_per_token / self.bytes_per_token
+
     @property
     def metadata(self) -> dict[str, Any]:
         """As pyperf keeps it, which takes no empty text and no NaN."""

@@ -39,19 +39,13 @@ def _cells(results: Results, row: Row) -> Iterator[str]:
     yield _DASH if math.isnan(row.share) else f"{row.share:.1%}"
     yield row.limited_by or _DASH
     yield f"{row.over(base).median:.2f}x" if base else ""
-    yield allowed(row, base)
+    allowed = row.fewer_bytes(base) if base else math.nan
+    yield "" if math.isnan(allowed) else f"{allowed:.2f}x"
     published = paper.speedup(str(results.about.get("arch")), row.size)
     ours = base and row.engine in ENGINES
     yield f"{published:.2f}x" if published and ours and row.is_decode else ""
     yield _DASH if math.isnan(row.joules) else f"{row.joules:.3g} {row.energy}"
     yield "" if row.kind == MEASURED else row.kind
-
-
-def allowed(row: Row, base: Row | None) -> str:
-    """How many times more bytes a token the base reads."""
-    if base is None or not row.bytes_per_token or not base.bytes_per_token:
-        return ""
-    return f"{base.bytes_per_token / row.bytes_per_token:.2f}x"
 
 
 def number(value: float) -> str:

@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 
 from bench import paper
 from bench.plots import style
-from bench.results import FP16, Results, Row
+from bench.results import FP16, Results
 from bench.stats import Spread
 
 NEEDS = "size with rows of fp16 and of an encoding at all threads"
@@ -35,13 +35,6 @@ class Bar:
     allowed: float
     kinds: tuple[str, ...]
     colour: str
-
-
-def allowed(row: Row, base: Row) -> float:
-    """How many times fewer bytes a token a row reads than its base; NaN if that is unknown."""
-    if not row.bytes_per_token or not base.bytes_per_token:
-        return math.nan
-    return base.bytes_per_token / row.bytes_per_token
 
 
 def draw(results: Results) -> Figure | None:
@@ -82,7 +75,9 @@ def _bars(results: Results, shown: Sequence[str]) -> dict[str, list[Bar]]:
         row, base = rows.get((size, encoding)), rows.get((size, FP16))
         if row and base and row.test == base.test:
             kinds, colour = (row.kind, base.kind), style.colour(encoding)
-            bars.setdefault(size, []).append(Bar(row.over(base), allowed(row, base), kinds, colour))
+            bars.setdefault(size, []).append(
+                Bar(row.over(base), row.fewer_bytes(base), kinds, colour)
+            )
     return bars
 
 
