@@ -31,7 +31,7 @@ from ternops.simd import targets
 #: Tokens of a prompt whose prefill is measured.
 PROMPT = 512
 #: What rows are limited by.
-BANDWIDTH, DOTS = "read bandwidth", "dot instruction"
+BANDWIDTH, DOTS, FLOATS = "read bandwidth", "dot instruction", "multiply-add instruction"
 _HEAD = "f16"  # of llama.cpp's models, as of ours
 # A working set so many times the last-level cache is read no faster or slower than a larger one.
 _PROBED_CACHES = 8
@@ -125,11 +125,13 @@ def _prefill(
     turns = [*cases.values(), *peaks.values()]
     _settle(turns, engines.peers)
     interleave(turns, _prompt_rounds(task), advance)
-    rate = max(peak.macs * threads / case.median for peak, case in peaks.items())
+    rates = {DOTS: 0.0, FLOATS: 0.0}
+    for peak, case in peaks.items():
+        limited = FLOATS if peak.what == "multiply-add" else DOTS
+        rates[limited] = max(rates[limited], peak.macs * threads / case.median)
     for engine, case in cases.items():
-        # Floats are multiplied by other instructions.
-        limited = "" if LLAMA.get(engine, engine) in (FP16, "f16") else DOTS
-        limit = rate / config.linear_weights if limited else 0.0
+        limited = FLOATS if LLAMA.get(engine, engine) in (FP16, "f16") else DOTS
+        limit = rates[limited] / config.linear_weights
         found.rows.append(Row(
             task.size, engine, f"pp{PROMPT}", threads, task.kind(engine),
             _scaled(task, engine, case), 0, limit, limited, version=_version(engine),

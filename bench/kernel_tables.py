@@ -9,6 +9,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from bench.kernel_cases import LEVELS
 from bench.kernel_results import OURS, REMARK, Product, Results
 
 
@@ -24,7 +25,7 @@ def limits(results: Results, title: str) -> Table:
         if what == "barrier":
             rate = f"{1e9 * case.median:.0f} ns"
         else:
-            unit = "GMAC/s" if what in ("dot", "tile") else "GB/s"
+            unit = "GB/s" if what in LEVELS else "GMAC/s"
             rate = f"{results.limit_rate(limit) / 1e9:.1f} {unit}"
         table.add_row(what, str(threads), rate, f"{case.spread:.1%}", limit.how)
     return table

@@ -24,6 +24,8 @@ from ternops.simd import (
     call_job,
     close_sums,
     dot,
+    f32,
+    fma,
     full,
     i8,
     i32,
@@ -42,7 +44,7 @@ from ternops.simd import (
 )
 from ternops.team import MOST_THREADS, TEAM, barrier, share
 
-_PEAK = np.dtype([(name, np.intp) for name in ("source", "rounds", "scratch")])
+_PEAK = np.dtype([(name, np.intp) for name in ("source", "ones", "rounds", "scratch")])
 _Peak = numba.from_dtype(_PEAK)
 _REPEAT = np.dtype([(name, np.intp) for name in ("job", "record", "times")])
 _Repeat = numba.from_dtype(_REPEAT)
@@ -53,6 +55,9 @@ _STEPS = 2048 // BYTES
 _SIDE, _LINE = 16, 64  # rows and bytes of a tile
 _TILE_BYTES = _SIDE * _LINE
 _DOTS_A_ROUND = 16  # of tiles
+_LANES = 16  # floats of a vector, which are one register or two
+_ROWS, _TOKENS = (4, 3) if BYTES == 64 else (2, 2)  # sums of floats that the registers hold
+_FLOAT_STEPS = 32
 
 
 def _make_dots(codes, tokens):
@@ -85,6 +90,33 @@ def _make_dots(codes, tokens):
     return dots
 
 
+def _make_fmas(rows, tokens):
+    """A function like that of `_make_dots`, for float32."""
+    count = rows * tokens
+
+    @inlined
+    def fmas(source, rounds, sink):
+        sums, xs = registers(f32, count), registers(f32, tokens)
+        for i in range(count):
+            sums[i] = full(f32, 0.0)
+        for number in range(rounds):
+            start = source + number % 2 * _LINE
+            for step in range(_FLOAT_STEPS):
+                at = start + step * (rows + tokens) * _LINE
+                for t in range(tokens):
+                    xs[t] = load(f32, at + (rows + t) * _LINE)
+                for r in range(rows):
+                    weights = load(f32, at + r * _LINE)
+                    for t in range(tokens):
+                        sums[r * tokens + t] = fma(weights, xs[t], sums[r * tokens + t])
+        for i in range(1, count):
+            sums[0] = sums[0] + sums[i]
+        store(sink, sums[0])
+
+    return fmas
+
+
+_fmas = _make_fmas(_ROWS, _TOKENS)
 _dots_12 = _make_dots(1, 12)
 _dots_4x3 = _make_dots(4, 3)
 
@@ -101,6 +133,13 @@ def dots_4x3(record, team, thread, threads):
     """Four lines of codes times three of activations: fewer loads."""
     p = record_at(_Peak, record)
     _dots_4x3(pointer(p.source), p.rounds, pointer(p.scratch) + thread * SPARE_BYTES)
+
+
+@Job
+def multiply_adds(record, team, thread, threads):
+    """Some lines of float32 weights times some of activations, as the float16 kernels do it."""
+    p = record_at(_Peak, record)
+    _fmas(pointer(p.ones), p.rounds, pointer(p.scratch) + thread * SPARE_BYTES)
 
 
 @Job
@@ -164,10 +203,13 @@ class Peak(NamedTuple):
 
 
 _DOTS = 12 * _STEPS * BYTES
+_FLOATS = _ROWS * _TOKENS * _FLOAT_STEPS * _LANES
 #: The instructions that kernels of this tier add products up with; the fastest of a name counts.
+#: "multiply-add" is of float32, which float16 weights are turned into.
 PEAKS = (
     Peak("dot", "1 line of codes x 12 of activations", dots_12, _DOTS),
     Peak("dot", "4 lines of codes x 3 of activations", dots_4x3, _DOTS),
+    Peak("multiply-add", f"{_ROWS} lines of weights x {_TOKENS}", multiply_adds, _FLOATS),
     *([Peak("tile", "2 x 2 tiles", tiles, _DOTS_A_ROUND * _SIDE * _SIDE * _LINE)] * HAS_TILES),
 )
 BARRIER = Peak("barrier", "all threads", barriers, 0)
@@ -180,12 +222,16 @@ class Unit:
         # Codes of trits, which as activations are small: no sum overflows what it may.
         self._source = aligned_empty((_STEPS * 13 + 1) * BYTES, np.uint8)
         self._source[:] = np.random.default_rng(0).integers(0, 3, self._source.size)
+        count = (_FLOAT_STEPS * (_ROWS + _TOKENS) + 1) * _LANES
+        self._ones = aligned_empty(count, np.float32)
+        self._ones[:] = 1
         self._scratch = aligned_empty(MOST_THREADS * SPARE_BYTES, np.uint8)
 
     def run(self, peak: Peak, threads: int, rounds: int) -> None:
         """So many rounds of each thread."""
         record = np.zeros((), _PEAK)
-        record[()] = self._source.ctypes.data, rounds, self._scratch.ctypes.data
+        record["source"], record["ones"] = self._source.ctypes.data, self._ones.ctypes.data
+        record["rounds"], record["scratch"] = rounds, self._scratch.ctypes.data
         TEAM.run(peak.job, record, threads)
 
 

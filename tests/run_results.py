@@ -109,9 +109,9 @@ def _decode_row(size: str, engine: str, bits: float, threads: int, joules: bool)
 def _prompt_row(size: str, engine: str, threads: int) -> Row:
     rate = (120e9 if engine in PEERS else 700e9) * threads / SIZES[size].linear_weights
     seconds = tuple((1 + 0.02 * math.sin(5 * i)) / rate for i in range(5))
-    ours = engine not in PEERS and engine != FP16
+    floats = engine in (FP16, "llama.cpp F16")
     return Row(
         size, engine, "pp512", threads, MEASURED, seconds,
-        limit=rate * 1.6 if ours else 0.0, limited_by="dot instructions" if ours else "",
+        limit=rate * 1.6, limited_by=f"{'multiply-add' if floats else 'dot'} instruction",
         version="llama-cpp-python 0.3.16 (AVX512)" if engine in PEERS else "", group=f"{size}/0",
     )  # fmt: skip

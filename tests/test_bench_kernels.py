@@ -52,7 +52,8 @@ def test_a_peak_computes_what_it_counts(peak, threads):
     unit._source[:] = 1
     unit._scratch[:] = 0
     unit.run(peak, threads, rounds=3)
-    sums = unit._scratch[: threads * SPARE_BYTES].view(np.int32).reshape(threads, -1)
+    dtype = np.float32 if peak.what == "multiply-add" else np.int32
+    sums = unit._scratch[: threads * SPARE_BYTES].view(dtype).reshape(threads, -1)
     assert sums.sum(axis=1).tolist() == [3 * peak.macs] * threads
 
 

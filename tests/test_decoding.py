@@ -42,9 +42,9 @@ def test_a_task_gives_a_row_for_each_engine_and_thread_count(found):
         assert each.kind == MEASURED
         assert len(each.seconds) == (TASK.rounds if each.is_decode else 1)
         assert each.group == "125M/0"
-        limited = each.is_decode or each.engine != FP16
-        assert (each.limit > 0) == limited
-        assert bool(each.limited_by) == limited
+        instruction = decoding.FLOATS if each.engine == FP16 else decoding.DOTS
+        assert each.limited_by == (decoding.BANDWIDTH if each.is_decode else instruction)
+        assert each.limit > 0
     assert len(found.probes) == 2 * 12 * len({
         each.bytes_per_token - cache_bytes() for each in found.rows if each.is_decode
     })  # fmt: skip

@@ -152,7 +152,7 @@ def test_shares_are_dots_below_a_line_at_all_of_it():
     assert any(list(line.get_ydata()) == [1, 1] for line in upper.lines)
     assert upper.get_ylim()[0] < min(points)[0]
     rows = [row for row in results.find(test="pp512", threads=2) if row.share > 0]
-    assert len([line for line in lower.lines if len(line.get_xdata()) == 1]) == len(rows) == 4
+    assert len([line for line in lower.lines if len(line.get_xdata()) == 1]) == len(rows) == 9
 
 
 def test_energy_is_drawn_beside_the_papers():
