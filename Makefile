@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help bench bench-kernels bench-decode test test-peers lint format plot clean
+.PHONY: help bench bench-kernels bench-decode bench-cost test test-peers lint format plot clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ bench-kernels: $(VENV)/.bench ## Every kernel beside the machine's limits and wh
 
 bench-decode: $(VENV)/.bench ## The decoder beside the bandwidth and, if it is installed, llama.cpp
 	$(BIN)/python -m bench.decode
+
+bench-cost: $(VENV)/.bench ## The cost model, calibrated here, beside decoding
+	$(BIN)/python -m bench.cost
 
 test: $(VENV)/.dev ## Set up and run the tests
 	$(BIN)/python -m pytest -m "not peers" --durations=5

@@ -15,6 +15,7 @@ import psutil
 
 import ternops
 from ternops.simd import targets
+from ternops.simd.vector import machine
 from ternops.system import cpu_model
 
 
@@ -48,3 +49,8 @@ def commit() -> str:
         ).stdout.strip()  # fmt: skip
     except (OSError, subprocess.CalledProcessError):
         return ""
+
+
+def host_arch() -> str:
+    """The architecture this runs on, as --arch and the paper's tables name it."""
+    return "arm" if machine() in ("aarch64", "arm64", "arm") else "x86"

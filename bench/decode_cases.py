@@ -18,7 +18,7 @@ from bench.engines import settle
 from bench.engines.llama_cpp import Decoder as LlamaDecoder
 from bench.lookup_text import prompt
 from bench.measure import Case, bandwidth, interleave, probe_cases
-from bench.probes import MOST_PROBED, Reader
+from ternops.cost.probes import MOST_PROBED, Reader
 from ternops.decoder import Batch, Config, Model
 from ternops.decoder.cache import cache_bytes
 from ternops.decoder.model import Session
@@ -97,7 +97,7 @@ def beside_limit(name: str, decoder: Decoder, options: Options) -> tuple[Case, f
     """A decoder's case, measured in turn with its probes, and their bandwidth."""
     case, probes = case_of(name, decoder, options), probes_of(name, decoder, options)
     options.measure([case, *probes])
-    limit = bandwidth(probes)
+    limit = bandwidth(probes, case.values)
     release([case, *probes])
     return case, limit
 

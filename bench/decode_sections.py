@@ -34,8 +34,8 @@ from bench.decode_cases import (
 )
 from bench.figures import Figure
 from bench.measure import Case, bandwidth
-from bench.shapes import SIZES
 from bench.stats import speedup
+from ternops.cost.layouts import SIZES
 from ternops.decoder import Model
 from ternops.decoder.formats.convert import convert
 from ternops.simd import targets
@@ -72,7 +72,7 @@ def head(options: Options) -> Iterator[Figure]:
         f"{config.vocabulary} rows a token rescored",
     )  # fmt: skip
     for kind, each in decoders.items():
-        limit = bandwidth(probes[kind])
+        limit = bandwidth(probes[kind], cases[kind].values)
         yield share_of(
             f"2B4T {kind} head, share of read bandwidth", each, cases[kind], limit, "head"
         )

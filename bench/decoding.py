@@ -18,10 +18,10 @@ from bench.engines import first_line, llama_cpp, settle
 from bench.measure import Case, bandwidth, interleave, probe_cases
 from bench.peaks import PEAKS, Unit
 from bench.plan import ENGINES, LLAMA, Task, linear_bytes
-from bench.probes import Reader
 from bench.results import FP16, MEASURED, MODELLED, Row
-from bench.shapes import SIZES
 from ternops.caches import last_level_bytes
+from ternops.cost.layouts import SIZES
+from ternops.cost.probes import Reader
 from ternops.decoder import Config, Model
 from ternops.decoder.cache import cache_bytes
 from ternops.decoder.session import Session
@@ -92,10 +92,10 @@ def _decode(task: Task, engines: _Engines, threads: int, advance: Advance, found
     turns = [*cases.values(), *chain.from_iterable(probes.values())]
     _settle(turns, peers)
     interleave(turns, task.rounds, advance)
-    limits = {size: bandwidth(each) for size, each in probes.items()}
     for engine, case in cases.items():
         total = _bytes_per_token(task, engine, engines.weights.get(engine))
-        limit = limits[min(limits, key=lambda size: abs(size - total))]
+        nearest = min(probes, key=lambda size: abs(size - total))
+        limit = bandwidth(probes[nearest], case.values)
         joules = _joules(case)
         found.rows.append(Row(
             task.size, engine, f"tg{task.tokens}", threads, task.kind(engine),

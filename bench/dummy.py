@@ -28,7 +28,7 @@ from rich.progress import (
 )
 
 from bench import random_folder, random_gguf
-from bench.shapes import SIZES
+from ternops.cost.layouts import SIZES
 from ternops.decoder import Config
 from ternops.files import replaced
 

@@ -14,8 +14,8 @@ from bench.engines import Engine, first_line, settle
 from bench.kernel_results import NO_PYTHON, OURS, REMARK, VERSION, Limit, Product, describe
 from bench.measure import Case, loops_for, probe_cases
 from bench.peaks import BARRIER, PEAKS, Peak, Unit, multiply_alone, run_again
-from bench.probes import Reader
 from ternops.caches import cache_bytes, last_level_bytes
+from ternops.cost.probes import Reader
 from ternops.decoder.weights import random_ternary
 from ternops.encodings import ENCODINGS
 from ternops.kernels.linear import linear

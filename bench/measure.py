@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyperf
 
-from bench.probes import PROBES, Probe, Reader
+from ternops.cost.probes import PROBES, Probe, Reader
 from ternops.files import replaced
 
 #: A share of the limit above this means that the probe missed the limit.
@@ -107,9 +107,17 @@ def interleave(
             advance(case.name)
 
 
-def bandwidth(probes: Sequence[Case]) -> float:
-    """Bytes a second of the fastest probe, by its median."""
-    return float(max(case.metadata["ternops_bytes"] / case.median for case in probes))
+def bandwidth(probes: Sequence[Case], beside: Sequence[float]) -> float:
+    """Bytes a second of the fastest probe, while the values `beside` were taken in turn with it.
+
+    Where memory is fast for some seconds and throttled after them, as clouds do it, the median of
+    the one may come from other rounds than the median of the other: their quotients are taken round
+    by round, so that the median of `beside` over this has the median share of the limit.
+    """
+    fastest = max(probes, key=lambda case: case.metadata["ternops_bytes"] / case.median)
+    values = np.asarray(beside)
+    read = fastest.metadata["ternops_bytes"] / np.asarray(fastest.values)
+    return float(1 / (np.median(values) * np.median(1 / (values * read))))
 
 
 def save_suite(path: Path, cases: Sequence[Case]) -> None:

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from bench.results import CYCLED, FP16, MEASURED
-from bench.shapes import SIZES
 from ternops.caches import last_level_bytes
+from ternops.cost.layouts import SIZES
 from ternops.encodings import ENCODINGS
 
 #: Engine -> what `random_weights` calls its weights.

@@ -19,7 +19,7 @@ from bench import kernel_cases as make
 from bench.command import Advance
 from bench.kernel_results import OURS, REMARK, VERSION, Product, Results
 from bench.measure import Case, interleave
-from bench.shapes import SIZES
+from ternops.cost.layouts import SIZES
 
 TOKENS = (1, 512)
 _LAYOUT = SIZES["2B4T"]

@@ -10,15 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
-
 from bench import paper
 from bench.command import on_results
 from bench.plan import linear_bytes
 from bench.results import FP16, MEASURED, Results, Row, load
-from bench.shapes import SIZES
 from bench.stats import ResultsError
+from bench.templates import environment
 from ternops.caches import last_level_bytes
+from ternops.cost.layouts import SIZES
 from ternops.files import replaced
 
 _TARGET = Path("docs") / "REPRODUCTION.md"
@@ -61,7 +60,7 @@ def write(folder: Path, target: Path = _TARGET) -> Path:
     if not lines:
         raise ResultsError(f"{folder}: no size of the paper was measured")
     arch = str(results.about["arch"])
-    page = _environment().get_template("reproduction.md.jinja").render(
+    page = environment().get_template("reproduction.md.jinja").render(
         folder=folder.as_posix(), source=paper.SOURCE, paper_cpu=paper.CPUS[arch],
         paper_bits=_PAPER_BITS, lines=lines, missing=missing, threads=threads,
         **{name: results.about.get(name) for name in ("cpu", "tier", "command", "commit")},
@@ -70,13 +69,6 @@ def write(folder: Path, target: Path = _TARGET) -> Path:
     with replaced(target) as temporary:
         temporary.write_text(page, "utf-8")
     return target
-
-
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), keep_trailing_newline=True,
-        undefined=jinja2.StrictUndefined, trim_blocks=True,
-    )  # fmt: skip
 
 
 def _pair(results: Results, size: str, threads: int) -> tuple[Row, Row] | None:

@@ -19,15 +19,28 @@ from typing import Any
 import psutil
 from rich.console import Console
 
-from bench import compare, decoding, limits, lossless, plot, products, report, tables, worker
-from bench.about import about
+from bench import (
+    compare,
+    cost_fit,
+    decoding,
+    limits,
+    lossless,
+    modelled,
+    plot,
+    products,
+    report,
+    tables,
+    worker,
+)  # fmt: skip
+from bench.about import about, host_arch
 from bench.command import Advance, add_options, chosen_folder, chosen_threads, introduce, progress
+from bench.energy_model import with_joules
 from bench.engines import first_line
 from bench.measure import MOST_SHARE
 from bench.plan import DEFAULT, ENGINES, FULL, LLAMA, QUICK, Effort, Task, tasks_of
 from bench.results import ABOUT, FP16, Probe, Results, Row, load, save
-from bench.shapes import SIZES, host_arch
 from bench.stats import ResultsError
+from ternops.cost.layouts import SIZES
 
 #: Exit code after Ctrl-C, as shells have it.
 INTERRUPTED = 130
@@ -46,6 +59,8 @@ def main(argv: list[str] | None = None) -> int:
             return _compare(console, arguments)
         if arguments.fail_if_slower is not None:
             raise ValueError("--fail-if-slower: needs --compare OLD NEW")
+        if arguments.arch not in ("auto", host_arch()):
+            return _elsewhere(console, arguments, sys.argv[1:] if argv is None else argv)
         run = _Run(console, arguments, sys.argv[1:] if argv is None else argv)
     except (TypeError, ValueError, OSError) as error:
         parser.error(" ".join(str(error).split()))
@@ -69,7 +84,6 @@ class _Run:
     def __init__(self, console: Console, arguments: argparse.Namespace, argv: list[str]) -> None:
         self._console = console
         self._effort = QUICK if arguments.quick else FULL if arguments.full else DEFAULT
-        arch = _check_arch(arguments.arch)
         self._threads = chosen_threads(arguments.threads)
         self._sizes = _chosen("sizes", arguments.sizes, self._effort.sizes, tuple(SIZES))
         names = (*ENGINES, *([] if arguments.no_peers else LLAMA))
@@ -80,7 +94,7 @@ class _Run:
             "effort": {**asdict(self._effort), "sizes": None},
         }  # fmt: skip
         self.folder = chosen_folder(arguments.output, ABOUT, arguments.force, arguments.resume)
-        self._results = Results(about(arch, argv, options))
+        self._results = Results(about(host_arch(), argv, options))
         if arguments.resume and (self.folder / ABOUT).exists():
             self._results = _resumed(self.folder, self._results.about)
         introduce(console, self.folder, self._threads)
@@ -149,7 +163,7 @@ class _Run:
                     runs = [[*_modelled(each), *each] for each in runs]
                 rows += worker.merged(runs)
                 probes += found[-1][1]
-        self._results.rows += rows
+        self._results.rows += map(with_joules, rows)
         self._results.probes += [Probe(each["metadata"], tuple(each["values"])) for each in probes]
         self._about["left_out"] += dict.fromkeys(left_out)
         self._about["done"].append(size)
@@ -232,14 +246,24 @@ def _compare(console: Console, arguments: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
-def _check_arch(arch: str) -> str:
-    host = host_arch()
-    if arch not in ("auto", host):
-        raise ValueError(
-            f"--arch {arch}: this machine is {host}; figures for {arch} will come from the cost "
-            "model, which does not exist yet: nothing here can measure them"
-        )
-    return host
+def _elsewhere(console: Console, arguments: argparse.Namespace, argv: list[str]) -> int:
+    """The paper's table for another architecture, from the cost model; nothing is measured."""
+    arch = arguments.arch
+    sizes = _chosen("sizes", arguments.sizes, tuple(SIZES), tuple(SIZES))
+    results = modelled.results_for(arch, about(arch, argv, {}), sizes)
+    folder = chosen_folder(arguments.output or f"results/{arch}-modelled", ABOUT, arguments.force)
+    console.print(tables.rows_of(results, sizes, is_decode=True) or "", "")
+    console.print(
+        f"modelled: {results.about['cpu']}, all of it from the cost model fitted on the "
+        f"paper's fp16 column and its ternary {cost_fit.FITTED} row",
+        highlight=False,
+    )
+    for line in results.about["left_out"]:
+        console.print(f"[yellow]left out[/yellow]: {line}", highlight=False)
+    save(folder, results)
+    for path in [*plot.draw(folder), report.write(folder)]:
+        console.print(f"wrote {path}", highlight=False)
+    return 0
 
 
 def _chosen(

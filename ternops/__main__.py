@@ -1,4 +1,4 @@
-"""What this machine has, packed model files, and text from models."""
+"""What this machine has, packed model files, text from models, and what a model would cost."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 
-from ternops.commands import chat, generate, perplexity, quantize
+from ternops.commands import chat, generate, perplexity, predict, quantize
 
 
 def _info(arguments: argparse.Namespace) -> None:
@@ -23,7 +23,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     info = commands.add_parser("info", help="CPU, instruction tier, threads, cache, versions")
     info.set_defaults(run=_info)
-    for command in (quantize, generate, chat, perplexity):
+    for command in (quantize, generate, chat, perplexity, predict):
         command.add(commands)
     return parser
 

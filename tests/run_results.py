@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.results import CYCLED, FP16, MEASURED, MODELLED, Probe, Results, Row, save
-from bench.shapes import SIZES
+from ternops.cost.layouts import SIZES
 
 ENCODINGS = {"base3": 1.6, "two_bit": 2.0, "tl1": 2.0, "tl2": 1.67}  # bits a weight
 PEERS = {"llama.cpp F16": 16.0, "llama.cpp TQ1_0": 1.69, "llama.cpp TQ2_0": 2.06,

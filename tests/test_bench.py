@@ -1,11 +1,12 @@
 """How the benchmarks measure: turns, probes, speed-ups, and what the paper says."""
 
+import numpy as np
 import pytest
 
 from bench import paper, stats
 from bench.measure import Case, bandwidth, interleave, probe_cases
-from bench.probes import PROBES, Reader
-from bench.shapes import SIZES
+from ternops.cost.layouts import SIZES
+from ternops.cost.probes import PROBES, Reader
 
 
 def test_interleaved_cases_take_turns():
@@ -32,8 +33,19 @@ def test_bandwidth_is_that_of_the_fastest_probe():
     """By the medians."""
     probes = probe_cases("test", Reader(1 << 16), 1)
     for i, case in enumerate(probes):
-        case.values = [1.0 + i, 2.0 + i, 30.0]
-    assert bandwidth(probes) == (1 << 16) / 2.0
+        case.values = [2.0 + i, 2.0 + i, 2.0 + i]
+    assert bandwidth(probes, [5.0, 6.0, 7.0]) == (1 << 16) / 2.0
+
+
+def test_bandwidth_is_paired_with_what_it_limits():
+    """Memory that is throttled after some rounds: reading at half of the pace all the while."""
+    probes = probe_cases("test", Reader(1 << 16), 1)
+    for case in probes:
+        case.values = [9.0] * 5
+    probes[3].values = [1.0, 1.0, 1.0, 2.0, 2.0]
+    beside = [2.0, 2.0, 4.0, 4.0, 4.0]  # the third was throttled in the middle of its turn
+    limit = bandwidth(probes, beside)
+    assert limit * np.median(beside) == (1 << 16) * 2.0
 
 
 def test_speedup_is_the_median_of_pairs():

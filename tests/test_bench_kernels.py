@@ -15,8 +15,8 @@ from bench.kernel_results import NO_PYTHON, OURS, Limit, Product, Results, descr
 from bench.kernel_sections import SECTIONS, Group, Options
 from bench.measure import Case, interleave, save_suite
 from bench.peaks import BARRIER, PEAKS, Unit
-from bench.probes import PROBES, Reader
 from bench.stats import ResultsError
+from ternops.cost.probes import PROBES, Reader
 from ternops.kernels.tiles import SPARE_BYTES
 from tests import cases
 

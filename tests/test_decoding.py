@@ -11,8 +11,8 @@ import pytest
 from bench import decoding, plan, run
 from bench.plan import ENGINES, LLAMA, tasks_of
 from bench.results import CYCLED, FP16, MEASURED, MODELLED
-from bench.shapes import SIZES
 from ternops.caches import last_level_bytes
+from ternops.cost.layouts import SIZES
 from tests.small_runs import GIGABYTE, SMALL, TASK, row
 
 

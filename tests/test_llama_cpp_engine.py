@@ -10,7 +10,7 @@ import pytest
 
 from bench.engines import llama_cpp
 from bench.random_gguf import HEAD_TYPES, LINEAR_TYPES, for_llama_cpp, random_gguf
-from bench.shapes import SIZES
+from ternops.cost.layouts import SIZES
 from ternops.decoder import Config
 
 pytestmark = pytest.mark.peers

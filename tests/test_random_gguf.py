@@ -12,7 +12,7 @@ import pytest
 
 from bench import random_gguf as module
 from bench.random_gguf import HEAD_TYPES, LINEAR_TYPES, for_llama_cpp, random_gguf
-from bench.shapes import SIZES
+from ternops.cost.layouts import SIZES
 from ternops.decoder import Config
 
 #: Rows of 256 and 512 weights, the numbers of rows no multiples of what repeats.

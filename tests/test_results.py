@@ -8,8 +8,8 @@ import pytest
 
 from bench import decoding, results, worker
 from bench.results import MEASURED, MODELLED, Probe, Results
-from bench.shapes import SIZES
 from bench.stats import ResultsError
+from ternops.cost.layouts import SIZES
 from tests.small_runs import SMALL, TASK, row, same
 
 

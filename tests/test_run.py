@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from bench import command, limits, lossless, products, results, run, worker
+from bench.about import host_arch
 from bench.plan import ENGINES, Effort, Task
 from bench.results import Results
-from bench.shapes import SIZES, host_arch
+from ternops.cost.layouts import SIZES
 from tests.small_runs import SMALL, row, same
 
 
@@ -156,6 +157,10 @@ def test_a_failing_proof_is_one_line(quick, monkeypatch, capsys):
     assert "failed: tier avx2 failed" in capsys.readouterr().out
 
 
+#: Not this machine's architecture.
+OTHER = {"x86": "arm", "arm": "x86"}[host_arch()]
+
+
 def raises(*arguments):
     raise ValueError("tier avx2 failed: no output")
 
@@ -172,7 +177,7 @@ def one_line(capsys):
         (["--engines", "fp8"], "--engines fp8: expected some of fp16"),
         (["--threads", "0"], "threads=0"),
         (["--threads", "200"], "--threads 200"),
-        (["--arch", {"x86": "arm", "arm": "x86"}[host_arch()]], "cost model"),
+        (["--arch", OTHER, "--sizes", "12B"], "--sizes 12B: expected some of 125M"),
         (["--output", str(Path(__file__) / "below-a-file")], "--output"),
         (["--compare", "no-folder", "nor-this"], "no-folder"),
         (["--fail-if-slower", "5%"], "needs --compare"),

@@ -48,7 +48,7 @@ _UNKNOWN = (PAPER, "<")
 _HATCHES = {MEASURED: "", CYCLED: "/////", MODELLED: "\\\\\\\\\\"}
 _MEANINGS = {
     CYCLED: "cycled: fewer layers, used in turn",
-    MODELLED: "modelled from measured limits",
+    MODELLED: "modelled, not timed",
 }
 #: What pictures of more than a few sizes show of the encodings, if a run has them.
 _FIRST = ("base3", "two_bit")

@@ -1,4 +1,4 @@
-"""The layouts of the sizes that the benchmarks run: the paper's, and BitNet b1.58 2B4T's.
+"""The layouts of the sizes that are predicted and measured: the paper's, and BitNet b1.58 2B4T's.
 
 Source of the paper's layouts: the model configurations of "1-bit AI Infra: Part 1.1"
 (arXiv 2410.16144), LLaMA-like, as many key/value heads as heads, vocabulary 32000.
@@ -6,8 +6,7 @@ Source of the paper's layouts: the model configurations of "1-bit AI Infra: Part
 
 from __future__ import annotations
 
-from ternops.decoder import Config
-from ternops.simd.vector import machine
+from ternops.decoder.config import Config
 
 _CONTEXT = 2048
 
@@ -39,8 +38,3 @@ SIZES["2B4T"] = Config(
     hidden=2560, ffn=6912, layers=30, heads=20, kv_heads=5, head_dim=128, vocabulary=128256,
     context=4096, activation="relu2", sub_norms=True, rope_theta=500000.0,
 )  # fmt: skip
-
-
-def host_arch() -> str:
-    """The architecture this runs on, as --arch and the paper's tables name it."""
-    return "arm" if machine() in ("aarch64", "arm64", "arm") else "x86"

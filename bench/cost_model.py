@@ -1,0 +1,108 @@
+"""Write docs/COST_MODEL.md: how the cost model works, and how far it is off, row by row.
+
+python -m bench.cost_model results/<cpu>
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench import cost, cost_fit, cost_threads, paper, paper_later
+from bench.command import on_results
+from bench.plots import cost as plots
+from bench.templates import environment
+from ternops.cost import arithmetic, hardware, stt_ram
+from ternops.cost.layouts import SIZES
+from ternops.decoder.weights import random_ternary
+from ternops.files import replaced
+
+_TARGET = Path("docs") / "COST_MODEL.md"
+_MATRIX = (2048, 2520)  # whole blocks of every encoding
+
+
+def write(folder: Path, target: Path = _TARGET) -> list[Path]:
+    """Write the page and its pictures; ResultsError or OSError if that cannot be."""
+    stored, pairs = cost.load(folder / cost.RESULTS)
+    machine = hardware.parse(stored["profiles"][0], str(folder / cost.RESULTS))
+    pictures = plots.draw(folder, machine, pairs)
+    page = environment().get_template("cost_model.md.jinja").render(
+        folder=folder.as_posix(), machine=machine, pairs=pairs, here=cost.errors(pairs),
+        aims=(cost.MOST_MEDIAN, cost.MOST_ERROR), pictures=Path("..") / folder,
+        fits=[_fit(arch) for arch in cost_fit.MACHINES], fit=cost_fit, paper=paper,
+        savings={arch: cost_fit.savings(arch) for arch in cost_fit.MACHINES},
+        report=_report(), later=paper_later, saving=arithmetic.ternary_saving(),
+        threads=[_threads(name) for name in paper_later.THREADS],
+        roofline=(folder / "roofline.png").exists(), memory=stt_ram.load(),
+        codes=_codes(), profiles=_profiles(), sizes=SIZES,
+    )  # fmt: skip
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with replaced(target) as temporary:
+        temporary.write_text(page, "utf-8")
+    return [target, *pictures]
+
+
+def _fit(arch: str) -> dict[str, Any]:
+    fit, dense, ternary = cost_fit.speeds(arch)
+    _, _, bare = cost_fit.speeds(arch, with_rate=False)
+    return {
+        "cpu": paper.CPUS[arch], "fit": fit, "dense": dense, "ternary": ternary,
+        "bare": {row.size: row for row in bare}, "errors": cost_fit.errors(ternary),
+        "bare_errors": cost_fit.errors(bare),
+    }  # fmt: skip
+
+
+def _report() -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name, "printed": each.joules,
+            "model": arithmetic.report_joules(
+                each.decoder, "ternary" if each.is_ternary else "float16"
+            ),
+        }
+        for name, each in paper_later.REPORT.items()
+    ]  # fmt: skip
+
+
+def _threads(name: str) -> dict[str, Any]:
+    steps = cost_threads.steps(name)
+    return {
+        "name": paper_later.THREADS[name].name,
+        "steps": steps,
+        "off": cost_threads.off_by(steps),
+    }
+
+
+def _codes() -> list[dict[str, Any]]:
+    """Each encoding's packed bytes of one random matrix in the memory, as they are and at best."""
+    import numpy as np
+
+    memory, found = stt_ram.load(), []
+    for encoding, bits in stt_ram.CODE_BITS.items():
+        matrix = random_ternary(*_MATRIX, encoding, np.random.default_rng(0))
+        data = matrix._packed.bytes
+        best = stt_ram.best_codes(memory, data, bits)
+        weights = _MATRIX[0] * _MATRIX[1]
+        found.append({
+            "encoding": encoding, "bits": bits,
+            "read": stt_ram.energy_of(memory, data) / weights,
+            "write": stt_ram.energy_of(memory, data, "write") / weights,
+            "best_read": best.read / weights, "best_write": best.write / weights,
+            "patterns": best.patterns,
+        })  # fmt: skip
+    return found
+
+
+def _profiles() -> list[hardware.Hardware]:
+    return [hardware.load(name) for name in hardware.shipped()]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the page from the folder that is named; 0, or 2 with one line."""
+    return on_results("bench.cost_model", __doc__ or "", argv, write)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

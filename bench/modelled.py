@@ -1,0 +1,50 @@
+"""The paper's table for an architecture that this machine is not, from the cost model.
+
+fp16 and ternary decoding on the paper's machine, as `bench.cost_fit` fits it: every row "modelled".
+"""
+
+from __future__ import annotations
+
+import math
+
+from bench import cost_fit, paper
+from bench.results import FP16, MODELLED, Results, Row
+from ternops.cost import load
+from ternops.cost.layouts import SIZES
+from ternops.cost.workload import weight_bytes
+
+#: The middle of as many tokens is the context that is modelled.
+TEST = f"tg{2 * cost_fit.CONTEXT}"
+
+
+def results_for(arch: str, about: dict[str, object], sizes: list[str]) -> Results:
+    """Rows of the sizes that the paper has, fp16 where it fits the machine's memory."""
+    name, encoding = cost_fit.MACHINES[arch]
+    machine = load(name)
+    fit = cost_fit.fit(arch)
+    watts = cost_fit.fit_power(arch, cost_fit.energy_fp16(arch))
+    results = Results({
+        **about, "arch": arch, "cpu": machine.name, "tier": machine.tiers[-1],
+        "memory": int(machine.memory), "left_out": [],
+    })  # fmt: skip
+    for size in sizes:
+        if size not in paper.DECODE[arch]:
+            results.about["left_out"].append(f"{size}: not in the paper's table")
+            continue
+        for engine, kind in ((FP16, "float16"), (encoding, encoding)):
+            needed = weight_bytes(SIZES[size], kind)
+            if needed > machine.memory:
+                results.about["left_out"].append(
+                    f"{size} {engine}: needs {needed / 1e9:.1f} GB, "
+                    f"{machine.name} has {machine.memory / 1e9:.0f}"
+                )
+                continue
+            seconds = cost_fit.seconds(fit, arch, size, kind)
+            total = cost_fit.token_bytes(size, kind)
+            joules = watts * seconds + cost_fit.memory_joules(arch, size, kind)
+            results.rows.append(Row(
+                size, engine, TEST, machine.threads, MODELLED, (seconds,), total,
+                fit.bandwidth / total, "read bandwidth", joules,
+                "" if math.isnan(joules) else MODELLED, f"the cost model, {machine.name}",
+            ))  # fmt: skip
+    return results

@@ -1,0 +1,213 @@
+"""``python -m ternops predict`` and ``calibrate``: the cost model."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ternops.cost import Prediction
+    from ternops.decoder.config import Config
+
+_DASH = "-"
+
+
+class _Row(NamedTuple):
+    """One combination; prediction is None where it cannot run, and `why` says so."""
+
+    model: str
+    hardware: str
+    encoding: str
+    threads: int
+    prediction: Prediction | None
+    why: str
+
+
+def add(commands: Any) -> None:
+    """Add both commands to the parser."""
+    parser = commands.add_parser(
+        "predict", help="how fast, and at what energy, a model runs on a machine",
+        description="Milliseconds, tokens/s and joules a token from the cost model. Several "
+        "models, machines or encodings give a table.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--model", nargs="+", required=True, metavar="MODEL",
+        help="a size such as 70B or 2B4T, or what --model takes elsewhere: a folder or a file",
+    )  # fmt: skip
+    parser.add_argument(
+        "--hardware", nargs="+", required=True, metavar="MACHINE",
+        help="a shipped profile such as m2-ultra, or a TOML file that calibrate wrote",
+    )  # fmt: skip
+    parser.add_argument(
+        "--encoding", nargs="+", default=["base3"], metavar="ENCODING",
+        help="base3 (default), two_bit, tl1, tl2 or float16",
+    )  # fmt: skip
+    parser.add_argument("--threads", type=int, metavar="N", help="default: one a core")
+    parser.add_argument(
+        "--phase", choices=("decode", "prefill"), default="decode", help="default: decode"
+    )
+    parser.add_argument(
+        "--context", type=int, default=128, metavar="N",
+        help="positions before the token, or of the prompt (default: 128)",
+    )  # fmt: skip
+    parser.add_argument("--batch", type=int, default=1, metavar="N", help="sequences (default: 1)")
+    parser.add_argument("--plot", metavar="FILE", help="draw time by part and energy by term")
+    parser.set_defaults(run=_predict)
+
+    parser = commands.add_parser(
+        "calibrate", help="measure this machine's profile for predict, within a minute"
+    )
+    parser.add_argument("--output", metavar="FILE", help="default: <cpu>.toml")
+    parser.add_argument("--threads", nargs="+", type=int, metavar="N", help="default: 1, 2 and all")
+    parser.set_defaults(run=_calibrate)
+
+
+def _predict(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    rows = list(_rows(arguments))
+    shown = [row for row in rows if row.prediction]
+    if len(rows) == 1:
+        if not shown:
+            raise ValueError(rows[0].why)
+        tables = [_summary(rows[0]), _parts(rows[0])]
+    else:
+        tables = [_comparison(rows)]
+    console = Console()
+    for table in tables:
+        console.print(table)
+    if any(row.prediction.unknown for row in shown if row.prediction):
+        console.print("<=: the profile has no rate of a kernel; at most, as the memory allows")
+    for row in rows:
+        if not row.prediction:
+            console.print(f"{row.model}, {row.encoding}: {row.why}", highlight=False, markup=False)
+    if arguments.plot:
+        from ternops.cost import plot
+
+        named = {_label(row, rows): row.prediction for row in shown if row.prediction}
+        print(f"wrote {plot.write(Path(arguments.plot), named)}")
+
+
+def _rows(arguments: argparse.Namespace) -> Iterator[_Row]:
+    """Every combination of models, machines and encodings."""
+    from ternops.cost import load, predict
+
+    models = {each: _config(each) for each in dict.fromkeys(arguments.model)}
+    machines = [load(each) for each in dict.fromkeys(arguments.hardware)]
+    encodings = dict.fromkeys(arguments.encoding)
+    for (model, config), hardware, encoding in product(models.items(), machines, encodings):
+        threads = arguments.threads or hardware.threads
+        try:
+            prediction, why = predict(
+                config, hardware, encoding, arguments.threads, arguments.phase, arguments.context,
+                arguments.batch,
+            ), ""  # fmt: skip
+        except ValueError as error:
+            prediction, why = None, str(error)
+        yield _Row(model, hardware.name, encoding, threads, prediction, why)
+
+
+def _config(model: str) -> Config:
+    """The layout of a size, or of what is in a folder or a file."""
+    from ternops.cost.layouts import SIZES
+    from ternops.decoder import open_checkpoint
+
+    if model in SIZES:
+        return SIZES[model]
+    if not Path(model).exists():
+        expected = ", ".join(SIZES)
+        raise ValueError(f"--model {model!r}: expected a folder, a file or one of {expected}")
+    return open_checkpoint(model).config
+
+
+def _speed(prediction: Prediction) -> str:
+    most = "<= " if prediction.unknown else ""
+    return f"{most}{prediction.tokens_per_second:.4g}"
+
+
+def _joules(prediction: Prediction) -> str:
+    return f"{prediction.joules_per_token:.3g}" if prediction.terms else _DASH
+
+
+def _summary(row: _Row) -> Table:
+    from rich.table import Table
+
+    table = Table(title=f"{row.model}, {row.encoding}, {row.hardware}, {row.threads} thread(s)")
+    for column in ("ms/token", "tokens/s", "J/token", "MB/token", "bound by"):
+        table.add_column(column, justify="right")
+    found = row.prediction
+    assert found
+    read = found.work.bytes / found.work.tokens / 1e6
+    table.add_row(
+        f"{found.ms_per_token:.4g}", _speed(found), _joules(found), f"{read:.4g}", found.bound
+    )
+    return table
+
+
+def _parts(row: _Row) -> Table:
+    from rich.table import Table
+
+    table = Table(title="by part, ms a token")
+    columns = ("part", "compute", "memory", "prepare", "barriers", "all", "bound by")
+    for column in columns:
+        table.add_column(column, justify="left" if column == "part" else "right")
+    found = row.prediction
+    assert found
+    for name, part in found.parts.items():
+        seconds = (part.compute, part.memory, part.prepare, part.barriers, part.seconds)
+        shown = [f"{1e3 * each / found.work.tokens:.3f}" for each in seconds]
+        if not part.known:
+            shown[0] = "unknown"
+        table.add_row(name, *shown, part.bound)
+    return table
+
+
+def _comparison(rows: list[_Row]) -> Table:
+    from rich.table import Table
+
+    table = Table()
+    for column in ("model", "machine", "encoding", "threads", "ms/token", "tokens/s", "J/token",
+                   "bound by"):  # fmt: skip
+        table.add_column(column, justify="left" if column in ("model", "machine") else "right")
+    for row in rows:
+        found = row.prediction
+        figures = (
+            (f"{found.ms_per_token:.4g}", _speed(found), _joules(found), found.bound)
+            if found else (_DASH,) * 4
+        )  # fmt: skip
+        table.add_row(row.model, row.hardware, row.encoding, str(row.threads), *figures)
+    return table
+
+
+def _label(row: _Row, rows: list[_Row]) -> str:
+    """What tells this row from the others."""
+    words = [
+        getattr(row, name)
+        for name in ("model", "encoding", "hardware")
+        if len({getattr(each, name) for each in rows}) > 1
+    ]
+    return "\n".join(words) or f"{row.model}\n{row.encoding}"
+
+
+def _calibrate(arguments: argparse.Namespace) -> None:
+    from ternops.cost.calibrate import calibrate
+    from ternops.cost.hardware import save
+    from ternops.team import check_threads, default_threads
+
+    threads = [check_threads(each) for each in arguments.threads or ()]
+    for each in threads:
+        if each > default_threads():
+            raise ValueError(
+                f"--threads {each}: expected at most the {default_threads()} usable CPUs"
+            )
+    profile = calibrate(threads, lambda what: print(f"measuring {what} ...", flush=True))
+    name = re.sub(r"[^a-z0-9]+", "-", profile["name"].lower()).strip("-")
+    path = Path(arguments.output or f"{name}.toml")
+    save(profile, path)
+    print(f"wrote {path}")

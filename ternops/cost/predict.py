@@ -1,0 +1,109 @@
+"""How fast, and at what energy, a ternary model runs on a machine that need not be here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ternops.cost.energy import energy_terms
+from ternops.cost.hardware import Hardware
+from ternops.cost.latency import Timed, timed
+from ternops.cost.workload import (
+    KINDS,
+    PHASES,
+    Workload,
+    cache_bytes,
+    weight_bytes,
+    workload,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from ternops.decoder.config import Config
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What `predict` gives.
+
+    parts: by name. terms: joules a token by where they go, empty if the profile has no power.
+    unknown: kernels that the profile has no rate of; if there are any, `tokens_per_second` is the
+    most that the memory allows.
+    """
+
+    tokens_per_second: float
+    parts: Mapping[str, Timed]
+    terms: Mapping[str, float]
+    unknown: tuple[str, ...]
+    work: Workload
+
+    @property
+    def ms_per_token(self) -> float:
+        """Milliseconds of a token."""
+        return 1e3 / self.tokens_per_second
+
+    @property
+    def joules_per_token(self) -> float:
+        """All terms together; NaN if the profile has no power."""
+        return math.fsum(self.terms.values()) if self.terms else math.nan
+
+    @property
+    def bound(self) -> str:
+        """What most of the time goes to: "memory", "compute", "prepare" or "barriers"."""
+        seconds: dict[str, float] = {}
+        for part in self.parts.values():
+            seconds[part.bound] = seconds.get(part.bound, 0.0) + part.seconds
+        return max(seconds, key=lambda name: seconds[name])
+
+
+def predict(
+    config: Config, hardware: Hardware, encoding: str = "base3", threads: int | None = None,
+    phase: str = "decode", context: int = 128, batch: int = 1,
+) -> Prediction:  # fmt: skip
+    """Milliseconds, tokens/s and joules a token of a decoder on a machine.
+
+    config: the decoder's layout. encoding: of its linear layers, or "float16"; the head is float16.
+    threads: by default one a core. phase: "decode", where every one of `batch` sequences has
+    `context` positions before the token, or "prefill", where it reads a prompt of `context`.
+
+    Raises ValueError with one line for what cannot be: an unknown encoding, more threads than
+    cores, a context beyond the model's, a model larger than the machine's memory.
+    """
+    threads = hardware.threads if threads is None else threads
+    _check(config, hardware, encoding, threads, phase, context, batch)
+    work = workload(config, encoding, phase, context, batch)
+    parts = timed(work, hardware, threads)
+    seconds = math.fsum(part.seconds for part in parts)
+    terms = energy_terms(parts, seconds, hardware, threads)
+    unknown = dict.fromkeys(each.part.kernel for each in parts if not each.known)
+    return Prediction(
+        work.tokens / seconds, {each.part.name: each for each in parts},
+        {name: joules / work.tokens for name, joules in terms.items()}, tuple(unknown), work,
+    )  # fmt: skip
+
+
+def _check(
+    config: Config, hardware: Hardware, encoding: str, threads: int, phase: str, context: int,
+    batch: int,
+) -> None:  # fmt: skip
+    if encoding not in KINDS:
+        raise ValueError(f"encoding={encoding!r}: expected {' or '.join(KINDS)}")
+    if phase not in PHASES:
+        raise ValueError(f"phase={phase!r}: expected {' or '.join(PHASES)}")
+    _check_count("threads", threads, hardware.threads, f"the cores of {hardware.name}")
+    # A token of its own comes behind the context.
+    most = config.context - (phase == "decode")
+    _check_count("context", context, most, "the model's")
+    _check_count("batch", batch, 2**16, "this")
+    needed = weight_bytes(config, encoding) + batch * cache_bytes(config, context)
+    if needed > hardware.memory:
+        raise ValueError(
+            f"{hardware.file or hardware.name}: memory: the model needs {needed / 1e9:.1f} GB, "
+            f"has {hardware.memory / 1e9:.0f}"
+        )
+
+
+def _check_count(name: str, value: int, most: int, whose: str) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= most:
+        raise ValueError(f"{name}={value!r}: expected 1 to {most}, {whose}")

@@ -1,0 +1,203 @@
+"""Jobs that calibration times: a kernel again and again, with nothing else between two clocks.
+
+Layout: records of addresses, as products have them. Trick: many matrices in a chain, so that each
+is read from memory as in a decoder, with the barrier that follows there. Bound: the kernels'.
+"""
+
+# Jobs are typed by Numba when they are compiled; annotations there would say less.
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from ternops.decoder.weights import random_half, random_ternary
+from ternops.kernels.attention import attend_f16
+from ternops.kernels.elementwise import rms_norm
+from ternops.kernels.operands import OPERANDS, Operands
+from ternops.kernels.plan import make_plan
+from ternops.memory import Arena, aligned_empty, aligned_zeros
+from ternops.quantize import BITNET_ABSMAX
+from ternops.simd import Job, call_job, pointer, record_at
+from ternops.team import TEAM, barrier, share
+
+_CHAIN = np.dtype([(name, np.intp) for name in ("records", "count", "times")])
+_Chain = numba.from_dtype(_CHAIN)
+_VECTORS = np.dtype([(name, np.intp) for name in ("x", "weights", "out", "count", "times")])
+_Vectors = numba.from_dtype(_VECTORS)
+_CACHED = np.dtype([
+    (name, np.intp)
+    for name in ("queries", "keys", "values", "scores", "out", "head_dim", "positions", "times")
+])  # fmt: skip
+_Cached = numba.from_dtype(_CACHED)
+_RECORD_BYTES = OPERANDS.itemsize
+_PADDING = 256  # bytes that kernels may touch behind a buffer
+
+
+@Job
+def multiply_chain(record, team, thread, threads):
+    """The products of all records, rows shared out, with a barrier behind each."""
+    p = record_at(_Chain, record)
+    for _ in range(p.times):
+        for i in range(p.count):
+            at = p.records + i * _RECORD_BYTES
+            operands = record_at(Operands, at)
+            first, last = share(operands.rows, operands.row_step, thread, threads)
+            call_job(operands.multiply, at, first, last, thread)
+            barrier(team, threads)
+
+
+@Job
+def prepare_chain(record, team, thread, threads):
+    """Their tokens made ready, which are shared out."""
+    p = record_at(_Chain, record)
+    for _ in range(p.times):
+        for i in range(p.count):
+            at = p.records + i * _RECORD_BYTES
+            operands = record_at(Operands, at)
+            first, last = share(operands.tokens, 1, thread, threads)
+            call_job(operands.prepare, at, first, last, thread)
+
+
+@Job
+def norms(record, team, thread, threads):
+    """RMS norms of a row, each thread its own."""
+    p = record_at(_Vectors, record)
+    out = pointer(p.out) + thread * (4 * p.count + _PADDING)
+    for _ in range(p.times):
+        rms_norm(pointer(p.x), pointer(p.weights), p.count, 1e-5, out)
+
+
+@Job
+def attentions(record, team, thread, threads):
+    """One query of one head over a float16 cache; every thread the same."""
+    p = record_at(_Cached, record)
+    none = pointer(p.keys)
+    scores = pointer(p.scores) + thread * (4 * p.positions + 1024)
+    for _ in range(p.times):
+        attend_f16(
+            pointer(p.queries), 1, p.positions - 1, 1, pointer(p.keys), pointer(p.values), none,
+            none, p.head_dim, p.positions, scores, p.positions + 256,
+            pointer(p.out) + thread * (4 * p.head_dim + _PADDING), p.head_dim,
+        )  # fmt: skip
+
+
+@Job
+def meetings(record, team, thread, threads):
+    """Barriers alone."""
+    p = record_at(_Chain, record)
+    for _ in range(p.times):
+        barrier(team, threads)
+
+
+def meet(threads: int, times: int) -> None:
+    """So many barriers."""
+    TEAM.run(meetings, np.array((0, 0, times), _CHAIN), threads)
+
+
+class Chain:
+    """Products of the same shape with random weights.
+
+    kind: "float16" or an encoding. columns: of every matrix. tokens: random activations. shape: the
+    class of `ternops.kernels.plan`. total: packed bytes of all matrices together.
+    """
+
+    def __init__(
+        self, kind: str, rows: int, columns: int, count: int, tokens: int, shape: str, threads: int
+    ) -> None:
+        random, arena = np.random.default_rng(0), Arena()
+        plan = make_plan(kind, columns, shape)
+        room = -(-tokens // plan.token_step) * plan.token_step
+        x = aligned_empty(tokens * columns + 64, np.float32)
+        x[:] = random.standard_normal(x.size)
+        self._arrays: dict[str, npt.NDArray[Any]] = {
+            "x": x,
+            "scratch": aligned_zeros(threads * plan.scratch_bytes + _PADDING, np.uint8),
+            "placed": aligned_zeros(room * plan.placed_bytes + _PADDING, np.uint8),
+            "offsets": np.zeros(room, np.int32),
+            "steps": np.zeros(room, np.float32),
+            "out": aligned_zeros(tokens * rows + 64, np.float32),
+        }
+        self._records = np.zeros(count, OPERANDS)
+        self._matrices: list[Any] = []  # keeps alive what the records have the addresses of
+        self.total = 0
+        for record in self._records:
+            address, scale = self._matrix(kind, rows, columns, random, arena)
+            values = {
+                **{name: array.ctypes.data for name, array in self._arrays.items()},
+                "prepare": plan.prepare, "multiply": plan.multiply, "row_step": plan.row_step,
+                "weights": address, "stride": plan.stride, "rows": rows, "columns": columns,
+                "fields": plan.fields, "scales": scale, "scale_step": 0, "is_float": 1,
+                "tokens": tokens, "placed_stride": plan.placed_bytes, "out_stride": rows,
+                "scratch_stride": plan.scratch_bytes, "floor": BITNET_ABSMAX,
+            }  # fmt: skip
+            for name, value in values.items():
+                record[name] = value
+        self.macs = count * rows * columns * tokens
+        self._columns, self._threads = columns * tokens * count, threads
+        self.prepare(1)
+
+    def _matrix(
+        self, kind: str, rows: int, columns: int, random: np.random.Generator, arena: Arena
+    ) -> tuple[int, int]:
+        """Addresses of new weights and of their scale."""
+        if kind == "float16":
+            half = random_half(rows, columns, random, arena)
+            self._matrices.append(half)
+            self.total += half.nbytes
+            return half.bits.ctypes.data, 0
+        matrix = random_ternary(rows, columns, kind, random, arena)
+        self._matrices.append(matrix)
+        self.total += matrix.nbytes
+        return matrix._packed.address, matrix._packed.scale_address
+
+    @property
+    def prepared(self) -> int:
+        """Activations of all products."""
+        return self._columns
+
+    def multiply(self, times: int) -> None:
+        """All products, so many times."""
+        TEAM.run(multiply_chain, self._chain(times), self._threads)
+
+    def prepare(self, times: int) -> None:
+        """Their activations made ready, so many times."""
+        TEAM.run(prepare_chain, self._chain(times), self._threads)
+
+    def _chain(self, times: int) -> npt.NDArray[Any]:
+        return np.array((self._records.ctypes.data, len(self._records), times), _CHAIN)
+
+
+class Rows:
+    """Norms of rows of so many float32, one a thread."""
+
+    def __init__(self, count: int, threads: int) -> None:
+        self.count, self._threads = count, threads
+        self._x, self._weights = (aligned_zeros(count + 64, np.float32) + 1 for _ in range(2))
+        self._out = aligned_zeros(threads * (4 * count + _PADDING), np.uint8)
+
+    def run(self, times: int) -> None:
+        """So many of each thread."""
+        addresses = (each.ctypes.data for each in (self._x, self._weights, self._out))
+        TEAM.run(norms, np.array((*addresses, self.count, times), _VECTORS), self._threads)
+
+
+class Attention:
+    """Attention of one query of one head over so many positions, one a thread."""
+
+    def __init__(self, head_dim: int, positions: int, threads: int) -> None:
+        self._sizes, self._threads = (head_dim, positions), threads
+        self.macs = 2 * head_dim * positions
+        half = aligned_zeros(head_dim * positions + 1024, np.uint16)
+        self._queries = aligned_zeros(head_dim + 64, np.float32)
+        self._keys, self._values = half, half.copy()
+        self._scores = aligned_zeros(threads * (4 * positions + 1024) + _PADDING, np.uint8)
+        self._out = aligned_zeros(threads * (4 * head_dim + _PADDING), np.uint8)
+
+    def run(self, times: int) -> None:
+        """So many of each thread."""
+        arrays = (self._queries, self._keys, self._values, self._scores, self._out)
+        addresses = (each.ctypes.data for each in arrays)
+        TEAM.run(attentions, np.array((*addresses, *self._sizes, times), _CACHED), self._threads)

@@ -1,0 +1,185 @@
+"""What a pass through a decoder does: operations and bytes by part, in exact integers.
+
+Counted from the layout as the kernels do it, padding included: tests compare the counts with what
+the kernels are handed. Attention in float32 on float16 keys and values; the head in float16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ternops.encodings import ENCODINGS
+
+if TYPE_CHECKING:
+    from ternops.decoder.config import Config
+
+FP16 = "float16"
+#: What the linear layers may be held in.
+KINDS = (FP16, *ENCODINGS)
+PHASES = ("decode", "prefill")
+ATTENTION, ELEMENTWISE = "attention", "elementwise"
+#: Tokens of a prompt that pass together: `ternops.decoder.workspace.MOST_TOKENS`.
+CHUNK = 512
+_PROJECTIONS = ("q", "k", "v", "o")
+_LINE = 64  # bytes that rows of float16 are padded to
+_HALF = 2
+_NORMS_OF_A_LAYER = 2
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a pass, or of several passes.
+
+    kernel: an encoding, "float16", ATTENTION or ELEMENTWISE. macs: multiply-accumulates. bytes:
+    read from where the model lies. prepared: activations that a product's tokens are made of.
+    barriers: meetings of all threads.
+    """
+
+    name: str
+    kernel: str
+    macs: int
+    bytes: int
+    prepared: int = 0
+    barriers: int = 0
+
+
+@dataclass(frozen=True)
+class Workload:
+    """All parts. tokens: that go in. passes: how often the weights are read."""
+
+    parts: tuple[Part, ...]
+    tokens: int
+    passes: int
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of all parts."""
+        return sum(part.macs for part in self.parts)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that all parts read."""
+        return sum(part.bytes for part in self.parts)
+
+
+def linear_bytes(kind: str, rows: int, columns: int) -> int:
+    """Bytes of one matrix as kernels read it."""
+    if kind == FP16:
+        return rows * (-(-columns * _HALF // _LINE) * _LINE)
+    return ENCODINGS[kind].nbytes(rows, columns)
+
+
+def weight_bytes(config: Config, kind: str) -> int:
+    """Bytes that a machine must hold: linear layers, head and embedding, norms."""
+    layer = sum(linear_bytes(kind, *shape) for shape in config.linear_shapes().values())
+    tables = 1 if config.tied else 2
+    head = linear_bytes(FP16, config.vocabulary, config.hidden)
+    return config.layers * layer + tables * head + _norm_bytes(config)
+
+
+def cache_bytes(config: Config, positions: int) -> int:
+    """Bytes of keys and values of so many positions, float16."""
+    return 2 * _HALF * config.layers * config.kv_heads * config.head_dim * positions
+
+
+def workload(config: Config, kind: str, phase: str, context: int, batch: int = 1) -> Workload:
+    """What a pass of `phase` does.
+
+    decode: one token of each of `batch` sequences, that has `context` positions before it.
+    prefill: `batch` prompts of `context` tokens, read in chunks, and the logits of the last one.
+    """
+    if phase == "decode":
+        return _pass(config, kind, [[context]] * batch, outputs=batch)
+    starts = range(0, context, CHUNK)
+    chunks = [range(start, min(start + CHUNK, context)) for start in starts]
+    passes = [_pass(config, kind, [chunk], outputs=int(chunk is chunks[-1])) for chunk in chunks]
+    return _sum(passes * batch)
+
+
+def _pass(config: Config, kind: str, sequences: Iterable[Iterable[int]], outputs: int) -> Workload:
+    """Tokens at the given positions of some sequences, together."""
+    positions = [list(each) for each in sequences]
+    tokens = sum(map(len, positions))
+    shapes = config.linear_shapes()
+    projections = _linear(config, kind, [shapes[name] for name in _PROJECTIONS], tokens, 2)
+    others = [shape for name, shape in shapes.items() if name not in _PROJECTIONS]
+    parts = [
+        _elementwise(config, tokens, outputs),
+        Part("projections", kind, *projections),
+        _attention(config, positions),
+        Part("FFN", kind, *_linear(config, kind, others, tokens, 2)),
+        *_head(config, outputs),
+    ]
+    return Workload(tuple(parts), tokens, 1)
+
+
+def _linear(
+    config: Config, kind: str, shapes: list[tuple[int, int]], tokens: int, products: int
+) -> tuple[int, int, int, int]:
+    """macs, bytes, prepared and barriers of some matrices of every layer.
+
+    products: how many of them need activations of their own; the others share these. A barrier
+    follows each, and where there are several tokens one comes before.
+    """
+    macs = sum(rows * columns for rows, columns in shapes) * tokens
+    read = sum(linear_bytes(kind, rows, columns) for rows, columns in shapes)
+    inputs = _inputs(shapes) * tokens
+    barriers = products * (1 if tokens == 1 else 2)
+    return tuple(config.layers * each for each in (macs, read, inputs, barriers))  # type: ignore
+
+
+def _inputs(shapes: list[tuple[int, int]]) -> int:
+    """Activations of the first matrix, which those behind it share, and of the last."""
+    return shapes[0][1] + shapes[-1][1]
+
+
+def _attention(config: Config, positions: list[list[int]]) -> Part:
+    """Scores of every position seen, and the sum of their values; a key is read once a tile."""
+    seen = sum(position + 1 for each in positions for position in each)
+    macs = 2 * config.layers * config.heads * config.head_dim * seen
+    longest = sum(each[-1] + 1 for each in positions)
+    several = sum(map(len, positions)) > 1
+    return Part(
+        ATTENTION, ATTENTION, macs, cache_bytes(config, longest),
+        barriers=config.layers * (2 if several else 1),
+    )  # fmt: skip
+
+
+def _head(config: Config, outputs: int) -> list[Part]:
+    if not outputs:
+        return []
+    rows, columns = config.vocabulary, config.hidden
+    read = linear_bytes(FP16, rows, columns)
+    barriers = 1 if outputs == 1 else 2
+    return [Part("head", FP16, rows * columns * outputs, read, columns * outputs, barriers)]
+
+
+def _elementwise(config: Config, tokens: int, outputs: int) -> Part:
+    """Norms, residuals, gate and rotations, by elements; the embedding's row and the norms."""
+    c = config
+    a_layer = sum(c.norm_sizes().values()) + 2 * c.hidden + c.ffn
+    rotated = (c.heads + c.kv_heads) * c.head_dim
+    elements = c.layers * (a_layer + rotated) * tokens + c.hidden * (tokens + outputs)
+    row = linear_bytes(FP16, 1, c.hidden)
+    return Part("norms", ELEMENTWISE, 0, _norm_bytes(c) + row * tokens, elements, 1)
+
+
+def _norm_bytes(config: Config) -> int:
+    return 4 * (config.layers * sum(config.norm_sizes().values()) + config.hidden)
+
+
+def _sum(works: list[Workload]) -> Workload:
+    """Part by part."""
+    merged: dict[str, Part] = {}
+    for part in (part for work in works for part in work.parts):
+        old = merged.get(part.name, Part(part.name, part.kernel, 0, 0))
+        merged[part.name] = Part(
+            part.name, part.kernel, old.macs + part.macs, old.bytes + part.bytes,
+            old.prepared + part.prepared, old.barriers + part.barriers,
+        )  # fmt: skip
+    return Workload(
+        tuple(merged.values()), sum(work.tokens for work in works),
+        sum(work.passes for work in works),
+    )  # fmt: skip

@@ -1,0 +1,65 @@
+"""Calibration: a profile that can be used, whatever the machine's speed."""
+
+import pytest
+
+from ternops.cost import calibrate as module
+from ternops.cost import predict
+from ternops.cost.hardware import parse
+from ternops.cost.layouts import SIZES
+from ternops.cost.trials import Attention, Chain
+from ternops.cost.workload import KINDS
+
+
+@pytest.fixture(scope="module")
+def profile():
+    """Of this machine, with little memory and few rounds."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(module, "_ROUNDS", 1)
+    patch.setattr(module, "_TURN", 1e-4)
+    patch.setattr(module, "_CACHES", 1)
+    patch.setattr(module, "last_level_bytes", lambda: 4 << 20)
+    said = []
+    try:
+        found = module.calibrate([1, 2], said.append)
+    finally:
+        patch.undo()
+    assert len(said) == len(set(said))
+    return found
+
+
+def test_it_is_a_profile(profile):
+    """Every kernel's rates, every level, barriers."""
+    machine = parse(profile, "this machine")
+    for kind in KINDS:
+        kernel = machine.kernel(kind)
+        assert min(min(each.values) for each in (kernel.gemv, kernel.gemm, kernel.prepare)) > 0
+        assert 0 < min(kernel.exposed.values) <= max(kernel.exposed.values) <= 1
+    assert machine.levels[-1].name == "DRAM"
+    assert machine.barrier.at(2) > 0
+
+
+@pytest.mark.parametrize("phase", ["decode", "prefill"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_predicts_everything(profile, kind, phase):
+    """No rate is unknown."""
+    machine = parse(profile, "this machine")
+    found = predict(SIZES["125M"], machine, kind, 1, phase)
+    assert found.unknown == ()
+    assert found.tokens_per_second > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_chain_multiplies(kind):
+    """Every matrix, with what was prepared."""
+    chain = Chain(kind, 64, 128, 3, 2, "few", 2)
+    chain._arrays["out"][:] = 0
+    chain.multiply(2)
+    assert (chain._arrays["out"][: 2 * 64] != 0).mean() > 0.9
+    assert chain.macs == 3 * 64 * 128 * 2
+
+
+def test_attention_runs_on_zeros():
+    """Every weight is the same, every value 0."""
+    trial = Attention(64, 128, 2)
+    trial.run(2)
+    assert trial.macs == 2 * 64 * 128

@@ -1,0 +1,164 @@
+"""Predictions on a made-up machine, checked by hand."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from ternops.cost import load, predict
+from ternops.cost.hardware import Cores, Curve, Hardware, Kernel, Level
+from ternops.cost.latency import residence
+from ternops.cost.layouts import SIZES
+from ternops.cost.workload import cache_bytes, weight_bytes, workload
+
+CONFIG = SIZES["700M"]
+MACHINE = Hardware(
+    "A machine", "x86", ("avx2",), 4e9, (Cores("usable", 4, 2e9),),
+    (
+        Level("L3", Curve((1,), (400e9,)), 8 * 2**20),
+        Level("DRAM", Curve((1, 2), (20e9, 40e9)), energy=100e-12),
+    ),
+    barrier=Curve((1,), (2e-6,)), idle=5.0, core=10.0,
+    kernels={"base3": Kernel(gemv=Curve((1,), (50.0,)), gemm=Curve((1,), (100.0,)))},
+)  # fmt: skip
+
+
+def test_a_token_takes_as_long_as_its_parts():
+    """Two threads: each part the larger of products and bytes, and two microseconds a barrier."""
+    found = predict(CONFIG, MACHINE, "base3", 2)
+    seconds = 0.0
+    for part in workload(CONFIG, "base3", "decode", 128).parts:
+        compute = part.macs / (50 * 2e9 * 2) if part.kernel == "base3" else 0.0
+        seconds += max(compute, part.bytes / 40e9) + 2e-6 * part.barriers
+    assert found.tokens_per_second == pytest.approx(1 / seconds)
+    assert found.ms_per_token == pytest.approx(1e3 * seconds)
+    # The profile has no rate of attention and of the float16 head.
+    assert found.unknown == ("attention", "float16")
+
+
+def test_what_bounds_it():
+    """A slow kernel computes, a fast one waits for the memory."""
+    assert predict(CONFIG, MACHINE, "base3", 2).bound == "memory"
+    slow = replace(MACHINE, kernels={"base3": Kernel(gemv=Curve((1,), (1.0,)))})
+    assert predict(CONFIG, slow, "base3", 2).bound == "compute"
+    assert predict(CONFIG, slow, "base3", 2).parts["head"].bound == "memory"
+
+
+def test_one_thread_meets_nobody():
+    """No barriers."""
+    parts = predict(CONFIG, MACHINE, "base3", 1).parts.values()
+    assert {part.barriers for part in parts} == {0.0}
+
+
+def test_what_reading_does_not_hide_of_computing_adds_to_it():
+    """A part of the products' time, with weights from DRAM alone."""
+    exposed = Kernel(gemv=Curve((1,), (50.0,)), exposed=Curve((1,), (0.25,)))
+    slow = replace(MACHINE, kernels={"base3": exposed})
+    before, after = (predict(CONFIG, each, "base3", 1).parts for each in (MACHINE, slow))
+    for name, factor in (("FFN", 0.25), ("projections", 0.25), ("head", 0)):
+        added = factor * before[name].compute
+        assert after[name].memory == pytest.approx(before[name].memory + added)
+    cached = replace(slow, levels=(replace(slow.levels[0], capacity=2.0**40), slow.levels[1]))
+    parts = predict(CONFIG, cached, "base3", 1).parts
+    assert parts["FFN"].memory == pytest.approx(parts["FFN"].part.bytes / 400e9)
+
+
+def test_preparing_one_token_is_done_by_every_thread_and_many_are_shared():
+    """The same time on one thread and two; of a prompt half."""
+    machine = replace(MACHINE, kernels={"base3": Kernel(prepare=Curve((1,), (0.25,)))})
+
+    def prepare(threads, phase):
+        return predict(CONFIG, machine, "base3", threads, phase).parts["FFN"].prepare
+
+    columns = CONFIG.layers * (CONFIG.hidden + CONFIG.ffn)
+    assert prepare(1, "decode") == prepare(2, "decode") == pytest.approx(columns / 0.25 / 2e9)
+    assert prepare(2, "prefill") == pytest.approx(prepare(1, "prefill") / 2)
+
+
+def test_a_working_set_moves_out_of_a_cache_by_and_by():
+    """Half of its room: all inside; twice: none; its own size: half of it."""
+    room = 8 * 2**20
+    shares = [residence(MACHINE, factor * room, 2)["L3"] for factor in (0.25, 0.5, 1, 2, 4)]
+    assert shares == pytest.approx([1, 1, 0.5, 0, 0])
+    for size in (1e3, 1e6, 9e6, 1e9):
+        assert sum(residence(MACHINE, size, 2).values()) == pytest.approx(1)
+    last = math.inf
+    for size in range(2**20, 2**25, 2**18):
+        share = residence(MACHINE, size, 1)["L3"]
+        assert share <= last
+        last = share
+
+
+def test_where_the_joules_go():
+    """Bytes, busy cores and time; all terms together are the whole."""
+    found = predict(CONFIG, MACHINE, "base3", 2)
+    seconds = found.ms_per_token / 1e3
+    assert found.terms["busy cores"] == pytest.approx(2 * 10 * seconds)
+    assert found.terms["idle"] == pytest.approx(5 * seconds)
+    assert found.terms["DRAM"] == pytest.approx(100e-12 * found.work.bytes)
+    parts = {part.name: part for part in found.work.parts}
+    ternary = sum(parts[name].macs for name in ("projections", "FFN"))
+    dense = sum(parts[name].macs for name in ("attention", "head"))
+    assert found.terms["arithmetic"] == pytest.approx((0.007 * ternary + 0.5 * dense) * 1e-12)
+    assert found.joules_per_token == pytest.approx(sum(found.terms.values()))
+    unpowered = replace(MACHINE, core=math.nan)
+    assert math.isnan(predict(CONFIG, unpowered, "base3", 2).joules_per_token)
+
+
+def test_prefill_computes_where_decoding_reads():
+    """A prompt of 512 takes far less a token, and many-token kernels' rates."""
+    decode, prefill = (predict(CONFIG, MACHINE, "base3", 2, each, 512) for each in
+                       ("decode", "prefill"))  # fmt: skip
+    assert prefill.tokens_per_second > 3 * decode.tokens_per_second
+    assert prefill.parts["FFN"].bound == "compute"
+    assert prefill.work.tokens == 512
+    part = prefill.parts["FFN"]
+    assert part.compute == pytest.approx(part.part.macs / (100 * 2e9 * 2))
+
+
+def test_a_batch_shares_the_weights():
+    """Eight sequences: more tokens a second, more time a pass."""
+    one, eight = (predict(CONFIG, MACHINE, "base3", 2, batch=each) for each in (1, 8))
+    assert one.tokens_per_second < eight.tokens_per_second < 8 * one.tokens_per_second
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"encoding": "q4_0"}, "encoding='q4_0': expected float16 or "),
+        ({"threads": 5}, "threads=5: expected 1 to 4, the cores of A machine"),
+        ({"threads": 0}, "threads=0: expected 1 to 4"),
+        ({"threads": True}, "threads=True"),
+        ({"phase": "train"}, "phase='train': expected decode or prefill"),
+        ({"context": 0}, "context=0: expected 1 to 2047, the model's"),
+        ({"context": 2048}, "context=2048: expected 1 to 2047"),
+        ({"context": 2049, "phase": "prefill"}, "context=2049: expected 1 to 2048"),
+        ({"batch": 0}, "batch=0: expected 1 to"),
+        ({"context": 1.5}, "context=1.5"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(more, words):
+    """The argument, its value, what was expected."""
+    with pytest.raises(ValueError, match=words) as found:
+        predict(CONFIG, MACHINE, **more)
+    assert "\n" not in str(found.value)
+
+
+def test_a_model_larger_than_the_memory():
+    """Needs so much, has so much; the cache counts too."""
+    with pytest.raises(ValueError, match=r"A machine: memory: the model needs 14\.1 GB, has 4"):
+        predict(SIZES["7B"], MACHINE, "float16")
+    exact = weight_bytes(CONFIG, "base3") + cache_bytes(CONFIG, 100)
+    predict(CONFIG, replace(MACHINE, memory=exact), "base3", context=100)
+    with pytest.raises(ValueError, match="memory"):
+        predict(CONFIG, replace(MACHINE, memory=exact - 1), "base3", context=100)
+
+
+@pytest.mark.parametrize("name", ["generic", "m2-ultra", "epyc-7v13"])
+def test_fewer_bytes_are_faster_on_every_machine(name):
+    """Base3 before two bits before float16, when the memory is what counts."""
+    machine = replace(load(name), kernels={})
+    speeds = [
+        predict(CONFIG, machine, each).tokens_per_second for each in ("float16", "two_bit", "base3")
+    ]
+    assert speeds == sorted(speeds)
