@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from ternops.cost import load, predict
@@ -135,6 +136,8 @@ def test_a_batch_shares_the_weights():
         ({"context": 2049, "phase": "prefill"}, "context=2049: expected 1 to 2048"),
         ({"batch": 0}, "batch=0: expected 1 to"),
         ({"context": 1.5}, "context=1.5"),
+        ({"batch": 10**30}, "batch=10{9,}.*: expected 1 to 65536$"),
+        ({"encoding": np.array(["base3", "tl1"])}, "encoding=array.*: expected float16 or"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(more, words):
@@ -162,3 +165,32 @@ def test_fewer_bytes_are_faster_on_every_machine(name):
         predict(CONFIG, machine, each).tokens_per_second for each in ("float16", "two_bit", "base3")
     ]
     assert speeds == sorted(speeds)
+
+
+@pytest.mark.parametrize(
+    ("config", "hardware", "words"),
+    [
+        (None, MACHINE, "config=None: expected a Config"),
+        ("7B", MACHINE, "config='7B': expected a Config"),
+        (CONFIG, "generic", "hardware='generic': expected a Hardware"),
+    ],
+)
+def test_other_types_are_refused(config, hardware, words):
+    """By the argument's name."""
+    with pytest.raises(TypeError, match=words):
+        predict(config, hardware)
+
+
+def test_integers_of_numpy_are_taken():
+    """And reckoned with exactly: an int32 would overflow."""
+    found = predict(CONFIG, MACHINE, "base3", np.int64(2), context=np.int16(100), batch=np.int32(9))
+    assert found == predict(CONFIG, MACHINE, "base3", 2, context=100, batch=9)
+
+
+@pytest.mark.parametrize("bandwidth", [math.inf, math.nan, 1e-310])
+def test_no_figure_is_made_of_a_machine_that_cannot_be(bandwidth):
+    """Nothing is infinitely fast, or slow."""
+    level = Level("DRAM", Curve((1,), (bandwidth,)))
+    machine = replace(MACHINE, levels=(level,), kernels={})
+    with pytest.raises(ValueError, match=r"A machine: .* expected a finite time"):
+        predict(CONFIG, machine, "base3", 1)

@@ -118,3 +118,12 @@ def test_a_batch_shares_the_weights_and_not_the_cache():
         assert second[name].macs == 8 * first[name].macs
     assert second["attention"].bytes == 8 * first["attention"].bytes
     assert set(ENCODINGS) < set(KINDS)
+
+
+def test_prompts_of_a_batch_pass_one_by_one():
+    """Each with everything that one of them takes, exactly."""
+    one, nine = (workload(CONFIG, "tl1", "prefill", 600, each) for each in (1, 9))
+    assert (nine.tokens, nine.passes) == (9 * one.tokens, 9 * one.passes)
+    for single, all_of_them in zip(one.parts, nine.parts, strict=True):
+        for name in ("macs", "bytes", "prepared", "barriers"):
+            assert getattr(all_of_them, name) == 9 * getattr(single, name)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import re
+import reprlib
+import tempfile
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from ternops.decoder.config import Config
 
 _DASH = "-"
+_PIPE_WIDTH = 180  # columns where there is no terminal to be as wide as
 
 
 class _Row(NamedTuple):
@@ -69,35 +73,70 @@ def add(commands: Any) -> None:
 
 
 def _predict(arguments: argparse.Namespace) -> None:
+    _need("rich")
     from rich.console import Console
 
+    picture = None if arguments.plot is None else _picture(arguments.plot)
     rows = list(_rows(arguments))
     shown = [row for row in rows if row.prediction]
-    if len(rows) == 1:
-        if not shown:
-            raise ValueError(rows[0].why)
-        tables = [_summary(rows[0]), _parts(rows[0])]
-    else:
-        tables = [_comparison(rows)]
-    console = Console()
-    for table in tables:
+    if not shown:
+        raise ValueError(rows[0].why)
+    console = Console(markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = _PIPE_WIDTH
+    for table in [_summary(rows[0]), _parts(rows[0])] if len(rows) == 1 else [_comparison(rows)]:
         console.print(table)
     if any(row.prediction.unknown for row in shown if row.prediction):
         console.print("<=: the profile has no rate of a kernel; at most, as the memory allows")
     for row in rows:
         if not row.prediction:
-            console.print(f"{row.model}, {row.encoding}: {row.why}", highlight=False, markup=False)
-    if arguments.plot:
+            console.print(f"{row.model}, {row.encoding}: {row.why}", highlight=False)
+    if picture:
         from ternops.cost import plot
 
         named = {_label(row, rows): row.prediction for row in shown if row.prediction}
-        print(f"wrote {plot.write(Path(arguments.plot), named)}")
+        print(f"wrote {plot.write(picture, named)}")
+
+
+def _need(package: str) -> None:
+    """ModuleNotFoundError that names the extra, if the package is not there."""
+    try:
+        importlib.import_module(package)
+    except ModuleNotFoundError:
+        line = f"{package} is not installed: pip install 'ternops[cost]'"
+        raise ModuleNotFoundError(line) from None
+
+
+def _target(option: str, name: str) -> Path:
+    """The path of a file that can be written, which is tried; ValueError if it cannot."""
+    path = Path(name)
+    try:
+        if not name or path.is_dir():
+            raise ValueError(f"{option} {name!r}: expected the name of a file")
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".tmp"):
+            return path
+    except OSError as error:
+        raise ValueError(f"{option} {reprlib.repr(name)}: {error.strerror}") from None
+
+
+def _picture(name: str) -> Path:
+    """Where --plot goes, once everything that it needs is there."""
+    from ternops.cost import plot
+
+    path = _target("--plot", name)
+    plot.check(path)
+    _need("matplotlib")
+    return path
 
 
 def _rows(arguments: argparse.Namespace) -> Iterator[_Row]:
     """Every combination of models, machines and encodings."""
     from ternops.cost import load, predict
+    from ternops.cost.workload import KINDS
 
+    for each in arguments.encoding:
+        if each not in KINDS:
+            raise ValueError(f"--encoding {each!r}: expected {' or '.join(KINDS)}")
     models = {each: _config(each) for each in dict.fromkeys(arguments.model)}
     machines = [load(each) for each in dict.fromkeys(arguments.hardware)]
     encodings = dict.fromkeys(arguments.encoding)
@@ -120,9 +159,13 @@ def _config(model: str) -> Config:
 
     if model in SIZES:
         return SIZES[model]
-    if not Path(model).exists():
-        expected = ", ".join(SIZES)
-        raise ValueError(f"--model {model!r}: expected a folder, a file or one of {expected}")
+    try:
+        is_there = Path(model).exists()
+    except OSError:  # a name that is too long, or a folder that may not be entered
+        is_there = False
+    if not is_there:
+        expected = f"expected a folder, a file or one of {', '.join(SIZES)}"
+        raise ValueError(f"--model {reprlib.repr(model)}: {expected}")
     return open_checkpoint(model).config
 
 
@@ -174,7 +217,8 @@ def _comparison(rows: list[_Row]) -> Table:
     table = Table()
     for column in ("model", "machine", "encoding", "threads", "ms/token", "tokens/s", "J/token",
                    "bound by"):  # fmt: skip
-        table.add_column(column, justify="left" if column in ("model", "machine") else "right")
+        justify: Any = "left" if column in ("model", "machine") else "right"
+        table.add_column(column, justify=justify, overflow="fold")
     for row in rows:
         found = row.prediction
         figures = (
@@ -198,8 +242,12 @@ def _label(row: _Row, rows: list[_Row]) -> str:
 def _calibrate(arguments: argparse.Namespace) -> None:
     from ternops.cost.calibrate import calibrate
     from ternops.cost.hardware import save
+    from ternops.system import cpu_model
     from ternops.team import check_threads, default_threads
 
+    _need("tomli_w")
+    name = re.sub(r"[^a-z0-9]+", "-", cpu_model().lower()).strip("-") or "cpu"
+    path = _target("--output", f"{name}.toml" if arguments.output is None else arguments.output)
     threads = [check_threads(each) for each in arguments.threads or ()]
     for each in threads:
         if each > default_threads():
@@ -207,7 +255,5 @@ def _calibrate(arguments: argparse.Namespace) -> None:
                 f"--threads {each}: expected at most the {default_threads()} usable CPUs"
             )
     profile = calibrate(threads, lambda what: print(f"measuring {what} ...", flush=True))
-    name = re.sub(r"[^a-z0-9]+", "-", profile["name"].lower()).strip("-")
-    path = Path(arguments.output or f"{name}.toml")
     save(profile, path)
     print(f"wrote {path}")

@@ -42,9 +42,16 @@ def _stack(axes: Axes, bars: Mapping[str, Mapping[str, float]]) -> None:
         colour = _COLOURS[number % len(_COLOURS)]
         axes.bar(range(len(bars)), heights, 0.7, bottoms, color=colour, label=name)
         bottoms = [low + height for low, height in zip(bottoms, heights, strict=True)]
-    axes.set_xticks(range(len(bars)), list(bars))
+    # A name may have a $ in it, and is no formula.
+    axes.set_xticks(range(len(bars)), list(bars), parse_math=False)
     if names:
         axes.legend(fontsize=8, frameon=False)
+
+
+def check(path: Path) -> None:
+    """ValueError for a name that does not end as a picture's."""
+    if path.suffix.lower() not in _KINDS:
+        raise ValueError(f"--plot {str(path)!r}: expected a name that ends in {', '.join(_KINDS)}")
 
 
 def write(path: Path, predictions: Mapping[str, Prediction]) -> Path:
@@ -54,8 +61,7 @@ def write(path: Path, predictions: Mapping[str, Prediction]) -> Path:
     """
     from matplotlib.figure import Figure
 
-    if path.suffix not in _KINDS:
-        raise ValueError(f"--plot {str(path)!r}: expected a name that ends in {', '.join(_KINDS)}")
+    check(path)
     if not predictions:
         raise ValueError(f"--plot {str(path)!r}: nothing to draw, no combination can run")
     drawn = [draw_parts]
@@ -67,5 +73,5 @@ def write(path: Path, predictions: Mapping[str, Prediction]) -> Path:
     for draw, axes in zip(drawn, panels, strict=True):
         draw(axes, predictions)
     with replaced(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:])
+        figure.savefig(temporary, format=path.suffix[1:].lower())
     return path

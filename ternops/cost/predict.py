@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
+
+import numpy as np
 
 from ternops.cost.energy import energy_terms
 from ternops.cost.hardware import Hardware
@@ -18,9 +21,9 @@ from ternops.cost.workload import (
     weight_bytes,
     workload,
 )  # fmt: skip
+from ternops.decoder.config import Config
 
-if TYPE_CHECKING:
-    from ternops.decoder.config import Config
+_MOST_SEQUENCES = 2**16
 
 
 @dataclass(frozen=True)
@@ -68,13 +71,25 @@ def predict(
     `context` positions before the token, or "prefill", where it reads a prompt of `context`.
 
     Raises ValueError with one line for what cannot be: an unknown encoding, more threads than
-    cores, a context beyond the model's, a model larger than the machine's memory.
+    cores, a context beyond the model's, a model larger than the machine's memory; TypeError for
+    another config or hardware.
     """
+    _check_type("config", config, Config)
+    _check_type("hardware", hardware, Hardware)
+    _check_choice("encoding", encoding, KINDS)
+    _check_choice("phase", phase, PHASES)
     threads = hardware.threads if threads is None else threads
-    _check(config, hardware, encoding, threads, phase, context, batch)
+    threads = _count("threads", threads, hardware.threads, f", the cores of {hardware.name}")
+    # A token of its own comes behind the context.
+    most = config.context - (phase == "decode")
+    context = _count("context", context, most, ", the model's")
+    batch = _count("batch", batch, _MOST_SEQUENCES)
+    _check_memory(hardware, weight_bytes(config, encoding) + batch * cache_bytes(config, context))
     work = workload(config, encoding, phase, context, batch)
     parts = timed(work, hardware, threads)
     seconds = math.fsum(part.seconds for part in parts)
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"{hardware.name}: a pass would take {seconds} s, expected a finite time")
     terms = energy_terms(parts, seconds, hardware, threads)
     unknown = dict.fromkeys(each.part.kernel for each in parts if not each.known)
     return Prediction(
@@ -83,27 +98,27 @@ def predict(
     )  # fmt: skip
 
 
-def _check(
-    config: Config, hardware: Hardware, encoding: str, threads: int, phase: str, context: int,
-    batch: int,
-) -> None:  # fmt: skip
-    if encoding not in KINDS:
-        raise ValueError(f"encoding={encoding!r}: expected {' or '.join(KINDS)}")
-    if phase not in PHASES:
-        raise ValueError(f"phase={phase!r}: expected {' or '.join(PHASES)}")
-    _check_count("threads", threads, hardware.threads, f"the cores of {hardware.name}")
-    # A token of its own comes behind the context.
-    most = config.context - (phase == "decode")
-    _check_count("context", context, most, "the model's")
-    _check_count("batch", batch, 2**16, "this")
-    needed = weight_bytes(config, encoding) + batch * cache_bytes(config, context)
+def _check_type(name: str, value: Any, kind: type) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(f"{name}={reprlib.repr(value)}: expected a {kind.__name__}")
+
+
+def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name}={reprlib.repr(value)}: expected {' or '.join(choices)}")
+
+
+def _count(name: str, value: Any, most: int, whose: str = "") -> int:
+    """As a plain integer: those of NumPy would overflow."""
+    is_count = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not is_count or not 0 < value <= most:
+        raise ValueError(f"{name}={reprlib.repr(value)}: expected 1 to {most}{whose}")
+    return int(value)
+
+
+def _check_memory(hardware: Hardware, needed: int) -> None:
     if needed > hardware.memory:
         raise ValueError(
             f"{hardware.file or hardware.name}: memory: the model needs {needed / 1e9:.1f} GB, "
-            f"has {hardware.memory / 1e9:.0f}"
+            f"has {hardware.memory / 1e9:.1f}"
         )
-
-
-def _check_count(name: str, value: int, most: int, whose: str) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= most:
-        raise ValueError(f"{name}={value!r}: expected 1 to {most}, {whose}")

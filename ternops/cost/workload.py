@@ -95,7 +95,7 @@ def workload(config: Config, kind: str, phase: str, context: int, batch: int = 1
     starts = range(0, context, CHUNK)
     chunks = [range(start, min(start + CHUNK, context)) for start in starts]
     passes = [_pass(config, kind, [chunk], outputs=int(chunk is chunks[-1])) for chunk in chunks]
-    return _sum(passes * batch)
+    return _sum(passes, batch)
 
 
 def _pass(config: Config, kind: str, sequences: Iterable[Iterable[int]], outputs: int) -> Workload:
@@ -170,16 +170,16 @@ def _norm_bytes(config: Config) -> int:
     return 4 * (config.layers * sum(config.norm_sizes().values()) + config.hidden)
 
 
-def _sum(works: list[Workload]) -> Workload:
-    """Part by part."""
+def _sum(works: list[Workload], times: int) -> Workload:
+    """Part by part, all of them so many times."""
     merged: dict[str, Part] = {}
     for part in (part for work in works for part in work.parts):
         old = merged.get(part.name, Part(part.name, part.kernel, 0, 0))
         merged[part.name] = Part(
-            part.name, part.kernel, old.macs + part.macs, old.bytes + part.bytes,
-            old.prepared + part.prepared, old.barriers + part.barriers,
+            part.name, part.kernel, old.macs + times * part.macs, old.bytes + times * part.bytes,
+            old.prepared + times * part.prepared, old.barriers + times * part.barriers,
         )  # fmt: skip
     return Workload(
-        tuple(merged.values()), sum(work.tokens for work in works),
-        sum(work.passes for work in works),
+        tuple(merged.values()), times * sum(work.tokens for work in works),
+        times * sum(work.passes for work in works),
     )  # fmt: skip
