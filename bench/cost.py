@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import reprlib
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -28,10 +29,11 @@ from bench.command import add_options, chosen_folder, chosen_threads, introduce,
 from bench.plan import ENGINES, Effort, tasks_of
 from bench.results import MEASURED, Row
 from bench.stats import ResultsError
-from ternops.cost import Hardware, predict
+from ternops.cost import Hardware, ProfileError, predict
 from ternops.cost.calibrate import calibrate
-from ternops.cost.hardware import Curve, parse
+from ternops.cost.hardware import Curve
 from ternops.cost.layouts import SIZES
+from ternops.cost.profile import parse
 from ternops.files import replaced
 
 RESULTS = "cost.json"
@@ -44,6 +46,7 @@ _EFFORT = Effort(ASKED, 32, 9, 30e9, 1, 0)
 # A shared machine drifts with its neighbours: calibrated before, amidst and behind; and its memory,
 # which drifts most, by the read probes that took turns with each size.
 _CALIBRATIONS = 3
+_MOST = 1e30  # of a figure: beyond it sums and products would overflow
 
 
 @dataclass(frozen=True)
@@ -66,26 +69,60 @@ def load(path: Path) -> tuple[dict[str, Any], list[Pair]]:
     """What was stored, and the pairs; ResultsError for another kind of file."""
     try:
         found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ResultsError(f"{path}: no results of bench.cost: {error}") from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise ResultsError(f"{path}: no results of bench.cost of format {FORMAT}")
-    return found, list(_pairs(found, str(path)))
+    for key in ("profiles", "rows", "left_out"):
+        if not isinstance(found.get(key), list):
+            raise _wrong(f"{path}: {key}", found.get(key), "a list")
+    try:
+        return found, list(_pairs(found, str(path)))
+    except ProfileError as error:
+        raise ResultsError(str(error)) from error
 
 
 def _pairs(found: dict[str, Any], file: str) -> Iterator[Pair]:
     machines = [parse(each, file) for each in found["profiles"]]
-    for row in found["rows"]:
-        speeds = [
-            predict(
-                SIZES[row["size"]], _reading(each, row["bandwidth"]), ENGINES[row["engine"]],
-                row["threads"], context=row["context"],
-            ).tokens_per_second
-            for each in machines
-        ]  # fmt: skip
-        yield Pair(
-            row["size"], row["engine"], row["threads"], row["tokens_per_second"], median(speeds)
-        )
+    if not machines:
+        raise ResultsError(f"{file}: profiles: none, expected what calibration found")
+    for number, row in enumerate(found["rows"]):
+        where = f"{file}: rows[{number}]"
+        _check_row(row, where)
+        try:
+            yield _pair(row, machines)
+        except ValueError as error:
+            raise ResultsError(f"{where}: {error}") from error
+
+
+def _check_row(row: Any, where: str) -> None:
+    if not isinstance(row, dict):
+        raise _wrong(where, row, "a row")
+    choices: dict[str, Any] = {"size": SIZES, "engine": ENGINES}
+    for key, known in choices.items():
+        if not isinstance(row.get(key), str) or row[key] not in known:
+            raise _wrong(f"{where}.{key}", row.get(key), " or ".join(known))
+    for key in ("threads", "context", "tokens_per_second", "bandwidth"):
+        value: Any = row.get(key)
+        if type(value) not in (int, float) or not 0 < value < _MOST:
+            raise _wrong(f"{where}.{key}", value, "a number above 0")
+
+
+def _wrong(where: str, value: Any, expected: str) -> ResultsError:
+    return ResultsError(f"{where}: is {reprlib.repr(value)}, expected {expected}")
+
+
+def _pair(row: dict[str, Any], machines: list[Hardware]) -> Pair:
+    speeds = [
+        predict(
+            SIZES[row["size"]], _reading(each, row["bandwidth"]), ENGINES[row["engine"]],
+            row["threads"], context=row["context"],
+        ).tokens_per_second
+        for each in machines
+    ]  # fmt: skip
+    return Pair(
+        row["size"], row["engine"], row["threads"], row["tokens_per_second"], median(speeds)
+    )
 
 
 def _reading(machine: Hardware, bandwidth: float) -> Hardware:

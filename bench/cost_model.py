@@ -13,8 +13,9 @@ from typing import Any
 from bench import cost, cost_fit, cost_threads, paper, paper_later
 from bench.command import on_results
 from bench.plots import cost as plots
+from bench.stats import ResultsError
 from bench.templates import environment
-from ternops.cost import arithmetic, hardware, stt_ram
+from ternops.cost import Hardware, arithmetic, profile, stt_ram
 from ternops.cost.layouts import SIZES
 from ternops.decoder.weights import random_ternary
 from ternops.files import replaced
@@ -26,7 +27,9 @@ _MATRIX = (2048, 2520)  # whole blocks of every encoding
 def write(folder: Path, target: Path = _TARGET) -> list[Path]:
     """Write the page and its pictures; ResultsError or OSError if that cannot be."""
     stored, pairs = cost.load(folder / cost.RESULTS)
-    machine = hardware.parse(stored["profiles"][0], str(folder / cost.RESULTS))
+    if not pairs:
+        raise ResultsError(f"{folder / cost.RESULTS}: rows: none, nothing to show")
+    machine = profile.parse(stored["profiles"][0], str(folder / cost.RESULTS))
     pictures = plots.draw(folder, machine, pairs)
     page = environment().get_template("cost_model.md.jinja").render(
         folder=folder.as_posix(), machine=machine, pairs=pairs, here=cost.errors(pairs),
@@ -95,8 +98,8 @@ def _codes() -> list[dict[str, Any]]:
     return found
 
 
-def _profiles() -> list[hardware.Hardware]:
-    return [hardware.load(name) for name in hardware.shipped()]
+def _profiles() -> list[Hardware]:
+    return [profile.load(name) for name in profile.shipped()]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,6 +9,7 @@ import math
 
 from bench import cost_fit, paper
 from bench.results import FP16, MODELLED, Results, Row
+from bench.stats import ResultsError
 from ternops.cost import load
 from ternops.cost.layouts import SIZES
 from ternops.cost.workload import weight_bytes
@@ -18,7 +19,13 @@ TEST = f"tg{2 * cost_fit.CONTEXT}"
 
 
 def results_for(arch: str, about: dict[str, object], sizes: list[str]) -> Results:
-    """Rows of the sizes that the paper has, fp16 where it fits the machine's memory."""
+    """Rows of the sizes that the paper has, fp16 where it fits the machine's memory.
+
+    Raises ResultsError if it has none of them.
+    """
+    known = paper.DECODE[arch]
+    if not known.keys() & set(sizes):
+        raise ResultsError(f"sizes={sizes!r}: expected some of {', '.join(known)}")
     name, encoding = cost_fit.MACHINES[arch]
     machine = load(name)
     fit = cost_fit.fit(arch)
@@ -28,7 +35,7 @@ def results_for(arch: str, about: dict[str, object], sizes: list[str]) -> Result
         "memory": int(machine.memory), "left_out": [],
     })  # fmt: skip
     for size in sizes:
-        if size not in paper.DECODE[arch]:
+        if size not in known:
             results.about["left_out"].append(f"{size}: not in the paper's table")
             continue
         for engine, kind in ((FP16, "float16"), (encoding, encoding)):

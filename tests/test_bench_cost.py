@@ -1,6 +1,7 @@
 """bench.cost, bench.cost_model and --arch of another machine: pages and rows from stored data."""
 
 import json
+import math
 
 import pytest
 
@@ -10,8 +11,8 @@ from bench.plan import ENGINES
 from bench.results import FP16, MODELLED
 from bench.stats import ResultsError
 from ternops.cost import predict
-from ternops.cost.hardware import parse
 from ternops.cost.layouts import SIZES
+from ternops.cost.profile import parse
 from tests.test_cost_hardware import PROFILE
 
 OTHER = {"x86": "arm", "arm": "x86"}[host_arch()]
@@ -43,13 +44,55 @@ def test_errors_are_those_of_the_speed(tmp_path):
     assert cost.errors(pairs) == pytest.approx((1 - 1 / 1.1, 1 - 1 / 1.1))
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 7}', "{"])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 7}', "{", "[" * 100_000])
 def test_other_files_are_refused(tmp_path, text):
     """One line that names the file."""
     path = tmp_path / cost.RESULTS
     path.write_text(text)
     with pytest.raises(ResultsError, match=r"no results of bench\.cost"):
         cost.load(path)
+
+
+@pytest.mark.parametrize(
+    ("way", "value", "words"),
+    [
+        (("profiles",), None, "profiles: is None, expected a list"),
+        (("profiles",), [], "profiles: none"),
+        (("profiles", 1, "memory"), 3, "memory: is 3, expected"),
+        (("rows",), {}, "rows: is {}, expected a list"),
+        (("rows", 2), "x", r"rows\[2\]: is 'x', expected a row"),
+        (("rows", 2, "size"), "12B", r"rows\[2\].size: is '12B', expected 125M or "),
+        (("rows", 2, "engine"), ["tl1"], r"rows\[2\].engine: is \['tl1'\], expected fp16 or "),
+        (("rows", 2, "threads"), None, r"rows\[2\].threads: is None, expected a number above 0"),
+        (("rows", 2, "threads"), 99, r"rows\[2\]: threads=99: expected 1 to 6"),
+        (("rows", 2, "bandwidth"), math.nan, r"rows\[2\].bandwidth: is nan"),
+        (("rows", 2, "bandwidth"), True, r"rows\[2\].bandwidth: is True"),
+        (("rows", 2, "tokens_per_second"), 0, r"rows\[2\].tokens_per_second: is 0"),
+        (("rows", 2, "tokens_per_second"), 10**400, r"rows\[2\].tokens_per_second: is 10"),
+    ],
+)
+def test_damaged_results_are_named_with_their_key(tmp_path, way, value, words):
+    """One line: the file, the key, what it is and what was expected."""
+    path = stored(tmp_path / "run") / cost.RESULTS
+    found = table = json.loads(path.read_text())
+    *to, last = way
+    for each in to:
+        table = table[each]
+    table[last] = value
+    path.write_text(json.dumps(found))
+    with pytest.raises(ResultsError, match=words) as error:
+        cost.load(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert "\n" not in str(error.value)
+
+
+def test_there_is_no_page_of_nothing(tmp_path, capsys):
+    """Where no size was measured."""
+    path = stored(tmp_path / "run") / cost.RESULTS
+    path.write_text(json.dumps({**json.loads(path.read_text()), "rows": []}))
+    assert cost_model.main([str(path.parent)]) == 2
+    assert capsys.readouterr().err == f"bench.cost_model: {path}: rows: none, nothing to show\n"
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_the_page_says_what_the_data_say(tmp_path):
@@ -97,3 +140,12 @@ def test_the_other_architectures_table_is_written(tmp_path, capsys):
     with pytest.raises(SystemExit):
         run.main(["--arch", OTHER, "--output", str(folder)])
     assert "--force" in capsys.readouterr().err
+
+
+def test_a_table_of_no_rows_is_refused(tmp_path, capsys):
+    """Sizes that the paper has not; no folder is made."""
+    with pytest.raises(SystemExit) as error:
+        run.main(["--arch", OTHER, "--sizes", "2B4T", "--output", str(tmp_path / "other")])
+    assert error.value.code == 2
+    assert "sizes=['2B4T']: expected some of 125M, " in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
