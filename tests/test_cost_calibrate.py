@@ -4,8 +4,8 @@ import pytest
 
 from ternops.cost import calibrate as module
 from ternops.cost import predict
-from ternops.cost.hardware import parse
 from ternops.cost.layouts import SIZES
+from ternops.cost.profile import parse
 from ternops.cost.trials import Attention, Chain
 from ternops.cost.workload import KINDS
 

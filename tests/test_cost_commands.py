@@ -48,7 +48,7 @@ def test_several_give_a_table(capsys):
 
 def test_a_file_and_a_checkpoint_are_taken(tmp_path, capsys):
     """A profile that calibrate wrote, a model that is on the disk."""
-    from ternops.cost.hardware import save
+    from ternops.cost.profile import save
 
     save(PROFILE, tmp_path / "mine.toml")
     text = run(capsys, "--model", str(TINY), "--hardware", str(tmp_path / "mine.toml"))
@@ -138,7 +138,7 @@ def test_the_folder_that_is_written_to_stays_clean(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["[/red]", "[red]m", ":smile:", "$x_{$ m$"])
 def test_names_are_shown_as_they_are(name, tmp_path, capsys):
     """No markup of tables, no formulas in pictures."""
-    from ternops.cost.hardware import save
+    from ternops.cost.profile import save
 
     save({**PROFILE, "name": name}, tmp_path / "mine.toml")
     common = ["--model", "700M", "--hardware", str(tmp_path / "mine.toml")]

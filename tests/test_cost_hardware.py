@@ -6,9 +6,9 @@ import tomllib
 
 import pytest
 
-from ternops.cost.hardware import (
+from ternops.cost.hardware import Curve
+from ternops.cost.profile import (
     ARCHITECTURES,
-    Curve,
     ProfileError,
     load,
     parse,

@@ -7,7 +7,7 @@ import pytest
 
 import ternops
 from ternops.cost import stt_ram
-from ternops.cost.hardware import ProfileError
+from ternops.cost.profile import ProfileError
 from ternops.cost.stt_ram import PatternMemory, best_codes, energy_of, histogram, load
 from tests import cases
 

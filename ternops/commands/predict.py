@@ -241,7 +241,7 @@ def _label(row: _Row, rows: list[_Row]) -> str:
 
 def _calibrate(arguments: argparse.Namespace) -> None:
     from ternops.cost.calibrate import calibrate
-    from ternops.cost.hardware import save
+    from ternops.cost.profile import save
     from ternops.system import cpu_model
     from ternops.team import check_threads, default_threads
 

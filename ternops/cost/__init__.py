@@ -7,7 +7,8 @@
 `load` gives a machine's profile, `predict` a decoder's time and energy on it.
 """
 
-from ternops.cost.hardware import Hardware, ProfileError, load
+from ternops.cost.hardware import Hardware
 from ternops.cost.predict import Prediction, predict
+from ternops.cost.profile import ProfileError, load
 
 __all__ = ["Hardware", "Prediction", "ProfileError", "load", "predict"]

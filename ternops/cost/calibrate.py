@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ternops.caches import cache_bytes, last_level_bytes
-from ternops.cost.hardware import KERNEL_UNITS
 from ternops.cost.probes import PROBES, Reader
+from ternops.cost.profile import KERNEL_UNITS
 from ternops.cost.trials import Attention, Chain, Rows, meet
 from ternops.cost.workload import ATTENTION, ELEMENTWISE, FP16
 from ternops.encodings import ENCODINGS
@@ -47,7 +47,7 @@ class _Trial(NamedTuple):
 
 
 def calibrate(threads: Sequence[int] | None = None, announce: Announce = lambda what: None) -> Any:
-    """The profile of this machine as tables for `hardware.parse` or a TOML file.
+    """The profile of this machine as tables for `profile.parse` or a TOML file.
 
     threads: counts to measure with, by default 1, 2 and all.
     """
