@@ -34,7 +34,6 @@ from ternops.cost.calibrate import calibrate
 from ternops.cost.hardware import Curve
 from ternops.cost.layouts import SIZES
 from ternops.cost.profile import parse
-from ternops.cost.profile import parse
 from ternops.files import replaced
 
 RESULTS = "cost.json"

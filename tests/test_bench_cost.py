@@ -13,7 +13,6 @@ from bench.stats import ResultsError
 from ternops.cost import predict
 from ternops.cost.layouts import SIZES
 from ternops.cost.profile import parse
-from ternops.cost.profile import parse
 from tests.test_cost_hardware import PROFILE
 
 OTHER = {"x86": "arm", "arm": "x86"}[host_arch()]
