@@ -58,6 +58,7 @@ def test_other_files_are_refused(tmp_path, text):
     [
         (("profiles",), None, "profiles: is None, expected a list"),
         (("profiles",), [], "profiles: none"),
+        (("profiles", 1), 3, "is 3, expected the tables of a profile"),
         (("profiles", 1, "memory"), 3, "memory: is 3, expected"),
         (("rows",), {}, "rows: is {}, expected a list"),
         (("rows", 2), "x", r"rows\[2\]: is 'x', expected a row"),

@@ -133,7 +133,30 @@ def changed(path, value):
         (("kernels", "base3", "gemv"), figure(0, "MAC/cycle"), "kernels.base3.gemv: value is 0"),
         (("kernels", "base3", "gevm"), figure(1, "MAC/cycle"), "kernels.base3.gevm: unknown"),
         (("operations", "node"), "5 nm", "operations.node: is '5 nm'"),
-        (("powre",), {"idle": figure(5, "W")}, "powre.idle: unknown"),
+        (("powre",), {"idle": figure(5, "W")}, "powre: unknown, expected arch or barrier or"),
+        (("power", "junk"), {}, "power.junk: unknown, expected core or idle"),
+        (("power", "value"), 1, "power.value: unknown"),
+        (("power.idle",), 3, "power.idle: unknown"),
+        (("junk",), [{}, 3], "junk: unknown"),
+        (("cores", 1, "junk"), {"a": {}}, "cores\\[1\\].junk: unknown"),
+        (("a\nb",), 3, "'a\\\\nb': unknown"),
+        (("kernels", "bsae3"), {}, "kernels.bsae3: unknown"),
+        (("kernels", "base3", "exposed"), figure(12.5, "of computing"), "value is 12.5, .* 1$"),
+        (("memory",), figure(16, "GB", threads=[1]), "memory: 'threads' is unknown"),
+        (("memory",), figure(10**400, "GB"), "memory: value is 1000000"),
+        (("memory",), figure(1e300, "GB"), "memory: value is 1e[+]300, expected a number above 0"),
+        (("levels", 2, "energy"), figure(5e-324, "pJ/byte"), "energy: value is 5e-324"),
+        (("levels", 2, "bandwidth"), figure([1, 2], "GB/s", threads=[1, 10**400]), "threads is"),
+        (("levels", 2, "capacity"), figure(1, "MiB"), "capacity: of DRAM, .* expected none"),
+        (("levels", 2, "shared"), True, "shared: of DRAM, .* expected none"),
+        (("levels", 1, "name"), "L2", "name: is 'L2', expected one that is not taken"),
+        (("levels", 1, "name"), "idle", "levels\\[1\\].name: is 'idle', expected one that is not"),
+        (("levels", 1, "name"), "", "levels\\[1\\].name: is '', expected a text"),
+        (("name",), "two\nlines", "name: is 'two\\\\nlines', expected a text"),
+        (("name",), "x" * 3_000_000, "name: is 'xxx[^ ]{10,30}', expected a text"),
+        (("arch",), "x" * 3_000_000, "arch: is 'xxx[^ ]{10,30}', expected"),
+        (("tiers",), ["avx2", ""], "tiers: is"),
+        (("cores",), [PROFILE["cores"][0] | {"count": 4096}] * 2, "cores: 8192 together, expected"),
     ],
 )
 def test_a_bad_profile_is_named_with_its_key(path, value, words):
@@ -146,14 +169,51 @@ def test_a_bad_profile_is_named_with_its_key(path, value, words):
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [("a = ", "no TOML file"), (b"\xff\xfe", "no TOML file"), ("", "name: missing")],
+    [
+        ("a = ", "no TOML file"),
+        (b"\xff\xfe", "no TOML file"),
+        ("", "name: missing"),
+        ("a = " + "[" * 5000 + "]" * 5000, "no TOML file"),
+        (f"a = {'9' * 5000}", "no TOML file"),
+        (f"name = '{'x' * 2**20}'", "larger than a profile, expected at most"),
+    ],
 )
 def test_a_file_that_is_no_profile(tmp_path, content, words):
     """It is named."""
     path = tmp_path / "x.toml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(ProfileError, match=words):
+    with pytest.raises(ProfileError, match=words) as found:
         load(path)
+    assert str(found.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("tables", [None, [], "name", 3])
+def test_what_is_no_table_is_no_profile(tables):
+    """As it may come from a JSON file."""
+    with pytest.raises(ProfileError, match=r"x\.json: is .*, expected the tables of a profile"):
+        parse(tables, "x.json")
+
+
+@pytest.mark.parametrize("name", [None, 3, b"generic"])
+def test_a_name_is_a_text_or_a_path(name):
+    """Nothing else."""
+    with pytest.raises(TypeError, match=r"name=.*: expected a machine or a path"):
+        load(name)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "/dev/zero", ".", ""])
+def test_a_name_that_cannot_be_a_file(name):
+    """Not one that must be read to its end, either."""
+    with pytest.raises(ProfileError, match=r"^hardware .*: expected a TOML file or one of cobalt"):
+        load(name)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path):
+    """Some editors write one."""
+    path = tmp_path / "x.toml"
+    save(PROFILE, path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert load(path).levels == parse(PROFILE, "").levels
 
 
 def test_an_unknown_machine_lists_the_known():

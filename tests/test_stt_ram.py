@@ -66,6 +66,44 @@ def test_best_codes_of_real_bytes(encoding):
     assert energy_of(memory, recoded, "write") == pytest.approx(found.write)
 
 
+MEMORY_FILE = "name = 'x'\n" + "".join(
+    f"[{what}]\n" + "".join(
+        f"'{pattern}' = {{ value = 1, unit = 'pJ', source = 'a test' }}\n"
+        for pattern in stt_ram.PATTERNS
+    )
+    for what in ("read", "write")
+)  # fmt: skip
+
+
+def test_a_memory_profile_of_ones_own(tmp_path):
+    """In joules."""
+    path = tmp_path / "m.toml"
+    path.write_text(MEMORY_FILE)
+    assert load(path).read == load(path).write == (1e-12,) * 4
+
+
+@pytest.mark.parametrize("bits", [3, 16, 0])
+def test_other_codes_are_refused(bits):
+    """Bytes hold no whole number of them."""
+    with pytest.raises(ValueError, match=f"bits={bits}: expected 2, 4 or 8"):
+        histogram(np.zeros(4, np.uint8), bits)
+
+
+@pytest.mark.parametrize("data", [np.full(3, 300, np.int32), np.zeros(3), b"abc"])
+def test_other_data_are_refused(data):
+    """Patterns are of bytes."""
+    with pytest.raises(TypeError, match="data: expected a uint8 array"):
+        energy_of(MEMORY, data)
+
+
+def test_other_energies_are_refused():
+    """There are two."""
+    data = np.zeros(4, np.uint8)
+    for call in (lambda: energy_of(MEMORY, data, "name"), lambda: best_codes(MEMORY, data, 2, "x")):
+        with pytest.raises(ValueError, match=r"what='(name|x)': expected 'read' or 'write'"):
+            call()
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -73,6 +111,10 @@ def test_best_codes_of_real_bytes(encoding):
         ('[read]\n"00" = {value = -1, unit = "pJ", source = "x"}', "read.00: value is -1"),
         ('[read]\n"00" = {value = 1, unit = "nJ", source = "x"}', "unit is 'nJ', expected 'pJ'"),
         ("[", "no TOML file"),
+        ("a = " + "[" * 5000 + "]" * 5000, "no TOML file"),
+        (MEMORY_FILE.replace("[read]", "reed = 1\n[read]"), "reed: unknown"),
+        (MEMORY_FILE.replace("[read]", "[read]\n'02' = 1"), "read.02: unknown"),
+        (MEMORY_FILE.replace("name = 'x'", ""), "name: is None, expected a text"),
     ],
 )
 def test_a_bad_memory_profile(tmp_path, text, words):
