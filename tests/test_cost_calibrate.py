@@ -1,5 +1,6 @@
 """Calibration: a profile that can be used, whatever the machine's speed."""
 
+import numpy as np
 import pytest
 
 from ternops.cost import calibrate as module
@@ -63,3 +64,35 @@ def test_attention_runs_on_zeros():
     trial = Attention(64, 128, 2)
     trial.run(2)
     assert trial.macs == 2 * 64 * 128
+
+
+@pytest.mark.parametrize(
+    ("threads", "error"),
+    [([0], ValueError), ([1, 10**9], ValueError), (["2"], TypeError), ([True], TypeError)],
+)
+def test_other_threads_are_refused(threads, error):
+    """Before room for so many is made."""
+    with pytest.raises(error, match=r"^threads="):
+        module.calibrate(threads, pytest.fail)
+
+
+def test_threads_of_numpy_are_plain_in_a_profile():
+    """TOML and JSON have no others."""
+    counts = module.chosen_threads(np.array([2, 1, 2]))
+    assert counts == [1, 2]
+    assert {type(each) for each in counts} == {int}
+
+
+@pytest.mark.parametrize("text", ["", "cpu MHz\t\t: 0.000\n", "cpu MHz : 1.2.3\n"])
+def test_a_clock_that_is_not_told_is_assumed(text, monkeypatch):
+    """Some virtual machines say 0; a rate a cycle of it would be infinite."""
+    monkeypatch.setattr(module.Path, "read_text", lambda *_: text)
+    hertz, source = module._clock()
+    assert hertz == 3e9
+    assert source.startswith("assumed")
+
+
+def test_a_clock_that_is_told(monkeypatch):
+    """In hertz."""
+    monkeypatch.setattr(module.Path, "read_text", lambda *_: "cpu MHz\t\t: 2399.5\n")
+    assert module._clock() == (2399.5e6, "/proc/cpuinfo")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import re
-import reprlib
 import tempfile
 from collections.abc import Iterator
 from itertools import product
@@ -116,7 +115,7 @@ def _target(option: str, name: str) -> Path:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".tmp"):
             return path
     except OSError as error:
-        raise ValueError(f"{option} {reprlib.repr(name)}: {error.strerror}") from None
+        raise ValueError(f"{option} {name!r}: {error.strerror}") from None
 
 
 def _picture(name: str) -> Path:
@@ -165,7 +164,7 @@ def _config(model: str) -> Config:
         is_there = False
     if not is_there:
         expected = f"expected a folder, a file or one of {', '.join(SIZES)}"
-        raise ValueError(f"--model {reprlib.repr(model)}: {expected}")
+        raise ValueError(f"--model {model!r}: {expected}")
     return open_checkpoint(model).config
 
 

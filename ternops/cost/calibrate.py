@@ -22,7 +22,7 @@ from ternops.cost.workload import ATTENTION, ELEMENTWISE, FP16
 from ternops.encodings import ENCODINGS
 from ternops.simd import targets, vector
 from ternops.system import cpu_model
-from ternops.team import default_threads
+from ternops.team import check_threads, default_threads
 
 #: Called with what is measured next.
 Announce = Callable[[str], None]
@@ -49,10 +49,10 @@ class _Trial(NamedTuple):
 def calibrate(threads: Sequence[int] | None = None, announce: Announce = lambda what: None) -> Any:
     """The profile of this machine as tables for `profile.parse` or a TOML file.
 
-    threads: counts to measure with, by default 1, 2 and all.
+    threads: counts to measure with, by default 1, 2 and all. Raises TypeError or ValueError for
+    what is no count of threads.
     """
-    most = default_threads()
-    counts = sorted(set(threads or (1, min(2, most), most)))
+    most, counts = default_threads(), chosen_threads(threads)
     clock, told = _clock()
     levels = [_level(name, size, counts, announce) for name, size in _sizes(counts[-1])]
     kernels = {kind: _kernel(kind, counts, clock, announce) for kind in (FP16, *ENCODINGS)}
@@ -74,6 +74,13 @@ def calibrate(threads: Sequence[int] | None = None, announce: Announce = lambda 
         announce("barriers")
         profile["barrier"] = {"time": _barrier([each for each in counts if each > 1])}
     return profile
+
+
+def chosen_threads(threads: Sequence[int] | None) -> list[int]:
+    """In order, each once; TypeError or ValueError for what is no count."""
+    most = default_threads()
+    chosen = (1, min(2, most), most) if threads is None or not len(threads) else threads
+    return sorted({check_threads(each) for each in chosen})
 
 
 def _seconds(trials: Sequence[_Trial]) -> list[float]:
@@ -216,7 +223,7 @@ def _clock() -> tuple[float, str]:
         text = Path("/proc/cpuinfo").read_text("utf-8")
     except OSError:
         text = ""
-    found = re.search(r"^cpu MHz\s*:\s*([\d.]+)", text, re.MULTILINE)
-    if found:
+    found = re.search(r"^cpu MHz\s*:\s*(\d+(?:\.\d+)?)$", text, re.MULTILINE)
+    if found and float(found[1]):  # some virtual machines say 0
         return float(found[1]) * 1e6, "/proc/cpuinfo"
     return _USUAL_CLOCK * 1e9, "assumed: the system does not tell; rates a cycle are for it"
