@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from ternops.cost import load, predict
 from ternops.cost.hardware import Cores, Curve, Hardware, Kernel, Level
 from ternops.cost.latency import residence
 from ternops.cost.layouts import SIZES
+from ternops.cost.profile import shipped
 from ternops.cost.workload import cache_bytes, weight_bytes, workload
 
 CONFIG = SIZES["700M"]
@@ -194,3 +196,40 @@ def test_no_figure_is_made_of_a_machine_that_cannot_be(bandwidth):
     machine = replace(MACHINE, levels=(level,), kernels={})
     with pytest.raises(ValueError, match=r"A machine: .* expected a finite time"):
         predict(CONFIG, machine, "base3", 1)
+
+
+@pytest.mark.parametrize("name", list(shipped()))
+@pytest.mark.parametrize("kind", ["float16", "base3"])
+def test_more_of_the_machine_is_never_slower(name, kind):
+    """Of bandwidth at any level; of threads, but for their barriers and slower cores."""
+    machine = load(name)
+    speed = predict(CONFIG, machine, kind).tokens_per_second
+    for number, level in enumerate(machine.levels):
+        doubled = replace(level.bandwidth, values=tuple(2 * v for v in level.bandwidth.values))
+        levels = list(machine.levels)
+        levels[number] = replace(level, bandwidth=doubled)
+        assert predict(CONFIG, replace(machine, levels=tuple(levels)), kind).tokens_per_second >= (
+            speed * (1 - 1e-12)
+        )
+    alike = replace(
+        machine, barrier=Curve((1,), (0.0,)), cores=(Cores("alike", machine.threads, 2e9),)
+    )
+    speeds = [
+        predict(CONFIG, alike, kind, threads).tokens_per_second
+        for threads in range(1, machine.threads + 1)
+    ]
+    assert all(more >= fewer * (1 - 1e-12) for fewer, more in pairwise(speeds))
+
+
+@pytest.mark.parametrize("name", list(shipped()))
+def test_more_context_takes_longer_and_a_prompt_less_a_token(name):
+    """Of time a pass; every term of the energy is there and none below 0."""
+    last = {"decode": 0.0, "prefill": 0.0}
+    for context in (1, 2, 100, 511, 512, 513, 2047):
+        found = {phase: predict(CONFIG, load(name), phase=phase, context=context) for phase in last}
+        for phase, each in found.items():
+            seconds = each.work.tokens / each.tokens_per_second
+            assert seconds > last[phase]
+            last[phase] = seconds
+            assert min(each.terms.values(), default=0.0) >= 0
+        assert found["prefill"].tokens_per_second >= found["decode"].tokens_per_second
