@@ -7,14 +7,8 @@ import tomllib
 import pytest
 
 from ternops.cost.hardware import Curve
-from ternops.cost.profile import (
-    ARCHITECTURES,
-    ProfileError,
-    load,
-    parse,
-    save,
-    shipped,
-)  # fmt: skip
+from ternops.cost.profile import ARCHITECTURES, load, parse, save, shipped
+from ternops.cost.tables import ProfileError
 from ternops.simd import targets
 
 NAMES = ("cobalt-100", "epyc-7v13", "generic", "graviton-3", "i7-13700h", "i7-13800h", "m2-ultra",

@@ -7,8 +7,8 @@ import pytest
 
 import ternops
 from ternops.cost import stt_ram
-from ternops.cost.profile import ProfileError
 from ternops.cost.stt_ram import PatternMemory, best_codes, energy_of, histogram, load
+from ternops.cost.tables import ProfileError
 from tests import cases
 
 MEMORY = PatternMemory("made up", (1.0, 3.0, 4.0, 2.0), (5.0, 8.0, 7.0, 6.0), {})

@@ -9,6 +9,7 @@
 
 from ternops.cost.hardware import Hardware
 from ternops.cost.predict import Prediction, predict
-from ternops.cost.profile import ProfileError, load
+from ternops.cost.profile import load
+from ternops.cost.tables import ProfileError
 
 __all__ = ["Hardware", "Prediction", "ProfileError", "load", "predict"]

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ternops.cost.profile import ProfileError, check_figure, read_toml
+from ternops.cost.tables import ProfileError, check_figure, read_toml
 
 PATTERNS = ("00", "01", "10", "11")
 _CELL_BITS = 2
