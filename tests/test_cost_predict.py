@@ -96,7 +96,8 @@ def test_where_the_joules_go():
     """Bytes, busy cores and time; all terms together are the whole."""
     found = predict(CONFIG, MACHINE, "base3", 2)
     seconds = found.ms_per_token / 1e3
-    assert found.terms["busy cores"] == pytest.approx(2 * 10 * seconds)
+    busy = found.terms["busy cores"] + found.terms["arithmetic"]
+    assert busy == pytest.approx(2 * 10 * seconds)
     assert found.terms["idle"] == pytest.approx(5 * seconds)
     assert found.terms["DRAM"] == pytest.approx(100e-12 * found.work.bytes)
     parts = {part.name: part for part in found.work.parts}
@@ -153,7 +154,7 @@ def test_a_model_larger_than_the_memory():
     """Needs so much, has so much; the cache counts too."""
     with pytest.raises(ValueError, match=r"A machine: memory: the model needs 14\.1 GB, has 4"):
         predict(SIZES["7B"], MACHINE, "float16")
-    exact = weight_bytes(CONFIG, "base3") + cache_bytes(CONFIG, 100)
+    exact = weight_bytes(CONFIG, "base3") + cache_bytes(CONFIG, 101)
     predict(CONFIG, replace(MACHINE, memory=exact), "base3", context=100)
     with pytest.raises(ValueError, match="memory"):
         predict(CONFIG, replace(MACHINE, memory=exact - 1), "base3", context=100)
@@ -233,3 +234,23 @@ def test_more_context_takes_longer_and_a_prompt_less_a_token(name):
             last[phase] = seconds
             assert min(each.terms.values(), default=0.0) >= 0
         assert found["prefill"].tokens_per_second >= found["decode"].tokens_per_second
+
+
+def test_the_last_tokens_head_is_that_of_one_token():
+    """However long the prompt: one token's rate, and every thread prepares it for itself."""
+    kernel = Kernel(gemv=Curve((1,), (10.0,)), gemm=Curve((1,), (80.0,)))
+    machine = replace(MACHINE, kernels={"float16": kernel})
+    head = predict(CONFIG, machine, "base3", 2, "prefill", 600).parts["head"]
+    assert head.compute == pytest.approx(head.part.macs / (10 * 2e9 * 2))
+
+
+def test_two_tokens_take_longer_than_one():
+    """What reading does not hide is there in a pass of few tokens too."""
+    kernel = Kernel(gemv=Curve((1,), (50.0,)), gemm=Curve((1,), (60.0,)),
+                    exposed=Curve((1,), (0.2,)))  # fmt: skip
+    machine = replace(MACHINE, kernels={"base3": kernel})
+    times = [
+        predict(CONFIG, machine, "base3", 2, "prefill", count).parts["FFN"].seconds
+        for count in (1, 2, 8, 64)
+    ]
+    assert times == sorted(times)

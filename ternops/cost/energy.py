@@ -31,7 +31,10 @@ def energy_terms(
         if not math.isnan(level.energy):
             read = math.fsum(each.bytes.get(level.name, 0.0) for each in parts)
             terms[level.name] = read * level.energy
-    return terms | _over(seconds, hardware, threads)
+    over = _over(seconds, hardware, threads)
+    # A busy core's watts are those of its multiply-accumulates too.
+    over[CORES] = max(0.0, over[CORES] - terms[ARITHMETIC])
+    return terms | over
 
 
 def joules_of(seconds: float, read: float, hardware: Hardware, threads: int) -> float:

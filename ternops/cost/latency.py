@@ -67,19 +67,17 @@ def _within(working_set: float, room: float) -> float:
 def timed(work: Workload, hardware: Hardware, threads: int) -> list[Timed]:
     """Every part of a workload on so many threads."""
     shares = residence(hardware, work.bytes / work.passes, threads)
-    several = work.tokens > work.passes
-    return [_timed(part, hardware, threads, shares, several) for part in work.parts]
+    return [_timed(part, hardware, threads, shares) for part in work.parts]
 
 
-def _timed(
-    part: Part, hardware: Hardware, threads: int, shares: dict[str, float], several: bool
-) -> Timed:
+def _timed(part: Part, hardware: Hardware, threads: int, shares: dict[str, float]) -> Timed:
     kernel, cycles = hardware.kernel(part.kernel), hardware.clock(threads)
+    several = part.tokens > 1
     rate = kernel.gemm if several else kernel.gemv
     compute = _at(part.macs, rate, cycles * threads, threads)
     read = {level: share * part.bytes for level, share in shares.items() if share}
     memory = sum(read.get(level.name, 0.0) / level.rate(threads) for level in hardware.levels)
-    if kernel.exposed and not several:
+    if kernel.exposed:
         memory += kernel.exposed.at(threads) * compute * shares[hardware.levels[-1].name]
     # One token is prepared by every thread for itself, more are shared out.
     preparing = threads if several else 1

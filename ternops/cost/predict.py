@@ -84,7 +84,8 @@ def predict(
     most = config.context - (phase == "decode")
     context = _count("context", context, most, ", the model's")
     batch = _count("batch", batch, _MOST_SEQUENCES)
-    _check_memory(hardware, weight_bytes(config, encoding) + batch * cache_bytes(config, context))
+    positions = context + (phase == "decode")  # the token's own
+    _check_memory(hardware, weight_bytes(config, encoding) + batch * cache_bytes(config, positions))
     work = workload(config, encoding, phase, context, batch)
     parts = timed(work, hardware, threads)
     seconds = math.fsum(part.seconds for part in parts)

@@ -34,7 +34,7 @@ class Part:
 
     kernel: an encoding, "float16", ATTENTION or ELEMENTWISE. macs: multiply-accumulates. bytes:
     read from where the model lies. prepared: activations that a product's tokens are made of.
-    barriers: meetings of all threads.
+    barriers: meetings of all threads. tokens: that share what is read, in the largest pass.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Part:
     bytes: int
     prepared: int = 0
     barriers: int = 0
+    tokens: int = 1
 
 
 @dataclass(frozen=True)
@@ -107,9 +108,9 @@ def _pass(config: Config, kind: str, sequences: Iterable[Iterable[int]], outputs
     others = [shape for name, shape in shapes.items() if name not in _PROJECTIONS]
     parts = [
         _elementwise(config, tokens, outputs),
-        Part("projections", kind, *projections),
+        Part("projections", kind, *projections, tokens),
         _attention(config, positions),
-        Part("FFN", kind, *_linear(config, kind, others, tokens, 2)),
+        Part("FFN", kind, *_linear(config, kind, others, tokens, 2), tokens),
         *_head(config, outputs),
     ]
     return Workload(tuple(parts), tokens, 1)
@@ -136,14 +137,14 @@ def _inputs(shapes: list[tuple[int, int]]) -> int:
 
 
 def _attention(config: Config, positions: list[list[int]]) -> Part:
-    """Scores of every position seen, and the sum of their values; a key is read once a tile."""
+    """Scores of every position seen, and the sum of their values; each key is read once a pass."""
     seen = sum(position + 1 for each in positions for position in each)
     macs = 2 * config.layers * config.heads * config.head_dim * seen
     longest = sum(each[-1] + 1 for each in positions)
-    several = sum(map(len, positions)) > 1
+    tokens = sum(map(len, positions))
     return Part(
         ATTENTION, ATTENTION, macs, cache_bytes(config, longest),
-        barriers=config.layers * (2 if several else 1),
+        barriers=config.layers * (1 if tokens == 1 else 2), tokens=tokens,
     )  # fmt: skip
 
 
@@ -153,7 +154,8 @@ def _head(config: Config, outputs: int) -> list[Part]:
     rows, columns = config.vocabulary, config.hidden
     read = linear_bytes(FP16, rows, columns)
     barriers = 1 if outputs == 1 else 2
-    return [Part("head", FP16, rows * columns * outputs, read, columns * outputs, barriers)]
+    macs, inputs = rows * columns * outputs, columns * outputs
+    return [Part("head", FP16, macs, read, inputs, barriers, outputs)]
 
 
 def _elementwise(config: Config, tokens: int, outputs: int) -> Part:
@@ -163,7 +165,7 @@ def _elementwise(config: Config, tokens: int, outputs: int) -> Part:
     rotated = (c.heads + c.kv_heads) * c.head_dim
     elements = c.layers * (a_layer + rotated) * tokens + c.hidden * (tokens + outputs)
     row = linear_bytes(FP16, 1, c.hidden)
-    return Part("norms", ELEMENTWISE, 0, _norm_bytes(c) + row * tokens, elements, 1)
+    return Part("norms", ELEMENTWISE, 0, _norm_bytes(c) + row * tokens, elements, 1, tokens)
 
 
 def _norm_bytes(config: Config) -> int:
@@ -178,6 +180,7 @@ def _sum(works: list[Workload], times: int) -> Workload:
         merged[part.name] = Part(
             part.name, part.kernel, old.macs + times * part.macs, old.bytes + times * part.bytes,
             old.prepared + times * part.prepared, old.barriers + times * part.barriers,
+            max(old.tokens, part.tokens),
         )  # fmt: skip
     return Workload(
         tuple(merged.values()), times * sum(work.tokens for work in works),
