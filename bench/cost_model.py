@@ -12,7 +12,9 @@ from typing import Any
 
 from bench import cost, cost_fit, cost_threads, paper, paper_later
 from bench.command import on_results
+from bench.plan import ENGINES
 from bench.plots import cost as plots
+from bench.results import parameters
 from bench.stats import ResultsError
 from bench.templates import environment
 from ternops.cost import Hardware, arithmetic, profile, stt_ram
@@ -26,7 +28,8 @@ _MATRIX = (2048, 2520)  # whole blocks of every encoding
 
 def write(folder: Path, target: Path = _TARGET) -> list[Path]:
     """Write the page and its pictures; ResultsError or OSError if that cannot be."""
-    stored, pairs = cost.load(folder / cost.RESULTS)
+    stored, found = cost.load(folder / cost.RESULTS)
+    pairs = sorted(found, key=_by_size)
     if not pairs:
         raise ResultsError(f"{folder / cost.RESULTS}: rows: none, nothing to show")
     machine = profile.parse(stored["profiles"][0], str(folder / cost.RESULTS))
@@ -38,6 +41,8 @@ def write(folder: Path, target: Path = _TARGET) -> list[Path]:
         savings={arch: cost_fit.savings(arch) for arch in cost_fit.MACHINES},
         report=_report(), later=paper_later, saving=arithmetic.ternary_saving(),
         threads=[_threads(name) for name in paper_later.THREADS],
+        threads_bytes=cost_threads.token_bytes(), saturated=cost_threads.SATURATED,
+        names={name: each.name for name, each in paper_later.THREADS.items()},
         roofline=(folder / "roofline.png").exists(), memory=stt_ram.load(),
         codes=_codes(), profiles=_profiles(), sizes=SIZES,
     )  # fmt: skip
@@ -47,13 +52,18 @@ def write(folder: Path, target: Path = _TARGET) -> list[Path]:
     return [target, *pictures]
 
 
+def _by_size(pair: cost.Pair) -> tuple[float, int, int]:
+    """Small models first, 2B4T among them by its parameters, and float16 before encodings."""
+    return parameters(pair.size), pair.threads, list(ENGINES).index(pair.engine)
+
+
 def _fit(arch: str) -> dict[str, Any]:
     fit, dense, ternary = cost_fit.speeds(arch)
     _, _, bare = cost_fit.speeds(arch, with_rate=False)
     return {
-        "cpu": paper.CPUS[arch], "fit": fit, "dense": dense, "ternary": ternary,
-        "bare": {row.size: row for row in bare}, "errors": cost_fit.errors(ternary),
-        "bare_errors": cost_fit.errors(bare),
+        "cpu": paper.CPUS[arch], "encoding": cost_fit.MACHINES[arch][1], "fit": fit,
+        "dense": dense, "ternary": ternary, "errors": cost_fit.errors(ternary),
+        "bare": {row.size: row for row in bare}, "bare_errors": cost_fit.errors(bare),
     }  # fmt: skip
 
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from bench.paper_later import THREADS
 from ternops.cost import load, predict
 from ternops.cost.layouts import SIZES
+from ternops.cost.workload import workload
 
+_SIZE = "2B4T"
 #: bitnet.cpp's I2_S has two bits a weight, as this encoding has.
 ENCODING = "two_bit"
 #: Generation is saturated where this share of its best speed is reached.
@@ -17,12 +19,15 @@ SATURATED = 0.95
 
 @dataclass(frozen=True)
 class Step:
-    """Published and predicted tokens/s with so many threads; at_most: a kernel is unknown."""
+    """Published and predicted tokens/s with so many threads.
+
+    unknown: kernels that the profile has no rate of; if there are any, the prediction is at most.
+    """
 
     threads: int
     published: float
     predicted: float
-    at_most: bool
+    unknown: tuple[str, ...]
 
     @property
     def error(self) -> float:
@@ -42,9 +47,14 @@ def steps(profile: str) -> list[Step]:
     found = []
     for threads, speed in THREADS[profile].generation.items():
         # A virtual machine's or a hybrid CPU's profile may have fewer cores than threads ran.
-        prediction = predict(SIZES["2B4T"], hardware, ENCODING, min(threads, hardware.threads))
-        found.append(Step(threads, speed, prediction.tokens_per_second, bool(prediction.unknown)))
+        prediction = predict(SIZES[_SIZE], hardware, ENCODING, min(threads, hardware.threads))
+        found.append(Step(threads, speed, prediction.tokens_per_second, prediction.unknown))
     return found
+
+
+def token_bytes() -> int:
+    """Bytes that a token reads, without the few of keys and values."""
+    return workload(SIZES[_SIZE], ENCODING, "decode", 1).bytes
 
 
 def off_by(found: list[Step]) -> int:
