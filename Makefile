@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help bench bench-kernels bench-decode bench-cost test test-peers lint format plot clean
+.PHONY: help bench bench-kernels bench-decode bench-cost test test-arm test-peers lint format plot clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ bench-cost: $(VENV)/.bench ## The cost model, calibrated here, beside decoding
 
 test: $(VENV)/.dev ## Set up and run the tests
 	$(BIN)/python -m pytest -m "not peers" --durations=5
+
+test-arm: $(VENV)/.dev ## Compare the results on emulated ARM CPUs with this machine's
+	$(BIN)/python -m tests.arm
 
 test-peers: $(VENV)/.peers ## Compare with transformers and llama.cpp
 	$(BIN)/python -m pytest -m peers

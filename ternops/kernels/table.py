@@ -29,6 +29,8 @@ GEMV = {
     ("two_bit", "avxvnni"): Tile(rows=2, apart=4),
     # int16 partial sums have no room for codes times 16.
     ("two_bit", "avx2"): Tile(rows=2, apart=2),
+    # A code times 64 would not fit a signed byte; four rows share the activations' loads.
+    ("two_bit", "neon"): Tile(rows=4, apart=2),
     # Small enough for any register file.
     ("two_bit", "generic"): Tile(rows=1, apart=1),
     ("base3", "amx"): Tile(rows=2, apart=4),
@@ -38,6 +40,7 @@ GEMV = {
     ("base3", "avxvnni"): Tile(rows=2, apart=1),
     # The remainders take the registers that a second row would need.
     ("base3", "avx2"): Tile(rows=1, apart=1),
+    ("base3", "neon"): Tile(rows=2, apart=1),
     ("base3", "generic"): Tile(rows=1, apart=1),
 }
 
@@ -64,6 +67,8 @@ BATCH = {
     "avxvnni": Batch(1, 8, 63),
     # The GEMM is 15% ahead from 16 tokens on, with base3 from 8.
     "avx2": Batch(1, 4, 7),
+    # 8 sums, and the codes of two rows, in 32 registers.
+    "neon": Batch(2, 4, 7),
     "generic": Batch(1, 4, 7),
 }
 
@@ -85,6 +90,7 @@ GEMM = {
     # 8 sums, 2 lines and 1 in 16 registers.
     "avxvnni": Panel(2, 4),
     "avx2": Panel(2, 4),
+    "neon": Panel(4, 6),
     "generic": Panel(2, 4),
 }
 
@@ -106,6 +112,8 @@ AUTO = {
     "avx512vnni": ("two_bit", "two_bit"),
     "avxvnni": ("two_bit", "two_bit"),
     "avx2": ("two_bit", "two_bit"),
+    # As above: without a look-up of 81 entries base3 is 24 operations.
+    "neon": ("two_bit", "two_bit"),
     # Slower than any memory: what is decoded most cheaply.
     "generic": ("two_bit", "two_bit"),
 }

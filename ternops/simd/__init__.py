@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import types
 
-from ternops.simd import portable, targets, vector, x86
+from ternops.simd import arm, portable, targets, vector, x86
 from ternops.simd.vector import (
     Job,
     Vector,
@@ -91,6 +91,7 @@ else:
         "avx512vbmi": x86.dot_avx512vnni,
         "avx512vnni": x86.dot_avx512vnni,
         "avxvnni": x86.dot_avxvnni,
+        "neon": arm.dot_neon,
         "generic": portable.dot_portable,
     }[_NAME]
 
@@ -106,7 +107,9 @@ else:
 
 # dot_signed(i32 acc, i8, i8): acc + 4 products a lane, and SIGNED_OFFSET times the sum of the
 # second factors, which are at least -127.
-_dots_signed = {"avx2": x86.dot_signed_avx2, "generic": portable.dot_portable}
+_dots_signed = {
+    "avx2": x86.dot_signed_avx2, "neon": arm.dot_neon, "generic": portable.dot_portable,
+}  # fmt: skip
 SIGNED_OFFSET = 0 if _NAME in _dots_signed else 128
 
 

@@ -878,6 +878,11 @@ def features() -> frozenset[str]:
     return frozenset(name[1:] for name in text.split(",") if name.startswith("+"))
 
 
+def llvm_version() -> int:
+    """The major version, by which intrinsics have one name or another."""
+    return int(llvm.llvm_version_info[0])
+
+
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 

@@ -1,0 +1,78 @@
+"""What is computed here, as digests that must be the same on every machine.
+
+    python -m tests.arm.results
+
+prints one JSON object: of products in every encoding and for few and many tokens, each compared
+with NumPy first, and of the tiny checkpoint's logits and greedy tokens with every head and cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+
+import numpy as np
+
+import ternops
+from ternops.decoder import Model
+from ternops.encodings import ENCODINGS
+from ternops.simd import targets
+
+#: (rows, columns): whole blocks, and a ragged end.
+SHAPES = ((64, 640), (37, 333))
+TOKENS = (1, 3, 20)
+PROMPT = [1, 17, 300, 42, 7, 99, 256, 3]
+_NEW_TOKENS = 24
+
+
+def digest(array: np.ndarray) -> str:
+    """Of the bytes, with shape and type."""
+    text = f"{array.shape} {array.dtype.str} ".encode()
+    return hashlib.sha256(text + np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
+
+
+def products() -> dict[str, str]:
+    """int32 products, equal to NumPy's, and float32 ones."""
+    found = {}
+    for rows, columns in SHAPES:
+        random = np.random.default_rng(rows)
+        trits = random.integers(-1, 2, (rows, columns), np.int8)
+        for encoding in ENCODINGS:
+            matrix = ternops.pack(trits, 0.25, encoding)
+            for tokens in TOKENS:
+                x = random.integers(-127, 128, (tokens, columns), np.int8)
+                exact = ternops.matmul(x, matrix.unscaled.T)
+                expected = x.astype(np.int32) @ trits.T.astype(np.int32)
+                assert np.array_equal(exact, expected), (encoding, rows, columns, tokens)
+                floats = random.standard_normal((tokens, columns)).astype(np.float32)
+                name = f"{encoding} {rows}x{columns}, {tokens} tokens"
+                found[name] = digest(ternops.matmul(floats, matrix.T))
+    return found
+
+
+def decoder() -> dict[str, str]:
+    """Logits and greedy tokens of the tiny checkpoint."""
+    found = {}
+    for weights, head, cache in (
+        ("base3", "fp16", "fp16"), ("two_bit", "screened", "int8"), ("tl1", "int8", "fp16"),
+        ("tl2", "fp16", "fp16"), ("fp16", "fp16", "fp16"),
+    ):  # fmt: skip
+        model = Model.from_pretrained(weights=weights, head=head, cache=cache, threads=2)
+        tokens = list(model.generate(PROMPT, _NEW_TOKENS, stop_at_eos=False))
+        name = f"tiny, {weights} weights, {head} head, {cache} cache"
+        found[f"{name}, tokens"] = json.dumps(tokens)
+        if head == "fp16":
+            found[f"{name}, logits"] = digest(model.logits(PROMPT + tokens))
+    return found
+
+
+def main() -> int:
+    """Print the digests."""
+    found = {**products(), **decoder()}
+    json.dump({"tier": targets.TIER.name, "results": found}, sys.stdout)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
