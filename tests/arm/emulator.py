@@ -1,4 +1,4 @@
-"""An ARM Python under qemu's user emulation, made from Debian's and PyPI's packages.
+"""An ARM Python under qemu's user emulation, made from Debian's packages and wheels.
 
 Nothing outside of one folder is touched: apt works in a state of its own, packages are unpacked and
 not installed, wheels for ARM are put beside them.
@@ -11,11 +11,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-#: qemu's models, and what each lacks: dotprod and i8mm; i8mm; nothing of the two, with SVE.
+#: qemu's models: one without the dot product, one with it, one with SVE, and all that qemu knows.
 CPUS = ("cortex-a72", "neoverse-n1", "neoverse-v1", "max")
-_MIRROR = "http://deb.debian.org/debian"
 _KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
 _SUITES = ("bookworm", "bookworm-backports")
+_OURS = f"{_SUITES[0]} "
 _PYTHON = "3.11"
 #: What the interpreter and its wheels need.
 _PACKAGES = (
@@ -69,7 +69,8 @@ class Emulator:
         for name in ("lists/partial", "cache/archives/partial", "packages"):
             (state / name).mkdir(parents=True, exist_ok=True)
         (state / "status").touch()
-        lines = (f"deb [signed-by={_KEYS}] {_MIRROR} {each} main\n" for each in _SUITES)
+        mirror = _mirror()
+        lines = (f"deb [signed-by={_KEYS}] {mirror} {each} main\n" for each in _SUITES)
         (state / "sources.list").write_text("".join(lines), "utf-8")
         options = {
             "Dir::State": state, "Dir::State::Lists": state / "lists",
@@ -93,7 +94,18 @@ class Emulator:
         ], self._folder)  # fmt: skip
 
 
-def _do(command: list[str], folder: Path) -> None:
+def _mirror() -> str:
+    """Where this machine has its own packages from."""
+    targets = _do(["apt-get", "indextargets", "--format", "$(RELEASE) $(REPO_URI)"], Path("/"))
+    found = (line.split(" ", 1)[1] for line in targets.splitlines() if line.startswith(_OURS))
+    mirror = next(found, "")
+    if not mirror:
+        raise Unavailable(f"apt has no {_SUITES[0]} among its sources, expected Debian 12")
+    return mirror
+
+
+def _do(command: list[str], folder: Path) -> str:
+    """What a command prints; Unavailable, with its last word, if it fails."""
     try:
         found = subprocess.run(
             command, cwd=folder, capture_output=True, text=True, timeout=60 * _MINUTES, check=False
@@ -103,3 +115,4 @@ def _do(command: list[str], folder: Path) -> None:
     if found.returncode:
         words = (found.stderr or found.stdout).strip().splitlines() or ["no output"]
         raise Unavailable(f"{command[0]} failed: {words[-1]}")
+    return found.stdout
