@@ -134,10 +134,22 @@ def best(monkeypatch, features):
 def test_each_feature_of_a_tier_is_needed(monkeypatch, tier):
     """A CPU with all of a tier's features gets it; without any one of them it gets another."""
     monkeypatch.setattr(targets.x86, "tiles_granted", lambda: True)
-    (features,) = (each.features for each in targets.TIERS if each.name == tier)
+    (wanted,) = (each for each in targets.TIERS if each.name == tier)
+    features = wanted.features
+    if wanted.machines:
+        monkeypatch.setattr(vector, "machine", lambda: wanted.machines[0])
     assert best(monkeypatch, features) == tier
     for lost in features:
         assert best(monkeypatch, set(features) - {lost}) != tier, lost
+
+
+@pytest.mark.parametrize("machine", ["aarch64", "arm64"])
+def test_an_arm_core_gets_neon(monkeypatch, machine):
+    """Whatever x86's features are said to be there."""
+    monkeypatch.setattr(vector, "machine", lambda: machine)
+    assert best(monkeypatch, targets.TIERS[0].features) == "neon"
+    with pytest.raises(ValueError, match="^TERNOPS_ISA='avx2': this CPU lacks architecture x86_64"):
+        targets.choose("avx2")
 
 
 @X86
