@@ -148,7 +148,9 @@ def test_an_arm_core_gets_neon(monkeypatch, machine):
     """Whatever x86's features are said to be there."""
     monkeypatch.setattr(vector, "machine", lambda: machine)
     assert best(monkeypatch, targets.TIERS[0].features) == "neon"
-    with pytest.raises(ValueError, match=r"^TERNOPS_ISA='avx2': this CPU lacks architecture x86_64"):
+    with pytest.raises(
+        ValueError, match=r"^TERNOPS_ISA='avx2': this CPU lacks architecture x86_64"
+    ):
         targets.choose("avx2")
 
 
