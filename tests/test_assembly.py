@@ -12,17 +12,15 @@ from ternops.kernels import plan, table
 from ternops.simd import targets, vector
 from tests import cases, processes
 
-#: Prints the machine code of every GEMV below its name, with LLVM's comments on what is a spill.
+#: Prints the machine code of every GEMV below its name.
 PRINT = """
-from numba.core.registry import cpu_target
 from tests.test_assembly import GEMVS
-cpu_target.target_context.codegen()._tm.set_asm_verbosity(True)
 for name, job in GEMVS.items():
     print("@@@", name)
     print(job.assembly())
 """
 GEMVS = {
-    multiply._function.__name__: multiply
+    multiply.name: multiply
     for (_, kind), (_, multiply) in plan.KERNELS.items()
     if kind in cases.OF_ONE_TOKEN
 }

@@ -3,6 +3,7 @@
 Layout: a panel of rows is decoded once into bytes, trits + 1, as long as the second-level cache
 holds it, and used for every token. Trick: rows x tokens of the product stay in registers; each
 line of codes is loaded once for all tokens of a tile, and each line of activations for all rows.
+Where the dot takes pairs, a line has half as many columns of two rows, or of two tokens.
 Bound: the dot instruction, or AMX's product of two tiles.
 """
 
@@ -15,10 +16,12 @@ from ternops.simd import (
     BYTES,
     HAS_TILES,
     LANES,
+    PAIRED,
     PARTIAL,
     Job,
     close_sums,
-    dot,
+    concatenate,
+    dot_lines,
     full,
     i8,
     i32,
@@ -33,6 +36,7 @@ from ternops.simd import (
     store,
     store_first,
     sum_lanes,
+    take,
     targets,
     u8,
 )
@@ -45,6 +49,9 @@ PANEL_BYTES = PANEL_ROWS * _STRIDE
 #: Codes of at most 2 can be added up for so many lines between `open_sums` and `close_sums`.
 _LINES_OPEN = 64 * BYTES // BLOCK_BYTES
 _TILE = GEMM[targets.TIER.name]
+# Rows whose sums are complete at the same time.
+_HEIGHT = max(_TILE.rows, LANES)
+_HALF = BYTES // 2
 
 
 @inlined
@@ -59,6 +66,33 @@ def add_up(p, total, row, token, count, depth, is_last):
         store_first(place, total, count)
 
 
+if PAIRED == 2:
+
+    @inlined
+    def _store_codes(panel, row, column, codes):
+        place = panel + (row // 2 * 2 * _STRIDE + row % 2 * _HALF + 2 * column)
+        store(place, take(codes, 0, _HALF, 1))
+        store(place + BYTES, take(codes, _HALF, _HALF, 1))
+
+    @inlined
+    def _total(row_sums, row, token):
+        at = (token // 2 * _HEIGHT + row) // 2
+        both = concatenate(row_sums[at], row_sums[at + 1])
+        return take(both, 1, LANES, 2) if token % 2 else take(both, 0, LANES, 2)
+
+else:
+
+    @inlined
+    def _store_codes(panel, row, column, codes):
+        """The codes of BYTES columns from `column` on."""
+        store(panel + (row * _STRIDE + column), codes)
+
+    @inlined
+    def _total(row_sums, row, token):
+        """The sums of LANES rows from `row` on, one of _HEIGHT, and a token."""
+        return sum_lanes(row_sums, token * _HEIGHT + row)
+
+
 def make_decode(fields):
     """A function that writes the codes of rows [row, row + n), blocks [first, last), to a panel."""
     hold, open_fields, codes = make_fields(fields, 1)
@@ -70,7 +104,6 @@ def make_decode(fields):
         hold(held)
         for r in range(n):
             weights = pointer(p.weights) + (row + r) * p.stride
-            target = panel + r * _STRIDE
             for block in range(first, last):
                 for part in range(0, BLOCK_BYTES, BYTES):
                     line = weights + (block * BLOCK_BYTES + part)
@@ -78,20 +111,22 @@ def make_decode(fields):
                     prefetch(line + PANEL_ROWS * p.stride)
                     open_fields(load(u8, line), opened, held)
                     for field in range(fields):
-                        near = target + (((block - first) * fields + field) * BLOCK_BYTES + part)
-                        store(near, codes(opened, held, field))
+                        column = ((block - first) * fields + field) * BLOCK_BYTES + part
+                        _store_codes(panel, r, column, codes(opened, held, field))
 
     return decode
 
 
 def make_panel(rows, tokens):
     """A function that multiplies a panel with all tokens by the dot instruction."""
-    count = rows * tokens
-    most_sums = tokens * LANES
+    down, across = rows // PAIRED, tokens // PAIRED
+    count = down * across
+    height = _HEIGHT // PAIRED
+    most_sums = height * across
 
     @inlined
     def tile(panel, x, x_step, lines, row_sums, at):
-        """`rows` rows from `panel` on times `tokens` tokens, into row_sums[at + r + LANES * t]."""
+        """`rows` rows from `panel` on times `tokens` tokens, into row_sums[at + r + height * t]."""
         sums = registers(i32, count)
         partial = registers(PARTIAL, count)
         for i in range(count):
@@ -99,17 +134,18 @@ def make_panel(rows, tokens):
         for start in range(0, lines, _LINES_OPEN):
             into = open_sums(sums, partial, count)
             for line in range(start, min(lines, start + _LINES_OPEN)):
-                for part in range(0, BLOCK_BYTES, BYTES):
-                    offset = line * BLOCK_BYTES + part
-                    for t in range(tokens):
-                        activations = load(i8, x + (t * x_step + offset))
-                        for r in range(rows):
-                            code = load(u8, panel + (r * _STRIDE + offset))
-                            into[r * tokens + t] = dot(into[r * tokens + t], code, activations)
+                for part in range(0, PAIRED * BLOCK_BYTES, BYTES):
+                    offset = line * PAIRED * BLOCK_BYTES + part
+                    for t in range(across):
+                        activations = load(i8, x + (t * PAIRED * x_step + offset))
+                        for r in range(down):
+                            code = load(u8, panel + (r * PAIRED * _STRIDE + offset))
+                            i = r * across + t
+                            into[i] = dot_lines(into[i], code, activations)
             close_sums(sums, partial, count)
-        for t in range(tokens):
-            for r in range(rows):
-                row_sums[at + r + LANES * t] = sums[r * tokens + t]
+        for t in range(across):
+            for r in range(down):
+                row_sums[at + r + height * t] = sums[r * across + t]
 
     @inlined
     def multiply(p, panel, spare, row, n, depth, lines, is_last):
@@ -117,13 +153,14 @@ def make_panel(rows, tokens):
         row_sums = registers(i32, most_sums)
         x_step = p.placed_stride
         for token in range(0, p.tokens, tokens):
-            x = pointer(p.placed) + (token * x_step + depth)
-            for group in range(0, n, LANES):
-                for r in range(0, LANES, rows):
-                    tile(panel + (group + r) * _STRIDE, x, x_step, lines, row_sums, r)
+            x = pointer(p.placed) + (token * x_step + depth * PAIRED)
+            for group in range(0, n, _HEIGHT):
+                for r in range(0, _HEIGHT, rows):
+                    tile(panel + (group + r) * _STRIDE, x, x_step, lines, row_sums, r // PAIRED)
                 for t in range(min(tokens, p.tokens - token)):
-                    total = sum_lanes(row_sums, LANES * t)
-                    add_up(p, total, row + group, token + t, min(LANES, n - group), depth, is_last)
+                    for r in range(0, min(_HEIGHT, n - group), LANES):
+                        at, left = row + group + r, min(LANES, n - group - r)
+                        add_up(p, _total(row_sums, r, t), at, token + t, left, depth, is_last)
 
     return multiply
 

@@ -14,11 +14,11 @@ from ternops.kernels.operands import Operands, finish
 from ternops.kernels.table import BATCH, GEMV, PREFETCH_AHEAD, stream_step
 from ternops.simd import (
     LANES,
-    LOOKS_UP_81,
     NARROW,
     PARTIAL,
     WIDE,
     Job,
+    base3,
     close_sums,
     full,
     inlined,
@@ -38,7 +38,7 @@ from ternops.simd import i32 as wide_i32
 # stays within int32 for 2**15 steps. Longer rows use shifted fields, whose sums may wrap around:
 # the total is right modulo 2**32, and it fits.
 _MOST_STEPS_APART = 1 << 15
-_INVERSE_81 = int(np.uint32(pow(81, -1, 1 << 32)).view(np.int32))
+_INVERSE_FIFTH = int(np.uint32(pow(base3.FIFTH, -1, 1 << 32)).view(np.int32))
 
 
 def make_group(fields, rows, tokens, apart, width=WIDE):
@@ -47,7 +47,7 @@ def make_group(fields, rows, tokens, apart, width=WIDE):
     fields: weights of a byte. rows x tokens: the tile that is kept in registers. apart: how many
     of a byte's fields are left in place, with a sum each.
     """
-    extra = fields == BASE3 and apart > 1  # the fifth field comes times 81, with a sum of its own
+    extra = fields == BASE3 and apart > 1  # the fifth field has a factor, and a sum of its own
     each = apart + extra
     count = rows * tokens * each
     size, u8, i8, i32, dot = width
@@ -60,9 +60,11 @@ def make_group(fields, rows, tokens, apart, width=WIDE):
         if apart > 1:
             total = total + (sums[i + 1] >> 2)
         if apart > 2:
-            total = total + (sums[i + 2] >> 4) + (sums[i + 3] >> 6)
+            total = total + (sums[i + 2] >> 4)
+        if apart > 3:
+            total = total + (sums[i + 3] >> 6)
         if extra:
-            total = total + sums[i + apart] * _INVERSE_81  # modulo 2**32
+            total = total + sums[i + apart] * _INVERSE_FIFTH  # modulo 2**32
         return total
 
     @inlined
@@ -157,10 +159,12 @@ def make_gemv(fields, tile, width):
 
 def make_batch(fields, tile):
     """The product with several tokens: while a group's weights are in a cache, all pass by."""
-    rows, tokens, _ = tile
+    rows, tokens = tile.rows, tile.tokens
+    if fields == BASE3:
+        rows = tile.base3_rows or rows
     group = make_group(fields, rows, tokens, 1)
     # For the tokens that are left over, the last of which may be none,
-    pair = make_group(fields, rows, 2, 2 if fields == TWO_BIT or LOOKS_UP_81 else 1)
+    pair = make_group(fields, rows, 2, 2 if fields == TWO_BIT or base3.LOOKS_UP else 1)
     # and for the rows that streams of equal length leave; a single stream leaves none.
     single = make_group(fields, 1, 1, 1)
     most_sums = rows * tokens * LANES

@@ -11,6 +11,7 @@ from ternops.kernels.elementwise import copy_row, quantize_row
 from ternops.kernels.operands import Operands
 from ternops.simd import (
     BYTES,
+    TOGETHER,
     Job,
     call_job,
     constant,
@@ -71,6 +72,24 @@ def place_tokens(operands, first, last, thread):
         placed = pointer(p.placed) + token * p.placed_stride
         quantize_token(p, token, placed)
         place_tail(placed, p.columns, p.fields)
+
+
+_PIECE = BYTES // TOGETHER
+_piece = {4: np.int32, 8: np.int64}.get(_PIECE, np.int8)
+
+
+@Job
+def place_together(operands, first, last, thread):
+    """As `place_tokens`; then TOGETHER tokens take turns, with so many columns as fill a line."""
+    p = record_at(Operands, operands)
+    row = pointer(p.scratch) + thread * p.scratch_stride
+    for token in range(first, last):
+        quantize_token(p, token, row)
+        place_tail(row, p.columns, p.fields)
+        group = pointer(p.placed) + token // TOGETHER * TOGETHER * p.placed_stride
+        target = group + token % TOGETHER * _PIECE
+        for at in range(0, p.placed_stride, _PIECE):
+            store(target + at * TOGETHER, load(_piece, row + at))
 
 
 @Job

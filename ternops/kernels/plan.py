@@ -17,7 +17,7 @@ from ternops.kernels.gemv import (
     stream_two_bit,
 )
 from ternops.kernels.int8 import gemv_i8, place_levels, placed_bytes
-from ternops.kernels.linear import place_tokens
+from ternops.kernels.linear import place_together, place_tokens
 from ternops.kernels.lut import (
     PAIR_BYTES,
     PAIR_UNIT,
@@ -30,10 +30,10 @@ from ternops.kernels.lut import (
     tables_tl2,
 )
 from ternops.kernels.table import BATCH, GEMM
-from ternops.kernels.tiles import SPARE_BYTES, place_tiles
-from ternops.simd import HAS_TILES, LANES, targets
+from ternops.kernels.tiles import SPARE_BYTES
+from ternops.simd import LANES, TOGETHER, targets
 
-_place_many = place_tiles if HAS_TILES else place_tokens
+_place_many = place_together if TOGETHER > 1 else place_tokens
 _KINDS = ("one", "stream", "few", "many")
 #: (encoding, shape class) -> the kernel that prepares tokens, and the one that multiplies. Classes:
 #: one token, one with weights from memory ("stream"), a few, and many.

@@ -29,8 +29,11 @@ GEMV = {
     ("two_bit", "avxvnni"): Tile(rows=2, apart=4),
     # int16 partial sums have no room for codes times 16.
     ("two_bit", "avx2"): Tile(rows=2, apart=2),
-    # A code times 64 would not fit a signed byte; four rows share the activations' loads.
-    ("two_bit", "neon"): Tile(rows=4, apart=2),
+    # A code times 64 would not fit a signed byte; with four rows LLVM spills on some cores.
+    ("two_bit", "neon-i8mm"): Tile(rows=3, apart=3),
+    ("two_bit", "neon-dotprod"): Tile(rows=3, apart=3),
+    # Codes times 16 fit int16 for the one field that has them; its sums take registers as well.
+    ("two_bit", "neon"): Tile(rows=2, apart=3),
     # Small enough for any register file.
     ("two_bit", "generic"): Tile(rows=1, apart=1),
     ("base3", "amx"): Tile(rows=2, apart=4),
@@ -40,7 +43,10 @@ GEMV = {
     ("base3", "avxvnni"): Tile(rows=2, apart=1),
     # The remainders take the registers that a second row would need.
     ("base3", "avx2"): Tile(rows=1, apart=1),
-    ("base3", "neon"): Tile(rows=2, apart=1),
+    # The table, too, is in registers: LLVM copies it about for a third field, or a second row.
+    ("base3", "neon-i8mm"): Tile(rows=1, apart=2),
+    ("base3", "neon-dotprod"): Tile(rows=1, apart=2),
+    ("base3", "neon"): Tile(rows=1, apart=1),
     ("base3", "generic"): Tile(rows=1, apart=1),
 }
 
@@ -48,12 +54,13 @@ GEMV = {
 class Batch(NamedTuple):
     """Several tokens with weights that are decoded where they are used: rows x tokens at a time.
 
-    most: more tokens go to the GEMM.
+    most: more tokens go to the GEMM. base3_rows: rows with base3, None for as many.
     """
 
     rows: int
     tokens: int
     most: int
+    base3_rows: int | None = None
 
 
 #: tier -> the tiles for several tokens.
@@ -67,8 +74,10 @@ BATCH = {
     "avxvnni": Batch(1, 8, 63),
     # The GEMM is 15% ahead from 16 tokens on, with base3 from 8.
     "avx2": Batch(1, 4, 7),
-    # 8 sums, and the codes of two rows, in 32 registers.
-    "neon": Batch(2, 4, 7),
+    # 8 sums, and the codes of two rows, in 32 registers; with base3 the table besides.
+    "neon-i8mm": Batch(2, 4, 7, base3_rows=1),
+    "neon-dotprod": Batch(2, 4, 7, base3_rows=1),
+    "neon": Batch(1, 4, 7),
     "generic": Batch(1, 4, 7),
 }
 
@@ -80,7 +89,7 @@ class Panel(NamedTuple):
     tokens: int
 
 
-#: tier -> the tile of the GEMM; without AMX its rows divide the lanes of an i32.
+#: tier -> the tile of the GEMM; without AMX its rows divide the lanes of an i32, or are a multiple.
 GEMM = {
     # Four tiles of sums, two of codes and two of activations.
     "amx": Panel(32, 32),
@@ -90,7 +99,11 @@ GEMM = {
     # 8 sums, 2 lines and 1 in 16 registers.
     "avxvnni": Panel(2, 4),
     "avx2": Panel(2, 4),
-    "neon": Panel(4, 6),
+    # 16 sums of two rows and two tokens, 4 lines and 4.
+    "neon-i8mm": Panel(8, 8),
+    "neon-dotprod": Panel(4, 4),
+    # 8 sums, and 8 in int16.
+    "neon": Panel(4, 2),
     "generic": Panel(2, 4),
 }
 
@@ -112,7 +125,10 @@ AUTO = {
     "avx512vnni": ("two_bit", "two_bit"),
     "avxvnni": ("two_bit", "two_bit"),
     "avx2": ("two_bit", "two_bit"),
-    # As above: without a look-up of 81 entries base3 is 24 operations.
+    # base3 takes half as many instructions again, which costs more than its fewer bytes bring
+    # wherever the cores, and not the memory, are the bound: many an ARM machine, by the profiles.
+    "neon-i8mm": ("two_bit", "two_bit"),
+    "neon-dotprod": ("two_bit", "two_bit"),
     "neon": ("two_bit", "two_bit"),
     # Slower than any memory: what is decoded most cheaply.
     "generic": ("two_bit", "two_bit"),

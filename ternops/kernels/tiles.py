@@ -5,19 +5,13 @@ Layout: tokens in groups of 16; a kilobyte has 64 columns of them, four columns 
 32 tokens are four sums at once, each tile is loaded for two. Bound: the tile product.
 """
 
-import numpy as np
-
-from ternops.kernels.linear import place_tail, quantize_token
-from ternops.kernels.operands import Operands
 from ternops.simd import (
-    Job,
     Vector,
     constant,
     i32,
     inlined,
     load,
     pointer,
-    record_at,
     registers,
     store,
     tile_configure,
@@ -29,7 +23,7 @@ from ternops.simd import (
     transpose,
 )
 
-SIDE = 16  #: rows and tokens of a tile of sums
+SIDE = 16  #: rows and tokens of a tile of sums, and tokens that share a line of activations
 TOKENS = 2 * SIDE
 _LINE = 64
 _TILE_BYTES = SIDE * _LINE
@@ -94,18 +88,3 @@ def make_tiled(panel_stride, add_up):
                         add_up(p, square[t], at, token + right + t, count, depth, is_last)
 
     return multiply
-
-
-@Job
-def place_tiles(operands, first, last, thread):
-    """Quantise tokens [first, last) and place them for the tiles, in groups of 16."""
-    p = record_at(Operands, operands)
-    row = pointer(p.scratch) + thread * p.scratch_stride
-    for token in range(first, last):
-        quantize_token(p, token, row)
-        place_tail(row, p.columns, p.fields)
-        group = pointer(p.placed) + token // SIDE * SIDE * p.placed_stride
-        target = group + token % SIDE * 4
-        for at in range(0, p.placed_stride, 4):
-            # Column 64 l + 4 r goes to line l, row r.
-            store(target + at * SIDE, load(np.int32, row + at))

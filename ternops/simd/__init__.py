@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import types
 
-from ternops.simd import arm, portable, targets, vector, x86
+from ternops.simd import arm, base3, portable, targets, vector, x86
 from ternops.simd.vector import (
     Job,
     Vector,
@@ -54,6 +54,8 @@ from ternops.simd.vector import (
 BYTES = targets.TIER.vector_bytes
 
 LANES = BYTES // 4
+#: Of the CPU, for vectors: what tells how large a tile may be.
+REGISTERS = 32 if BYTES == 64 or targets.TIER.name.startswith("neon") else 16
 
 u8, i8, i32 = Vector("u8", BYTES), Vector("i8", BYTES), Vector("i32", LANES)
 #: As many floats as an i32 has lanes: for arithmetic lane by lane, where the width cannot show.
@@ -64,12 +66,13 @@ i32x16, i8x16 = Vector("i32", 16), Vector("i8", 16)
 _NAME = targets.TIER.name
 
 # Dot products add up in registers that `open_sums` gives and `close_sums` adds to i32 sums. Where
-# an instruction adds to int32 they are the sums themselves; AVX2 adds to int16 in between, for at
-# most 16 dots, with codes up to 8.
-#   dot(partial, unsigned u8, signed i8): partial + 4 (AVX2: 2) products a lane.
-if _NAME == "avx2":
+# an instruction adds to int32 they are the sums themselves. AVX2 and plain NEON add to int16 in
+# between, for at most 16 dots with codes up to 8, or as many products of a smaller size.
+#   dot(partial, unsigned u8, signed i8): partial + 4 (to int16: 2) products a lane.
+_TO_INT16 = {"avx2": (x86.dot_avx2, x86.close_avx2), "neon": (arm.dot_neon, arm.close_neon)}
+if _NAME in _TO_INT16:
     PARTIAL = Vector("i16", BYTES // 2)
-    dot = x86.dot_avx2
+    dot, _close = _TO_INT16[_NAME]
 
     @inlined
     def open_sums(sums, partial, count):
@@ -82,7 +85,7 @@ if _NAME == "avx2":
     def close_sums(sums, partial, count):
         """Add up what the dots since `open_sums` gave."""
         for i in range(count):
-            sums[i] = x86.close_avx2(sums[i], partial[i])
+            sums[i] = _close(sums[i], partial[i])
 
 else:
     PARTIAL = i32
@@ -91,7 +94,8 @@ else:
         "avx512vbmi": x86.dot_avx512vnni,
         "avx512vnni": x86.dot_avx512vnni,
         "avxvnni": x86.dot_avxvnni,
-        "neon": arm.dot_neon,
+        "neon-i8mm": arm.dot_dotprod,
+        "neon-dotprod": arm.dot_dotprod,
         "generic": portable.dot_portable,
     }[_NAME]
 
@@ -108,8 +112,12 @@ else:
 # dot_signed(i32 acc, i8, i8): acc + 4 products a lane, and SIGNED_OFFSET times the sum of the
 # second factors, which are at least -127.
 _dots_signed = {
-    "avx2": x86.dot_signed_avx2, "neon": arm.dot_neon, "generic": portable.dot_portable,
-}  # fmt: skip
+    "avx2": x86.dot_signed_avx2,
+    "neon-i8mm": arm.dot_dotprod,
+    "neon-dotprod": arm.dot_dotprod,
+    "neon": arm.dot_signed_neon,
+    "generic": portable.dot_portable,
+}
 SIGNED_OFFSET = 0 if _NAME in _dots_signed else 128
 
 
@@ -136,21 +144,19 @@ WIDE = NARROW = Width(BYTES, u8, i8, i32, dot)
 if BYTES == 64:
     NARROW = Width(32, Vector("u8", 32), Vector("i8", 32), Vector("i32", 8), x86.dot_avxvnni)
 
-#: Whether `look_up_128` is there.
-LOOKS_UP_81 = _NAME in ("amx", "avx512vbmi")
-look_up_128 = x86.look_up_128
-_FIELDS = [i // 27 | i // 9 % 3 << 2 | i // 3 % 3 << 4 | i % 3 << 6 for i in range(81)] + [0] * 47
-fields_low, fields_high = (
-    constant(Vector("u8", 64), half, in_memory=True) for half in (_FIELDS[:64], _FIELDS[64:])
-)
+#: Rows, and tokens, that share a vector of the GEMM's `dot_lines`: 1, or 2 with half as many
+#: columns each, whose sums are then the lanes row by row, complete.
+PAIRED = 2 if _NAME == "neon-i8mm" else 1
+dot_lines = arm.dot_pairs if PAIRED == 2 else dot
 
 #: Whether there are tile registers: 16 rows of 64 bytes, numbered by literals.
 HAS_TILES = _NAME == "amx"
 tile_configure, tile_release, tile_zero = x86.tile_configure, x86.tile_release, x86.tile_zero
 tile_load, tile_store = x86.tile_load, x86.tile_store  #: (tile, pointer, bytes from row to row)
 tile_dot = x86.tile_dot  #: tile 0 += unsigned bytes of tile 1 times signed ones of tile 2
+#: Tokens that share a line of BYTES bytes in what the GEMM reads.
+TOGETHER = 16 if HAS_TILES else PAIRED
 
-minimum_u8 = instruction(f"llvm.umin.v{BYTES}i8", u8, u8, u8)
 fma = instruction("llvm.fma.v16f32", f32, f32, f32, f32)  #: a * b + c, rounded once
 maximum_i32 = instruction("llvm.smax.v16i32", i32x16, i32x16, i32x16)
 _reduce_max = instruction("llvm.vector.reduce.smax.v16i32", types.int32, i32x16)
@@ -266,11 +272,13 @@ __all__ = [
     "BYTES",
     "HAS_TILES",
     "LANES",
-    "LOOKS_UP_81",
     "NARROW",
     "NARROW_FLOATS",
+    "PAIRED",
     "PARTIAL",
+    "REGISTERS",
     "SIGNED_OFFSET",
+    "TOGETHER",
     "WIDE",
     "WIDE_FLOATS",
     "Floats",
@@ -282,6 +290,7 @@ __all__ = [
     "atomic_load",
     "atomic_store",
     "atomic_swap_if",
+    "base3",
     "bitcast",
     "cache_folder",
     "call_job",
@@ -290,13 +299,12 @@ __all__ = [
     "constant",
     "convert",
     "dot",
+    "dot_lines",
     "dot_signed",
     "entry",
     "f16",
     "f32",
     "f32_lanes",
-    "fields_high",
-    "fields_low",
     "fma",
     "full",
     "i8",
@@ -312,9 +320,7 @@ __all__ = [
     "load_f16",
     "load_first",
     "load_i8",
-    "look_up_128",
     "maximum_i32",
-    "minimum_u8",
     "nanoseconds",
     "open_sums",
     "pause",

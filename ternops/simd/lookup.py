@@ -10,7 +10,7 @@ a form that `rows_of` turns into int16 in the order of the rows, right modulo 2*
 one; at most 255 may be added up.
 """
 
-from ternops.simd import targets, x86
+from ternops.simd import arm, targets, x86
 from ternops.simd.vector import (
     Vector,
     bitcast,
@@ -30,7 +30,8 @@ SUM = Vector("i16", BYTES // 2)
 _U8, _I8, _U16 = Vector("u8", BYTES), Vector("i8", BYTES), Vector("u16", BYTES // 2)
 _U8X16, _I16X16 = Vector("u8", 16), Vector("i16", 16)
 
-TABLE_OF_WORDS = BYTES != 32
+_ON_ARM = targets.TIER.name.startswith("neon")
+TABLE_OF_WORDS = not (_ON_ARM or BYTES == 32)
 
 if BYTES == 64:
     # vpermw looks up 32 words and ignores all but the low five bits of an index. A 16-bit lane
@@ -65,12 +66,13 @@ if BYTES == 64:
         """The sums of a line's rows."""
         return interleave(sums[0], sums[1])
 
-elif BYTES == 32:
-    # vpshufb looks up 32 bytes, so low and high bytes of the sums are looked up apart. The low
+elif not TABLE_OF_WORDS:
+    # vpshufb and tbl look up bytes, so low and high bytes of the sums are looked up apart. The low
     # ones are added as words, which the even rows' bytes begin, and once more shifted down; high
     # ones may wrap around. Negation is ~x + 1: the ones are counted in the fourth register.
     SUMS = 4
-    _subtract = instruction("llvm.ssub.sat.v32i8", _I8, _I8, _I8)
+    _subtract = instruction(f"llvm.ssub.sat.v{BYTES}i8", _I8, _I8, _I8)
+    _shuffle = arm.shuffle_bytes if _ON_ARM else x86.shuffle_bytes
 
     @inlined
     def _add(sums, low, high):
@@ -80,13 +82,14 @@ elif BYTES == 32:
         sums[2] = bitcast(SUM, bitcast(_U8, sums[2]) + high)
 
     @inlined
+    def _each_half(entries):
+        return entries if BYTES == 16 else concatenate(entries, entries)
+
+    @inlined
     def _look_up(line, half, table):
         index = bitcast(_U8, bitcast(_U16, line) >> 4 * half) & 15
         low, high = load(_U8X16, table), load(_U8X16, table + 16)
-        return (
-            x86.shuffle_bytes(concatenate(low, low), index),
-            x86.shuffle_bytes(concatenate(high, high), index),
-        )
+        return _shuffle(_each_half(low), index), _shuffle(_each_half(high), index)
 
     @inlined
     def add_pair(sums, line, half, table):

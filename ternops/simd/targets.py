@@ -38,8 +38,10 @@ TIERS = (
     Tier("avx512vnni", _X86, _AVX512, 64),
     Tier("avxvnni", _X86, (*_AVX2, "avxvnni"), 32),
     Tier("avx2", _X86, _AVX2, 32),
-    # Every 64-bit ARM core has NEON, and what else it has LLVM uses by itself.
-    Tier("neon", ("aarch64", "arm64"), (), 16),
+    Tier("neon-i8mm", vector.ARM, ("dotprod", "i8mm"), 16),
+    Tier("neon-dotprod", vector.ARM, ("dotprod",), 16),
+    # Every 64-bit ARM core has NEON.
+    Tier("neon", vector.ARM, (), 16),
     Tier("generic", (), (), 16),
 )
 

@@ -9,6 +9,7 @@ This is the only file that touches the internals of Numba and llvmlite.
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import hashlib
 import operator
@@ -21,10 +22,12 @@ from typing import Any
 
 import llvmlite.binding as llvm
 from llvmlite import ir
-from numba import config, njit, types
-from numba.core import caching, ccallback, cgutils
+from numba import config, types
+from numba.core import caching, ccallback, cgutils, codegen, registry
 from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
+
+from ternops.simd import hwcap
 
 if config.DISABLE_JIT:
     raise RuntimeError("NUMBA_DISABLE_JIT is set: ternops has no kernels without Numba's JIT")
@@ -518,6 +521,8 @@ def instruction(name: str, result: types.Type, *arguments: types.Type) -> Any:
         1: lambda typing_context, a: check(a),
         2: lambda typing_context, a, b: check(a, b),
         3: lambda typing_context, a, b, c: check(a, b, c),
+        4: lambda typing_context, a, b, c, d: check(a, b, c, d),
+        5: lambda typing_context, a, b, c, d, e: check(a, b, c, d, e),
     }
     return intrinsic(makers[len(arguments)])
 
@@ -646,6 +651,19 @@ def select_greater(typing_context, left, right, then, otherwise):
         return builder.select(compare(">", args[0], args[1]), args[2], args[3])
 
     return then(left, right, then, otherwise), generate
+
+
+@intrinsic
+def at_least(typing_context, value, bound):
+    """Lane by lane -1 (all bits) where ``value >= bound``, else 0; both integer vectors."""
+    if not isinstance(value, Vector) or value != bound or value.is_float:
+        return None
+
+    def generate(context, builder, signature, args):
+        compare = builder.icmp_unsigned if value.is_unsigned else builder.icmp_signed
+        return builder.sext(compare(">=", *args), value.ir)
+
+    return value(value, bound), generate
 
 
 @intrinsic
@@ -796,7 +814,7 @@ def pause(typing_context):
     def generate(context, builder, signature, args):
         if machine() in ("x86_64", "amd64"):
             name, values = "llvm.x86.sse2.pause", []
-        elif machine() in ("aarch64", "arm64"):
+        elif machine() in ARM:
             name, values = "llvm.aarch64.hint", [ir.Constant(_I32, 1)]  # yield
         else:
             return context.get_dummy_value()
@@ -859,6 +877,9 @@ def call_job(typing_context, address, record, team, thread, threads):
 # ---------------------------------------------------------------------------------- compiling
 
 
+ARM = ("aarch64", "arm64")  #: `machine` on 64-bit ARM
+
+
 def machine() -> str:
     """The architecture that Numba compiles for, as LLVM names it: "x86_64", "aarch64", ..."""
     return llvm.get_process_triple().split("-")[0]
@@ -870,17 +891,28 @@ def cpu_name() -> str:
 
 
 @functools.cache
+def _feature_list() -> str:
+    """What LLVM is told of the CPU: what it finds itself, and on ARM what the system says.
+
+    The name of an ARM core says what the model has, which the system may hide and an unknown model
+    has all the same: each feature that tiers use is named, with or without. SVE is left out:
+    kernels have vectors of one width, and LLVM 22 miscompiles some sums for SVE of 256 bits
+    (llvm-project 204939).
+    """
+    if config.CPU_FEATURES is not None:
+        return str(config.CPU_FEATURES)
+    found = str(llvm.get_host_cpu_features().flatten())
+    if machine() not in ARM:
+        return found
+    kept = [name for name in found.split(",") if name and not name[1:].startswith("sve")]
+    granted = [("+" if has else "-") + name for name, has in hwcap.features().items()]
+    return ",".join([*kept, *granted, "-sve", "-sve2", "-sme"])
+
+
+@functools.cache
 def features() -> frozenset[str]:
-    """The CPU features that Numba compiles with, and so the only ones kernels may use."""
-    text = config.CPU_FEATURES
-    if text is None:
-        text = llvm.get_host_cpu_features().flatten()
-    return frozenset(name[1:] for name in text.split(",") if name.startswith("+"))
-
-
-def llvm_version() -> int:
-    """The major version, by which intrinsics have one name or another."""
-    return int(llvm.llvm_version_info[0])
+    """The CPU features that kernels are compiled with, and so the only ones they may use."""
+    return frozenset(name[1:] for name in _feature_list().split(",") if name.startswith("+"))
 
 
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -981,11 +1013,52 @@ class _Cache(caching.NullCache):
             self._files.save_overload(signature, data)
 
 
-#: A function of kernel code that is inlined where it is called, so that constant arguments
-#: unroll its loops.
-inlined = njit(forceinline=True, nogil=True, error_model="numpy", boundscheck=False)
-#: A function of kernel code that is called.
-kernel = njit(nogil=True, error_model="numpy", boundscheck=False)
+class _Codegen(codegen.JITCPUCodegen):
+    """Numba's, with our list of features."""
+
+    def _get_host_cpu_features(self) -> str:
+        return _feature_list()
+
+
+class _Target(registry.CPUTarget):
+    """Numba's CPU target, in all but the code generator: whose code is compiled before us, and
+    how, changes nothing."""
+
+    @functools.cached_property
+    def _toplevel_target_context(self) -> Any:
+        context = copy.copy(registry.cpu_target.target_context)
+        context._internal_codegen = _Codegen("ternops")
+        context.cached_internal_func = {}
+        return context
+
+    @property
+    def typing_context(self) -> Any:
+        return registry.cpu_target.typing_context
+
+
+_TARGET = _Target("cpu")
+
+
+class _Dispatcher(registry.CPUDispatcher):
+    targetdescr = _TARGET
+
+
+class _CFunc(ccallback.CFunc):
+    _targetdescr = _TARGET
+
+
+_OPTIONS = {"nopython": True, "nogil": True, "error_model": "numpy", "boundscheck": False}
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """A function of kernel code that is inlined where it is called, so that constant arguments
+    unroll its loops."""
+    return _Dispatcher(function, targetoptions={**_OPTIONS, "forceinline": True})
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """A function of kernel code that is called."""
+    return _Dispatcher(function, targetoptions=dict(_OPTIONS))
 
 
 def entry(function: Callable[..., Any]) -> Any:
@@ -1022,13 +1095,14 @@ class Job:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.__doc__ = function.__doc__
+        self.name = function.__name__
         self._function = function
         self._address: int | None = None
 
     def _compile(self, cache: Any) -> Any:
         signature = ((types.intp,) * 4, types.void)
-        options = {"nopython": True, "error_model": "numpy", "boundscheck": False}
-        compiled: Any = ccallback.CFunc(self._function, signature, {}, options)
+        options = {key: value for key, value in _OPTIONS.items() if key != "nogil"}
+        compiled: Any = _CFunc(self._function, signature, {}, options)
         compiled._cache = cache
         compiled.compile()
         return compiled
@@ -1042,5 +1116,10 @@ class Job:
         return self._address
 
     def assembly(self) -> str:
-        """The machine code as text (compiled anew: what comes from the cache has lost its text)."""
-        return str(self._compile(caching.NullCache())._library.get_asm_str())
+        """The machine code as text, with LLVM's remarks on what is spilled.
+
+        Compiled anew: what comes from the cache has lost its text.
+        """
+        library = self._compile(caching.NullCache())._library
+        library.codegen._tm.set_asm_verbosity(True)
+        return str(library.get_asm_str())

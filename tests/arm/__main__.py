@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.arm.emulator import CPUS, Emulator, Unavailable
+from bench.arm.emulator import CPUS, Emulator, Unavailable
 
 _FOLDER = Path(".arm")
 _RESULTS = ("-m", "tests.arm.results")

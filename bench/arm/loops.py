@@ -1,0 +1,80 @@
+"""The loops in the assembly of an ARM kernel: their instructions, spills, and how much they do."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+#: Instruction -> the products of a weight and an activation that one stands for. Look-ups: 16 rows
+#: of a pair's or a triple's sum, whose low and high bytes are looked up apart.
+PRODUCTS = {
+    "sdot": 16, "smmla": 32, "smull": 8, "smull2": 8, "smlal": 8, "smlal2": 8, "fmla": 4,
+}  # fmt: skip
+LOOK_UPS = {"gemv_tl1": 16, "gemv_tl2": 24}
+
+_LABEL = re.compile(r"^([.$\w]+):")
+_BRANCH = re.compile(r"^\t(?:b\.\w+|cbn?z|tbn?z)\s+(?:[^/]*,\s*)?([.$\w]+)\s*(?://.*)?$")
+_INSTRUCTION = re.compile(r"^\t([a-z]\w*(?:\.\w+)?)(?:\s|$)")
+#: A write to the stack, or a read of a whole vector; a loop's counters may be read.
+_SPILL = re.compile(r"//.*(Spill|(?:16|32|48|64)-byte.* Reload)")
+
+
+@dataclass(frozen=True)
+class Loop:
+    """What stands between a label and the branch back to it.
+
+    instructions: how many of each; spills: of them, those that bring a register to the stack, or a
+    vector back from it. products: what one turn multiplies, in pairs of weight and activation.
+    """
+
+    kernel: str
+    instructions: Counter[str]
+    spills: int
+
+    @property
+    def products(self) -> int:
+        if self.kernel in LOOK_UPS:
+            return LOOK_UPS[self.kernel] * self.instructions["tbl"]
+        return sum(PRODUCTS.get(name, 0) * n for name, n in self.instructions.items())
+
+    @property
+    def length(self) -> int:
+        """Instructions of one turn."""
+        return self.instructions.total()
+
+    @property
+    def each(self) -> float:
+        """Instructions a product: with one token, a weight."""
+        return self.length / self.products
+
+
+def innermost(assembly: str) -> list[list[str]]:
+    """The lines of the loops that hold no other loop."""
+    lines = assembly.splitlines()
+    labels = {match[1]: i for i, line in enumerate(lines) if (match := _LABEL.match(line))}
+    spans = [
+        (labels[match[1]], i)
+        for i, line in enumerate(lines)
+        if (match := _BRANCH.match(line)) and labels.get(match[1], len(lines)) < i
+    ]
+    return [
+        lines[first : last + 1]
+        for first, last in spans
+        if not any(
+            other != (first, last) and first <= other[0] and other[1] <= last for other in spans
+        )
+    ]
+
+
+def hot(kernel: str, assembly: str) -> Loop:
+    """The loop of a kernel that does the most in one turn."""
+    loops = [
+        Loop(
+            kernel,
+            Counter(match[1] for line in lines if (match := _INSTRUCTION.match(line))),
+            sum(bool(_SPILL.search(line)) for line in lines),
+        )
+        for lines in innermost(assembly)
+    ]
+    return max(loops, key=lambda loop: loop.products)

@@ -1,0 +1,81 @@
+"""The kernels compiled for an ARM core on a machine of another kind, as text.
+
+    python -m bench.arm.retarget CORE [KERNEL ...]
+
+prints one JSON object, {kernel: assembly}. It needs a process of its own, in which LLVM is told
+another architecture before anything is compiled; what comes out cannot run here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from typing import Any
+
+#: LLVM's name of a core -> which of the features that tiers ask for it has, and where it is found.
+CORES: dict[str, tuple[tuple[str, ...], str]] = {
+    "cortex-a72": ((), "Raspberry Pi 4, Graviton 1"),
+    "cortex-a76": (("dotprod",), "Raspberry Pi 5"),
+    "neoverse-n1": (("dotprod",), "Graviton 2, Ampere Altra"),
+    "neoverse-v1": (("dotprod", "i8mm"), "Graviton 3"),
+    "neoverse-n2": (("dotprod", "i8mm"), "Cobalt 100"),
+    "apple-m2": (("dotprod", "i8mm"), "M2 Ultra"),
+    "generic": (("dotprod", "i8mm"), "a model that LLVM does not know"),
+}
+_TRIPLE = "aarch64-unknown-linux-gnu"
+
+
+def assemblies(core: str, *kernels: str) -> dict[str, str]:
+    """kernel -> assembly, of all or those named, from a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.arm.retarget", core, *kernels],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
+
+
+def _pretend(core: str) -> None:
+    """This process compiles for a core from now on; it may not have imported ternops.simd."""
+    import llvmlite.binding as llvm
+    from llvmlite.binding import targets
+    from numba import config
+
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    for module in (llvm, targets):
+        module.get_process_triple = module.get_default_triple = lambda: _TRIPLE
+    present, _ = CORES[core]
+    # As ternops.simd.vector has it on such a core: without SVE.
+    lists = ",".join([*(f"+{each}" for each in present), "-sve", "-sve2", "-sme"])
+    config.CPU_NAME, config.CPU_FEATURES = core, lists
+
+
+def kernels() -> dict[str, Any]:
+    """name -> job: what multiplies, in every encoding and shape class."""
+    from ternops.kernels import plan
+
+    jobs = [multiply for _, multiply in plan.KERNELS.values()]
+    jobs += [multiply for _, _, multiply in plan.DENSE.values()]
+    return {job.name: job for job in jobs}
+
+
+def main() -> int:
+    """Print the assembly of every kernel."""
+    parser = argparse.ArgumentParser(prog="python -m bench.arm.retarget", description=__doc__)
+    parser.add_argument("core", choices=CORES, metavar="CORE", help=", ".join(CORES))
+    parser.add_argument("kernels", nargs="*", metavar="KERNEL", help="default: all")
+    arguments = parser.parse_args()
+    _pretend(arguments.core)
+    jobs = kernels()
+    if unknown := [name for name in arguments.kernels if name not in jobs]:
+        parser.error(f"KERNEL: {unknown[0]!r}: expected one of {', '.join(jobs)}")
+    names = arguments.kernels or jobs
+    json.dump({name: jobs[name].assembly() for name in names}, sys.stdout)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

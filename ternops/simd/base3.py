@@ -1,0 +1,92 @@
+"""Taking base3 bytes apart, x = 81 t + m, by the tier's look-up of 81 entries.
+
+Layout: ternops.encodings.base3; the table turns m into the four 2-bit fields of two_bit. Trick:
+twice the smaller of x and x - 81, unsigned, is m, and x - m is 81 t; where a comparison gives -1,
+two of them are -t, and m takes one multiply-add. Bound: 5 operations a vector, on ARM 7.
+"""
+
+from ternops.simd import arm, targets, x86
+from ternops.simd.vector import Vector, at_least, constant, full, inlined, instruction
+
+BYTES = targets.TIER.vector_bytes
+_u8 = Vector("u8", BYTES)
+_FIELDS = [i // 27 | i // 9 % 3 << 2 | i // 3 % 3 << 4 | i % 3 << 6 for i in range(81)]
+
+_ON_ARM = targets.TIER.name.startswith("neon")
+#: Whether there is such a look-up.
+LOOKS_UP = _ON_ARM or targets.TIER.name in ("amx", "avx512vbmi")
+#: The fifth field comes times this.
+FIFTH = -1 if _ON_ARM else 81
+
+minimum_u8 = instruction(f"llvm.umin.v{BYTES}i8", _u8, _u8, _u8)
+
+
+@inlined
+def remainder(value, divisor):
+    """Unsigned bytes below 3 * divisor modulo divisor: x - divisor wraps where x is less."""
+    once = minimum_u8(value, value - divisor)
+    return minimum_u8(once, once - divisor)
+
+
+def _constants(values):
+    """Held in registers: LLVM would rather make some of them anew in every turn of a loop."""
+    return [constant(_u8, lanes, in_memory=True) for lanes in values]
+
+
+def _table(size):
+    entries = _FIELDS + [0] * (size - len(_FIELDS))
+    return _constants(entries[i : i + BYTES] for i in range(0, size, BYTES))
+
+
+if _ON_ARM:
+    HELD = 9  #: Registers that `hold` fills.
+    _table0, _table1, _table2, _table3, _table4, _table5 = _table(96)
+    _81, _162, _64 = _constants([value] * BYTES for value in (81, 162, 64))
+
+    @inlined
+    def hold(held, at):
+        """Fill `held`, registers, from `at` on, with the table and what goes with it."""
+        held[at] = _table0()
+        held[at + 1] = _table1()
+        held[at + 2] = _table2()
+        held[at + 3] = _table3()
+        held[at + 4] = _table4()
+        held[at + 5] = _table5()
+        held[at + 6] = _81()
+        held[at + 7] = _162()
+        held[at + 8] = _64()
+
+    @inlined
+    def take_apart(packed, held, at):
+        """The bytes of four fields, and the codes of the fifth times FIFTH."""
+        fifth = at_least(packed, held[at + 6]) + at_least(packed, held[at + 7])
+        rest = packed + fifth * held[at + 6]
+        return arm.look_up_96(held, at, rest, held[at + 8]), fifth
+
+    @inlined
+    def fifth_code(fifth, mask):
+        """The code of the fifth field, without the factor. mask: of 3."""
+        return full(_u8, 0) - fifth
+
+else:
+    HELD = 3  #: Registers that `hold` fills.
+    (_81,) = _constants([[81] * BYTES])
+    _low, _high = _table(128) if LOOKS_UP else (_81, _81)
+
+    @inlined
+    def hold(held, at):
+        """Fill `held`, registers, from `at` on, with the table and what goes with it."""
+        held[at] = _81()
+        held[at + 1] = _low()
+        held[at + 2] = _high()
+
+    @inlined
+    def take_apart(packed, held, at):
+        """The bytes of four fields, and the codes of the fifth times FIFTH."""
+        rest = remainder(packed, held[at])
+        return x86.look_up_128(held[at + 1], rest, held[at + 2]), packed - rest
+
+    @inlined
+    def fifth_code(fifth, mask):
+        """The code of the fifth field, without the factor. mask: of 3."""
+        return fifth & mask  # 81 is 1 modulo 4
