@@ -49,13 +49,17 @@ class Emulator:
             self._add_wheels()
             done.touch()
 
-    def run(self, cpu: str, *arguments: str) -> subprocess.Popen[str]:
-        """Start Python on a CPU of qemu's, with this checkout and a cache of its own."""
+    def run(self, cpu: str, *arguments: str, **changes: str) -> subprocess.Popen[str]:
+        """Start Python on a CPU of qemu's, with this checkout and a cache of its own.
+
+        changes: of the environment.
+        """
         environment = {
             "HOME": str(self._folder), "PATH": "/usr/bin", "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONPATH": os.pathsep.join(map(str, (self._wheels, _PROJECT))),
             "NUMBA_CACHE_DIR": str(self._folder / f"cache-{cpu}"),
             "OPENBLAS_NUM_THREADS": "1",  # whose threads would spin beside ours
+            **changes,
         }  # fmt: skip
         python = self._root / "usr" / "bin" / f"python{_PYTHON}"
         return subprocess.Popen(
