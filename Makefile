@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help bench bench-kernels bench-decode bench-cost test test-arm test-peers lint format plot clean
+.PHONY: help bench bench-kernels bench-decode bench-cost bench-arm test test-arm test-peers lint format plot clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,10 +21,20 @@ bench-decode: $(VENV)/.bench ## The decoder beside the bandwidth and, if it is i
 bench-cost: $(VENV)/.bench ## The cost model, calibrated here, beside decoding
 	$(BIN)/python -m bench.cost
 
+bench-arm: $(VENV)/.bench ## ARM without ARM hardware: instructions counted, cycles simulated
+	$(BIN)/python -m bench.arm
+
+results: $(VENV)/.dev ## The tests, then every benchmark (an hour or two): leaves results/<machine>/ to send in
+	$(BIN)/python -m pytest -m "not peers"
+	$(BIN)/python -m bench.run
+	$(BIN)/python -m bench.kernels
+	$(BIN)/python -m bench.decode
+	$(BIN)/python -m bench.cost
+
 test: $(VENV)/.dev ## Set up and run the tests
 	$(BIN)/python -m pytest -m "not peers" --durations=5
 
-test-arm: $(VENV)/.dev ## Compare the results on emulated ARM CPUs with this machine's
+test-arm: $(VENV)/.dev ## Compare the results on emulated ARM CPUs with x86's
 	$(BIN)/python -m tests.arm
 
 test-peers: $(VENV)/.peers ## Compare with transformers and llama.cpp
@@ -40,7 +50,7 @@ format: $(VENV)/.dev ## Put the code into the project's style
 	$(BIN)/ruff format .
 
 plot: $(VENV)/.bench ## Draw the plots and write the reports again from the committed results
-	for folder in results/*/; do $(BIN)/python -m bench.plot $$folder && $(BIN)/python -m bench.report $$folder; done
+	for run in results/*/run.json; do folder=$${run%/*}; $(BIN)/python -m bench.plot $$folder && $(BIN)/python -m bench.report $$folder; done
 
 clean: ## Remove what make has made
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

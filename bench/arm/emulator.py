@@ -1,7 +1,7 @@
 """An ARM Python under qemu's user emulation, made from Debian's packages and wheels.
 
-Nothing outside of one folder is touched: apt works in a state of its own, packages are unpacked and
-not installed, wheels for ARM are put beside them.
+Nothing outside of one folder is touched: packages are unpacked and not installed, wheels for ARM
+are put beside them.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+
+from bench.arm.packages import RELEASE, Unavailable, do, unpack
+
+__all__ = ["CPUS", "Emulator", "Unavailable"]
 
 #: qemu's models: one without the dot product, one with it, one with SVE, and all that qemu knows.
 CPUS = ("cortex-a72", "neoverse-n1", "neoverse-v1", "max")
-_KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
-_SUITES = ("bookworm", "bookworm-backports")
-_OURS = f"{_SUITES[0]} "
 _PYTHON = "3.11"
 #: What the interpreter and its wheels need.
 _PACKAGES = (
@@ -25,12 +27,7 @@ _PACKAGES = (
 )  # fmt: skip
 _WHEELS = ("numba", "numpy", "llvmlite", "safetensors")
 _PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014")
-_MINUTES = 10  # for any of the downloads
 _PROJECT = Path(__file__).resolve().parents[2]
-
-
-class Unavailable(RuntimeError):
-    """What is missing to emulate ARM here, in one line."""
 
 
 class Emulator:
@@ -43,16 +40,25 @@ class Emulator:
         done = self._folder / "done"
         if not done.exists():
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._unpack("arm64", "bookworm", _PACKAGES, self._root)
+            unpack(self._folder, "arm64", _PACKAGES, self._root)
             # The emulator itself runs here; older ones hide what newer CPUs have.
-            self._unpack("amd64", "bookworm-backports", ("qemu-user",), self._folder / "qemu")
+            qemu = self._folder / "qemu"
+            unpack(self._folder, "amd64", ("qemu-user",), qemu, f"{RELEASE}-backports")
             self._add_wheels()
             done.touch()
 
-    def run(self, cpu: str, *arguments: str, **changes: str) -> subprocess.Popen[str]:
+    @property
+    def version(self) -> str:
+        """Of qemu."""
+        return do([str(self._qemu), "--version"], self._folder).split()[2]
+
+    def run(
+        self, cpu: str, *arguments: str, wrapper: Sequence[str] = (), options: Sequence[str] = (),
+        **changes: str,
+    ) -> subprocess.Popen[str]:  # fmt: skip
         """Start Python on a CPU of qemu's, with this checkout and a cache of its own.
 
-        changes: of the environment.
+        wrapper: a command that starts qemu. options: of qemu. changes: of the environment.
         """
         environment = {
             "HOME": str(self._folder), "PATH": "/usr/bin", "PYTHONDONTWRITEBYTECODE": "1",
@@ -63,60 +69,16 @@ class Emulator:
         }  # fmt: skip
         python = self._root / "usr" / "bin" / f"python{_PYTHON}"
         return subprocess.Popen(
-            [str(self._qemu), "-cpu", cpu, "-L", str(self._root), str(python), *arguments],
+            [*wrapper, str(self._qemu), *options, "-cpu", cpu, "-L", str(self._root), str(python),
+             *arguments],
             env=environment, cwd=_PROJECT, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 
-    def _unpack(self, arch: str, suite: str, packages: tuple[str, ...], target: Path) -> None:
-        state = self._folder / f"apt-{arch}"
-        for name in ("lists/partial", "cache/archives/partial", "packages"):
-            (state / name).mkdir(parents=True, exist_ok=True)
-        (state / "status").touch()
-        mirror = _mirror()
-        lines = (f"deb [signed-by={_KEYS}] {mirror} {each} main\n" for each in _SUITES)
-        (state / "sources.list").write_text("".join(lines), "utf-8")
-        options = {
-            "Dir::State": state, "Dir::State::Lists": state / "lists",
-            "Dir::State::status": state / "status", "Dir::Cache": state / "cache",
-            "Dir::Etc::sourcelist": state / "sources.list", "Dir::Etc::sourceparts": "-",
-            "Dir::Etc::parts": "-", "APT::Architecture": arch, "APT::Architectures::": arch,
-            "Acquire::Languages": "none",
-        }  # fmt: skip
-        apt = ["apt-get", "-qq", *(f"-o{key}={value}" for key, value in options.items())]
-        _do([*apt, "update"], state)
-        _do([*apt, "-t", suite, "download", *packages], state / "packages")
-        for package in sorted((state / "packages").glob("*.deb")):
-            _do(["dpkg", "-x", str(package), str(target)], state)
-
     def _add_wheels(self) -> None:
         platforms = (f"--platform={each}_aarch64" for each in _PLATFORMS)
-        _do([
+        do([
             sys.executable, "-m", "pip", "install", "-q", "--only-binary=:all:",
             "--implementation=cp", f"--python-version={_PYTHON}", *platforms,
             f"--target={self._wheels}", *_WHEELS,
         ], self._folder)  # fmt: skip
-
-
-def _mirror() -> str:
-    """Where this machine has its own packages from."""
-    targets = _do(["apt-get", "indextargets", "--format", "$(RELEASE) $(REPO_URI)"], Path("/"))
-    found = (line.split(" ", 1)[1] for line in targets.splitlines() if line.startswith(_OURS))
-    mirror = next(found, "")
-    if not mirror:
-        raise Unavailable(f"apt has no {_SUITES[0]} among its sources, expected Debian 12")
-    return mirror
-
-
-def _do(command: list[str], folder: Path) -> str:
-    """What a command prints; Unavailable, with its last word, if it fails."""
-    try:
-        found = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, timeout=60 * _MINUTES, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise Unavailable(f"{command[0]}: {error}") from None
-    if found.returncode:
-        words = (found.stderr or found.stdout).strip().splitlines() or ["no output"]
-        raise Unavailable(f"{command[0]} failed: {words[-1]}")
-    return found.stdout

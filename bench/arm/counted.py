@@ -1,0 +1,95 @@
+"""One product of each kernel whose instructions are counted, run by the emulator.
+
+    python -m bench.arm.counted
+
+prints one JSON object, what this is and where each kernel's code begins, and then multiplies.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import llvmlite
+import numba
+import numpy as np
+
+import ternops
+from ternops.kernels.linear import linear
+from ternops.kernels.operands import OPERANDS
+from ternops.kernels.plan import DENSE, KERNELS, kind_of, make_plan
+from ternops.memory import aligned_zeros
+from ternops.simd import targets
+from ternops.team import TEAM
+
+ROWS, COLUMNS = 64, 2560
+_FLOAT16 = "float16"
+#: (encoding, tokens): a kernel each.
+PRODUCTS = (
+    ("two_bit", 1), ("base3", 1), ("tl1", 1), ("tl2", 1), (_FLOAT16, 1),
+    ("two_bit", 16), ("base3", 16),
+)  # fmt: skip
+
+
+def _kernel(encoding: str, matrix: ternops.TernaryMatrix | None, tokens: int) -> Any:
+    """What the library multiplies with."""
+    if matrix is None:
+        return DENSE[encoding][-1]
+    return KERNELS[encoding, kind_of(tokens, matrix.nbytes)][-1]
+
+
+def _multiply(encoding: str, matrix: ternops.TernaryMatrix | None, tokens: int) -> None:
+    if matrix is None:
+        _multiply_dense(encoding, tokens)
+    else:
+        ternops.matmul(np.ones((tokens, COLUMNS), np.int8), matrix.T, threads=1)
+
+
+def _multiply_dense(encoding: str, tokens: int) -> None:
+    """As the decoder does with weights that are no trits, which `ternops.matmul` does not take."""
+    plan = make_plan(encoding, COLUMNS, "one")
+    arrays = {
+        "weights": aligned_zeros((ROWS, plan.stride), np.uint8),
+        "x": np.ones((tokens, COLUMNS), np.float32),
+        "placed": aligned_zeros((tokens, plan.placed_bytes), np.uint8),
+        "out": np.empty((tokens, ROWS), np.float32),
+    }
+    values = {
+        **{name: array.ctypes.data for name, array in arrays.items()},
+        "prepare": plan.prepare, "multiply": plan.multiply, "row_step": plan.row_step,
+        "stride": plan.stride, "rows": ROWS, "columns": COLUMNS, "tokens": tokens,
+        "placed_stride": plan.placed_bytes, "out_stride": ROWS,
+    }  # fmt: skip
+    record: Any = np.zeros((), OPERANDS)
+    for name, value in values.items():
+        record[name] = value
+    TEAM.run(linear, record, 1)
+
+
+def main() -> int:
+    """Print where the kernels are, and run them."""
+    trits = np.random.default_rng(0).integers(-1, 2, (ROWS, COLUMNS), np.int8)
+    cases = [
+        (encoding, None if encoding in DENSE else ternops.pack(trits, 1.0, encoding), tokens)
+        for encoding, tokens in PRODUCTS
+    ]
+    jobs = [_kernel(*case) for case in cases]
+    about = {
+        "tier": targets.TIER.name,
+        "versions": {
+            "ternops": ternops.__version__, "numba": numba.__version__,
+            "llvmlite": llvmlite.__version__,
+            "LLVM": ".".join(map(str, llvmlite.binding.llvm_version_info)),
+        },
+        "rows": ROWS, "columns": COLUMNS, "tokens": [tokens for _, _, tokens in cases],
+        "kernels": [job.name for job in jobs], "addresses": [job.address for job in jobs],
+    }  # fmt: skip
+    print(json.dumps(about), flush=True)
+    for case in cases:
+        _multiply(*case)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

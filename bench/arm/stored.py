@@ -1,0 +1,149 @@
+"""What arm.json holds: three parts, each with its versions and rows."""
+
+from __future__ import annotations
+
+import json
+import math
+import reprlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, get_type_hints
+
+from bench.results import MODELLED
+from bench.stats import ResultsError
+from ternops.files import replaced
+
+RESULTS = "arm.json"
+FORMAT = 1
+
+
+class Count(NamedTuple):
+    """Instructions that a product of `tokens` with rows x columns weights executes on a CPU."""
+
+    cpu: str
+    tier: str
+    kernel: str
+    rows: int
+    columns: int
+    tokens: int
+    instructions: int
+
+    @property
+    def each(self) -> float:
+        """A weight and token."""
+        return self.instructions / (self.rows * self.columns * self.tokens)
+
+
+class Cycles(NamedTuple):
+    """One turn of a kernel's hot loop, which is so many weights, by LLVM's model of a core.
+
+    model: of whose units LLVM schedules for the core. units: cycles if only the units were the
+    limit, cycles: with dependencies and dispatch as well, by simulation.
+    """
+
+    core: str
+    model: str
+    kernel: str
+    weights: int
+    instructions: int
+    units: float
+    cycles: float
+
+    @property
+    def each(self) -> float:
+        """Cycles a weight."""
+        return self.cycles / self.weights
+
+
+class Speed(NamedTuple):
+    """Tokens/s of decoding by the cost model. kind: always "modelled".
+
+    at_most: whether the profile has no rate of the kernel, so that only reading is counted.
+    """
+
+    profile: str
+    machine: str
+    size: str
+    encoding: str
+    threads: int
+    kind: str
+    tokens_per_second: float
+    at_most: bool
+
+
+Row = Count | Cycles | Speed
+
+
+class Part(NamedTuple):
+    """versions: of what made the rows, by name. left_out: a line for each row that is missing."""
+
+    versions: dict[str, str]
+    rows: Sequence[Row]
+    left_out: Sequence[str] = ()
+
+
+#: Part -> its rows.
+KINDS: dict[str, type[Row]] = {"executed": Count, "mca": Cycles, "predicted": Speed}
+
+
+def load(folder: Path) -> dict[str, Part]:
+    """The parts that a folder has, none without a file; ResultsError for one of another kind."""
+    path = folder / RESULTS
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise ResultsError(f"{path}: no results of bench.arm: {error}") from error
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise ResultsError(f"{path}: no results of bench.arm of format {FORMAT}")
+    return {
+        name: _part(found[name], kind, f"{path}: {name}")
+        for name, kind in KINDS.items()
+        if name in found
+    }
+
+
+def save(folder: Path, parts: dict[str, Part]) -> Path:
+    """Write them, all or nothing."""
+    found: dict[str, Any] = {"format": FORMAT}
+    for name, part in parts.items():
+        rows = [row._asdict() for row in part.rows]
+        found[name] = {"versions": part.versions, "rows": rows, "left_out": list(part.left_out)}
+    path = folder / RESULTS
+    with replaced(path) as temporary:
+        temporary.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    return path
+
+
+def _part(found: Any, kind: type[Row], where: str) -> Part:
+    if not isinstance(found, dict):
+        raise _wrong(where, found, "an object")
+    versions, rows, left_out = (found.get(key) for key in ("versions", "rows", "left_out"))
+    if not isinstance(versions, dict) or not all(isinstance(v, str) for v in versions.values()):
+        raise _wrong(f"{where}.versions", versions, "an object of texts")
+    if not isinstance(left_out, list) or not all(isinstance(line, str) for line in left_out):
+        raise _wrong(f"{where}.left_out", left_out, "a list of texts")
+    if not isinstance(rows, list):
+        raise _wrong(f"{where}.rows", rows, "a list")
+    checked = [_row(row, kind, f"{where}.rows[{n}]") for n, row in enumerate(rows)]
+    return Part(versions, checked, left_out)
+
+
+def _row(found: Any, kind: type[Row], where: str) -> Row:
+    types = get_type_hints(kind)
+    if not isinstance(found, dict) or found.keys() != types.keys():
+        raise _wrong(where, found, f"an object with {', '.join(types)}")
+    for name, value in found.items():
+        wanted = (int, float) if types[name] is float else (types[name],)
+        is_number = types[name] in (int, float)
+        if type(value) not in wanted or (is_number and not 0 < value < math.inf):
+            expected = "a number above 0" if is_number else f"a {types[name].__name__}"
+            raise _wrong(f"{where}.{name}", value, expected)
+    if found.get("kind", MODELLED) != MODELLED:
+        raise _wrong(f"{where}.kind", found["kind"], MODELLED)
+    return kind(**found)
+
+
+def _wrong(where: str, value: Any, expected: str) -> ResultsError:
+    return ResultsError(f"{where}: is {reprlib.repr(value)}, expected {expected}")
