@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help bench bench-kernels bench-decode bench-cost bench-arm test test-arm test-peers lint format plot clean
+.PHONY: help bench results bench-kernels bench-decode bench-cost bench-arm test test-arm test-peers lint format plot clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

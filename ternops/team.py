@@ -4,6 +4,15 @@ Workers wait in compiled code without the interpreter's lock: first spinning, so
 job starts in well under a microsecond, then parked on a semaphore, so that an idle process costs
 nothing. A job is a function address and a record; no library's thread pool is involved, so two
 Python threads can call in at once (they take turns) and a forked child simply makes a new team.
+
+Memory order, which x86 hides and ARM does not: what one thread tells another goes through an
+atomic operation, and all of these are sequentially consistent, so that each store releases what
+its thread wrote before and each load acquires it. The caller writes a job's address and record,
+then the workers' states; a worker reads its state, then those. A worker writes its results, then
+adds to the number of those that are done, which the caller reads before it goes on. In the
+barrier whoever arrives adds to a number, and so has all that earlier ones wrote; the last one
+resets that number before it changes the phase, which is all that the others wait for, so that
+nobody can arrive at the next barrier and be counted in this one.
 """
 
 from __future__ import annotations

@@ -1,10 +1,27 @@
-"""The loops in the assembly of an ARM kernel: their instructions, spills, and how much they do."""
+"""The loops in the assembly of ARM kernels: their instructions, spills, and how much they do.
+
+    python -m bench.arm.loops
+
+compiles every kernel for every core and writes the table that the tests hold the code to.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
+import os
 import re
+import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
+
+from bench.arm.retarget import CORES, assemblies
+from ternops.files import replaced
+
+TABLE = Path(__file__).parents[2] / "results" / "arm-static" / "loops.csv"
+_COLUMNS = ("core", "kernel", "instructions", "products", "instructions a product", "spills")
 
 #: Instruction -> the products of a weight and an activation that one stands for. Look-ups: 16 rows
 #: of a pair's or a triple's sum, whose low and high bytes are looked up apart.
@@ -78,3 +95,46 @@ def hot(kernel: str, assembly: str) -> Loop:
         for lines in innermost(assembly)
     ]
     return max(loops, key=lambda loop: loop.products)
+
+
+def table(found: dict[str, dict[str, Loop]]) -> str:
+    """core -> kernel -> loop, as comma-separated values."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for core, loops in found.items():
+        for kernel, loop in loops.items():
+            each = f"{loop.each:.4f}"
+            writer.writerow((core, kernel, loop.length, loop.products, each, loop.spills))
+    return text.getvalue()
+
+
+def committed() -> dict[tuple[str, str], tuple[float, int]]:
+    """(core, kernel) -> instructions a product and spills, as the table in the project has them."""
+    with TABLE.open(encoding="utf-8", newline="") as file:
+        return {
+            (row["core"], row["kernel"]): (
+                int(row["instructions"]) / int(row["products"]),
+                int(row["spills"]),
+            )
+            for row in csv.DictReader(file)
+        }
+
+
+def main() -> int:
+    """Write the table."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        texts = dict(zip(CORES, pool.map(assemblies, CORES), strict=True))
+    found = {
+        core: {kernel: hot(kernel, assembly) for kernel, assembly in kernels.items()}
+        for core, kernels in texts.items()
+    }
+    TABLE.parent.mkdir(parents=True, exist_ok=True)
+    with replaced(TABLE) as path:
+        path.write_text(table(found), "utf-8")
+    print(f"wrote {os.path.relpath(TABLE)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -37,6 +37,13 @@ def assemblies(core: str, *kernels: str) -> dict[str, str]:
     return found
 
 
+def jobs() -> dict[str, Any]:
+    """All that can be asked for by name: the kernels, and the job that calls them."""
+    from ternops.kernels.linear import linear
+
+    return {**kernels(), linear.name: linear}
+
+
 def _pretend(core: str) -> None:
     """This process compiles for a core from now on; it may not have imported ternops.simd."""
     import llvmlite.binding as llvm
@@ -54,10 +61,13 @@ def _pretend(core: str) -> None:
 
 
 def kernels() -> dict[str, Any]:
-    """name -> job: what multiplies, in every encoding and shape class."""
+    """name -> job: what multiplies, in every encoding and shape class.
+
+    Weights from memory ("stream") have kernels of their own on x86 alone, by the width of vectors.
+    """
     from ternops.kernels import plan
 
-    jobs = [multiply for _, multiply in plan.KERNELS.values()]
+    jobs = [multiply for (_, kind), (_, multiply) in plan.KERNELS.items() if kind != "stream"]
     jobs += [multiply for _, _, multiply in plan.DENSE.values()]
     return {job.name: job for job in jobs}
 
@@ -69,11 +79,11 @@ def main() -> int:
     parser.add_argument("kernels", nargs="*", metavar="KERNEL", help="default: all")
     arguments = parser.parse_args()
     _pretend(arguments.core)
-    jobs = kernels()
-    if unknown := [name for name in arguments.kernels if name not in jobs]:
-        parser.error(f"KERNEL: {unknown[0]!r}: expected one of {', '.join(jobs)}")
-    names = arguments.kernels or jobs
-    json.dump({name: jobs[name].assembly() for name in names}, sys.stdout)
+    known = jobs()
+    if unknown := [name for name in arguments.kernels if name not in known]:
+        parser.error(f"KERNEL: {unknown[0]!r}: expected one of {', '.join(known)}")
+    names = arguments.kernels or kernels()
+    json.dump({name: known[name].assembly() for name in names}, sys.stdout)
     return 0
 
 

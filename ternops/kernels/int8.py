@@ -14,6 +14,7 @@ from ternops.kernels.reference import ROUNDER
 from ternops.kernels.table import PREFETCH_AHEAD
 from ternops.simd import (
     BYTES,
+    PARTIAL,
     REGISTERS,
     SIGNED_OFFSET,
     Job,
@@ -45,8 +46,9 @@ MOST_COLUMNS = (2**31 - 1) // 128**2
 LEAST_ABSMAX = np.float32(1e-30)
 _LANES = 16
 _ROUNDER_BITS = int(ROUNDER.view(np.int32))
-# Rows and tokens of a tile: 16 sums in 32 registers, 4 in 16.
-_SIDE = (4, 2) if REGISTERS == 32 else (2, 1)
+# Rows and tokens of a tile: 16 sums in 32 registers, 8 where a line is four vectors, and 4 in 16
+# registers or beside sums of int16.
+_SIDE = (4, 2) if BYTES == 64 else (2, 2) if REGISTERS == 32 and i32 == PARTIAL else (2, 1)
 # A prepared token, for rows of `stride` bytes: its floats, the int8 of its two levels, and a line
 # each with what the level's sums start from; then the step.
 _FLOATS = 4

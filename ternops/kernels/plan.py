@@ -31,7 +31,7 @@ from ternops.kernels.lut import (
 )
 from ternops.kernels.table import BATCH, GEMM
 from ternops.kernels.tiles import SPARE_BYTES
-from ternops.simd import LANES, TOGETHER, targets
+from ternops.simd import LANES, NARROW, TOGETHER, WIDE, targets
 
 _place_many = place_together if TOGETHER > 1 else place_tokens
 _KINDS = ("one", "stream", "few", "many")
@@ -39,7 +39,7 @@ _KINDS = ("one", "stream", "few", "many")
 #: one token, one with weights from memory ("stream"), a few, and many.
 KERNELS = {
     ("two_bit", "one"): (place_tokens, gemv_two_bit),
-    ("two_bit", "stream"): (place_tokens, stream_two_bit),
+    ("two_bit", "stream"): (place_tokens, gemv_two_bit if NARROW is WIDE else stream_two_bit),
     ("two_bit", "few"): (place_tokens, batch_two_bit),
     ("two_bit", "many"): (_place_many, gemm_two_bit),
     ("base3", "one"): (place_tokens, gemv_base3),

@@ -1,6 +1,8 @@
-"""Compare the library's results on emulated ARM CPUs with this machine's, bit for bit.
+"""Compare the library's results on emulated ARM CPUs with x86's, bit for bit.
 
 python -m tests.arm [CPU ...]
+
+Besides: a tier that a CPU lacks is refused, and if it is not, the CPU ends the process.
 """
 
 from __future__ import annotations
@@ -10,38 +12,79 @@ import concurrent.futures
 import json
 import os
 import platform
-import subprocess
+import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from bench.arm.emulator import CPUS, Emulator, Unavailable
+from tests.arm import results
 
 _FOLDER = Path(".arm")
-_RESULTS = ("-m", "tests.arm.results")
+#: CPU -> the tier that it must choose, and the best that it lacks with the feature that is missing.
+TIERS = {
+    "cortex-a72": ("neon", "neon-dotprod", "dotprod"),
+    "neoverse-n1": ("neon-dotprod", "neon-i8mm", "i8mm"),
+    "neoverse-v1": ("neon-i8mm", "", ""),
+    "max": ("neon-i8mm", "", ""),
+}
+#: The newest of all has the tier of another: less is compiled there, which is what takes the time.
+_BRIEF = ("max",)
+#: A product of the kernels of a tier.
+_PRODUCT = """
+import numpy as np, ternops
+matrix = ternops.pack(np.ones((64, 640), np.int8), encoding="two_bit")
+assert (ternops.matmul(np.ones((32, 640), np.int8), matrix.unscaled.T) == 640).all()
+print("computed")
+"""
 
 
-def _here() -> dict[str, Any]:
-    done = subprocess.run([sys.executable, *_RESULTS], capture_output=True, text=True, check=True)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
-def _there(emulator: Emulator, cpu: str, expected: dict[str, str]) -> str:
-    """What is wrong on a CPU, empty if nothing is; and how long it took, printed."""
+def _compare(emulator: Emulator, cpu: str) -> list[str]:
+    """What is wrong with the results on a CPU; and how many are right, printed."""
     start = time.monotonic()
-    process = emulator.run(cpu, *_RESULTS)
+    mode = ("brief",) if cpu in _BRIEF else ()
+    process = emulator.run(cpu, "-m", "tests.arm.results", *mode)
     output, errors = process.communicate()
     if process.returncode:
         words = errors.strip().splitlines() or [f"exit code {process.returncode}"]
-        return f"{cpu}: {words[-1]}"
-    found = json.loads(output)
-    results = found["results"]
-    different = [name for name in expected if results.get(name) != expected[name]]
-    equal = f"{len(results) - len(different)} of {len(expected)} results equal"
-    print(f"{cpu}, tier {found['tier']}: {equal}, {time.monotonic() - start:.0f} s", flush=True)
-    return f"{cpu}: differs in {', '.join(different)}" if different else ""
+        return [f"{cpu}: {words[-1]}"]
+    found, expected = json.loads(output), results.expected()
+    wrong = [name for name, value in found["results"].items() if value != expected.get(name)]
+    missing = [] if mode else [name for name in expected if name not in found["results"]]
+    equal, count = len(found["results"]) - len(wrong), len(expected) if not mode else 0
+    print(
+        f"{cpu}, tier {found['tier']}: {equal} of {count or len(found['results'])} results equal, "
+        f"{time.monotonic() - start:.0f} s", flush=True,
+    )  # fmt: skip
+    failures = [f"{cpu}: differs in {name}" for name in wrong + missing]
+    if found["tier"] != TIERS[cpu][0]:
+        failures.append(f"{cpu}: chose {found['tier']}, expected {TIERS[cpu][0]}")
+    return failures
+
+
+def _refuse(emulator: Emulator, cpu: str) -> list[str]:
+    """What is wrong with how a CPU without a feature is dealt with."""
+    _, tier, feature = TIERS[cpu]
+    if not tier:
+        return []
+    process = emulator.run(cpu, "-c", _PRODUCT, TERNOPS_ISA=tier)
+    _, errors = process.communicate()
+    line = (errors.strip().splitlines() or ["nothing"])[-1]
+    refusal = f"ValueError: TERNOPS_ISA={tier!r}: this CPU lacks {feature}; expected one of "
+    failures = []
+    if not process.returncode or not line.startswith(refusal):
+        failures.append(f"{cpu}: {tier} is not refused: {line}")
+    # The same with the check deceived: that the emulator has no such instruction is what makes
+    # equal results a proof that none was executed.
+    deceived = {"TERNOPS_ISA": tier, "NUMBA_CPU_NAME": "generic",
+                "NUMBA_CPU_FEATURES": "+dotprod,+i8mm"}  # fmt: skip
+    process = emulator.run(cpu, "-c", _PRODUCT, **deceived)
+    output, _ = process.communicate()
+    if process.returncode != -signal.SIGILL or output:
+        failures.append(f"{cpu}: executes {feature}: exit code {process.returncode}, {output!r}")
+    if not failures:
+        print(f"{cpu}: {tier} is refused; forced, it ends with SIGILL", flush=True)
+    return failures
 
 
 def main() -> int:
@@ -50,6 +93,8 @@ def main() -> int:
     parser.add_argument("cpus", nargs="*", metavar="CPU", default=list(CPUS),
                         help=f"models of qemu's (default: {' '.join(CPUS)})")  # fmt: skip
     arguments = parser.parse_args()
+    if unknown := [cpu for cpu in arguments.cpus if cpu not in CPUS]:
+        parser.error(f"CPU: {unknown[0]!r}: expected some of {', '.join(CPUS)}")
     try:
         if platform.machine() != "x86_64":
             raise Unavailable(f"this is {platform.machine()}, expected x86_64")
@@ -57,15 +102,14 @@ def main() -> int:
     except Unavailable as error:
         print(f"skipped: no ARM here to test on: {error}")
         return 0
-    here = _here()
-    print(f"this machine, tier {here['tier']}: {len(here['results'])} results", flush=True)
+    failures = []
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        failures = list(
-            pool.map(lambda cpu: _there(emulator, cpu, here["results"]), arguments.cpus)
-        )
-    for failure in filter(None, failures):
+        for check in (_compare, _refuse):
+            calls = [pool.submit(check, emulator, cpu) for cpu in arguments.cpus]
+            failures += [line for call in calls for line in call.result()]
+    for failure in failures:
         print(f"failed: {failure}")
-    return int(any(failures))
+    return int(bool(failures))
 
 
 if __name__ == "__main__":
