@@ -237,6 +237,18 @@ def test_select_greater_of_integers(element):
         assert (found == np.maximum(left, right)).all()
 
 
+@pytest.mark.parametrize("element", ["u8", "i8", "i32"])
+def test_at_least_compares_as_the_element_is(element):
+    """All bits where it is, none where not; bytes above 127 are large if they have no sign."""
+    run = binary(Vector(element, 16), vector.inlined(lambda a, b: vector.at_least(a, b)))
+    for seed in range(20):
+        left, right = values(element, 16, seed), values(element, 16, seed + 100)
+        right[:2] = left[:2]
+        found = np.empty_like(left)
+        run(left, right, found)
+        assert cases.same_bits(found, (-(left >= right).astype(np.int32)).astype(left.dtype))
+
+
 @settings(max_examples=50, deadline=None, derandomize=True)
 @given(st.lists(st.integers(-(2**31), 2**31 - 1), min_size=16, max_size=16))
 def test_integer_reductions(numbers):

@@ -67,7 +67,8 @@ _NAME = targets.TIER.name
 
 # Dot products add up in registers that `open_sums` gives and `close_sums` adds to i32 sums. Where
 # an instruction adds to int32 they are the sums themselves. AVX2 and plain NEON add to int16 in
-# between, for at most 16 dots with codes up to 8, or as many products of a smaller size.
+# between: two products a lane and dot, of at most 128 times a code, so that the greatest codes of
+# the dots between the two may add up to 128, and -2**15 just fits.
 #   dot(partial, unsigned u8, signed i8): partial + 4 (to int16: 2) products a lane.
 _TO_INT16 = {"avx2": (x86.dot_avx2, x86.close_avx2), "neon": (arm.dot_neon, arm.close_neon)}
 if _NAME in _TO_INT16:
