@@ -1052,7 +1052,11 @@ _OPTIONS = {"nopython": True, "nogil": True, "error_model": "numpy", "boundschec
 
 def inlined(function: Callable[..., Any]) -> Any:
     """A function of kernel code that is inlined where it is called, so that constant arguments
-    unroll its loops."""
+    unroll its loops.
+
+    Call it from kernel code: `njit` itself compiles for what LLVM finds out about the CPU, which on
+    ARM may lack the instruction.
+    """
     return _Dispatcher(function, targetoptions={**_OPTIONS, "forceinline": True})
 
 
