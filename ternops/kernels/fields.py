@@ -5,7 +5,7 @@ Layout: ternops.encodings.two_bit and base3. Trick: one look-up turns a base3 by
 Bound: an AND a field, which base3 adds 5 to 7 operations a vector to, or 24 without the look-up.
 """
 
-from ternops.simd import REGISTERS, WIDE, base3, constant, inlined
+from ternops.simd import WIDE, base3, constant, inlined
 
 #: Fields a byte has: which of the encodings a kernel works on.
 TWO_BIT, BASE3 = 4, 5
@@ -21,8 +21,9 @@ def make_fields(fields, apart, width=WIDE):
     4 ** (f % apart), those of field 4 times base3.FIFTH unless apart is 1.
     """
     looks_up = fields == BASE3 and base3.LOOKS_UP
-    # 32 registers have room for the constants; half as many have not.
-    in_memory = REGISTERS == 32
+    # 32 registers have room for the constants; half as many have not, and on ARM one is an
+    # instruction that LLVM may repeat.
+    in_memory = width.bytes == 64
     mask0, mask1, mask2, mask3 = (
         constant(width.u8, [value] * width.bytes, in_memory) for value in (3, 12, 48, 192)
     )

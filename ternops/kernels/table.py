@@ -29,9 +29,9 @@ GEMV = {
     ("two_bit", "avxvnni"): Tile(rows=2, apart=4),
     # int16 partial sums have no room for codes times 16.
     ("two_bit", "avx2"): Tile(rows=2, apart=2),
-    # A code times 64 would not fit a signed byte; with four rows LLVM spills on some cores.
-    ("two_bit", "neon-i8mm"): Tile(rows=3, apart=3),
-    ("two_bit", "neon-dotprod"): Tile(rows=3, apart=3),
+    # A code times 64 would not fit a signed byte; four rows share the activations' loads.
+    ("two_bit", "neon-i8mm"): Tile(rows=4, apart=3),
+    ("two_bit", "neon-dotprod"): Tile(rows=4, apart=3),
     # Codes times 16 fit int16 for the one field that has them; its sums take registers as well.
     ("two_bit", "neon"): Tile(rows=2, apart=3),
     # Small enough for any register file.
