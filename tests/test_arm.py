@@ -198,6 +198,16 @@ def test_llvm_is_told_what_the_system_tells(monkeypatch, has):
     assert "+sve" not in listed
 
 
+def test_what_was_asked_for_has_no_sve_either(monkeypatch):
+    """NUMBA_CPU_FEATURES stands, but for that; of a feature named twice the last counts."""
+    monkeypatch.setattr(vector.config, "CPU_FEATURES", "+neon,+sve2,+dotprod,+i8mm,-dotprod")
+    monkeypatch.setattr(vector, "machine", lambda: "aarch64")
+    monkeypatch.setattr(vector, "_feature_list", vector._feature_list.__wrapped__)
+    expected = "+neon,+dotprod,+i8mm,-dotprod,-sve,-sve2,-sme"
+    assert vector._feature_list() == expected
+    assert vector.features.__wrapped__() == {"neon", "i8mm"}
+
+
 @pytest.mark.parametrize(
     ("features", "names"),
     [

@@ -122,6 +122,18 @@ def test_another_tier_has_a_folder_of_its_own(filled):
     assert {str(path.parent) for path in after if path not in before} == {used}
 
 
+def test_the_folder_is_that_of_the_tier_however_it_was_chosen(tmp_path):
+    """By name or as the best there is; what the system refuses makes another tier of it."""
+    settings = {**processes.current(), "NUMBA_CACHE_DIR": str(tmp_path)}
+    code = (
+        "from ternops.simd import cache_folder, targets; print(targets.TIER.name, cache_folder())"
+    )
+    tier, folder = processes.run_code(code, **settings).split()
+    assert processes.run_code(code, **{**settings, "TERNOPS_ISA": tier}).split() == [tier, folder]
+    other = "from ternops.simd import vector; vector.compile_for('another'); " + code
+    assert processes.run_code(other, **settings).split()[1] != folder
+
+
 @pytest.fixture
 def package(tmp_path):
     """A copy of the package, to be edited, and the environment in which it is imported."""

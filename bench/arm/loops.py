@@ -7,6 +7,7 @@ compiles every kernel for every core and writes the table that the tests hold th
 
 from __future__ import annotations
 
+import argparse
 import csv
 import io
 import os
@@ -123,6 +124,8 @@ def committed() -> dict[tuple[str, str], tuple[float, int]]:
 
 def main() -> int:
     """Write the table."""
+    words = (__doc__ or "").splitlines()[0]
+    argparse.ArgumentParser(prog="python -m bench.arm.loops", description=words).parse_args()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         texts = dict(zip(CORES, pool.map(assemblies, CORES), strict=True))
     found = {

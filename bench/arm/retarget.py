@@ -55,9 +55,7 @@ def _pretend(core: str) -> None:
     for module in (llvm, targets):
         module.get_process_triple = module.get_default_triple = lambda: _TRIPLE
     present, _ = CORES[core]
-    # As ternops.simd.vector has it on such a core: without SVE.
-    lists = ",".join([*(f"+{each}" for each in present), "-sve", "-sve2", "-sme"])
-    config.CPU_NAME, config.CPU_FEATURES = core, lists
+    config.CPU_NAME, config.CPU_FEATURES = core, ",".join(f"+{each}" for each in present)
 
 
 def kernels() -> dict[str, Any]:
@@ -76,7 +74,7 @@ def main() -> int:
     """Print the assembly of every kernel."""
     parser = argparse.ArgumentParser(prog="python -m bench.arm.retarget", description=__doc__)
     parser.add_argument("core", choices=CORES, metavar="CORE", help=", ".join(CORES))
-    parser.add_argument("kernels", nargs="*", metavar="KERNEL", help="default: all")
+    parser.add_argument("kernels", nargs="*", metavar="KERNEL", default=[], help="default: all")
     arguments = parser.parse_args()
     _pretend(arguments.core)
     known = jobs()

@@ -81,3 +81,4 @@ def choose(requested: str | None) -> tuple[Tier, str]:
 
 
 TIER, REASON = choose(os.environ.get("TERNOPS_ISA"))
+vector.compile_for(TIER.name)

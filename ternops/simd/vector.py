@@ -890,6 +890,9 @@ def cpu_name() -> str:
     return config.CPU_NAME or llvm.get_host_cpu_name()
 
 
+_SCALABLE = ("sve", "sve2", "sme")
+
+
 @functools.cache
 def _feature_list() -> str:
     """What LLVM is told of the CPU: what it finds itself, and on ARM what the system says.
@@ -899,23 +902,30 @@ def _feature_list() -> str:
     kernels have vectors of one width, and LLVM 22 miscompiles some sums for SVE of 256 bits
     (llvm-project 204939).
     """
-    if config.CPU_FEATURES is not None:
-        return str(config.CPU_FEATURES)
-    found = str(llvm.get_host_cpu_features().flatten())
+    asked = config.CPU_FEATURES
+    found = llvm.get_host_cpu_features().flatten() if asked is None else asked
     if machine() not in ARM:
-        return found
-    kept = [name for name in found.split(",") if name and not name[1:].startswith("sve")]
-    granted = [("+" if has else "-") + name for name, has in hwcap.features().items()]
-    return ",".join([*kept, *granted, "-sve", "-sve2", "-sme"])
+        return str(found)
+    kept = [name for name in found.split(",") if name and not name[1:].startswith(_SCALABLE)]
+    granted = hwcap.features().items() if asked is None else ()
+    named = [("+" if has else "-") + name for name, has in granted]
+    return ",".join([*kept, *named, *(f"-{name}" for name in _SCALABLE)])
 
 
 @functools.cache
 def features() -> frozenset[str]:
     """The CPU features that kernels are compiled with, and so the only ones they may use."""
-    return frozenset(name[1:] for name in _feature_list().split(",") if name.startswith("+"))
+    last = {name[1:]: name[:1] for name in _feature_list().split(",")}  # as LLVM has it
+    return frozenset(name for name, sign in last.items() if sign == "+")
 
 
 _PACKAGE = Path(__file__).resolve().parent.parent
+_COMPILED_FOR: list[str] = []
+
+
+def compile_for(tier: str) -> None:
+    """Tell the name of the tier: compiled code depends on it, and not on the features alone."""
+    _COMPILED_FOR.append(tier)
 
 
 @functools.cache
@@ -926,7 +936,7 @@ def cache_folder() -> str:
     that it calls, hence a hash over all of them. NUMBA_CACHE_DIR is honoured; a home that
     cannot be written gives a private temporary folder.
     """
-    digest = hashlib.sha256(os.environ.get("TERNOPS_ISA", "").encode())
+    digest = hashlib.sha256(repr(_COMPILED_FOR).encode())
     for path in sorted(_PACKAGE.rglob("*.py")):
         digest.update(path.read_bytes())
     if config.CACHE_DIR:
