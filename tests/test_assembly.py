@@ -24,8 +24,10 @@ GEMVS = {
     for (_, kind), (_, multiply) in plan.KERNELS.items()
     if kind in cases.OF_ONE_TOKEN
 }
+#: On any tier: weights from memory have a kernel of their own where vectors have two widths.
+EVERY = ("gemv_two_bit", "stream_two_bit", "gemv_base3", "gemv_tl1", "gemv_tl2")
 #: The encoding of each GEMV.
-ENCODING_OF = {name: name.split("_", 1)[1] for name in GEMVS}
+ENCODING_OF = {name: name.split("_", 1)[1] for name in EVERY}
 
 #: tier -> its dot product and its look-up, with the registers that they work on.
 DOTS = {
@@ -56,7 +58,7 @@ pytestmark = pytest.mark.skipif(
 )
 #: "this" is the CPU and the choice of this process.
 CPU = pytest.mark.parametrize("cpu", [*(name for name in processes.CPUS if name in DOTS), "this"])
-GEMV = pytest.mark.parametrize("gemv", GEMVS)
+GEMV = pytest.mark.parametrize("gemv", EVERY)
 
 
 def innermost_loops(assembly):
@@ -112,7 +114,9 @@ def texts(printed):
             pytest.skip(reason)
         parts = printed[cpu].result().split("@@@ ")[1:]
         found = dict(part.split("\n", 1) for part in parts)
-        assert list(found) == list(GEMVS)
+        tier = targets.TIER.name if cpu == "this" else cpu
+        narrows = DOTS.get(tier, ("", ""))[1] == "zmm"
+        assert set(found) == {name for name in EVERY if narrows or name != "stream_two_bit"}
         return found
 
     return of
@@ -125,6 +129,8 @@ def expected(cpu, gemv):
         pytest.skip(f"the {tier} tier has no instruction of its own")
     dot, registers = DOTS[tier]
     if gemv.startswith("stream"):
+        if registers != "zmm":
+            pytest.skip(f"the {tier} tier has one width of vectors")
         registers = "ymm"  # narrow vectors leave memory the most bandwidth
     if hasattr(ENCODINGS[ENCODING_OF[gemv]], "tables"):
         return tier, LOOK_UPS[registers], registers
