@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -115,3 +116,13 @@ def _prompt_row(size: str, engine: str, threads: int) -> Row:
         limit=rate * 1.6, limited_by=f"{'multiply-add' if floats else 'dot'} instruction",
         version="llama-cpp-python 0.3.16 (AVX512)" if engine in PEERS else "", group=f"{size}/0",
     )  # fmt: skip
+
+
+def damage(path: Path, way: Sequence[str | int], value: object) -> None:
+    """Put a value where the keys of `way` lead to in a JSON file."""
+    found = table = json.loads(path.read_text())
+    *to, last = way
+    for each in to:
+        table = table[each]
+    table[last] = value
+    path.write_text(json.dumps(found))

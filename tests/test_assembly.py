@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from bench.arm.loops import innermost
 from ternops.encodings import ENCODINGS
 from ternops.kernels import plan, table
 from ternops.simd import targets, vector
@@ -48,7 +49,6 @@ BETTER = {
     "generic": r"%[yz]mm|^\s+v[a-z]",
 }
 
-LABEL = re.compile(r"^([.$\w]+):")
 JUMP = re.compile(r"^\s+j(?!mp)[a-z]+\s+([.$\w]+)")
 #: A write of any size, or a read of a whole vector; a loop's counters may be read.
 SPILL = re.compile(r"# .*(Spill|(16|32|64)-byte.* Reload)")
@@ -59,23 +59,6 @@ pytestmark = pytest.mark.skipif(
 #: "this" is the CPU and the choice of this process.
 CPU = pytest.mark.parametrize("cpu", [*(name for name in processes.CPUS if name in DOTS), "this"])
 GEMV = pytest.mark.parametrize("gemv", EVERY)
-
-
-def innermost_loops(assembly):
-    """The bodies of the loops that hold no other loop: label ... jump back to it."""
-    lines = assembly.splitlines()
-    labels = {match[1]: i for i, line in enumerate(lines) if (match := LABEL.match(line))}
-    spans = []
-    for i, line in enumerate(lines):
-        match = JUMP.match(line)
-        if match and labels.get(match[1], len(lines)) < i:
-            spans.append((labels[match[1]], i))
-    inner = [
-        span
-        for span in spans
-        if not any(other != span and span[0] <= other[0] and other[1] <= span[1] for other in spans)
-    ]
-    return [lines[first : last + 1] for first, last in inner]
 
 
 def count(body, instruction, registers=""):
@@ -141,7 +124,7 @@ def loops_of(text, instruction, registers):
     """The loops along the columns: innermost, with the instruction, asking for weights ahead."""
     return [
         body
-        for body in innermost_loops(text)
+        for body in innermost(text, JUMP)
         if count(body, instruction, f"%{registers}") and count(body, r"prefetch\w*")
     ]
 
@@ -156,7 +139,7 @@ def test_the_loop_finder():
          "\tvpaddd 8(%rsp), %ymm1, %ymm2 # 32-byte Folded Reload", "\tvmovdqu %xmm1, (%rax)",
          "\tprefetcht0\t(%rax)", "\tjne\t.L2  # back", "\tjb\t.L1", "\tje\t.L3", ".L3:", "\tret")
     )  # fmt: skip
-    (body,) = innermost_loops(text)
+    (body,) = innermost(text, JUMP)
     assert body[0].startswith(".L2:")
     assert loops_of(text, "vpdpbusd", "zmm") == loops_of(text, "vpdpbusd", "ymm") == [body]
     assert count(body, "vpdpbusd") == 2

@@ -7,11 +7,12 @@ import pytest
 
 from bench import paper
 from bench.arm import __main__ as command
-from bench.arm import executed, mca, page, predicted, stored
+from bench.arm import executed, mca, packages, page, predicted, stored
 from bench.arm.packages import Unavailable, do
 from bench.arm.stored import Count, Cycles, Part, Speed
 from bench.results import MODELLED
 from bench.stats import ResultsError
+from tests import run_results
 
 NOP, CALL, CALL_AT, RETURN = 0xD503201F, 0x97FFFF52, 0xD63F0100, 0xD65F03C0
 KERNEL, OTHER, CALLEE, CALLER = 0x7000, 0x9000, 0x8000, 0x4000
@@ -286,12 +287,7 @@ def test_other_files_are_refused(tmp_path, text):
 def test_damaged_results_are_named_with_their_key(tmp_path, way, value, words):
     """One line: the file, the key, what it is and what was expected."""
     path = stored.save(tmp_path, PARTS)
-    found = table = json.loads(path.read_text())
-    *to, last = way
-    for each in to:
-        table = table[each]
-    table[last] = value
-    path.write_text(json.dumps(found))
+    run_results.damage(path, way, value)
     with pytest.raises(ResultsError, match=words) as error:
         stored.load(tmp_path)
     assert str(error.value).startswith(f"{path}: ")
@@ -345,7 +341,7 @@ def test_a_part_without_its_tool_is_skipped(target, monkeypatch, capsys):
 
 def test_the_tools_need_this_kind_of_machine(target, monkeypatch, capsys):
     """Elsewhere the parts that need them are skipped."""
-    monkeypatch.setattr(command.platform, "machine", lambda: "riscv64")
+    monkeypatch.setattr(packages.platform, "machine", lambda: "riscv64")
     assert command.main(["--only", "executed"]) == 0
     line = capsys.readouterr().out.splitlines()[0]
     assert line == "executed: skipped: this is riscv64, expected x86_64"

@@ -13,6 +13,7 @@ from bench.stats import ResultsError
 from ternops.cost import predict
 from ternops.cost.layouts import SIZES
 from ternops.cost.profile import parse
+from tests import run_results
 from tests.test_cost_hardware import PROFILE
 
 OTHER = {"x86": "arm", "arm": "x86"}[host_arch()]
@@ -75,12 +76,7 @@ def test_other_files_are_refused(tmp_path, text):
 def test_damaged_results_are_named_with_their_key(tmp_path, way, value, words):
     """One line: the file, the key, what it is and what was expected."""
     path = stored(tmp_path / "run") / cost.RESULTS
-    found = table = json.loads(path.read_text())
-    *to, last = way
-    for each in to:
-        table = table[each]
-    table[last] = value
-    path.write_text(json.dumps(found))
+    run_results.damage(path, way, value)
     with pytest.raises(ResultsError, match=words) as error:
         cost.load(path)
     assert str(error.value).startswith(f"{path}: ")

@@ -9,29 +9,19 @@ simulation. predicted: the cost model's speeds. A part that is not made anew sta
 from __future__ import annotations
 
 import argparse
-import platform
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench.arm import executed, mca, page, predicted, stored
-from bench.arm.packages import Unavailable
+from bench.arm.packages import Unavailable, tools
 from bench.stats import ResultsError
 
 TARGET = Path("results") / "arm-static"
-_TOOLS = Path(".arm")  #: the emulator and llvm-mca
-
-
-def _tools() -> Path:
-    """Where they are; Unavailable where they cannot run."""
-    if platform.machine() != "x86_64":
-        raise Unavailable(f"this is {platform.machine()}, expected x86_64")
-    return _TOOLS
-
 
 PARTS: dict[str, Callable[[], stored.Part]] = {
-    "executed": lambda: executed.measure(_tools()),
-    "mca": lambda: mca.measure(_tools()),
+    "executed": lambda: executed.measure(tools()),
+    "mca": lambda: mca.measure(tools()),
     "predicted": predicted.measure,
 }
 

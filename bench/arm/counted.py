@@ -32,6 +32,15 @@ PRODUCTS = (
 )  # fmt: skip
 
 
+def versions() -> dict[str, str]:
+    """Of what makes the code."""
+    return {
+        "ternops": ternops.__version__, "numba": numba.__version__,
+        "llvmlite": llvmlite.__version__,
+        "LLVM": ".".join(map(str, llvmlite.binding.llvm_version_info)),
+    }  # fmt: skip
+
+
 def _kernel(encoding: str, matrix: ternops.TernaryMatrix | None, tokens: int) -> Any:
     """What the library multiplies with."""
     if matrix is None:
@@ -77,11 +86,7 @@ def main() -> int:
     jobs = [_kernel(*case) for case in cases]
     about = {
         "tier": targets.TIER.name,
-        "versions": {
-            "ternops": ternops.__version__, "numba": numba.__version__,
-            "llvmlite": llvmlite.__version__,
-            "LLVM": ".".join(map(str, llvmlite.binding.llvm_version_info)),
-        },
+        "versions": versions(),
         "rows": ROWS, "columns": COLUMNS, "tokens": [tokens for _, _, tokens in cases],
         "kernels": [job.name for job in jobs], "addresses": [job.address for job in jobs],
     }  # fmt: skip

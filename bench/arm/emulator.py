@@ -12,9 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.arm.packages import RELEASE, Unavailable, do, unpack
-
-__all__ = ["CPUS", "Emulator", "Unavailable"]
+from bench.arm.packages import RELEASE, do, unpack
 
 #: qemu's models: one without the dot product, one with it, one with SVE, and all that qemu knows.
 CPUS = ("cortex-a72", "neoverse-n1", "neoverse-v1", "max")

@@ -16,6 +16,7 @@ import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from bench.arm.retarget import CORES, assemblies
@@ -40,18 +41,24 @@ _SPILL = re.compile(r"//.*(Spill|(?:16|32|48|64)-byte.* Reload)")
 
 @dataclass(frozen=True)
 class Loop:
-    """What stands between a label and the branch back to it.
-
-    instructions: how many of each; spills: of them, those that bring a register to the stack, or a
-    vector back from it. products: what one turn multiplies, in pairs of weight and activation.
-    """
+    """What stands between a label and the branch back to it."""
 
     kernel: str
-    instructions: Counter[str]
-    spills: int
+    lines: tuple[str, ...]
+
+    @cached_property
+    def instructions(self) -> Counter[str]:
+        """How many of each."""
+        return Counter(match[1] for line in self.lines if (match := _INSTRUCTION.match(line)))
+
+    @property
+    def spills(self) -> int:
+        """Instructions that bring a register to the stack, or a vector back from it."""
+        return sum(bool(_SPILL.search(line)) for line in self.lines)
 
     @property
     def products(self) -> int:
+        """What one turn multiplies, in pairs of weight and activation."""
         if self.kernel in LOOK_UPS:
             return LOOK_UPS[self.kernel] * self.instructions["tbl"]
         return sum(PRODUCTS.get(name, 0) * n for name, n in self.instructions.items())
@@ -67,14 +74,17 @@ class Loop:
         return self.length / self.products
 
 
-def innermost(assembly: str) -> list[list[str]]:
-    """The lines of the loops that hold no other loop."""
+def innermost(assembly: str, branch: re.Pattern[str] = _BRANCH) -> list[list[str]]:
+    """The lines of the loops that hold no other loop.
+
+    branch: a line that may go on at a label, its first group; ARM's by default.
+    """
     lines = assembly.splitlines()
     labels = {match[1]: i for i, line in enumerate(lines) if (match := _LABEL.match(line))}
     spans = [
         (labels[match[1]], i)
         for i, line in enumerate(lines)
-        if (match := _BRANCH.match(line)) and labels.get(match[1], len(lines)) < i
+        if (match := branch.match(line)) and labels.get(match[1], len(lines)) < i
     ]
     return [
         lines[first : last + 1]
@@ -87,14 +97,7 @@ def innermost(assembly: str) -> list[list[str]]:
 
 def hot(kernel: str, assembly: str) -> Loop:
     """The loop of a kernel that does the most in one turn."""
-    loops = [
-        Loop(
-            kernel,
-            Counter(match[1] for line in lines if (match := _INSTRUCTION.match(line))),
-            sum(bool(_SPILL.search(line)) for line in lines),
-        )
-        for lines in innermost(assembly)
-    ]
+    loops = (Loop(kernel, tuple(lines)) for lines in innermost(assembly))
     return max(loops, key=lambda loop: loop.products)
 
 

@@ -10,12 +10,8 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import llvmlite
-import numba
-from llvmlite.binding import llvm_version_info
-
-import ternops
-from bench.arm.loops import hot, innermost
+from bench.arm.counted import versions
+from bench.arm.loops import hot
 from bench.arm.packages import RELEASE, do, unpack
 from bench.arm.retarget import CORES, assemblies
 from bench.arm.stored import Cycles, Part
@@ -73,26 +69,19 @@ class Mca:
 def measure(folder: Path) -> Part:
     """Every kernel on every core that there is code for; Unavailable without llvm-mca."""
     mca = Mca(folder)
-    versions = {
-        "llvm-mca": mca.version, "ternops": ternops.__version__, "numba": numba.__version__,
-        "llvmlite": llvmlite.__version__, "LLVM": ".".join(map(str, llvm_version_info)),
-    }  # fmt: skip
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         compiled = list(pool.map(lambda core: assemblies(core, *KERNELS), _CORES))
     rows = [
         mca.simulate(core, kernel, found[kernel])
         for core, found in zip(_CORES, compiled, strict=True) for kernel in KERNELS
     ]  # fmt: skip
-    return Part(versions, rows)
+    return Part({"llvm-mca": mca.version, **versions()}, rows)
 
 
 def loop_of(kernel: str, assembly: str) -> tuple[list[str], int]:
     """The lines of the hot loop, without LLVM's remarks, and the weights of one turn."""
-    loops = innermost(assembly)
-    each = [hot(kernel, "\n".join(lines)).products for lines in loops]
-    most = max(each)
-    lines = loops[each.index(most)]
-    return [line.split("//")[0].rstrip() for line in lines], most
+    loop = hot(kernel, assembly)
+    return [line.split("//")[0].rstrip() for line in loop.lines], loop.products
 
 
 def model_of(units: list[str]) -> str:

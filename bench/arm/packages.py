@@ -6,16 +6,25 @@ apt works in a state of its own, so that nothing outside of the folder is touche
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 from pathlib import Path
 
 RELEASE = "bookworm"
 _KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
+_TOOLS = Path(".arm")  # the emulator and llvm-mca
 _MINUTES = 10  # for any of the downloads
 
 
 class Unavailable(RuntimeError):
     """What is missing here, in one line."""
+
+
+def tools() -> Path:
+    """The folder for what runs here alone; Unavailable where that cannot."""
+    if platform.machine() != "x86_64":
+        raise Unavailable(f"this is {platform.machine()}, expected x86_64")
+    return _TOOLS
 
 
 def unpack(

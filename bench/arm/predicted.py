@@ -12,8 +12,9 @@ from ternops.cost import Hardware, load, predict
 from ternops.cost.layouts import SIZES
 from ternops.cost.workload import FP16
 
-#: Profiles; the first is the machine of the paper's table, with the encoding used there.
+#: Profiles.
 MACHINES = ("m2-ultra", "cobalt-100", "graviton-3", "raspberry-pi-5")
+#: That of the paper's table, and the encoding used there.
 PAPERS, _PAPERS_ENCODING = cost_fit.MACHINES["arm"]
 CONTEXT = cost_fit.CONTEXT
 

@@ -14,15 +14,15 @@ import subprocess
 import sys
 from typing import Any
 
-#: LLVM's name of a core -> which of the features that tiers ask for it has, and where it is found.
-CORES: dict[str, tuple[tuple[str, ...], str]] = {
-    "cortex-a72": ((), "Raspberry Pi 4, Graviton 1"),
-    "cortex-a76": (("dotprod",), "Raspberry Pi 5"),
-    "neoverse-n1": (("dotprod",), "Graviton 2, Ampere Altra"),
-    "neoverse-v1": (("dotprod", "i8mm"), "Graviton 3"),
-    "neoverse-n2": (("dotprod", "i8mm"), "Cobalt 100"),
-    "apple-m2": (("dotprod", "i8mm"), "M2 Ultra"),
-    "generic": (("dotprod", "i8mm"), "a model that LLVM does not know"),
+#: LLVM's name of a core -> which of the features that tiers ask for it has.
+CORES: dict[str, tuple[str, ...]] = {
+    "cortex-a72": (),  # Raspberry Pi 4, Graviton 1
+    "cortex-a76": ("dotprod",),  # Raspberry Pi 5
+    "neoverse-n1": ("dotprod",),  # Graviton 2, Ampere Altra
+    "neoverse-v1": ("dotprod", "i8mm"),  # Graviton 3
+    "neoverse-n2": ("dotprod", "i8mm"),  # Cobalt 100
+    "apple-m2": ("dotprod", "i8mm"),  # M2 Ultra
+    "generic": ("dotprod", "i8mm"),  # a model that LLVM does not know
 }
 _TRIPLE = "aarch64-unknown-linux-gnu"
 
@@ -54,8 +54,7 @@ def _pretend(core: str) -> None:
     llvm.initialize_all_asmprinters()
     for module in (llvm, targets):
         module.get_process_triple = module.get_default_triple = lambda: _TRIPLE
-    present, _ = CORES[core]
-    config.CPU_NAME, config.CPU_FEATURES = core, ",".join(f"+{each}" for each in present)
+    config.CPU_NAME, config.CPU_FEATURES = core, ",".join(f"+{each}" for each in CORES[core])
 
 
 def kernels() -> dict[str, Any]:

@@ -55,7 +55,7 @@ BYTES = targets.TIER.vector_bytes
 
 LANES = BYTES // 4
 #: Of the CPU, for vectors: what tells how large a tile may be.
-REGISTERS = 32 if BYTES == 64 or targets.TIER.name.startswith("neon") else 16
+REGISTERS = 32 if BYTES == 64 or targets.ON_ARM else 16
 
 u8, i8, i32 = Vector("u8", BYTES), Vector("i8", BYTES), Vector("i32", LANES)
 #: As many floats as an i32 has lanes: for arithmetic lane by lane, where the width cannot show.

@@ -12,11 +12,10 @@ BYTES = targets.TIER.vector_bytes
 _u8 = Vector("u8", BYTES)
 _FIELDS = [i // 27 | i // 9 % 3 << 2 | i // 3 % 3 << 4 | i % 3 << 6 for i in range(81)]
 
-_ON_ARM = targets.TIER.name.startswith("neon")
 #: Whether there is such a look-up.
-LOOKS_UP = _ON_ARM or targets.TIER.name in ("amx", "avx512vbmi")
+LOOKS_UP = targets.ON_ARM or targets.TIER.name in ("amx", "avx512vbmi")
 #: The fifth field comes times this.
-FIFTH = -1 if _ON_ARM else 81
+FIFTH = -1 if targets.ON_ARM else 81
 
 minimum_u8 = instruction(f"llvm.umin.v{BYTES}i8", _u8, _u8, _u8)
 
@@ -38,7 +37,7 @@ def _table(size):
     return _constants(entries[i : i + BYTES] for i in range(0, size, BYTES))
 
 
-if _ON_ARM:
+if targets.ON_ARM:
     HELD = 9  #: Registers that `hold` fills.
     _table0, _table1, _table2, _table3, _table4, _table5 = _table(96)
     _81, _162, _64 = _constants([value] * BYTES for value in (81, 162, 64))

@@ -30,8 +30,7 @@ SUM = Vector("i16", BYTES // 2)
 _U8, _I8, _U16 = Vector("u8", BYTES), Vector("i8", BYTES), Vector("u16", BYTES // 2)
 _U8X16, _I16X16 = Vector("u8", 16), Vector("i16", 16)
 
-_ON_ARM = targets.TIER.name.startswith("neon")
-TABLE_OF_WORDS = not (_ON_ARM or BYTES == 32)
+TABLE_OF_WORDS = not (targets.ON_ARM or BYTES == 32)
 
 if BYTES == 64:
     # vpermw looks up 32 words and ignores all but the low five bits of an index. A 16-bit lane
@@ -72,7 +71,7 @@ elif not TABLE_OF_WORDS:
     # ones may wrap around. Negation is ~x + 1: the ones are counted in the fourth register.
     SUMS = 4
     _subtract = instruction(f"llvm.ssub.sat.v{BYTES}i8", _I8, _I8, _I8)
-    _shuffle = arm.shuffle_bytes if _ON_ARM else x86.shuffle_bytes
+    _shuffle = arm.shuffle_bytes if targets.ON_ARM else x86.shuffle_bytes
 
     @inlined
     def _add(sums, low, high):

@@ -82,3 +82,5 @@ def choose(requested: str | None) -> tuple[Tier, str]:
 
 TIER, REASON = choose(os.environ.get("TERNOPS_ISA"))
 vector.compile_for(TIER.name)
+#: Whether it is one of NEON's.
+ON_ARM = TIER.machines == vector.ARM

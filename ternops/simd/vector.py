@@ -1057,7 +1057,7 @@ class _CFunc(ccallback.CFunc):
     _targetdescr = _TARGET
 
 
-_OPTIONS = {"nopython": True, "nogil": True, "error_model": "numpy", "boundscheck": False}
+_OPTIONS = {"nopython": True, "error_model": "numpy", "boundscheck": False}
 
 
 def inlined(function: Callable[..., Any]) -> Any:
@@ -1067,12 +1067,12 @@ def inlined(function: Callable[..., Any]) -> Any:
     Call it from kernel code: `njit` itself compiles for what LLVM finds out about the CPU, which on
     ARM may lack the instruction.
     """
-    return _Dispatcher(function, targetoptions={**_OPTIONS, "forceinline": True})
+    return _Dispatcher(function, targetoptions={**_OPTIONS, "nogil": True, "forceinline": True})
 
 
 def kernel(function: Callable[..., Any]) -> Any:
     """A function of kernel code that is called."""
-    return _Dispatcher(function, targetoptions=dict(_OPTIONS))
+    return _Dispatcher(function, targetoptions={**_OPTIONS, "nogil": True})
 
 
 def entry(function: Callable[..., Any]) -> Any:
@@ -1115,8 +1115,7 @@ class Job:
 
     def _compile(self, cache: Any) -> Any:
         signature = ((types.intp,) * 4, types.void)
-        options = {key: value for key, value in _OPTIONS.items() if key != "nogil"}
-        compiled: Any = _CFunc(self._function, signature, {}, options)
+        compiled: Any = _CFunc(self._function, signature, {}, dict(_OPTIONS))
         compiled._cache = cache
         compiled.compile()
         return compiled

@@ -1,1 +1,1 @@
-"""Every result on ARM, bit for bit that of this machine: the library under an emulator."""
+"""Every result on ARM, bit for bit x86's: the library under an emulator."""

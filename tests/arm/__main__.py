@@ -11,16 +11,14 @@ import argparse
 import concurrent.futures
 import json
 import os
-import platform
 import signal
 import sys
 import time
-from pathlib import Path
 
-from bench.arm.emulator import CPUS, Emulator, Unavailable
+from bench.arm.emulator import CPUS, Emulator
+from bench.arm.packages import Unavailable, tools
 from tests.arm import results
 
-_FOLDER = Path(".arm")
 #: CPU -> the tier that it must choose, and the best that it lacks with the feature that is missing.
 TIERS = {
     "cortex-a72": ("neon", "neon-dotprod", "dotprod"),
@@ -94,9 +92,7 @@ def main() -> int:
     if unknown := [cpu for cpu in arguments.cpus if cpu not in CPUS]:
         parser.error(f"CPU: {unknown[0]!r}: expected some of {', '.join(CPUS)}")
     try:
-        if platform.machine() != "x86_64":
-            raise Unavailable(f"this is {platform.machine()}, expected x86_64")
-        emulator = Emulator(_FOLDER)
+        emulator = Emulator(tools())
     except Unavailable as error:
         print(f"skipped: no ARM here to test on: {error}")
         return 0
