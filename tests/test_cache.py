@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import ternops
-from ternops.simd import cache_folder
+from ternops.simd import cache_folder, vector
 from tests import processes
 
 #: Prints at its end the jobs compiled, the functions read from the disk, and the cache's folder.
@@ -224,3 +225,30 @@ def test_this_process_tells_its_folder():
     """`info` names it, and it stays the same."""
     assert ternops.info()["cache"] == ternops.info()["cache"]
     assert "ternops" in ternops.info()["cache"]
+
+
+def test_no_kernel_code_imports_what_its_cache_does_not_depend_on():
+    """Nothing that holds compiled functions, or that they import, is in a folder left out."""
+    package = Path(ternops.__file__).parent
+
+    def imported(path):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ternops"):
+                names = [node.module, *(f"{node.module}.{each.name}" for each in node.names)]
+                for name in names:
+                    place = package.parent.joinpath(*name.split("."))
+                    found = [place.with_suffix(".py"), place / "__init__.py"]
+                    yield from (each for each in found if each.is_file())
+
+    holds = ("@Job", "@kernel", "@inlined", "@entry")
+    open_, seen = [], set()
+    for path in package.rglob("*.py"):
+        if any(line.startswith(holds) for line in path.read_text("utf-8").splitlines()):
+            open_.append(path)
+    assert len(open_) > 15
+    while open_:
+        path = open_.pop()
+        if path not in seen:
+            seen.add(path)
+            open_ += imported(path)
+    assert not [p for p in seen if any(each in p.parents for each in vector.WITHOUT_KERNELS)]

@@ -920,6 +920,8 @@ def features() -> frozenset[str]:
 
 
 _PACKAGE = Path(__file__).resolve().parent.parent
+#: Folders that no kernel code imports anything from: an edit there compiles nothing anew.
+WITHOUT_KERNELS = (_PACKAGE / "commands", _PACKAGE / "decoder" / "formats")
 _COMPILED_FOR: list[str] = []
 
 
@@ -933,12 +935,13 @@ def cache_folder() -> str:
     """Where compiled kernels are kept: one folder a state of the package's sources and tier.
 
     Numba's own index sees a change in a kernel's file only, not in the files of the functions
-    that it calls, hence a hash over all of them. NUMBA_CACHE_DIR is honoured; a home that
-    cannot be written gives a private temporary folder.
+    that it calls, hence a hash over all that can hold kernel code. NUMBA_CACHE_DIR is honoured; a
+    home that cannot be written gives a private temporary folder.
     """
     digest = hashlib.sha256(repr(_COMPILED_FOR).encode())
     for path in sorted(_PACKAGE.rglob("*.py")):
-        digest.update(path.read_bytes())
+        if not any(folder in path.parents for folder in WITHOUT_KERNELS):
+            digest.update(path.read_bytes())
     if config.CACHE_DIR:
         base = Path(config.CACHE_DIR)
     elif sys.platform == "win32":
