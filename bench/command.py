@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from bench.stats import ResultsError
 from ternops.simd import targets, vector
 from ternops.system import cpu_model
-from ternops.team import check_threads, default_threads
+from ternops.threads import check_threads, default_threads
 
 #: Called with what was done whenever a step is done.
 Advance = Callable[[str], None]

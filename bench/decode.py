@@ -21,7 +21,7 @@ from bench.decode_sections import PEERS, SECTIONS
 from bench.engines import first_line, llama_cpp
 from bench.figures import Figure
 from bench.measure import MOST_SHARE, save_suite
-from ternops.team import check_threads
+from ternops.threads import check_threads
 
 RESULTS = "decoder.json"
 #: Characters in a line, where the output is no terminal.

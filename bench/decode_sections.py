@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from bench import random_gguf
+from bench.decode_busy import busy
 from bench.decode_cases import (
     ENCODING,
     LLAMA_LINEAR,
@@ -217,6 +218,6 @@ def share_of(
 #: Each section by its name; what compares with llama.cpp is in PEERS as well.
 SECTIONS = {
     "share": shares, "head": head, "peers": peers, "prefill": prefill, "batch": batch,
-    "lookup": lookup, "start": start,
+    "lookup": lookup, "start": start, "busy": busy,
 }  # fmt: skip
 PEERS = ("peers", "prefill")

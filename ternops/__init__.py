@@ -7,7 +7,18 @@
 from ternops.matmul import matmul
 from ternops.matrix import TernaryMatrix, load, pack, quantize
 from ternops.system import info, warmup
+from ternops.threads import get_num_threads, set_num_threads
 
 __version__ = "0.1.0"
 
-__all__ = ["TernaryMatrix", "info", "load", "matmul", "pack", "quantize", "warmup"]
+__all__ = [
+    "TernaryMatrix",
+    "get_num_threads",
+    "info",
+    "load",
+    "matmul",
+    "pack",
+    "quantize",
+    "set_num_threads",
+    "warmup",
+]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ternops.arrays import as_array
 from ternops.kernels.linear import linear
 from ternops.kernels.operands import CHANGING, FIXED
 from ternops.kernels.plan import Plan, kind_of, make_plan
@@ -15,7 +16,8 @@ from ternops.kernels.reference import quantize_rows
 from ternops.kernels.table import useful_threads
 from ternops.matrix import MOST_TERMS, Packed, TernaryMatrix
 from ternops.quantize import LEAST_ABSMAX
-from ternops.team import TEAM, check_threads
+from ternops.team import TEAM
+from ternops.threads import check_threads
 from ternops.workspace import address_of_array, give_back, take_workspace
 
 Array = npt.NDArray[Any]
@@ -35,7 +37,8 @@ def matmul(
 
     a, b: one is a TernaryMatrix (a product of two is a TypeError), the other an array of int8,
     float16, float32 or float64, 1-D or more; leading dimensions of the array are a batch.
-    out: an array for the result, which is returned. threads: at most so many (default: all).
+    out: an array for the result, which is returned. threads: so many, where the matrix is large
+    enough for them (default: all usable CPUs, fewer while other processes keep them busy).
 
     An int8 operand and a matrix without a scale give the exact int32. Otherwise the result is
     float32: a float operand is first quantised to int8, one absmax step a row (b1.58), which is
@@ -47,13 +50,14 @@ def matmul(
 
     Raises TypeError for other types and dtypes, ValueError for shapes that do not fit.
     """
+    adapts = threads is None
     threads = check_threads(threads)
     if isinstance(a, TernaryMatrix):
         if isinstance(b, TernaryMatrix):
             raise TypeError("matmul: a and b are both TernaryMatrix, expected one of them an array")
-        return _product(a, b, "b", False, out, threads)
+        return _product(a, b, "b", False, out, threads, adapts)
     if isinstance(b, TernaryMatrix):
-        return _product(b, a, "a", True, out, threads)
+        return _product(b, a, "a", True, out, threads, adapts)
     raise TypeError(
         f"matmul: a is {type(a).__name__} and b is {type(b).__name__}, "
         "expected one of them a TernaryMatrix"
@@ -61,10 +65,18 @@ def matmul(
 
 
 def _product(
-    matrix: TernaryMatrix, other: Any, name: str, on_right: bool, out: Array | None, threads: int
+    matrix: TernaryMatrix,
+    other: Any,
+    name: str,
+    on_right: bool,
+    out: Array | None,
+    threads: int,
+    adapts: bool,
 ) -> Array:
-    """``other @ matrix`` if on_right, else ``matrix @ other``."""
-    x = np.asarray(other)
+    """``other @ matrix`` if on_right, else ``matrix @ other``; adapts: see `Team.run_at`."""
+    x = other if type(other) is np.ndarray else as_array(f"matmul: {name}", other)
+    if x.dtype not in _DTYPES:
+        x = as_array(name, x)
     if x.dtype not in _DTYPES:
         raise TypeError(
             f"matmul: {name} has dtype {x.dtype}, expected int8, float16, float32 or float64"
@@ -101,7 +113,7 @@ def _product(
         tokens = x if x.ndim == 2 else x.reshape(count, terms)
         rows = result if result.ndim == 2 else result.reshape(count, outputs)
         if along_rows:
-            _along_rows(packed, tokens, rows, scaled, threads)
+            _along_rows(packed, tokens, rows, scaled, threads, adapts)
         else:
             _along_columns(matrix, tokens, rows)
     if direct:
@@ -115,8 +127,8 @@ def _product(
 
 
 def _check_out(out: Any, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
-    if not isinstance(out, np.ndarray):
-        raise TypeError(f"matmul: out is {type(out).__name__}, expected an array")
+    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
+        raise TypeError(f"matmul: out is {type(out).__name__}, expected a plain array")
     if out.shape != shape:
         raise ValueError(f"matmul: out has shape {out.shape}, expected {shape}")
     if out.dtype != dtype and not np.can_cast(dtype, out.dtype, "same_kind"):
@@ -125,7 +137,9 @@ def _check_out(out: Any, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
         raise ValueError("matmul: out is read-only, expected an array that can be written")
 
 
-def _along_rows(packed: Packed, tokens: Array, result: Array, scaled: bool, threads: int) -> None:
+def _along_rows(
+    packed: Packed, tokens: Array, result: Array, scaled: bool, threads: int, adapts: bool
+) -> None:
     """tokens (m, columns) times the packed rows: the kernels' direction."""
     exponents = None
     if tokens.dtype not in _KERNEL_DTYPES or not tokens.flags.carray:
@@ -152,7 +166,7 @@ def _along_rows(packed: Packed, tokens: Array, result: Array, scaled: bool, thre
             work.record, FIXED.size, x + first * packed.columns * tokens.itemsize,
             out + 4 * first * packed.rows, placed, sums, sums + 4 * prepared, room,
         )  # fmt: skip
-        TEAM.run_at(linear.address, work.address, used)
+        TEAM.run_at(linear.address, work.address, used, fixed if adapts else None)
     give_back(work)
     if exponents is not None:
         with np.errstate(over="ignore", under="ignore"):

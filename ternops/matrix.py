@@ -11,10 +11,11 @@ import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
+from ternops.arrays import as_array, is_array_like
 from ternops.encodings import ENCODINGS
 from ternops.files import replaced
 from ternops.kernels.table import best_encoding
-from ternops.memory import Arena, aligned_copy
+from ternops.memory import Arena, HoldsAddresses, aligned_copy
 from ternops.quantize import absmean
 
 Array = npt.NDArray[Any]
@@ -22,12 +23,15 @@ Array = npt.NDArray[Any]
 #: The fewest terms of a sum that can overflow int32: 2**24 times -1 * -128 does.
 MOST_TERMS = 1 << 24
 
+#: What ``x @= W`` tells of its operands, for x of several dimensions and of one.
+_INPLACE_AXES = ([(-2, -1)] * 3, [(-1,), (-2, -1), (-1,)])
+
 _ONE = np.ones((), np.float32)
 _FORMAT = "ternops"
 _VERSION = "1"
 
 
-class Packed:
+class Packed(HoldsAddresses):
     """The bytes of a matrix, its scale and their addresses: what a matrix and its transpose share.
 
     plans: what `ternops.matmul` has prepared for the kernels of this matrix.
@@ -187,16 +191,19 @@ class TernaryMatrix:
     def __matmul__(self, other: Any) -> Array:
         from ternops.matmul import matmul
 
-        return matmul(self, other)
+        return matmul(self, other) if is_array_like(other) else NotImplemented
 
     def __rmatmul__(self, other: Any) -> Array:
         from ternops.matmul import matmul
 
-        return matmul(other, self)
+        return matmul(other, self) if is_array_like(other) else NotImplemented
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
-        """``np.matmul`` is `ternops.matmul`; no other ufunc is defined (a TypeError)."""
-        if ufunc is not np.matmul or method != "__call__" or set(options) - {"out"}:
+        """``np.matmul`` is `ternops.matmul`, also that of ``x @= W.T``; no other ufunc is defined
+        (a TypeError)."""
+        if ufunc is not np.matmul or method != "__call__" or set(options) - {"out", "axes"}:
+            return NotImplemented
+        if "axes" in options and list(options["axes"]) not in _INPLACE_AXES:
             return NotImplemented
         from ternops.matmul import matmul
 
@@ -240,7 +247,7 @@ def quantize(w: npt.ArrayLike, encoding: str = "auto") -> TernaryMatrix:
     encoding: "two_bit", "base3", "tl1", "tl2", or "auto" for the best one here.
     Raises TypeError and ValueError, naming the argument, for anything else.
     """
-    weight = np.asarray(w)
+    weight = as_array("w", w)
     if weight.ndim == 2:
         _check_columns("w", weight.shape[1])
         encoding = _check_encoding(encoding, *weight.shape)
@@ -255,7 +262,7 @@ def pack(trits: npt.ArrayLike, scale: Any = None, encoding: str = "auto") -> Ter
     encoding: "two_bit", "base3", "tl1", "tl2", or "auto" for the best one here.
     Raises TypeError and ValueError, naming the argument, for anything else.
     """
-    array = np.asarray(trits)
+    array = as_array("trits", trits)
     if array.dtype != np.int8:
         raise TypeError(f"trits: dtype {array.dtype}, expected int8 (floats: ternops.quantize)")
     if array.ndim != 2:
@@ -357,7 +364,7 @@ def _check_columns(name: str, columns: int) -> None:
 def _check_scale(scale: Any, rows: int) -> Array | None:
     if scale is None:
         return None
-    given = np.asarray(scale)
+    given = as_array("scale", scale)
     if given.dtype.kind not in "fiu":
         raise TypeError(f"scale: dtype {given.dtype}, expected real numbers")
     if given.shape not in ((), (rows,)):

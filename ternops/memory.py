@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,16 @@ def _aligned(make: Any, shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> n
     memory: npt.NDArray[Any] = make(size + CACHE_LINE, np.uint8)
     start = -memory.ctypes.data % CACHE_LINE
     return memory[start : start + size].view(kind).reshape(shape)
+
+
+class HoldsAddresses:
+    """Of objects whose records tell compiled code where their memory lies: a copy's records would
+    tell of the original's, which another process has not and which may be gone."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"a {type(self).__name__} cannot be copied or pickled; make another one")
 
 
 class Arena:

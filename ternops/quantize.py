@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ternops.arrays import as_array
+
 #: The least scale, so that a matrix of zeros gives zeros.
 LEAST_SCALE = np.float32(1e-5)
 #: The least max|x| for which int8 activations are exact to half a step: 127 / it is still finite.
@@ -25,7 +27,7 @@ def absmean(w: npt.ArrayLike) -> tuple[npt.NDArray[np.int8], np.float32]:
     s * trits; trits = clip(round(w / s), -1, 1), ties to even.
     Raises TypeError for another dtype, ValueError for another shape or for NaN and infinity.
     """
-    weight = np.asarray(w)
+    weight = as_array("w", w)
     if weight.dtype not in (np.float16, np.float32, np.float64):
         raise TypeError(
             f"w: dtype {weight.dtype}, expected float16, float32 or float64 "

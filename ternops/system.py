@@ -12,7 +12,7 @@ import numba
 import numpy as np
 
 from ternops.simd import cache_folder, targets, vector
-from ternops.team import default_threads
+from ternops.threads import default_threads
 
 
 def info() -> dict[str, str]:

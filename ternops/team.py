@@ -5,6 +5,10 @@ job starts in well under a microsecond, then parked on a semaphore, so that an i
 nothing. A job is a function address and a record; no library's thread pool is involved, so two
 Python threads can call in at once (they take turns) and a forked child simply makes a new team.
 
+Whoever waits inside a job spins for a moment and then sleeps (a futex, on Linux), so that a
+thread that has lost its CPU to another process finds one. How long threads waited beyond that
+moment tells that the machine is busy: `ternops.contention` then tries fewer of them.
+
 Memory order, which x86 hides and ARM does not: what one thread tells another goes through an
 atomic operation, and all of these are sequentially consistent, so that each store releases what
 its thread wrote before and each load acquires it. The caller writes a job's address and record,
@@ -12,7 +16,9 @@ then the workers' states; a worker reads its state, then those. A worker writes 
 adds to the number of those that are done, which the caller reads before it goes on. In the
 barrier whoever arrives adds to a number, and so has all that earlier ones wrote; the last one
 resets that number before it changes the phase, which is all that the others wait for, so that
-nobody can arrive at the next barrier and be counted in this one.
+nobody can arrive at the next barrier and be counted in this one. Who goes to sleep is counted
+before the system looks at the number that it waits for, and who changes that number looks at the
+count after it: one of the two sees what the other did.
 """
 
 from __future__ import annotations
@@ -20,11 +26,15 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+import time
+import warnings
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
-from numba import config
 
+from ternops.contention import Contention
+from ternops.memory import HoldsAddresses
 from ternops.simd import (
     Job,
     atomic_add,
@@ -33,8 +43,12 @@ from ternops.simd import (
     atomic_swap_if,
     call_job,
     entry,
+    futex_wait,
+    futex_wake,
     inlined,
+    kernel,
     load,
+    nanoseconds,
     pause,
     pointer,
     store,
@@ -49,7 +63,8 @@ _JOB, _RECORD, _THREADS = 0, 8, 16
 _DONE = 64
 _ARRIVED = 128
 _PHASE = 192
-_STATES = 256  # one cache line a worker
+_SLEEPING, _LATE = 256, 264  # threads in a futex; nanoseconds that threads waited in vain
+_STATES = 320  # one cache line a worker
 _LINE = 64
 
 # What a worker's state says.
@@ -57,6 +72,48 @@ _SPINNING, _PARKED, _WOKEN, _CLAIMED, _RUN, _STOP = range(6)
 
 _SPINS_BEFORE_YIELD = 1 << 10
 _SPINS_BEFORE_PARK = 1 << 15
+# Waking a sleeper takes some 5 to 50 us: whoever is late by no more than this is waited for.
+_NANOSECONDS_BEFORE_SLEEP = 100_000
+
+
+@kernel
+def _wait_long(control, word, value):
+    """Wait for a thread that is late: let others run, then sleep; note how long that took."""
+    start = nanoseconds()
+    while atomic_load(control + word) == value:
+        if nanoseconds() - start < _NANOSECONDS_BEFORE_SLEEP:
+            yield_thread()
+            for _ in range(_SPINS_BEFORE_YIELD):
+                if atomic_load(control + word) != value:
+                    break
+                pause()
+        else:
+            atomic_add(control + _SLEEPING, 1)
+            futex_wait(control + word, value)
+            atomic_add(control + _SLEEPING, -1)
+    atomic_add(control + _LATE, nanoseconds() - start)
+
+
+@inlined
+def _wait_while(control, word, value):
+    """Wait until the number at a place of the control block is no longer `value`."""
+    for _ in range(_SPINS_BEFORE_YIELD):
+        if atomic_load(control + word) != value:
+            return
+        pause()
+    _wait_long(control, word, value)
+
+
+@kernel
+def _wake_sleepers(control, word):
+    futex_wake(control + word)
+
+
+@inlined
+def _changed(control, word):
+    """Wake who sleeps until the number at this place changes."""
+    if atomic_load(control + _SLEEPING) != 0:
+        _wake_sleepers(control, word)
 
 
 @inlined
@@ -68,10 +125,9 @@ def barrier(team, threads):
         if atomic_add(control + _ARRIVED, 1) == threads - 1:
             atomic_store(control + _ARRIVED, 0)
             atomic_store(control + _PHASE, phase + 1)
+            _changed(control, _PHASE)
         else:
-            spins = 0
-            while atomic_load(control + _PHASE) == phase:
-                spins = _wait_once(spins)
+            _wait_while(control, _PHASE, phase)
 
 
 @inlined
@@ -105,6 +161,7 @@ def _work(team, thread):
             call_job(job, record, team, thread, load(np.int64, control + _THREADS))
             atomic_store(state, _SPINNING)
             atomic_add(control + _DONE, 1)
+            _changed(control, _DONE)
             spins = short = 0
         elif now == _STOP:
             return False
@@ -119,13 +176,14 @@ def _work(team, thread):
 
 @entry
 def _launch(team, job, record, threads):
-    """Run a job with this thread as number 0; False, having done nothing, if a worker is parked.
+    """Run a job with this thread as number 0; -1, having done nothing, if a worker is parked.
 
+    Gives the nanoseconds for which threads waited in vain, added up over them.
     All is decided in here, so that no exception in Python can leave a job half started.
     """
     if threads == 1:
         call_job(job, record, team, 0, 1)
-        return True
+        return 0
     control = pointer(team)
     for thread in range(1, threads):
         state = control + _STATES + thread * _LINE
@@ -133,21 +191,23 @@ def _launch(team, job, record, threads):
         if not spinning and not atomic_swap_if(state, _WOKEN, _CLAIMED):
             for claimed in range(1, thread):
                 atomic_store(control + _STATES + claimed * _LINE, _SPINNING)
-            return False
+            return -1
     store(control + _JOB, np.int64(job))
     store(control + _RECORD, np.int64(record))
     store(control + _THREADS, np.int64(threads))
+    store(control + _LATE, np.int64(0))
     atomic_store(control + _DONE, 0)
     for thread in range(1, threads):
         atomic_store(control + _STATES + thread * _LINE, _RUN)
     call_job(job, record, team, 0, threads)
-    spins = 0
-    while atomic_load(control + _DONE) != threads - 1:
-        spins = _wait_once(spins)
-    return True
+    done = atomic_load(control + _DONE)
+    while done != threads - 1:
+        _wait_while(control, _DONE, done)
+        done = atomic_load(control + _DONE)
+    return atomic_load(control + _LATE)
 
 
-class Team:
+class Team(HoldsAddresses):
     """Worker threads, started when first needed, and the calling thread as number 0."""
 
     def __init__(self) -> None:
@@ -160,6 +220,9 @@ class Team:
         self._wake: list[threading.Semaphore] = []
         self._threads: list[threading.Thread] = []
         self._launching = False
+        self._contention = Contention()
+        #: The most threads that a job is run on, whatever was asked for.
+        self.limit = MOST_THREADS
         #: The address of the control block, which a job passes to `barrier`.
         self.address = int(memory.ctypes.data) + start
 
@@ -167,8 +230,13 @@ class Team:
         """Run ``job(record, team, thread, threads)`` on `threads` threads and wait for them."""
         self.run_at(job.address, record.ctypes.data, threads)
 
-    def run_at(self, job: int, record: int, threads: int) -> None:
-        """`run`, for the addresses of a job and a record."""
+    def run_at(self, job: int, record: int, threads: int, work: Hashable = None) -> None:
+        """`run`, for the addresses of a job and a record; never on more threads than `limit`.
+
+        work: where the number of threads was nobody's choice, what tells this job from others
+        that take another time; fewer threads then run it while the machine is busy.
+        """
+        threads = min(threads, self.limit)
         if threads == 1:
             _launch(self.address, job, record, 1)
             return
@@ -179,19 +247,39 @@ class Team:
                 return
             self._launching = True
             try:
-                self._run_together(job, record, threads)
+                if work is None:
+                    self._run_together(job, record, threads)
+                else:
+                    self._run_adapted(job, record, threads, work)
             finally:
                 self._launching = False
 
-    def _run_together(self, job: int, record: int, threads: int) -> None:
+    def _run_adapted(self, job: int, record: int, threads: int, work: Hashable) -> None:
+        contention = self._contention
+        if not contention.active:
+            if self._run_together(job, record, threads):
+                contention.begin(threads)
+            return
+        used = contention.choose(threads)
+        start = time.perf_counter_ns()
+        late = self._run_together(job, record, used)
+        contention.note(work, threads, used, time.perf_counter_ns() - start, late)
+
+    def _run_together(self, job: int, record: int, threads: int) -> int:
+        """On so many threads, or as many as the system grants; what `_launch` gives."""
         while len(self._threads) < threads - 1:
-            self._start_worker()
-        while not _launch(self.address, job, record, threads):
+            try:
+                self._start_worker()
+            except RuntimeError as error:  # no more threads to be had
+                threads = self.limit = len(self._threads) + 1
+                warnings.warn(f"{error}: going on with {threads}", RuntimeWarning, stacklevel=2)
+        while (late := int(_launch(self.address, job, record, threads))) < 0:
             for thread in range(1, threads):
                 # A parked worker leaves its state alone until it is woken.
                 if self._states[thread] == _PARKED:
                     self._states[thread] = _WOKEN
                     self._wake[thread - 1].release()
+        return late
 
     def stop(self) -> None:
         """End the workers; the next `run` starts new ones."""
@@ -228,7 +316,9 @@ TEAM = Team()
 
 def _forget_after_fork() -> None:
     # The parent's workers do not exist here.
+    limit = TEAM.limit
     TEAM.__init__()  # type: ignore[misc]
+    TEAM.limit = limit
 
 
 if hasattr(os, "register_at_fork"):
@@ -240,21 +330,3 @@ if hasattr(os, "register_at_fork"):
     )
 # Workers must not touch the control block while the interpreter takes its memory down.
 atexit.register(TEAM.stop)
-
-
-def default_threads() -> int:
-    """The threads used where none are asked for: NUMBA_NUM_THREADS, else the usable CPUs."""
-    return int(config.NUMBA_NUM_THREADS)
-
-
-def check_threads(threads: int | None) -> int:
-    """`threads`, or the default for None. Raises TypeError or ValueError for what is neither."""
-    if threads is None:
-        return default_threads()
-    if type(threads) is int and 1 <= threads <= MOST_THREADS:  # the usual case, at once
-        return threads
-    if isinstance(threads, bool) or not isinstance(threads, int | np.integer):
-        raise TypeError(f"threads={threads!r}: expected an integer or None")
-    if not 1 <= threads <= MOST_THREADS:
-        raise ValueError(f"threads={threads}: expected 1 to {MOST_THREADS}")
-    return int(threads)

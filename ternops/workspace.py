@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ternops.kernels.operands import OPERANDS
-from ternops.memory import aligned_empty
+from ternops.memory import HoldsAddresses, aligned_empty
 
 _KEPT_BYTES = 1 << 20
 
 
-class Workspace:
+class Workspace(HoldsAddresses):
     """An OPERANDS record and room for prepared tokens. `record` is a buffer, the rest addresses."""
 
     __slots__ = ("_room", "address", "record", "room", "size")

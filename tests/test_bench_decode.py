@@ -6,7 +6,7 @@ import numpy as np
 import pyperf
 import pytest
 
-from bench import decode, decode_cases, decode_sections, engines, lookup_text
+from bench import decode, decode_busy, decode_cases, decode_sections, engines, lookup_text
 from bench.engines import llama_cpp
 from bench.figures import Figure
 from ternops.decoder import Config
@@ -20,8 +20,10 @@ SMALL = Config(
 @pytest.fixture
 def small(monkeypatch):
     """Every layout is SMALL, and the whole head is larger than any cache."""
-    sizes = dict.fromkeys(("700M", "2B4T", "3B"), SMALL)
+    sizes = dict.fromkeys(("125M", "700M", "2B4T", "3B"), SMALL)
     monkeypatch.setattr(decode_sections, "SIZES", sizes)
+    monkeypatch.setattr(decode_busy, "SIZES", sizes)
+    monkeypatch.setattr(decode_busy, "SECONDS", 0.05)
     monkeypatch.setattr(decode, "_failed", lambda console, found: int(not found))
 
 
@@ -34,7 +36,7 @@ def run(tmp_path, capsys, *arguments):
 @pytest.mark.parametrize("section", [x for x in decode_sections.SECTIONS if x not in decode.PEERS])
 def test_a_section_end_to_end(small, tmp_path, capsys, section):
     """It measures, prints what was asked and seen, and writes a suite if it timed anything."""
-    code, output = run(tmp_path, capsys, "--only", section)
+    code, output = run(tmp_path, capsys, "--only", section, "--threads", "2")
     assert code == 0, output
     assert "Asked / seen" in output
     assert decode_sections.SECTIONS[section].__doc__
@@ -44,6 +46,9 @@ def test_a_section_end_to_end(small, tmp_path, capsys, section):
     if section == "lookup":
         assert "identical output" in output
         assert "OUTPUT DIFFERS" not in output
+    if section == "busy":
+        assert "decode beside 3 busy, default over the best fixed number" in output
+        assert "default: " in output
     if section == "head":
         assert "of 1000 rows a token rescored" in output
 

@@ -71,7 +71,7 @@ def tiny():
 @pytest.fixture(scope="module")
 def text():
     """More than 400 tokens of Python."""
-    source = (Path(sys.modules["ternops"].__file__).parent / "matmul.py").read_text("utf-8")
+    source = (Path(__file__).parent / "code.txt").read_text("utf-8")
     tokens = load_tokenizer(TINY).encode(source).ids[:450]
     assert len(tokens) >= 400
     return tokens

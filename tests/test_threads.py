@@ -13,7 +13,8 @@ import pytest
 import ternops
 from ternops import workspace
 from ternops.kernels import reference
-from ternops.team import TEAM, Team, check_threads, default_threads
+from ternops.team import TEAM, Team
+from ternops.threads import check_threads, default_threads
 from tests import cases, processes
 
 pytestmark = pytest.mark.usefixtures("eager_threads")
@@ -237,7 +238,7 @@ def test_a_child_forked_amid_a_product_works(first):
 
 def test_the_default_is_numbas():
     """NUMBA_NUM_THREADS, as for everything compiled by Numba."""
-    code = "from ternops.team import default_threads; print(default_threads())"
+    code = "from ternops.threads import default_threads; print(default_threads())"
     assert processes.run_code(code, NUMBA_NUM_THREADS="1").split() == ["1"]
     assert default_threads() >= 1
     assert check_threads(None) == default_threads()

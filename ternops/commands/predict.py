@@ -242,7 +242,7 @@ def _calibrate(arguments: argparse.Namespace) -> None:
     from ternops.cost.calibrate import calibrate
     from ternops.cost.profile import save
     from ternops.system import cpu_model
-    from ternops.team import check_threads, default_threads
+    from ternops.threads import check_threads, default_threads
 
     _need("tomli_w")
     name = re.sub(r"[^a-z0-9]+", "-", cpu_model().lower()).strip("-") or "cpu"

@@ -22,7 +22,7 @@ from ternops.cost.workload import ATTENTION, ELEMENTWISE, FP16
 from ternops.encodings import ENCODINGS
 from ternops.simd import targets, vector
 from ternops.system import cpu_model
-from ternops.team import check_threads, default_threads
+from ternops.threads import check_threads, default_threads
 
 #: Called with what is measured next.
 Announce = Callable[[str], None]

@@ -14,6 +14,7 @@ from ternops.decoder.model import Model
 from ternops.decoder.sample import Sampler
 from ternops.decoder.session import Rooms, Session
 from ternops.decoder.workspace import MOST_TOKENS, room_for
+from ternops.memory import HoldsAddresses
 
 
 class Emitted(NamedTuple):
@@ -52,7 +53,7 @@ class _Running:
     token: int
 
 
-class Batch:
+class Batch(HoldsAddresses):
     """Decodes up to `size` sequences together, and admits waiting ones as others end.
 
     A sequence's tokens are those that `Model.generate` gives, whatever runs beside it. Not for two

@@ -12,14 +12,14 @@ import numpy.typing as npt
 from ternops.decoder.attention import CACHES
 from ternops.decoder.config import Config
 from ternops.kernels.attention import CHUNK, POSITIONS
-from ternops.memory import aligned_zeros
+from ternops.memory import HoldsAddresses, aligned_zeros
 
 # Each head's keys and values are a place of their own that is written from its beginning: in huge
 # pages the first token of a cache of gigabytes would take most of it.
 _MOST_IN_HUGE_PAGES = 1 << 29
 
 
-class Cache:
+class Cache(HoldsAddresses):
     """Room for the context of a model, in fp16 or int8; pages are taken when they are written.
 
     addresses: of keys, values, and the steps of int8 keys and values, as TOKEN has them.

@@ -23,7 +23,7 @@ from ternops.decoder.weights import HalfMatrix, Weights
 from ternops.encodings import ENCODINGS
 from ternops.kernels.plan import make_plan
 from ternops.matrix import TernaryMatrix
-from ternops.team import check_threads
+from ternops.threads import check_threads
 
 __all__ = ["Model", "Session"]
 
@@ -32,12 +32,13 @@ _LOGITS_AT_ONCE = 64
 
 
 class Model:
-    """A decoder. `threads`: how many run each token (default: all).
+    """A decoder. `threads`: how many run each token (default: all, fewer while the CPUs are busy).
 
     head: how the output head is computed: "fp16", "int8", "screened" (an int8 copy rules out
     what cannot be among the likeliest tokens, the rest is computed in fp16: greedy and top-k
     results are those of fp16) or "auto" (screened, where the head exceeds the last-level cache).
     cache: how keys and values are kept: "fp16" or "int8", with a step a key.
+    It can be pickled, weights and all; copies are the model itself.
     Raises ValueError for other words.
     """
 
@@ -47,6 +48,8 @@ class Model:
         self.weights = weights
         self.config: Config = weights.config
         self.threads = check_threads(threads)
+        #: Whether it may use fewer threads while other processes keep the CPUs busy.
+        self.adapts = threads is None
         if cache not in CACHES:
             raise ValueError(f"cache={cache!r}: expected one of {', '.join(CACHES)}")
         self.cache = cache
@@ -99,6 +102,17 @@ class Model:
             config = dataclasses.replace(loaded.config, context=operator.index(context))
             loaded = dataclasses.replace(loaded, config=config)
         return cls(loaded, threads, head, cache)
+
+    def __reduce__(self) -> Any:
+        # By value: its records hold addresses. Another process has its own number of threads.
+        threads = None if self.adapts else self.threads
+        return Model, (self.weights, threads, self.head.kind, self.cache)
+
+    def __copy__(self) -> Model:
+        return self  # nothing of it changes
+
+    def __deepcopy__(self, memo: Any) -> Model:
+        return self
 
     @property
     def bytes_per_token(self) -> int:

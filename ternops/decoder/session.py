@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ternops.decoder.cache import Cache, cache_bytes
 from ternops.decoder.workspace import MOST_TOKENS, Workspace, room_for
+from ternops.memory import HoldsAddresses
 
 if TYPE_CHECKING:
     from ternops.decoder.model import Model
@@ -19,7 +20,7 @@ Array = npt.NDArray[Any]
 Progress = Callable[[int, int], None]
 
 
-class Rooms:
+class Rooms(HoldsAddresses):
     """The workspaces of a model, each made when it is first needed."""
 
     def __init__(self, model: Model) -> None:
@@ -34,7 +35,7 @@ class Rooms:
         return self._rooms[key]
 
 
-class Session:
+class Session(HoldsAddresses):
     """Decodes one sequence. Not for two Python threads at a time; each may have its own.
 
     tokens: those that the cache holds. passes: how many have been made. rescored, screened: rows

@@ -12,7 +12,7 @@ from ternops.decoder.config import Config
 from ternops.encodings import ENCODINGS
 from ternops.kernels.dense import LINE_BYTES
 from ternops.matrix import Packed, TernaryMatrix
-from ternops.memory import Arena, aligned_empty
+from ternops.memory import Arena, aligned_copy, aligned_empty
 
 LINE = LINE_BYTES // 2  #: weights of a cache line; rows are padded to a multiple of it
 
@@ -24,7 +24,7 @@ class HalfMatrix:
     """
 
     def __init__(self, bits: npt.NDArray[np.uint16], columns: int, is_bf16: bool) -> None:
-        self.bits = bits
+        self.bits = aligned_copy(bits)
         self.columns = columns
         self.is_bf16 = is_bf16
 
@@ -45,6 +45,10 @@ class HalfMatrix:
         if not np.isfinite(half).all():
             raise ValueError("checkpoint: a weight exceeds float16, expected at most 65504")
         return cls.from_bits(half.view(np.uint16), is_bf16=False)
+
+    def __reduce__(self) -> Any:
+        # By value: what is unpickled lies anywhere, and kernels read whole cache lines.
+        return HalfMatrix, (self.bits, self.columns, self.is_bf16)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from ternops.kernels.int8 import placed_bytes
 from ternops.kernels.operands import OPERANDS
 from ternops.kernels.plan import Plan, dense_stride, kind_of, make_plan, most_tokens
 from ternops.kernels.screen import ROWS
-from ternops.memory import aligned_zeros
+from ternops.memory import HoldsAddresses, aligned_zeros
 from ternops.quantize import BITNET_ABSMAX
 from ternops.team import TEAM
 
@@ -49,7 +49,7 @@ def room_for(model: Model, tokens: int) -> tuple[str, int]:
     return kind, next(size for size in (8, 64, MOST_TOKENS) if tokens <= size)
 
 
-class Workspace:
+class Workspace(HoldsAddresses):
     """Room for passes of up to `capacity` tokens of one shape class.
 
     Some of the buffers are a thread's own: its operands, and, for one token, what it prepares.
@@ -140,7 +140,8 @@ class Workspace:
             self._use_head(wanted)
         self._outputs[:count] = outputs
         self._call[:] = tokens, together, count
-        TEAM.run_at(forward.address, self._address, self._model.threads)
+        work = (self._address, tokens) if self._model.adapts else None
+        TEAM.run_at(forward.address, self._address, self._model.threads, work)
         return self._logits[:count]
 
     def take_computed(self) -> int:

@@ -838,6 +838,54 @@ def yield_thread(typing_context):
     return types.none(), generate
 
 
+#: The number of Linux's system call futex, by `machine`.
+_FUTEX = {"x86_64": 202, "amd64": 202, "aarch64": 98, "arm64": 98}
+
+
+def _futex(builder: Any, address: Any, operation: int, value: Any) -> None:
+    if sys.platform != "linux" or machine() not in _FUTEX:
+        return
+    kind = ir.FunctionType(_I64, [_I64], var_arg=True)
+    call = cgutils.get_or_insert_function(builder.module, kind, "syscall")
+    private, none = 128, ir.Constant(_I64, 0)  # no timeout, and no other process's futex
+    number, what = (ir.Constant(_I64, n) for n in (_FUTEX[machine()], operation | private))
+    builder.call(call, [number, address, what, value, none, none, none])
+
+
+@intrinsic
+def futex_wait(typing_context, address, value):
+    """Sleep until `futex_wake`, if the int64 at `address` is still `value` (Linux; maybe sooner).
+
+    Only the lower 32 bits are compared. Where there is no such call it returns at once.
+    """
+    if not isinstance(address, Pointer):
+        return None
+
+    def generate(context, builder, signature, args):
+        place = builder.ptrtoint(args[0], _I64)
+        low = builder.and_(
+            context.cast(builder, args[1], signature.args[1], types.int64),
+            ir.Constant(_I64, 2**32 - 1),
+        )
+        _futex(builder, place, 0, low)
+        return context.get_dummy_value()
+
+    return types.none(address, value), generate
+
+
+@intrinsic
+def futex_wake(typing_context, address):
+    """Wake all threads that sleep in `futex_wait` at this address."""
+    if not isinstance(address, Pointer):
+        return None
+
+    def generate(context, builder, signature, args):
+        _futex(builder, builder.ptrtoint(args[0], _I64), 1, ir.Constant(_I64, 2**31 - 1))
+        return context.get_dummy_value()
+
+    return types.none(address), generate
+
+
 @intrinsic
 def nanoseconds(typing_context):
     """A steady clock as int64; 0 where the system has none that kernels can call (Windows)."""
