@@ -825,14 +825,18 @@ def pause(typing_context):
     return types.none(), generate
 
 
+def _yield(builder: Any) -> None:
+    name = "SwitchToThread" if os.name == "nt" else "sched_yield"
+    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_I32, []), name)
+    builder.call(function, [])
+
+
 @intrinsic
 def yield_thread(typing_context):
     """Give the rest of the time slice to another thread."""
 
     def generate(context, builder, signature, args):
-        name = "SwitchToThread" if os.name == "nt" else "sched_yield"
-        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_I32, []), name)
-        builder.call(function, [])
+        _yield(builder)
         return context.get_dummy_value()
 
     return types.none(), generate
@@ -842,9 +846,11 @@ def yield_thread(typing_context):
 _FUTEX = {"x86_64": 202, "amd64": 202, "aarch64": 98, "arm64": 98}
 
 
+def _has_futex() -> bool:
+    return sys.platform == "linux" and machine() in _FUTEX
+
+
 def _futex(builder: Any, address: Any, operation: int, value: Any) -> None:
-    if sys.platform != "linux" or machine() not in _FUTEX:
-        return
     kind = ir.FunctionType(_I64, [_I64], var_arg=True)
     call = cgutils.get_or_insert_function(builder.module, kind, "syscall")
     private, none = 128, ir.Constant(_I64, 0)  # no timeout, and no other process's futex
@@ -856,18 +862,18 @@ def _futex(builder: Any, address: Any, operation: int, value: Any) -> None:
 def futex_wait(typing_context, address, value):
     """Sleep until `futex_wake`, if the int64 at `address` is still `value` (Linux; maybe sooner).
 
-    Only the lower 32 bits are compared. Where there is no such call it returns at once.
+    Only the lower 32 bits are compared. Where there is no such call it is `yield_thread`.
     """
     if not isinstance(address, Pointer):
         return None
 
     def generate(context, builder, signature, args):
-        place = builder.ptrtoint(args[0], _I64)
-        low = builder.and_(
-            context.cast(builder, args[1], signature.args[1], types.int64),
-            ir.Constant(_I64, 2**32 - 1),
-        )
-        _futex(builder, place, 0, low)
+        if not _has_futex():
+            _yield(builder)
+            return context.get_dummy_value()
+        value = context.cast(builder, args[1], signature.args[1], types.int64)
+        low = builder.and_(value, ir.Constant(_I64, 2**32 - 1))
+        _futex(builder, builder.ptrtoint(args[0], _I64), 0, low)
         return context.get_dummy_value()
 
     return types.none(address, value), generate
@@ -880,7 +886,9 @@ def futex_wake(typing_context, address):
         return None
 
     def generate(context, builder, signature, args):
-        _futex(builder, builder.ptrtoint(args[0], _I64), 1, ir.Constant(_I64, 2**31 - 1))
+        if _has_futex():
+            everybody = ir.Constant(_I64, 2**31 - 1)
+            _futex(builder, builder.ptrtoint(args[0], _I64), 1, everybody)
         return context.get_dummy_value()
 
     return types.none(address), generate
