@@ -121,6 +121,8 @@ def write_gguf(
             bool: writer.add_bool, int: writer.add_uint32, str: writer.add_string,
             list: writer.add_array,
         }  # fmt: skip
+        if config.sub_norms:  # the name does not tell
+            writer.add_string("bitnet.hidden_activation", "silu")
         for key, value in byte_tokenizer.gguf_keys(config.vocabulary).items():
             adders[type(value)](key, value)
         _write(writer, config, tensors, advance)

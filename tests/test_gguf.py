@@ -88,13 +88,15 @@ def test_separate_scales(tmp_path, values, expected, kind):
 
 
 def test_float_masters_are_quantised(tmp_path, values):
-    """Gaussian weights: by absmean, as those of a Hugging Face folder; ternary ones are kept."""
+    """Gaussian weights: by absmean, if that is asked for; ternary ones are kept."""
     weight = np.random.default_rng(0).standard_normal((512, 256)).astype(np.float32)
     ternary = np.zeros_like(weight)
     ternary[::3, 1], ternary[5] = -0.3, 0.3
     tensors = {"blk.0.ffn_up.weight": weight, "blk.0.ffn_gate.weight": ternary}
     path = gguf_files.write_gguf(tmp_path / "a.gguf", values["llama"], tensors=tensors)
-    trits, scale = Gguf(path).trits(0, "up")
+    with pytest.raises(ValueError, match=r"^checkpoint: blk\.0\.ffn_up\.weight is not ternary: "):
+        Gguf(path).trits(0, "up")
+    trits, scale = Gguf(path, "absmean").trits(0, "up")
     assert cases.same_bits(trits, absmean(weight)[0])
     assert scale == absmean(weight)[1]
     trits, scale = Gguf(path).trits(0, "gate")
@@ -320,7 +322,7 @@ def test_what_metadata_may_leave_out(tmp_path, values):
     ("architecture", "key", "expected"),
     [
         ("llama", None, "silu"),
-        ("bitnet", None, "silu"),
+        ("bitnet", "silu", "silu"),
         ("bitnet", "relu2", "relu2"),
         ("bitnet-b1.58", None, "relu2"),
         ("bitnet-25", None, "relu2"),

@@ -128,11 +128,15 @@ def test_online_is_absmean_whatever_the_values(tmp_path, random):
 
 
 def test_products_that_nothing_declares(tmp_path, random):
-    """Trits times one scale keep both (Falcon-E's bfloat16 files); other floats are quantised."""
+    """Trits times one scale keep both (Falcon-E's bfloat16 files); other floats are an error, or
+    quantised where that is asked for."""
     values = llama_tensors()
     trits = random.integers(-1, 2, values[FIRST].shape, np.int8)
     values[FIRST] = trits * np.float32(SCALE)
     checkpoint = HuggingFace(checkpoints.write(tmp_path, LLAMA, values))
+    with pytest.raises(ValueError, match=r"v_proj\.weight is not ternary: --quantize absmean \(q"):
+        checkpoint.trits(0, "v")
+    checkpoint = HuggingFace(tmp_path, "absmean")
     found, scale = checkpoint.trits(0, "q")
     assert cases.same_bits(found, trits)
     assert scale == np.float32(SCALE)
@@ -267,7 +271,7 @@ def test_what_would_be_left_out(tmp_path, name):
     """A tensor of a layer that LLaMA has no place for changes the logits: refused."""
     values = llama_tensors()
     checkpoints.write(tmp_path, LLAMA, values)
-    Model.from_pretrained(tmp_path, threads=1)
+    Model.from_pretrained(tmp_path, threads=1, quantize="absmean")
     values[f"model.layers.1.{name}"] = np.ones(24, np.float32)
     refused(checkpoints.write(tmp_path, LLAMA, values), f"checkpoint: model.layers.1.{name} place")
 

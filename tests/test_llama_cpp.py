@@ -61,7 +61,10 @@ def write(path, architecture, kind, values, embedding="F32"):
     """A file of a model without a vocabulary."""
     return gguf_files.write_gguf(
         path, values, architecture, kind, embedding=embedding, config=CONFIGS[architecture],
-        metadata={"tokenizer.ggml.model": "no_vocab"},
+        metadata={
+            "tokenizer.ggml.model": "no_vocab",
+            f"{architecture}.hidden_activation": CONFIGS[architecture].activation,
+        },
     )  # fmt: skip
 
 

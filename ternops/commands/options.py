@@ -41,8 +41,17 @@ def add_model_options(
         "--cache", choices=("fp16", "int8"), default="fp16",
         help="how keys and values are held (default: fp16)",
     )  # fmt: skip
+    add_quantize_option(parser)
     parser.add_argument("--context", type=int, metavar="N", help=context)
     parser.add_argument("--threads", type=int, metavar="N", help="default: all CPUs")
+
+
+def add_quantize_option(parser: argparse.ArgumentParser) -> None:
+    """Whether weights may be rounded that are not ternary."""
+    parser.add_argument(
+        "--quantize", choices=("absmean",),
+        help="round float weights that are not ternary (default: they are an error)",
+    )  # fmt: skip
 
 
 def add_sampling_options(parser: argparse.ArgumentParser) -> None:
@@ -87,7 +96,7 @@ def load_model(arguments: argparse.Namespace) -> Model:
         return Model.from_pretrained(
             arguments.model, weights=arguments.weights, head=arguments.head,
             cache=arguments.cache, context=arguments.context, threads=arguments.threads,
-            progress=show,
+            quantize=arguments.quantize, progress=show,
         )  # fmt: skip
 
 

@@ -155,17 +155,16 @@ def _config(model: str) -> Config:
     """The layout of a size, or of what is in a folder or a file."""
     from ternops.cost.layouts import SIZES
     from ternops.decoder import open_checkpoint
+    from ternops.decoder.formats.paths import locate
 
     if model in SIZES:
         return SIZES[model]
     try:
-        is_there = Path(model).exists()
-    except OSError:  # a name that is too long, or a folder that may not be entered
-        is_there = False
-    if not is_there:
+        where = locate(model)
+    except OSError:  # not there, a name that is too long, or a folder that may not be entered
         expected = f"expected a folder, a file or one of {', '.join(SIZES)}"
-        raise ValueError(f"--model {model!r}: {expected}")
-    return open_checkpoint(model).config
+        raise ValueError(f"--model {model!r}: {expected}") from None
+    return open_checkpoint(where).config
 
 
 def _speed(prediction: Prediction) -> str:

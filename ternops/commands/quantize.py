@@ -23,6 +23,7 @@ def add(commands: Any) -> None:
         "--encoding", choices=tuple(ENCODINGS), default="base3",
         help="how the linear layers are packed (default: base3)",
     )  # fmt: skip
+    options.add_quantize_option(parser)
     parser.set_defaults(run=_quantize)
 
     parser = commands.add_parser("verify", help="compare the checksums of a packed file")
@@ -37,7 +38,10 @@ def _quantize(arguments: argparse.Namespace) -> None:
     hint = f"{partial} is kept: the same command goes on with it"
     try:
         with options.progress("quantizing") as show:
-            convert(arguments.source, arguments.target, arguments.encoding, show, options.note)
+            convert(
+                arguments.source, arguments.target, arguments.encoding, show, options.note,
+                arguments.quantize,
+            )  # fmt: skip
     except KeyboardInterrupt:
         if partial.exists():
             options.note(f"interrupted; {hint}")

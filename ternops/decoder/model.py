@@ -78,6 +78,7 @@ class Model:
         cache: str = "fp16",
         context: int | None = None,
         threads: int | None = None,
+        quantize: str | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Model:
         """Load a checkpoint (default: the tiny one of this package).
@@ -86,6 +87,8 @@ class Model:
         weights: "ternary" for the best encoding here, the name of an encoding, or "fp16" for the
         baseline: the float16 of the quantised values and activations that are not quantised.
         head, cache: as for Model. context: use at most so many positions of the model's.
+        quantize: "absmean" rounds float weights that are not ternary and that no config declares
+        to be masters of ternary ones; without, they are a ValueError.
         progress: called with layers done and in all.
         Raises FileNotFoundError and ValueError, naming the file, the tensor or the setting.
         """
@@ -93,7 +96,7 @@ class Model:
         if weights not in kinds:
             raise ValueError(f"weights={weights!r}: expected one of {', '.join(kinds)}")
         check_threads(threads)
-        checkpoint = open_checkpoint(path)
+        checkpoint = open_checkpoint(path, quantize=quantize)
         most = checkpoint.config.context
         if context is not None and not 1 <= operator.index(context) <= most:
             raise ValueError(f"context={context}: expected 1 to {most}")

@@ -18,6 +18,7 @@ from ternops.decoder.config import Config
 from ternops.decoder.formats.checkpoint import Checkpoint
 from ternops.decoder.formats.loading import open_checkpoint
 from ternops.decoder.formats.packed import FORMAT, VERSION, PackedFile, header_checksum, whole_lines
+from ternops.decoder.formats.paths import locate
 from ternops.decoder.weights import HalfMatrix
 from ternops.encodings import ENCODINGS
 from ternops.files import GrowingFile
@@ -37,20 +38,21 @@ def convert(
     encoding: str = "base3",
     progress: Callable[[int, int], None] | None = None,
     say: Callable[[str], None] = lambda line: None,
+    quantize: str | None = None,
 ) -> None:
     """Write all of a checkpoint to one packed file (`ternops.decoder.formats.packed`).
 
-    source: whatever `open_checkpoint` opens. target: the file, which appears whole or not at all;
-    what was written before an interruption is used by the next call with the same source files
-    (names, sizes, times of change) and encoding. No more than one tensor is in memory.
+    source, quantize: as `open_checkpoint` takes them. target: the file, which appears whole or not
+    at all; what was written before an interruption is used by the next call with the same source
+    files (names, sizes, times of change) and settings. No more than one tensor is in memory.
     progress: called with the steps done and their number; say: with a line about resuming.
     Raises FileNotFoundError and ValueError for bad arguments and damaged sources, which leave
     nothing behind, OSError for a full disk and the like.
     """
-    source, target = Path(source), Path(target)
+    source, target = locate(source), Path(target)
     if encoding not in ENCODINGS:
         raise ValueError(f"encoding={encoding!r}: expected one of {', '.join(ENCODINGS)}")
-    checkpoint = open_checkpoint(source)
+    checkpoint = open_checkpoint(source, quantize=quantize)
     _check_target(source, target)
     tokenizer = _tokenizer(checkpoint, say)
     metadata = _metadata(checkpoint, encoding)
@@ -58,11 +60,11 @@ def convert(
     room = _header_room(metadata, checkpoint.config)
     _check_space(target, room + len(tokenizer) + _data_bytes(checkpoint.config, encoding))
     files = _stamps(source, target)
-    plan = {"files": files, "metadata": metadata, "room": room}
+    plan = {"files": files, "metadata": metadata, "room": room, "quantize": quantize}
     with GrowingFile(target, plan, room) as file:
         done = len(file.records)
         if file.started_over:
-            say(f"{file.partial} is of other files or another encoding: starting over")
+            say(f"{file.partial} is of other files or other settings: starting over")
         elif done:
             say(f"going on with {file.partial}: {done} of {len(steps)} steps are done")
         for at in range(done, len(steps)):

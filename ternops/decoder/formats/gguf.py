@@ -22,7 +22,8 @@ from ternops.decoder.formats.gguf_blocks import (
 )
 from ternops.decoder.formats.gguf_config import ROPE_FACTORS, architecture, read_config
 from ternops.decoder.formats.gguf_file import GgufFile
-from ternops.decoder.formats.quantization import trits_of_floats
+from ternops.decoder.formats.placeholders import check_fetched
+from ternops.decoder.formats.ternary_floats import trits_of_floats
 from ternops.decoder.weights import HalfMatrix
 from ternops.memory import aligned_empty
 
@@ -55,16 +56,20 @@ _WEIGHTS_AT_ONCE = 1 << 22
 
 
 class Gguf(Checkpoint):
-    """A GGUF file of a LLaMA or BitNet model."""
+    """A GGUF file of a LLaMA or BitNet model.
 
-    def __init__(self, path: Path) -> None:
+    quantize: see `open_checkpoint`.
+    """
+
+    def __init__(self, path: Path, quantize: str | None = None) -> None:
         try:
             import gguf  # noqa: F401
         except ModuleNotFoundError:
             raise ModuleNotFoundError("gguf is not installed: pip install 'ternops[llm]'") from None
         if not path.is_file():
             raise FileNotFoundError(f"model: {str(path)!r} is no file")
-        self._path = path
+        check_fetched(path)
+        self._path, self._quantize = path, quantize
         self._file = GgufFile(path)
         self._metadata = self._file.metadata
         self._architecture = architecture(self._metadata)
@@ -132,7 +137,7 @@ class Gguf(Checkpoint):
     ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
         tensor = self._file.tensor(name, shape, (*_TERNARY, *_FLOATS))
         if tensor.kind_name in _FLOATS:
-            return trits_of_floats(self._file.floats(name))
+            return trits_of_floats(self._file.floats(name), name, self._quantize)
         try:
             if tensor.kind_name == "I2_S":
                 return decode_i2_s(tensor.data, shape)

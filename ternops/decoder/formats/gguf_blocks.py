@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ternops.decoder.formats.ternary_floats import row_scales
+
 #: Weights and bytes of a TQ block; both end with a float16 scale.
 TQ_WEIGHTS, TQ1_0_BYTES, TQ2_0_BYTES = 256, 54, 66
 #: Weights and bytes of an I2_S block, and the bytes behind the last of them.
@@ -108,7 +110,7 @@ def _common_scale(scales: Floats, is_zero: npt.NDArray[np.bool_]) -> Floats:
     check_scales(scales[used])
     least = np.where(used, scales, np.float32(np.inf)).min(axis=1)
     most = np.where(used, scales, np.float32(0)).max(axis=1)
-    rows = used.any(axis=1)
+    rows: Any = used.any(axis=1)
     mixed = np.flatnonzero(rows & (least != most))
     if len(mixed):
         row = int(mixed[0])
@@ -116,8 +118,4 @@ def _common_scale(scales: Floats, is_zero: npt.NDArray[np.bool_]) -> Floats:
             f"has blocks of the scales {least[row]} and {most[row]} in row {row}, expected one "
             "scale a row (quantised from weights that are not ternary?)"
         )
-    if not rows.any():
-        return np.ones((), np.float32)
-    if (most[rows] == most[rows][0]).all():
-        return np.asarray(most[rows][0])
-    return np.where(rows, most, np.float32(1))
+    return row_scales(most, rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,14 +12,16 @@ import numpy as np
 from ternops.decoder.config import Config
 from ternops.decoder.formats.gguf_file import GgufFile
 from ternops.decoder.formats.gguf_tokenizer import end_tokens
+from ternops.decoder.formats.neutral import check_gguf
 
 ROPE_FACTORS = "rope_freqs.weight"
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """activation: where {name}.hidden_activation is not given; interleaved: whether the rows of q
-    and k are permuted so that rope rotates neighbours (LLAMA_ROPE_TYPE_NORM)."""
+    """activation: where {name}.hidden_activation is not given, "" if the name does not tell;
+    interleaved: whether the rows of q and k are permuted so that rope rotates neighbours
+    (LLAMA_ROPE_TYPE_NORM)."""
 
     name: str
     sub_norms: bool
@@ -26,17 +29,23 @@ class Architecture:
     interleaved: bool
 
 
-#: ggml-org/llama.cpp: src/llama-model.cpp (llama_model_rope_type), src/models/bitnet.cpp (SILU)
-#: and LlamaModel.permute of its converter. microsoft/BitNet's llama.cpp, src/llama.cpp:
+#: ggml-org/llama.cpp: src/llama-model.cpp (llama_model_rope_type) and LlamaModel.permute of its
+#: converter, which makes a "bitnet" of 1bitLLM's models and of Microsoft's, with other
+#: activations, and does not write which. microsoft/BitNet's llama.cpp, src/llama.cpp:
 #: build_bitnet_158 (LLM_FFN_RELU_SQR), and LLAMA_ROPE_TYPE_NEOX for all three of BitNet's names.
 _ARCHITECTURES = {
     each.name: each
     for each in (
         Architecture("llama", sub_norms=False, activation="silu", interleaved=True),
-        Architecture("bitnet", sub_norms=True, activation="silu", interleaved=False),
+        Architecture("bitnet", sub_norms=True, activation="", interleaved=False),
         Architecture("bitnet-b1.58", sub_norms=True, activation="relu2", interleaved=False),
         Architecture("bitnet-25", sub_norms=True, activation="relu2", interleaved=False),
     )
+}
+#: The published models of the name "bitnet", by vocabulary and rope's base.
+_PUBLISHED = {
+    (128256, 500000.0): ("BitNet b1.58 2B4T", "relu2"),
+    (32002, 10000.0): ("1bitLLM's bitnet_b1_58", "silu"),
 }
 _ACTIVATIONS = {"silu": "silu", "swish": "silu", "swiglu": "silu", "relu2": "relu2"}
 
@@ -57,6 +66,11 @@ def read_config(file: GgufFile) -> Config:
 
     Raises ValueError for metadata that are damaged or describe something that this decoder is not.
     """
+    if (content := file.metadata.get("general.type", "model")) != "model":
+        raise ValueError(
+            f"config: general.type is {reprlib.repr(content)}, expected 'model': an adapter or "
+            "the like is no model by itself"
+        )
     kind = architecture(file.metadata)
     parts = file.metadata.get("split.count", 0)
     if parts not in (0, 1):
@@ -72,6 +86,8 @@ def read_config(file: GgufFile) -> Config:
             raise ValueError(f"config: {kind.name}.{name} is {value}, expected {head_dim}, a head")
     embedding = file.tensors.get("token_embd.weight")
     rows = embedding.shape[0] if embedding and embedding.shape else None
+    vocabulary = keys.integer("vocab_size", rows)
+    theta = keys.decimal("rope.freq_base", 10000.0)
     config = Config(
         hidden=hidden,
         ffn=keys.integer("feed_forward_length"),
@@ -79,16 +95,34 @@ def read_config(file: GgufFile) -> Config:
         heads=heads,
         kv_heads=keys.integer("attention.head_count_kv", heads),
         head_dim=head_dim,
-        vocabulary=keys.integer("vocab_size", rows),
+        vocabulary=vocabulary,
         context=keys.integer("context_length"),
-        activation=keys.choice("hidden_activation", _ACTIVATIONS, kind.activation),
+        activation=_activation(keys, kind, vocabulary, theta),
         sub_norms=kind.sub_norms,
         tied="output.weight" not in file.tensors,
-        rope_theta=keys.decimal("rope.freq_base", 10000.0),
+        rope_theta=theta,
         epsilon=keys.decimal("attention.layer_norm_rms_epsilon"),
         eos=end_tokens(file.metadata),
     )
+    check_gguf(file.metadata, kind.name, config)
     return replace(config, rope_factors=_rope_factors(file, keys, head_dim))
+
+
+def _activation(keys: _Keys, kind: Architecture, vocabulary: int, theta: float) -> str:
+    if kind.activation or "hidden_activation" in keys:
+        return keys.choice("hidden_activation", _ACTIVATIONS, kind.activation)
+    if (vocabulary, theta) not in _PUBLISHED:
+        raise ValueError(
+            f"config: {kind.name}.hidden_activation is missing, expected 'silu' or 'relu2': no "
+            f"published model has {vocabulary} tokens and rope of base {theta}"
+        )
+    model, activation = _PUBLISHED[vocabulary, theta]
+    warnings.warn(
+        f"config: {kind.name}.hidden_activation is missing: {activation} is taken, that of {model},"
+        f" which has these {vocabulary} tokens and rope of base {theta}",
+        stacklevel=2,
+    )
+    return activation
 
 
 class _Keys:
@@ -96,6 +130,9 @@ class _Keys:
 
     def __init__(self, metadata: dict[str, Any], prefix: str) -> None:
         self._metadata, self._prefix = metadata, prefix
+
+    def __contains__(self, name: str) -> bool:
+        return f"{self._prefix}.{name}" in self._metadata
 
     def integer(self, name: str, default: int | None = None) -> int:
         value = self._get(name, default)

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from ternops.decoder.formats import tokenizer_config
 from ternops.decoder.formats.checkpoint import Checkpoint
 from ternops.decoder.formats.hugging_face_config import read_config
-from ternops.decoder.formats.quantization import read_quantization, read_trits
+from ternops.decoder.formats.placeholders import check_fetched
+from ternops.decoder.formats.quantization import UNDECLARED, read_quantization, read_trits
 from ternops.decoder.formats.tensors import Tensors
 from ternops.decoder.text import load_tokenizer
 from ternops.decoder.weights import HalfMatrix
@@ -21,7 +22,7 @@ from ternops.decoder.weights import HalfMatrix
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
+_EMBEDDING, _HEAD, _NORM = "model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"
 _LINEAR = {
     "q": "self_attn.q_proj",
     "k": "self_attn.k_proj",
@@ -40,11 +41,28 @@ _NORMS = {
 }
 
 
-class HuggingFace(Checkpoint):
-    """A folder with a config.json and safetensors, as `transformers` writes and reads it."""
+#: Written by old versions of transformers, computed here.
+_ROTATIONS = "rotary_emb.inv_freq"
+#: What nobody but these has; BitNet's is a weight_scale.
+_QUANTIZED = re.compile(
+    r".*\.(qweight|qzeros|scales|biases|g_idx|SCB|absmax|quant_map|weight_packed|weight_shape"
+    r"|weight_scale_inv|weight_scale_2|weight_zero_point|input_scale)(\..*)?",
+    re.DOTALL,
+)
+#: Read as text or by others, who would make something of a placeholder.
+_TEXTS = ("tokenizer.json", "chat_template.jinja")
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+
+class HuggingFace(Checkpoint):
+    """A folder with a config.json and safetensors, as `transformers` writes and reads it.
+
+    quantize: see `open_checkpoint`.
+    """
+
+    def __init__(self, folder: Path, quantize: str | None = None) -> None:
+        self._folder, self._quantize = folder, quantize
+        for name in _TEXTS:
+            check_fetched(folder / name)
         self.config = read_config(folder)
         self._quantization = read_quantization(folder)
         self._tensors = Tensors(folder)
@@ -59,13 +77,16 @@ class HuggingFace(Checkpoint):
         norms = [name for key in self.config.norm_sizes() for name in _NORMS[key]]
         known = {f"{name}.weight" for name in [*_LINEAR.values(), *norms]}
         known |= {f"{name}.weight_scale" for name in _LINEAR.values()}
-        known.add("self_attn.rotary_emb.inv_freq")  # written by old versions, computed here
-        for name in self._tensors:
+        known.add(f"self_attn.{_ROTATIONS}")
+        whole = {_EMBEDDING, _HEAD, _NORM, f"model.{_ROTATIONS}"}
+        for name in sorted(self._tensors):
             match = re.match(r"model\.layers\.(\d{1,9})\.(.*)", name, re.DOTALL)
-            if match and match[2] not in known:
+            if match[2] not in known if match else name not in whole:
+                raise ValueError(f"checkpoint: tensor {name!r} {_no_place(name)}")
+            if name.endswith("_scale") and self._quantization == UNDECLARED:
                 raise ValueError(
-                    f"checkpoint: tensor {name!r} has no place in this architecture, expected "
-                    "linear layers without biases and their norms"
+                    f"checkpoint: tensor {name!r} is of a quantisation that config.json does not "
+                    "tell of, expected a quantization_config there"
                 )
             if match and int(match[1]) >= self.config.layers:
                 raise ValueError(
@@ -76,7 +97,7 @@ class HuggingFace(Checkpoint):
     def trits(self, layer: int, name: str) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
         shape = self.config.linear_shapes()[name]
         tensor = f"model.layers.{layer}.{_LINEAR[name]}.weight"
-        return read_trits(self._tensors, tensor, shape, self._quantization)
+        return read_trits(self._tensors, tensor, shape, self._quantization, self._quantize)
 
     def norm(self, layer: int, name: str) -> npt.NDArray[np.float32]:
         names = [f"model.layers.{layer}.{each}.weight" for each in _NORMS[name]]
@@ -84,7 +105,7 @@ class HuggingFace(Checkpoint):
         return self._tensors.floats(found, (self.config.norm_sizes()[name],))
 
     def final_norm(self) -> npt.NDArray[np.float32]:
-        return self._tensors.floats("model.norm.weight", (self.config.hidden,))
+        return self._tensors.floats(_NORM, (self.config.hidden,))
 
     def embedding(self) -> HalfMatrix:
         only_head = self.config.tied and _EMBEDDING not in self._tensors and _HEAD in self._tensors
@@ -104,3 +125,11 @@ class HuggingFace(Checkpoint):
 
     def special_tokens(self) -> dict[str, str]:
         return tokenizer_config.special_tokens(self._folder)
+
+
+def _no_place(name: str) -> str:
+    if _QUANTIZED.fullmatch(name):
+        return "is of another quantisation than BitNet's, which is not supported"
+    return (
+        "has no place in this architecture, expected linear layers without biases and their norms"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy.typing as npt
 
 from ternops.decoder.config import Config, check_positive, frequencies
 from ternops.decoder.formats.json_files import read_object, read_optional
+from ternops.decoder.formats.neutral import check_hugging_face
 from ternops.decoder.formats.tokenizer_config import end_token
 
 
@@ -30,6 +32,8 @@ _ARCHITECTURES = {
     "BitnetForCausalLM": _Architecture(True),  # 1bitLLM/bitnet_b1_58-large
     "LlamaForCausalLM": _Architecture(False),
 }
+#: Other names of `transformers` for the same function.
+_ACTIVATIONS = {"swish": "silu"}
 
 
 def read_config(folder: Path) -> Config:
@@ -46,13 +50,14 @@ def read_config(folder: Path) -> Config:
     if not isinstance(name, str) or name not in _ARCHITECTURES:
         expected = " or ".join(_ARCHITECTURES)
         raise ValueError(f"config: architectures is {names!r}, expected {expected}")
-    if raw.get("attention_bias") or raw.get("mlp_bias"):
-        raise ValueError("config: attention_bias or mlp_bias is set, expected no biases")
+    if name == "LlamaForCausalLM":
+        _check_program(raw)
     defaults = _ARCHITECTURES[name]
     heads = _required(raw, "num_attention_heads")
     head_dim = _head_dim(raw, heads)
     theta, factors = _rope(raw, defaults.rope_theta, head_dim)
-    return Config(
+    activation = _required(raw, "hidden_act")
+    config = Config(
         hidden=_required(raw, "hidden_size"),
         ffn=_required(raw, "intermediate_size"),
         layers=_required(raw, "num_hidden_layers"),
@@ -61,7 +66,9 @@ def read_config(folder: Path) -> Config:
         head_dim=head_dim,
         vocabulary=_required(raw, "vocab_size"),
         context=_required(raw, "max_position_embeddings"),
-        activation=_required(raw, "hidden_act"),
+        activation=_ACTIVATIONS.get(activation, activation)
+        if isinstance(activation, str)
+        else activation,
         sub_norms=defaults.sub_norms,
         tied=_tied(raw),
         rope_theta=theta,
@@ -69,6 +76,23 @@ def read_config(folder: Path) -> Config:
         eos=_ends(folder, raw),
         rope_factors=factors,
     )
+    check_hugging_face(raw, config)
+    return config
+
+
+def _check_program(raw: dict[str, Any]) -> None:
+    """transformers chooses the program by model_type and, if it is told to, by auto_map; BitNet's
+    published folders have either of any kind."""
+    kind = raw.get("model_type", "llama")
+    if kind != "llama":
+        raise ValueError(f"config: model_type is {kind!r}, expected 'llama' of a LlamaForCausalLM")
+    program = object_of(raw, "auto_map").get("AutoModelForCausalLM")
+    if program is not None:
+        warnings.warn(
+            f"config: auto_map names a program, {program!r}, which is not run: the model is "
+            "computed as a plain LLaMA",
+            stacklevel=2,
+        )
 
 
 def _head_dim(raw: dict[str, Any], heads: Any) -> Any:

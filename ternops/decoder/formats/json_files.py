@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ternops.decoder.formats.placeholders import check_fetched
+
 
 def read_object(path: Path) -> dict[str, Any]:
     """The object that a JSON file holds.
@@ -14,6 +16,7 @@ def read_object(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"model: {str(path.parent)!r} has no {path.name}")
+    check_fetched(path)
     try:
         value = json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:

@@ -6,11 +6,15 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from ternops.decoder.formats.beside import check_beside
 from ternops.decoder.formats.checkpoint import Checkpoint
 from ternops.decoder.formats.gguf import Gguf
 from ternops.decoder.formats.gguf_file import MAGIC
 from ternops.decoder.formats.hugging_face import HuggingFace
 from ternops.decoder.formats.packed import PackedFile
+from ternops.decoder.formats.paths import WEIGHTS, locate, no_model
+from ternops.decoder.formats.placeholders import check_fetched
+from ternops.decoder.formats.ternary_floats import check_method
 from ternops.decoder.weights import HalfMatrix, Layer, Weights
 from ternops.matrix import TernaryMatrix
 
@@ -18,35 +22,52 @@ from ternops.matrix import TernaryMatrix
 TINY = Path(__file__).parents[2] / "checkpoints" / "tiny"
 
 
-def open_checkpoint(path: str | os.PathLike[str] | None = None) -> Checkpoint:
+def open_checkpoint(
+    path: str | os.PathLike[str] | None = None, *, quantize: str | None = None
+) -> Checkpoint:
     """Open a Hugging Face folder, a GGUF file or what `python -m ternops quantize` wrote.
 
-    path: a folder, which may hold one GGUF file in place of a config.json, or a file (default:
-    the tiny checkpoint of this package).
+    path: a folder, which may hold one GGUF file in place of safetensors, the folder of a repository
+    in the hub's cache, or a file (default: the tiny checkpoint of this package).
+    quantize: "absmean" rounds float matrices that no config declares and that are no product of
+    trits and one scale a row to trits and one scale a matrix; without, reading one is a ValueError.
     Raises FileNotFoundError and ValueError, naming the file and what is wrong with it, and
     ModuleNotFoundError without the gguf package where it is needed.
     """
-    where = TINY if path is None else Path(path)
-    if path == "" or not where.exists():  # Path("") would be the current folder
-        raise FileNotFoundError(f"model: {str(path)!r} is no file or folder")
+    check_method(quantize)
+    where = TINY if path is None else locate(path)
+    if where.is_file():
+        return _open_file(where, quantize)
+    check_beside(where)
     if gguf := _gguf_file(where):
-        return Gguf(gguf)
-    return PackedFile(where) if where.is_file() else HuggingFace(where)
+        return Gguf(gguf, quantize)
+    return HuggingFace(where, quantize)
 
 
-def _gguf_file(path: Path) -> Path | None:
-    """The GGUF file that a path is or, without a config.json, holds."""
-    if path.is_dir():
-        files = [] if (path / "config.json").is_file() else sorted(path.glob("*.gguf"))
-        if len(files) > 1:
-            names = ", ".join(file.name for file in files)
-            raise ValueError(f"model: {str(path)!r} holds {names}, expected the path of one")
-        return files[0] if files else None
-    if not path.is_file():
-        return None
+def _open_file(path: Path, quantize: str | None) -> Checkpoint:
+    check_fetched(path)
     with open(path, "rb") as file:
         is_gguf = file.read(len(MAGIC)) == MAGIC
-    return path if is_gguf or path.suffix == ".gguf" else None
+    if is_gguf or path.suffix == ".gguf":
+        return Gguf(path, quantize)
+    try:
+        return PackedFile(path)
+    except ValueError as error:
+        raise ValueError(no_model(path) or str(error)) from None
+
+
+def _gguf_file(folder: Path) -> Path | None:
+    """The GGUF file that a folder holds in place of config.json and safetensors."""
+    index = folder / "model.safetensors.index.json"
+    if (folder / "config.json").is_file() and (
+        index.is_file() or any(WEIGHTS.fullmatch(file.name) for file in folder.iterdir())
+    ):
+        return None
+    files = sorted(file for file in folder.glob("*.gguf") if file.is_file())
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files)
+        raise ValueError(f"model: {str(folder)!r} holds {names}, expected the path of one")
+    return files[0] if files else None
 
 
 def load_weights(

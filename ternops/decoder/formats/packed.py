@@ -160,7 +160,8 @@ class PackedFile(Checkpoint):
         if found != (FORMAT, VERSION):
             raise ValueError(
                 f"format {found[0]!r} version {found[1]!r}, expected {FORMAT!r} version "
-                f"{VERSION!r}, as python -m ternops quantize writes it"
+                f"{VERSION!r}, as python -m ternops quantize writes it (of a Hugging Face model "
+                "the folder is opened)"
             )
         if self._text("header_crc32") != header_checksum(header):
             raise ValueError("its header was damaged after it was written")

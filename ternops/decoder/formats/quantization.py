@@ -11,12 +11,13 @@ import numpy.typing as npt
 from ternops.decoder.formats.hugging_face_config import object_of
 from ternops.decoder.formats.json_files import read_object
 from ternops.decoder.formats.tensors import PACKED, Tensors
+from ternops.decoder.formats.ternary_floats import trits_of_floats
 from ternops.quantize import absmean
 
 Trits = npt.NDArray[np.int8]
 Scale = npt.NDArray[np.float32]
 
-#: No word about it: float masters, or products of trits and one scale.
+#: No word about it: products of trits and scales, or anything else.
 UNDECLARED = "undeclared"
 #: Float masters, to be quantised by absmean, whatever their values are.
 ONLINE = "online"
@@ -76,16 +77,18 @@ def _check_converted(kept: Any, kind: str) -> None:
 
 
 def read_trits(
-    tensors: Tensors, name: str, shape: tuple[int, int], kind: str
+    tensors: Tensors, name: str, shape: tuple[int, int], kind: str, quantize: str | None = None
 ) -> tuple[Trits, Scale]:
-    """int8 trits of a shape and the float32 scale of shape () that they are multiplied by.
+    """int8 trits of a shape and the float32 scale, () or (rows,), that they are multiplied by.
 
     name: the tensor of the weight, with weight_scale beside it. kind: see `read_quantization`.
+    quantize: how floats that nothing declares may be rounded, if they need to be.
     """
     if kind == ONLINE:
-        return _absmean(tensors.floats(name, shape))
+        trits, mean = absmean(tensors.floats(name, shape))
+        return trits, np.asarray(mean)
     if kind == UNDECLARED:
-        return trits_of_floats(tensors.floats(name, shape))
+        return trits_of_floats(tensors.floats(name, shape), name, quantize)
     if kind == BITLINEAR or tensors.dtype(name) == PACKED:
         trits = _unpack(tensors, name, shape)
     else:
@@ -98,28 +101,6 @@ def read_trits(
             raise ValueError(f"checkpoint: {name}_scale is {scale}, expected a finite inverse")
         scale = inverse
     return trits, np.asarray(scale)
-
-
-def trits_of_floats(weight: npt.NDArray[np.float32]) -> tuple[Trits, Scale]:
-    """Trits and scale of weights that may be ternary already, and are absmean-quantised if not."""
-    return _ternary(weight) or _absmean(weight)
-
-
-def _absmean(weight: npt.NDArray[np.float32]) -> tuple[Trits, Scale]:
-    trits, scale = absmean(weight)
-    return trits, np.asarray(scale)
-
-
-def _ternary(weight: npt.NDArray[np.float32]) -> tuple[Trits, Scale] | None:
-    """The trits and the scale of a matrix that is their product already, exactly.
-
-    Falcon-E's bfloat16 files are: absmean would take the mean for their scale, zeros included.
-    """
-    size = np.abs(weight)
-    scale = size.max()
-    if scale == 0 or not ((size == scale) | (size == 0)).all():
-        return None
-    return np.sign(weight).astype(np.int8), np.asarray(scale)
 
 
 def _trits_alone(tensors: Tensors, name: str, shape: tuple[int, int]) -> Trits:

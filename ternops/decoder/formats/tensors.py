@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ternops.decoder.formats.json_files import read_object
+from ternops.decoder.formats.paths import missing_weights
+from ternops.decoder.formats.placeholders import check_fetched
 from ternops.decoder.formats.safetensors_file import map_file
 from ternops.decoder.weights import HalfMatrix
 
@@ -126,9 +129,16 @@ def _files(folder: Path) -> dict[Path, list[str] | None]:
     """The safetensors files of a folder and the tensors to take from each, None for all."""
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if single.is_file():
+        if index.is_file():
+            warnings.warn(
+                f"model: {str(folder)!r} holds {single.name} and {index.name}: the first is read, "
+                "as transformers does",
+                stacklevel=2,
+            )
         return {single: None}
     if not index.is_file():
-        raise FileNotFoundError(f"model: {str(folder)!r} has no model.safetensors")
+        reason = missing_weights(folder)
+        raise FileNotFoundError(f"model: {str(folder)!r} has no model.safetensors{reason}")
     shards = read_object(index).get("weight_map")
     if not isinstance(shards, dict) or not shards:
         raise ValueError(f"model: {str(index)!r} has no weight_map, expected a shard index")
@@ -148,6 +158,7 @@ def _bytes(name: str) -> int:
 
 def _map(path: Path) -> Iterator[tuple[str, _Tensor]]:
     """The tensors of a file by their names; nothing is read yet."""
+    check_fetched(path)
     try:
         _, tensors = map_file(path)
     except ValueError as error:

@@ -1,0 +1,124 @@
+"""From what people pass as a model to the file or the folder that it is in."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+_HUB_ADDRESS = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([^/]+/[^/?#]+)")
+_WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\|[^/]*\\")
+#: The names that `transformers` gives the files of weights of a folder.
+WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+_PICKLE = "a pickle, which is never read: convert it to safetensors"
+_MOST_NAMES = 5
+
+
+def locate(path: str | os.PathLike[str]) -> Path:
+    """An existing file or folder: `~` is the home, the folder of a repository in the hub's cache
+    its snapshot.
+
+    Raises FileNotFoundError for what is not there, with a word about what it might be, and
+    ValueError for a cache that does not say which snapshot.
+    """
+    where = Path(path)
+    if path == "":  # Path("") would be the current folder
+        raise FileNotFoundError("model: '' is no file or folder")
+    if not where.exists():
+        where = _expanded(where)
+    if not where.exists():
+        raise FileNotFoundError(f"model: {str(path)!r} is no file or folder{_hint(path, where)}")
+    if (where / "config.json").is_file():
+        return where
+    if (where / "snapshots").is_dir():
+        return _snapshot(where)
+    if where.is_dir() and (models := _names(where, "models--*")):
+        raise ValueError(
+            f"model: {str(where)!r} is the hub's cache, expected the folder of a model in it: "
+            f"{models}"
+        )
+    return where
+
+
+def no_model(path: Path) -> str:
+    """What to pass or to do instead of a file that is no model by itself; "" if nothing tells."""
+    if path.suffix in _PICKLES:
+        return f"model: {str(path)!r} is {_PICKLE}"
+    beside = (path.parent / "config.json").is_file()
+    if path.suffix == ".json" or (beside and WEIGHTS.fullmatch(path.name)):
+        return (
+            f"model: {str(path)!r} is one file of a Hugging Face model (config.json and "
+            f"safetensors), expected its folder, {str(path.parent)!r}"
+        )
+    return ""
+
+
+def missing_weights(folder: Path) -> str:
+    """Why there is no model.safetensors in a folder, as far as its other files tell."""
+    for pattern, reason in (
+        ("model-*-of-*.safetensors", "but no model.safetensors.index.json"),
+        ("*.safetensors", "expected that name"),
+        *((f"*{suffix}", _PICKLE) for suffix in _PICKLES),
+        (".cache/huggingface/download/*.incomplete", "an unfinished download: hf download goes on"),
+        ("*.incomplete", "an unfinished download"),
+    ):
+        if names := _names(folder, pattern):
+            return f": there is {names}, {reason}"
+    return ""
+
+
+def _names(folder: Path, pattern: str) -> str:
+    """The first names in a folder that match."""
+    names = sorted(each.name for each in folder.glob(pattern))
+    return ", ".join(names[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")
+
+
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:  # nobody's home
+        return path
+
+
+def _hint(path: str | os.PathLike[str], where: Path) -> str:
+    text = os.fspath(path)
+    address = _HUB_ADDRESS.match(text)
+    if address or (_HUB_ID.fullmatch(text) and not where.parent.exists()):
+        name = address[1] if address else text
+        return f"; from the hub, download it first: hf download {name} --local-dir DIR"
+    if "://" in text:
+        return ": an address, download it first"
+    if os.name != "nt" and _WINDOWS.match(text):
+        return ": a path of Windows, expected one of this system"
+    return _other_case(where)
+
+
+def _other_case(where: Path) -> str:
+    """The name that differs from the first one missing in upper and lower case only."""
+    missing = where
+    while not missing.parent.exists():
+        missing = missing.parent
+    try:
+        names = os.listdir(missing.parent)
+    except OSError:
+        return ""
+    found = [name for name in names if name.casefold() == missing.name.casefold()]
+    return f": there is {str(missing.parent / found[0])!r}" if found else ""
+
+
+def _snapshot(repository: Path) -> Path:
+    """The one snapshot of a repository in the hub's cache, or that of its main branch."""
+    names = sorted(each.name for each in (repository / "snapshots").iterdir() if each.is_dir())
+    main = repository / "refs" / "main"
+    revision = main.read_text("utf-8", "replace").strip() if main.is_file() else None
+    if revision in names:
+        return repository / "snapshots" / revision
+    if len(names) == 1:
+        return repository / "snapshots" / names[0]
+    found = ", ".join(names) or "none"
+    raise ValueError(
+        f"model: {str(repository)!r} has the snapshots {found}, expected the path of one, or one "
+        "that refs/main names"
+    )
