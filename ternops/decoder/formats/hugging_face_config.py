@@ -32,8 +32,6 @@ _ARCHITECTURES = {
     "BitnetForCausalLM": _Architecture(True),  # 1bitLLM/bitnet_b1_58-large
     "LlamaForCausalLM": _Architecture(False),
 }
-#: Other names of `transformers` for the same function.
-_ACTIVATIONS = {"swish": "silu"}
 
 
 def read_config(folder: Path) -> Config:
@@ -66,9 +64,7 @@ def read_config(folder: Path) -> Config:
         head_dim=head_dim,
         vocabulary=_required(raw, "vocab_size"),
         context=_required(raw, "max_position_embeddings"),
-        activation=_ACTIVATIONS.get(activation, activation)
-        if isinstance(activation, str)
-        else activation,
+        activation="silu" if activation == "swish" else activation,  # transformers has both
         sub_norms=defaults.sub_norms,
         tied=_tied(raw),
         rope_theta=theta,
@@ -132,6 +128,9 @@ def _end_ids(file: str, raw: dict[str, Any]) -> list[int]:
 def _rope(raw: dict[str, Any], theta: float, head_dim: Any) -> tuple[Any, tuple[float, ...]]:
     """rope_theta and rope_factors, from the key of transformers 5 or from those before it."""
     rope = object_of(raw, "rope_scaling") or object_of(raw, "rope_parameters")
+    for name, part in rope.items():
+        if isinstance(part, dict):
+            raise ValueError(f"config: rope of {name!r} alone, expected one for all layers")
     theta = _first(rope.get("rope_theta"), raw.get("rope_theta"), theta)
     partial = _first(rope.get("partial_rotary_factor"), raw.get("partial_rotary_factor"), 1.0)
     if partial != 1:

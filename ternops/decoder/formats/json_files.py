@@ -20,7 +20,8 @@ def read_object(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"model: {str(path)!r} is not JSON: {error}") from None
+        reason = error if path.stat().st_size else "it is empty"
+        raise ValueError(f"model: {str(path)!r} is not JSON: {reason}") from None
     if not isinstance(value, dict):
         raise ValueError(f"model: {str(path)!r} holds no object, expected one of settings")
     return value

@@ -12,7 +12,7 @@ from ternops.decoder.formats.gguf import Gguf
 from ternops.decoder.formats.gguf_file import MAGIC
 from ternops.decoder.formats.hugging_face import HuggingFace
 from ternops.decoder.formats.packed import PackedFile
-from ternops.decoder.formats.paths import WEIGHTS, locate, no_model
+from ternops.decoder.formats.paths import WEIGHTS, locate, missing_config, no_model
 from ternops.decoder.formats.placeholders import check_fetched
 from ternops.decoder.formats.ternary_floats import check_method
 from ternops.decoder.weights import HalfMatrix, Layer, Weights
@@ -38,9 +38,13 @@ def open_checkpoint(
     where = TINY if path is None else locate(path)
     if where.is_file():
         return _open_file(where, quantize)
-    check_beside(where)
-    if gguf := _gguf_file(where):
-        return Gguf(gguf, quantize)
+    if where.is_dir():
+        check_beside(where)
+        if gguf := _gguf_file(where):
+            return Gguf(gguf, quantize)
+        if not (where / "config.json").is_file():
+            reason = missing_config(where)
+            raise FileNotFoundError(f"model: {str(where)!r} has no config.json{reason}")
     return HuggingFace(where, quantize)
 
 

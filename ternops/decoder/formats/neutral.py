@@ -94,7 +94,9 @@ def _check(raw: dict[str, Any], prefix: str, neutral: dict[str, tuple[Any, ...]]
 
 def _check_window(raw: dict[str, Any], key: str, config: Config) -> None:
     """A window of attention that the whole context fits in is none."""
-    window = raw.get(key) or config.context
+    window = raw.get(key)
+    if window is None or _is(window, 0):
+        return
     if not isinstance(window, int) or window < config.context:
         raise ValueError(
             f"config: {key} is {reprlib.repr(window)}, expected at least the context of "

@@ -12,7 +12,11 @@ _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\|[^/]*\\")
 #: The names that `transformers` gives the files of weights of a folder.
 WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+#: A zip archive, as torch.save writes it now, and pickles of protocols 2 to 5.
+_PICKLE_STARTS = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 _PICKLE = "a pickle, which is never read: convert it to safetensors"
+#: Where `hf download` leaves what it has not finished.
+_UNFINISHED = ("*.incomplete", ".cache/huggingface/download/*.incomplete")
 _MOST_NAMES = 5
 
 
@@ -44,8 +48,9 @@ def locate(path: str | os.PathLike[str]) -> Path:
 
 def no_model(path: Path) -> str:
     """What to pass or to do instead of a file that is no model by itself; "" if nothing tells."""
-    if path.suffix in _PICKLES:
-        return f"model: {str(path)!r} is {_PICKLE}"
+    with open(path, "rb") as file:
+        if file.read(2) in _PICKLE_STARTS:
+            return f"model: {str(path)!r} is {_PICKLE}"
     beside = (path.parent / "config.json").is_file()
     if path.suffix == ".json" or (beside and WEIGHTS.fullmatch(path.name)):
         return (
@@ -57,13 +62,31 @@ def no_model(path: Path) -> str:
 
 def missing_weights(folder: Path) -> str:
     """Why there is no model.safetensors in a folder, as far as its other files tell."""
-    for pattern, reason in (
+    weights = folder / "model.safetensors"
+    if weights.is_symlink():
+        return f": it is a link to {os.readlink(weights)!r}, where nothing is"
+    return _found(
+        folder,
         ("model-*-of-*.safetensors", "but no model.safetensors.index.json"),
         ("*.safetensors", "expected that name"),
         *((f"*{suffix}", _PICKLE) for suffix in _PICKLES),
-        (".cache/huggingface/download/*.incomplete", "an unfinished download: hf download goes on"),
-        ("*.incomplete", "an unfinished download"),
-    ):
+        *((place, "an unfinished download: hf download goes on") for place in _UNFINISHED),
+    )
+
+
+def missing_config(folder: Path) -> str:
+    """The same of a config.json."""
+    return _found(
+        folder,
+        ("*/config.json", "expected the path of that folder"),
+        *((f"*{suffix}", _PICKLE) for suffix in _PICKLES),
+        *((place, "an unfinished download: hf download goes on") for place in _UNFINISHED),
+    )
+
+
+def _found(folder: Path, *reasons: tuple[str, str]) -> str:
+    """The first reason whose pattern names match, and those; "" for none."""
+    for pattern, reason in reasons:
         if names := _names(folder, pattern):
             return f": there is {names}, {reason}"
     return ""
@@ -71,7 +94,7 @@ def missing_weights(folder: Path) -> str:
 
 def _names(folder: Path, pattern: str) -> str:
     """The first names in a folder that match."""
-    names = sorted(each.name for each in folder.glob(pattern))
+    names = sorted(each.relative_to(folder).as_posix() for each in folder.glob(pattern))
     return ", ".join(names[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")
 
 

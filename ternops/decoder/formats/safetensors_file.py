@@ -30,6 +30,8 @@ def map_file(path: Path) -> tuple[dict[str, Any], dict[str, Mapped]]:
         with safetensors.safe_open(path, framework="numpy"):
             pass
     except (safetensors.SafetensorError, OSError) as error:
+        if path.is_file() and not path.stat().st_size:
+            raise ValueError("no intact safetensors file: it is empty") from None
         line = " ".join(str(error).split())  # it may hold a tensor's name, and that anything
         raise ValueError(f"no intact safetensors file: {line}") from None
     data = np.asarray(np.memmap(path, np.uint8, "r"))
