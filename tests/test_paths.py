@@ -67,6 +67,8 @@ def test_home(tmp_path, tiny, monkeypatch, capfd):
             "microsoft/bitnet-b1.58-2B-4T",
             "hf download microsoft/bitnet-b1.58-2B-4T --local-dir DIR",
         ),
+        ("org/name-GGUF:Q4_K_M", "hf download org/name-GGUF --local-dir DIR"),
+        ("org/name@main", "hf download org/name --local-dir DIR"),
         ("https://huggingface.co/org/name", "hf download org/name --local-dir DIR"),
         ("https://huggingface.co/org/name/resolve/main/a.gguf", "hf download org/name --local-dir"),
         ("https://example.org/model.gguf", "an address, download it first"),
@@ -79,6 +81,7 @@ def test_home(tmp_path, tiny, monkeypatch, capfd):
 def test_what_is_elsewhere(tmp_path, monkeypatch, path, words):
     """An id of the hub, an address, a path of another system."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     message = error(path, FileNotFoundError)
     assert "is no file or folder" in message
     assert words in message.replace("PATH", path)
@@ -93,7 +96,7 @@ def test_a_path_that_is_mistyped(tmp_path, tiny, monkeypatch):
     assert error(tmp_path / "TINY" / "x", FileNotFoundError).endswith(f": there is {str(tiny)!r}")
 
 
-def test_the_cache_of_the_hub(tmp_path, tiny):
+def test_the_cache_of_the_hub(tmp_path, tiny, monkeypatch):
     """The folder of a repository: its snapshot, that of main among several, or what there is."""
     cache = tmp_path / "hub" / "models--org--name"
     snapshots = cache / "snapshots"
@@ -110,6 +113,11 @@ def test_the_cache_of_the_hub(tmp_path, tiny):
     (cache / "refs" / "main").write_text("../../..")
     assert "has the snapshots abc, def" in error(cache)
     assert "expected the folder of a model in it: models--org--name" in error(tmp_path / "hub")
+    for name, value in (("HF_HUB_CACHE", tmp_path / "hub"), ("HF_HOME", tmp_path)):
+        monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+        monkeypatch.setenv(name, str(value))
+        message = error("org/name", FileNotFoundError)
+        assert message.endswith(f"; what was downloaded of the hub's is in {str(cache)!r}")
     assert main(["quantize", str(cache / "snapshots" / "abc"), str(tmp_path / "packed")]) == 0
 
 

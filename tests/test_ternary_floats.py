@@ -159,6 +159,22 @@ def test_masters_of_no_bitnet(tmp_path):
             assert cases.same_bits(model.logits(TOKENS), logits)
 
 
+def test_what_is_said_to_be_a_bitnet(tmp_path):
+    """is_bitnet_config alone, as of Falcon-E: products are kept, masters quantised, no option."""
+    values = {k: v for k, v in checkpoints.tensors().items() if "sub_norm" not in k}
+    values[checkpoints.FIRST] = trits(30, 24) * np.float32(0.3)
+    master = values["model.layers.0.self_attn.v_proj.weight"]
+    config = {**LLAMA, "is_bitnet_config": True}
+    checkpoint = HuggingFace(checkpoints.write(tmp_path, config, values))
+    assert checkpoint.trits(0, "q")[1] == np.float32(0.3)
+    assert cases.same_bits(checkpoint.trits(0, "v")[0], absmean(master)[0])
+    assert checkpoint.trits(0, "v")[1] == absmean(master)[1]
+    for value in (False, 1, "true"):
+        config = {**LLAMA, "is_bitnet_config": value}
+        with pytest.raises(ValueError, match=r"v_proj.*is not ternary"):
+            HuggingFace(checkpoints.write(tmp_path, config, values)).trits(0, "v")
+
+
 def test_declared_masters_that_are_products(tmp_path):
     """Absmean, as transformers does: the mean of the magnitudes is not the magnitude."""
     values = checkpoints.tensors()

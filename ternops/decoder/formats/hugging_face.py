@@ -14,7 +14,7 @@ from ternops.decoder.formats import tokenizer_config
 from ternops.decoder.formats.checkpoint import Checkpoint
 from ternops.decoder.formats.hugging_face_config import read_config
 from ternops.decoder.formats.placeholders import check_fetched
-from ternops.decoder.formats.quantization import UNDECLARED, read_quantization, read_trits
+from ternops.decoder.formats.quantization import BITNET, UNDECLARED, read_quantization, read_trits
 from ternops.decoder.formats.tensors import Tensors
 from ternops.decoder.text import load_tokenizer
 from ternops.decoder.weights import HalfMatrix
@@ -83,7 +83,7 @@ class HuggingFace(Checkpoint):
             match = re.match(r"model\.layers\.(\d{1,9})\.(.*)", name, re.DOTALL)
             if match[2] not in known if match else name not in whole:
                 raise ValueError(f"checkpoint: tensor {name!r} {_no_place(name)}")
-            if name.endswith("_scale") and self._quantization == UNDECLARED:
+            if name.endswith("_scale") and self._quantization in (UNDECLARED, BITNET):
                 raise ValueError(
                     f"checkpoint: tensor {name!r} is of a quantisation that config.json does not "
                     "tell of, expected a quantization_config there"

@@ -6,7 +6,8 @@ import os
 import re
 from pathlib import Path
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+#: With what llama.cpp and others put behind it: a type, a revision.
+_HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)([:@].*)?", re.ASCII)
 _HUB_ADDRESS = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([^/]+/[^/?#]+)")
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\|[^/]*\\")
 #: The names that `transformers` gives the files of weights of a folder.
@@ -107,15 +108,25 @@ def _expanded(path: Path) -> Path:
 
 def _hint(path: str | os.PathLike[str], where: Path) -> str:
     text = os.fspath(path)
-    address = _HUB_ADDRESS.match(text)
-    if address or (_HUB_ID.fullmatch(text) and not where.parent.exists()):
-        name = address[1] if address else text
-        return f"; from the hub, download it first: hf download {name} --local-dir DIR"
+    found = _HUB_ADDRESS.match(text)
+    if not found and not where.parent.exists():
+        found = _HUB_ID.fullmatch(text)
+    if found:
+        cache = _hub_cache() / f"models--{found[1].replace('/', '--')}"
+        if cache.is_dir():
+            return f"; what was downloaded of the hub's is in {str(cache)!r}"
+        return f"; from the hub, download it first: hf download {found[1]} --local-dir DIR"
     if "://" in text:
         return ": an address, download it first"
     if os.name != "nt" and _WINDOWS.match(text):
         return ": a path of Windows, expected one of this system"
     return _other_case(where)
+
+
+def _hub_cache() -> Path:
+    """Where huggingface_hub keeps what it downloads without --local-dir."""
+    home = os.environ.get("HF_HOME") or "~/.cache/huggingface"
+    return _expanded(Path(os.environ.get("HF_HUB_CACHE") or f"{home}/hub"))
 
 
 def _other_case(where: Path) -> str:

@@ -19,6 +19,8 @@ Scale = npt.NDArray[np.float32]
 
 #: No word about it: products of trits and scales, or anything else.
 UNDECLARED = "undeclared"
+#: Said to be a BitNet and no more: the same products, or masters to be quantised by absmean.
+BITNET = "bitnet"
 #: Float masters, to be quantised by absmean, whatever their values are.
 ONLINE = "online"
 #: Trits, packed or as floats; the layer's output is multiplied by weight_scale.
@@ -42,7 +44,9 @@ def read_quantization(folder: Path) -> str:
             raise ValueError(f"config: {key} is {raw[key]!r}, expected {expected}")
     if not settings:
         # The program of this architecture quantises all weights, each time that it uses them.
-        return ONLINE if raw.get("architectures") == ["BitnetForCausalLM"] else UNDECLARED
+        if raw.get("architectures") == ["BitnetForCausalLM"]:
+            return ONLINE
+        return BITNET if raw.get("is_bitnet_config") is True else UNDECLARED
     method = settings.get("quant_method")
     if method != "bitnet":
         raise ValueError(f"config: quant_method is {method!r}, expected 'bitnet'")
@@ -87,8 +91,9 @@ def read_trits(
     if kind == ONLINE:
         trits, mean = absmean(tensors.floats(name, shape))
         return trits, np.asarray(mean)
-    if kind == UNDECLARED:
-        return trits_of_floats(tensors.floats(name, shape), name, quantize)
+    if kind in (UNDECLARED, BITNET):
+        method = "absmean" if kind == BITNET else quantize
+        return trits_of_floats(tensors.floats(name, shape), name, method)
     if kind == BITLINEAR or tensors.dtype(name) == PACKED:
         trits = _unpack(tensors, name, shape)
     else:
