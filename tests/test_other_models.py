@@ -27,8 +27,6 @@ SETTINGS = [
     ("attention_bias", True, [False]),
     ("mlp_bias", True, [False]),
     ("qkv_bias", True, [False]),
-    ("sliding_window", 39, [None, 0, 40, 4096]),
-    ("sliding_window", [16], []),
     ("embedding_multiplier", 12.0, [1, 1.0]),
     ("logits_scaling", 8.0, [1.0]),
     ("residual_multiplier", 0.22, [1.0]),
@@ -66,8 +64,8 @@ def test_a_setting_that_changes_the_computation(tmp_path, key, value, neutral):
 
 
 def test_settings_that_need_another(tmp_path):
-    """A window that is not used; rope of some layers only; swish, which is SiLU; unknown keys."""
-    window = {**LLAMA, "sliding_window": 8, "use_sliding_window": False, "nobody": "knows"}
+    """A window, which is not LLaMA's; rope of some layers; swish, which is SiLU; unknown keys."""
+    window = {**LLAMA, "sliding_window": 8, "nobody": "knows"}
     plain = read_config(checkpoints.write(tmp_path, {**LLAMA, "hidden_act": "silu"}))
     swish = read_config(checkpoints.write(tmp_path, {**window, "hidden_act": "swish"}))
     assert swish == plain

@@ -20,10 +20,11 @@ _OFF, _ZERO, _ONE = (False,), (0,), (1,)
 
 
 def check_hugging_face(raw: dict[str, Any], config: Config) -> None:
-    """Raises ValueError, naming the key, for a config.json of another computation."""
+    """Raises ValueError, naming the key, for a config.json of another computation.
+
+    A sliding_window is none: transformers, too, reads it for other architectures alone.
+    """
     _check(raw, "", _hugging_face(config))
-    if raw.get("use_sliding_window") is not False:
-        _check_window(raw, "sliding_window", config)
 
 
 def check_gguf(metadata: dict[str, Any], name: str, config: Config) -> None:
