@@ -43,7 +43,9 @@ def add_model_options(
     )  # fmt: skip
     add_quantize_option(parser)
     parser.add_argument("--context", type=int, metavar="N", help=context)
-    parser.add_argument("--threads", type=int, metavar="N", help="default: all CPUs")
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="default: all CPUs, fewer while others are busy"
+    )
 
 
 def add_quantize_option(parser: argparse.ArgumentParser) -> None:
