@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 import warnings
+from contextlib import suppress
 
-from ternops.commands import chat, generate, perplexity, predict, quantize
+import ternops
 
 
 def _info(arguments: argparse.Namespace) -> None:
-    import ternops
-
-    width = max(len(key) for key in ternops.info())
-    for key, value in ternops.info().items():
+    told = ternops.info()
+    width = max(len(key) for key in told)
+    for key, value in told.items():
         print(f"{key:<{width}}  {value}")
 
 
 def _parser() -> argparse.ArgumentParser:
+    from ternops.commands import chat, generate, perplexity, predict, quantize
+
     parser = argparse.ArgumentParser(prog="python -m ternops", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     info = commands.add_parser("info", help="CPU, instruction tier, threads, cache, versions")
@@ -30,29 +33,54 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; its exit code, or 2 after one line about what was wrong."""
-    arguments = _parser().parse_args(argv)
-    warnings.formatwarning = lambda message, *_: f"ternops: warning: {message}\n"
+    if sys.stderr is None:  # else it would be the next file that is opened
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (as long as the process)
     try:
-        if sys.stdout is None:
-            raise ValueError("stdout: closed, expected somewhere to write to")
-        code: int | None = arguments.run(arguments)
-        sys.stdout.flush()
+        try:
+            code = _run(argv)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except BrokenPipeError:
-        # Python would complain once more when it flushes stdout at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _fail("stdout: closed by its reader")
     except MemoryError as error:
         return _fail(f"not enough memory: {error}")
-    except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
+    except (ValueError, TypeError, OSError, ImportError) as error:
         return _fail(str(error))
     except KeyboardInterrupt:
         return 130
+    except SystemExit:  # argparse has said what there is to say
+        _settle()
+        raise
+    return code
+
+
+def _run(argv: list[str] | None) -> int:
+    arguments = _parser().parse_args(argv)
+    warnings.formatwarning = lambda message, *_: f"ternops: warning: {message}\n"
+    if not hasattr(ternops, "info"):  # `python -m ternops`
+        importlib.reload(ternops)
+    if sys.stdout is None:
+        raise ValueError("stdout: closed, expected somewhere to write to")
+    code: int | None = arguments.run(arguments)
     return code or 0
 
 
 def _fail(line: str) -> int:
-    print(f"ternops: error: {' '.join(line.splitlines())}", file=sys.stderr)
+    with suppress(OSError):
+        print(f"ternops: error: {' '.join(line.splitlines())}", file=sys.stderr)
+    _settle()
     return 2
+
+
+def _settle() -> None:
+    """Let go of what cannot be printed: Python would complain once more at its end."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":

@@ -2,36 +2,142 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import secrets
+import shutil
+import stat
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+#: The most links from one to the next that Linux follows.
+_MOST_LINKS = 40
+#: Characters of a file's name that its temporary file's begins with; the limit is 255 bytes.
+_PREFIX = 40
+#: What flock says of a file system that has no locks.
+_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK)
 
 
 @contextmanager
 def replaced(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Gives a temporary path beside `path`, which becomes `path` if the block ends well.
 
-    If it does not, an older file stays as it was and the temporary one is removed.
+    If it does not, an older file stays as it was and the temporary one is removed. A new file has
+    the permissions of the one that it replaces. Only a regular file is ever replaced: a symbolic
+    link stays, and what it points to is written; a pipe or a character device gets the bytes.
+    Raises OSError for a folder, a socket, a block device and what cannot be written.
     """
-    target = Path(path)
-    handle, name = tempfile.mkstemp(prefix=target.name, suffix=".tmp", dir=target.parent)
-    try:
-        os.close(handle)
-        yield Path(name)
-        with open(name, "rb+") as file:
+    target = behind_links(path)
+    if is_node(target):
+        with _opened(target) as sink, tempfile.TemporaryDirectory(prefix="ternops-") as folder:
+            yield (temporary := Path(folder, target.name))
+            with open(temporary, "rb") as file:
+                try:
+                    shutil.copyfileobj(file, sink)
+                    sink.flush()
+                except BrokenPipeError:
+                    raise OSError(f"{str(path)!r} was closed by its reader") from None
+        return
+    with _beside(target) as temporary:
+        yield temporary
+        with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        # mkstemp's files are private; the result gets what open() would have given it.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
-        os.replace(name, target)
-    except BaseException:
-        os.unlink(name)
+        os.replace(temporary, target)
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Raise OSError if `replaced` could not write there."""
+    target = behind_links(path)
+    if not is_node(target):
+        with _beside(target) as temporary:
+            os.unlink(temporary)
+    elif not os.access(target, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+
+def behind_links(path: str | os.PathLike[str]) -> Path:
+    """What is to be written under a name: itself, or what symbolic links lead to, there or not."""
+    target = Path(path)
+    if not os.fspath(path):  # Path("") is the current folder
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "")
+    for _ in range(_MOST_LINKS):
+        if _descriptor(target) is not None or not target.is_symlink():
+            return target
+        target = target.parent / os.readlink(target)
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+
+
+def is_node(target: Path) -> bool:
+    """Whether bytes go into what is there, a pipe or a character device, and replace no file.
+
+    Raises OSError for what is there and can be neither written nor replaced.
+    """
+    try:
+        mode = os.stat(target).st_mode
+    except FileNotFoundError:
+        return False
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+    if stat.S_ISSOCK(mode) or stat.S_ISBLK(mode):
+        kind = "socket" if stat.S_ISSOCK(mode) else "block device"
+        raise OSError(f"{str(target)!r} is a {kind}, expected the name of a file")
+    return not stat.S_ISREG(mode) or _descriptor(target) is not None
+
+
+def _descriptor(path: Path) -> int | None:
+    """The open file of this process that a name such as /dev/stdout ends at; None for others.
+
+    Its name leads on to a file that may be gone, or be written to by others at this very place.
+    """
+    if path.name.isdecimal() and os.path.realpath(path.parent) == f"/proc/{os.getpid()}/fd":
+        return int(path.name)
+    return None
+
+
+def _opened(target: Path) -> Any:
+    """A pipe or a device, or an open file once more, to write to."""
+    if (number := _descriptor(target)) is not None:
+        return os.fdopen(os.dup(number), "wb")
+    try:
+        # A pipe that nobody reads would be waited for.
+        handle = os.open(target, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise OSError(f"{str(target)!r} has no reader") from None
         raise
+    os.set_blocking(handle, True)
+    return os.fdopen(handle, "wb")
+
+
+@contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """A new file in the folder of another, with its permissions; removed if the block fails."""
+    temporary = target.with_name(f"{target.name[:_PREFIX]}.{secrets.token_hex(8)}.tmp")
+    try:
+        try:
+            # With what open() would give it, without asking for the umask, which threads share.
+            os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666))
+        except OSError as error:
+            error.filename = str(target)
+            if isinstance(error, PermissionError):
+                error.strerror = f"{error.strerror} in its folder, where the new file is written"
+            raise
+        _keep_permissions(target, temporary)
+        yield temporary
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def _keep_permissions(old: Path, new: Path) -> None:
+    with suppress(FileNotFoundError):
+        os.chmod(new, stat.S_IMODE(os.stat(old).st_mode))
 
 
 class GrowingFile:
@@ -43,14 +149,18 @@ class GrowingFile:
     when the system fails (OSError, MemoryError), and removes them after any other error.
 
     room: bytes left free at the beginning, for `commit` to fill.
+    path: of a regular file, there or not; behind symbolic links, which stay.
     records: what `finish_step` was given so far. started_over: whether there was something else.
     """
 
     def __init__(self, path: Path, plan: Any, room: int) -> None:
-        self._path = path
+        self._path = path = behind_links(path)
         self.partial = path.with_name(f"{path.name}.partial")
         self._journal_path = path.with_name(f"{path.name}.journal")
         handle = os.open(self.partial, os.O_RDWR | os.O_CREAT, 0o666)
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            os.close(handle)
+            raise ValueError(f"{str(self.partial)!r} is in the way, expected a regular file")
         self._file = os.fdopen(handle, "rb+")
         self._lock()
         first = _line({"plan": plan})
@@ -97,6 +207,7 @@ class GrowingFile:
         self._file.seek(0)
         self._file.write(head)
         _sync(self._file)
+        _keep_permissions(self._path, self.partial)
         os.replace(self.partial, self._path)
         self._journal_path.unlink()
 
@@ -105,7 +216,13 @@ class GrowingFile:
         import fcntl  # here, since nothing else of this package needs POSIX
 
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                line = f"{str(self.partial)!r} cannot be locked: let no other process write it"
+                warnings.warn(line, RuntimeWarning, stacklevel=4)
             # It may have become `path` since it was opened here.
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(self._file.fileno()), os.stat(self.partial)):

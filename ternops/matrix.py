@@ -163,7 +163,11 @@ class TernaryMatrix:
         return dense.T if self._transposed else dense
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write one safetensors file, whole or not at all; `ternops.load` reads it."""
+        """Write one safetensors file, whole or not at all; `ternops.load` reads it.
+
+        A symbolic link stays, and what it points to is written; so is a pipe or a device. Raises
+        OSError for what cannot be written.
+        """
         p = self._packed
         tensors = {"packed": p.bytes}
         if p.scale is not None:

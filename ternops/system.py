@@ -11,7 +11,8 @@ import llvmlite
 import numba
 import numpy as np
 
-from ternops.simd import cache_folder, targets, vector
+from ternops.simd import targets, vector
+from ternops.simd.folder import cache_state
 from ternops.threads import default_threads
 
 
@@ -23,7 +24,7 @@ def info() -> dict[str, str]:
         "tier": f"{targets.TIER.name}: {targets.REASON} (available: {tiers})",
         "threads": f"{default_threads()} of {os.cpu_count()} CPUs",
         "threading layer": "ternops' own team (Numba's layers are not used)",
-        "cache": cache_folder(),
+        "cache": cache_state(),
         "versions": (
             f"python {platform.python_version()}, numba {numba.__version__}, "
             f"llvmlite {llvmlite.__version__}, numpy {np.__version__}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import re
-import tempfile
+import sys
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -108,14 +108,16 @@ def _need(package: str) -> None:
 
 def _target(option: str, name: str) -> Path:
     """The path of a file that can be written, which is tried; ValueError if it cannot."""
+    from ternops.files import check_writable
+
     path = Path(name)
     try:
         if not name or path.is_dir():
             raise ValueError(f"{option} {name!r}: expected the name of a file")
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".tmp"):
-            return path
+        check_writable(path)
     except OSError as error:
-        raise ValueError(f"{option} {name!r}: {error.strerror}") from None
+        raise ValueError(f"{option} {name!r}: {error.strerror or error}") from None
+    return path
 
 
 def _picture(name: str) -> Path:
@@ -240,6 +242,7 @@ def _label(row: _Row, rows: list[_Row]) -> str:
 def _calibrate(arguments: argparse.Namespace) -> None:
     from ternops.cost.calibrate import calibrate
     from ternops.cost.profile import save
+    from ternops.files import behind_links, is_node
     from ternops.system import cpu_model
     from ternops.threads import check_threads, default_threads
 
@@ -252,6 +255,8 @@ def _calibrate(arguments: argparse.Namespace) -> None:
             raise ValueError(
                 f"--threads {each}: expected at most the {default_threads()} usable CPUs"
             )
-    profile = calibrate(threads, lambda what: print(f"measuring {what} ...", flush=True))
+    # What --output /dev/stdout shows is the profile alone.
+    told = sys.stderr if is_node(behind_links(path)) else sys.stdout
+    profile = calibrate(threads, lambda what: print(f"measuring {what} ...", file=told, flush=True))
     save(profile, path)
-    print(f"wrote {path}")
+    print(f"wrote {path}", file=told)

@@ -33,8 +33,10 @@ def add(commands: Any) -> None:
 
 def _quantize(arguments: argparse.Namespace) -> None:
     from ternops.decoder.formats.convert import convert
+    from ternops.files import behind_links, is_node
 
-    partial = Path(f"{arguments.target}.partial")
+    target = behind_links(arguments.target)
+    partial = target.with_name(f"{target.name}.partial")
     hint = f"{partial} is kept: the same command goes on with it"
     try:
         with options.progress("quantizing") as show:
@@ -50,7 +52,10 @@ def _quantize(arguments: argparse.Namespace) -> None:
         if isinstance(error, FileNotFoundError) or not partial.exists():
             raise
         raise OSError(f"{arguments.target}: {error.strerror or error}; {hint}") from None
-    size = Path(arguments.target).stat().st_size
+    if is_node(target):
+        options.note(f"{arguments.target}: {arguments.encoding}")
+        return
+    size = target.stat().st_size
     print(f"{arguments.target}: {arguments.encoding}, {size:,} bytes")
 
 

@@ -15,8 +15,8 @@ import hashlib
 import operator
 import os
 import sys
-import tempfile
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,19 @@ from numba.core import caching, ccallback, cgutils, codegen, registry
 from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
+from ternops.files import replaced
 from ternops.simd import hwcap
+from ternops.simd.folder import (
+    PACKAGE,
+    WITHOUT_KERNELS,
+    cache_folder,
+    check,
+    compile_for,
+    make,
+    tell_loss,
+)
 
-if config.DISABLE_JIT:
-    raise RuntimeError("NUMBA_DISABLE_JIT is set: ternops has no kernels without Numba's JIT")
+__all__ = ["WITHOUT_KERNELS", "cache_folder", "compile_for"]
 
 # ------------------------------------------------------------------------------------------ types
 
@@ -975,47 +984,6 @@ def features() -> frozenset[str]:
     return frozenset(name for name, sign in last.items() if sign == "+")
 
 
-_PACKAGE = Path(__file__).resolve().parent.parent
-#: Folders that no kernel code imports anything from: an edit there compiles nothing anew.
-WITHOUT_KERNELS = (_PACKAGE / "commands", _PACKAGE / "decoder" / "formats")
-_COMPILED_FOR: list[str] = []
-
-
-def compile_for(tier: str) -> None:
-    """Tell the name of the tier: compiled code depends on it, and not on the features alone."""
-    _COMPILED_FOR.append(tier)
-
-
-@functools.cache
-def cache_folder() -> str:
-    """Where compiled kernels are kept: one folder a state of the package's sources and tier.
-
-    Numba's own index sees a change in a kernel's file only, not in the files of the functions
-    that it calls, hence a hash over all that can hold kernel code. NUMBA_CACHE_DIR is honoured; a
-    home that cannot be written gives a private temporary folder.
-    """
-    digest = hashlib.sha256(repr(_COMPILED_FOR).encode())
-    for path in sorted(_PACKAGE.rglob("*.py")):
-        if not any(folder in path.parents for folder in WITHOUT_KERNELS):
-            digest.update(path.read_bytes())
-    if config.CACHE_DIR:
-        base = Path(config.CACHE_DIR)
-    elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", str(Path.home())))
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = base / "ternops" / digest.hexdigest()[:16]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError:
-        return tempfile.mkdtemp(prefix="ternops-")
-    return str(folder)
-
-
 @functools.cache
 def _digest(folder: Path) -> str:
     """Changes with any Python file of a folder."""
@@ -1030,8 +998,11 @@ class _Locator(caching._CacheLocator):
         self._name = str(function.__code__.co_firstlineno)
         # Kernels may be written elsewhere, in a benchmark or by a user.
         folder = Path(file).resolve().parent
-        if _PACKAGE not in (folder, *folder.parents):
+        if PACKAGE not in (folder, *folder.parents):
             self._name += f"-{_digest(folder)}"
+
+    def ensure_cache_path(self) -> None:
+        make(Path(cache_folder()))  # once more: a temporary folder may have been cleaned
 
     def get_cache_path(self) -> str:
         return cache_folder()
@@ -1051,8 +1022,40 @@ class _Store(caching.CompileResultCacheImpl):
     _locator_classes = [_Locator]  # noqa: RUF012
 
 
+class _File(caching.IndexDataCacheFile):
+    """Numba's, with a checksum behind the code, and nothing left behind by an interruption."""
+
+    def _dump(self, value: Any) -> bytes:
+        data: bytes = super()._dump(value)
+        return data + _crc(data)
+
+    def _load_data(self, name: str) -> Any:
+        data = Path(self._data_path(name)).read_bytes()
+        if _crc(data[:-4]) != data[-4:]:
+            raise ValueError(f"{name}: damaged")
+        return super()._load_data(name)
+
+    @contextlib.contextmanager
+    def _open_for_write(self, path: str) -> Iterator[Any]:
+        with replaced(path) as temporary, open(temporary, "wb") as file:
+            yield file
+
+
+def _crc(data: bytes) -> bytes:
+    return zlib.crc32(data).to_bytes(4, "little")
+
+
 class _FolderCache(caching.FunctionCache):
     _impl_class = _Store
+
+    def _index_key(self, signature: Any, target: Any) -> Any:
+        """Numba's, of which each gets an index to itself: two processes that add to one at once,
+        for other closures or another CPU, can give a key the other's code."""
+        key = super()._index_key(signature, target)
+        name = f"{self._impl.filename_base}-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}"
+        stamp = self._impl.locator.get_source_stamp()
+        self._cache_file = _File(self._cache_path, name, stamp)
+        return key
 
 
 class _Cache(caching.NullCache):
@@ -1062,24 +1065,62 @@ class _Cache(caching.NullCache):
         self._function = function
 
     @property
-    def _files(self) -> _FolderCache:
-        return _FolderCache(self._function)
-
-    @property
     def cache_path(self) -> str:
         return cache_folder()
 
     def load_overload(self, signature: Any, target: Any) -> Any:
+        if not cache_folder():
+            return None
         try:
-            return self._files.load_overload(signature, target)
+            check(Path(cache_folder()))
+        except OSError:  # no longer ours, or there
+            return None
+        files = _FolderCache(self._function)
+        try:
+            return files.load_overload(signature, target)
         except Exception:  # a damaged file, of whatever kind, costs a compilation and is replaced
             with contextlib.suppress(OSError):
-                self._files.flush()
+                files.flush()
             return None
 
     def save_overload(self, signature: Any, data: Any) -> None:
-        with contextlib.suppress(OSError):  # a full disk only costs a compilation next time
-            self._files.save_overload(signature, data)
+        if not cache_folder():
+            tell_loss()
+            return
+        try:
+            _FolderCache(self._function).save_overload(signature, data)
+        except OSError as error:  # a full disk only costs a compilation next time
+            tell_loss(f"{cache_folder()}: {error.strerror or error}")
+        else:
+            tell_loss()
+
+
+#: Numba's settings that change code, at their defaults.
+_SETTINGS = {
+    "OPT": config._OptLevel(3),
+    "LOOP_VECTORIZE": 1,
+    "SLP_VECTORIZE": 0,
+    "LLVM_REFPRUNE_PASS": 1,
+    "LLVM_REFPRUNE_FLAGS": "all",
+    "BOUNDSCHECK": None,
+    "DEBUGINFO_DEFAULT": 0,
+    "EXTEND_VARIABLE_LIFETIMES": 0,
+    "DEBUG_JIT": 0,
+    "CACHE_LOCATOR_CLASSES": "",  # whose folder would know nothing of tiers
+}
+
+
+@contextlib.contextmanager
+def _plain_settings() -> Iterator[None]:
+    """Compile in here: kernels are the same whatever Numba is told to do with other code."""
+    with global_compiler_lock:
+        config.reload_config()  # now, and so not in the middle
+        told = {name: getattr(config, name) for name in _SETTINGS}
+        vars(config).update(_SETTINGS)
+        try:
+            yield
+        finally:
+            vars(config).update(told)
 
 
 class _Codegen(codegen.JITCPUCodegen):
@@ -1096,7 +1137,8 @@ class _Target(registry.CPUTarget):
     @functools.cached_property
     def _toplevel_target_context(self) -> Any:
         context = copy.copy(registry.cpu_target.target_context)
-        context._internal_codegen = _Codegen("ternops")
+        with _plain_settings():
+            context._internal_codegen = _Codegen("ternops")
         context.cached_internal_func = {}
         return context
 
@@ -1111,9 +1153,17 @@ _TARGET = _Target("cpu")
 class _Dispatcher(registry.CPUDispatcher):
     targetdescr = _TARGET
 
+    def compile(self, signature: Any) -> Any:
+        with _plain_settings():
+            return super().compile(signature)
+
 
 class _CFunc(ccallback.CFunc):
     _targetdescr = _TARGET
+
+    def compile(self) -> None:
+        with _plain_settings():
+            super().compile()
 
 
 _OPTIONS = {"nopython": True, "error_model": "numpy", "boundscheck": False}

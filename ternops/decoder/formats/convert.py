@@ -21,7 +21,7 @@ from ternops.decoder.formats.packed import FORMAT, VERSION, PackedFile, header_c
 from ternops.decoder.formats.paths import locate
 from ternops.decoder.weights import HalfMatrix
 from ternops.encodings import ENCODINGS
-from ternops.files import GrowingFile
+from ternops.files import GrowingFile, behind_links, is_node, replaced
 from ternops.memory import CACHE_LINE
 
 #: More than the header's entry of any tensor, with its checksum, can take.
@@ -44,16 +44,21 @@ def convert(
 
     source, quantize: as `open_checkpoint` takes them. target: the file, which appears whole or not
     at all; what was written before an interruption is used by the next call with the same source
-    files (names, sizes, times of change) and settings. No more than one tensor is in memory.
+    files (names, sizes, times of change) and settings. No more than one tensor is in memory. A pipe
+    or a character device gets the bytes at the end, from a temporary file; a symbolic link stays.
     progress: called with the steps done and their number; say: with a line about resuming.
     Raises FileNotFoundError and ValueError for bad arguments and damaged sources, which leave
     nothing behind, OSError for a full disk and the like.
     """
-    source, target = locate(source), Path(target)
+    source, target = locate(source), behind_links(target)
     if encoding not in ENCODINGS:
         raise ValueError(f"encoding={encoding!r}: expected one of {', '.join(ENCODINGS)}")
     checkpoint = open_checkpoint(source, quantize=quantize)
     _check_target(source, target)
+    if is_node(target):
+        with replaced(target) as temporary:
+            convert(source, temporary, encoding, progress, say, quantize=quantize)
+        return
     tokenizer = _tokenizer(checkpoint, say)
     metadata = _metadata(checkpoint, encoding)
     steps = _steps(checkpoint.config)
@@ -88,7 +93,7 @@ def _check_target(source: Path, target: Path) -> None:
         raise FileNotFoundError(f"{str(target)!r}: there is no folder {str(target.parent)!r}")
     if target.suffix == ".gguf":
         raise ValueError(f"{str(target)!r} would be taken for a GGUF file, expected .safetensors")
-    if not target.exists():
+    if not target.exists() or is_node(target):
         return
     if source.is_file():
         is_source = target.samefile(source)

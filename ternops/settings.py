@@ -1,0 +1,81 @@
+"""The environment's settings of Numba, checked before anything is compiled with them.
+
+Numba warns of some bad values in a dozen lines and goes on, fails half-way through its import for
+others, and LLVM aborts the process for a third kind: here each is a ValueError of one line.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import warnings
+
+_UNREADABLE = "Environment variable 'NUMBA_"
+#: What LLVM does with a CPU and its features in a process of its own, which it may abort.
+_TRIAL = """
+import sys
+import llvmlite.binding as llvm
+llvm.initialize_native_target()
+llvm.initialize_native_asmprinter()
+target = llvm.Target.from_default_triple()
+machine = target.create_target_machine(cpu=sys.argv[1], features=sys.argv[2])
+machine.emit_object(llvm.parse_assembly("define void @f() { ret void }"))
+"""
+
+
+def check() -> None:
+    """Import Numba; ValueError, naming the variable and its value, where one cannot be used."""
+    threads = os.environ.get("NUMBA_NUM_THREADS", "")
+    if re.fullmatch(r"\s*(-\s*\d+|\+?0+)\s*", threads):
+        raise ValueError(f"NUMBA_NUM_THREADS={threads!r}: expected 1 or more")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", _UNREADABLE, RuntimeWarning)
+        try:
+            from numba import config
+        except RuntimeWarning as warning:
+            raise ValueError(_unreadable(str(warning))) from None
+    if config.DISABLE_JIT:
+        value = os.environ.get("NUMBA_DISABLE_JIT", config.DISABLE_JIT)
+        raise ValueError(
+            f"NUMBA_DISABLE_JIT={value!r}: ternops has no kernels without Numba's JIT, expected 0"
+        )
+    _check_cpu(config.CPU_NAME, config.CPU_FEATURES)
+
+
+def _unreadable(warning: str) -> str:
+    """The one line of a warning that ends with a traceback."""
+    name, value = re.findall(r"'([^']*)'", warning)[:2]
+    reason = warning.strip().splitlines()[-1].split(": ", 1)[-1]
+    return f"{name}={value!r}: Numba cannot read it ({reason})"
+
+
+def _check_cpu(name: str | None, features: str | None) -> None:
+    import llvmlite.binding as llvm
+
+    asked = [each.strip() for each in (features or "").split(",") if each.strip()]
+    for each in asked:
+        if each[0] not in "+-":
+            raise ValueError(
+                f"NUMBA_CPU_FEATURES={features!r}: {each!r}, expected +{each} or -{each}"
+            )
+    found = llvm.get_host_cpu_features()
+    is_plain = name in (None, "generic", llvm.get_host_cpu_name())
+    if is_plain and all(each[0] == "+" and each[1:] in found for each in asked):
+        return
+    tried = name or llvm.get_host_cpu_name(), found.flatten() if features is None else features
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", _TRIAL, *tried],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    except OSError:  # no process can be started here
+        return
+    if unknown := re.search(r"'(.*)' is not a recognized (processor|feature)", done.stderr):
+        variable, value = ("NAME", name) if unknown[2] == "processor" else ("FEATURES", features)
+        raise ValueError(f"NUMBA_CPU_{variable}={value!r}: LLVM knows no {unknown[2]} {unknown[1]}")
+    if done.returncode < 0 or "LLVM ERROR" in done.stderr:
+        given = {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": features}
+        text = " ".join(f"{each}={value!r}" for each, value in given.items() if value is not None)
+        raise ValueError(f"{text}: LLVM cannot compile for that here")

@@ -1,0 +1,136 @@
+"""Where compiled kernels are kept, so that the next process finds them.
+
+A kept kernel is executed, so its folder must be one that nobody else can have written to.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import stat
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import llvmlite
+import numba
+from numba import config
+
+PACKAGE = Path(__file__).resolve().parent.parent
+#: Folders that no kernel code imports anything from: an edit there compiles nothing anew.
+WITHOUT_KERNELS = (PACKAGE / "commands", PACKAGE / "decoder" / "formats")
+_COMPILED_FOR: list[str] = []
+#: Why kernels are not kept where they would be; the first is told, once, when one is compiled.
+_REASONS: list[str] = []
+_TOLD: list[str] = []
+
+
+def compile_for(tier: str) -> None:
+    """Tell the name of the tier: compiled code depends on it, and not on the features alone."""
+    _COMPILED_FOR.append(tier)
+
+
+@functools.cache
+def cache_folder() -> str:
+    """One folder a state of the package's sources, tier and versions; empty if there can be none.
+
+    It is below NUMBA_CACHE_DIR or the user's cache folder, else below one in the temporary folder
+    that all processes of the user share.
+    """
+    _REASONS.clear()
+    digest = _digest()
+    if not digest:
+        _REASONS.append(f"{PACKAGE} holds no sources, which tell kernels of other versions apart")
+        return ""
+    for place in (_usual, _temporary):
+        try:
+            folder = place() / digest
+            make(folder)
+            return str(folder)
+        except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
+            _REASONS.append(_reason(place, error))
+    return ""
+
+
+def cache_state() -> str:
+    """The folder, and what is lost where it is not the usual one."""
+    folder = cache_folder()
+    if not _REASONS:
+        return folder
+    return f"{folder or 'none, each process compiles anew'} ({_REASONS[0]})"
+
+
+def tell_loss(reason: str = "") -> None:
+    """Warn, once a process, that what was compiled is not kept, or not in the usual place."""
+    folder = cache_folder()
+    reasons = [*_REASONS, *([reason] if reason else [])]
+    if _TOLD or not reasons:
+        return
+    _TOLD.extend(reasons)
+    kept = f"kept in {folder}" if folder and not reason else "not kept for the next process"
+    line = f"compiled kernels are {kept} ({reasons[-1] if reason else reasons[0]})"
+    warnings.warn(f"{line}; NUMBA_CACHE_DIR names another folder", RuntimeWarning, stacklevel=2)
+
+
+def make(folder: Path) -> None:
+    """Make the folder and the one above it, if need be; OSError if they cannot be used."""
+    folder.parent.parent.mkdir(parents=True, exist_ok=True)
+    for each in (folder.parent, folder):
+        each.mkdir(mode=0o700, exist_ok=True)
+    check(folder)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
+def check(folder: Path) -> None:
+    """Raise OSError unless the folder and the one above are there and nobody else's."""
+    for each in (folder.parent, folder):
+        # Of a symbolic link both: whoever made it chose the folder.
+        for found in (each.lstat(), each.stat()):
+            if hasattr(os, "geteuid") and found.st_uid != os.geteuid():
+                raise PermissionError(0, "belongs to another user", str(each))
+        if found.st_mode & stat.S_IWOTH:
+            raise PermissionError(0, "everybody may write there", str(each))
+
+
+def _digest() -> str:
+    """Of all that can hold kernel code, and of what compiles it; empty without any sources.
+
+    Numba's own index sees a change in a kernel's file only, not in the files of the functions
+    that it calls. CPU and features are in the index.
+    """
+    versions = numba.__version__, llvmlite.__version__, sys.implementation.cache_tag
+    digest = hashlib.sha256(repr((_COMPILED_FOR, versions)).encode())
+    sources = sorted(PACKAGE.rglob("*.py"))
+    for path in sources:
+        if not any(folder in path.parents for folder in WITHOUT_KERNELS):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16] if sources else ""
+
+
+def _usual() -> Path:
+    if config.CACHE_DIR:
+        base = Path(config.CACHE_DIR).absolute()
+    elif sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home())
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        named = os.environ.get("XDG_CACHE_HOME", "")
+        base = Path(named) if os.path.isabs(named) else Path.home() / ".cache"
+    return base / "ternops"
+
+
+def _temporary() -> Path:
+    user = f"-{os.geteuid()}" if hasattr(os, "geteuid") else ""
+    return Path(tempfile.gettempdir()).absolute() / f"ternops{user}"
+
+
+def _reason(place: Callable[[], Path], error: Exception) -> str:
+    """Why a place cannot be used, in a line."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'the cache folder'}: {error.strerror}"
+    return " ".join(str(error).split())
