@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ def add(commands: Any) -> None:
     parser.set_defaults(run=_run)
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace) -> int:
     from ternops.commands.stream import stream
     from ternops.decoder.chat import ChatTemplate
     from ternops.decoder.formats.loading import open_checkpoint
@@ -49,22 +50,33 @@ def _run(arguments: argparse.Namespace) -> None:
     template = ChatTemplate(source, checkpoint.special_tokens())
     messages: list[Message] = []
     if arguments.system is not None:
-        messages.append(
-            {"role": "system", "content": options.checked("--system", arguments.system)}
-        )
+        system = options.unmarked(options.checked("--system", arguments.system))
+        messages.append({"role": "system", "content": system})
     first = len(messages)
     model = options.load_model(arguments)
     session = options.start_session(model)
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # bytes that are no text reach `checked`
+    code = 0
     while (turn := _next_turn()) is not None:
-        messages.append({"role": "user", "content": turn})
-        prompt = _fitting(template, tokenizer, messages, first, context)
-        answer = stream(
-            model, tokenizer, prompt, session=session,
-            max_new_tokens=arguments.max_new_tokens, **options.sampling(arguments),
-        )  # fmt: skip
-        messages.append({"role": "assistant", "content": answer.text})
+        try:
+            content = options.unmarked(options.checked("stdin", turn))
+            asked = [*messages, {"role": "user", "content": content}]
+            asked, prompt = _fitting(template, tokenizer, asked, first, context)
+            options.check_known("chat template", tokenizer, prompt, config.vocabulary)
+            answer = stream(
+                model, tokenizer, prompt, session=session,
+                max_new_tokens=arguments.max_new_tokens, **options.sampling(arguments),
+            )  # fmt: skip
+        except ValueError as error:
+            options.note(f"error: {' '.join(str(error).splitlines())}")
+            if not sys.stdin.isatty():  # a program learns of it when all else is answered
+                code = 2
+            continue
+        messages = [*asked, {"role": "assistant", "content": answer.text}]
         figures = options.describe(model, session)
         print(f"[{answer.summary()}; {figures}]", file=sys.stderr, flush=True)
+    return code
 
 
 def _next_turn() -> str | None:
@@ -82,10 +94,8 @@ def _next_turn() -> str | None:
             if asks:
                 print()
             return None
-        except UnicodeDecodeError as error:
-            raise ValueError(f"stdin: not UTF-8: {error.reason}") from None
         if line.strip():
-            return options.checked("stdin", line)
+            return line.rstrip("\r")  # of files from Windows
 
 
 def _fitting(
@@ -94,21 +104,21 @@ def _fitting(
     messages: list[Message],
     first: int,
     context: int,
-) -> list[int]:
-    """The tokens of the messages, without the oldest from `first` on if they are too many."""
+) -> tuple[list[Message], list[int]]:
+    """The messages, without the oldest from `first` on if they are too many, and their tokens."""
     forgotten = 0
     while True:
+        kept = messages[:first] + messages[first + forgotten :]
         # The template writes the special tokens itself.
-        text = options.checked("chat template", template.render(messages))
+        text = options.checked("chat template", template.render(kept))
         tokens: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
         if not tokens:
             raise ValueError("chat template: made no text of the messages")
         if len(tokens) < context:
             break
-        if len(messages) - first < 3:
+        if len(kept) - first < 3:
             raise ValueError(f"stdin: a turn of {len(tokens)} tokens, the context holds {context}")
-        del messages[first : first + 2]  # a question and its answer
-        forgotten += 2
+        forgotten += 2  # a question and its answer
     if forgotten:
         options.note(f"the context is full: the oldest {forgotten} messages are forgotten")
-    return tokens
+    return kept, tokens

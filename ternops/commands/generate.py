@@ -30,11 +30,13 @@ def _run(arguments: argparse.Namespace) -> None:
     tokenizer = checkpoint.tokenizer()
     config = checkpoint.config
     context = options.chosen_context(arguments, config, config.context)
-    prompt = options.encode_prompt(tokenizer, arguments.prompt, context)
+    text = options.unmarked(arguments.prompt)
+    prompt = options.encode_prompt(tokenizer, text, context)
+    options.check_known("--prompt", tokenizer, prompt, config.vocabulary)
     model = options.load_model(arguments)
     session = options.start_session(model)
     answer = stream(
-        model, tokenizer, prompt, arguments.prompt, session=session,
+        model, tokenizer, prompt, text, session=session,
         max_new_tokens=arguments.max_new_tokens, **options.sampling(arguments),
     )  # fmt: skip
     print(f"[{answer.summary()}; {options.describe(model, session)}]", file=sys.stderr)

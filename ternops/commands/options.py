@@ -174,6 +174,11 @@ def checked(name: str, text: str) -> str:
     return text
 
 
+def unmarked(text: str) -> str:
+    """Without the byte order mark that some editors begin a file with, which is no text."""
+    return text.removeprefix("\ufeff")
+
+
 def read_text(name: str, path: str) -> str:
     """A file of UTF-8 text; ValueError, naming the option, if it is none or cannot be read."""
     try:
@@ -192,6 +197,15 @@ def encode_prompt(tokenizer: Tokenizer, prompt: str, context: int) -> list[int]:
     if len(tokens) > context:
         raise ValueError(f"--prompt: {len(tokens)} tokens, the context holds {context}")
     return tokens
+
+
+def check_known(name: str, tokenizer: Tokenizer, tokens: list[int], vocabulary: int) -> None:
+    """Raises ValueError for a token that the tokenizer has and the model has not."""
+    if tokens and max(tokens) >= vocabulary:
+        text = tokenizer.id_to_token(max(tokens))
+        raise ValueError(
+            f"{name}: {text!r} is token {max(tokens)}, the model knows {vocabulary} tokens"
+        )
 
 
 def note(line: str) -> None:

@@ -46,10 +46,13 @@ def _run(arguments: argparse.Namespace) -> int:
     checkpoint = open_checkpoint(arguments.model)
     config = checkpoint.config
     context = options.chosen_context(arguments, config, min(config.context, _CONTEXT))
-    text = options.read_text("--text", arguments.text)
-    parts = list(windows(checkpoint.tokenizer(), text, context))
+    text = options.unmarked(options.read_text("--text", arguments.text))
+    tokenizer = checkpoint.tokenizer()
+    parts = list(windows(tokenizer, text, context))
     if not parts:
         raise ValueError(f"--text: {arguments.text!r} is too short, expected a token to predict")
+    for window in parts:
+        options.check_known("--text", tokenizer, window, config.vocabulary)
     arguments.context = context
     model = options.load_model(arguments)
     session = options.start_session(model)

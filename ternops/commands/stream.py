@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import itertools
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ternops.commands import options
-from ternops.decoder.text import stream_text
+from ternops.decoder.text import Continuation, stream_text
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -33,9 +35,9 @@ class Stream:
         """Note how many tokens of the prompt were not in the cache."""
         self._prompt = tokens
 
-    def print(self, tokenizer: Tokenizer, tokens: Iterable[int]) -> None:
-        """Print the text of tokens as soon as they make characters."""
-        for text in stream_text(tokenizer, self._timed(tokens)):
+    def print(self, tokenizer: Tokenizer, tokens: Iterable[int], prompt: list[int]) -> None:
+        """Print the text of tokens behind those of a prompt as soon as they make characters."""
+        for text in stream_text(tokenizer, Continuation(prompt, self._timed(tokens))):
             self.text += text
             print(text, end="", flush=True)
 
@@ -69,9 +71,12 @@ def stream(
 ) -> Stream:
     """Print what the model says behind a prompt, until it ends or Ctrl-C stops it.
 
-    echo: printed first. settings: of `Model.generate`.
+    echo: printed first, the prompt's text that the answer continues; without it the answer is a
+    text of its own, which begins with no blank where the decoder strips that of a text.
+    settings: of `Model.generate`.
     """
     answer = Stream()
+    _replace_characters()
     try:
         with options.progress("reading the prompt") as show:
 
@@ -82,8 +87,16 @@ def stream(
             tokens = model.generate(prompt, progress=progress, **settings)
             first = list(itertools.islice(tokens, 1))
         print(echo, end="", flush=True)
-        answer.print(tokenizer, itertools.chain(first, tokens))
+        both = itertools.chain(first, tokens)
+        answer.print(tokenizer, both, prompt if echo else [])
     except KeyboardInterrupt:
         pass  # the figures so far are what the user wants to see
     print(flush=True)
     return answer
+
+
+def _replace_characters() -> None:
+    """What the encoding of stdout has not becomes a question mark, and ends no answer."""
+    file = sys.stdout
+    if isinstance(file, io.TextIOWrapper) and file.errors in ("strict", "surrogateescape"):
+        file.reconfigure(errors="replace")

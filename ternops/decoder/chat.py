@@ -19,7 +19,7 @@ Message = dict[str, str]
 
 
 class ChatTemplate:
-    """A template and the special tokens ("bos_token", "eos_token") that it may name.
+    """A template and the special tokens ("bos_token", "eos_token", ...) that it may name.
 
     Raises ModuleNotFoundError without the jinja2 package, ValueError for a template that is none.
     """
@@ -33,16 +33,12 @@ class ChatTemplate:
 
         Raises ValueError if the template refuses the messages, or fails.
         """
-        import jinja2
-
         try:
             return self._template.render(
                 **self._special_tokens, messages=messages, add_generation_prompt=True,
                 tools=None, documents=None,
             )  # fmt: skip
-        # Templates are programs, which may fail in any way that expressions can.
-        except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError,
-                AttributeError, RecursionError) as error:  # fmt: skip
+        except Exception as error:  # templates are programs, which may fail in any way
             raise ValueError(f"chat template: {_one_line(error)}") from None
 
 

@@ -62,7 +62,7 @@ class Checkpoint(ABC):
 
     @abstractmethod
     def special_tokens(self) -> dict[str, str]:
-        """What a chat template may name: "bos_token" and "eos_token", each where there is one."""
+        """What a chat template may name: "bos_token", "eos_token" and others, where there are."""
 
     def matrix(self, layer: int, name: str, encoding: str) -> TernaryMatrix:
         """The matrix of a linear layer, packed."""

@@ -7,6 +7,7 @@ makes of them (src/llama-vocab.cpp).
 from __future__ import annotations
 
 import reprlib
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,12 @@ TOKENS = "tokenizer.ggml.tokens"
 _MERGES = "tokenizer.ggml.merges"
 _SPACE = "\u2581"  # what SentencePiece writes for a space
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4
+
+#: The keys of special tokens, by the names that chat templates have for them.
+_NAMES = {
+    "bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "sep_token": "seperator",
+    "pad_token": "padding", "cls_token": "cls", "mask_token": "mask",
+}  # fmt: skip
 
 #: Control tokens that end a text or a turn. Files of chat models name only one of them.
 _END_TEXTS = (
@@ -90,10 +97,10 @@ def build_tokenizer(metadata: Metadata) -> Tokenizer:
 
 
 def special_tokens(metadata: Metadata) -> dict[str, str]:
-    """The texts of "bos_token" and "eos_token", each where there is one."""
+    """The texts of "bos_token", "eos_token" and others, each where there is one."""
     tokens = _strings(metadata, TOKENS) if TOKENS in metadata else []
-    found = {name: _token_id(metadata, name, tokens) for name in ("bos", "eos")}
-    return {f"{name}_token": tokens[at] for name, at in found.items() if tokens and at is not None}
+    found = {name: _token_id(metadata, key, tokens) for name, key in _NAMES.items()}
+    return {name: tokens[at] for name, at in found.items() if tokens and at is not None}
 
 
 def end_tokens(metadata: Metadata) -> tuple[int, ...]:
@@ -252,14 +259,17 @@ def _kinds(metadata: Metadata, tokens: list[str]) -> npt.NDArray[Any]:
 
 
 def _token_id(metadata: Metadata, name: str, tokens: list[str]) -> int | None:
+    """None without the key; also, with a warning, for a number that no token has."""
     key = f"tokenizer.ggml.{name}_token_id"
     value = metadata.get(key)
     if value is None:
         return None
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    if not isinstance(value, int) or isinstance(value, bool):
         raise ValueError(f"{key} is {reprlib.repr(value)}, expected a token's number")
-    if tokens and value >= len(tokens):
-        raise ValueError(f"{key} is {value}, expected 0 to {len(tokens) - 1}")
+    if value < 0 or (tokens and value >= len(tokens)):
+        most = f" to {len(tokens) - 1}" if tokens else " or more"
+        warnings.warn(f"{key} is {value}, expected 0{most}: there is no such token", stacklevel=1)
+        return None
     return value
 
 
