@@ -230,6 +230,49 @@ def test_stdin_that_is_no_text(talker, settings):
     complaint(chat(talker, b"x", "--system", b"a\xff", **settings), "--system: not UTF-8")
 
 
+def asked(done):
+    """The figures of the answers that a process gave."""
+    return [line for line in done.stderr.decode().splitlines() if line.startswith("[prompt")]
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [(b"x = 1; " * 300, b"error: stdin: a turn of"), (b"a\xffb", b"error: stdin: not UTF-8"),
+     (b"refuse", b"error: chat template: No."), (b"<unknown>", b"'<unknown>' is 1024 and to"),
+     (b"fail", b"error: chat template: ")],
+)  # fmt: skip
+def test_a_bad_turn_is_none(talker, bad, words):
+    """One line; what was said before and comes after is a conversation without it. Code 2."""
+    refusing = (
+        "{% if messages[-1].content == 'refuse' %}{{ raise_exception('No.') }}{% endif %}"
+        "{% if messages[-1].content == 'fail' %}{{ messages[0].nothing.more }}{% endif %}"
+    )
+    (talker / "chat_template.jinja").write_text(refusing + TEMPLATE)
+    (talker / "added_tokens.json").write_text('{"<unknown>": 1024}')
+    turns = ["def f(x):", "class A:", "import os"]
+    text = b"\n".join([turns[0].encode(), bad, *(turn.encode() for turn in turns[1:])])
+    done = chat(talker, text, "--max-new-tokens", "15")
+    assert done.returncode == 2
+    answers = expected_answers(talker, turns, 15)
+    assert done.stdout.decode() == "".join(f"{answer}\n" for answer in answers)
+    assert done.stderr.count(words) == 1
+    assert done.stderr.count(b"error:") == 1
+    assert b"forgotten" not in done.stderr
+    assert len(asked(done)) == 3
+
+
+def test_files_from_windows(talker):
+    """A byte order mark and carriage returns are no part of a turn; other separators are."""
+    options = ["--max-new-tokens", "5"]
+    plain = chat(talker, "a\nb\u2028c\0\n".encode(), *options)
+    marked = chat(talker, "\ufeffa\r\nb\u2028c\0\r\n\r\n".encode(), *options)
+    assert plain.returncode == marked.returncode == 0
+    assert plain.stdout == marked.stdout
+    prompts = [[line.split()[1] for line in asked(done)] for done in (plain, marked)]
+    assert prompts[0] == prompts[1]
+    assert len(prompts[0]) == 2
+
+
 def test_stdin_that_is_closed(talker):
     """One line, exit code 2."""
     command = f"{sys.executable} -m ternops chat --model {talker} <&-"

@@ -11,6 +11,8 @@ import sys
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, decoders, normalizers
+from tokenizers.models import BPE
 
 import ternops
 from ternops.__main__ import main
@@ -203,6 +205,68 @@ def run(arguments, **settings):
         env=processes.environment(**settings), cwd=processes.ROOT, timeout=300, check=False,
         capture_output=True,
     )  # fmt: skip
+
+
+def test_a_continuation_of_pieces(capfd, tmp_path):
+    """What is printed is the text of prompt and continuation, with the blank between them."""
+    folder = shutil.copytree(TINY, tmp_path / "x")
+    words = ["\u2581", "\u2581def", *(f"<0x{byte:02X}>" for byte in range(256))]
+    words += [f"\u2581w{number}" for number in range(1024 - len(words))]
+    steps = [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
+    model = BPE({word: at for at, word in enumerate(words)}, [], byte_fallback=True)
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.Replace(" ", "\u2581")
+    tokenizer.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)])
+    tokenizer.add_tokens(["\u2581def"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").unlink()
+    prompt = tokenizer.encode(" def").ids
+    assert len(prompt) == 1
+    tokens = list(Model.from_pretrained(folder, threads=1).generate(prompt, 20))
+    text = tokenizer.decode(prompt + tokens)
+    assert text.startswith("def ")
+    assert (
+        main(["generate", "--prompt", " def", "--max-new-tokens", "20", "--model", str(folder)])
+        == 0
+    )
+    assert capfd.readouterr().out == f" {text}\n"
+
+
+def test_a_character_that_stdout_has_not():
+    """It is replaced and ends nothing."""
+    arguments = ["generate", "--prompt", "café = 1", "--max-new-tokens", "4"]
+    expected = run(arguments).stdout.decode()
+    assert expected.startswith("café = 1")
+    done = run(arguments, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.decode("ascii") == expected.replace("é", "?")
+
+
+def test_a_byte_order_mark_is_no_text(capfd, text, tmp_path):
+    """Neither of a prompt nor of a file."""
+    outputs = []
+    for mark in ("", "\ufeff"):
+        marked = tmp_path / f"marked{len(mark)}"
+        marked.write_text(mark + text.read_text("utf-8"), "utf-8")
+        assert main(["perplexity", "--text", str(marked)]) == 0
+        digits = capfd.readouterr().out.splitlines()[:2]
+        assert main(["generate", "--prompt", mark + PROMPT, "--max-new-tokens", "3"]) == 0
+        outputs.append([*digits, capfd.readouterr().out])
+    assert outputs[0] == outputs[1]
+
+
+def test_a_token_beyond_the_model(capfd, tmp_path):
+    """The tokenizer may have more than the model: one line once one is met."""
+    folder = shutil.copytree(TINY, tmp_path / "x")
+    (folder / "added_tokens.json").write_text('{"<x>": 1024}')
+    path = tmp_path / "text"
+    path.write_text("def f(x): <x>")
+    words = "'<x>' is 1024 and to the model no token, expected 0 to 1023"
+    line = complaint(["generate", "--model", str(folder), "--prompt", "a<x>"], capfd)
+    assert line == f"ternops: error: --prompt: {words}"
+    line = complaint(["perplexity", "--model", str(folder), "--text", str(path)], capfd)
+    assert line == f"ternops: error: --text: {words}"
+    assert main(["generate", "--model", str(folder), "--prompt", "a", "--max-new-tokens", "2"]) == 0
 
 
 @pytest.mark.parametrize("locale", ["C.UTF-8", "C"])

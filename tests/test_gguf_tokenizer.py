@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -228,7 +229,6 @@ def test_special_tokens_and_the_template(tmp_path, byte_level):
         ("merges", ["ab"], "tokenizer.ggml.merges: 'ab', expected two parts"),
         ("merges", ["a b c"], "tokenizer.ggml.merges: 'a b c', expected two parts"),
         ("merges", ["a nothing"], "tokenizer.ggml.merges: "),
-        ("bos_token_id", 1024, "tokenizer.ggml.bos_token_id is 1024, expected 0 to 1023"),
         ("bos_token_id", -1.0, "tokenizer.ggml.bos_token_id is -1.0"),
         ("add_bos_token", 1, "tokenizer.ggml.add_bos_token is 1, expected a bool"),
     ],
@@ -258,10 +258,39 @@ def test_bad_scores_are_named(sentence_piece, scores):
         build(metadata)
 
 
+@pytest.mark.parametrize("number", [1024, 2**32 - 1])
+def test_a_special_token_that_is_none(tmp_path, byte_level, number):
+    """The file opens, as in llama.cpp, without that token; one line says so."""
+    names = ("bos", "eos", "padding", "eot")
+    keys = {f"tokenizer.ggml.{name}_token_id": number for name in names}
+    byte_level["tokenizer.ggml.tokens"][1] = "</s>"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        file = in_file(tmp_path, byte_level | keys)
+        assert file.config.eos == ()
+        assert file.special_tokens() == {}
+        assert file.tokenizer().encode("x").ids == [89]
+    assert sorted(str(each.message) for each in caught) == sorted(
+        f"{key} is {number}, expected 0 to 1023: there is no such token" for key in keys
+    )
+
+
+def test_special_tokens_of_all_names(tmp_path, byte_level):
+    """As transformers names them."""
+    keys = ("bos", "eos", "unknown", "seperator", "padding", "cls", "mask")
+    names = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+    numbers = {f"tokenizer.ggml.{key}_token_id": at for at, key in enumerate(keys)}
+    found = in_file(tmp_path, byte_level | numbers).special_tokens()
+    tokens = byte_level["tokenizer.ggml.tokens"]
+    assert found == {f"{name}_token": tokens[at] for at, name in enumerate(names)}
+
+
 def test_end_tokens_need_no_tokens():
     """Numbers without a vocabulary, each once."""
     assert end_tokens({"tokenizer.ggml.eos_token_id": 9, "tokenizer.ggml.eot_token_id": 9}) == (9,)
     assert end_tokens({}) == ()
+    with pytest.warns(UserWarning, match="eos_token_id is -1, expected 0 or more"):
+        assert end_tokens({"tokenizer.ggml.eos_token_id": -1}) == ()
 
 
 def test_without_the_tokenizers_package(tmp_path, byte_level, monkeypatch):

@@ -368,7 +368,8 @@ def test_special_tokens(tmp_path):
     (folder / "tokenizer_config.json").write_text(
         '{"bos_token": {"content": "<s>", "lstrip": false}, "eos_token": "</s>", "pad_token": "x"}'
     )
-    assert HuggingFace(folder).special_tokens() == {"bos_token": "<s>", "eos_token": "</s>"}
+    expected = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "x"}
+    assert HuggingFace(folder).special_tokens() == expected
     (folder / "tokenizer_config.json").write_text('{"bos_token": null}')
     assert HuggingFace(folder).special_tokens() == {}
 

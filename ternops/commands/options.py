@@ -204,7 +204,8 @@ def check_known(name: str, tokenizer: Tokenizer, tokens: list[int], vocabulary: 
     if tokens and max(tokens) >= vocabulary:
         text = tokenizer.id_to_token(max(tokens))
         raise ValueError(
-            f"{name}: {text!r} is token {max(tokens)}, the model knows {vocabulary} tokens"
+            f"{name}: {text!r} is {max(tokens)} and to the model no token, expected 0 to "
+            f"{vocabulary - 1}"
         )
 
 

@@ -139,8 +139,8 @@ class _Decoder:
             if len(self._window) > 2 * _CHARACTER:
                 self._window = self._window[-_CHARACTER:]
                 self._shown = len(self._text(self._window)) - 1
-        elif 0 < len(text) == self._shown:
-            self._window.pop()  # it is no text, and nothing will come of it
+        elif len(text) == self._shown and self._is_nothing(token):
+            self._window.pop()
         else:
             self._window = self._context(self._window)
             self._shown = len(self._text(self._window))
@@ -164,7 +164,7 @@ class _Decoder:
         )  # fmt: skip
 
     def _text(self, tokens: list[int]) -> str:
-        text: str = self._tokenizer.decode(tokens)
+        text: str = self._tokenizer.decode(tokens) if tokens else ""  # some decoders need one
         return text
 
     def _is_text(self, token: int) -> bool:
@@ -173,6 +173,14 @@ class _Decoder:
             return False
         text = self._tokenizer.id_to_token(token)
         return text is not None and not (self._bytes and text == "")
+
+    def _is_nothing(self, token: int) -> bool:
+        """Whether the last of the window, which is no text, changes none to come.
+
+        It does if it parts bytes, or may be a blank that is stripped with no text before it.
+        """
+        parts = len(self._window) < 2 or self._is_byte(self._window[-2])
+        return not parts and bool(self._shown or not self._tokenizer.id_to_token(token))
 
     def _is_byte(self, token: int) -> bool:
         """Whether it is like <0x0A>, in a vocabulary where that is a byte."""
@@ -197,8 +205,6 @@ def _flat(step: dict[str, Any]) -> list[dict[str, Any]]:
 def _is_local(steps: list[dict[str, Any]]) -> bool:
     """Whether the text of a token depends on the one before it alone, runs of bytes apart."""
     kinds = [step["type"] for step in steps]
-    if kinds == ["BPEDecoder"]:
-        return True
     join = next((at for at, kind in enumerate(kinds) if kind in _JOINING), len(kinds))
     # What is behind works on one text, whose beginning is settled, whose end is not.
     behind = all(step["type"] == "Strip" and step["stop"] == 0 for step in steps[join + 1 :])

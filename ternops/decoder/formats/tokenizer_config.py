@@ -107,7 +107,8 @@ def read_settings(folder: Path) -> Settings:
     padding = file.get("padding")
     if isinstance(padding, dict) and isinstance(padding.get("pad_token"), str):
         values.setdefault("pad_token", _token("tokenizer.json", "padding", padding["pad_token"]))
-    order = dict.fromkeys([*_NAMES, *values])
+    objects = [name for name in values if isinstance(raw.get(name), dict) or name in more]
+    order = dict.fromkeys([*_NAMES, *objects, *values])  # in which they are added
     named = {name: token for name in order if (token := values.get(name))}
     return Settings(kind, file, raw, named, extra, numbered)
 
@@ -188,12 +189,13 @@ def _code(raw: dict[str, Any]) -> Any:
 
 def _named(file: str, raw: dict[str, Any]) -> dict[str, Token | None]:
     """The tokens of a file by their names; None where it says that there is none."""
-    others = raw.get(_EXTRA)
     values = {
         key: value
-        for key, value in {**raw, **(others if isinstance(others, dict) else {})}.items()
+        for key, value in raw.items()
         if key in _NAMES or (key.endswith("_token") and isinstance(value, str | dict))
     }
+    for key in (_EXTRA, "model_specific_special_tokens"):
+        values |= raw[key] if isinstance(raw.get(key), dict) else {}
     return {key: None if each is None else _token(file, key, each) for key, each in values.items()}
 
 
