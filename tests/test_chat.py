@@ -375,6 +375,25 @@ def test_a_terminal(talker, key):
     assert err.count(b"[prompt") == 1
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="terminals of POSIX")
+def test_a_bad_turn_in_a_terminal(talker):
+    """The next one is asked for; the code at the end is 0."""
+    (talker / "chat_template.jinja").write_text(
+        "{% if messages[-1].content == 'no' %}{{ raise_exception('Never.') }}{% endif %}" + TEMPLATE
+    )
+    terminal = Terminal(talker)
+    try:
+        for turn in (b"no\n", b"def f(x):\n", b"\x04"):
+            terminal.wait_for(b"> ")
+            terminal.output = b""
+            terminal.write(turn)
+        code, err = terminal.end()
+    finally:
+        terminal.process.kill()
+    assert code == 0
+    assert err.count(b"error: chat template: Never.") == err.count(b"[prompt") == 1
+
+
 @pytest.mark.parametrize("package", ["jinja2", "rich"])
 def test_without_a_package_the_error_says_what_to_install(talker, tmp_path, package):
     """One line with the command."""

@@ -260,7 +260,7 @@ def test_bad_scores_are_named(sentence_piece, scores):
 
 @pytest.mark.parametrize("number", [1024, 2**32 - 1])
 def test_a_special_token_that_is_none(tmp_path, byte_level, number):
-    """The file opens, as in llama.cpp, without that token; one line says so."""
+    """The file opens, as it does in llama.cpp; the token is absent, and one line says so."""
     names = ("bos", "eos", "padding", "eot")
     keys = {f"tokenizer.ggml.{name}_token_id": number for name in names}
     byte_level["tokenizer.ggml.tokens"][1] = "</s>"

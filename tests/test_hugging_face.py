@@ -349,6 +349,16 @@ def test_a_file_that_is_no_object(tmp_path, file, data):
     refused(tmp_path, f"model: {file}")
 
 
+@pytest.mark.parametrize("model", [None, 3, [], {}, {"vocab": "x"}, {"vocab": [3, [], ["<e>"]]},
+                                   {"vocab": {"<e>": "1"}}])  # fmt: skip
+def test_a_vocabulary_that_is_none(tmp_path, model):
+    """It gives no end."""
+    folder = checkpoints.write(tmp_path)
+    (folder / "tokenizer_config.json").write_text('{"eos_token": "<f>"}')
+    (folder / "tokenizer.json").write_text(json.dumps({"model": model}))
+    assert read_config(folder).eos[:1] == (1,)
+
+
 def test_bad_values_beside_the_config(tmp_path):
     """Of generation_config.json and tokenizer_config.json."""
     folder = checkpoints.write(tmp_path)

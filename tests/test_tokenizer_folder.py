@@ -115,6 +115,7 @@ FOLDERS = {
         "bos_token": _typed(_BEGIN, special=False),
         "pad_token": _typed("<p>", special=False, lstrip=True),
         "additional_special_tokens": [_typed("<e2>", special=False), "def"]}},
+    "empty ones": {CONFIG: _FAST | {"bos_token": "", "pad_token": "<p>"}},
     "words": {CONFIG: _FAST | {"pad_token": "def", "eos_token": "return"}},
     "add_bos_token": {
         CONFIG: _FAST | {"add_bos_token": True, "add_eos_token": True, "bos_token": _BEGIN,
@@ -262,6 +263,8 @@ def test_special_tokens_by_name(tmp_path):
         ({CONFIG: {"eos_token": "def"}}, (1, 476)),
         ({CONFIG: {"eos_token": "<e>", "added_tokens_decoder": {"9": _flags("<e>")}}}, (1, 1024)),
         ({CONFIG: {"eos_token": "<e>"}, ADDED: {"<a>": 7, "<e>": 1030}}, (1, 1025)),
+        ({CONFIG: {"eos_token": "<e>", "bos_token": ""}}, (1, 1024)),
+        ({CONFIG: {"eos_token": ""}}, (1,)),
         ({CONFIG: {"eos_token": None}, MAP: {}}, (1,)),
     ],
 )  # fmt: skip

@@ -66,16 +66,20 @@ class Settings:
     def token_id(self, text: str) -> int | None:
         """The number of a token, also of one that `tokens` adds; None for none."""
         model = self.file.get("model")
-        words = model.get("vocab") if isinstance(model, dict) else None
+        words: Any = model.get("vocab") if isinstance(model, dict) else None
         if isinstance(words, list):  # of Unigram: pairs of token and score
-            words = {word[0]: at for at, word in enumerate(words) if isinstance(word, list)}
-        ids = {word: at for word, at in (words or {}).items() if type(at) is int}
+            words = {
+                str(word[0]): at for at, word in enumerate(words) if word and type(word) is list
+            }
+        words = words.items() if isinstance(words, dict) else ()
+        ids = {word: at for word, at in words if type(at) is int}
         size, most = len(ids), -1
         for token in self._present():
             if type(token.get("id")) is int:
                 most = max(most, ids.setdefault(token["content"], token["id"]))
         for token in self.tokens() if size else ():
-            most = max(most, ids.setdefault(token["content"], max(size, most + 1)))
+            if token["content"]:  # the package leaves out what is empty
+                most = max(most, ids.setdefault(token["content"], max(size, most + 1)))
         return ids.get(text)
 
     def _present(self) -> list[Token]:
@@ -140,7 +144,7 @@ def not_done(settings: Settings) -> Iterator[str]:
     kind = model.get("type", "BPE") if isinstance(model, dict) else "BPE"
     if raw.get("clean_up_tokenization_spaces") and kind != "BPE":  # there nobody does it
         yield "clean_up_tokenization_spaces is set: spaces are left as they are"
-    if any(each != "tokenizer.json" for each in raw.get("fast_tokenizer_files") or ()):
+    if raw.get("fast_tokenizer_files", ["tokenizer.json"]) != ["tokenizer.json"]:
         yield "fast_tokenizer_files names other files: tokenizer.json is used"
 
 
