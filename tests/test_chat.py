@@ -341,6 +341,14 @@ class Terminal:
     def write(self, text):
         os.write(self._main, text)
 
+    def interrupt(self):
+        """Ctrl-C, and again as a person would: readline misses one just before it waits."""
+        for _ in range(12):
+            os.kill(self.process.pid, signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(timeout=10)
+                return
+
     def end(self):
         """The exit code, and what is on stderr."""
         with contextlib.suppress(OSError):  # the other side is closed
@@ -366,7 +374,7 @@ def test_a_terminal(talker, key):
         if key == "Ctrl-D":
             terminal.write(b"\x04")
         else:
-            os.kill(terminal.process.pid, signal.SIGINT)
+            terminal.interrupt()
         code, err = terminal.end()
     finally:
         terminal.process.kill()
