@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import secrets
 import shutil
 import stat
 import tempfile
@@ -117,21 +116,28 @@ def _opened(target: Path) -> Any:
 @contextmanager
 def _beside(target: Path) -> Iterator[Path]:
     """A new file in the folder of another, with its permissions; removed if the block fails."""
-    temporary = target.with_name(f"{target.name[:_PREFIX]}.{secrets.token_hex(8)}.tmp")
+    name = None
     try:
         try:
-            # With what open() would give it, without asking for the umask, which threads share.
-            os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666))
+            prefix = f"{target.name[:_PREFIX]}."
+            handle, name = tempfile.mkstemp(prefix=prefix, suffix=".tmp", dir=target.parent)
+            os.close(handle)
+            # That one is private. This gets what open() gives, without asking for the umask,
+            # which threads share.
+            os.unlink(name)
+            os.close(os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666))
         except OSError as error:
             error.filename = str(target)
             if isinstance(error, PermissionError):
                 error.strerror = f"{error.strerror} in its folder, where the new file is written"
             raise
+        temporary = Path(name)
         _keep_permissions(target, temporary)
         yield temporary
     except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
+        if name:
+            with suppress(FileNotFoundError):
+                os.unlink(name)
         raise
 
 

@@ -41,7 +41,8 @@ def check() -> None:
         raise ValueError(
             f"NUMBA_DISABLE_JIT={value!r}: ternops has no kernels without Numba's JIT, expected 0"
         )
-    _check_cpu(config.CPU_NAME, config.CPU_FEATURES)
+    # What a program itself has set is its own affair: a CPU to look at the code for, say.
+    _check_cpu(os.environ.get("NUMBA_CPU_NAME"), os.environ.get("NUMBA_CPU_FEATURES"))
 
 
 def _unreadable(warning: str) -> str:
