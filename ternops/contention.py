@@ -13,14 +13,15 @@ import time
 from collections import defaultdict
 from collections.abc import Hashable
 
-#: Nanoseconds of jobs that a number of threads is judged by: several time slices of the system.
-_WINDOW = 25_000_000
+#: Nanoseconds of jobs that a number of threads is judged by: several time slices of the system,
+#: and before them those in which its scheduler, and workers that still spin, settle.
+_WINDOW, _SETTLING = 40_000_000, 15_000_000
 #: The share of a window lost in waiting from which on fewer threads are tried.
 _LEAST_LOST = 0.1
 #: Fewer threads must be faster by this factor.
 _GAIN = 1.05
 #: For how many times as long as a trial took its outcome holds: at first, and after many failures.
-_FIRST_REST, _MOST_REST = 4, 40
+_FIRST_REST, _MOST_REST = 3, 24
 
 
 class Contention:
@@ -31,6 +32,7 @@ class Contention:
         self.active = False
         self._window = _Window(1)
         self._before: _Window | None = None  # a trial runs: what it is compared with
+        self._settling = 0  # nanoseconds of the trial that are still to be left out
         self._rest = _FIRST_REST
         self._rest_until = 0
         self._fewer_failed = False
@@ -53,6 +55,9 @@ class Contention:
         window = self._window
         if used != window.threads:
             return  # a small job, which takes fewer anyway
+        if self._before and self._settling > 0:
+            self._settling -= nanoseconds
+            return
         window.add(work, nanoseconds, late)
         if window.spent < _WINDOW:
             return
@@ -64,6 +69,7 @@ class Contention:
             self._window = _Window(window.threads)
         else:
             self._before, self._window = window, _Window(self._candidate(window, asked))
+            self._settling = _SETTLING
 
     def _candidate(self, window: _Window, asked: int) -> int:
         """The number to try after a window on another one."""
