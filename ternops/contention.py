@@ -4,7 +4,7 @@ A thread that lost its CPU holds up all others at the next barrier for a whole t
 two threads beside one busy process can be slower than one. Only the clock can tell what is best:
 jobs are timed on fewer threads, by what they compute, and the faster number is kept for a while.
 
-Nothing is tried, and nothing is timed, until a job reports that threads waited in vain.
+Nothing is tried, and nothing is timed, until threads have waited in vain for one of a job's.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import time
 from collections import defaultdict
 from collections.abc import Hashable
 
+#: Nanoseconds of waiting in a job that look like a lost time slice, which is longer.
+LEAST_LATE = 500_000
 #: Nanoseconds of jobs that a number of threads is judged by: several time slices of the system,
 #: and before them those in which its scheduler, and workers that still spin, settle.
 _WINDOW, _SETTLING = 40_000_000, 15_000_000

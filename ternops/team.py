@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 
-from ternops.contention import Contention
+from ternops.contention import LEAST_LATE, Contention
 from ternops.memory import HoldsAddresses
 from ternops.simd import (
     Job,
@@ -247,23 +247,18 @@ class Team(HoldsAddresses):
                 return
             self._launching = True
             try:
-                if work is None:
-                    self._run_together(job, record, threads)
-                else:
-                    self._run_adapted(job, record, threads, work)
+                if work is not None and self._contention.active:
+                    self._run_timed(job, record, threads, work)
+                elif self._run_together(job, record, threads) > LEAST_LATE and work is not None:
+                    self._contention.begin(threads)
             finally:
                 self._launching = False
 
-    def _run_adapted(self, job: int, record: int, threads: int, work: Hashable) -> None:
-        contention = self._contention
-        if not contention.active:
-            if self._run_together(job, record, threads):
-                contention.begin(threads)
-            return
-        used = contention.choose(threads)
+    def _run_timed(self, job: int, record: int, threads: int, work: Hashable) -> None:
+        used = self._contention.choose(threads)
         start = time.perf_counter_ns()
         late = self._run_together(job, record, used)
-        contention.note(work, threads, used, time.perf_counter_ns() - start, late)
+        self._contention.note(work, threads, used, time.perf_counter_ns() - start, late)
 
     def _run_together(self, job: int, record: int, threads: int) -> int:
         """On so many threads, or as many as the system grants; what `_launch` gives."""
@@ -273,13 +268,13 @@ class Team(HoldsAddresses):
             except RuntimeError as error:  # no more threads to be had
                 threads = self.limit = len(self._threads) + 1
                 warnings.warn(f"{error}: going on with {threads}", RuntimeWarning, stacklevel=2)
-        while (late := int(_launch(self.address, job, record, threads))) < 0:
+        while (late := _launch(self.address, job, record, threads)) < 0:
             for thread in range(1, threads):
                 # A parked worker leaves its state alone until it is woken.
                 if self._states[thread] == _PARKED:
                     self._states[thread] = _WOKEN
                     self._wake[thread - 1].release()
-        return late
+        return int(late)
 
     def stop(self) -> None:
         """End the workers; the next `run` starts new ones."""

@@ -13,6 +13,10 @@ from numba import config
 from ternops.team import MOST_THREADS, TEAM
 
 _SECONDS_BETWEEN_LOOKS = 1.0
+#: What NUMBA_NUM_THREADS asks for; 0: nothing.
+_ASKED = 0
+if config.NUMBA_NUM_THREADS != config.NUMBA_DEFAULT_NUM_THREADS:
+    _ASKED = min(int(config.NUMBA_NUM_THREADS), MOST_THREADS)
 
 
 def default_threads() -> int:
@@ -20,9 +24,7 @@ def default_threads() -> int:
 
     At most 256.
     """
-    if config.NUMBA_NUM_THREADS != config.NUMBA_DEFAULT_NUM_THREADS:
-        return min(int(config.NUMBA_NUM_THREADS), MOST_THREADS)
-    return min(_usable.count(), MOST_THREADS)
+    return _ASKED or _usable.count()
 
 
 def check_threads(threads: int | None) -> int:
@@ -127,9 +129,11 @@ class _Usable:
         self._count, self._until = 1, float("-inf")
 
     def count(self) -> int:
+        """At most 256."""
         now = time.monotonic()
         if now >= self._until:
-            self._count, self._until = usable_cpus(), now + _SECONDS_BETWEEN_LOOKS
+            self._count = min(usable_cpus(), MOST_THREADS)
+            self._until = now + _SECONDS_BETWEEN_LOOKS
         return self._count
 
 
