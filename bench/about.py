@@ -14,8 +14,8 @@ import numpy as np
 import psutil
 
 import ternops
-from ternops.simd import targets
-from ternops.simd.vector import machine
+from ternops.isa import detect
+from ternops.simd.host import machine
 from ternops.system import cpu_model
 
 
@@ -27,7 +27,7 @@ def about(arch: str, arguments: list[str], options: dict[str, Any]) -> dict[str,
         "command": shlex.join(["python", "-m", "bench.run", *arguments]),
         "arch": arch,
         "cpu": cpu_model(),
-        "tier": targets.TIER.name,
+        "tier": detect.TIER.name,
         "memory": psutil.virtual_memory().total,
         "load": psutil.getloadavg()[0],
         "versions": f"Python {platform.python_version()}, NumPy {np.__version__}, "

@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bench.stats import ResultsError
-from ternops.simd import targets, vector
+from ternops.isa import detect
+from ternops.simd import host
 from ternops.system import cpu_model
 from ternops.threads import check_threads, default_threads
 
@@ -106,7 +107,7 @@ def _one_line(error: Exception) -> str:
 def introduce(console: Console, folder: Path, threads: list[int]) -> None:
     """Print what is measured on, and where the results go."""
     console.print(
-        f"{cpu_model()} ({vector.cpu_name()}), tier {targets.TIER.name}, "
+        f"{cpu_model()} ({host.cpu_name()}), tier {detect.TIER.name}, "
         f"threads {', '.join(map(str, threads))}; results go to {folder}"
     )
 
@@ -143,5 +144,5 @@ class progress:
 
 
 def _slug() -> str:
-    words = f"{cpu_model()} {vector.cpu_name()} {default_threads()} cpus"
+    words = f"{cpu_model()} {host.cpu_name()} {default_threads()} cpus"
     return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")

@@ -23,8 +23,8 @@ from ternops.decoder import Batch, Config, Model
 from ternops.decoder.cache import cache_bytes
 from ternops.decoder.model import Session
 from ternops.decoder.weights import HalfMatrix, Weights, random_weights
+from ternops.isa import detect
 from ternops.memory import aligned_empty
-from ternops.simd import targets
 
 #: Our encoding, whatever "auto" would take for a size.
 ENCODING = "base3"
@@ -83,7 +83,7 @@ def our_decoder(config: Config, options: Options, head: str = "fp16") -> Decoder
 
 def case_of(name: str, decoder: Decoder, options: Options) -> Case:
     """What times a decoder, a token its unit."""
-    metadata = {"ternops_threads": options.threads, "ternops_tier": targets.TIER.name}
+    metadata = {"ternops_threads": options.threads, "ternops_tier": detect.TIER.name}
     return Case(name, decoder, decoder.tokens, metadata)
 
 

@@ -39,7 +39,7 @@ from bench.stats import speedup
 from ternops.cost.layouts import SIZES
 from ternops.decoder import Model
 from ternops.decoder.formats.convert import convert
-from ternops.simd import targets
+from ternops.isa import detect
 
 _BATCHES = (1, 2, 4, 8, 16, 32)
 
@@ -114,7 +114,7 @@ def peers(options: Options) -> Iterator[Figure]:
 def prefill(options: Options) -> Iterator[Figure]:
     """a prompt of 512 tokens beside llama.cpp"""
     config = SIZES["2B4T"]
-    has_tiles = targets.TIER.name == "amx"
+    has_tiles = detect.TIER.name == "amx"
     asked = {"tq2_0": 13.0 if has_tiles else 3.4} | ({"q4_0": 6.0} if has_tiles else {})
     ours = our_decoder(config, options)
     tokens = np.random.default_rng(0).integers(0, config.vocabulary, PROMPT).tolist()

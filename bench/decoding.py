@@ -26,7 +26,7 @@ from ternops.decoder import Config, Model
 from ternops.decoder.cache import cache_bytes
 from ternops.decoder.session import Session
 from ternops.decoder.weights import Weights, random_weights
-from ternops.simd import targets
+from ternops.isa import detect
 
 #: Tokens of a prompt whose prefill is measured.
 PROMPT = 512
@@ -255,7 +255,7 @@ def _scaled(task: Task, engine: str, case: Case) -> tuple[float, ...]:
 
 
 def _version(engine: str) -> str:
-    return llama_cpp.about()[0] if engine in LLAMA else f"ternops, tier {targets.TIER.name}"
+    return llama_cpp.about()[0] if engine in LLAMA else f"ternops, tier {detect.TIER.name}"
 
 
 def _joules(case: Case) -> float:

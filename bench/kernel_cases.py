@@ -18,13 +18,13 @@ from ternops.caches import cache_bytes, last_level_bytes
 from ternops.cost.probes import Reader
 from ternops.decoder.weights import random_ternary
 from ternops.encodings import ENCODINGS
+from ternops.isa import HAS_TILES, detect
 from ternops.kernels.linear import linear
 from ternops.kernels.operands import OPERANDS
 from ternops.kernels.plan import kind_of, make_plan
 from ternops.matrix import TernaryMatrix
 from ternops.memory import aligned_empty
 from ternops.quantize import LEAST_ABSMAX
-from ternops.simd import HAS_TILES, targets
 from ternops.team import TEAM
 
 #: Weights in memory: more than any cache holds.
@@ -66,7 +66,7 @@ def read_limits(section: str, group: str, level: str, threads: int) -> list[Case
     cases = probe_cases(group, Reader(size), threads, max(1, _READ_AT_ONCE // size))
     for case in cases:
         how = case.metadata["ternops_probe"]
-        what = Limit(section, group, level, how, threads, size, targets.TIER.name)
+        what = Limit(section, group, level, how, threads, size, detect.TIER.name)
         describe(case, what)
     return cases
 
@@ -80,7 +80,7 @@ def peak_limits(
     for peak in peaks:
         what = Limit(
             section, group, peak.what, peak.how, threads, max(1, peak.macs) * threads,
-            targets.TIER.name,
+            detect.TIER.name,
         )  # fmt: skip
         run = partial(unit.run, peak, threads, _ROUNDS)
         cases.append(describe(Case("", run, _ROUNDS), what))
@@ -127,7 +127,7 @@ def _product(
     looked_up = matrix.encoding in ("tl1", "tl2")
     tiles = HAS_TILES and kind_of(tokens, matrix.nbytes) == "many"
     return Product(
-        section, group, OURS, tokens, rows, columns, threads, matrix.nbytes, targets.TIER.name,
+        section, group, OURS, tokens, rows, columns, threads, matrix.nbytes, detect.TIER.name,
         matrix.encoding, str(x.dtype), level,
         "" if looked_up else "tile" if tiles else "dot", how,
     )  # fmt: skip
@@ -218,7 +218,7 @@ def peer_cases(
         case.close = product.close
         what = Product(
             section, group, engine.name, len(x), rows, columns, threads, product.nbytes,
-            targets.TIER.name,
+            detect.TIER.name,
         )  # fmt: skip
         cases.append(describe(case, what))
         case.metadata[VERSION] = engine.version

@@ -19,8 +19,8 @@ from bench import kernel_cases as make
 from bench.engines import Engine
 from bench.kernel_results import load_cases
 from bench.measure import Case
+from ternops.isa import HAS_TILES, detect
 from ternops.kernels.plan import KERNELS
-from ternops.simd import HAS_TILES, targets
 
 #: Encodings that have a kernel for one token, and those that have one for many.
 ENCODINGS = tuple(dict.fromkeys(encoding for encoding, _ in KERNELS))
@@ -161,7 +161,7 @@ def gemm(options: Options) -> list[Group]:
 
 def avx2(options: Options) -> list[Group]:
     """One token, weights from memory, as on a CPU that has no more than AVX2."""
-    if AVX2 not in (tier.name for tier in targets.available()) or targets.TIER.name == AVX2:
+    if AVX2 not in (tier.name for tier in detect.available()) or detect.TIER.name == AVX2:
         return []
     # The other process looks for itself whether there is memory enough.
     return [Group(AVX2, 0, partial(_in_tier, options, AVX2, "gemv-dram"), _SPARE)]

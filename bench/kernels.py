@@ -21,7 +21,7 @@ from bench.kernel_results import Results
 from bench.kernel_sections import SECTIONS, Group, Options
 from bench.measure import Case, interleave, save_suite
 from bench.stats import ResultsError
-from ternops.simd import targets
+from ternops.isa import detect
 
 #: Characters in a line, where the output is no terminal.
 _WIDTH = 150
@@ -102,7 +102,7 @@ def _finish(console: Console, folder: Path, cases: list[Case], options: Options)
             console.print(f"roofline: {roofline.draw(folder)[0]}", highlight=False)
         except ResultsError as error:
             console.print(f"[yellow]no roofline[/yellow]: {error}", highlight=False)
-    found = kernel_figures.figures(results, targets.TIER.name)
+    found = kernel_figures.figures(results, detect.TIER.name)
     if found:
         console.print(figures.asked(found))
     failures = [*options.failures, *kernel_figures.beyond(results)]

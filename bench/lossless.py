@@ -42,7 +42,7 @@ import numpy.typing as npt
 from bench.lossless_figures import CONTEXT, FP16, WINDOWS, digest_of, greedy, perplexity_of, text_of
 from ternops.commands.tiers import output_on
 from ternops.decoder import Model, reference
-from ternops.simd import targets
+from ternops.isa import detect
 
 #: A perplexity this much off the float64 forward pass's is an error: relative, over 4096 tokens.
 #: Each token is off by chance, so that over n of them sqrt(4096 / n) times as much is allowed.
@@ -148,7 +148,7 @@ def prove(threads: list[int], advance: Advance) -> Proof:
     text = text_of(WINDOWS, CONTEXT)
     oracles = _oracles(text, advance)
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for tier in targets.available():
+    for tier in detect.available():
         for figures in _figures_on(tier.name, threads):
             found.setdefault((tier.name, figures["encoding"]), []).append(figures)
         advance(tier.name)
@@ -185,7 +185,7 @@ def failures(record: Mapping[str, Any]) -> list[str]:
 
 def steps() -> int:
     """How often `prove` calls advance."""
-    return len(COMPUTATIONS) * (1 + WINDOWS) + len(targets.available())
+    return len(COMPUTATIONS) * (1 + WINDOWS) + len(detect.available())
 
 
 @dataclass(frozen=True)

@@ -13,34 +13,36 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from ternops.kernels.operands import Operands
-from ternops.kernels.tiles import SPARE_BYTES, close_tiles, open_tiles
-from ternops.memory import aligned_empty
-from ternops.simd import (
+from ternops.isa import (
     BYTES,
     HAS_TILES,
     PARTIAL,
-    Job,
-    call_job,
     close_sums,
     dot,
-    f32,
-    fma,
-    full,
     i8,
     i32,
-    inlined,
-    load,
     open_sums,
-    pointer,
-    record_at,
-    registers,
-    store,
     tile_dot,
     tile_load,
     tile_store,
     tile_zero,
     u8,
+)
+from ternops.kernels.operands import Operands
+from ternops.kernels.tiles import SPARE_BYTES, close_tiles, open_tiles
+from ternops.memory import aligned_empty
+from ternops.simd import (
+    Job,
+    call_job,
+    f32,
+    fma,
+    full,
+    inlined,
+    load,
+    pointer,
+    record_at,
+    registers,
+    store,
 )
 from ternops.team import MOST_THREADS, TEAM, barrier, share
 

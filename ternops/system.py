@@ -11,17 +11,18 @@ import llvmlite
 import numba
 import numpy as np
 
-from ternops.simd import targets, vector
+from ternops.isa import REASON, TIER, available
+from ternops.simd import host
 from ternops.simd.folder import cache_state
 from ternops.threads import default_threads
 
 
 def info() -> dict[str, str]:
     """CPU, tier and why, threads, threading layer, cache folder and versions, as text."""
-    tiers = ", ".join(tier.name for tier in targets.available())
+    tiers = ", ".join(tier.name for tier in available())
     return {
-        "cpu": f"{cpu_model()} ({vector.machine()}, LLVM's {vector.cpu_name()})",
-        "tier": f"{targets.TIER.name}: {targets.REASON} (available: {tiers})",
+        "cpu": f"{cpu_model()} ({host.machine()}, LLVM's {host.cpu_name()})",
+        "tier": f"{TIER.name}: {REASON} (available: {tiers})",
         "threads": f"{default_threads()} of {os.cpu_count()} CPUs",
         "threading layer": "ternops' own team (Numba's layers are not used)",
         "cache": cache_state(),
@@ -43,18 +44,17 @@ def warmup(decoder: bool = False) -> float:
     from ternops.kernels.linear import linear
     from ternops.kernels.plan import DENSE, KERNELS
     from ternops.kernels.screen import quantize_head
-    from ternops.kernels.table import AUTO
     from ternops.matmul import matmul
     from ternops.matrix import pack
 
-    print(f"ternops: compiling for {targets.TIER.name} ...", end=" ", file=sys.stderr, flush=True)
+    print(f"ternops: compiling for {TIER.name} ...", end=" ", file=sys.stderr, flush=True)
     start = time.perf_counter()
     jobs = [linear]
     if decoder:
         jobs += [forward, quantize_head]
         jobs += [job for _, *both in (*CACHES.values(), *DENSE.values()) for job in both]
     for (encoding, _), kernels in KERNELS.items():
-        if encoding in AUTO[targets.TIER.name]:
+        if encoding in TIER.auto:
             jobs += kernels
     for job in jobs:
         _ = job.address

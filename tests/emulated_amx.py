@@ -2,7 +2,7 @@
 
     python -m tests.emulated_amx FILE.py
 
-runs a file after that. The instructions are replaced in `ternops.simd.x86` before the package that
+runs a file after that. The instructions are replaced in `ternops.isa.x86` before the package that
 uses them is imported; threads take turns, because there is one set of registers.
 """
 
@@ -25,26 +25,28 @@ LOCK = BASE + 8 * 1024
 def install(instructions=True):
     """Make `import ternops` choose the amx tier, with emulated tiles or, to compile only, real."""
     os.environ["TERNOPS_ISA"] = "amx"
-    for name in ("ternops", "ternops.simd"):
-        # An empty package in its place, so that two of its modules can be imported by themselves.
+    for name in ("ternops", "ternops.isa"):
+        # An empty package in its place, so that modules of it can be imported by themselves.
         package = types.ModuleType(name)
         package.__path__ = [str(ROOT / name.replace(".", "/"))]
         sys.modules[name] = package
-    from ternops.simd import vector, x86
+    from ternops import simd
+    from ternops.isa import x86
+    from ternops.simd import host
 
-    real = vector.features()
-    vector.features = lambda: real | {"amx-tile", "amx-int8"}
+    real = host.features()
+    host.features = lambda: real | {"amx-tile", "amx-int8"}
     x86.tiles_granted = lambda: True
     if instructions:
-        _replace(vector, x86)
-    del sys.modules["ternops"], sys.modules["ternops.simd"]
+        _replace(simd, x86)
+    del sys.modules["ternops"], sys.modules["ternops.isa"]
 
 
-def _replace(vector, x86):
-    load, store, pointer, inlined = vector.load, vector.store, vector.pointer, vector.inlined
-    full, bitcast, pause = vector.full, vector.bitcast, vector.pause
-    atomic_store, atomic_swap_if = vector.atomic_store, vector.atomic_swap_if
-    u8, i8, i32 = vector.Vector("u8", 64), vector.Vector("i8", 64), vector.Vector("i32", 16)
+def _replace(simd, x86):
+    load, store, pointer, inlined = simd.load, simd.store, simd.pointer, simd.inlined
+    full, bitcast, pause = simd.full, simd.bitcast, simd.pause
+    atomic_store, atomic_swap_if = simd.atomic_store, simd.atomic_swap_if
+    u8, i8, i32 = simd.Vector("u8", 64), simd.Vector("i8", 64), simd.Vector("i32", 16)
     dot = x86.dot_avx512vnni
 
     @inlined

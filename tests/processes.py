@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ternops.simd import targets
+from ternops.isa import detect
 
 ROOT = Path(__file__).parent.parent
 
@@ -35,7 +35,7 @@ CPUS = {
 }
 
 #: What a test can run under: a name -> the environment that chooses it.
-SETTINGS = {tier.name: {"TERNOPS_ISA": tier.name} for tier in targets.TIERS}
+SETTINGS = {tier.name: {"TERNOPS_ISA": tier.name} for tier in detect.TIERS}
 SETTINGS["featureless"] = FEATURELESS
 
 _CHOOSING = ("TERNOPS_ISA", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")
@@ -54,8 +54,8 @@ def current() -> dict[str, str]:
 
 def lacking(setting: str) -> str:
     """Why this CPU cannot run one of SETTINGS, in words; empty if it can."""
-    for tier in targets.TIERS:
-        if tier.name == setting and (missing := targets.missing(tier)):
+    for tier in detect.TIERS:
+        if tier.name == setting and (missing := detect.missing(tier)):
             return f"this CPU lacks {missing} for {setting}"
     return ""
 
@@ -64,7 +64,7 @@ def is_current(setting: str) -> bool:
     """Whether this very process already runs under one of SETTINGS."""
     if os.environ.get("NUMBA_CPU_NAME") == "generic":
         return setting == "featureless"
-    return setting == targets.TIER.name
+    return setting == detect.TIER.name
 
 
 @contextlib.contextmanager

@@ -6,18 +6,19 @@ import re
 
 import pytest
 
-from ternops.simd import targets, vector
+from ternops.isa import detect
+from ternops.simd import host
 from tests import processes
 
 WORKS = """
 import numpy as np
 import ternops
 from ternops.kernels import reference
-from ternops.simd import HAS_TILES, targets
+from ternops.isa import HAS_TILES, detect
 from tests import cases
 from tests.test_decoder import Session, small_config, small_model
 
-assert targets.TIER.name == "amx" and HAS_TILES
+assert detect.TIER.name == "amx" and HAS_TILES
 for encoding in ("two_bit", "base3"):
     for shape in ((1, 1), (15, 63), (16, 64), (33, 320), (70, 700), (130, 4099), (65, 9000)):
         trits = cases.trits(*shape)
@@ -60,9 +61,7 @@ SAPPHIRE_RAPIDS = (
     "avx2,f16c,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi,amx-tile,amx-int8"
 )
 
-pytestmark = pytest.mark.skipif(
-    vector.machine() not in ("x86_64", "amd64"), reason="not an x86 CPU"
-)
+pytestmark = pytest.mark.skipif(host.machine() not in ("x86_64", "amd64"), reason="not an x86 CPU")
 
 
 def test_products_of_tiles_are_exact(tmp_path):
@@ -80,7 +79,7 @@ def test_products_of_tiles_are_exact(tmp_path):
 
 
 @pytest.mark.skipif(
-    "amx" not in [tier.name for tier in targets.available()],
+    "amx" not in [tier.name for tier in detect.available()],
     reason="this CPU has no AMX: what runs here is the emulation",
 )
 def test_products_of_tiles_are_exact_on_this_cpu():

@@ -12,7 +12,8 @@ import llvmlite.binding as llvm
 import pytest
 
 from bench.arm import loops, retarget
-from ternops.simd import hwcap, targets, vector
+from ternops.isa import detect
+from ternops.simd import host, hwcap
 from tests import processes
 from tests.arm import results
 
@@ -139,7 +140,7 @@ def test_the_table_of_loops_can_be_read_again(tmp_path, monkeypatch):
 def test_the_results_of_this_machine_are_x86s():
     """Bit for bit, whatever its architecture; `make test-arm` shows it of emulated ARM CPUs."""
     found = json.loads(processes.run_code("from tests.arm.results import main; main()"))
-    assert found == {"tier": targets.TIER.name, "results": results.expected()}
+    assert found == {"tier": detect.TIER.name, "results": results.expected()}
 
 
 # ------------------------------------------------------------------------- what a core has
@@ -191,12 +192,12 @@ def test_the_system_tells_the_features(monkeypatch, platform, library, expected)
 @pytest.mark.parametrize("has", [True, False])
 def test_llvm_is_told_what_the_system_tells(monkeypatch, has):
     """Whatever LLVM finds by the model's name; and nothing of SVE."""
-    monkeypatch.setattr(vector.config, "CPU_FEATURES", None)
-    monkeypatch.setattr(vector, "machine", lambda: "aarch64")
+    monkeypatch.setattr(host.config, "CPU_FEATURES", None)
+    monkeypatch.setattr(host, "machine", lambda: "aarch64")
     monkeypatch.setattr(hwcap, "features", lambda: {"dotprod": has, "i8mm": False})
     found = llvm.FeatureMap(neon=True, sve=True, lse=False)
-    monkeypatch.setattr(vector.llvm, "get_host_cpu_features", lambda: found)
-    listed = vector._feature_list.__wrapped__().split(",")
+    monkeypatch.setattr(host.llvm, "get_host_cpu_features", lambda: found)
+    listed = host.feature_list.__wrapped__().split(",")
     assert listed[:2] == ["-lse", "+neon"]
     assert f"{'+' if has else '-'}dotprod" in listed
     assert {"-i8mm", "-sve", "-sve2"} <= set(listed)
@@ -205,12 +206,12 @@ def test_llvm_is_told_what_the_system_tells(monkeypatch, has):
 
 def test_what_was_asked_for_has_no_sve_either(monkeypatch):
     """NUMBA_CPU_FEATURES stands, but for that; of a feature named twice the last counts."""
-    monkeypatch.setattr(vector.config, "CPU_FEATURES", "+neon,+sve2,+dotprod,+i8mm,-dotprod")
-    monkeypatch.setattr(vector, "machine", lambda: "aarch64")
-    monkeypatch.setattr(vector, "_feature_list", vector._feature_list.__wrapped__)
+    monkeypatch.setattr(host.config, "CPU_FEATURES", "+neon,+sve2,+dotprod,+i8mm,-dotprod")
+    monkeypatch.setattr(host, "machine", lambda: "aarch64")
+    monkeypatch.setattr(host, "feature_list", host.feature_list.__wrapped__)
     expected = "+neon,+dotprod,+i8mm,-dotprod,-sve,-sve2,-sme"
-    assert vector._feature_list() == expected
-    assert vector.features.__wrapped__() == {"neon", "i8mm"}
+    assert host.feature_list() == expected
+    assert host.features.__wrapped__() == {"neon", "i8mm"}
 
 
 @pytest.mark.parametrize(
@@ -224,11 +225,11 @@ def test_what_was_asked_for_has_no_sve_either(monkeypatch):
 )
 def test_the_tiers_of_a_core(monkeypatch, features, names):
     """Best first; a tier that it lacks is refused in one line."""
-    monkeypatch.setattr(vector, "machine", lambda: "aarch64")
-    monkeypatch.setattr(vector, "features", lambda: frozenset(features))
-    assert [tier.name for tier in targets.available()] == names
+    monkeypatch.setattr(host, "machine", lambda: "aarch64")
+    monkeypatch.setattr(host, "features", lambda: frozenset(features))
+    assert [tier.name for tier in detect.available()] == names
     if "neon-i8mm" not in names:
         lacking = ", ".join(each for each in ("dotprod", "i8mm") if each not in features)
         expected = f"^TERNOPS_ISA='neon-i8mm': this CPU lacks {lacking}; expected one of "
         with pytest.raises(ValueError, match=expected + ", ".join(names)):
-            targets.choose("neon-i8mm")
+            detect.choose("neon-i8mm")

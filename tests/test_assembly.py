@@ -9,8 +9,9 @@ import pytest
 
 from bench.arm.loops import innermost
 from ternops.encodings import ENCODINGS
+from ternops.isa import detect
 from ternops.kernels import plan, table
-from ternops.simd import targets, vector
+from ternops.simd import host
 from tests import cases, processes
 
 #: Prints the machine code of every GEMV below its name.
@@ -54,7 +55,7 @@ JUMP = re.compile(r"^\s+j(?!mp)[a-z]+\s+([.$\w]+)")
 SPILL = re.compile(r"# .*(Spill|(16|32|64)-byte.* Reload)")
 
 pytestmark = pytest.mark.skipif(
-    vector.machine() not in ("x86_64", "amd64"), reason="reads x86 assembly"
+    host.machine() not in ("x86_64", "amd64"), reason="reads x86 assembly"
 )
 #: "this" is the CPU and the choice of this process.
 CPU = pytest.mark.parametrize("cpu", [*(name for name in processes.CPUS if name in DOTS), "this"])
@@ -97,7 +98,7 @@ def texts(printed):
             pytest.skip(reason)
         parts = printed[cpu].result().split("@@@ ")[1:]
         found = dict(part.split("\n", 1) for part in parts)
-        tier = targets.TIER.name if cpu == "this" else cpu
+        tier = detect.TIER.name if cpu == "this" else cpu
         narrows = DOTS.get(tier, ("", ""))[1] == "zmm"
         assert set(found) == {name for name in EVERY if narrows or name != "stream_two_bit"}
         return found
@@ -107,7 +108,7 @@ def texts(printed):
 
 def expected(cpu, gemv):
     """The tier of a CPU, and the instruction that its GEMV is made of, with its registers."""
-    tier = targets.TIER.name if cpu == "this" else cpu
+    tier = detect.TIER.name if cpu == "this" else cpu
     if tier not in DOTS:
         pytest.skip(f"the {tier} tier has no instruction of its own")
     dot, registers = DOTS[tier]
@@ -160,7 +161,9 @@ def test_the_loops_are_made_of_the_tiers_instruction(texts, cpu, gemv):
         each = layout.FIELDS * 64 // bytes_
         numbers = [count(body, instruction, f"%{registers}") for body in loops]
         assert all(number % each == 0 for number in numbers)
-        assert any(number % (each * table.GEMV[encoding, tier].rows) == 0 for number in numbers)
+        (record,) = (each_tier for each_tier in detect.TIERS if each_tier.name == tier)
+        rows = table.gemv_tile(encoding, record).rows
+        assert any(number % (each * rows) == 0 for number in numbers)
     if (encoding, tier) == ("base3", "avx512vbmi"):
         assert all(count(body, r"vperm[it]2b", "%zmm") for body in loops)
 
@@ -191,5 +194,5 @@ def test_this_process_gives_its_own_assembly():
     assert "gemv_two_bit" in text
     for tier in ("avxvnni", "avx2"):
         dot, _ = DOTS[tier]
-        same = DOTS.get(targets.TIER.name, ("", ""))[0] == dot
+        same = DOTS.get(detect.TIER.name, ("", ""))[0] == dot
         assert bool(re.search(rf"\s{dot}\s", text)) == same

@@ -7,7 +7,7 @@ import pytest
 
 from ternops.decoder import reference as decoder_reference
 from ternops.kernels import attention, reference
-from ternops.simd.vector import kernel, pointer
+from ternops.simd import kernel, pointer
 from tests import cases
 
 KINDS = {

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import ternops
-from ternops.simd import cache_folder, folder, vector
+from ternops.simd import cache_folder, folder
 from tests import processes
 
 #: Prints at its end the jobs compiled, the functions read from the disk, and the cache's folder.
@@ -128,11 +128,12 @@ def test_the_folder_is_that_of_the_tier_however_it_was_chosen(tmp_path):
     """By name or as the best there is; what the system refuses makes another tier of it."""
     settings = {**processes.current(), "NUMBA_CACHE_DIR": str(tmp_path)}
     code = (
-        "from ternops.simd import cache_folder, targets; print(targets.TIER.name, cache_folder())"
+        "from ternops.isa import detect; from ternops.simd import cache_folder; "
+        "print(detect.TIER.name, cache_folder())"
     )
     tier, folder = processes.run_code(code, **settings).split()
     assert processes.run_code(code, **{**settings, "TERNOPS_ISA": tier}).split() == [tier, folder]
-    other = "from ternops.simd import vector; vector.compile_for('another'); " + code
+    other = "from ternops.simd import folder; folder.compile_for('another'); " + code
     assert processes.run_code(other, **settings).split()[1] != folder
 
 
@@ -164,14 +165,14 @@ def test_any_edit_leads_to_another_folder(package, tmp_path):
         "import sys\n"
         "from pathlib import Path\n"
         "import ternops\n"
-        "from ternops.simd import vector\n"
-        "from ternops.simd.vector import cache_folder\n"
+        "from ternops.simd import folder\n"
+        "from ternops.simd import cache_folder\n"
         "before, seen = cache_folder(), []\n"
         "for path in sorted(Path(ternops.__file__).parent.rglob('*.py')):\n"
         "    kept = path.read_bytes()\n"
         "    path.write_bytes(kept + b'#')\n"
         "    cache_folder.cache_clear()\n"
-        "    plain = any(each in path.parents for each in vector.WITHOUT_KERNELS)\n"
+        "    plain = any(each in path.parents for each in folder.WITHOUT_KERNELS)\n"
         "    assert plain == (cache_folder() == before), path\n"
         "    seen.append(cache_folder())\n"
         "    path.write_bytes(kept)\n"
@@ -434,4 +435,4 @@ def test_no_kernel_code_imports_what_its_cache_does_not_depend_on():
         if path not in seen:
             seen.add(path)
             open_ += imported(path)
-    assert not [p for p in seen if any(each in p.parents for each in vector.WITHOUT_KERNELS)]
+    assert not [p for p in seen if any(each in p.parents for each in folder.WITHOUT_KERNELS)]

@@ -21,7 +21,7 @@ from ternops.decoder import Model, reference
 from ternops.decoder.formats.loading import TINY
 from ternops.decoder.text import load_tokenizer
 from ternops.encodings import ENCODINGS
-from ternops.simd import targets
+from ternops.isa import detect
 from tests import checkpoints, processes
 
 PROMPT = "def main("
@@ -454,8 +454,8 @@ def test_a_text_that_cannot_be_read(capfd, tmp_path):
 
 def test_the_table_of_this_tier(capfd, text, monkeypatch):
     """Every encoding, each in a process of its own; the digits of this process."""
-    tier = next(each for each in targets.available() if each.name == targets.TIER.name)
-    monkeypatch.setattr(targets, "available", lambda: [tier])
+    tier = next(each for each in detect.available() if each.name == detect.TIER.name)
+    monkeypatch.setattr(detect, "available", lambda: [tier])
     arguments = ["perplexity", "--text", str(text), "--context", "200"]
     assert main(arguments) == 0
     digits = capfd.readouterr().out.split()[1]
@@ -478,7 +478,7 @@ def test_the_table_of_different_digits(capfd, text, monkeypatch):
     monkeypatch.setattr(command, "_figures", figures)
     assert main(["perplexity", "--text", str(text), "--table"]) == 1
     assert "2 different perplexities" in capfd.readouterr().out
-    assert asked == [(tier.name, each) for tier in targets.available() for each in ENCODINGS]
+    assert asked == [(tier.name, each) for tier in detect.available() for each in ENCODINGS]
 
 
 def test_a_table_that_fails_is_one_line(capfd, tmp_path):

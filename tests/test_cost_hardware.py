@@ -9,7 +9,7 @@ import pytest
 from ternops.cost.hardware import Curve
 from ternops.cost.profile import ARCHITECTURES, load, parse, save, shipped
 from ternops.cost.tables import ProfileError
-from ternops.simd import targets
+from ternops.isa import detect
 
 NAMES = ("cobalt-100", "epyc-7v13", "generic", "graviton-3", "i7-13700h", "i7-13800h", "m2-ultra",
          "raspberry-pi-5", "sapphire-rapids")  # fmt: skip
@@ -54,7 +54,7 @@ def test_a_shipped_profile_is_one(name):
     """Every figure has a source; tiers are real ones; more threads read no less from DRAM."""
     machine = load(name)
     assert machine.arch in ARCHITECTURES
-    known = [tier.name for tier in targets.TIERS] if machine.arch == "x86" else _NEON
+    known = [tier.name for tier in detect.TIERS] if machine.arch == "x86" else _NEON
     assert set(machine.tiers) <= set(known)
     assert machine.levels[-1].name == "DRAM"
     assert all(machine.sources.values())

@@ -8,7 +8,7 @@ import pytest
 from ternops import simd
 from ternops.kernels import attention, elementwise, reference
 from ternops.quantize import BITNET_ABSMAX, LEAST_ABSMAX
-from ternops.simd.vector import kernel, load, pointer, store
+from ternops.simd import kernel, load, pointer, store
 from tests import cases
 
 #: On both sides of multiples of 16, and longer.

@@ -148,7 +148,7 @@ from ternops.kernels.dense import half_row
 from ternops.kernels.linear import linear
 from ternops.kernels.operands import OPERANDS
 from ternops.kernels.plan import make_plan
-from ternops.simd.vector import kernel, pointer
+from ternops.simd import kernel, pointer
 from ternops.team import TEAM
 
 @kernel

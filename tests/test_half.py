@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ternops import simd
-from ternops.simd import portable, vector
-from ternops.simd.vector import kernel, load, pointer, store
+from ternops import isa, simd
+from ternops.isa import portable
+from ternops.simd import kernel, load, pointer, store
 from tests import cases
 
 
@@ -15,8 +15,8 @@ from tests import cases
 def test_every_half_widens_exactly(name):
     """All 65536 float16, by the tier's conversion and by the portable one."""
     widen = {
-        "load_f16": simd.load_f16,
-        "portable": vector.inlined(lambda source: portable.widen_half(load(simd.u16, source))),
+        "load_f16": isa.load_f16,
+        "portable": simd.inlined(lambda source: portable.widen_half(load(simd.u16, source))),
     }[name]
 
     @kernel
@@ -45,7 +45,7 @@ def test_bfloat16_widens_exactly():
 @pytest.mark.parametrize("name", ["to_half", "portable"])
 def test_every_float_narrows_as_in_numpy(name):
     """Rounded to even at every border between two float16, below and above float16's range."""
-    narrow = {"to_half": simd.to_half, "portable": portable.narrow_half}[name]
+    narrow = {"to_half": isa.to_half, "portable": portable.narrow_half}[name]
 
     @kernel
     def run(source, target, count):

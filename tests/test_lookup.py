@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ternops.simd import lookup, u8
-from ternops.simd.vector import full, kernel, load, pointer, registers, store
+from ternops.isa import u8
+from ternops.kernels import lookup
+from ternops.simd import full, kernel, load, pointer, registers, store
 from tests import cases
 
 BYTES, SUM, SUMS = lookup.BYTES, lookup.SUM, lookup.SUMS

@@ -13,7 +13,7 @@ from bench import lossless, lossless_figures
 from bench.lossless import COMPUTATIONS, FP16
 from ternops.decoder import Model, Session, reference
 from ternops.encodings import ENCODINGS
-from ternops.simd import targets
+from ternops.isa import detect
 from tests import processes
 
 ALL = [*ENCODINGS, FP16]
@@ -42,8 +42,8 @@ def short(monkeypatch):
 @pytest.fixture
 def here(short, oracles, monkeypatch):
     """A proof of this process's tier, in this process."""
-    tier = next(each for each in targets.available() if each.name == targets.TIER.name)
-    monkeypatch.setattr(targets, "available", lambda: (tier,))
+    tier = next(each for each in detect.available() if each.name == detect.TIER.name)
+    monkeypatch.setattr(detect, "available", lambda: (tier,))
     monkeypatch.setattr(lossless, "_oracles", lambda text, advance: oracles)
 
     def figures(tier, threads):
@@ -101,8 +101,8 @@ def test_a_wrong_bit_is_no_lossless_run(encoding, where, here, text, monkeypatch
     assert not proof.lossless
     found = {row.encoding: row.bit_identical for row in proof.rows}
     assert found == {each: {1: True, 2: each != encoding} for each in ALL}
-    assert proof.tiers == {targets.TIER.name: {1: True, 2: False}}
-    where = f"{encoding} on {targets.TIER.name}, 2 thread(s)"
+    assert proof.tiers == {detect.TIER.name: {1: True, 2: False}}
+    where = f"{encoding} on {detect.TIER.name}, 2 thread(s)"
     assert lossless.failures(proof.as_json()) == [f"{where}: logits differ from NumPy's"]
 
 
@@ -127,7 +127,7 @@ def test_every_encoding_and_tier(short, text, oracles, monkeypatch):
     done = []
     proof = lossless.prove([1, 2], done.append)
     assert len(done) == lossless.steps()
-    tiers = [tier.name for tier in targets.available()]
+    tiers = [tier.name for tier in detect.available()]
     assert [(r.tier, r.encoding) for r in proof.rows] == list(itertools.product(tiers, ALL))
     assert proof.lossless
     assert lossless.failures(proof.as_json()) == []
@@ -176,7 +176,7 @@ def test_the_record_is_plain_json(here):
     record = json.loads(json.dumps(broken.as_json(), allow_nan=False))
     assert record["table"][0]["perplexity"] is None
     (line,) = lossless.failures(record)
-    assert line.startswith(f"two_bit on {targets.TIER.name}: perplexity nan, the float64")
+    assert line.startswith(f"two_bit on {detect.TIER.name}: perplexity nan, the float64")
 
 
 def test_another_last_digit_is_no_lossless_run(here):

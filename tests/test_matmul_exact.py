@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 import ternops
 from ternops.encodings import ENCODINGS
+from ternops.isa import detect
 from ternops.kernels import plan, reference, table
 from ternops.kernels.table import useful_threads
 from ternops.quantize import LEAST_ABSMAX
-from ternops.simd import targets
 from ternops.team import TEAM
 from tests import cases
 
@@ -209,7 +209,7 @@ def test_a_matrix_takes_any_other_encoding(left, right, kind):
 
 def test_the_best_encoding(monkeypatch):
     """ "auto" goes by whether the last-level cache holds the weights; an unknown one is named."""
-    small, large = table.AUTO[targets.TIER.name]
+    small, large = detect.TIER.auto
     assert {small, large} <= set(cases.ENCODINGS)
     monkeypatch.setattr(table, "last_level_bytes", lambda: 100)
     for shape, expected in (((1, 1), small), ((100, 4), small), ((100, 5), large)):

@@ -13,13 +13,13 @@ import safetensors.numpy
 
 import ternops
 from ternops.decoder import Config, Model
-from ternops.decoder.formats import convert
+from ternops.decoder.formats import convert, packed
 from ternops.decoder.formats.hugging_face import HuggingFace
 from ternops.decoder.formats.loading import TINY, load_weights, open_checkpoint
 from ternops.decoder.formats.packed import PackedFile, header_checksum, whole_lines
 from ternops.encodings import ENCODINGS
-from ternops.kernels.table import AUTO
-from ternops.simd import targets
+from ternops.isa import detect
+from ternops.kernels import table
 from tests import cases, checkpoints, gguf_files, processes
 
 TOKENS = [0, 32, 7, 7, 19, 2]
@@ -249,11 +249,17 @@ def test_which_encoding_a_file_is_loaded_in(tmp_path, monkeypatch, encoding):
     """Its own; base3 is converted, and says so once, where a tier is slow with it."""
     path = tmp_path / "x"
     convert.convert(checkpoints.write(tmp_path / "source"), path, encoding)
-    tier = targets.TIER.name
-    monkeypatch.setitem(AUTO, tier, ("two_bit", "base3"))
+    tier = detect.TIER.name
+
+    def prefer(streamed):
+        changed = dataclasses.replace(detect.TIER, auto=("two_bit", streamed))
+        for module in (packed, table):
+            monkeypatch.setattr(module, "TIER", changed)
+
+    prefer("base3")
     expected = Model.from_pretrained(path, threads=1)
     assert expected.encoding == encoding
-    monkeypatch.setitem(AUTO, tier, ("two_bit", "two_bit"))
+    prefer("two_bit")
     if encoding == "base3":
         with pytest.warns(UserWarning, match=f"base3, which is slow on {tier}") as warnings:
             model = Model.from_pretrained(path, threads=1)

@@ -12,11 +12,11 @@ import time
 import pytest
 
 import ternops
-from ternops.simd import vector
+from ternops.simd import host
 from tests import processes
 from tests.test_cache import COMPILED, ONE, READ, run
 
-X86 = pytest.mark.skipif(vector.machine() not in ("x86_64", "amd64"), reason="not an x86 CPU")
+X86 = pytest.mark.skipif(host.machine() not in ("x86_64", "amd64"), reason="not an x86 CPU")
 
 #: Name, value, what the line says behind them.
 BAD = [

@@ -9,23 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ternops import simd
+from ternops import isa, simd
 from ternops.encodings import ENCODINGS
-from ternops.kernels import reference
+from ternops.isa import detect, x86
+from ternops.kernels import base3, reference
 from ternops.kernels.fields import MOST_HELD, MOST_OPEN, make_fields
-from ternops.simd import base3, targets, vector, x86
-from ternops.simd.vector import (
-    Vector,
-    convert,
-    full,
-    kernel,
-    lane,
-    load,
-    pointer,
-    registers,
-    store,
-    take,
-)
+from ternops.simd import Vector, convert, full, kernel, lane, load, pointer, registers, store, take
 from tests import cases
 
 DTYPES = {"u8": "u1", "i8": "i1", "u16": "u2", "i16": "i2", "i32": "i4", "f32": "f4"}
@@ -50,7 +39,7 @@ def binary(kind, function):
     return run
 
 
-@vector.inlined
+@simd.inlined
 def integer_operators(a, b, target, size):
     """The results of all operators of integers, one behind the other."""
     store(target, a + b)
@@ -61,7 +50,7 @@ def integer_operators(a, b, target, size):
     store(target + 5 * size, a ^ b)
 
 
-@vector.inlined
+@simd.inlined
 def float_operators(a, b, target, size):
     """And those of floats."""
     store(target, a + b)
@@ -181,8 +170,8 @@ def test_lanes_of_two_vectors():
     @kernel
     def run(left, right, target):
         x, y = load(kind, pointer(left)), load(kind, pointer(right))
-        store(pointer(target), vector.interleave(x, y))
-        store(pointer(target) + 32, vector.concatenate(x, y))
+        store(pointer(target), simd.interleave(x, y))
+        store(pointer(target) + 32, simd.concatenate(x, y))
         store(pointer(target) + 64, simd.widen(longer, x))
 
     x, y, found = values("i16", 8, 1), values("i16", 8, 2), np.empty(64, np.int16)
@@ -199,7 +188,7 @@ def test_gather(element, index):
 
     @kernel
     def run(table, index, target):
-        found = vector.gather(kind, pointer(table), load(places, pointer(index)))
+        found = simd.gather(kind, pointer(table), load(places, pointer(index)))
         store(pointer(target), found)
 
     table, found = values(element, 300), np.empty(8, DTYPES[element])
@@ -229,7 +218,7 @@ def test_select_greater_compares_signed_and_knows_nan():
 def test_select_greater_of_integers(element):
     """A signed compare of the whole range."""
     kind = Vector(element, 16)
-    run = binary(kind, vector.inlined(lambda a, b: simd.select_greater(a, b, a, b)))
+    run = binary(kind, simd.inlined(lambda a, b: simd.select_greater(a, b, a, b)))
     for seed in range(20):
         left, right = values(element, 16, seed), values(element, 16, seed + 100)
         found = np.empty_like(left)
@@ -240,7 +229,7 @@ def test_select_greater_of_integers(element):
 @pytest.mark.parametrize("element", ["u8", "i8", "i32"])
 def test_at_least_compares_as_the_element_is(element):
     """All bits where it is, none where not; bytes above 127 are large if they have no sign."""
-    run = binary(Vector(element, 16), vector.inlined(lambda a, b: vector.at_least(a, b)))
+    run = binary(Vector(element, 16), simd.inlined(lambda a, b: simd.at_least(a, b)))
     for seed in range(20):
         left, right = values(element, 16, seed), values(element, 16, seed + 100)
         right[:2] = left[:2]
@@ -318,7 +307,7 @@ def test_fma_rounds_once():
             assert cases.same_bits(found, reference.fma(a, b, c))
 
 
-WIDTHS = {width.bytes: width for width in (simd.WIDE, simd.NARROW)}
+WIDTHS = {width.bytes: width for width in (isa.WIDE, isa.NARROW)}
 #: (the greatest code, how many dots): the longest runs from `open_sums` to `close_sums`.
 LONGEST_RUNS = ((8, 16), (2, 64), (1, 128))
 
@@ -329,13 +318,13 @@ def run_of_dots(width):
 
     @kernel
     def run(acc, unsigned, signed, dots, target):
-        sums, partial = registers(i32, 1), registers(simd.PARTIAL, 1)
+        sums, partial = registers(i32, 1), registers(isa.PARTIAL, 1)
         sums[0] = load(i32, pointer(acc))
-        into = simd.open_sums(sums, partial, 1)
+        into = isa.open_sums(sums, partial, 1)
         for i in range(dots):
             codes, x = load(u8, pointer(unsigned) + i * size), load(i8, pointer(signed) + i * size)
             into[0] = dot(into[0], codes, x)
-        simd.close_sums(sums, partial, 1)
+        isa.close_sums(sums, partial, 1)
         store(pointer(target), sums[0])
 
     return run
@@ -365,7 +354,7 @@ def test_sums_stay_exact_between_open_and_close(size, code, dots):
         assert cases.same_bits(found, sums_of_dots(acc, unsigned, signed))
 
 
-@pytest.mark.skipif(simd.i32 != simd.PARTIAL, reason="AVX2 adds to int16: codes up to 8")
+@pytest.mark.skipif(isa.i32 != isa.PARTIAL, reason="AVX2 adds to int16: codes up to 8")
 @pytest.mark.parametrize("size", WIDTHS)
 def test_a_dot_to_int32_takes_every_byte(size):
     """Unsigned up to 255, signed from -128; the sums wrap around."""
@@ -384,18 +373,18 @@ def test_a_dot_of_signed_bytes():
 
     @kernel
     def run(acc, left, right, target):
-        left, right = load(simd.i8, pointer(left)), load(simd.i8, pointer(right))
-        store(pointer(target), simd.dot_signed(load(simd.i32, pointer(acc)), left, right))
+        left, right = load(isa.i8, pointer(left)), load(isa.i8, pointer(right))
+        store(pointer(target), isa.dot_signed(load(isa.i32, pointer(acc)), left, right))
 
     random = np.random.default_rng(0)
     for extremes in ([-128, -1, 0, 127], range(-128, 128)):
         for _ in range(50):
-            left = random.choice(list(extremes), simd.BYTES).astype(np.int8)
-            right = random.choice(list(extremes), simd.BYTES).clip(-127).astype(np.int8)
-            acc = random.choice([-(2**31), 0, 2**31 - 1], simd.LANES).astype(np.int32)
-            found = np.empty(simd.LANES, np.int32)
+            left = random.choice(list(extremes), isa.BYTES).astype(np.int8)
+            right = random.choice(list(extremes), isa.BYTES).clip(-127).astype(np.int8)
+            acc = random.choice([-(2**31), 0, 2**31 - 1], isa.LANES).astype(np.int32)
+            found = np.empty(isa.LANES, np.int32)
             run(acc, left, right, found)
-            offset = np.array(simd.SIGNED_OFFSET, np.int32)
+            offset = np.array(isa.SIGNED_OFFSET, np.int32)
             assert cases.same_bits(found, sums_of_dots(acc, (left + offset)[None], right[None]))
 
 
@@ -442,16 +431,16 @@ def test_constants(element, lanes, in_memory):
 
 def test_minimum_of_bytes_is_unsigned():
     """255 is the largest."""
-    run = binary(simd.u8, vector.inlined(lambda a, b: base3.minimum_u8(a, b)))
+    run = binary(isa.u8, simd.inlined(lambda a, b: base3.minimum_u8(a, b)))
     for seed in range(20):
-        left, right = values("u8", simd.BYTES, seed), values("u8", simd.BYTES, seed + 100)
+        left, right = values("u8", isa.BYTES, seed), values("u8", isa.BYTES, seed + 100)
         found = np.empty_like(left)
         run(left, right, found)
         assert cases.same_bits(found, np.minimum(left, right))
 
 
 @pytest.mark.skipif(
-    not base3.LOOKS_UP or simd.BYTES < 64, reason="this tier has no look-up among 128 bytes"
+    not base3.LOOKS_UP or isa.BYTES < 64, reason="this tier has no look-up among 128 bytes"
 )
 def test_a_look_up_among_128_bytes():
     """An index's highest bit does not count."""
@@ -459,7 +448,7 @@ def test_a_look_up_among_128_bytes():
     @kernel
     def run(low, index, high, target):
         found = x86.look_up_128(
-            load(simd.u8, pointer(low)), load(simd.u8, pointer(index)), load(simd.u8, pointer(high))
+            load(isa.u8, pointer(low)), load(isa.u8, pointer(index)), load(isa.u8, pointer(high))
         )
         store(pointer(target), found)
 
@@ -474,7 +463,7 @@ def test_a_look_up_among_128_bytes():
     ("name", "apart", "size"),
     [
         *(("two_bit", apart, size) for apart in (1, 2, 3, 4) for size in WIDTHS),
-        *(("base3", apart, simd.BYTES) for apart in ((1, 2, 3, 4) if base3.LOOKS_UP else (1,))),
+        *(("base3", apart, isa.BYTES) for apart in ((1, 2, 3, 4) if base3.LOOKS_UP else (1,))),
     ],
 )
 def test_the_fields_of_every_byte(name, apart, size):
@@ -525,6 +514,6 @@ def test_conversions(before, after):
 
 def test_the_vectors_have_the_width_of_the_tier():
     """BYTES, and the integer vectors that are made of it."""
-    assert targets.TIER.vector_bytes == simd.BYTES
-    assert (simd.u8.bytes, simd.i8.bytes, simd.i32.bytes) == (simd.BYTES,) * 3
+    assert detect.TIER.vector_bytes == isa.BYTES
+    assert (isa.u8.bytes, isa.i8.bytes, isa.i32.bytes) == (isa.BYTES,) * 3
     assert simd.f32.lanes == 16

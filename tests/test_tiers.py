@@ -6,7 +6,8 @@ import functools
 
 import pytest
 
-from ternops.simd import targets, vector
+from ternops.isa import detect
+from ternops.simd import host
 from tests import processes
 
 #: What the bits of every tier are judged by.
@@ -20,7 +21,7 @@ from unittest import mock
 import numpy as np
 import ternops
 from ternops.kernels import reference
-from ternops.simd import targets
+from ternops.isa import detect
 from tests import cases
 product = importlib.import_module("ternops.matmul")
 for encoding, kind in cases.KINDS:
@@ -33,7 +34,7 @@ for encoding, kind in cases.KINDS:
             if kind not in cases.OF_ONE_TOKEN:
                 assert cases.same_bits(x @ matrix.T, expected), (encoding, kind, shape)
         assert kind_of.called
-print(targets.TIER.name)
+print(detect.TIER.name)
 """
 #: And a short text.
 TEXT = """
@@ -45,10 +46,10 @@ for settings in ({}, {"head": "screened", "cache": "int8"}):
     assert cases.same_bits(logits, decoder.logits(model, tokens))
     assert next(model.generate(tokens)) == logits[-1].argmax()
 """
-CHOICE = "from ternops.simd import targets; print(targets.TIER.name)"
+CHOICE = "from ternops.isa import detect; print(detect.TIER.name)"
 
-X86 = pytest.mark.skipif(vector.machine() not in ("x86_64", "amd64"), reason="not an x86 CPU")
-TIERS = pytest.mark.parametrize("tier", [tier.name for tier in targets.TIERS])
+X86 = pytest.mark.skipif(host.machine() not in ("x86_64", "amd64"), reason="not an x86 CPU")
+TIERS = pytest.mark.parametrize("tier", [tier.name for tier in detect.TIERS])
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def passes():
         tier.name: functools.partial(
             processes.python, "-m", "pytest", *options, *files, timeout=1800, TERNOPS_ISA=tier.name
         )
-        for tier in targets.available()
+        for tier in detect.available()
         if not processes.is_current(tier.name)
     }
     with processes.beside_one_another(calls) as futures:
@@ -125,19 +126,19 @@ def test_an_honest_cpu_that_lacks_one_feature(tier, lost, expected):
 
 def best(monkeypatch, features):
     """The tier that a CPU with these features gets."""
-    monkeypatch.setattr(vector, "features", lambda: frozenset(features))
-    return targets.choose(None)[0].name
+    monkeypatch.setattr(host, "features", lambda: frozenset(features))
+    return detect.choose(None)[0].name
 
 
 @X86
 @TIERS
 def test_each_feature_of_a_tier_is_needed(monkeypatch, tier):
     """A CPU with all of a tier's features gets it; without any one of them it gets another."""
-    monkeypatch.setattr(targets.x86, "tiles_granted", lambda: True)
-    (wanted,) = (each for each in targets.TIERS if each.name == tier)
+    monkeypatch.setattr(detect.x86, "tiles_granted", lambda: True)
+    (wanted,) = (each for each in detect.TIERS if each.name == tier)
     features = wanted.features
     if wanted.machines:
-        monkeypatch.setattr(vector, "machine", lambda: wanted.machines[0])
+        monkeypatch.setattr(host, "machine", lambda: wanted.machines[0])
     assert best(monkeypatch, features) == tier
     for lost in features:
         assert best(monkeypatch, set(features) - {lost}) != tier, lost
@@ -146,23 +147,23 @@ def test_each_feature_of_a_tier_is_needed(monkeypatch, tier):
 @pytest.mark.parametrize("machine", ["aarch64", "arm64"])
 def test_an_arm_core_gets_neon(monkeypatch, machine):
     """Whatever x86's features are said to be there."""
-    monkeypatch.setattr(vector, "machine", lambda: machine)
-    assert best(monkeypatch, targets.TIERS[0].features) == "neon"
+    monkeypatch.setattr(host, "machine", lambda: machine)
+    assert best(monkeypatch, detect.TIERS[0].features) == "neon"
     with pytest.raises(
         ValueError, match=r"^TERNOPS_ISA='avx2': this CPU lacks architecture x86_64"
     ):
-        targets.choose("avx2")
+        detect.choose("avx2")
 
 
 @X86
 def test_amx_needs_the_systems_permission(monkeypatch):
     """A CPU that has it under a system that withholds it gets the next tier, and is told why."""
-    amx = targets.TIERS[0]
+    amx = detect.TIERS[0]
     for granted, expected in ((True, "amx"), (False, "avx512vbmi")):
-        monkeypatch.setattr(targets.x86, "tiles_granted", lambda granted=granted: granted)
+        monkeypatch.setattr(detect.x86, "tiles_granted", lambda granted=granted: granted)
         assert best(monkeypatch, amx.features) == expected
     with pytest.raises(ValueError, match=r"^TERNOPS_ISA='amx': this CPU lacks the system's perm"):
-        targets.choose("amx")
+        detect.choose("amx")
 
 
 def refusal(**environment):
@@ -181,7 +182,7 @@ def test_an_unknown_tier_is_a_value_error(name):
     assert "generic" in line
 
 
-@pytest.mark.parametrize("tier", [tier.name for tier in targets.TIERS if tier.features])
+@pytest.mark.parametrize("tier", [tier.name for tier in detect.TIERS if tier.features])
 def test_a_tier_that_the_cpu_lacks_is_a_value_error(tier):
     """One line that names what is lacking; never an illegal instruction."""
     line = refusal(TERNOPS_ISA=tier, **processes.FEATURELESS)
@@ -191,7 +192,7 @@ def test_a_tier_that_the_cpu_lacks_is_a_value_error(tier):
 
 def test_an_empty_choice_is_none():
     """TERNOPS_ISA set to nothing leaves the choice to the package."""
-    code = "from ternops.simd import targets; print(targets.TIER.name, targets.available()[0].name)"
+    code = "from ternops.isa import detect; print(detect.TIER.name, detect.available()[0].name)"
     chosen, best = processes.run_code(code, TERNOPS_ISA="").split()
     assert chosen == best
 

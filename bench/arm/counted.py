@@ -16,11 +16,11 @@ import numba
 import numpy as np
 
 import ternops
+from ternops.isa import detect
 from ternops.kernels.linear import linear
 from ternops.kernels.operands import OPERANDS
 from ternops.kernels.plan import DENSE, KERNELS, kind_of, make_plan
 from ternops.memory import aligned_zeros
-from ternops.simd import targets
 from ternops.team import TEAM
 
 ROWS, COLUMNS = 64, 2560
@@ -85,7 +85,7 @@ def main() -> int:
     ]
     jobs = [_kernel(*case) for case in cases]
     about = {
-        "tier": targets.TIER.name,
+        "tier": detect.TIER.name,
         "versions": versions(),
         "rows": ROWS, "columns": COLUMNS, "tokens": [tokens for _, _, tokens in cases],
         "kernels": [job.name for job in jobs], "addresses": [job.address for job in jobs],

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ternops.simd import vector
+from ternops.simd import host
 
 Trits = npt.NDArray[np.int8]
 Floats = npt.NDArray[np.float32]
@@ -109,7 +109,7 @@ def first_line(error: Exception) -> str:
 
 def has_avx512() -> bool:
     """Whether this CPU has AVX-512, which some builds and settings leave unused."""
-    return "avx512f" in vector.features()
+    return "avx512f" in host.features()
 
 
 def library(name: str) -> Any:

@@ -89,11 +89,11 @@ def _table(arguments: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from ternops.simd import targets
+    from ternops.isa import detect
 
     table = Table("tier", "encoding", "perplexity", "tokens/s")
     found = set()
-    tiers = [tier.name for tier in targets.available()]
+    tiers = [tier.name for tier in detect.available()]
     with options.progress("predicting") as show:
         for done, (tier, encoding) in enumerate((t, e) for t in tiers for e in ENCODINGS):
             show(done, len(tiers) * len(ENCODINGS))

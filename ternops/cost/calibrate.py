@@ -20,7 +20,8 @@ from ternops.cost.profile import KERNEL_UNITS
 from ternops.cost.trials import Attention, Chain, Rows, meet
 from ternops.cost.workload import ATTENTION, ELEMENTWISE, FP16
 from ternops.encodings import ENCODINGS
-from ternops.simd import targets, vector
+from ternops.isa import available
+from ternops.simd import host
 from ternops.system import cpu_model
 from ternops.threads import check_threads, default_threads
 
@@ -61,8 +62,8 @@ def calibrate(threads: Sequence[int] | None = None, announce: Announce = lambda 
     kernels[ELEMENTWISE] = _elementwise(clock)
     profile = {
         "name": cpu_model(),
-        "arch": "x86" if vector.machine() in ("x86_64", "amd64") else "arm",
-        "tiers": [tier.name for tier in reversed(targets.available())],
+        "arch": "x86" if host.machine() in ("x86_64", "amd64") else "arm",
+        "tiers": [tier.name for tier in reversed(available())],
         "memory": _figure(_memory() / 1e9, "GB", "the system"),
         "cores": [{
             "kind": "usable", "count": most, "clock": _figure(clock / 1e9, "GHz", told)

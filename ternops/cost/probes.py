@@ -14,20 +14,9 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from ternops.isa import BYTES, u8
 from ternops.memory import CACHE_LINE, aligned_empty
-from ternops.simd import (
-    BYTES,
-    Job,
-    full,
-    inlined,
-    load,
-    pointer,
-    prefetch,
-    record_at,
-    registers,
-    store,
-    u8,
-)
+from ternops.simd import Job, full, inlined, load, pointer, prefetch, record_at, registers, store
 from ternops.team import MOST_THREADS, TEAM, share
 
 #: No cache is larger, so a larger buffer would only read slower for want of address translation.

@@ -8,9 +8,9 @@ cache. Bound: cache latency at short contexts, memory (4 or 2 bytes a position a
 
 import numpy as np
 
+from ternops.isa import WIDE, load_f16, to_half
 from ternops.kernels.elementwise import quantize_row, read, softmax, write
 from ternops.simd import (
-    WIDE,
     f32,
     fma,
     full,
@@ -18,12 +18,10 @@ from ternops.simd import (
     inlined,
     kernel,
     load,
-    load_f16,
     load_i8,
     prefetch,
     registers,
     store,
-    to_half,
     u16,
 )
 

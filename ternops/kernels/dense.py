@@ -8,13 +8,11 @@ weight; with many tokens the multiply-add.
 
 from functools import partial
 
+from ternops.isa import NARROW_FLOATS, WIDE, WIDE_FLOATS, load_f16
 from ternops.kernels.elementwise import read, write
 from ternops.kernels.operands import Operands
 from ternops.kernels.table import PREFETCH_AHEAD, stream_step
 from ternops.simd import (
-    NARROW_FLOATS,
-    WIDE,
-    WIDE_FLOATS,
     Job,
     concatenate,
     f32,
@@ -23,7 +21,6 @@ from ternops.simd import (
     kernel,
     load,
     load_bf16,
-    load_f16,
     pointer,
     prefetch,
     record_at,

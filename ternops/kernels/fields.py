@@ -5,7 +5,9 @@ Layout: ternops.encodings.two_bit and base3. Trick: one look-up turns a base3 by
 Bound: an AND a field, which base3 adds 5 to 7 operations a vector to, or 24 without the look-up.
 """
 
-from ternops.simd import WIDE, base3, constant, inlined
+from ternops.isa import WIDE
+from ternops.kernels import base3
+from ternops.simd import constant, inlined
 
 #: Fields a byte has: which of the encodings a kernel works on.
 TWO_BIT, BASE3 = 4, 5

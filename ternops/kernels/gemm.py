@@ -8,27 +8,30 @@ Bound: the dot instruction, or AMX's product of two tiles.
 """
 
 from ternops.encodings.blocks import BLOCK_BYTES
-from ternops.kernels.fields import BASE3, MOST_HELD, MOST_OPEN, TWO_BIT, make_fields
-from ternops.kernels.operands import Operands, finish
-from ternops.kernels.table import GEMM
-from ternops.kernels.tiles import close_tiles, make_tiled, open_tiles
-from ternops.simd import (
+from ternops.isa import (
     BYTES,
     HAS_TILES,
     LANES,
     PAIRED,
     PARTIAL,
-    Job,
+    TIER,
     close_sums,
-    concatenate,
     dot_lines,
-    full,
     i8,
     i32,
+    open_sums,
+    u8,
+)
+from ternops.kernels.fields import BASE3, MOST_HELD, MOST_OPEN, TWO_BIT, make_fields
+from ternops.kernels.operands import Operands, finish
+from ternops.kernels.tiles import close_tiles, make_tiled, open_tiles
+from ternops.simd import (
+    Job,
+    concatenate,
+    full,
     inlined,
     load,
     load_first,
-    open_sums,
     pointer,
     prefetch,
     record_at,
@@ -37,8 +40,6 @@ from ternops.simd import (
     store_first,
     sum_lanes,
     take,
-    targets,
-    u8,
 )
 
 #: Rows of a panel and most codes of a row, 13 blocks of base3 or 16 of two_bit: 260 KB.
@@ -48,7 +49,7 @@ _STRIDE = _DEPTH + BLOCK_BYTES
 PANEL_BYTES = PANEL_ROWS * _STRIDE
 #: Codes of at most 2 can be added up for so many lines between `open_sums` and `close_sums`.
 _LINES_OPEN = 64 * BYTES // BLOCK_BYTES
-_TILE = GEMM[targets.TIER.name]
+_TILE = TIER.gemm
 # Rows whose sums are complete at the same time.
 _HEIGHT = max(_TILE.rows, LANES)
 _HALF = BYTES // 2

@@ -9,30 +9,24 @@ Bound: memory, 2.0 or 1.6 bits a weight; in cache the dot instruction.
 import numpy as np
 
 from ternops.encodings.blocks import BLOCK_BYTES
+from ternops.isa import LANES, NARROW, PARTIAL, TIER, WIDE, close_sums, open_sums
+from ternops.isa import i32 as wide_i32
+from ternops.kernels import base3
 from ternops.kernels.fields import BASE3, MOST_HELD, MOST_OPEN, TWO_BIT, make_fields
 from ternops.kernels.operands import Operands, finish
-from ternops.kernels.table import BATCH, GEMV, PREFETCH_AHEAD, stream_step
+from ternops.kernels.table import PREFETCH_AHEAD, gemv_tile, stream_step
 from ternops.simd import (
-    LANES,
-    NARROW,
-    PARTIAL,
-    WIDE,
     Job,
-    base3,
-    close_sums,
     full,
     inlined,
     load,
-    open_sums,
     pointer,
     prefetch,
     record_at,
     registers,
     sum_lanes,
-    targets,
     widen,
 )
-from ternops.simd import i32 as wide_i32
 
 # A field left in place counts up to 64 times its value: 2 * 64 * 128 * 4 a lane and step, which
 # stays within int32 for 2**15 steps. Longer rows use shifted fields, whose sums may wrap around:
@@ -190,11 +184,11 @@ def make_batch(fields, tile):
     return batch
 
 
-_gemv_two_bit = make_gemv(TWO_BIT, GEMV["two_bit", targets.TIER.name], WIDE)
-_stream_two_bit = make_gemv(TWO_BIT, GEMV["two_bit", targets.TIER.name], NARROW)
-_gemv_base3 = make_gemv(BASE3, GEMV["base3", targets.TIER.name], WIDE)
-_batch_two_bit = make_batch(TWO_BIT, BATCH[targets.TIER.name])
-_batch_base3 = make_batch(BASE3, BATCH[targets.TIER.name])
+_gemv_two_bit = make_gemv(TWO_BIT, gemv_tile("two_bit"), WIDE)
+_stream_two_bit = make_gemv(TWO_BIT, gemv_tile("two_bit"), NARROW)
+_gemv_base3 = make_gemv(BASE3, gemv_tile("base3"), WIDE)
+_batch_two_bit = make_batch(TWO_BIT, TIER.batch)
+_batch_base3 = make_batch(BASE3, TIER.batch)
 
 
 @Job

@@ -7,25 +7,19 @@ activations with the weights, exactly. Bound: memory, 8 bits a weight.
 
 import numpy as np
 
+from ternops.isa import BYTES, PARTIAL, REGISTERS, SIGNED_OFFSET, dot_signed, i8, i32
 from ternops.kernels.dense import LINE_BYTES, make_gemv, place_row
 from ternops.kernels.elementwise import largest_magnitude
 from ternops.kernels.operands import Operands
 from ternops.kernels.reference import ROUNDER
 from ternops.kernels.table import PREFETCH_AHEAD
 from ternops.simd import (
-    BYTES,
-    PARTIAL,
-    REGISTERS,
-    SIGNED_OFFSET,
     Job,
     bitcast,
     convert,
-    dot_signed,
     f32,
     full,
-    i8,
     i8x16,
-    i32,
     i32x16,
     inlined,
     load,

@@ -7,16 +7,14 @@ some tokens and then computes some rows. Bound: that of the kernel that multipli
 import numpy as np
 
 from ternops.encodings.blocks import BLOCK_BYTES
+from ternops.isa import BYTES, TOGETHER, i8
 from ternops.kernels.elementwise import copy_row, quantize_row
 from ternops.kernels.operands import Operands
 from ternops.simd import (
-    BYTES,
-    TOGETHER,
     Job,
     call_job,
     constant,
     full,
-    i8,
     inlined,
     kernel,
     load,

@@ -8,18 +8,17 @@ Bound: memory, 2 or 1.67 bits a weight; in cache the shuffles.
 
 import numpy as np
 
+from ternops.isa import BYTES, LANES, i32, u8
 from ternops.kernels.linear import quantize_token
+from ternops.kernels.lookup import SUM, SUMS, TABLE_OF_WORDS, add_pair, add_triple, rows_of
 from ternops.kernels.operands import Operands, finish
 from ternops.kernels.table import PREFETCH_AHEAD
 from ternops.simd import (
-    BYTES,
-    LANES,
     Job,
     Vector,
     constant,
     convert,
     full,
-    i32,
     inlined,
     load,
     pointer,
@@ -27,9 +26,7 @@ from ternops.simd import (
     record_at,
     registers,
     store,
-    u8,
 )
-from ternops.simd.lookup import SUM, SUMS, TABLE_OF_WORDS, add_pair, add_triple, rows_of
 
 ROWS = 64  #: of a group
 _TOTALS = ROWS // LANES

@@ -10,16 +10,8 @@ import struct
 import numba
 import numpy as np
 
-from ternops.simd import (
-    convert,
-    f32_lanes,
-    full,
-    inlined,
-    load,
-    load_first,
-    pointer,
-    store_first,
-)
+from ternops.isa import f32_lanes
+from ternops.simd import convert, full, inlined, load, load_first, pointer, store_first
 
 #: What a matrix, the number of tokens and their type tell, and what changes from call to call.
 _FIXED = (

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from ternops.caches import last_level_bytes
 from ternops.encodings import ENCODINGS
+from ternops.isa import LANES, NARROW, TIER, TOGETHER, WIDE
 from ternops.kernels.dense import LINE_BYTES, gemv_bf16, gemv_f16, place_floats
 from ternops.kernels.gemm import PANEL_BYTES, PANEL_ROWS, gemm_base3, gemm_two_bit
 from ternops.kernels.gemv import (
@@ -29,9 +30,7 @@ from ternops.kernels.lut import (
     tables_tl1,
     tables_tl2,
 )
-from ternops.kernels.table import BATCH, GEMM
 from ternops.kernels.tiles import SPARE_BYTES
-from ternops.simd import LANES, NARROW, TOGETHER, WIDE, targets
 
 _place_many = place_together if TOGETHER > 1 else place_tokens
 _KINDS = ("one", "stream", "few", "many")
@@ -84,7 +83,7 @@ def kind_of(tokens: int, weights: int) -> str:
     """The shape class of a product with so many bytes of weights."""
     if tokens == 1:
         return "one" if weights <= last_level_bytes() else "stream"
-    return "few" if tokens <= BATCH[targets.TIER.name].most else "many"
+    return "few" if tokens <= TIER.batch.most else "many"
 
 
 def make_plan(encoding: str, columns: int, kind: str) -> Plan:
@@ -107,7 +106,7 @@ def make_plan(encoding: str, columns: int, kind: str) -> Plan:
     placed = -(-columns // layout.BLOCK) * layout.BLOCK
     row_step, scratch, token_step = LANES, 0, 2 if kind == "few" else 1
     if kind == "many":
-        row_step, token_step = PANEL_ROWS, GEMM[targets.TIER.name].tokens
+        row_step, token_step = PANEL_ROWS, TIER.gemm.tokens
         # Of the panel and a tile of sums, and before that of one token.
         scratch = max(PANEL_BYTES + SPARE_BYTES, placed)
     return Plan(

@@ -8,11 +8,11 @@ below the lower bounds of as many others as are wanted. Bound: memory, 8 bits a 
 import numba
 import numpy as np
 
+from ternops.isa import WIDE_FLOATS, load_f16
 from ternops.kernels.dense import make_dot
 from ternops.kernels.int8 import LARGEST
 from ternops.kernels.reference import ROUNDER
 from ternops.simd import (
-    WIDE_FLOATS,
     Job,
     bitcast,
     convert,
@@ -24,7 +24,6 @@ from ternops.simd import (
     inlined,
     load,
     load_bf16,
-    load_f16,
     maximum_i32,
     pointer,
     record_at,

@@ -5,23 +5,16 @@ Layout: tokens in groups of 16; a kilobyte has 64 columns of them, four columns 
 32 tokens are four sums at once, each tile is loaded for two. Bound: the tile product.
 """
 
-from ternops.simd import (
-    Vector,
-    constant,
+from ternops.isa import (
     i32,
-    inlined,
-    load,
-    pointer,
-    registers,
-    store,
     tile_configure,
     tile_dot,
     tile_load,
     tile_release,
     tile_store,
     tile_zero,
-    transpose,
 )
+from ternops.simd import Vector, constant, inlined, load, pointer, registers, store, transpose
 
 SIDE = 16  #: rows and tokens of a tile of sums, and tokens that share a line of activations
 TOKENS = 2 * SIDE

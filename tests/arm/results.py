@@ -21,7 +21,7 @@ import numpy as np
 import ternops
 from ternops.decoder import Model
 from ternops.encodings import ENCODINGS
-from ternops.simd import targets
+from ternops.isa import detect
 
 #: (rows, columns): whole blocks, a ragged end, and more than a panel of the GEMM holds.
 SHAPES = ((64, 640), (37, 333), (70, 8500))
@@ -94,7 +94,7 @@ def main() -> int:
     parser.add_argument("--brief", action="store_true", help="of the decoder, the encodings alone")
     brief = parser.parse_args().brief
     found = {**products(), **decoder(ENCODED if brief else ENCODED + OTHERS)}
-    json.dump({"tier": targets.TIER.name, "results": found}, sys.stdout, indent=1)
+    json.dump({"tier": detect.TIER.name, "results": found}, sys.stdout, indent=1)
     print()
     return 0
 

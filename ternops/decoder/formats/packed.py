@@ -36,10 +36,10 @@ from ternops.decoder.formats.safetensors_file import Mapped, map_file
 from ternops.decoder.text import parse_tokenizer
 from ternops.decoder.weights import HalfMatrix
 from ternops.encodings import ENCODINGS
-from ternops.kernels.table import AUTO, best_encoding
+from ternops.isa import TIER
+from ternops.kernels.table import best_encoding
 from ternops.matrix import Packed, TernaryMatrix
 from ternops.memory import CACHE_LINE
-from ternops.simd import targets
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -126,11 +126,11 @@ class PackedFile(Checkpoint):
 
     def preferred_encoding(self) -> str:
         """The file's, unless that is base3 and a tier is slow with it; a warning tells of that."""
-        if self.encoding != "base3" or "base3" in AUTO[targets.TIER.name]:
+        if self.encoding != "base3" or "base3" in TIER.auto:
             return self.encoding
         better = best_encoding(self.config.linear_weights)
         warnings.warn(
-            f"{self._path.name} holds base3, which is slow on {targets.TIER.name}: converting it "
+            f"{self._path.name} holds base3, which is slow on {TIER.name}: converting it "
             f"to {better} (quantize --encoding {better} saves the time and the memory)",
             stacklevel=2,
         )

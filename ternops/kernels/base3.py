@@ -5,17 +5,21 @@ twice the smaller of x and x - 81, unsigned, is m, and x - m is 81 t; where a co
 two of them are -t, and m takes one multiply-add. Bound: 5 operations a vector, on ARM 7.
 """
 
-from ternops.simd import arm, targets, x86
-from ternops.simd.vector import Vector, at_least, constant, full, inlined, instruction
+from typing import Any
 
-BYTES = targets.TIER.vector_bytes
+from ternops.isa.detect import TIER
+from ternops.simd import Vector, at_least, constant, full, inlined, instruction
+
+BYTES = TIER.vector_bytes
+_TABLE: Any = TIER.byte_table
+_IS_ARM = _TABLE is not None and _TABLE.is_arm
 _u8 = Vector("u8", BYTES)
 _FIELDS = [i // 27 | i // 9 % 3 << 2 | i // 3 % 3 << 4 | i % 3 << 6 for i in range(81)]
 
 #: Whether there is such a look-up.
-LOOKS_UP = targets.ON_ARM or targets.TIER.name in ("amx", "avx512vbmi")
+LOOKS_UP = _TABLE is not None
 #: The fifth field comes times this.
-FIFTH = -1 if targets.ON_ARM else 81
+FIFTH = -1 if _IS_ARM else 81
 
 minimum_u8 = instruction(f"llvm.umin.v{BYTES}i8", _u8, _u8, _u8)
 
@@ -37,9 +41,12 @@ def _table(size):
     return _constants(entries[i : i + BYTES] for i in range(0, size, BYTES))
 
 
-if targets.ON_ARM:
+if _TABLE is not None:
+    _look_up = _TABLE.look_up
+
+if _IS_ARM:
     HELD = 9  #: Registers that `hold` fills.
-    _table0, _table1, _table2, _table3, _table4, _table5 = _table(96)
+    _table0, _table1, _table2, _table3, _table4, _table5 = _table(_TABLE.bytes)
     _81, _162, _64 = _constants([value] * BYTES for value in (81, 162, 64))
 
     @inlined
@@ -60,7 +67,7 @@ if targets.ON_ARM:
         """The bytes of four fields, and the codes of the fifth times FIFTH."""
         fifth = at_least(packed, held[at + 6]) + at_least(packed, held[at + 7])
         rest = packed + fifth * held[at + 6]
-        return arm.look_up_96(held, at, rest, held[at + 8]), fifth
+        return _look_up(held, at, rest, held[at + 8]), fifth
 
     @inlined
     def fifth_code(fifth, mask):
@@ -70,7 +77,7 @@ if targets.ON_ARM:
 else:
     HELD = 3  #: Registers that `hold` fills.
     (_81,) = _constants([[81] * BYTES])
-    _low, _high = _table(128) if LOOKS_UP else (_81, _81)
+    _low, _high = _table(_TABLE.bytes) if LOOKS_UP else (_81, _81)
 
     @inlined
     def hold(held, at):
@@ -83,7 +90,7 @@ else:
     def take_apart(packed, held, at):
         """The bytes of four fields, and the codes of the fifth times FIFTH."""
         rest = remainder(packed, held[at])
-        return x86.look_up_128(held[at + 1], rest, held[at + 2]), packed - rest
+        return _look_up(held[at + 1], rest, held[at + 2]), packed - rest
 
     @inlined
     def fifth_code(fifth, mask):

@@ -1,16 +1,10 @@
 """ARM: one short function an instruction, or the few that a tier needs for one operation.
 
 Sources: Arm Architecture Reference Manual (SMLAL, SADALP, SDOT, SMMLA, TBL, TBX); the operations'
-meaning is documented in ternops.simd.
+meaning is documented in ternops.isa.tier.
 """
 
-from ternops.simd.vector import (
-    Vector,
-    bitcast,
-    inlined,
-    instruction,
-    take,
-)
+from ternops.simd import Vector, bitcast, inlined, instruction, take
 
 _u8x16, _i8x16, _i8x8 = Vector("u8", 16), Vector("i8", 16), Vector("i8", 8)
 _i16x8, _i32x4 = Vector("i16", 8), Vector("i32", 4)

@@ -5,15 +5,7 @@ Nothing here names an instruction, so nothing here can fail to be selected.
 
 import numpy as np
 
-from ternops.simd.vector import (
-    Vector,
-    bitcast,
-    convert,
-    full,
-    inlined,
-    select_greater,
-    take,
-)
+from ternops.simd import Vector, bitcast, convert, full, inlined, select_greater, take
 
 _i32x16, _f32x16, _u16x16 = Vector("i32", 16), Vector("f32", 16), Vector("u16", 16)
 

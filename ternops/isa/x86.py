@@ -1,7 +1,7 @@
 """x86: one short function an instruction, or the few that a tier needs for one operation.
 
 Sources: Intel intrinsics guide (VPDPBUSD, VPMADDUBSW, VPMADDWD, VPERMI2B, VPERMW, VPSHUFB and the
-AMX instructions); the operations' meaning is documented in ternops.simd.
+AMX instructions); the operations' meaning is documented in ternops.isa.tier.
 """
 
 import ctypes
@@ -9,15 +9,7 @@ import functools
 
 from numba import types
 
-from ternops.simd.vector import (
-    IMMEDIATE,
-    POINTER,
-    Vector,
-    bitcast,
-    full,
-    inlined,
-    instruction,
-)
+from ternops.simd import IMMEDIATE, POINTER, Vector, bitcast, full, inlined, instruction
 
 _u8x32, _i8x32, _i16x16, _i32x8 = (
     Vector("u8", 32), Vector("i8", 32), Vector("i16", 16), Vector("i32", 8)

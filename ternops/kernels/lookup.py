@@ -10,8 +10,8 @@ a form that `rows_of` turns into int16 in the order of the rows, right modulo 2*
 one; at most 255 may be added up.
 """
 
-from ternops.simd import arm, targets, x86
-from ternops.simd.vector import (
+from ternops.isa.detect import TIER
+from ternops.simd import (
     Vector,
     bitcast,
     concatenate,
@@ -25,21 +25,22 @@ from ternops.simd.vector import (
     take,
 )
 
-BYTES = targets.TIER.vector_bytes
+BYTES = TIER.vector_bytes
 SUM = Vector("i16", BYTES // 2)
 _U8, _I8, _U16 = Vector("u8", BYTES), Vector("i8", BYTES), Vector("u16", BYTES // 2)
 _U8X16, _I16X16 = Vector("u8", 16), Vector("i16", 16)
 
-TABLE_OF_WORDS = not (targets.ON_ARM or BYTES == 32)
+TABLE_OF_WORDS = TIER.shuffle_bytes is None
 
-if BYTES == 64:
+if TIER.shuffle_words is not None:
     # vpermw looks up 32 words and ignores all but the low five bits of an index. A 16-bit lane
     # holds the bytes of two rows, so even and odd rows are added up apart.
     SUMS = 2
+    _permute = TIER.shuffle_words
 
     @inlined
     def _add(sums, at, index, table):
-        sums[at] = sums[at] + x86.permute_words(table, bitcast(SUM, index))
+        sums[at] = sums[at] + _permute(table, bitcast(SUM, index))
 
     @inlined
     def add_pair(sums, line, half, table):
@@ -65,13 +66,13 @@ if BYTES == 64:
         """The sums of a line's rows."""
         return interleave(sums[0], sums[1])
 
-elif not TABLE_OF_WORDS:
+elif TIER.shuffle_bytes is not None:
     # vpshufb and tbl look up bytes, so low and high bytes of the sums are looked up apart. The low
     # ones are added as words, which the even rows' bytes begin, and once more shifted down; high
     # ones may wrap around. Negation is ~x + 1: the ones are counted in the fourth register.
     SUMS = 4
     _subtract = instruction(f"llvm.ssub.sat.v{BYTES}i8", _I8, _I8, _I8)
-    _shuffle = arm.shuffle_bytes if targets.ON_ARM else x86.shuffle_bytes
+    _shuffle = TIER.shuffle_bytes
 
     @inlined
     def _add(sums, low, high):

@@ -1,0 +1,97 @@
+"""What an instruction-set tier is: a record, made from another by saying what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, TypeVar
+
+Value = TypeVar("Value")
+
+
+class Batch(NamedTuple):
+    """Several tokens with weights that are decoded where they are used: rows x tokens at a time.
+
+    most: more tokens go to the GEMM. base3_rows: rows with base3, None for as many.
+    """
+
+    rows: int
+    tokens: int
+    most: int
+    base3_rows: int | None = None
+
+
+class Panel(NamedTuple):
+    """rows x tokens of the product that the GEMM keeps in registers."""
+
+    rows: int
+    tokens: int
+
+
+class ByteTable(NamedTuple):
+    """A look-up of bytes in a table of some registers, of at least 81 entries.
+
+    bytes: of the table. look_up: x86's (low half, index, high half), or ARM's (registers, the first
+    one's index, index, 64 in every byte) where comparisons give -1 a lane (is_arm).
+    """
+
+    bytes: int
+    look_up: Any
+    is_arm: bool = False
+
+
+@dataclass(frozen=True)
+class Tier:
+    """One instruction-set tier. Functions are kernel code.
+
+    machines: LLVM architecture names, none for every one; features: the LLVM features that the CPU
+    must have; parent: the tier that it was made from.
+    vector_bytes: the width of the integer vectors; registers: how many the CPU has.
+    dot(partial, unsigned u8, signed i8): partial + 4 products a lane of int32; with `close`, + 2 a
+    lane of int16, and close(total, partial) adds them up.
+    dot_signed(i32 acc, i8, i8): the same of signed bytes; None where `dot` has to do it, biased.
+    narrow_dot: `dot` on vectors of 32 bytes, where the tier's own are longer.
+    dot_pairs(acc, codes, signed): a dot of two rows and two tokens a vector, if there is one.
+    byte_table: the look-up that base3 is unpacked by; None: by remainders.
+    shuffle_words(table, index), shuffle_bytes(table, index): the look-ups of tl1 and tl2: of 32
+    words by their low five bits, of 16 bytes in each half; neither: scalar loads.
+    has_tiles: whether there are AMX's tile registers.
+    batch, gemm: tiles for several and for many tokens. auto: what "auto" means for weights that the
+    last-level cache holds, and for more of them.
+    """
+
+    name: str
+    machines: tuple[str, ...]
+    features: tuple[str, ...]
+    vector_bytes: int
+    registers: int
+    dot: Any
+    batch: Batch
+    gemm: Panel
+    auto: tuple[str, str]
+    parent: Tier | None = None
+    close: Any = None
+    dot_signed: Any = None
+    narrow_dot: Any = None
+    dot_pairs: Any = None
+    byte_table: ByteTable | None = None
+    shuffle_words: Any = None
+    shuffle_bytes: Any = None
+    has_tiles: bool = False
+
+    def extended(self, name: str, *features: str, **changes: Any) -> Tier:
+        """A tier whose CPUs have these features besides, and what differs with them."""
+        return replace(
+            self, name=name, parent=self, features=(*self.features, *features), **changes
+        )
+
+    def lineage(self) -> Iterator[Tier]:
+        """Itself, the tier that it was made from, and so on."""
+        tier: Tier | None = self
+        while tier is not None:
+            yield tier
+            tier = tier.parent
+
+    def pick(self, by_tier: Mapping[str, Value]) -> Value:
+        """The entry of a table for this tier, or for the nearest that it was made from."""
+        return next(by_tier[tier.name] for tier in self.lineage() if tier.name in by_tier)

@@ -1,0 +1,82 @@
+"""LLVM's intrinsics and constants as functions of kernel code."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from ternops.simd.types import Pointer, Vector, ir_type
+
+IMMEDIATE = types.uint8  #: an `instruction`'s argument that must be a literal: part of its code
+
+
+def instruction(name: str, result: types.Type, *arguments: types.Type) -> Any:
+    """A kernel function for one LLVM intrinsic of that name and type."""
+
+    def call(context, builder, signature, args):
+        kind = ir.FunctionType(
+            ir_type(context, result), [ir_type(context, each) for each in arguments]
+        )
+        function = cgutils.get_or_insert_function(builder.module, kind, name)
+        values = [
+            ir.Constant(ir.IntType(8), given.literal_value) if wanted is IMMEDIATE else
+            value if isinstance(wanted, Vector | Pointer) else
+            context.cast(builder, value, given, wanted)
+            for value, given, wanted in zip(args, signature.args, arguments, strict=True)
+        ]  # fmt: skip
+        called = builder.call(function, values)
+        return context.get_dummy_value() if result == types.none else called
+
+    def fits(given: types.Type, wanted: types.Type) -> bool:
+        if wanted is IMMEDIATE:
+            return isinstance(given, types.IntegerLiteral)
+        return given == wanted or (isinstance(given, types.Integer) and wanted == types.intp)
+
+    def check(*given: types.Type) -> Any:
+        if all(map(fits, given, arguments)):
+            return result(*given), call
+        return None
+
+    # Numba reads the number of arguments off the Python signature.
+    makers: dict[int, Callable[..., Any]] = {
+        0: lambda typing_context: check(),
+        1: lambda typing_context, a: check(a),
+        2: lambda typing_context, a, b: check(a, b),
+        3: lambda typing_context, a, b, c: check(a, b, c),
+        4: lambda typing_context, a, b, c, d: check(a, b, c, d),
+        5: lambda typing_context, a, b, c, d, e: check(a, b, c, d, e),
+    }
+    return intrinsic(makers[len(arguments)])
+
+
+def constant(vector: Vector, values: Sequence[int], in_memory: bool = False) -> Any:
+    """A kernel function without arguments that gives the vector with these lanes.
+
+    in_memory: load it from memory that LLVM does not know to be constant, once where the function
+    is called. Inside a loop LLVM would rather load a constant each time than keep a register.
+    """
+    lanes = [int(value) for value in values]
+    digest = hashlib.sha256(repr((vector.name, lanes)).encode()).hexdigest()[:16]
+
+    def check(typing_context: Any) -> Any:
+        def generate(context, builder, signature, args):
+            if not in_memory:
+                return ir.Constant(vector.ir, lanes)
+            name = f"ternops.constant.{digest}"
+            place = builder.module.globals.get(name)
+            if place is None:
+                place = ir.GlobalVariable(builder.module, vector.ir, name)
+                place.initializer = ir.Constant(vector.ir, lanes)
+                place.linkage = "weak"
+                place.align = vector.bytes
+            return builder.load(place)
+
+        return vector(), generate
+
+    return intrinsic(check)

@@ -1,0 +1,72 @@
+"""What may import what: the language of kernels is by itself, and nothing goes in circles."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import ternops
+
+PACKAGE = Path(ternops.__file__).parent
+#: Where Numba's and llvmlite's own innards are.
+INTERNALS = ("numba.core", "numba.extending", "numba.np", "llvmlite.ir", "llvmlite.binding")
+#: It asks LLVM whether it knows a CPU, before anything is compiled.
+ASKING = {"settings.py": {"llvmlite.binding"}}
+
+
+def modules(path, top_level=False):
+    """The modules that a file imports: anywhere, or when it is imported itself."""
+    tree = ast.parse(path.read_text("utf-8"))
+    for node in tree.body if top_level else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (each.name for each in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{each.name}" for each in node.names)
+
+
+@pytest.mark.parametrize(
+    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
+)
+def test_only_the_language_touches_internals(path):
+    """Of Numba and llvmlite."""
+    found = {name for name in modules(path) if name.startswith(INTERNALS)}
+    if PACKAGE / "simd" not in path.parents:
+        allowed = ASKING.get(str(path.relative_to(PACKAGE)), set())
+        assert {name for name in found if name not in allowed} == set()
+
+
+def test_the_language_knows_no_tier_and_no_encoding():
+    """`simd` imports nothing of the package but files and itself; `isa` nothing but that."""
+    for folder, below in (("simd", {"simd", "files"}), ("isa", {"isa", "simd"})):
+        for path in (PACKAGE / folder).glob("*.py"):
+            names = {name for name in modules(path) if name.startswith("ternops.")}
+            assert {name.split(".")[1] for name in names} <= below, path
+
+
+@pytest.mark.parametrize("folder", ["simd", "isa", "kernels", "encodings"])
+def test_a_tier_is_compared_by_what_it_has(folder):
+    """No name of a tier stands in a comparison: what differs is a field of its record."""
+    from ternops.isa import TIERS
+
+    names = {tier.name for tier in TIERS}
+    for path in (PACKAGE / folder).glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Compare):
+                words = {each.value for each in ast.walk(node) if isinstance(each, ast.Constant)}
+                assert not words & names, f"{path}:{node.lineno}"
+
+
+def test_a_tier_inherits():
+    """What a child does not say is its parent's; a table by tier falls back on the nearest one."""
+    from ternops.isa.tiers import AMX, AVX512VBMI, GENERIC
+
+    child = AMX.extended("child", "new-feature", registers=64)
+    assert child.features == (*AMX.features, "new-feature")
+    assert (child.dot, child.gemm, child.has_tiles) == (AMX.dot, AMX.gemm, True)
+    assert [each.name for each in child.lineage()][:3] == ["child", "amx", "avx512vbmi"]
+    assert child.pick({"generic": 1, "avx512vbmi": 2}) == 2
+    assert AVX512VBMI.pick({"generic": 1, "amx": 2}) == 1
+    assert list(GENERIC.lineage()) == [GENERIC]
