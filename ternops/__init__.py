@@ -4,11 +4,32 @@
 >>> y = x @ W.T                       # or ternops.matmul(x, W.T, threads=2)
 """
 
+import importlib
+import os
 import sys
+from typing import Any
 
-# While Python looks for what `python -m ternops` is to run there is nobody yet to make a line of an
-# error or of Ctrl-C: `ternops.__main__` comes back here.
-if sys.argv[:1] != ["-m"] or sys.orig_argv[-len(sys.argv)].removeprefix("-m") != __name__:
+
+def _is_starting() -> bool:
+    """Whether `python -m ternops`, or the command `ternops`, is still being looked for."""
+    program = sys.argv[0] if sys.argv else ""
+    if program == "-m":
+        named = sys.orig_argv[-len(sys.argv)]
+        return named == __name__ or (named[:1] == "-" and named.endswith(f"m{__name__}"))
+    return os.path.splitext(os.path.basename(program))[0] == __name__
+
+
+# Then there is nobody yet to make a line of an error or of Ctrl-C: who asks for a name, as
+# `ternops.__main__` does, comes back here.
+if "_load" not in globals() and _is_starting():
+
+    def _load(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.reload(sys.modules[__name__]), name)
+
+    globals()["__getattr__"] = _load
+else:
     from ternops.settings import check as _check
 
     _check()

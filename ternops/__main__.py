@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import sys
 import warnings
@@ -45,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
         return _fail("stdout: closed by its reader")
     except MemoryError as error:
         return _fail(f"not enough memory: {error}")
-    except (ValueError, TypeError, OSError, ImportError) as error:
+    except (ValueError, TypeError, OSError, ImportError, Warning) as error:  # -W error
         return _fail(str(error))
     except KeyboardInterrupt:
         return 130
@@ -58,8 +57,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(argv: list[str] | None) -> int:
     arguments = _parser().parse_args(argv)
     warnings.formatwarning = lambda message, *_: f"ternops: warning: {message}\n"
-    if not hasattr(ternops, "info"):  # `python -m ternops`
-        importlib.reload(ternops)
+    _ = ternops.info  # the kernels, which `import ternops` has left until now
     if sys.stdout is None:
         raise ValueError("stdout: closed, expected somewhere to write to")
     code: int | None = arguments.run(arguments)

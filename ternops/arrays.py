@@ -11,20 +11,33 @@ import numpy.typing as npt
 def as_array(name: str, value: Any) -> npt.NDArray[Any]:
     """`numpy.asarray`, with other byte orders turned round and bfloat16 as float32 (both exact).
 
-    Raises TypeError, naming the argument, for a masked array: its mask would be lost.
+    Raises TypeError, naming the argument, for a masked array, also in lists: its mask would be
+    lost. So does what cannot be converted; rows of different lengths are a ValueError.
     """
-    parts = value if isinstance(value, list | tuple) else (value,)
-    if any(isinstance(each, np.ma.MaskedArray) for each in parts):
+    if _is_masked(value):
         raise TypeError(
-            f"{name} is a masked array, expected a plain one: {name}.filled(0) leaves out what is "
-            "masked, as numpy.ma.dot does"
+            f"{name} is a masked array, expected a plain one: {name.split()[-1]}.filled(0) leaves "
+            "out what is masked, as numpy.ma.dot does"
         )
-    array = np.asarray(value)
+    if str(getattr(value, "dtype", "")) == "torch.bfloat16":  # which NumPy has no name for
+        value = value.float()
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    except (TypeError, RuntimeError) as error:  # RuntimeError: a tensor that keeps a gradient
+        raise TypeError(f"{name}: {error}") from error
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     elif array.dtype.name == "bfloat16":  # of ml_dtypes, as JAX and TensorFlow have it
         array = array.astype(np.float32)
     return array
+
+
+def _is_masked(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return any(map(_is_masked, value))
+    return isinstance(value, np.ma.MaskedArray)
 
 
 def is_array_like(value: Any) -> bool:
@@ -36,3 +49,12 @@ def is_array_like(value: Any) -> bool:
     if getattr(kind, "__array_ufunc__", False) is None:
         return False
     return hasattr(kind, "__array__") or not hasattr(kind, "__rmatmul__")
+
+
+def comes_first(value: Any) -> bool:
+    """Whether NumPy's operators ask its `__rmatmul__` first, array or not: of arrays that are none
+    of NumPy's (torch, JAX), `__array_priority__` says so."""
+    kind = type(value)
+    if isinstance(value, np.ndarray | np.generic) or hasattr(kind, "__array_ufunc__"):
+        return False
+    return hasattr(kind, "__rmatmul__") and getattr(kind, "__array_priority__", 0) > 0

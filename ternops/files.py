@@ -142,8 +142,13 @@ def _beside(target: Path) -> Iterator[Path]:
 
 
 def _keep_permissions(old: Path, new: Path) -> None:
+    """Those of a file that is replaced, if it is there; its owner and group, too, where we may."""
     with suppress(FileNotFoundError):
-        os.chmod(new, stat.S_IMODE(os.stat(old).st_mode))
+        found, made = os.stat(old), os.stat(new)
+        if (found.st_uid, found.st_gid) != (made.st_uid, made.st_gid):
+            with suppress(OSError):
+                os.chown(new, found.st_uid, found.st_gid)
+        os.chmod(new, stat.S_IMODE(found.st_mode))
 
 
 class GrowingFile:

@@ -76,7 +76,7 @@ def _product(
     """``other @ matrix`` if on_right, else ``matrix @ other``; adapts: see `Team.run_at`."""
     x = other if type(other) is np.ndarray else as_array(f"matmul: {name}", other)
     if x.dtype not in _DTYPES:
-        x = as_array(name, x)
+        x = as_array(f"matmul: {name}", x)
     if x.dtype not in _DTYPES:
         raise TypeError(
             f"matmul: {name} has dtype {x.dtype}, expected int8, float16, float32 or float64"

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import safetensors
 import safetensors.numpy
+from numpy.lib.array_utils import normalize_axis_tuple
 
-from ternops.arrays import as_array, is_array_like
+from ternops.arrays import as_array, comes_first, is_array_like
 from ternops.encodings import ENCODINGS
 from ternops.files import replaced
 from ternops.kernels.table import best_encoding
@@ -125,6 +126,14 @@ class TernaryMatrix:
         """The transpose: the same bytes, seen with rows and columns exchanged."""
         return TernaryMatrix(self._packed, not self._transposed)
 
+    def transpose(self, *axes: Any) -> TernaryMatrix:
+        """`T`, or the matrix itself for the axes 0, 1; as `numpy.ndarray.transpose`."""
+        given = axes[0] if len(axes) == 1 else axes
+        order = (1, 0) if given in (None, ()) else normalize_axis_tuple(given, 2)
+        if len(order) != 2:
+            raise ValueError(f"axes={given!r}: expected 0 and 1 in either order")
+        return self.T if order == (1, 0) else self
+
     @property
     def unscaled(self) -> TernaryMatrix:
         """The same bytes without the scale: int8 operands give exact int32 products."""
@@ -195,6 +204,10 @@ class TernaryMatrix:
     def __matmul__(self, other: Any) -> Array:
         from ternops.matmul import matmul
 
+        if comes_first(other):
+            product: Array = type(other).__rmatmul__(other, self)
+            if product is not NotImplemented:
+                return product
         return matmul(self, other) if is_array_like(other) else NotImplemented
 
     def __rmatmul__(self, other: Any) -> Array:

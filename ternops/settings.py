@@ -30,6 +30,9 @@ def check() -> None:
     threads = os.environ.get("NUMBA_NUM_THREADS", "")
     if re.fullmatch(r"\s*(-\s*\d+|\+?0+)\s*", threads):
         raise ValueError(f"NUMBA_NUM_THREADS={threads!r}: expected 1 or more")
+    kept = os.environ.get("NUMBA_FUNCTION_CACHE_SIZE", "")
+    if re.fullmatch(r"\s*-\s*\d+\s*", kept):
+        raise ValueError(f"NUMBA_FUNCTION_CACHE_SIZE={kept!r}: expected 0 or more")
     with warnings.catch_warnings():
         warnings.filterwarnings("error", _UNREADABLE, RuntimeWarning)
         try:
@@ -61,6 +64,9 @@ def _check_cpu(name: str | None, features: str | None) -> None:
             raise ValueError(
                 f"NUMBA_CPU_FEATURES={features!r}: {each!r}, expected +{each} or -{each}"
             )
+    for kind, word in (("processor", name or ""), *(("feature", each) for each in asked)):
+        if word.lstrip("+-") == "help":  # for which LLVM prints its lists
+            raise _unknown(kind, word, name, features)
     found = llvm.get_host_cpu_features()
     is_plain = name in (None, "generic", llvm.get_host_cpu_name())
     if is_plain and all(each[0] == "+" and each[1:] in found for each in asked):
@@ -74,9 +80,13 @@ def _check_cpu(name: str | None, features: str | None) -> None:
     except OSError:  # no process can be started here
         return
     if unknown := re.search(r"'(.*)' is not a recognized (processor|feature)", done.stderr):
-        variable, value = ("NAME", name) if unknown[2] == "processor" else ("FEATURES", features)
-        raise ValueError(f"NUMBA_CPU_{variable}={value!r}: LLVM knows no {unknown[2]} {unknown[1]}")
+        raise _unknown(unknown[2], unknown[1], name, features)
     if done.returncode < 0 or "LLVM ERROR" in done.stderr:
         given = {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": features}
         text = " ".join(f"{each}={value!r}" for each, value in given.items() if value is not None)
         raise ValueError(f"{text}: LLVM cannot compile for that here")
+
+
+def _unknown(kind: str, word: str, name: str | None, features: str | None) -> ValueError:
+    variable, value = ("NAME", name) if kind == "processor" else ("FEATURES", features)
+    return ValueError(f"NUMBA_CPU_{variable}={value!r}: LLVM knows no {kind} {word}")

@@ -58,6 +58,9 @@ MASKED = np.ma.masked_array(np.ones((7, 7), np.float32), np.eye(7, dtype=bool))
         ("matmul: a", lambda: MASKED @ MATRIX.T),
         ("matmul: b", lambda: MATRIX @ MASKED),
         ("matmul: b", lambda: MATRIX @ list(MASKED)),
+        ("matmul: b", lambda: MATRIX @ [[np.ma.masked] * 7] * 7),
+        ("matmul: a", lambda: [(MASKED[0], MASKED[1])] @ MATRIX.T),
+        ("w", lambda: ternops.quantize([list(MASKED[0])])),
         ("matmul: a", lambda: np.matmul(MASKED, MATRIX.T)),
         ("w", lambda: ternops.quantize(MASKED)),
         ("trits", lambda: ternops.pack(MASKED.astype(np.int8))),
@@ -66,7 +69,9 @@ MASKED = np.ma.masked_array(np.ones((7, 7), np.float32), np.eye(7, dtype=bool))
 )
 def test_a_mask_is_not_lost_unsaid(name, call):
     """A TypeError of one line that says what to do; a mask of nothing is one, too."""
-    with pytest.raises(TypeError, match=rf"^{name} is a masked array, expected .*filled\(0\)"):
+    with pytest.raises(
+        TypeError, match=rf"^{name} is a masked array, expected .*: {name.split()[-1]}\.filled\(0\)"
+    ):
         call()
 
 
@@ -106,6 +111,93 @@ def test_an_operand_with_an_operator_of_its_own_gets_its_turn(other):
     assert left is MATRIX
     with pytest.raises(TypeError, match="unsupported operand type"):
         other @ MATRIX
+
+
+class Prior(Reflected):
+    """An array of another library, which NumPy's arrays leave products with themselves to."""
+
+    __array_priority__ = 1
+
+    def __array__(self, dtype=None, copy=None):
+        return X.T
+
+    def __rmatmul__(self, left):
+        return NotImplemented if left is MATRIX else ("reflected", left)
+
+
+def test_an_array_of_another_library_comes_first():
+    """Its `__rmatmul__` is asked, as by NumPy; where that knows nothing of us, it is an array."""
+    other = MATRIX.unscaled
+    assert other @ Prior() == ("reflected", other)
+    assert cases.same_bits(MATRIX @ Prior(), MATRIX @ X.T)
+
+
+class Tensor:
+    """One of torch's, as far as NumPy sees it: a bfloat16 that it has no name for."""
+
+    dtype = "torch.bfloat16"
+
+    def float(self):
+        return X
+
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("Got unsupported ScalarType BFloat16")
+
+
+class Gradient(Tensor):
+    dtype = "torch.float32"
+
+    def __array__(self, dtype=None, copy=None):
+        raise RuntimeError("Can't call numpy() on Tensor that requires grad.")
+
+
+def test_tensors():
+    """bfloat16 is float32; what cannot be an array is an error that names the argument."""
+    assert cases.same_bits(Tensor() @ MATRIX.T, X @ MATRIX.T)
+    assert (ternops.quantize(Tensor()).to_trits() == ternops.quantize(X).to_trits()).all()
+    with pytest.raises(TypeError, match=r"^matmul: b: Can't call numpy\(\) on Tensor that"):
+        MATRIX @ Gradient()
+    with pytest.raises(TypeError, match=r"^w: Can't call numpy"):
+        ternops.quantize(Gradient())
+    with pytest.raises(ValueError, match=r"^matmul: b: setting an array element with a sequence"):
+        MATRIX @ [[1.0, 2.0], [3.0]]
+
+
+@pytest.mark.peers
+def test_tensors_of_torch():
+    """Products and matrices of them are those of their float32 arrays."""
+    torch = pytest.importorskip("torch")
+    half = torch.tensor(X).bfloat16()
+    wide = half.float().numpy()
+    assert cases.same_bits(half @ MATRIX.T, wide @ MATRIX.T)
+    assert cases.same_bits(MATRIX @ half.T, MATRIX @ wide.T)
+    assert cases.same_bits(MATRIX @ torch.tensor(X).T, MATRIX @ X.T)
+    for argument, call in (("w", ternops.quantize), ("matmul: a", lambda x: x @ MATRIX.T)):
+        with pytest.raises(TypeError, match=rf"^{argument}: Can't call numpy"):
+            call(torch.tensor(X).requires_grad_())
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("kind", ["csr_array", "csc_matrix", "coo_array", "dia_array", "lil_array"])
+def test_sparse_arrays_of_scipy(kind):
+    """On either side: what the dense matrix gives."""
+    sparse = getattr(pytest.importorskip("scipy.sparse"), kind)
+    for found, expected in (
+        (MATRIX @ sparse(X.T), MATRIX.to_dense() @ X.T),
+        (sparse(X) @ MATRIX.T, X @ MATRIX.to_dense().T),
+    ):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_transpose_is_numpys():
+    """The axes that `numpy.ndarray.transpose` takes, in its forms, and its errors."""
+    for axes in ((), (None,), (1, 0), ((1, 0),), ([-1, -2],), (0, 1), ((0, 1),)):
+        expected = MATRIX.to_trits().transpose(*axes)
+        assert (MATRIX.transpose(*axes).to_trits() == expected).all()
+        assert MATRIX.transpose(*axes).shape == expected.shape
+    for axes in ((0,), (0, 0), (2, 1), ((0, 1, 0),)):
+        with pytest.raises(ValueError, match="ax"):
+            MATRIX.transpose(*axes)
 
 
 def test_an_array_like_object_is_an_array():

@@ -405,6 +405,19 @@ def test_a_package_without_sources_keeps_nothing(monkeypatch, tmp_path):
     assert f"{tmp_path} holds no sources" in found[1]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="homes of POSIX")
+@pytest.mark.parametrize("name", ["HOME", "NUMBA_CACHE_DIR"])
+def test_a_relative_home_is_one_folder(tmp_path, name):
+    """Below the folder that the process was in when it first looked, wherever it goes later."""
+    code = (
+        "import os\nfrom ternops.simd.folder import cache_folder\n"
+        f"os.chdir({str(tmp_path)!r})\nprint(cache_folder())"
+    )
+    changes = {"XDG_CACHE_HOME": "", "NUMBA_CACHE_DIR": "", name: "here"}
+    found = processes.run_code(code, **changes).strip()
+    assert found.startswith(str(tmp_path / "here"))
+
+
 def test_this_process_tells_its_folder():
     """`info` names it, and it stays the same."""
     assert ternops.info()["cache"] == ternops.info()["cache"]

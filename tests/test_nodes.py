@@ -188,6 +188,20 @@ def test_a_new_file_has_the_permissions_of_the_old_one(matrix, tmp_path, mode):
     assert stat.S_IMODE(path.stat().st_mode) == mode
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root may")
+def test_a_new_file_has_the_owner_of_the_old_one(matrix, tmp_path):
+    """Who owned it can still write it when root has replaced it, packed or in steps."""
+    path = tmp_path / "x"
+    path.write_bytes(b"")
+    os.chown(path, 12345, 23456)
+    path.chmod(0o640)
+    matrix.save(path)
+    with GrowingFile(path, None, 0) as file:
+        file.commit(b"x")
+    found = path.stat()
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (12345, 23456, 0o640)
+
+
 def test_the_umask_is_left_alone(matrix, tmp_path, monkeypatch):
     """It is the whole process's: another thread would make files that all may write."""
     monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("umask"))

@@ -27,6 +27,9 @@ BAD = [
     ("NUMBA_NUM_THREADS", "two", ": Numba cannot read it (invalid literal"),
     ("NUMBA_OPT", "x", ": Numba cannot read it (Environment variable `NUMBA_OPT`"),
     ("NUMBA_CPU_NAME", "nonsense", ": LLVM knows no processor nonsense"),
+    ("NUMBA_FUNCTION_CACHE_SIZE", "-1", ": expected 0 or more"),
+    ("NUMBA_CPU_NAME", "help", ": LLVM knows no processor help"),
+    ("NUMBA_CPU_FEATURES", "+help", ": LLVM knows no feature +help"),
     ("NUMBA_CPU_FEATURES", "+nonsense", ": LLVM knows no feature +nonsense"),
     ("NUMBA_CPU_FEATURES", "avx2", ": 'avx2', expected +avx2 or -avx2"),
     pytest.param("NUMBA_CPU_FEATURES", "-64bit", ": LLVM cannot compile for that", marks=X86),
@@ -46,6 +49,47 @@ def test_a_bad_value_is_one_line(name, value, words):
     done = processes.python("-c", "import ternops", **{name: value})
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == line.replace("ternops: error", "ValueError")
+
+
+#: What pip writes for the command `ternops`, by a name that is not on anybody's path.
+COMMAND = """
+import sys
+from ternops.__main__ import main
+if __name__ == "__main__":
+    sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("glued", [False, True])
+def test_the_command_tells_it_in_a_line_too(tmp_path, glued):
+    """`ternops` and `python -Imternops` are `python -m ternops`."""
+    path = tmp_path / "ternops"
+    path.write_text(COMMAND)
+    start = ["-Pmternops"] if glued else [str(path)]
+    done = processes.python(*start, "info", TERNOPS_ISA="AVX2")
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("ternops: error: TERNOPS_ISA='AVX2': unknown tier")
+    done = processes.python(*start, "--help", TERNOPS_ISA="AVX2")
+    assert (done.returncode, done.stderr) == (0, "")
+    done = processes.python(*start, "info")
+    assert done.stdout.startswith("cpu ")
+    path.write_text(
+        "import ternops\nfrom ternops import quantize\n"
+        "print(*map(callable, (quantize, ternops.matmul)), hasattr(ternops, 'nothing'))"
+    )
+    assert processes.python(str(path)).stdout.split() == ["True", "True", "False"]
+
+
+def test_a_warning_that_is_an_error():
+    """With -W error a command ends with the line of it."""
+    code = (
+        "import sys, warnings\nfrom ternops import __main__, system\n"
+        "def info(): warnings.warn('lost')\n"
+        "__main__.ternops.info = info\nsys.exit(__main__.main(['info']))"
+    )
+    done = processes.python("-W", "error", "-c", code)
+    assert (done.returncode, done.stderr) == (2, "ternops: error: lost\n")
 
 
 @pytest.mark.parametrize("module", ["bench.kernels", "bench.run"])

@@ -113,7 +113,7 @@ def _digest() -> str:
 
 def _usual() -> Path:
     if config.CACHE_DIR:
-        base = Path(config.CACHE_DIR).absolute()
+        base = Path(config.CACHE_DIR)
     elif sys.platform == "win32":
         base = Path(os.environ.get("LOCALAPPDATA") or Path.home())
     elif sys.platform == "darwin":
@@ -121,7 +121,7 @@ def _usual() -> Path:
     else:
         named = os.environ.get("XDG_CACHE_HOME", "")
         base = Path(named) if os.path.isabs(named) else Path.home() / ".cache"
-    return base / "ternops"
+    return base.absolute() / "ternops"  # what is relative is so to where it was first asked for
 
 
 def _temporary() -> Path:
