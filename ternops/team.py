@@ -67,8 +67,8 @@ _SLEEPING, _LATE = 256, 264  # threads in a futex; nanoseconds that threads wait
 _STATES = 320  # one cache line a worker
 _LINE = 64
 
-# What a worker's state says.
-_SPINNING, _PARKED, _WOKEN, _CLAIMED, _RUN, _STOP = range(6)
+# What a worker's state says; 0: there is none.
+_ABSENT, _PARKED, _SPINNING, _WOKEN, _CLAIMED, _RUN, _STOP = range(7)
 
 _SPINS_BEFORE_YIELD = 1 << 10
 _SPINS_BEFORE_PARK = 1 << 15
@@ -176,7 +176,8 @@ def _work(team, thread):
 
 @entry
 def _launch(team, job, record, threads):
-    """Run a job with this thread as number 0; -1, having done nothing, if a worker is parked.
+    """Run a job with this thread as number 0; -1, having done nothing, if a worker is parked or
+    not there.
 
     Gives the nanoseconds for which threads waited in vain, added up over them.
     All is decided in here, so that no exception in Python can leave a job half started.
@@ -262,19 +263,21 @@ class Team(HoldsAddresses):
 
     def _run_together(self, job: int, record: int, threads: int) -> int:
         """On so many threads, or as many as the system grants; what `_launch` gives."""
-        while len(self._threads) < threads - 1:
-            try:
-                self._start_worker()
-            except RuntimeError as error:  # no more threads to be had
-                threads = self.limit = len(self._threads) + 1
-                warnings.warn(f"{error}: going on with {threads}", RuntimeWarning, stacklevel=2)
-        while (late := _launch(self.address, job, record, threads)) < 0:
+        while True:
+            while len(self._threads) < threads - 1:
+                try:
+                    self._start_worker()
+                except RuntimeError as error:  # no more threads to be had
+                    threads = self.limit = len(self._threads) + 1
+                    warnings.warn(f"{error}: going on with {threads}", RuntimeWarning, stacklevel=2)
+            # A signal handler may fork anywhere here: in the child the workers are gone again.
+            if (late := _launch(self.address, job, record, threads)) >= 0:
+                return int(late)
             for thread in range(1, threads):
                 # A parked worker leaves its state alone until it is woken.
                 if self._states[thread] == _PARKED:
                     self._states[thread] = _WOKEN
                     self._wake[thread - 1].release()
-        return int(late)
 
     def stop(self) -> None:
         """End the workers; the next `run` starts new ones."""
@@ -283,7 +286,7 @@ class Team(HoldsAddresses):
                 self._states[thread] = _STOP
                 self._wake[thread - 1].release()
                 worker.join()
-                self._states[thread] = _SPINNING
+                self._states[thread] = _ABSENT
             self._threads.clear()
             self._wake.clear()
 
@@ -297,11 +300,14 @@ class Team(HoldsAddresses):
             worker.start()
         finally:
             # One that runs must be known, even if an exception in a signal handler interrupts this.
+            # One that is not known yet waits for ever.
             if worker.ident is not None:
+                self._states[number] = _PARKED
                 self._wake.append(wake)
                 self._threads.append(worker)
 
     def _serve(self, number: int, wake: threading.Semaphore) -> None:
+        wake.acquire()
         while _work(self.address, number):
             wake.acquire()
 
@@ -323,5 +329,13 @@ if hasattr(os, "register_at_fork"):
         after_in_parent=lambda: TEAM._lock.release(),
         after_in_child=_forget_after_fork,
     )
-# Workers must not touch the control block while the interpreter takes its memory down.
-atexit.register(TEAM.stop)
+
+
+def _end() -> None:
+    # Workers must not touch the control block while the interpreter takes its memory down. For what
+    # is multiplied later, in a `__del__`, it can start none, and would wait for them for ever.
+    TEAM.limit = 1
+    TEAM.stop()
+
+
+atexit.register(_end)

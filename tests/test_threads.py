@@ -169,6 +169,14 @@ def test_the_interpreter_ends_cleanly(state):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_a_product_at_the_very_end_of_the_interpreter():
+    """In a `__del__`, when no thread can be started any more: on one."""
+    code = SETUP + (
+        "class Late:\n    def __del__(self): print(right(3))\nlate = Late()\nprint(right(3))"
+    )
+    assert processes.run_code(code, timeout=120).split() == ["True", "True"]
+
+
 def test_the_interpreter_ends_with_its_error():
     """An exception after a product ends the process as ever: traceback, exit code 1."""
     done = processes.python("-c", SETUP + "right(3)\nraise RuntimeError('as ever')")
@@ -234,6 +242,76 @@ def test_a_child_forked_amid_a_product_works(first):
         "print('done', wrong)"
     )
     assert processes.run_code(code).split() == ["done", "[]"]
+
+
+FORK_WHILE_LAUNCHING = (
+    SETUP
+    + """
+import sys
+from ternops import team
+
+steps = forks = 0
+
+def trace(frame, event, argument):
+    global steps, forks, child
+    if frame.f_code is not team.Team._run_together.__code__: return
+    def step(frame, event, argument):
+        global steps, child
+        if event == "line":
+            steps += 1
+            if steps == wanted: child = os.fork()
+        return step
+    return step
+
+assert right(3)
+for wanted in range(1, 30):
+    steps, child = 0, None
+    sys.settrace(trace)
+    fine = right(3)
+    sys.settrace(None)
+    if child == 0:
+        signal.alarm(0)
+        os._exit(0 if fine and right(3) else 3)
+    assert fine
+    if child is None: break
+    forks += 1
+    signal.alarm(0)
+    assert os.waitpid(child, 0)[1] == 0, wanted
+print(forks > 1)
+"""
+)
+
+
+@FORKS
+def test_a_fork_in_a_signal_handler_amid_a_launch():
+    """At any line: the child goes on with a team of its own."""
+    assert processes.run_code(FORK_WHILE_LAUNCHING, timeout=120).split() == ["True"]
+
+
+INTERRUPTED_START = (
+    SETUP
+    + """
+from ternops.team import TEAM
+real = threading.Event.wait
+
+def interrupted(self, timeout=None):
+    threading.Event.wait = real
+    raise KeyboardInterrupt
+
+assert right(3)
+TEAM.stop()
+threading.Event.wait = interrupted  # before the first worker has said that it runs
+try:
+    right(3)
+except KeyboardInterrupt:
+    print(all(right(3) for _ in range(300)))
+"""
+)
+
+
+def test_an_interruption_before_a_worker_has_a_name():
+    """No two workers take the same place of the team."""
+    assert processes.run_code(INTERRUPTED_START, timeout=120).split() == ["True"]
 
 
 def test_the_default_is_numbas():
