@@ -106,7 +106,7 @@ def _opened(target: Path) -> Any:
         # A pipe that nobody reads would be waited for.
         handle = os.open(target, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError as error:
-        if error.errno == errno.ENXIO:
+        if error.errno == errno.ENXIO and target.is_fifo():
             raise OSError(f"{str(target)!r} has no reader") from None
         raise
     os.set_blocking(handle, True)

@@ -188,6 +188,16 @@ def test_a_new_file_has_the_permissions_of_the_old_one(matrix, tmp_path, mode):
     assert stat.S_IMODE(path.stat().st_mode) == mode
 
 
+def test_a_device_that_is_not_there(matrix, tmp_path):
+    """The system's words: nobody is missing at its other end."""
+    try:
+        os.mknod(tmp_path / "x", stat.S_IFCHR | 0o666, os.makedev(240, 99))
+    except (AttributeError, OSError) as error:
+        pytest.skip(f"no node can be made here: {error}")
+    with pytest.raises(OSError, match="No such device or address"):
+        matrix.save(tmp_path / "x")
+
+
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root may")
 def test_a_new_file_has_the_owner_of_the_old_one(matrix, tmp_path):
     """Who owned it can still write it when root has replaced it, packed or in steps."""
