@@ -276,8 +276,15 @@ class Team(HoldsAddresses):
             for thread in range(1, threads):
                 # A parked worker leaves its state alone until it is woken.
                 if self._states[thread] == _PARKED:
-                    self._states[thread] = _WOKEN
-                    self._wake[thread - 1].release()
+                    self._wake_up(thread)
+
+    def _wake_up(self, thread: int) -> None:
+        try:
+            self._states[thread] = _WOKEN
+            self._wake[thread - 1].release()
+        except BaseException:  # of a signal handler: it may sleep on, and must be woken again
+            self._states[thread] = _PARKED
+            raise
 
     def stop(self) -> None:
         """End the workers; the next `run` starts new ones."""

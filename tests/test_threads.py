@@ -314,6 +314,31 @@ def test_an_interruption_before_a_worker_has_a_name():
     assert processes.run_code(INTERRUPTED_START, timeout=120).split() == ["True"]
 
 
+INTERRUPTED_WAKING = (
+    SETUP
+    + """
+real = threading.Semaphore.release
+
+def interrupted(self, n=1):
+    threading.Semaphore.release = real
+    raise KeyboardInterrupt
+
+assert right(3)
+while not all_parked(): time.sleep(0.01)
+threading.Semaphore.release = interrupted
+try:
+    right(3)
+except KeyboardInterrupt:
+    print(right(3), right(3))
+"""
+)
+
+
+def test_an_interruption_before_a_worker_is_woken():
+    """It is woken by the next product, which does not wait for it for ever."""
+    assert processes.run_code(INTERRUPTED_WAKING, timeout=120).split() == ["True", "True"]
+
+
 def test_the_default_is_numbas():
     """NUMBA_NUM_THREADS, as for everything compiled by Numba."""
     code = "from ternops.threads import default_threads; print(default_threads())"
