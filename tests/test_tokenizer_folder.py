@@ -100,6 +100,29 @@ FOLDERS = {
         CONFIG: _FAST | {"additional_special_tokens": []},
         MAP: {"additional_special_tokens": ["<e3>"]},
     },
+    "no old extra ones": {
+        CONFIG: _FAST | {"additional_special_tokens": None},
+        MAP: {"additional_special_tokens": ["<e3>"]},
+    },
+    "extra ones with names, too": {
+        CONFIG: _FAST | {"extra_special_tokens": {"image_token": "<img>"},
+                         "additional_special_tokens": ["<e1>"]},
+    },
+    "extra ones of the map without flags": {
+        CONFIG: _FAST, MAP: {"extra_special_tokens": [{"content": "def", "single_word": True}]},
+    },
+    "no extra ones of the map": {
+        CONFIG: _FAST | {"extra_special_tokens": ["<e0>"]},
+        MAP: {"extra_special_tokens": None, "additional_special_tokens": ["<e3>"]},
+    },
+    "names in two files": {
+        CONFIG: _FAST | {"image_token": "<img>", "video_token": _typed("<vid>")},
+        MAP: {"image_token": "<other>", "video_token": "<aud>"},
+    },
+    "padding of GPT2": {
+        CONFIG: {"tokenizer_class": "GPT2Tokenizer"},
+        "tokenizer.json": {"padding": {**_PADDING, "pad_token": "<p>"}},
+    },
     "map without": {CONFIG: _FAST | {"bos_token": _BEGIN}, MAP: {"bos_token": None}},
     "added": {CONFIG: _FAST | {"pad_token": "<p>"}, ADDED: {"<p>": 1024, "<n>": 1025}},
     "added and map": {
@@ -225,6 +248,11 @@ def test_nothing_is_cut_off_or_filled_up(tmp_path, name):
         ("added", {"<p>": 1024, "<n>": 1025}),
         ("named ones", {"<vid>": 1024, "<aud>": 1025, "<img>": 1026, "<other>": 1027}),
         ("LlamaTokenizer of pieces", {"<s>": 1, "</s>": 2}),
+        ("no old extra ones", {"<e3>": None}),
+        ("extra ones with names, too", {"<e1>": 1025, "<img>": 1024}),
+        ("no extra ones of the map", {"<e0>": None, "<e3>": None}),
+        ("names in two files", {"<aud>": 1024, "<img>": 1025, "<vid>": None, "<other>": None}),
+        ("padding of GPT2", {"<p>": None}),
     ],
 )
 def test_tokens_of_other_files(tmp_path, name, expected):

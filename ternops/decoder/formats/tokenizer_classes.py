@@ -15,12 +15,13 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Class:
-    """names: under which it is asked for; named: special tokens where no file names them; parts:
-    from the tokenizer_config.json to those of a tokenizer.json; again: whether all special tokens
-    are added once more as plain ones; begins: whether the post-processor is kept."""
+    """names: under which it is asked for; named: special tokens where no file names them, None for
+    one that the padding of tokenizer.json does not name; parts: from the tokenizer_config.json to
+    those of a tokenizer.json; again: whether all special tokens are added once more as plain ones;
+    begins: whether the post-processor is kept."""
 
     names: tuple[str, ...]
-    named: dict[str, str] = field(default_factory=dict)
+    named: dict[str, str | None] = field(default_factory=dict)
     parts: Callable[[Json], Json] = lambda raw: {}
     again: bool = False
     begins: bool = True
@@ -118,7 +119,8 @@ CLASSES = {
             {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}, _llama,
         ),
         Class(
-            ("GPT2Tokenizer",), {"unk_token": _END, "bos_token": _END, "eos_token": _END}, _gpt2
+            ("GPT2Tokenizer",),
+            {"unk_token": _END, "bos_token": _END, "eos_token": _END, "pad_token": None}, _gpt2,
         ),
         Class(
             ("GPTNeoXTokenizer",),

@@ -92,29 +92,30 @@ def read_settings(folder: Path) -> Settings:
     raw, file = read_optional(folder / _FILE), read_optional(folder / "tokenizer.json")
     more = {} if _DECODER in raw else read_optional(folder / _MAP)
     kind = _kind(raw, read_optional(folder / "config.json"), file)
+    own = {name for name, value in raw.items() if _is_own(name) and isinstance(value, str)}
+    more = {name: value for name, value in more.items() if name not in own}
     given = _named(_FILE, raw) | _named(_MAP, more)
-    extra = _tokens(_FILE, raw.get(_EXTRA) or raw.get(_OLD_EXTRA)) + _tokens(_MAP, more.get(_EXTRA))
+    extra = _unnamed(raw, more)
     if _DECODER in raw:
         numbered = _decoder(raw[_DECODER])
     else:
-        special = [*(given.get(name) for name in _NAMES), *extra]
+        special = [*(given.get(name) for name in _NAMES), *extra.get(_EXTRA, [])]
         texts = {token["content"] for token in special if token}
         numbered = _encoder(read_optional(folder / _ADDED), texts) | {
             token["id"]: {key: token[key] for key in ("content", *_FLAGS) if key in token}
             for token in _added_tokens(file)
             if type(token.get("id")) is int
         }
-    if more.get(_EXTRA) is None and not any(isinstance(raw.get(k), list) for k in _EXTRAS):
-        extra += _tokens(_MAP, more.get(_OLD_EXTRA))
     defaults = CLASSES.get(kind, PLAIN).named.items()
-    values = {name: _token(_FILE, name, text) for name, text in defaults} | given
+    values = {name: text and _token(_FILE, name, text) for name, text in defaults} | given
     padding = file.get("padding")
     if isinstance(padding, dict) and isinstance(padding.get("pad_token"), str):
         values.setdefault("pad_token", _token("tokenizer.json", "padding", padding["pad_token"]))
     objects = [name for name in values if isinstance(raw.get(name), dict) or name in more]
     order = dict.fromkeys([*_NAMES, *objects, *values])  # in which they are added
     named = {name: token for name in order if (token := values.get(name))}
-    return Settings(kind, file, raw, named, extra, numbered)
+    unnamed = extra.get(_EXTRA, extra.get(_OLD_EXTRA, []))
+    return Settings(kind, file, raw, named, unnamed, numbered)
 
 
 def special_tokens(folder: Path) -> dict[str, str]:
@@ -196,11 +197,16 @@ def _named(file: str, raw: dict[str, Any]) -> dict[str, Token | None]:
     values = {
         key: value
         for key, value in raw.items()
-        if key in _NAMES or (key.endswith("_token") and isinstance(value, str | dict))
+        if key in _NAMES or (_is_own(key) and isinstance(value, str | dict))
     }
     for key in (_EXTRA, "model_specific_special_tokens"):
         values |= raw[key] if isinstance(raw.get(key), dict) else {}
     return {key: None if each is None else _token(file, key, each) for key, each in values.items()}
+
+
+def _is_own(key: str) -> bool:
+    """Whether it names a token as no other model does: tokenizer_config.json then comes first."""
+    return key.endswith("_token") and key not in _NAMES
 
 
 def _token(file: str, key: str, value: Any) -> Token:
@@ -212,6 +218,24 @@ def _token(file: str, key: str, value: Any) -> Token:
         if all(type(flag) is bool for flag in flags.values()):
             return {"content": value["content"], **flags}
     raise ValueError(f"{file}: {key} is {value!r}, expected a string")
+
+
+def _unnamed(raw: dict[str, Any], more: dict[str, Any]) -> dict[str, list[Token]]:
+    """The tokens without names of tokenizer_config.json and special_tokens_map.json, by _EXTRAS:
+    those under the old key count only without the new one."""
+    found = {key: _tokens(_FILE, raw[key]) for key in _EXTRAS if key in raw}
+    if _OLD_EXTRA in found and not raw.get(_EXTRA):
+        found[_EXTRA] = found.pop(_OLD_EXTRA)
+    elif isinstance(raw.get(_EXTRA), dict):
+        del found[_EXTRA]
+    later = {key: _tokens(_MAP, more[key]) for key in _EXTRAS if key in more}
+    if isinstance(more.get(_EXTRA), list):
+        special = [{**token, "special": True} for token in later[_EXTRA]]
+        later[_EXTRA] = found.get(_EXTRA, []) + special
+    found |= later
+    if isinstance(more.get(_EXTRA), dict):
+        del found[_EXTRA]
+    return found
 
 
 def _tokens(file: str, value: Any) -> list[Token]:
