@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import warnings
 from contextlib import suppress
+from typing import TextIO
 
 import ternops
 
@@ -60,8 +62,16 @@ def _run(argv: list[str] | None) -> int:
     _ = ternops.info  # the kernels, which `import ternops` has left until now
     if sys.stdout is None:
         raise ValueError("stdout: closed, expected somewhere to write to")
+    _replace_characters(sys.stdout)
     code: int | None = arguments.run(arguments)
     return code or 0
+
+
+def _replace_characters(file: TextIO) -> None:
+    """What the encoding of a file has not becomes a question mark: neither an answer nor what was
+    done fails for a character that cannot be shown."""
+    if isinstance(file, io.TextIOWrapper) and file.errors in ("strict", "surrogateescape"):
+        file.reconfigure(errors="replace")
 
 
 def _fail(line: str) -> int:

@@ -273,6 +273,29 @@ def test_files_from_windows(talker):
     assert len(prompts[0]) == 2
 
 
+def test_a_line_of_a_byte_order_mark_is_blank(talker):
+    """An editor's empty file is no turn."""
+    done = chat(talker, "\ufeff\n\ufeff\r\na\n".encode(), "--max-new-tokens", "2")
+    assert done.returncode == 0
+    assert len(asked(done)) == 1
+
+
+def test_a_locale_of_ascii(talker):
+    """Turns are UTF-8 all the same."""
+    text, options = "café\n".encode(), ["--max-new-tokens", "2"]
+    done = chat(talker, text, *options, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    expected = asked(chat(talker, text, *options))[0].split()[1]
+    assert [line.split()[1] for line in asked(done)] == [expected]
+
+
+def test_a_system_message_beyond_the_context(talker):
+    """Is named: no turn would fit."""
+    complaint(
+        chat(talker, b"hi\n", "--system", "x = 1; " * 300), "--system and stdin: a turn tokens 512"
+    )
+
+
 def test_stdin_that_is_closed(talker):
     """One line, exit code 2."""
     command = f"{sys.executable} -m ternops chat --model {talker} <&-"

@@ -71,6 +71,11 @@ def test_home(tmp_path, tiny, monkeypatch, capfd):
         ("org/name@main", "hf download org/name --local-dir DIR"),
         ("https://huggingface.co/org/name", "hf download org/name --local-dir DIR"),
         ("https://huggingface.co/org/name/resolve/main/a.gguf", "hf download org/name --local-dir"),
+        ("org/name/", "hf download org/name --local-dir DIR"),
+        ("hf.co/org/name:Q4_K_M", "hf download org/name --local-dir DIR"),
+        ("huggingface.co/org/name", "hf download org/name --local-dir DIR"),
+        ("hf://models/org/name", "hf download org/name --local-dir DIR"),
+        ("hf://org/name@main", "hf download org/name --local-dir DIR"),
         ("https://example.org/model.gguf", "an address, download it first"),
         (r"C:\models\bitnet", "a path of Windows"),
         ("D:/models/bitnet", "a path of Windows"),
@@ -85,6 +90,17 @@ def test_what_is_elsewhere(tmp_path, monkeypatch, path, words):
     message = error(path, FileNotFoundError)
     assert "is no file or folder" in message
     assert words in message.replace("PATH", path)
+
+
+def test_a_prediction_of_what_is_elsewhere(tmp_path, monkeypatch, capfd):
+    """The sizes that it knows, and the same hint."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    assert main(["predict", "--model", "org/name", "--hardware", "generic"]) == 2
+    line = capfd.readouterr().err
+    assert "100B, 2B4T; from the hub, download it first: hf download org/name" in line
+    assert main(["predict", "--model", "12B", "--hardware", "generic"]) == 2
+    assert capfd.readouterr().err.endswith("100B, 2B4T\n")
 
 
 def test_a_path_that_is_mistyped(tmp_path, tiny, monkeypatch):
@@ -126,7 +142,10 @@ def test_a_file_of_a_folder(tiny):
     for name in ("model-00001-of-00002.safetensors", "model.safetensors.index.json"):
         shutil.copy(tiny / "model.safetensors", tiny / name)
     for name in ("model.safetensors", "model-00001-of-00002.safetensors", "config.json",
-                 "tokenizer.json", "model.safetensors.index.json"):  # fmt: skip
+                 "tokenizer.json", "model.safetensors.index.json", "tokenizer.model", "README.md",
+                 "chat_template.jinja", "merges.txt"):  # fmt: skip
+        if not (tiny / name).exists():
+            (tiny / name).write_text("any")
         message = error(tiny / name)
         assert "is one file of a Hugging Face model" in message
         assert message.endswith(f"expected its folder, {str(tiny)!r}")
@@ -147,6 +166,8 @@ def test_gguf_in_a_folder(tmp_path, tiny):
     assert isinstance(open_checkpoint(renamed), Gguf)
     shutil.copy(renamed / "a.gguf", renamed / "b.gguf")
     assert error(renamed).endswith("holds a.gguf, b.gguf, expected the path of one")
+    (renamed / "b.gguf").rename(renamed / "b.GGUF")
+    assert error(renamed).endswith("holds a.gguf, b.GGUF, expected the path of one")
     (renamed / "model-00001-of-00002.safetensors").write_bytes(b"")
     assert "no model.safetensors.index.json" in error(renamed, FileNotFoundError)
 
@@ -157,7 +178,7 @@ def test_gguf_in_a_folder(tmp_path, tiny):
         ("pytorch_model.bin", "pytorch_model.bin, a pickle, which is never read: convert it"),
         ("consolidated.00.pth", "consolidated.00.pth, a pickle"),
         ("model-00001-of-00002.safetensors", "but no model.safetensors.index.json"),
-        ("weights.safetensors", "weights.safetensors, expected that name"),
+        ("weights.safetensors", "weights.safetensors, expected that name, or the path of what"),
         ("model.safetensors.incomplete", "an unfinished download"),
         (".cache/huggingface/download/a.incomplete", "an unfinished download"),
     ],
@@ -181,6 +202,14 @@ def test_a_folder_without_a_config(tmp_path, tiny):
     )
     (tiny / "config.json").unlink()
     assert error(tmp_path, FileNotFoundError) == "model: 'PATH' has no config.json"
+    (tiny / "a.gguf").write_bytes(b"")
+    assert error(tmp_path, FileNotFoundError).endswith(
+        "there is tiny/a.gguf, expected the path of that file"
+    )
+    (tiny / "a.gguf").unlink()
+    assert error(tiny, FileNotFoundError).endswith(
+        "there is model.safetensors, expected the path of what quantize wrote"
+    )
     (tmp_path / "pytorch_model.bin").write_bytes(b"PK")
     assert "pytorch_model.bin, a pickle" in error(tmp_path, FileNotFoundError)
     shutil.copy(TINY / "config.json", tiny)
@@ -237,6 +266,18 @@ def test_placeholders_of_single_files(tmp_path):
         assert re.search(rf"{re.escape(name)}' is a pointer of git-lfs", error(folder))
         (folder / name).write_bytes(kept)
     open_checkpoint(folder)
+
+
+def test_placeholders_of_other_templates(tiny, tmp_path, capfd):
+    """A chat template of its own folder; a packed file that is to be verified."""
+    folder = tiny / "additional_chat_templates"
+    folder.mkdir()
+    (folder / "default.jinja").write_text(POINTER)
+    with pytest.raises(ValueError, match=r"default\.jinja' is a pointer of git-lfs"):
+        open_checkpoint(tiny).chat_template()
+    (tmp_path / "packed").write_text(POINTER)
+    assert main(["verify", str(tmp_path / "packed")]) == 2
+    assert "packed' is a pointer of git-lfs" in capfd.readouterr().err
 
 
 def test_files_that_are_not_whole(tmp_path, tiny):

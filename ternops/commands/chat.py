@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import contextlib
 import io
 import sys
@@ -56,11 +57,14 @@ def _run(arguments: argparse.Namespace) -> int:
     model = options.load_model(arguments)
     session = options.start_session(model)
     if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="surrogateescape")  # bytes that are no text reach `checked`
+        # UTF-8 holds ASCII, and bytes that are no text reach `checked`.
+        encoding = codecs.lookup(sys.stdin.encoding).name
+        encoding = "utf-8" if encoding == "ascii" else encoding
+        sys.stdin.reconfigure(encoding=encoding, errors="surrogateescape")
     code = 0
     while (turn := _next_turn()) is not None:
         try:
-            content = options.unmarked(options.checked("stdin", turn))
+            content = options.checked("stdin", turn)
             asked = [*messages, {"role": "user", "content": content}]
             asked, prompt = _fitting(template, tokenizer, asked, first, context)
             options.check_known("chat template", tokenizer, prompt, config.vocabulary)
@@ -94,6 +98,7 @@ def _next_turn() -> str | None:
             if asks:
                 print()
             return None
+        line = options.unmarked(line)
         if line.strip():
             return line.rstrip("\r")  # of files from Windows
 
@@ -117,7 +122,8 @@ def _fitting(
         if len(tokens) < context:
             break
         if len(kept) - first < 3:
-            raise ValueError(f"stdin: a turn of {len(tokens)} tokens, the context holds {context}")
+            name = "--system and stdin" if first else "stdin"
+            raise ValueError(f"{name}: a turn of {len(tokens)} tokens, the context holds {context}")
         forgotten += 2  # a question and its answer
     if forgotten:
         options.note(f"the context is full: the oldest {forgotten} messages are forgotten")

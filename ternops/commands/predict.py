@@ -157,15 +157,16 @@ def _config(model: str) -> Config:
     """The layout of a size, or of what is in a folder or a file."""
     from ternops.cost.layouts import SIZES
     from ternops.decoder import open_checkpoint
-    from ternops.decoder.formats.paths import locate
+    from ternops.decoder.formats.paths import hint, locate
 
     if model in SIZES:
         return SIZES[model]
     try:
         where = locate(model)
-    except OSError:  # not there, a name that is too long, or a folder that may not be entered
+    except OSError as error:  # also a name that is too long, a folder that may not be entered
+        more = hint(model) if isinstance(error, FileNotFoundError) else ""
         expected = f"expected a folder, a file or one of {', '.join(SIZES)}"
-        raise ValueError(f"--model {model!r}: {expected}") from None
+        raise ValueError(f"--model {model!r}: {expected}{more}") from None
     return open_checkpoint(where).config
 
 

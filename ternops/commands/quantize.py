@@ -61,9 +61,11 @@ def _quantize(arguments: argparse.Namespace) -> None:
 
 def _verify(arguments: argparse.Namespace) -> None:
     from ternops.decoder.formats.packed import PackedFile
+    from ternops.decoder.formats.placeholders import check_fetched
 
     path = Path(arguments.file)
     if not path.is_file():
         raise FileNotFoundError(f"{arguments.file!r} is not a file")
+    check_fetched(path)
     count = sum(1 for _ in PackedFile(path).verify())
     print(f"{arguments.file}: intact, {count} tensors")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import itertools
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -76,7 +74,6 @@ def stream(
     settings: of `Model.generate`.
     """
     answer = Stream()
-    _replace_characters()
     try:
         with options.progress("reading the prompt") as show:
 
@@ -93,10 +90,3 @@ def stream(
         pass  # the figures so far are what the user wants to see
     print(flush=True)
     return answer
-
-
-def _replace_characters() -> None:
-    """What the encoding of stdout has not becomes a question mark, and ends no answer."""
-    file = sys.stdout
-    if isinstance(file, io.TextIOWrapper) and file.errors in ("strict", "surrogateescape"):
-        file.reconfigure(errors="replace")

@@ -67,7 +67,7 @@ def _gguf_file(folder: Path) -> Path | None:
         index.is_file() or any(WEIGHTS.fullmatch(file.name) for file in folder.iterdir())
     ):
         return None
-    files = sorted(file for file in folder.glob("*.gguf") if file.is_file())
+    files = sorted(file for file in folder.glob("*.[gG][gG][uU][fF]") if file.is_file())
     if len(files) > 1:
         names = ", ".join(file.name for file in files)
         raise ValueError(f"model: {str(folder)!r} holds {names}, expected the path of one")

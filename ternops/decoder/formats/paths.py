@@ -7,14 +7,18 @@ import re
 from pathlib import Path
 
 #: With what llama.cpp and others put behind it: a type, a revision.
-_HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)([:@].*)?", re.ASCII)
-_HUB_ADDRESS = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([^/]+/[^/?#]+)")
+_HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(/|[:@].*)?", re.ASCII)
+_HUB_ADDRESS = re.compile(
+    r"(?:hf://(?:models/)?|(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/)([^/]+/[^/?#:@]+)"
+)
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\|[^/]*\\")
 #: The names that `transformers` gives the files of weights of a folder.
 WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 #: A zip archive, as torch.save writes it now, and pickles of protocols 2 to 5.
 _PICKLE_STARTS = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+#: What else lies in the folder of a Hugging Face model, and is no model.
+_BESIDE = (".jinja", ".md", ".model", ".py", ".txt")
 _PICKLE = "a pickle, which is never read: convert it to safetensors"
 #: Where `hf download` leaves what it has not finished.
 _UNFINISHED = ("*.incomplete", ".cache/huggingface/download/*.incomplete")
@@ -34,7 +38,7 @@ def locate(path: str | os.PathLike[str]) -> Path:
     if not where.exists():
         where = _expanded(where)
     if not where.exists():
-        raise FileNotFoundError(f"model: {str(path)!r} is no file or folder{_hint(path, where)}")
+        raise FileNotFoundError(f"model: {str(path)!r} is no file or folder{hint(path)}")
     if (where / "config.json").is_file():
         return where
     if (where / "snapshots").is_dir():
@@ -47,13 +51,32 @@ def locate(path: str | os.PathLike[str]) -> Path:
     return where
 
 
+def hint(path: str | os.PathLike[str]) -> str:
+    """What a path may be at which nothing is, and what to pass instead; "" if nothing tells."""
+    text, where = os.fspath(path), _expanded(Path(path))
+    found = _HUB_ADDRESS.match(text)
+    if not found and not where.parent.exists():
+        found = _HUB_ID.fullmatch(text)
+    if found:
+        cache = _hub_cache() / f"models--{found[1].replace('/', '--')}"
+        if cache.is_dir():
+            return f"; what was downloaded of the hub's is in {str(cache)!r}"
+        return f"; from the hub, download it first: hf download {found[1]} --local-dir DIR"
+    if "://" in text:
+        return ": an address, download it first"
+    if os.name != "nt" and _WINDOWS.match(text):
+        return ": a path of Windows, expected one of this system"
+    return _other_case(where)
+
+
 def no_model(path: Path) -> str:
     """What to pass or to do instead of a file that is no model by itself; "" if nothing tells."""
     with open(path, "rb") as file:
         if file.read(2) in _PICKLE_STARTS:
             return f"model: {str(path)!r} is {_PICKLE}"
     beside = (path.parent / "config.json").is_file()
-    if path.suffix == ".json" or (beside and WEIGHTS.fullmatch(path.name)):
+    part = WEIGHTS.fullmatch(path.name) or path.suffix in _BESIDE
+    if path.suffix == ".json" or (beside and part):
         return (
             f"model: {str(path)!r} is one file of a Hugging Face model (config.json and "
             f"safetensors), expected its folder, {str(path.parent)!r}"
@@ -69,7 +92,7 @@ def missing_weights(folder: Path) -> str:
     return _found(
         folder,
         ("model-*-of-*.safetensors", "but no model.safetensors.index.json"),
-        ("*.safetensors", "expected that name"),
+        ("*.safetensors", "expected that name, or the path of what quantize wrote"),
         *((f"*{suffix}", _PICKLE) for suffix in _PICKLES),
         *((place, "an unfinished download: hf download goes on") for place in _UNFINISHED),
     )
@@ -80,6 +103,8 @@ def missing_config(folder: Path) -> str:
     return _found(
         folder,
         ("*/config.json", "expected the path of that folder"),
+        ("*/*.[gG][gG][uU][fF]", "expected the path of that file"),
+        ("*.safetensors", "expected the path of what quantize wrote"),
         *((f"*{suffix}", _PICKLE) for suffix in _PICKLES),
         *((place, "an unfinished download: hf download goes on") for place in _UNFINISHED),
     )
@@ -104,23 +129,6 @@ def _expanded(path: Path) -> Path:
         return path.expanduser()
     except RuntimeError:  # nobody's home
         return path
-
-
-def _hint(path: str | os.PathLike[str], where: Path) -> str:
-    text = os.fspath(path)
-    found = _HUB_ADDRESS.match(text)
-    if not found and not where.parent.exists():
-        found = _HUB_ID.fullmatch(text)
-    if found:
-        cache = _hub_cache() / f"models--{found[1].replace('/', '--')}"
-        if cache.is_dir():
-            return f"; what was downloaded of the hub's is in {str(cache)!r}"
-        return f"; from the hub, download it first: hf download {found[1]} --local-dir DIR"
-    if "://" in text:
-        return ": an address, download it first"
-    if os.name != "nt" and _WINDOWS.match(text):
-        return ": a path of Windows, expected one of this system"
-    return _other_case(where)
 
 
 def _hub_cache() -> Path:

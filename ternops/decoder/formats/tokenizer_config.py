@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ternops.decoder.formats.json_files import read_optional
+from ternops.decoder.formats.placeholders import check_fetched
 from ternops.decoder.formats.tokenizer_classes import CLASSES, PLAIN, is_byte_level
 
 _FILE, _MAP, _ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
@@ -158,6 +159,7 @@ def chat_template(folder: Path) -> str | None:
     """
     for path in (folder / _TEMPLATES / "default.jinja", folder / "chat_template.jinja"):
         if path.is_file():
+            check_fetched(path)
             try:
                 return path.read_text("utf-8")
             except UnicodeDecodeError as error:
