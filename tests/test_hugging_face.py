@@ -594,6 +594,32 @@ def test_a_shard_index_that_lies(tmp_path):
     refused(folder, f"checkpoint: {FIRST} missing {other}")
 
 
+def test_a_tensor_that_the_index_leaves_out(tmp_path):
+    """Is there all the same, as in transformers: a bias is refused, a head is the head."""
+    values = checkpoints.tensors()
+    whole = checkpoints.write(tmp_path / "whole")
+    expected = Model.from_pretrained(whole, threads=1).logits(TOKENS)
+    folder = checkpoints.write_shards(tmp_path / "x", values, 2)
+    index = folder / "model.safetensors.index.json"
+    raw = json.loads(index.read_text())
+    del raw["weight_map"][FIRST]
+    index.write_text(json.dumps(raw))
+    assert cases.same_bits(Model.from_pretrained(folder, threads=1).logits(TOKENS), expected)
+    shard = folder / "model-1.safetensors"
+    kept = safetensors.numpy.load_file(shard)
+    name = "model.layers.0.self_attn.q_proj.bias"
+    safetensors.numpy.save_file({**kept, name: np.ones(3, np.float32)}, shard)
+    refused(folder, f"checkpoint: {name} no place")
+
+
+def test_scales_of_weights_that_are_quantised_online(tmp_path, random):
+    """One line says that they are left out."""
+    values, _ = checkpoints.quantized(random, 0.5, packed=False)
+    config = checkpoints.quantization("online")
+    with pytest.warns(UserWarning, match=r"weight_scale is left out, .* \(online\)"):
+        HuggingFace(checkpoints.write(tmp_path, config, values))
+
+
 @pytest.mark.parametrize(
     ("shard", "error"),
     [

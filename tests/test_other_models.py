@@ -99,6 +99,7 @@ def test_the_program(tmp_path):
         ("adapter_model.safetensors", "adapter merge"),
         ("adapter_model.bin", "adapter merge"),
         ("adapters.safetensors", "adapter merge"),
+        ("adapters.npz", "adapter merge"),
         ("quantize_config.json", "GPTQ"),
         ("quant_config.json", "AWQ"),
         ("hf_quant_config.json", "ModelOpt"),

@@ -230,11 +230,12 @@ def test_the_commands(tmp_path, capfd):
     assert REFUSED in capfd.readouterr().err.splitlines()[-1]
     assert os.listdir(target.parent) == []
     options = ["--quantize", "absmean"]
-    generate = ["generate", "--model", str(folder), "--prompt", "a", "--max-new-tokens", "1"]
-    assert main(generate) == 2
+    generate = ["generate", "--model", str(folder), "--max-new-tokens", "1", "--prompt"]
+    assert main([*generate, "!"]) == 2
     assert REFUSED in capfd.readouterr().err.splitlines()[-1]
-    assert main([*generate, *options]) == 2  # the tokenizer is another model's
-    assert "is no token" in capfd.readouterr().err.splitlines()[-1]
+    assert main([*generate, "a", *options]) == 2  # the tokenizer is another model's
+    assert "to the model no token" in capfd.readouterr().err.splitlines()[-1]
+    assert main([*generate, "!", *options]) == 0
     assert main(["quantize", str(folder), str(target), *options]) == 0
     logits = Model.from_pretrained(target, threads=1).logits(TOKENS)
     direct = Model.from_pretrained(folder, threads=1, quantize="absmean")

@@ -11,6 +11,7 @@ _CHANGES = {
     "adapter_model.safetensors": _ADAPTER,
     "adapter_model.bin": _ADAPTER,
     "adapters.safetensors": _ADAPTER,  # of MLX
+    "adapters.npz": _ADAPTER,  # of its old versions
     "quantize_config.json": f"{_OTHER} (GPTQ)",
     "quant_config.json": f"{_OTHER} (AWQ)",
     "hf_quant_config.json": f"{_OTHER} (ModelOpt)",

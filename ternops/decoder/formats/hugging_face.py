@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,13 @@ from ternops.decoder.formats import tokenizer_config
 from ternops.decoder.formats.checkpoint import Checkpoint
 from ternops.decoder.formats.hugging_face_config import read_config
 from ternops.decoder.formats.placeholders import check_fetched
-from ternops.decoder.formats.quantization import BITNET, UNDECLARED, read_quantization, read_trits
+from ternops.decoder.formats.quantization import (
+    BITNET,
+    ONLINE,
+    UNDECLARED,
+    read_quantization,
+    read_trits,
+)
 from ternops.decoder.formats.tensors import Tensors
 from ternops.decoder.text import load_tokenizer
 from ternops.decoder.weights import HalfMatrix
@@ -79,6 +86,7 @@ class HuggingFace(Checkpoint):
         known |= {f"{name}.weight_scale" for name in _LINEAR.values()}
         known.add(f"self_attn.{_ROTATIONS}")
         whole = {_EMBEDDING, _HEAD, _NORM, f"model.{_ROTATIONS}"}
+        scales = []
         for name in sorted(self._tensors):
             match = re.match(r"model\.layers\.(\d{1,9})\.(.*)", name, re.DOTALL)
             if match[2] not in known if match else name not in whole:
@@ -88,11 +96,19 @@ class HuggingFace(Checkpoint):
                     f"checkpoint: tensor {name!r} is of a quantisation that config.json does not "
                     "tell of, expected a quantization_config there"
                 )
+            if name.endswith("_scale") and self._quantization == ONLINE:
+                scales.append(name)
             if match and int(match[1]) >= self.config.layers:
                 raise ValueError(
                     f"checkpoint: tensor {name!r}, expected no layers beyond the "
                     f"{self.config.layers} of config.json"
                 )
+        if scales:
+            warnings.warn(
+                f"checkpoint: {scales[0]} is left out, as in transformers: config.json says that "
+                "weights are quantised while they are used (online)",
+                stacklevel=2,
+            )
 
     def trits(self, layer: int, name: str) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
         shape = self.config.linear_shapes()[name]

@@ -32,17 +32,21 @@ class _Tensor(NamedTuple):
 class Tensors:
     """The tensors of a Hugging Face folder. Nothing is read before it is asked for.
 
+    Like transformers it takes all that the shards hold, also what their index leaves out.
     Raises FileNotFoundError and ValueError, naming the file or the tensor and what is wrong.
     """
 
     def __init__(self, folder: Path) -> None:
         self._tensors: dict[str, _Tensor] = {}
+        others: dict[str, _Tensor] = {}
         for path, names in _files(folder).items():
             found = dict(_map(path))
-            for name in found if names is None else names:
+            for name in names:
                 if name not in found:
                     raise ValueError(f"checkpoint: tensor {name!r} is missing from {path.name!r}")
-                self._tensors[name] = found[name]
+            self._tensors |= {name: found[name] for name in names}
+            others.update(found)
+        self._tensors = others | self._tensors
 
     def __contains__(self, name: str) -> bool:
         return name in self._tensors
@@ -125,8 +129,8 @@ def _is_finite_bf16(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.bool_]:
     return (bits & exponents) != exponents
 
 
-def _files(folder: Path) -> dict[Path, list[str] | None]:
-    """The safetensors files of a folder and the tensors to take from each, None for all."""
+def _files(folder: Path) -> dict[Path, list[str]]:
+    """The safetensors files of a folder and the tensors that an index says to be in each."""
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if single.is_file():
         if index.is_file():
@@ -135,7 +139,7 @@ def _files(folder: Path) -> dict[Path, list[str] | None]:
                 "as transformers does",
                 stacklevel=2,
             )
-        return {single: None}
+        return {single: []}
     if not index.is_file():
         reason = missing_weights(folder)
         raise FileNotFoundError(f"model: {str(folder)!r} has no model.safetensors{reason}")
