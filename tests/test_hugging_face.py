@@ -612,6 +612,19 @@ def test_a_tensor_that_the_index_leaves_out(tmp_path):
     refused(folder, f"checkpoint: {name} no place")
 
 
+@pytest.mark.parametrize("file", ["config", "generation_config"])
+def test_an_end_that_is_no_token(tmp_path, file):
+    """One line, and it ends nothing; as with GGUF files."""
+    folder = checkpoints.write(tmp_path)
+    path = folder / f"{file}.json"
+    raw = json.loads(path.read_text()) if path.exists() else {}
+    for number in (33, -1):
+        path.write_text(json.dumps({**raw, "eos_token_id": [5, number]}))
+        words = f"^{file}: eos_token_id is {number}, expected 0 to 32: there is no such token$"
+        with pytest.warns(UserWarning, match=words):
+            assert number not in HuggingFace(folder).config.eos
+
+
 def test_scales_of_weights_that_are_quantised_online(tmp_path, random):
     """One line says that they are left out."""
     values, _ = checkpoints.quantized(random, 0.5, packed=False)

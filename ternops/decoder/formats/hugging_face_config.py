@@ -109,19 +109,31 @@ def _tied(raw: dict[str, Any]) -> bool:
 
 def _ends(folder: Path, raw: dict[str, Any]) -> tuple[int, ...]:
     """Without repetitions, those of config.json first."""
-    ends = _end_ids("config", raw)
-    ends += _end_ids("generation_config", read_optional(folder / "generation_config.json"))
+    vocabulary = raw["vocab_size"]
+    ends = _end_ids("config", raw, vocabulary)
+    generation = read_optional(folder / "generation_config.json")
+    ends += _end_ids("generation_config", generation, vocabulary)
     end = end_token(folder)
     if end is not None:
         ends.append(end)
     return tuple(dict.fromkeys(ends))
 
 
-def _end_ids(file: str, raw: dict[str, Any]) -> list[int]:
+def _end_ids(file: str, raw: dict[str, Any], vocabulary: Any) -> list[int]:
+    """Those of a file; with a warning, without a number that no token has."""
     eos = raw.get("eos_token_id")
     ends = eos if isinstance(eos, list) else [] if eos is None else [eos]
     if not all(isinstance(each, int) and not isinstance(each, bool) for each in ends):
         raise ValueError(f"{file}: eos_token_id is {eos!r}, expected an integer or a list of them")
+    if isinstance(vocabulary, int):
+        for each in ends:
+            if not 0 <= each < vocabulary:
+                warnings.warn(
+                    f"{file}: eos_token_id is {each}, expected 0 to {vocabulary - 1}: there is no "
+                    "such token",
+                    stacklevel=2,
+                )
+        ends = [each for each in ends if 0 <= each < vocabulary]
     return list(ends)
 
 
