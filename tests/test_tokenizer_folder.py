@@ -12,7 +12,7 @@ from ternops.decoder import open_checkpoint
 from ternops.decoder.formats import convert
 from ternops.decoder.formats.hugging_face_config import read_config
 from ternops.decoder.formats.loading import TINY
-from ternops.decoder.text import load_tokenizer
+from ternops.decoder.text import load_tokenizer, stream_text
 
 _BEGIN, _END = "<|begin_of_text|>", "<|end_of_text|>"
 _FAST = {"tokenizer_class": "PreTrainedTokenizerFast"}
@@ -125,6 +125,7 @@ FOLDERS = {
     },
     "map without": {CONFIG: _FAST | {"bos_token": _BEGIN}, MAP: {"bos_token": None}},
     "added": {CONFIG: _FAST | {"pad_token": "<p>"}, ADDED: {"<p>": 1024, "<n>": 1025}},
+    "added once more": {CONFIG: _FAST, ADDED: {_BEGIN: 1024, _END: 1025}},
     "added and map": {
         CONFIG: _FAST, MAP: {"pad_token": "<p>", "additional_special_tokens": ["<n>"]},
         ADDED: {"<p>": 1025, "<n>": 1024, "<m>": 3},
@@ -269,6 +270,17 @@ def test_tokens_of_other_files(tmp_path, name, expected):
     packed = open_checkpoint(tmp_path / "packed")
     assert packed.tokenizer().to_str() == tokenizer.to_str()
     assert packed.special_tokens() == open_checkpoint(folder).special_tokens()
+
+
+def test_a_special_token_that_is_added_once_more(tmp_path):
+    """Is no text, of the folder and of what is packed of it, though one file says nothing of it."""
+    folder = write(tmp_path / "x", FOLDERS["added once more"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        convert.convert(folder, tmp_path / "packed")
+    for tokenizer in (quietly(folder), open_checkpoint(tmp_path / "packed").tokenizer()):
+        assert tokenizer.decode([0, 476, 1]) == "def"
+        assert "".join(stream_text(tokenizer, [0, 476, 1])) == "def"
 
 
 def test_special_tokens_by_name(tmp_path):

@@ -62,7 +62,13 @@ def parse_tokenizer(data: bytes, source: str) -> Tokenizer:
 def _add_tokens(tokenizer: Tokenizer, settings: tokenizer_config.Settings) -> None:
     from tokenizers import AddedToken
 
-    tokenizer.add_tokens([AddedToken(**token) for token in settings.tokens()])
+    tokens = [AddedToken(**token) for token in settings.tokens()]
+    # One that was special once stays it when it is added again, though not for `to_str`.
+    present = tokenizer.get_added_tokens_decoder().values()
+    special = {token.content for token in (*present, *tokens) if token.special}
+    for token in tokens:
+        token.special = token.content in special
+    tokenizer.add_tokens(tokens)
     for number, token in settings.numbered.items():
         found = tokenizer.token_to_id(token["content"])
         if found != number:
