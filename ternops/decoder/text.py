@@ -69,10 +69,10 @@ def _add_tokens(tokenizer: Tokenizer, settings: tokenizer_config.Settings) -> No
     for token in tokens:
         token.special = token.content in special
     tokenizer.add_tokens(tokens)
-    for number, token in settings.numbered.items():
-        found = tokenizer.token_to_id(token["content"])
+    for number, numbered in settings.numbered.items():
+        found = tokenizer.token_to_id(numbered["content"])
         if found != number:
-            _warn(f"{token['content']!r} is token {found}, not {number} as its files say")
+            _warn(f"{numbered['content']!r} is token {found}, not {number} as its files say")
             return
 
 
