@@ -70,3 +70,17 @@ def test_a_tier_inherits():
     assert child.pick({"generic": 1, "avx512vbmi": 2}) == 2
     assert AVX512VBMI.pick({"generic": 1, "amx": 2}) == 1
     assert list(GENERIC.lineage()) == [GENERIC]
+
+
+def test_a_job_of_other_parameters_is_an_error_at_once():
+    """Nobody would call it so: what would be a crash is a TypeError when it is defined."""
+    from ternops.simd import Job
+
+    def product(operands, first, thread, last):
+        pass
+
+    words = r"^product\(operands, first, thread, last\): expected record, team, .* or operands"
+    with pytest.raises(TypeError, match=words):
+        Job(product)
+    with pytest.raises(TypeError, match=r"^product\("):
+        Job(product, "named")

@@ -37,9 +37,10 @@ def _cache(p, t, layer, head, size):
     return keys, values, pointer(t.key_steps) + steps, pointer(t.value_steps) + steps
 
 
-def _make_keep(keep, size):
+def _make_write(keep, size):
     @inlined
-    def job(record, layer, thread, threads):
+    def write(record, layer, thread, threads):
+        """Rotate the keys of this pass and write keys and values."""
         p = record_at(Model, record)
         spare = pointer(p.own) + thread * p.own_bytes + p.own_floats
         rotated = spare + 4 * p.head_dim + 128
@@ -61,12 +62,13 @@ def _make_keep(keep, size):
                 keys, values, key_steps, value_steps, spare,
             )  # fmt: skip
 
-    return job
+    return write
 
 
-def _make_attend(attend, size):
+def _make_read(attend, size):
     @inlined
-    def job(record, layer, thread, threads):
+    def read(record, layer, thread, threads):
+        """Attention over the cache."""
         p = record_at(Model, record)
         own = pointer(p.own) + thread * p.own_bytes
         queries, scores = own + p.own_queries, own + p.own_scores
@@ -90,36 +92,15 @@ def _make_attend(attend, size):
                 p.head_dim, p.context, scores, p.score_stride, out, width,
             )  # fmt: skip
 
-    return job
+    return read
 
 
-_keep_f16, _keep_i8 = _make_keep(keep_f16, 2), _make_keep(keep_i8, 1)
-_attend_f16, _attend_i8 = _make_attend(attend_f16, 2), _make_attend(attend_i8, 1)
-
-
-@Job
-def write_f16(record, layer, thread, threads):
-    """Rotate the keys of this pass and write keys and values, float16."""
-    _keep_f16(record, layer, thread, threads)
-
-
-@Job
-def write_i8(record, layer, thread, threads):
-    """Rotate the keys of this pass and write keys and values, int8 with a step each."""
-    _keep_i8(record, layer, thread, threads)
-
-
-@Job
-def read_f16(record, layer, thread, threads):
-    """Attention over a float16 cache."""
-    _attend_f16(record, layer, thread, threads)
-
-
-@Job
-def read_i8(record, layer, thread, threads):
-    """Attention over an int8 cache."""
-    _attend_i8(record, layer, thread, threads)
-
+write_f16, read_f16 = (
+    Job(_make_write(keep_f16, 2), "write_f16"), Job(_make_read(attend_f16, 2), "read_f16")
+)  # fmt: skip
+write_i8, read_i8 = (
+    Job(_make_write(keep_i8, 1), "write_i8"), Job(_make_read(attend_i8, 1), "read_i8")
+)  # fmt: skip
 
 #: The kind of a cache -> NumPy's type of its elements, and the jobs that write and read it.
 CACHES = {"fp16": (np.uint16, write_f16, read_f16), "int8": (np.int8, write_i8, read_i8)}

@@ -172,7 +172,8 @@ def make_gemv(narrow_of, wide_of, streams, side):
     several = make_panels(wide_of, *side)
 
     @inlined
-    def gemv(operands, first, last):
+    def gemv(operands, first, last, thread):
+        """Rows [first, last) of a product."""
         p = record_at(Operands, operands)
         if p.tokens == 1:
             one(p, first, last)
@@ -191,19 +192,8 @@ def _make_gemv(load_name):
     return make_gemv(narrow_of, wide_of, 2, (_SIDE, _SIDE))
 
 
-_gemv_f16, _gemv_bf16 = _make_gemv("load_f16"), _make_gemv("load_bf16")
-
-
-@Job
-def gemv_f16(operands, first, last, thread):
-    """Rows [first, last) of a product, float16."""
-    _gemv_f16(operands, first, last)
-
-
-@Job
-def gemv_bf16(operands, first, last, thread):
-    """Rows [first, last) of a product, bfloat16."""
-    _gemv_bf16(operands, first, last)
+gemv_f16 = Job(_make_gemv("load_f16"), "gemv_f16")
+gemv_bf16 = Job(_make_gemv("load_bf16"), "gemv_bf16")
 
 
 @inlined

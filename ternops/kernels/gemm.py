@@ -173,6 +173,7 @@ def make_gemm(fields, multiply):
 
     @inlined
     def gemm(operands, first, last, thread):
+        """Rows [first, last) of a product with many tokens."""
         p = record_at(Operands, operands)
         panel = pointer(p.scratch) + thread * p.scratch_stride
         spare = panel + PANEL_BYTES
@@ -198,17 +199,5 @@ if HAS_TILES:
     _multiply = make_tiled(_STRIDE, add_up)
 else:
     _multiply = make_panel(_TILE.rows, _TILE.tokens)
-_gemm_two_bit = make_gemm(TWO_BIT, _multiply)
-_gemm_base3 = make_gemm(BASE3, _multiply)
-
-
-@Job
-def gemm_two_bit(operands, first, last, thread):
-    """Rows [first, last) of a product with many tokens, two_bit."""
-    _gemm_two_bit(operands, first, last, thread)
-
-
-@Job
-def gemm_base3(operands, first, last, thread):
-    """Rows [first, last) of a product with many tokens, base3."""
-    _gemm_base3(operands, first, last, thread)
+gemm_two_bit = Job(make_gemm(TWO_BIT, _multiply), "gemm_two_bit")
+gemm_base3 = Job(make_gemm(BASE3, _multiply), "gemm_base3")

@@ -142,7 +142,8 @@ def make_gemv(fields, tile, width):
     most_columns = _MOST_STEPS_APART * width.bytes * fields
 
     @inlined
-    def gemv(operands, first, last):
+    def gemv(operands, first, last, thread):
+        """Rows [first, last) of a product with one token."""
         p = record_at(Operands, operands)
         if tile.apart == 1 or p.columns <= most_columns:
             first = streams(p, first, last)
@@ -164,7 +165,8 @@ def make_batch(fields, tile):
     most_sums = rows * tokens * LANES
 
     @inlined
-    def batch(operands, first, last):
+    def batch(operands, first, last, thread):
+        """Rows [first, last) of a product with some tokens."""
         p = record_at(Operands, operands)
         blocks = (p.columns + fields * BLOCK_BYTES - 1) // (fields * BLOCK_BYTES)
         row_sums = registers(wide_i32, most_sums)
@@ -184,38 +186,9 @@ def make_batch(fields, tile):
     return batch
 
 
-_gemv_two_bit = make_gemv(TWO_BIT, gemv_tile("two_bit"), WIDE)
-_stream_two_bit = make_gemv(TWO_BIT, gemv_tile("two_bit"), NARROW)
-_gemv_base3 = make_gemv(BASE3, gemv_tile("base3"), WIDE)
-_batch_two_bit = make_batch(TWO_BIT, TIER.batch)
-_batch_base3 = make_batch(BASE3, TIER.batch)
-
-
-@Job
-def gemv_two_bit(operands, first, last, thread):
-    """Rows [first, last) of a product with one token, two_bit."""
-    _gemv_two_bit(operands, first, last)
-
-
-@Job
-def stream_two_bit(operands, first, last, thread):
-    """`gemv_two_bit` for weights that come from memory."""
-    _stream_two_bit(operands, first, last)
-
-
-@Job
-def gemv_base3(operands, first, last, thread):
-    """Rows [first, last) of a product with one token, base3."""
-    _gemv_base3(operands, first, last)
-
-
-@Job
-def batch_two_bit(operands, first, last, thread):
-    """Rows [first, last) of a product with some tokens, two_bit."""
-    _batch_two_bit(operands, first, last)
-
-
-@Job
-def batch_base3(operands, first, last, thread):
-    """Rows [first, last) of a product with some tokens, base3."""
-    _batch_base3(operands, first, last)
+gemv_two_bit = Job(make_gemv(TWO_BIT, gemv_tile("two_bit"), WIDE), "gemv_two_bit")
+#: `gemv_two_bit` for weights that come from memory.
+stream_two_bit = Job(make_gemv(TWO_BIT, gemv_tile("two_bit"), NARROW), "stream_two_bit")
+gemv_base3 = Job(make_gemv(BASE3, gemv_tile("base3"), WIDE), "gemv_base3")
+batch_two_bit = Job(make_batch(TWO_BIT, TIER.batch), "batch_two_bit")
+batch_base3 = Job(make_batch(BASE3, TIER.batch), "batch_base3")

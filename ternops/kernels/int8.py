@@ -136,10 +136,4 @@ def make_tile(rows, tokens):
 
 
 # One stream, of whole vectors, came nearest to the read bandwidth (2: -1%, 4: -7%).
-_gemv_i8 = make_gemv(make_tile, make_tile, 1, _SIDE)
-
-
-@Job
-def gemv_i8(operands, first, last, thread):
-    """Rows [first, last) of a product, int8 times a scale a row."""
-    _gemv_i8(operands, first, last)
+gemv_i8 = Job(make_gemv(make_tile, make_tile, 1, _SIDE), "gemv_i8")

@@ -89,6 +89,7 @@ def make_prepare(unit, write, table_bytes):
 
     @inlined
     def prepare(operands, first, last, thread):
+        """Quantise tokens [first, last) and write the tables of their tuples."""
         p = record_at(Operands, operands)
         x = pointer(p.scratch) + thread * p.scratch_stride
         padded = (p.columns + columns - 1) // columns * columns
@@ -163,6 +164,7 @@ def make_lut(unit, units_open, add_unit, table_bytes):
 
     @inlined
     def lut(operands, first, last, thread):
+        """Rows [first, last), whole groups, of a product."""
         p = record_at(Operands, operands)
         flat = pointer(p.scratch) + thread * p.scratch_stride
         for row in range(first, last, ROWS):
@@ -172,31 +174,7 @@ def make_lut(unit, units_open, add_unit, table_bytes):
     return lut
 
 
-_prepare_pairs = make_prepare(PAIR_UNIT, _write_pair, PAIR_BYTES)
-_prepare_triples = make_prepare(TRIPLE_UNIT, _write_triple, TRIPLE_BYTES)
-_lut_pairs = make_lut(PAIR_UNIT, _PAIR_UNITS_OPEN, _pairs, PAIR_BYTES)
-_lut_triples = make_lut(TRIPLE_UNIT, _TRIPLE_UNITS_OPEN, _triples, TRIPLE_BYTES)
-
-
-@Job
-def tables_tl1(operands, first, last, thread):
-    """Quantise tokens [first, last) and write the tables of their pairs."""
-    _prepare_pairs(operands, first, last, thread)
-
-
-@Job
-def tables_tl2(operands, first, last, thread):
-    """Quantise tokens [first, last) and write the tables of their triples."""
-    _prepare_triples(operands, first, last, thread)
-
-
-@Job
-def gemv_tl1(operands, first, last, thread):
-    """Rows [first, last), whole groups, of a product, tl1."""
-    _lut_pairs(operands, first, last, thread)
-
-
-@Job
-def gemv_tl2(operands, first, last, thread):
-    """Rows [first, last), whole groups, of a product, tl2."""
-    _lut_triples(operands, first, last, thread)
+tables_tl1 = Job(make_prepare(PAIR_UNIT, _write_pair, PAIR_BYTES), "tables_tl1")
+tables_tl2 = Job(make_prepare(TRIPLE_UNIT, _write_triple, TRIPLE_BYTES), "tables_tl2")
+gemv_tl1 = Job(make_lut(PAIR_UNIT, _PAIR_UNITS_OPEN, _pairs, PAIR_BYTES), "gemv_tl1")
+gemv_tl2 = Job(make_lut(TRIPLE_UNIT, _TRIPLE_UNITS_OPEN, _triples, TRIPLE_BYTES), "gemv_tl2")

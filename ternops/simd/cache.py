@@ -25,13 +25,16 @@ def _digest(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def _stamp(file: str) -> str:
+    """Tells states of the sources apart where the cache's folder does not: kernels may be written
+    elsewhere, in a benchmark or by a user."""
+    folder = Path(file).resolve().parent
+    return "" if PACKAGE in (folder, *folder.parents) else f"-{_digest(folder)}"
+
+
 class _Locator(caching._CacheLocator):
     def __init__(self, function: Any, file: str) -> None:
-        self._name = str(function.__code__.co_firstlineno)
-        # Kernels may be written elsewhere, in a benchmark or by a user.
-        folder = Path(file).resolve().parent
-        if PACKAGE not in (folder, *folder.parents):
-            self._name += f"-{_digest(folder)}"
+        self._name = f"{function.__code__.co_firstlineno}{_stamp(file)}"
 
     def ensure_cache_path(self) -> None:
         make(Path(cache_folder()))  # once more: a temporary folder may have been cleaned
@@ -80,10 +83,18 @@ def _crc(data: bytes) -> bytes:
 class _FolderCache(caching.FunctionCache):
     _impl_class = _Store
 
+    def __init__(self, function: Any, name: str | None) -> None:
+        super().__init__(function)
+        self._job = name
+
     def _index_key(self, signature: Any, target: Any) -> Any:
-        """Numba's, of which each gets an index to itself: two processes that add to one at once,
-        for other closures or another CPU, can give a key the other's code."""
-        key = super()._index_key(signature, target)
+        """Numba's, or the name's where there is one. Each gets an index to itself: two processes
+        that add to one at once, for other closures or another CPU, can give a key the other's
+        code."""
+        if self._job:
+            key = signature, target.magic_tuple(), self._job
+        else:
+            key = super()._index_key(signature, target)
         name = f"{self._impl.filename_base}-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}"
         stamp = self._impl.locator.get_source_stamp()
         self._cache_file = _File(self._cache_path, name, stamp)
@@ -91,10 +102,13 @@ class _FolderCache(caching.FunctionCache):
 
 
 class Cache(caching.NullCache):
-    """A function's cache on disk, looked for when it is first needed and not at import."""
+    """A function's cache on disk, looked for when it is first needed and not at import.
 
-    def __init__(self, function: Any) -> None:
-        self._function = function
+    name, file: what tells functions of one factory apart, and where that is.
+    """
+
+    def __init__(self, function: Any, name: str | None = None, file: str = "") -> None:
+        self._of = function, name and f"{name}{_stamp(file)}"
 
     @property
     def cache_path(self) -> str:
@@ -107,7 +121,7 @@ class Cache(caching.NullCache):
             check(Path(cache_folder()))
         except OSError:  # no longer ours, or there
             return None
-        files = _FolderCache(self._function)
+        files = _FolderCache(*self._of)
         try:
             return files.load_overload(signature, target)
         except Exception:  # a damaged file, of whatever kind, costs a compilation and is replaced
@@ -120,7 +134,7 @@ class Cache(caching.NullCache):
             tell_loss()
             return
         try:
-            _FolderCache(self._function).save_overload(signature, data)
+            _FolderCache(*self._of).save_overload(signature, data)
         except OSError as error:  # a full disk only costs a compilation next time
             tell_loss(f"{cache_folder()}: {error.strerror or error}")
         else:

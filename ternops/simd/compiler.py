@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import inspect
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -133,18 +134,47 @@ if hasattr(os, "register_at_fork"):
     )
 
 
-class Job:
-    """A compiled function that a team's threads call: ``f(record, team, thread, threads)``.
+def _named(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """A function of that name. It is compiled after the one that it calls: only then do constant
+    bounds that a factory closes over unroll the loops (see CONTRIBUTING)."""
 
-    All four are integers: the address of the job's record, the address of the team's control
-    block (for barriers), this thread's number, and how many take part. Compiled, or loaded from
-    the disk cache, when `address` is first asked for.
+    def job(a, b, c, d):
+        function(a, b, c, d)
+
+    job.__name__ = job.__qualname__ = name
+    return job
+
+
+#: The parameters of jobs, all of them integers: what a team's threads run together (the address of
+#: a record and of the team's control block, this thread's number, how many take part), rows or
+#: tokens [first, last) of a product, and a layer's attention.
+_PARAMETERS = (
+    ("record", "team", "thread", "threads"),
+    ("operands", "first", "last", "thread"),
+    ("record", "layer", "thread", "threads"),
+)
+
+
+class Job:
+    """A compiled function that other compiled code, or a team, calls by its address.
+
+    A decorator; or, with a name, for an `inlined` function that a factory made: Numba's own cache
+    would not find such a one again, since it compares what a closure holds (numba#6264). Here the
+    name tells it apart, and the folder's the state of the sources. Compiled, or loaded from the
+    disk cache, when `address` is first asked for.
+    Raises TypeError for parameters that nobody calls.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], name: str | None = None) -> None:
+        source = getattr(function, "py_func", function)
+        parameters = tuple(inspect.signature(source).parameters)
+        if parameters not in _PARAMETERS:
+            expected = " or ".join(map(", ".join, _PARAMETERS))
+            raise TypeError(f"{function.__name__}({', '.join(parameters)}): expected {expected}")
         self.__doc__ = function.__doc__
-        self.name = function.__name__
-        self._function = function
+        self.name = name or function.__name__
+        self._function = _named(function, name) if name else function
+        self._cache = Cache(self._function, name, source.__code__.co_filename)
         self._address: int | None = None
 
     def _compile(self, cache: Any) -> Any:
@@ -159,7 +189,7 @@ class Job:
         """Of the machine code."""
         # No cached_property: Python 3.11's holds a lock meanwhile, which a fork would inherit.
         if self._address is None:
-            self._address = int(self._compile(Cache(self._function)).address)
+            self._address = int(self._compile(self._cache).address)
         return self._address
 
     def assembly(self) -> str:
