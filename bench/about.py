@@ -1,4 +1,4 @@
-"""What a run says of itself: how it was started, with which versions, on which machine."""
+"""What results say of themselves: the envelope of every file, and the head of run.json."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +19,53 @@ from ternops.isa import detect
 from ternops.simd.host import machine
 from ternops.system import cpu_model
 
+#: What every results file says of itself. cpu: the machine, as its system names it.
+ENVELOPE = ("format", "commit", "ternops", "tier", "cpu", "versions")
+_PREFIX = "envelope_"
 
-def about(arch: str, arguments: list[str], options: dict[str, Any]) -> dict[str, Any]:
-    """The head of run.json. options: what must be the same where a run is resumed."""
+
+def envelope(file_format: int) -> dict[str, Any]:
+    """The envelope of a file of a format that is written here and now."""
     return {
-        "ternops": ternops.__version__,
+        "format": file_format,
         "commit": commit(),
-        "command": shlex.join(["python", "-m", "bench.run", *arguments]),
-        "arch": arch,
+        "ternops": ternops.__version__,
+        "tier": targets.TIER.name,
         "cpu": cpu_model(),
-        "tier": detect.TIER.name,
-        "memory": psutil.virtual_memory().total,
-        "load": psutil.getloadavg()[0],
         "versions": f"Python {platform.python_version()}, NumPy {np.__version__}, "
         f"Numba {numba.__version__}, {platform.system()} {platform.release()}",
+    }
+
+
+def to_metadata(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The envelope among what is known of a file, as pyperf keeps it: it takes no empty text."""
+    return {_PREFIX + key: found[key] for key in ENVELOPE if found.get(key)}
+
+
+def from_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The envelope of a pyperf suite by its metadata, which may have none, or a part."""
+    return {key: metadata[_PREFIX + key] for key in ENVELOPE if _PREFIX + key in metadata}
+
+
+def about(arch: str, arguments: list[str], options: dict[str, Any]) -> dict[str, Any]:
+    """The head of run.json but its format. options: what must be the same where it is resumed."""
+    return {
+        **{key: value for key, value in envelope(0).items() if key != "format"},
+        "command": shlex.join(["python", "-m", "bench.run", *arguments]),
+        "arch": arch,
+        "memory": psutil.virtual_memory().total,
+        "load": psutil.getloadavg()[0],
         "python": sys.implementation.name,
         "options": options,
         "done": [],
         "left_out": [],
     }
+
+
+def both(old: Any, new: str) -> str:
+    """The commits of results that were begun with `old` commits and are gone on with."""
+    known = [each for each in str(old or "").split(", ") if each]
+    return ", ".join(dict.fromkeys([*known, *filter(None, [new])]))
 
 
 def commit() -> str:

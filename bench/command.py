@@ -14,8 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bench.stats import ResultsError
-from ternops.isa import detect
-from ternops.simd import host
+from ternops.simd import targets
 from ternops.system import cpu_model
 from ternops.threads import check_threads, default_threads
 
@@ -80,14 +79,14 @@ def _numbered(folder: Path, written: str) -> tuple[Path | None, Path]:
 
 def on_results(
     name: str, description: str, arguments: Sequence[str] | None,
-    work: Callable[[Path], Iterable[Path]],
+    work: Callable[[Path], Iterable[Path | str]],
 ) -> int:  # fmt: skip
-    """The main function of a module that makes files of a folder of results; prints their paths.
+    """The main function of a module that works on a folder of results; prints what `work` gives.
 
     Returns 0, or 2 with one line on stderr.
     """
     parser = argparse.ArgumentParser(prog=f"python -m {name}", description=description)
-    parser.add_argument("folder", type=Path, metavar="RESULTS_FOLDER", help="has a decode.json")
+    parser.add_argument("folder", type=Path, metavar="RESULTS_FOLDER", help="of a run")
     options = parser.parse_args(arguments)
     try:
         print(*work(options.folder), sep="\n")
@@ -107,7 +106,7 @@ def _one_line(error: Exception) -> str:
 def introduce(console: Console, folder: Path, threads: list[int]) -> None:
     """Print what is measured on, and where the results go."""
     console.print(
-        f"{cpu_model()} ({host.cpu_name()}), tier {detect.TIER.name}, "
+        f"{cpu_model()}, tier {targets.TIER.name}, "
         f"threads {', '.join(map(str, threads))}; results go to {folder}"
     )
 
@@ -144,5 +143,6 @@ class progress:
 
 
 def _slug() -> str:
-    words = f"{cpu_model()} {host.cpu_name()} {default_threads()} cpus"
+    # Not LLVM's name of the CPU: a guess from a model number, which names an older one at times.
+    words = f"{cpu_model()} {default_threads()} cpus"
     return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")

@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench import results
+from bench.measure import envelope_of
 from bench.results import ABOUT, MEASURED, MODELLED, ROWS, Results, Row
 from bench.stats import ResultsError
 from bench.tables import number
@@ -55,7 +56,7 @@ def read(path: Path) -> Results:
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ResultsError(f"{path}: no complete pyperf file") from error
     metadata = suite.get_metadata()
-    about = {"cpu": metadata.get("cpu_model_name"), "tier": metadata.get("ternops_tier")}
+    about = {"tier": metadata.get("ternops_tier"), **envelope_of(suite)}
     return Results(about, rows)
 
 

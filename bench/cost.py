@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import decoding, worker
+from bench.about import envelope
 from bench.command import add_options, chosen_folder, chosen_threads, introduce, progress
 from bench.plan import ENGINES, Effort, tasks_of
 from bench.results import MEASURED, Row
@@ -72,7 +73,7 @@ def load(path: Path) -> tuple[dict[str, Any], list[Pair]]:
     except (OSError, ValueError, RecursionError) as error:
         raise ResultsError(f"{path}: no results of bench.cost: {error}") from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise ResultsError(f"{path}: no results of bench.cost of format {FORMAT}")
+        raise ResultsError(f"{path}: no results of bench.cost of format {FORMAT}: measure it again")
     for key in ("profiles", "rows", "left_out"):
         if not isinstance(found.get(key), list):
             raise _wrong(f"{path}: {key}", found.get(key), "a list")
@@ -151,7 +152,7 @@ def table_of(pairs: list[Pair]) -> Table:
 
 
 def _measure(console: Console, threads: list[int]) -> dict[str, Any]:
-    found: dict[str, Any] = {"format": FORMAT, "profiles": [], "rows": [], "left_out": []}
+    found: dict[str, Any] = {**envelope(FORMAT), "profiles": [], "rows": [], "left_out": []}
     parts = [ASKED[start :: _CALIBRATIONS - 1] for start in range(_CALIBRATIONS - 1)]
     with progress(console) as start:
         for sizes in parts:

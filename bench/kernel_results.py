@@ -10,9 +10,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pyperf
-
-from bench.measure import Case
+from bench.measure import Case, load_suite
 from bench.stats import ResultsError, speedup
 
 #: The engine that is not a peer.
@@ -118,12 +116,8 @@ def _described(case: Case, kind: type[Description]) -> Description | None:
 
 def load_cases(path: Path) -> list[Case]:
     """The cases of a suite; ResultsError if it is none, OSError if it cannot be read."""
-    try:
-        suite = pyperf.BenchmarkSuite.load(str(path))
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ResultsError("not a complete pyperf file") from error
     cases = []
-    for each in suite:
+    for each in load_suite(path):
         metadata = dict(each.get_metadata())
         name, loops = metadata.pop("name", ""), metadata.pop("loops", 1)
         cases.append(Case(name, lambda: None, loops, metadata, list(each.get_values())))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,13 @@ from typing import Any
 import numpy as np
 import pyperf
 
+from bench.about import ENVELOPE, envelope, from_metadata, to_metadata
+from bench.stats import ResultsError
 from ternops.cost.probes import PROBES, Probe, Reader
 from ternops.files import replaced
 
+#: Of pyperf suites; others are not read. Those without an envelope are of this one, too.
+FORMAT = 1
 #: A share of the limit above this means that the probe missed the limit.
 MOST_SHARE = 1.02
 
@@ -125,8 +129,14 @@ def save_suite(path: Path, cases: Sequence[Case]) -> None:
     save_benchmarks(path, [case.benchmark() for case in cases])
 
 
-def save_benchmarks(path: Path, benchmarks: Sequence[pyperf.Benchmark]) -> None:
-    """Write a pyperf suite with this machine's metadata, whole or not at all."""
+def save_benchmarks(
+    path: Path, benchmarks: Sequence[pyperf.Benchmark], about: Mapping[str, Any] | None = None
+) -> None:
+    """Write a pyperf suite with this machine's metadata, whole or not at all.
+
+    about: has the envelope, by default that of what is written here and now.
+    """
+    head = to_metadata({**(envelope(FORMAT) if about is None else about), "format": FORMAT})
     common = pyperf.Run([1.0], collect_metadata=True).get_metadata()
     # What names this machine or this moment's user says nothing about the figures.
     left_out = {
@@ -136,7 +146,28 @@ def save_benchmarks(path: Path, benchmarks: Sequence[pyperf.Benchmark]) -> None:
     suite = pyperf.BenchmarkSuite(benchmarks)
     for benchmark in suite:
         known = {k: v for k, v in common.items() if k not in left_out}
-        benchmark.update_metadata({**known, **benchmark.get_metadata()})
+        benchmark.update_metadata({**known, **benchmark.get_metadata(), **head})
     path.parent.mkdir(parents=True, exist_ok=True)
     with replaced(path) as temporary:
         suite.dump(str(temporary), replace=True)
+
+
+def load_suite(path: Path) -> pyperf.BenchmarkSuite:
+    """A pyperf suite; ResultsError for one that is none, or of another format, OSError else."""
+    try:
+        suite = pyperf.BenchmarkSuite.load(str(path))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ResultsError("not a complete pyperf file") from error
+    found = envelope_of(suite).get("format", FORMAT)
+    if found != FORMAT:
+        raise ResultsError(f"format {found!r}, expected {FORMAT}: measure it again")
+    return suite
+
+
+def envelope_of(suite: pyperf.BenchmarkSuite) -> dict[str, Any]:
+    """What a suite says of itself, as far as it does."""
+    metadata = suite.get_metadata()
+    found = from_metadata(metadata)
+    if "cpu_model_name" in metadata:  # older ones say so alone
+        found.setdefault("cpu", metadata["cpu_model_name"])
+    return {key: found[key] for key in ENVELOPE if key in found}

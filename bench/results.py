@@ -157,8 +157,8 @@ class Probe:
 class Results:
     """One run on one machine.
 
-    about: run.json as it is: "ternops" (version), "commit", "command", "arch", "tier", "cpu",
-    "left_out" (lines), and what else was found out ("lossless", "products").
+    about: run.json as it is: the envelope (`bench.about`), "command", "arch", "left_out" (lines),
+    and what else was found out ("lossless", "products").
     """
 
     about: dict[str, Any]
@@ -211,7 +211,9 @@ def load(folder: Path) -> Results:
         raise ResultsError(f"{folder}: {ROWS} or {ABOUT} is not complete") from error
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         found = about.get("format") if isinstance(about, dict) else None
-        raise ResultsError(f"{folder / ABOUT}: format {found!r}, expected {FORMAT}")
+        raise ResultsError(
+            f"{folder / ABOUT}: format {found!r}, expected {FORMAT}: measure it again"
+        )
     results = Results(about)
     seen = set()
     for benchmark in suite:
@@ -237,7 +239,7 @@ def save(folder: Path, results: Results) -> None:
         _benchmark(each.metadata["name"], each.seconds, each.metadata) for each in results.probes
     ]
     if rows:
-        save_benchmarks(folder / ROWS, [*rows, *probes])
+        save_benchmarks(folder / ROWS, [*rows, *probes], results.about)
     else:  # those of an earlier run are none of this one
         (folder / ROWS).unlink(missing_ok=True)
     with replaced(folder / ABOUT) as temporary:

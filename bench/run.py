@@ -32,7 +32,7 @@ from bench import (
     tables,
     worker,
 )  # fmt: skip
-from bench.about import about, host_arch
+from bench.about import about, both, host_arch
 from bench.command import Advance, add_options, chosen_folder, chosen_threads, introduce, progress
 from bench.energy_model import with_joules
 from bench.engines import first_line
@@ -228,6 +228,8 @@ def _resumed(folder: Path, fresh: dict[str, Any]) -> Results:
             raise ResultsError(
                 f"--resume: {folder} is of {what} {results.about.get(what)!r}, not {fresh[what]!r}"
             )
+    # Rows of both are in it from now on.
+    results.about["commit"] = both(results.about.get("commit"), fresh["commit"])
     return results
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
+from bench.about import envelope
 from bench.results import MODELLED
 from bench.stats import ResultsError
 from ternops.files import replaced
@@ -96,7 +97,7 @@ def load(folder: Path) -> dict[str, Part]:
     except (OSError, ValueError, RecursionError) as error:
         raise ResultsError(f"{path}: no results of bench.arm: {error}") from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise ResultsError(f"{path}: no results of bench.arm of format {FORMAT}")
+        raise ResultsError(f"{path}: no results of bench.arm of format {FORMAT}: make it again")
     return {
         name: _part(found[name], kind, f"{path}: {name}")
         for name, kind in KINDS.items()
@@ -105,8 +106,8 @@ def load(folder: Path) -> dict[str, Part]:
 
 
 def save(folder: Path, parts: dict[str, Part]) -> Path:
-    """Write them, all or nothing."""
-    found: dict[str, Any] = {"format": FORMAT}
+    """Write them, all or nothing, with the envelope of the process that writes."""
+    found: dict[str, Any] = envelope(FORMAT)
     for name, part in parts.items():
         rows = [row._asdict() for row in part.rows]
         found[name] = {"versions": part.versions, "rows": rows, "left_out": list(part.left_out)}

@@ -1,0 +1,113 @@
+"""Every file of results says which commit, version, tier and machine it is from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import ternops
+from bench import about, command, cost, kernel_results, measure, provenance, results
+from bench.arm import stored
+from bench.measure import Case, save_suite
+from bench.results import Results
+from bench.stats import ResultsError
+from ternops.simd import targets
+from ternops.system import cpu_model
+from tests.small_runs import row
+
+COMMITTED = Path(__file__).parent.parent / "results"
+
+
+@pytest.fixture
+def head(monkeypatch):
+    """What every file written here says."""
+    monkeypatch.setattr(about, "commit", lambda: "0123456789ab")
+    found = about.envelope(1)
+    assert tuple(found) == about.ENVELOPE
+    assert found["tier"] == targets.TIER.name
+    assert found["ternops"] == ternops.__version__
+    return {key: value for key, value in found.items() if key != "format"}
+
+
+def suite(path):
+    return measure.envelope_of(measure.load_suite(path))
+
+
+def test_every_file_has_one_envelope(head, tmp_path):
+    """JSON or pyperf: the same fields with the same names."""
+    results.save(tmp_path, Results(about.about("x86", [], {}), [row()]))
+    save_suite(tmp_path / "kernels.json", [Case("a", str, values=[1.0])])
+    stored.save(tmp_path, {})
+    run, arm = (json.loads((tmp_path / name).read_text()) for name in ("run.json", "arm.json"))
+    found = [run, arm, suite(tmp_path / "decode.json"), suite(tmp_path / "kernels.json")]
+    for each in found:
+        assert {key: each[key] for key in about.ENVELOPE} == {"format": each["format"], **head}
+
+
+def test_rows_of_another_machine_keep_its_envelope(head, tmp_path):
+    """As modelled ones have; this machine's is not put in its place."""
+    results.save(tmp_path, Results({"cpu": "M2 Ultra", "tier": "neon_dot"}, [row()]))
+    assert suite(tmp_path / "decode.json") == {"format": 1, "cpu": "M2 Ultra", "tier": "neon_dot"}
+
+
+def test_a_suite_of_another_format_is_one_line(tmp_path):
+    """Which says what to do."""
+    path = tmp_path / "kernels.json"
+    save_suite(path, [Case("a", str, values=[1.0])])
+    path.write_text(path.read_text().replace('"envelope_format":1', '"envelope_format":7'))
+    with pytest.raises(ResultsError, match="format 7, expected 1: measure it again"):
+        kernel_results.load_cases(path)
+
+
+def test_committed_results_are_read(tmp_path):
+    """Older files have a part of the envelope, or none."""
+    (folder,) = [path.parent for path in COMMITTED.glob("*/run.json")]
+    assert results.load(folder).rows
+    assert kernel_results.load_cases(folder / "kernels.json")
+    assert cost.load(folder / "cost.json")[1]
+    assert stored.load(COMMITTED / "arm-static")
+    assert provenance.line(folder).startswith("Measured on ")
+
+
+def test_the_line_below_a_table(head, tmp_path, capsys):
+    """Machine and tier once, then each file's commit; `python -m bench.provenance` prints it."""
+    known = {**about.about("x86", [], {}), "cpu": "Some CPU", "tier": "avx2", "commit": "abc"}
+    results.save(tmp_path, Results(known, [row()]))
+    assert provenance.line(tmp_path) == "Measured on Some CPU (tier avx2). bench.run: commit abc."
+    save_suite(tmp_path / "kernels.json", [Case("a", str, values=[1.0])])
+    (tmp_path / "cost.json").write_text(
+        json.dumps({"format": 1, "profiles": [{"name": "Some CPU"}]})
+    )
+    assert provenance.main([str(tmp_path)]) == 0
+    assert capsys.readouterr().out == (
+        f"Measured on Some CPU (tier avx2) and {cpu_model()} (tier {targets.TIER.name}). "
+        "bench.run: commit abc; bench.kernels: commit 0123456789ab; "
+        "bench.cost: a commit that was not recorded.\n"
+    )
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", "3", '{"benchmarks": 3}'])
+def test_other_folders_are_one_line(tmp_path, capsys, text):
+    """Without results, or with a file that is none."""
+    if text is not None:
+        (tmp_path / "kernels.json").write_text(text)
+    assert provenance.main([str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_resumed_run_names_the_commits_of_all_its_rows():
+    """In the order in which they measured; each once."""
+    assert about.both("a", "b") == "a, b"
+    assert about.both("a, b", "b") == "a, b"
+    assert about.both(None, "") == ""
+
+
+def test_the_machine_is_what_its_system_calls_it(monkeypatch):
+    """LLVM guesses a name from the model number: "rocketlake" of a Sapphire Rapids."""
+    monkeypatch.setattr(command, "cpu_model", lambda: "Intel(R) Xeon(R) Platinum 8481C @ 2.70GHz")
+    monkeypatch.setattr(command, "default_threads", lambda: 2)
+    monkeypatch.setattr("ternops.simd.vector.cpu_name", lambda: "rocketlake")
+    folder = command._slug()
+    assert folder == "intel-r-xeon-r-platinum-8481c-2-70ghz-2-cpus"
