@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from math import isnan, nan
@@ -16,7 +17,7 @@ from bench import energy, random_gguf
 from bench.command import Advance
 from bench.engines import first_line, llama_cpp, settle
 from bench.measure import Case, bandwidth, interleave, probe_cases
-from bench.peaks import PEAKS, Unit
+from bench.peaks import PEAKS, Peak, Unit
 from bench.plan import ENGINES, LLAMA, Task, linear_bytes
 from bench.results import FP16, MEASURED, MODELLED, Row
 from ternops.caches import last_level_bytes
@@ -26,16 +27,22 @@ from ternops.decoder import Config, Model
 from ternops.decoder.cache import cache_bytes
 from ternops.decoder.session import Session
 from ternops.decoder.weights import Weights, random_weights
-from ternops.isa import detect
+from ternops.simd import HAS_TILES, targets
 
 #: Tokens of a prompt whose prefill is measured.
 PROMPT = 512
 #: What rows are limited by.
 BANDWIDTH, DOTS, FLOATS = "read bandwidth", "dot instruction", "multiply-add instruction"
+TILES = "tile product"
+#: What products of int8 activations are limited by here.
+INTEGERS = TILES if HAS_TILES else DOTS
 _HEAD = "f16"  # of llama.cpp's models, as of ours
 # A working set so many times the last-level cache is read no faster or slower than a larger one.
 _PROBED_CACHES = 8
 _PEAK_ROUNDS = 20_000
+# A peak takes milliseconds, as long as a time slice that is lost to others: in several turns one at
+# least is whole.
+_PEAK_TURNS = 5
 _JOULE_SECONDS = 0.5
 
 
@@ -124,13 +131,10 @@ def _prefill(
     }
     turns = [*cases.values(), *peaks.values()]
     _settle(turns, engines.peers)
-    interleave(turns, _prompt_rounds(task), advance)
-    rates = {DOTS: 0.0, FLOATS: 0.0}
-    for peak, case in peaks.items():
-        limited = FLOATS if peak.what == "multiply-add" else DOTS
-        rates[limited] = max(rates[limited], peak.macs * threads / case.median)
+    interleave([*cases.values(), *_PEAK_TURNS * [*peaks.values()]], _prompt_rounds(task), advance)
+    rates = _rates(peaks, threads)
     for engine, case in cases.items():
-        limited = FLOATS if LLAMA.get(engine, engine) in (FP16, "f16") else DOTS
+        limited = FLOATS if LLAMA.get(engine, engine) in (FP16, "f16") else INTEGERS
         limit = rates[limited] / config.linear_weights
         found.rows.append(Row(
             task.size, engine, f"pp{PROMPT}", threads, task.kind(engine),
@@ -141,12 +145,47 @@ def _prefill(
         case.release()
 
 
+def _rates(peaks: Mapping[Peak, Case], threads: int) -> dict[str, float]:
+    """Limit -> multiply-accumulates a second: the most that was seen of the instruction that it is.
+
+    Not of another one in its place: dots are eight times slower than tiles.
+    """
+    limits = {"multiply-add": FLOATS, "tile": TILES, "dot": DOTS}
+    rates = dict.fromkeys(limits.values(), 0.0)
+    for peak, case in peaks.items():
+        limit = limits[peak.what]
+        rates[limit] = max(rates[limit], peak.macs * threads / min(case.values))
+    return rates
+
+
+def with_one_peak(rows: Iterable[Row]) -> list[Row]:
+    """The rows of a run, in which an instruction is as fast for every size.
+
+    It is so on one machine; each size has measured it again, and the most that any has seen counts.
+    """
+    rows = list(rows)
+    peaks: dict[tuple[str, int], float] = {}
+    for row in rows:
+        if not row.is_decode:
+            rate = row.limit * SIZES[row.size].linear_weights
+            peaks[_peak_of(row)] = max(rate, peaks.get(_peak_of(row), 0.0))
+    return [
+        row if row.is_decode
+        else replace(row, limit=peaks[_peak_of(row)] / SIZES[row.size].linear_weights)
+        for row in rows
+    ]  # fmt: skip
+
+
+def _peak_of(row: Row) -> tuple[str, int]:
+    return row.limited_by, row.threads
+
+
 def steps(task: Task) -> int:
     """About how often `measure` calls advance."""
     rounds = task.rounds + 1
     engines = len(task.layers) + len(task.peers)
     probes = 12 * len({_probed(linear_bytes(task.size, engine)) for engine in task.layers})
-    prompts = engines * (_prompt_rounds(task) + 1) if task.prompt else 0
+    prompts = (engines + _PEAK_TURNS * len(PEAKS)) * (_prompt_rounds(task) + 1) * task.prompt
     return len(task.layers) + len(task.threads) * (engines + probes) * rounds + prompts
 
 

@@ -163,7 +163,7 @@ class _Run:
                     runs = [[*_modelled(each), *each] for each in runs]
                 rows += worker.merged(runs)
                 probes += found[-1][1]
-        self._results.rows += map(with_joules, rows)
+        self._results.rows = decoding.with_one_peak([*self._results.rows, *map(with_joules, rows)])
         self._results.probes += [Probe(each["metadata"], tuple(each["values"])) for each in probes]
         self._about["left_out"] += dict.fromkeys(left_out)
         self._about["done"].append(size)

@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 
 from bench import decoding, plan, run
+from bench.measure import Case
+from bench.peaks import PEAKS, Peak, barriers
 from bench.plan import ENGINES, LLAMA, tasks_of
 from bench.results import CYCLED, FP16, MEASURED, MODELLED
 from ternops.caches import last_level_bytes
 from ternops.cost.layouts import SIZES
+from ternops.simd import HAS_TILES
 from tests.small_runs import GIGABYTE, SMALL, TASK, row
 
 
@@ -42,7 +45,7 @@ def test_a_task_gives_a_row_for_each_engine_and_thread_count(found):
         assert each.kind == MEASURED
         assert len(each.seconds) == (TASK.rounds if each.is_decode else 1)
         assert each.group == "125M/0"
-        instruction = decoding.FLOATS if each.engine == FP16 else decoding.DOTS
+        instruction = decoding.FLOATS if each.engine == FP16 else decoding.INTEGERS
         assert each.limited_by == (decoding.BANDWIDTH if each.is_decode else instruction)
         assert each.limit > 0
     assert len(found.probes) == 2 * 12 * len({
@@ -68,6 +71,39 @@ def test_bytes_per_token_are_counted_from_the_layout(found):
     # Just as many bytes a second as the bandwidth beside the other row.
     base = found.rows[1]
     assert expected * modelled.speed == pytest.approx(base.limit * base.bytes_per_token)
+
+
+@pytest.mark.parametrize("disturbed", [(), (0,), (0, 1, 2, 3)])
+def test_a_peak_that_lost_its_time_slices_is_measured_again(disturbed):
+    """Dots never stand for tiles, which are eight times faster: the best turn counts."""
+    peaks = {}
+    for what, seconds in (("dot", 8.0), ("tile", 1.0), ("multiply-add", 16.0)):
+        values = [seconds * (20 if turn in disturbed else 1) for turn in range(5)]
+        peaks[Peak(what, "", barriers, 100)] = Case(what, str, values=values)
+    rates = decoding._rates(peaks, threads=2)
+    assert rates == {decoding.DOTS: 25.0, decoding.TILES: 200.0, decoding.FLOATS: 12.5}
+
+
+def test_the_tile_product_is_named():
+    """Where there are tiles; the dot instruction where there are none."""
+    assert ("tile product" if HAS_TILES else "dot instruction") == decoding.INTEGERS
+    assert ("tile" in [peak.what for peak in PEAKS]) == bool(HAS_TILES)
+
+
+def test_sizes_of_a_run_have_limits_of_one_rate():
+    """Even where the peak was seen seven times slower beside one of them; tg is left as it is."""
+    weights = {size: SIZES[size].linear_weights for size in ("125M", "700M")}
+    prompt = {"test": "pp512", "limited_by": decoding.TILES}
+    rows = [
+        row(size="125M", limit=7e12 / weights["125M"], **prompt),
+        row(size="700M", limit=1e12 / weights["700M"], **prompt),
+        row(size="700M", limit=1e11 / weights["700M"], test="pp512", limited_by=decoding.FLOATS),
+        row(size="700M", limit=3.0, limited_by=decoding.BANDWIDTH),
+    ]
+    found = decoding.with_one_peak(rows)
+    rates = [each.limit * weights[each.size] for each in found[:3]]
+    assert rates == pytest.approx([7e12, 7e12, 1e11])
+    assert found[3] == rows[3]
 
 
 def test_weights_are_let_go_of(small, monkeypatch):

@@ -122,7 +122,10 @@ def test_resume_goes_on_where_it_was_interrupted(quick, monkeypatch, capsys):
     assert run.main([*arguments, "--resume"]) == 0
     found = results.load(folder)
     assert found.about["done"] == ["125M", "350M"]
-    assert all(map(same, found.rows[: len(first)], first))
+    # But for peaks, which another size may have seen higher.
+    kept = [each if each.is_decode else replace(each, limit=0.0) for each in found.rows]
+    first = [each if each.is_decode else replace(each, limit=0.0) for each in first]
+    assert all(map(same, kept[: len(first)], first))
     assert {row.size for row in found.rows} == {"125M", "350M"}
 
 
