@@ -2,9 +2,11 @@
 
     python -m bench.cost
 
-calibrates on kernels, measures decoding of every size from 125M to 7B that fits, in every encoding,
-predicts the same, and prints both beside each other. Profiles and speeds go to cost.json in a
-folder of results; `python -m bench.cost_model` makes docs/COST_MODEL.md and its pictures of it.
+calibrates on kernels, measures decoding of some sizes from 125M to 3B, in every encoding, predicts
+the same, and prints both beside each other, within six minutes: sizes for which there is no time
+are left out. --full measures ten sizes up to 7B, as far as they fit. Profiles and speeds go to
+cost.json in a folder of results after every step, and --resume goes on with them;
+`python -m bench.cost_model` makes docs/COST_MODEL.md and its pictures of it.
 """
 
 from __future__ import annotations
@@ -14,8 +16,9 @@ import json
 import math
 import reprlib
 import sys
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import decoding, worker
-from bench.about import envelope
+from bench.about import both, envelope
 from bench.command import add_options, chosen_folder, chosen_threads, introduce, progress
 from bench.plan import ENGINES, Effort, tasks_of
 from bench.results import MEASURED, Row
@@ -39,14 +42,20 @@ from ternops.files import replaced
 
 RESULTS = "cost.json"
 FORMAT = 1
-#: What the model is asked about.
-ASKED = ("125M", "350M", "700M", "1B", "1.5B", "2.7B", "3B", "2B4T", "3.8B", "7B")
 #: The aim: median and largest error of the speed.
 MOST_MEDIAN, MOST_ERROR = 0.08, 0.20
-_EFFORT = Effort(ASKED, 32, 9, 30e9, 1, 0)
-# A shared machine drifts with its neighbours: calibrated before, amidst and behind; and its memory,
-# which drifts most, by the read probes that took turns with each size.
-_CALIBRATIONS = 3
+#: Without more being said, and --full. A shared machine drifts with its neighbours: calibrated
+#: before and behind, in a full run amidst them, too; and its memory, which drifts most, by the read
+#: probes that took turns with each size.
+DEFAULT = Effort(("125M", "350M", "700M", "2B4T", "3B"), 16, 5, 8e9, 1, 0)
+FULL = Effort(
+    ("125M", "350M", "700M", "1B", "1.5B", "2.7B", "3B", "2B4T", "3.8B", "7B"), 32, 9, 30e9, 1, 0
+)  # fmt: skip
+#: No size is begun that would not end by then, as the ones before it took.
+MINUTES = 6
+_GROWTH = 2.0  # of a size's time over that of the longest before it, at most
+#: Exit code after Ctrl-C, as shells have it.
+INTERRUPTED = 130
 _MOST = 1e30  # of a figure: beyond it sums and products would overflow
 
 
@@ -151,32 +160,82 @@ def table_of(pairs: list[Pair]) -> Table:
     return table
 
 
-def _measure(console: Console, threads: list[int]) -> dict[str, Any]:
-    found: dict[str, Any] = {**envelope(FORMAT), "profiles": [], "rows": [], "left_out": []}
-    parts = [ASKED[start :: _CALIBRATIONS - 1] for start in range(_CALIBRATIONS - 1)]
-    with progress(console) as start:
-        for sizes in parts:
-            found["profiles"].append(calibrate(threads, start("calibrating", 12)))
-            for size in sizes:
-                _size(size, threads, found, start)
-        found["profiles"].append(calibrate(threads, start("calibrating", 12)))
-    return found
+class _Run:
+    """What has been measured of a plan, which is in its file after every step."""
+
+    def __init__(
+        self, console: Console, path: Path, threads: list[int], effort: Effort, resume: bool
+    ) -> None:
+        self._console, self.path, self._threads, self._effort = console, path, threads, effort
+        options = {"threads": threads, "effort": asdict(effort)}
+        self._found: dict[str, Any] = {
+            **envelope(FORMAT), "options": json.loads(json.dumps(options)), "done": [],
+            "profiles": [], "rows": [], "left_out": [],
+        }  # fmt: skip
+        if resume and path.exists():
+            self._found = _resumed(path, self._found)
+
+    def measure(self) -> list[str]:
+        """The rest of the plan; the sizes for which there was no time."""
+        sizes = [size for size in self._effort.sizes if size not in self._found["done"]]
+        end = time.monotonic() + (math.inf if self._effort is FULL else 60 * MINUTES)
+        with progress(self._console) as start:
+            calibration = 0.0 if self._found["profiles"] else self._calibrate(start)
+            longest = 0.0
+            for number, size in enumerate(sizes):
+                # The next one is larger; behind it comes another calibration.
+                if time.monotonic() + _GROWTH * longest + calibration > end:
+                    self._calibrate(start)
+                    return sizes[number:]
+                longest = max(longest, self._size(size, start))
+                if self._effort is FULL and number + 1 == len(sizes) // 2:
+                    self._calibrate(start)
+            if sizes:
+                self._calibrate(start)
+        return []
+
+    def _calibrate(self, start: Any) -> float:
+        """Seconds that it took."""
+        begin = time.monotonic()
+        self._found["profiles"].append(calibrate(self._threads, start("calibrating", 12)))
+        self._save()
+        return time.monotonic() - begin
+
+    def _size(self, size: str, start: Any) -> float:
+        """Seconds that it took; its rows are kept once all of them are there."""
+        begin, free = time.monotonic(), psutil.virtual_memory().available
+        tasks, left_out = tasks_of(size, ENGINES, self._threads, self._effort, free)
+        advance = start(size, sum(map(decoding.steps, tasks)))
+        found = []
+        for task in tasks:
+            try:
+                rows, _, lines = worker.run(task, advance)
+            except worker.WorkerError as error:
+                left_out.append(f"{task.name}: {error}")
+                continue
+            left_out += lines
+            decode = [row for row in rows if row.is_decode and row.kind == MEASURED]
+            found += [_as_json(row, decode) for row in decode]
+        self._found["rows"] += found
+        self._found["left_out"] += left_out
+        self._found["done"].append(size)
+        self._save()
+        return time.monotonic() - begin
+
+    def _save(self) -> None:
+        with replaced(self.path) as temporary:
+            temporary.write_text(json.dumps(self._found, indent=1) + "\n", "utf-8")
 
 
-def _size(size: str, threads: list[int], found: dict[str, Any], start: Any) -> None:
-    free = psutil.virtual_memory().available
-    tasks, left_out = tasks_of(size, ENGINES, threads, _EFFORT, free)
-    found["left_out"] += left_out
-    advance = start(size, sum(map(decoding.steps, tasks)))
-    for task in tasks:
-        try:
-            rows, _, lines = worker.run(task, advance)
-        except worker.WorkerError as error:
-            found["left_out"].append(f"{task.name}: {error}")
-            continue
-        found["left_out"] += lines
-        decode = [row for row in rows if row.is_decode and row.kind == MEASURED]
-        found["rows"] += [_as_json(row, decode) for row in decode]
+def _resumed(path: Path, fresh: dict[str, Any]) -> dict[str, Any]:
+    """What an earlier run left, if it was one like this."""
+    found, _ = load(path)
+    for what in ("options", "ternops", "cpu", "tier"):
+        if found.get(what) != fresh[what]:
+            raise ResultsError(
+                f"--resume: {path} is of {what} {found.get(what)!r}, not {fresh[what]!r}"
+            )
+    return {**found, "commit": both(found["commit"], fresh["commit"])}
 
 
 def _as_json(row: Row, beside: list[Row]) -> dict[str, Any]:
@@ -192,26 +251,36 @@ def _as_json(row: Row, beside: list[Row]) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Calibrate, measure, predict, print and write; 1 if the model is off, 2 for bad options."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.cost", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    add_options(parser)
-    arguments = parser.parse_args(argv)
+    """Calibrate, measure, predict, print and write; 1 if the model is off, 2 for bad options.
+
+    130 if it was interrupted; what was measured by then is kept.
+    """
+    arguments = _parser().parse_args(argv)
     console = Console()
+    effort = FULL if arguments.full else DEFAULT
     try:
         threads = chosen_threads(arguments.threads)
-        folder = chosen_folder(arguments.output, RESULTS, arguments.force)
+        folder = chosen_folder(arguments.output, RESULTS, arguments.force, arguments.resume)
+        run = _Run(console, folder / RESULTS, threads, effort, arguments.resume)
     except (TypeError, ValueError) as error:
         print(f"bench.cost: {error}", file=sys.stderr)
         return 2
     introduce(console, folder, threads)
-    found = _measure(console, threads)
-    path = folder / RESULTS
-    with replaced(path) as temporary:
-        temporary.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
-    _, pairs = load(path)
+    try:
+        missing = run.measure()
+    except KeyboardInterrupt:
+        console.print(f"interrupted: {run.path} has what was measured; --resume goes on",
+                      highlight=False)  # fmt: skip
+        return INTERRUPTED
+    if missing:
+        console.print(f"left out: {', '.join(missing)}: no time within {MINUTES} minutes; --resume "
+                      "goes on", highlight=False)  # fmt: skip
+    return _show(console, run.path)
+
+
+def _show(console: Console, path: Path) -> int:
+    """Print every pair and the errors; 1 if they are above the aims."""
+    found, pairs = load(path)
     console.print(table_of(pairs))
     for line in found["left_out"]:
         console.print(f"left out: {line}", highlight=False, markup=False)
@@ -222,6 +291,20 @@ def main(argv: list[str] | None = None) -> int:
     console.print(f"median error {middle:.1%} (at most {MOST_MEDIAN:.0%}), "
                   f"worst {worst:.1%} (at most {MOST_ERROR:.0%}); wrote {path}")  # fmt: skip
     return int(middle > MOST_MEDIAN or worst > MOST_ERROR or math.isnan(middle))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.cost", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument(
+        "--full", action="store_true",
+        help=f"{', '.join(FULL.sizes)}, {FULL.rounds} rounds: half an hour or more",
+    )  # fmt: skip
+    add_options(parser)
+    parser.add_argument("--resume", action="store_true", help="go on with what is in the folder")
+    return parser
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from bench.stats import ResultsError
 from ternops.cost import predict
 from ternops.cost.layouts import SIZES
 from ternops.cost.profile import parse
-from tests import run_results
+from tests import run_results, small_runs
 from tests.test_cost_hardware import PROFILE
 
 OTHER = {"x86": "arm", "arm": "x86"}[host_arch()]
@@ -146,3 +146,75 @@ def test_a_table_of_no_rows_is_refused(tmp_path, capsys):
     assert error.value.code == 2
     assert "sizes=['2B4T']: expected some of 125M, " in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
+
+
+@pytest.fixture
+def quick(monkeypatch, tmp_path):
+    """bench.cost with made-up measurements: (arguments, calibrations and sizes so far, clock)."""
+    steps, clock = [], [0.0]
+
+    def calibrate(threads, announce):
+        steps.append("calibrate")
+        clock[0] += 20
+        return PROFILE
+
+    def measured(task, advance):
+        if steps[-1] != task.size:  # of some there is a second task, where memory is short
+            steps.append(task.size)
+            clock[0] += 60
+        limit = {"limit": 30.0, "bytes_per_token": 10**9, "test": "tg16", "seconds": (0.05,)}
+        rows = [small_runs.row(size=task.size, engine=each, threads=1, **limit) for each in ENGINES]
+        return rows, [], []
+
+    monkeypatch.setattr(cost, "calibrate", calibrate)
+    monkeypatch.setattr(cost.worker, "run", measured)
+    monkeypatch.setattr(cost.time, "monotonic", lambda: clock[0])
+    return ["--threads", "1", "--output", str(tmp_path)], steps, clock
+
+
+def test_an_interrupted_run_is_kept_and_gone_on_with(quick, monkeypatch, tmp_path, capsys):
+    """Calibrated before and behind; a size whose rows are not all there is measured again."""
+    arguments, steps, _ = quick
+    measured = cost.worker.run
+
+    def interrupted(task, advance):
+        if task.size == "700M":
+            raise KeyboardInterrupt
+        return measured(task, advance)
+
+    monkeypatch.setattr(cost.worker, "run", interrupted)
+    assert cost.main(arguments) == 130
+    assert "--resume goes on" in capsys.readouterr().out
+    found, pairs = cost.load(tmp_path / cost.RESULTS)
+    assert found["done"] == ["125M", "350M"]
+    assert {each.size for each in pairs} == {"125M", "350M"}
+    assert found["tier"]
+    monkeypatch.setattr(cost.worker, "run", measured)
+    assert cost.main(arguments) == 2
+    assert "--force replaces it" in capsys.readouterr().err
+    assert cost.main([*arguments, "--full", "--resume"]) == 2
+    assert "--resume: " in capsys.readouterr().err
+    assert cost.main([*arguments, "--resume"]) in (0, 1)
+    assert steps == ["calibrate", "125M", "350M", "700M", "2B4T", "3B", "calibrate"]
+    _, pairs = cost.load(tmp_path / cost.RESULTS)
+    assert len(pairs) == 5 * len(ENGINES)
+
+
+def test_it_ends_within_six_minutes(quick, tmp_path, capsys):
+    """What there is no time for is left out, with a line, and measured by --resume."""
+    arguments, steps, clock = quick
+    assert cost.main(arguments) in (0, 1)
+    assert clock[0] <= 60 * cost.MINUTES
+    assert steps == ["calibrate", "125M", "350M", "700M", "2B4T", "calibrate"]
+    words = " ".join(capsys.readouterr().out.split())
+    assert "left out: 3B: no time within 6 minutes; --resume goes on" in words
+    assert cost.main([*arguments, "--resume"]) in (0, 1)
+    assert steps[-2:] == ["3B", "calibrate"]
+
+
+def test_a_full_run_takes_the_time_that_it_takes(quick, tmp_path):
+    """Ten sizes, calibrated amidst them, too."""
+    arguments, steps, _ = quick
+    assert cost.main([*arguments, "--full"]) in (0, 1)
+    sizes = list(cost.FULL.sizes)
+    assert steps == ["calibrate", *sizes[:5], "calibrate", *sizes[5:], "calibrate"]
