@@ -22,6 +22,14 @@ from ternops.threads import check_threads, default_threads
 Advance = Callable[[str], None]
 
 
+def make_parser(name: str, description: str | None) -> argparse.ArgumentParser:
+    """The parser of `python -m name`: options by their whole names, as runs record them."""
+    return argparse.ArgumentParser(
+        prog=f"python -m {name}", description=description, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """--threads, --output and --force."""
     parser.add_argument("--threads", nargs="+", type=int, metavar="N", help="default: 1, 2 and all")
@@ -78,15 +86,15 @@ def _numbered(folder: Path, written: str) -> tuple[Path | None, Path]:
 
 
 def on_results(
-    name: str, description: str, arguments: Sequence[str] | None,
+    name: str, description: str, file: str, arguments: Sequence[str] | None,
     work: Callable[[Path], Iterable[Path | str]],
 ) -> int:  # fmt: skip
     """The main function of a module that works on a folder of results; prints what `work` gives.
 
-    Returns 0, or 2 with one line on stderr.
+    file: of results that are in such a folder. Returns 0, or 2 with one line on stderr.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m {name}", description=description)
-    parser.add_argument("folder", type=Path, metavar="RESULTS_FOLDER", help="of a run")
+    parser = make_parser(name, description)
+    parser.add_argument("folder", type=Path, metavar="RESULTS_FOLDER", help=f"has a {file}")
     options = parser.parse_args(arguments)
     try:
         print(*work(options.folder), sep="\n")

@@ -29,7 +29,14 @@ from rich.table import Table
 
 from bench import decoding, worker
 from bench.about import both, envelope
-from bench.command import add_options, chosen_folder, chosen_threads, introduce, progress
+from bench.command import (
+    add_options,
+    chosen_folder,
+    chosen_threads,
+    introduce,
+    make_parser,
+    progress,
+)
 from bench.plan import ENGINES, Effort, tasks_of
 from bench.results import MEASURED, Row
 from bench.stats import ResultsError
@@ -294,10 +301,7 @@ def _show(console: Console, path: Path) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.cost", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = make_parser("bench.cost", __doc__)
     parser.add_argument(
         "--full", action="store_true",
         help=f"{', '.join(FULL.sizes)}, {FULL.rounds} rounds: half an hour or more",

@@ -114,7 +114,7 @@ def _profiles() -> list[Hardware]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the page from the folder that is named; 0, or 2 with one line."""
-    return on_results("bench.cost_model", __doc__ or "", argv, write)
+    return on_results("bench.cost_model", __doc__ or "", cost.RESULTS, argv, write)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import sys
 from rich.console import Console
 
 from bench import figures
-from bench.command import add_output, chosen_folder, introduce
+from bench.command import add_output, chosen_folder, introduce, make_parser
 from bench.decode_cases import Options
 from bench.decode_sections import PEERS, SECTIONS
 from bench.engines import first_line, llama_cpp
@@ -88,10 +88,7 @@ def _failed(console: Console, found: list[Figure]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.decode", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = make_parser("bench.decode", __doc__)
     parser.add_argument("--quick", action="store_true", help="fewer tokens and rounds")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, metavar="SECTION",
                         help=", ".join(SECTIONS))  # fmt: skip

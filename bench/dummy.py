@@ -28,6 +28,7 @@ from rich.progress import (
 )
 
 from bench import random_folder, random_gguf
+from bench.command import make_parser
 from ternops.cost.layouts import SIZES
 from ternops.decoder import Config
 from ternops.files import replaced
@@ -74,9 +75,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.dummy", description="Write a model of random weights."
-    )
+    parser = make_parser("bench.dummy", "Write a model of random weights.")
     parser.add_argument("--size", required=True, help=", ".join(SIZES))
     parser.add_argument("--format", required=True, choices=FORMATS)
     parser.add_argument("--output", metavar="PATH", help="default: ./dummy-SIZE-FORMAT")

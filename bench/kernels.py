@@ -16,7 +16,15 @@ import psutil
 from rich.console import Console
 
 from bench import engines, figures, kernel_figures, kernel_tables, roofline
-from bench.command import Advance, add_options, chosen_folder, chosen_threads, introduce, progress
+from bench.command import (
+    Advance,
+    add_options,
+    chosen_folder,
+    chosen_threads,
+    introduce,
+    make_parser,
+    progress,
+)
 from bench.kernel_results import Results
 from bench.kernel_sections import SECTIONS, Group, Options
 from bench.measure import Case, interleave, save_suite
@@ -112,10 +120,7 @@ def _finish(console: Console, folder: Path, cases: list[Case], options: Options)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.kernels", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = make_parser("bench.kernels", __doc__)
     parser.add_argument("--quick", action="store_true", help="fewer shapes and rounds: minutes")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, metavar="SECTION",
                         help=", ".join(SECTIONS))  # fmt: skip

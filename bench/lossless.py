@@ -111,11 +111,6 @@ class Proof:
         """Of the encodings' float64 forward pass."""
         return self.float64[TERNARY]
 
-    @property
-    def perplexity_difference(self) -> float:
-        """Of the encodings, relative to the float64 forward pass."""
-        return abs(self.perplexity / self.perplexity_float64 - 1)
-
     def table(self) -> list[dict[str, Any]]:
         """A dict for each row, of what JSON can hold; a perplexity that is not finite is None."""
         return [

@@ -8,7 +8,6 @@ process; `bench.lossless` runs it once a tier.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 import ternops
+from bench.command import make_parser
 from ternops.decoder import Model, Session
 from ternops.decoder.formats.loading import TINY
 from ternops.decoder.perplexity import negative_log_likelihoods, perplexity, windows
@@ -93,10 +93,7 @@ def greedy(logits: Sequence[Array]) -> Array:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.lossless_figures", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = make_parser("bench.lossless_figures", __doc__)
     parser.add_argument("--threads", type=int, nargs="+", required=True, metavar="N")
     parser.add_argument("--windows", type=int, default=WINDOWS, metavar="N", help="of text")
     parser.add_argument("--context", type=int, default=CONTEXT, metavar="N", help="their tokens")

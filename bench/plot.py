@@ -18,7 +18,7 @@ from bench import roofline
 from bench.command import on_results
 from bench.kernel_results import load_cases
 from bench.plots import energy, peers, share, speedup, style, threads
-from bench.results import Results, load
+from bench.results import ABOUT, Results, load
 from bench.stats import ResultsError
 
 #: Name -> what draws it, and what the results need for it.
@@ -82,7 +82,7 @@ def draw(folder: Path, note: Callable[[str], object] = lambda line: None) -> lis
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0, or 2 with one line on stderr if nothing could be drawn."""
     return on_results(
-        "bench.plot", "Draw the pictures of a run from its results.", arguments,
+        "bench.plot", "Draw the pictures of a run from its results.", ABOUT, arguments,
         lambda folder: draw(folder, print),
     )  # fmt: skip
 

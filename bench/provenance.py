@@ -69,7 +69,9 @@ def _unique(words: Any) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the line; 0, or 2 with one line on stderr."""
     words = "Say which commit and which machine the figures in a folder of results are from."
-    return on_results("bench.provenance", words, arguments, lambda folder: [line(folder)])
+    return on_results(
+        "bench.provenance", words, " or ".join(_FILES), arguments, lambda folder: [line(folder)]
+    )
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from bench import paper, plot, report_tables
 from bench.command import on_results
 from bench.plots import style
-from bench.results import CYCLED, KINDS, MEASURED, MODELLED, MOST_SPREAD, Results
+from bench.results import ABOUT, CYCLED, KINDS, MEASURED, MODELLED, MOST_SPREAD, Results
 from ternops.files import replaced
 
 NAME = "report.html"
@@ -142,7 +142,7 @@ def _inline(name: str, svg: str) -> Markup:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0, or 2 with one line on stderr if nothing could be written."""
     words = "Write a run's results as one HTML file."
-    return on_results("bench.report", words, arguments, lambda folder: [write(folder)])
+    return on_results("bench.report", words, ABOUT, arguments, lambda folder: [write(folder)])
 
 
 if __name__ == "__main__":

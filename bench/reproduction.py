@@ -13,7 +13,7 @@ from pathlib import Path
 from bench import paper
 from bench.command import on_results
 from bench.plan import linear_bytes
-from bench.results import FP16, MEASURED, Results, Row, load
+from bench.results import ABOUT, FP16, MEASURED, Results, Row, load
 from bench.stats import ResultsError
 from bench.templates import environment
 from ternops.caches import last_level_bytes
@@ -150,7 +150,7 @@ def _reason(
 def main(arguments: Sequence[str] | None = None) -> int:
     """0, or 2 with one line if nothing could be written."""
     words = "Write docs/REPRODUCTION.md: the paper's speed-ups beside a run's."
-    return on_results("bench.reproduction", words, arguments, lambda folder: [write(folder)])
+    return on_results("bench.reproduction", words, ABOUT, arguments, lambda folder: [write(folder)])
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ roofs of what memory delivers and the flat ones of what instructions compute.
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from bench.command import make_parser
 from bench.kernel_results import OURS, Product, Results, load_cases
 from bench.measure import Case
 from bench.plots import style
@@ -177,7 +177,7 @@ def _legend(products: Sequence[Product]) -> list[Artist]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0, or 2 with one line on stderr if nothing could be drawn."""
-    parser = argparse.ArgumentParser(prog="python -m bench.roofline", description="Draw them.")
+    parser = make_parser("bench.roofline", "Draw the roofline of bench.kernels.")
     parser.add_argument("folder", type=Path, metavar="RESULTS_FOLDER", help="has a kernels.json")
     options = parser.parse_args(arguments)
     try:

@@ -33,7 +33,15 @@ from bench import (
     worker,
 )  # fmt: skip
 from bench.about import about, both, host_arch
-from bench.command import Advance, add_options, chosen_folder, chosen_threads, introduce, progress
+from bench.command import (
+    Advance,
+    add_options,
+    chosen_folder,
+    chosen_threads,
+    introduce,
+    make_parser,
+    progress,
+)
 from bench.energy_model import with_joules
 from bench.engines import first_line
 from bench.measure import MOST_SHARE
@@ -278,10 +286,7 @@ def _chosen(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.run", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = make_parser("bench.run", __doc__)
     parser.add_argument("--arch", choices=("auto", "x86", "arm"), default="auto")
     effort = parser.add_mutually_exclusive_group()
     effort.add_argument("--quick", action="store_true", help=f"{_words(QUICK)}; minutes")

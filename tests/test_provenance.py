@@ -8,7 +8,24 @@ from pathlib import Path
 import pytest
 
 import ternops
-from bench import about, command, cost, kernel_results, measure, provenance, results
+from bench import (
+    about,
+    command,
+    cost,
+    cost_model,
+    decode,
+    dummy,
+    kernel_results,
+    kernels,
+    measure,
+    plot,
+    provenance,
+    report,
+    reproduction,
+    results,
+    roofline,
+    run,
+)  # fmt: skip
 from bench.arm import stored
 from bench.measure import Case, save_suite
 from bench.results import Results
@@ -111,3 +128,26 @@ def test_the_machine_is_what_its_system_calls_it(monkeypatch):
     monkeypatch.setattr("ternops.simd.vector.cpu_name", lambda: "rocketlake")
     folder = command._slug()
     assert folder == "intel-r-xeon-r-platinum-8481c-2-70ghz-2-cpus"
+
+
+@pytest.mark.parametrize("program", [cost, decode, dummy, kernels, run])
+def test_options_have_their_whole_names(program, capsys):
+    """A run records its command, which is printed: no "--out" for "--output"."""
+    with pytest.raises(SystemExit) as stop:
+        program.main(["--out", "results"])
+    assert stop.value.code == 2
+    assert "error: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("program", "file"),
+    [
+        (cost_model, "cost.json"), (plot, "run.json"), (report, "run.json"),
+        (reproduction, "run.json"), (roofline, "kernels.json"),
+    ],
+)  # fmt: skip
+def test_the_help_names_the_file_that_is_read(program, file, capsys):
+    """Of the folder that is asked for."""
+    with pytest.raises(SystemExit):
+        program.main(["--help"])
+    assert f"has a {file}" in capsys.readouterr().out
