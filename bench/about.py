@@ -38,8 +38,10 @@ def envelope(file_format: int) -> dict[str, Any]:
 
 
 def to_metadata(found: Mapping[str, Any]) -> dict[str, Any]:
-    """The envelope among what is known of a file, as pyperf keeps it: it takes no empty text."""
-    return {_PREFIX + key: found[key] for key in ENVELOPE if found.get(key)}
+    """The envelope among what is known of a file, as pyperf keeps it: numbers and texts."""
+    known = {key: found.get(key) for key in ENVELOPE}
+    return {_PREFIX + key: value for key, value in known.items()
+            if value and isinstance(value, int | str)}  # fmt: skip
 
 
 def from_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from ternops.cost.probes import MOST_PROBED, Reader
 from ternops.decoder import Batch, Config, Model
 from ternops.decoder.cache import cache_bytes
 from ternops.decoder.model import Session
+from ternops.decoder.records import PARTS
 from ternops.decoder.weights import HalfMatrix, Weights, random_weights
 from ternops.isa import detect
 from ternops.memory import aligned_empty
@@ -100,6 +101,15 @@ def beside_limit(name: str, decoder: Decoder, options: Options) -> tuple[Case, f
     limit = bandwidth(probes, case.values)
     release([case, *probes])
     return case, limit
+
+
+def breakdown(decoder: Decoder) -> str:
+    """Milliseconds of a token by part, over the decoder's tokens once more."""
+    laps = decoder.session.measure()
+    decoder()
+    each = laps / (1e6 * decoder.tokens)
+    parts = (f"{name} {value:.3f}" for name, value in zip(PARTS, each, strict=True))
+    return f"ms a token: {', '.join(parts)}"
 
 
 def gaussian(config: Config) -> Weights:

@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from bench.decode_cases import (
     Options,
     Together,
     beside_limit,
+    breakdown,
     case_of,
     fastest_settings,
     first_token,
@@ -49,7 +51,8 @@ def shares(options: Options) -> Iterator[Figure]:
     for size in ("700M", "3B"):
         decoder = our_decoder(SIZES[size], options)
         case, limit = beside_limit(f"decode {size} {ENCODING}", decoder, options)
-        yield share_of(f"{size} {ENCODING}, share of read bandwidth", decoder, case, limit)
+        figure = share_of(f"{size} {ENCODING}, share of read bandwidth", decoder, case, limit)
+        yield replace(figure, remark=f"{figure.remark}; {breakdown(decoder)}")
 
 
 def head(options: Options) -> Iterator[Figure]:

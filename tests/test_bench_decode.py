@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import time
+
 import numpy as np
 import pyperf
 import pytest
@@ -10,6 +13,7 @@ from bench import decode, decode_busy, decode_cases, decode_sections, engines, l
 from bench.engines import llama_cpp
 from bench.figures import Figure
 from ternops.decoder import Config
+from ternops.decoder.records import PARTS
 
 SMALL = Config(
     hidden=256, ffn=512, layers=1, heads=4, kv_heads=2, head_dim=64, vocabulary=1000, context=1024,
@@ -51,6 +55,23 @@ def test_a_section_end_to_end(small, tmp_path, capsys, section):
         assert "default: " in output
     if section == "head":
         assert "of 1000 rows a token rescored" in output
+
+
+def test_a_token_by_part(small, tmp_path, capsys):
+    """What the thread that counts spends on each part adds up to what a token takes."""
+    decoder = decode_cases.our_decoder(SMALL, decode_cases.Options(2, 16, 1))
+    decoder()
+    words = decode_cases.breakdown(decoder)
+    found = dict(re.findall(r"(?:, |: )(\D+) (\d+\.\d+)", words))
+    assert tuple(found) == PARTS
+    begin = time.perf_counter()
+    decode_cases.breakdown(decoder)
+    whole = 1e3 * (time.perf_counter() - begin) / 16
+    assert 0 < sum(map(float, found.values())) < 10 * whole
+    code, output = run(tmp_path, capsys, "--only", "share", "--threads", "2")
+    assert code == 0
+    for part in PARTS:
+        assert " ".join(output.split()).count(f"{part} 0.") >= 2, part
 
 
 def test_a_missing_llama_cpp_is_a_line(small, tmp_path, capsys, monkeypatch):
