@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.results import CYCLED, FP16, MEASURED, MODELLED, Probe, Results, Row, save
+from bench.core.results import CYCLED, FP16, MEASURED, MODELLED, Probe, Results, Row, save
 from ternops.cost.layouts import SIZES
 
 ENCODINGS = {"base3": 1.6, "two_bit": 2.0, "tl1": 2.0, "tl2": 1.67}  # bits a weight

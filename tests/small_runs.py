@@ -3,8 +3,8 @@
 import math
 from dataclasses import replace
 
-from bench.plan import ENGINES, Task
-from bench.results import MEASURED, Row
+from bench.core.results import MEASURED, Row
+from bench.suites.run.plan import ENGINES, Task
 from ternops.decoder import Config
 
 SMALL = Config(

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from bench import paper, stats
-from bench.measure import Case, bandwidth, interleave, probe_cases
+from bench.core import stats
+from bench.core.measure import Case, bandwidth, interleave, probe_cases
+from bench.published import paper
 from ternops.cost.layouts import SIZES
 from ternops.cost.probes import PROBES, Reader
 

@@ -5,13 +5,13 @@ import sys
 
 import pytest
 
-from bench import paper
 from bench.arm import __main__ as command
 from bench.arm import executed, mca, packages, page, predicted, stored
 from bench.arm.packages import Unavailable, do
 from bench.arm.stored import Count, Cycles, Part, Speed
-from bench.results import MODELLED
-from bench.stats import ResultsError
+from bench.core.errors import ResultsError
+from bench.core.results import MODELLED
+from bench.published import paper
 from tests import run_results
 
 NOP, CALL, CALL_AT, RETURN = 0xD503201F, 0x97FFFF52, 0xD63F0100, 0xD65F03C0

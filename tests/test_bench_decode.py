@@ -8,9 +8,14 @@ import numpy as np
 import pyperf
 import pytest
 
-from bench import decode, decode_busy, decode_cases, decode_sections, engines, lookup_text
+from bench.core.errors import first_line
+from bench.core.goals import Figure
 from bench.engines import llama_cpp
-from bench.figures import Figure
+from bench.suites.decode import busy as decode_busy
+from bench.suites.decode import cases as decode_cases
+from bench.suites.decode import command as decode
+from bench.suites.decode import sections as decode_sections
+from bench.suites.decode import text as lookup_text
 from ternops.decoder import Config
 from ternops.decoder.records import PARTS
 
@@ -90,7 +95,7 @@ def test_beside_llama_cpp(small, tmp_path, capsys, section):
     try:
         llama_cpp.about()
     except ImportError as error:
-        pytest.skip(engines.first_line(error))
+        pytest.skip(first_line(error))
     code, output = run(tmp_path, capsys, "--only", section)
     assert code == 0
     assert "over llama.cpp TQ" in output

@@ -8,14 +8,18 @@ import pyperf
 import pytest
 
 import ternops
-from bench import kernel_cases, kernel_figures, kernel_sections, kernels, roofline
+from bench.core.errors import ResultsError
+from bench.core.kernels import NO_PYTHON, OURS, Limit, Product, Results, describe, load_cases
+from bench.core.measure import Case, interleave, save_suite
 from bench.engines import Engine, Unsupported
-from bench.kernel_cases import Prepared
-from bench.kernel_results import NO_PYTHON, OURS, Limit, Product, Results, describe, load_cases
-from bench.kernel_sections import SECTIONS, Group, Options
-from bench.measure import Case, interleave, save_suite
-from bench.peaks import BARRIER, PEAKS, Unit
-from bench.stats import ResultsError
+from bench.limits.peaks import BARRIER, PEAKS, Unit
+from bench.pages.plots import roofline
+from bench.suites.kernels import cases as kernel_cases
+from bench.suites.kernels import command as kernels
+from bench.suites.kernels import goals as kernel_figures
+from bench.suites.kernels import sections as kernel_sections
+from bench.suites.kernels.cases import Prepared
+from bench.suites.kernels.sections import SECTIONS, Group, Options
 from ternops.cost.probes import PROBES, Reader
 from ternops.kernels.tiles import SPARE_BYTES
 from tests import cases

@@ -8,9 +8,10 @@ import pyperf
 import pytest
 from rich.console import Console
 
-from bench import compare, results
-from bench.results import CYCLED, MEASURED, MODELLED, Results, Row
-from bench.stats import ResultsError
+from bench.core import results
+from bench.core.errors import ResultsError
+from bench.core.results import CYCLED, MEASURED, MODELLED, Results, Row
+from bench.pages import compare
 
 ABOUT = {"cpu": "A CPU", "arch": "x86", "tier": "avx2"}
 #: Around 10 and around 11 milliseconds; the middle halves do not overlap.

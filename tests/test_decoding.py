@@ -8,11 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bench import decoding, plan, run
-from bench.measure import Case
-from bench.peaks import PEAKS, Peak, barriers
-from bench.plan import ENGINES, LLAMA, tasks_of
-from bench.results import CYCLED, FP16, MEASURED, MODELLED
+from bench.core.measure import Case
+from bench.core.results import CYCLED, FP16, MEASURED, MODELLED
+from bench.limits.peaks import PEAKS, Peak, barriers
+from bench.suites.run import command as run
+from bench.suites.run import decoding, plan
+from bench.suites.run.plan import ENGINES, LLAMA, tasks_of
 from ternops.caches import last_level_bytes
 from ternops.cost.layouts import SIZES
 from ternops.simd import HAS_TILES

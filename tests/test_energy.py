@@ -9,7 +9,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from bench.energy import find_meter
+from bench.core.energy import find_meter
 
 RANGE = 262_143_328_850
 

@@ -9,8 +9,9 @@ import json
 import numpy as np
 import pytest
 
-from bench import lossless, lossless_figures
-from bench.lossless import COMPUTATIONS, FP16
+from bench.suites.lossless import proof as lossless
+from bench.suites.lossless import tier as lossless_figures
+from bench.suites.lossless.proof import COMPUTATIONS, FP16
 from ternops.decoder import Model, Session, reference
 from ternops.encodings import ENCODINGS
 from ternops.isa import detect
@@ -211,6 +212,6 @@ def test_a_tier_that_fails_is_one_line(short, monkeypatch):
 @pytest.mark.parametrize(("option", "words"), [("--windows=0", "windows=0"), ("--threads=0", "0")])
 def test_wrong_arguments_are_one_line(option, words):
     """Of the process that computes a tier's figures."""
-    done = processes.python("-m", "bench.lossless_figures", "--threads", "1", option)
+    done = processes.python("-m", "bench.suites.lossless.tier", "--threads", "1", option)
     assert done.returncode == 2
     assert words in done.stderr.splitlines()[-1]

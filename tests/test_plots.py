@@ -12,10 +12,11 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from bench import paper, plot
-from bench.measure import Case, save_suite
-from bench.plots import energy, peers, share, speedup, style, threads
-from bench.results import CYCLED, FP16, KINDS, MEASURED, MODELLED, Results
+from bench.core.measure import Case, save_suite
+from bench.core.results import CYCLED, FP16, KINDS, MEASURED, MODELLED, Results
+from bench.pages import plot
+from bench.pages.plots import energy, peers, share, speedup, style, threads
+from bench.published import paper
 from tests import run_results
 from tests.processes import run_code
 from tests.run_results import made_up, written

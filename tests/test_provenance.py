@@ -8,28 +8,20 @@ from pathlib import Path
 import pytest
 
 import ternops
-from bench import (
-    about,
-    command,
-    cost,
-    cost_model,
-    decode,
-    dummy,
-    kernel_results,
-    kernels,
-    measure,
-    plot,
-    provenance,
-    report,
-    reproduction,
-    results,
-    roofline,
-    run,
-)  # fmt: skip
 from bench.arm import stored
-from bench.measure import Case, save_suite
-from bench.results import Results
-from bench.stats import ResultsError
+from bench.core import command, measure, results
+from bench.core import envelope as about
+from bench.core import kernels as kernel_results
+from bench.core.errors import ResultsError
+from bench.core.measure import Case, save_suite
+from bench.core.results import Results
+from bench.models import dummy
+from bench.pages import cost_model, plot, provenance, report, reproduction
+from bench.pages.plots import roofline
+from bench.suites.cost import command as cost
+from bench.suites.decode import command as decode
+from bench.suites.kernels import command as kernels
+from bench.suites.run import command as run
 from ternops.simd import targets
 from ternops.system import cpu_model
 from tests.small_runs import row

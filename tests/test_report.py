@@ -10,8 +10,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from bench import paper, report
-from bench.results import FP16, MOST_SPREAD, Results
+from bench.core.results import FP16, MOST_SPREAD, Results
+from bench.pages import report
+from bench.published import paper
 from tests.run_results import ABOUT, made_up, written
 
 SIZES = ("350M", "700M", "100B")

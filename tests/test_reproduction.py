@@ -2,9 +2,10 @@
 
 import pytest
 
-from bench import reproduction, results
-from bench.paper import DECODE
-from bench.results import FP16, MODELLED, Results
+from bench.core import results
+from bench.core.results import FP16, MODELLED, Results
+from bench.pages import reproduction
+from bench.published.paper import DECODE
 from tests.small_runs import row
 
 ABOUT = {"arch": "x86", "cpu": "A CPU", "tier": "avx2", "command": "python -m bench.run",

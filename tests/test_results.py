@@ -6,9 +6,10 @@ from dataclasses import replace
 import pyperf
 import pytest
 
-from bench import decoding, results, worker
-from bench.results import MEASURED, MODELLED, Probe, Results
-from bench.stats import ResultsError
+from bench.core import results
+from bench.core.errors import ResultsError
+from bench.core.results import MEASURED, MODELLED, Probe, Results
+from bench.suites.run import decoding, worker
 from ternops.cost.layouts import SIZES
 from tests.small_runs import SMALL, TASK, row, same
 

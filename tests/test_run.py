@@ -12,10 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from bench import command, limits, lossless, products, results, run, worker
-from bench.about import host_arch
-from bench.plan import ENGINES, Effort, Task
-from bench.results import Results
+from bench.core import command, process, results
+from bench.core.envelope import host_arch
+from bench.core.results import Results
+from bench.limits import machine as limits
+from bench.suites.lossless import proof as lossless
+from bench.suites.run import command as run
+from bench.suites.run import products, worker
+from bench.suites.run.plan import ENGINES, Effort, Task
 from ternops.cost.layouts import SIZES
 from tests.small_runs import SMALL, row, same
 
@@ -30,7 +34,7 @@ def small(monkeypatch):
 def quick(small, monkeypatch, tmp_path):
     """A run of seconds: workers in this process, which knows the small layout."""
     monkeypatch.setattr(run, "QUICK", Effort(("125M",), 2, 2, 1e9, 2, 1e9))
-    monkeypatch.setattr(run.worker, "call", call_here)
+    monkeypatch.setattr(process, "call", call_here)
     monkeypatch.setattr(run, "MOST_SHARE", math.inf)  # all lies in cache, where probes say nothing
     monkeypatch.setattr(limits.make, "DRAM_BYTES", 1 << 20)
     monkeypatch.setattr(lossless, "WINDOWS", 1)
@@ -43,7 +47,7 @@ def quick(small, monkeypatch, tmp_path):
 def call_here(module, request, advance):
     """What a worker does, through JSON as there."""
     request = json.loads(json.dumps(request))
-    if module == "bench.products":
+    if module == "bench.suites.run.products":
         found = products.measure(request["threads"], advance)
     else:
         found = worker._measure(request, advance)
@@ -103,14 +107,14 @@ def test_resume_goes_on_where_it_was_interrupted(quick, monkeypatch, capsys):
     folder, arguments = quick
     monkeypatch.setitem(SIZES, "350M", SMALL)
     arguments += ["--no-peers", "--sizes", "125M", "350M"]
-    call = run.worker.call
+    call = process.call
 
     def interrupted(module, request, advance):
         if request.get("size") == "350M":
             raise KeyboardInterrupt
         return call(module, request, advance)
 
-    monkeypatch.setattr(run.worker, "call", interrupted)
+    monkeypatch.setattr(process, "call", interrupted)
     assert run.main(arguments) == 130
     assert "--resume goes on" in capsys.readouterr().out
     assert results.load(folder).about["done"] == ["125M"]
@@ -118,7 +122,7 @@ def test_resume_goes_on_where_it_was_interrupted(quick, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run.main([*arguments, "--resume", "--engines", "fp16", "base3"])
     assert "has other options, those of `python -m bench.run --quick" in one_line(capsys)
-    monkeypatch.setattr(run.worker, "call", call)
+    monkeypatch.setattr(process, "call", call)
     assert run.main([*arguments, "--resume"]) == 0
     found = results.load(folder)
     assert found.about["done"] == ["125M", "350M"]
@@ -133,14 +137,14 @@ def test_a_worker_that_dies_costs_its_rows(quick, monkeypatch, capsys):
     """With the peers first; the others go on. One that dies all the same leaves no rows."""
     folder, arguments = quick
     monkeypatch.setitem(SIZES, "700M", SMALL)
-    call, always = run.worker.call, False
+    call, always = process.call, False
 
     def dies(module, request, advance):
-        if request.get("peers") or (always and module == "bench.worker"):
-            raise worker.WorkerError("exit code -11")
+        if request.get("peers") or (always and module == "bench.suites.run.worker"):
+            raise process.WorkerError("exit code -11")
         return call(module, request, advance)
 
-    monkeypatch.setattr(run.worker, "call", dies)
+    monkeypatch.setattr(process, "call", dies)
     chosen = ["--sizes", "700M", "--engines", "fp16", "base3", "llama.cpp F16"]
     assert run.main([*arguments, *chosen]) == 0
     found = results.load(folder)
@@ -205,7 +209,7 @@ def test_a_worker_of_its_own_process(tmp_path):
     assert left_out == []
     assert len(probes) == 12
     assert "base3 weights" in steps
-    with pytest.raises(worker.WorkerError, match="KeyError: 'no such size'"):
+    with pytest.raises(process.WorkerError, match="KeyError: 'no such size'"):
         worker.run(replace(task, size="no such size"), steps.append)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bench.arm import executed, mca, page, predicted, stored
 from bench.arm.packages import Unavailable, tools
-from bench.stats import ResultsError
+from bench.core.errors import ResultsError
 
 TARGET = Path("results") / "arm-static"
 

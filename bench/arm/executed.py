@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from bench.arm.emulator import Emulator
 from bench.arm.stored import Count, Part
-from bench.stats import ResultsError
+from bench.core.errors import ResultsError
 
 #: Of qemu's models.
 CPUS = ("cortex-a72", "neoverse-n1", "neoverse-v1")

@@ -15,7 +15,7 @@ from bench.arm.loops import hot
 from bench.arm.packages import RELEASE, do, unpack
 from bench.arm.retarget import CORES, assemblies
 from bench.arm.stored import Cycles, Part
-from bench.stats import ResultsError
+from bench.core.errors import ResultsError
 
 KERNELS = ("gemv_two_bit", "gemv_base3", "gemv_tl1", "gemv_tl2")
 _TURNS = 1000  # of a loop, so that its start does not count

@@ -6,29 +6,26 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import paper
 from bench.arm import predicted
 from bench.arm.stored import Count, Cycles, Part, Speed
-from bench.templates import environment
+from bench.pages import page
+from bench.published import paper
 from ternops.cost.workload import FP16
-from ternops.files import replaced
 
-_PAGE, _TEMPLATE = "README.md", "arm/report.md.jinja"
+_PAGE, _TEMPLATE = "README.md", "arm.md.jinja"
 _LOOPS = "loops.csv"
 
 
 def write(folder: Path, parts: dict[str, Part]) -> Path:
     """Write the page of the parts that there are, all or nothing."""
-    text = environment().get_template(_TEMPLATE).render(
+    values = dict(
         versions={name: parts[name].versions for name in parts},
         left_out=[line for part in parts.values() for line in part.left_out],
         executed=_executed(_rows(parts, "executed")), mca=_mca(_rows(parts, "mca")),
         machines=_machines(_rows(parts, "predicted")), context=predicted.CONTEXT,
         paper=paper, loops=_LOOPS if (folder / _LOOPS).exists() else "",
     )  # fmt: skip
-    with replaced(folder / _PAGE) as temporary:
-        temporary.write_text(text, "utf-8")
-    return folder / _PAGE
+    return page.write(folder / _PAGE, _TEMPLATE, values)
 
 
 def _rows(parts: dict[str, Part], name: str) -> Sequence[Any]:

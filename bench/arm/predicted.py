@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import ternops
-from bench import cost_fit, paper
 from bench.arm.stored import Part, Speed
-from bench.results import MODELLED
+from bench.core.results import MODELLED
+from bench.published import paper
+from bench.suites.cost import fit as cost_fit
 from ternops.cost import Hardware, load, predict
 from ternops.cost.layouts import SIZES
 from ternops.cost.workload import FP16

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
-from bench.about import envelope
-from bench.results import MODELLED
-from bench.stats import ResultsError
+from bench.core.envelope import envelope
+from bench.core.errors import ResultsError
+from bench.core.results import MODELLED
 from ternops.files import replaced
 
 RESULTS = "arm.json"

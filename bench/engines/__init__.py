@@ -7,7 +7,6 @@ the library there and not above, so that a library that is missing or broken cos
 from __future__ import annotations
 
 import importlib
-import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ternops.simd import host
+from bench.core.errors import first_line
+from ternops.simd import vector
 
 Trits = npt.NDArray[np.int8]
 Floats = npt.NDArray[np.float32]
@@ -99,12 +99,6 @@ def settle(run: Callable[[], object]) -> None:
     end = time.monotonic() + _WARM_UP
     while time.monotonic() < end:
         run()
-
-
-def first_line(error: Exception) -> str:
-    """What an exception says, without its details."""
-    line = next(iter(str(error).splitlines()), "") or type(error).__name__
-    return textwrap.shorten(line, 120, placeholder=" ...")
 
 
 def has_avx512() -> bool:

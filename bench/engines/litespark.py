@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.engines import Engine, Floats, Trits, Unsupported, first_line, library
+from bench.core.errors import first_line
+from bench.engines import Engine, Floats, Trits, Unsupported, library
 
 #: Rows of activations in one call; its kernel returns without a result when given more.
 _MOST_ROWS = 64

@@ -1,0 +1,196 @@
+"""What the cases of bench.kernels are, and what follows from their times.
+
+Each case says in its metadata what was timed, so that a suite read back tells all that a run knew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from bench.core.errors import ResultsError
+from bench.core.measure import Case, load_suite
+from bench.core.stats import speedup
+
+#: The engine that is not a peer.
+OURS = "ternops"
+#: How its kernels are run alone.
+NO_PYTHON = "without Python"
+_PREFIX = "ternops_"
+#: Where a peer's product has its version, and what a reader must know to judge its figures.
+VERSION, REMARK = "ternops_version", "ternops_remark"
+
+
+@dataclass(frozen=True)
+class Product:
+    """One product x @ W.T that was timed.
+
+    group: those that took turns. encoding and tier: of our own; input: dtype of the tokens;
+    bytes: of the weights; level: where these are, and peak: the instruction that multiplies, if
+    there is one whose rate is known. how: empty, or what else is special.
+    """
+
+    section: str
+    group: str
+    engine: str
+    tokens: int
+    rows: int
+    columns: int
+    threads: int
+    bytes: int
+    tier: str
+    encoding: str = ""
+    input: str = "float32"
+    level: str = ""
+    peak: str = ""
+    how: str = ""
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates."""
+        return self.tokens * self.rows * self.columns
+
+    @property
+    def name(self) -> str:
+        words = (
+            self.group, self.who, self.how, f"{self.tokens} token{'s' if self.tokens > 1 else ''}",
+            self.input, _threads(self.threads),
+        )  # fmt: skip
+        return ", ".join(word for word in words if word)
+
+    @property
+    def who(self) -> str:
+        """The encoding of ours, or the engine."""
+        return self.encoding if self.engine == OURS else self.engine
+
+    @property
+    def label(self) -> str:
+        """The shape as [tokens, columns] x [columns, rows]."""
+        return f"[{self.tokens}, {self.columns}] x [{self.columns}, {self.rows}]"
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One way to find what the machine can do.
+
+    what: a level of memory, an instruction, or "barrier"; amount: bytes or multiply-accumulates.
+    """
+
+    section: str
+    group: str
+    what: str
+    how: str
+    threads: int
+    amount: int
+    tier: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.group}, limit {self.what}, {self.how}, {_threads(self.threads)}"
+
+
+Description = TypeVar("Description", Product, Limit)
+
+
+def describe(case: Case, what: Product | Limit) -> Case:
+    """The case with a name and metadata that tell what it is."""
+    case.name = what.name
+    known = {key: value for key, value in asdict(what).items() if value != ""}
+    case.metadata = {_PREFIX + key: value for key, value in known.items()}
+    case.metadata[_PREFIX + "kind"] = type(what).__name__
+    return case
+
+
+def _described(case: Case, kind: type[Description]) -> Description | None:
+    if case.metadata.get(_PREFIX + "kind") != kind.__name__:
+        return None
+    values: dict[str, Any] = {}
+    for field in fields(kind):
+        value = case.metadata.get(_PREFIX + field.name, field.default)
+        if value is MISSING or not isinstance(value, int if field.type == "int" else str):
+            raise ResultsError(f"benchmark {case.name!r} has no valid {field.name!r} metadata")
+        values[field.name] = value
+    return kind(**values)
+
+
+def load_cases(path: Path) -> list[Case]:
+    """The cases of a suite; ResultsError if it is none, OSError if it cannot be read."""
+    cases = []
+    for each in load_suite(path):
+        metadata = dict(each.get_metadata())
+        name, loops = metadata.pop("name", ""), metadata.pop("loops", 1)
+        cases.append(Case(name, lambda: None, loops, metadata, list(each.get_values())))
+    return cases
+
+
+class Results:
+    """Cases by what they are. Times are medians, rates a second."""
+
+    def __init__(self, cases: Iterable[Case]) -> None:
+        self.products: dict[Product, Case] = {}
+        self.limits: dict[Limit, Case] = {}
+        for case in cases:
+            if product := _described(case, Product):
+                self.products[product] = case
+            elif limit := _described(case, Limit):
+                self.limits[limit] = case
+
+    def find(self, **wanted: object) -> list[Product]:
+        """The products with these values of their fields."""
+        return [
+            each for each in self.products
+            if all(getattr(each, key) == value for key, value in wanted.items())
+        ]  # fmt: skip
+
+    def rate(self, product: Product) -> float:
+        """Multiply-accumulates a second."""
+        return product.macs / self.products[product].median
+
+    def fastest(self, **wanted: object) -> Limit | None:
+        """Of the limits with these values of their fields."""
+        limits = [
+            each for each in self.limits
+            if all(getattr(each, key) == value for key, value in wanted.items())
+        ]  # fmt: skip
+        return max(limits, key=self.limit_rate, default=None)
+
+    def limit_rate(self, limit: Limit) -> float:
+        """Bytes or multiply-accumulates a second."""
+        return limit.amount / self.limits[limit].median
+
+    def without_slower_limits(self) -> list[Case]:
+        """The cases, of the ways to find the same limit the fastest only."""
+        fastest = {
+            self.fastest(group=g, threads=n, what=w, tier=t)
+            for g, n, w, t in {(x.group, x.threads, x.what, x.tier) for x in self.limits}
+        }
+        limits = [case for limit, case in self.limits.items() if limit in fastest]
+        return [*self.products.values(), *limits]
+
+    def roofs(self, product: Product) -> dict[str, float]:
+        """limit -> what it allows of a product that it was measured beside, as `rate`."""
+        roofs = {}
+        for what in (product.level, product.peak):
+            limit = self.fastest(
+                group=product.group, threads=product.threads, tier=product.tier, what=what
+            )
+            if limit is not None:
+                a_unit = product.macs / product.bytes if what == product.level else 1.0
+                roofs[what] = self.limit_rate(limit) * a_unit
+        return roofs
+
+    def share(self, product: Product) -> float | None:
+        """Of the lowest roof; None if none is known."""
+        roofs = self.roofs(product)
+        return self.rate(product) / min(roofs.values()) if roofs else None
+
+    def ratio(self, faster: Product, slower: Product) -> float:
+        """How many times as many multiply-accumulates a second: the median of paired rounds."""
+        times = (self.products[each].values for each in (slower, faster))
+        return speedup(*times).median * faster.macs / slower.macs
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'s' if count > 1 else ''}"

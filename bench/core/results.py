@@ -1,0 +1,255 @@
+"""The rows of a run of bench.run: what they say, and how they lie in a pyperf suite.
+
+decode.json holds a benchmark for each row, its values in seconds a token and everything else in
+its metadata, and one for each probe of the memory; run.json holds how it was made and what was left
+out. Tables, plots and the report are made from these two alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyperf
+
+from bench.core.errors import ResultsError
+from bench.core.measure import save_benchmarks
+from bench.core.stats import Spread, speedup
+from ternops.files import replaced
+
+#: Of the two files; others are not read.
+FORMAT = 2
+ROWS, ABOUT = "decode.json", "run.json"
+FP16 = "fp16"  #: the engine that every other one is compared with
+#: How a row came about: timed whole; timed with fewer distinct layers than the model has, used in
+#: turn; or computed from measured limits.
+MEASURED, CYCLED, MODELLED = KINDS = ("measured", "cycled", "modelled")
+#: A row whose values spread more is marked.
+MOST_SPREAD = 0.1
+_PREFIX = "ternops_"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One engine at one size, test and thread count.
+
+    test: as llama-bench names it, "tg32" generates 32 tokens and "pp512" reads a prompt of 512.
+    seconds: a token, a value for each round; rows of a group have them in the same order.
+    bytes_per_token: read of memory, tg. limit: tokens/s that `limited_by` allows, 0 if unknown.
+    joules: a token, NaN if unknown; energy: "measured" or "modelled", or empty. group: rows with
+    the same one took turns.
+    """
+
+    size: str
+    engine: str
+    test: str
+    threads: int
+    kind: str
+    seconds: tuple[float, ...]
+    bytes_per_token: int = 0
+    limit: float = 0.0
+    limited_by: str = ""
+    joules: float = math.nan
+    energy: str = ""
+    version: str = ""
+    group: str = ""
+
+    @property
+    def speed(self) -> float:
+        """Tokens a second, the median."""
+        return 1 / statistics.median(self.seconds)
+
+    @property
+    def spread(self) -> float:
+        """Half the interquartile range over the median."""
+        low, high = np.percentile(self.seconds, (25, 75))
+        return float(high - low) / 2 * self.speed
+
+    @property
+    def share(self) -> float:
+        """Of the limit; NaN if that is unknown."""
+        return self.speed / self.limit if self.limit else math.nan
+
+    @property
+    def is_decode(self) -> bool:
+        """Whether tokens are generated, one after another."""
+        return self.test.startswith("tg")
+
+    def over(self, base: Row) -> Spread:
+        """How many times faster than `base`: by pairs where both were timed in turn."""
+        if self.group and self.group == base.group and len(self.seconds) == len(base.seconds):
+            return speedup(base.seconds, self.seconds)
+        ratio = self.speed / base.speed
+        return Spread(ratio, ratio, ratio)
+
+    def fewer_bytes(self, base: Row) -> float:
+        """How many times fewer bytes a token it reads than `base`; NaN if that is unknown."""
+        if not self.bytes_per_token or not base.bytes_per_token:
+            return math.nan
+        return base.bytes_per_token / self.bytes_per_token
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """As pyperf keeps it, which takes no empty text and no NaN."""
+        fields = {name: getattr(self, name) for name in _FIELDS}
+        return {
+            _PREFIX + name: value
+            for name, value in fields.items()
+            if value != "" and value == value
+        }  # fmt: skip
+
+    @property
+    def name(self) -> str:
+        """What it is called in a pyperf suite."""
+        return f"{self.test} {self.size} {self.engine}, {self.threads} thread(s)"
+
+
+_FIELDS = tuple(name for name in Row.__dataclass_fields__ if name != "seconds")
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "str": str, "int": int, "float": (int, float),
+}  # fmt: skip
+
+
+def row_of(metadata: Mapping[str, Any], seconds: Iterable[float], name: str) -> Row:
+    """The row of a benchmark; ResultsError for one that has no sensible fields."""
+    fields: dict[str, Any] = {}
+    for each in _FIELDS:
+        value = metadata.get(_PREFIX + each, Row.__dataclass_fields__[each].default)
+        kind = _TYPES[str(Row.__dataclass_fields__[each].type)]
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ResultsError(f"benchmark {name!r} has no valid '{_PREFIX}{each}' metadata")
+        fields[each] = value
+    row = Row(seconds=tuple(seconds), **fields)
+    if row.kind not in KINDS:
+        raise ResultsError(f"benchmark {name!r} is {row.kind!r}, expected {', '.join(KINDS)}")
+    if not row.seconds or not all(0 < each < math.inf for each in row.seconds):
+        raise ResultsError(f"benchmark {name!r} has no usable values")
+    for each, least in (("threads", 1), ("bytes_per_token", 0), ("limit", 0)):
+        if not least <= getattr(row, each) < math.inf:
+            raise ResultsError(f"benchmark {name!r} has {_PREFIX}{each} {getattr(row, each)}")
+    return row
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One way to read memory.
+
+    metadata: as pyperf keeps it, with "name", "ternops_probe", "ternops_bytes" and
+    "ternops_threads". seconds: of reading all of it.
+    """
+
+    metadata: dict[str, Any]
+    seconds: tuple[float, ...]
+
+    @property
+    def rate(self) -> float:
+        """Bytes a second."""
+        return float(self.metadata["ternops_bytes"] / statistics.median(self.seconds))
+
+
+@dataclass
+class Results:
+    """One run on one machine.
+
+    about: run.json as it is: the envelope (`bench.about`), "command", "arch", "left_out" (lines),
+    and what else was found out ("lossless", "products").
+    """
+
+    about: dict[str, Any]
+    rows: list[Row] = field(default_factory=list)
+    probes: list[Probe] = field(default_factory=list)
+
+    @property
+    def sizes(self) -> list[str]:
+        """From small to large, 2B4T between 1.5B and 2.7B."""
+        return sorted({row.size for row in self.rows}, key=lambda s: (parameters(s), s))
+
+    @property
+    def threads(self) -> list[int]:
+        return sorted({row.threads for row in self.rows})
+
+    @property
+    def engines(self) -> list[str]:
+        """In the order of the file, fp16 first."""
+        return sorted(dict.fromkeys(row.engine for row in self.rows), key=lambda e: e != FP16)
+
+    def find(self, **wanted: Any) -> list[Row]:
+        """The rows with these values of fields, in order."""
+        return [
+            row for row in self.rows if all(getattr(row, k) == v for k, v in wanted.items())
+        ]  # fmt: skip
+
+    def base_of(self, row: Row) -> Row | None:
+        """The fp16 row that a row is compared with."""
+        found = self.find(size=row.size, engine=FP16, test=row.test, threads=row.threads)
+        return found[0] if found and found[0] is not row else None
+
+
+def parameters(size: str) -> float:
+    """The number of parameters in a name such as "350M" or "2B4T", infinity without one."""
+    match = re.match(r"(\d+(?:\.\d+)?)([MB])", size)
+    return float(match[1]) * {"M": 1e6, "B": 1e9}[match[2]] if match else math.inf
+
+
+def load(folder: Path) -> Results:
+    """The results in a folder.
+
+    Raises ResultsError for files that are no results, or of another version of them; OSError for
+    some that cannot be read.
+    """
+    try:
+        about = json.loads((folder / ABOUT).read_text("utf-8"))
+        rows = folder / ROWS
+        suite = pyperf.BenchmarkSuite.load(str(rows)) if rows.exists() else ()
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ResultsError(f"{folder}: {ROWS} or {ABOUT} is not complete") from error
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        found = about.get("format") if isinstance(about, dict) else None
+        raise ResultsError(
+            f"{folder / ABOUT}: format {found!r}, expected {FORMAT}: measure it again"
+        )
+    results = Results(about)
+    seen = set()
+    for benchmark in suite:
+        metadata, name = benchmark.get_metadata(), benchmark.get_name()
+        if _PREFIX + "probe" in metadata:
+            size = metadata.get(_PREFIX + "bytes")
+            if not isinstance(size, int) or size < 1 or min(benchmark.get_values()) <= 0:
+                raise ResultsError(f"probe {name!r} has no usable bytes or values")
+            results.probes.append(Probe(metadata, benchmark.get_values()))
+        elif _PREFIX + "size" in metadata:
+            if name in seen:
+                raise ResultsError(f"{folder / ROWS}: {name!r} is there twice")
+            seen.add(name)
+            results.rows.append(row_of(metadata, benchmark.get_values(), name))
+    return results
+
+
+def save(folder: Path, results: Results) -> None:
+    """Write run.json and decode.json, each whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [_benchmark(row.name, row.seconds, row.metadata) for row in results.rows]
+    probes = [
+        _benchmark(each.metadata["name"], each.seconds, each.metadata) for each in results.probes
+    ]
+    if rows:
+        save_benchmarks(folder / ROWS, [*rows, *probes], results.about)
+    else:  # those of an earlier run are none of this one
+        (folder / ROWS).unlink(missing_ok=True)
+    with replaced(folder / ABOUT) as temporary:
+        text = json.dumps({"format": FORMAT, **results.about}, indent=2) + "\n"
+        temporary.write_text(text, "utf-8")
+
+
+def _benchmark(
+    name: str, seconds: Sequence[float], metadata: Mapping[str, Any]
+) -> pyperf.Benchmark:
+    fields = {"unit": "second", **metadata, "name": name}
+    return pyperf.Benchmark([pyperf.Run(seconds, metadata=fields, collect_metadata=False)])

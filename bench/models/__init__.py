@@ -1,0 +1,1 @@
+"""Models of random weights, for this library and for others."""

@@ -1,0 +1,178 @@
+"""Random models of any layout as Hugging Face folders: sizes are real, values repeat.
+
+Linear layers are packed trits. Layouts with norms before the output and down projections are those
+of microsoft/bitnet-b1.58-2B-4T (BitNetForCausalLM; outputs times weight_scale), others those of
+HF1BitLLM's Llama 3 (LlamaForCausalLM; outputs divided by it). All other tensors are bfloat16.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bench.models import tokenizer as byte_tokenizer
+from ternops.decoder import Config
+
+#: The names of the files, that of the tensors last.
+FILES = (
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
+    "model.safetensors",
+)  # fmt: skip
+
+#: Random rows before they repeat.
+_ROWS = 64
+_TRITS_A_BYTE = 4
+_LINEAR = {
+    "q": "self_attn.q_proj", "k": "self_attn.k_proj", "v": "self_attn.v_proj",
+    "o": "self_attn.o_proj", "gate": "mlp.gate_proj", "up": "mlp.up_proj", "down": "mlp.down_proj",
+}  # fmt: skip
+_NORMS = {
+    "input": "input_layernorm", "post": "post_attention_layernorm",
+    "attention": "self_attn.attn_sub_norm", "ffn": "mlp.ffn_sub_norm",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """value: what it is filled with; None for random rows."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    value: float | None = None
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * {"U8": 1, "BF16": 2}[self.dtype]
+
+
+def write_folder(folder: Path, config: Config, advance: Callable[[int], object]) -> None:
+    """Write all FILES of a random model into an empty folder.
+
+    advance: called with the bytes written, tensor by tensor. Memory: 64 rows of a tensor.
+    """
+    texts: dict[str, Any] = {
+        "config.json": _config(config),
+        "generation_config.json": _ends(),
+        "tokenizer_config.json": {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "clean_up_tokenization_spaces": False,
+            "model_max_length": config.context,
+            **byte_tokenizer.SPECIAL,
+        },
+    }
+    for file, content in texts.items():
+        (folder / file).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+    (folder / "tokenizer.json").write_text(byte_tokenizer.tokenizer().to_str(), "utf-8")
+    _write_tensors(folder / "model.safetensors", _tensors(config), advance)
+
+
+def tensor_bytes(config: Config) -> int:
+    """Of the tensors that `write_folder` writes."""
+    return sum(each.nbytes for each in _tensors(config).values())
+
+
+def _ends() -> dict[str, int]:
+    return {"bos_token_id": byte_tokenizer.BEGIN, "eos_token_id": byte_tokenizer.END}
+
+
+def _config(config: Config) -> dict[str, Any]:
+    """config.json, as transformers writes it."""
+    quantization: dict[str, Any] = {"quant_method": "bitnet", "modules_to_not_convert": None}
+    if config.sub_norms:
+        quantization |= {"linear_class": "autobitlinear", "quantization_mode": "offline"}
+    return {
+        "architectures": ["BitNetForCausalLM" if config.sub_norms else "LlamaForCausalLM"],
+        "model_type": "bitnet" if config.sub_norms else "llama",
+        "hidden_act": config.activation,
+        "hidden_size": config.hidden,
+        "intermediate_size": config.ffn,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "num_key_value_heads": config.kv_heads,
+        "head_dim": config.head_dim,
+        "vocab_size": config.vocabulary,
+        "max_position_embeddings": config.context,
+        "rms_norm_eps": config.epsilon,
+        "rope_theta": config.rope_theta,
+        "tie_word_embeddings": config.tied,
+        "attention_bias": False,
+        "mlp_bias": False,
+        "torch_dtype": "bfloat16",
+        **_ends(),
+        "quantization_config": quantization,
+    }
+
+
+def _tensors(config: Config) -> dict[str, _Tensor]:
+    """All tensors by name, in the order of the file: bfloat16 first, so that all are aligned."""
+    table = _Tensor("BF16", (config.vocabulary, config.hidden))
+    floats = {"model.embed_tokens.weight": table}
+    if not config.tied:
+        floats["lm_head.weight"] = table
+    packed = {}
+    for layer in range(config.layers):
+        prefix = f"model.layers.{layer}"
+        for name, size in config.norm_sizes().items():
+            floats[f"{prefix}.{_NORMS[name]}.weight"] = _Tensor("BF16", (size,), 1)
+        for name, (rows, columns) in config.linear_shapes().items():
+            weight = f"{prefix}.{_LINEAR[name]}.weight"
+            packed[weight] = _Tensor("U8", (-(-rows // _TRITS_A_BYTE), columns))
+            # Weights of a deviation near 1/sqrt(columns), which keeps activations in range.
+            scale = columns ** (-0.5 if config.sub_norms else 0.5)
+            floats[f"{weight}_scale"] = _Tensor("BF16", (1,), scale)
+    floats["model.norm.weight"] = _Tensor("BF16", (config.hidden,), 1)
+    return floats | packed
+
+
+def _write_tensors(
+    path: Path, tensors: dict[str, _Tensor], advance: Callable[[int], object]
+) -> None:
+    """A safetensors file, row by row: the package writes only what is in memory all at once."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, tensor in tensors.items():
+        start, end = end, end + tensor.nbytes
+        header[name] = {
+            "dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [start, end],
+        }  # fmt: skip
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    rows: dict[tuple[str, int], npt.NDArray[Any]] = {}
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for tensor in tensors.values():
+            if tensor.value is not None:
+                file.write(_bf16(np.full(tensor.shape, tensor.value)).data)
+            else:
+                key = tensor.dtype, tensor.shape[1]
+                if key not in rows:
+                    rows[key] = _random_rows(*key)
+                groups, rest = divmod(tensor.shape[0], _ROWS)
+                for _ in range(groups):
+                    file.write(rows[key].data)
+                file.write(rows[key][:rest].data)
+            advance(tensor.nbytes)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _random_rows(dtype: str, columns: int) -> npt.NDArray[Any]:
+    random = np.random.default_rng(0)
+    if dtype == "BF16":
+        return _bf16(random.standard_normal((_ROWS, columns)) / math.sqrt(columns))
+    # Of four codes, 0 to 2, at bits 0, 2, 4 and 6.
+    codes = random.integers(0, 3, (_ROWS, columns, _TRITS_A_BYTE), np.uint8)
+    return np.bitwise_or.reduce(codes << np.array([0, 2, 4, 6], np.uint8), axis=2)
+
+
+def _bf16(values: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
+    """The bits of bfloat16, cut off."""
+    return (values.astype("<f4").view("<u4") >> 16).astype("<u2")

@@ -1,0 +1,116 @@
+"""Write docs/COST_MODEL.md: how the cost model works, and how far it is off, row by row.
+
+python -m bench.cost_model results/<cpu>
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.core.command import on_results
+from bench.core.errors import ResultsError
+from bench.core.results import parameters
+from bench.pages import page
+from bench.pages.plots import cost as plots
+from bench.published import later as paper_later
+from bench.published import paper
+from bench.suites.cost import command as cost
+from bench.suites.cost import fit as cost_fit
+from bench.suites.cost import threads as cost_threads
+from bench.suites.run.plan import ENGINES
+from ternops.cost import Hardware, arithmetic, profile, stt_ram
+from ternops.cost.layouts import SIZES
+from ternops.decoder.weights import random_ternary
+
+_TARGET = Path("docs") / "COST_MODEL.md"
+_MATRIX = (2048, 2520)  # whole blocks of every encoding
+
+
+def write(folder: Path, target: Path = _TARGET) -> list[Path]:
+    """Write the page and its pictures; ResultsError or OSError if that cannot be."""
+    stored, found = cost.load(folder / cost.RESULTS)
+    pairs = sorted(found, key=_by_size)
+    if not pairs:
+        raise ResultsError(f"{folder / cost.RESULTS}: rows: none, nothing to show")
+    machine = profile.parse(stored["profiles"][0], str(folder / cost.RESULTS))
+    pictures = plots.draw(folder, machine, pairs)
+    values = dict(
+        folder=folder.as_posix(), machine=machine, pairs=pairs, here=cost.errors(pairs),
+        aims=(cost.MOST_MEDIAN, cost.MOST_ERROR), pictures=Path("..") / folder,
+        fits=[_fit(arch) for arch in cost_fit.MACHINES], fit=cost_fit, paper=paper,
+        savings={arch: cost_fit.savings(arch) for arch in cost_fit.MACHINES},
+        report=_report(), later=paper_later, saving=arithmetic.ternary_saving(),
+        threads=[_threads(name) for name in paper_later.THREADS],
+        threads_bytes=cost_threads.token_bytes(), saturated=cost_threads.SATURATED,
+        names={name: each.name for name, each in paper_later.THREADS.items()},
+        roofline=(folder / "roofline.png").exists(), memory=stt_ram.load(),
+        codes=_codes(), profiles=_profiles(), sizes=SIZES,
+    )  # fmt: skip
+    return [page.write(target, "cost_model.md.jinja", values), *pictures]
+
+
+def _by_size(pair: cost.Pair) -> tuple[float, int, int]:
+    """Small models first, 2B4T among them by its parameters, and float16 before encodings."""
+    return parameters(pair.size), pair.threads, list(ENGINES).index(pair.engine)
+
+
+def _fit(arch: str) -> dict[str, Any]:
+    fit, dense, ternary = cost_fit.speeds(arch)
+    _, _, bare = cost_fit.speeds(arch, with_rate=False)
+    return {
+        "cpu": paper.CPUS[arch], "encoding": cost_fit.MACHINES[arch][1], "fit": fit,
+        "dense": dense, "ternary": ternary, "errors": cost_fit.errors(ternary),
+        "bare": {row.size: row for row in bare}, "bare_errors": cost_fit.errors(bare),
+    }  # fmt: skip
+
+
+def _report() -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name, "printed": each.joules,
+            "model": arithmetic.report_joules(
+                each.decoder, "ternary" if each.is_ternary else "float16"
+            ),
+        }
+        for name, each in paper_later.REPORT.items()
+    ]  # fmt: skip
+
+
+def _threads(name: str) -> dict[str, Any]:
+    steps = cost_threads.steps(name)
+    return {
+        "name": paper_later.THREADS[name].name,
+        "steps": steps,
+        "off": cost_threads.off_by(steps),
+    }
+
+
+def _codes() -> list[dict[str, Any]]:
+    """Each encoding's packed bytes of one random matrix in the memory, as they are and at best."""
+    import numpy as np
+
+    memory, found = stt_ram.load(), []
+    for encoding, bits in stt_ram.CODE_BITS.items():
+        matrix = random_ternary(*_MATRIX, encoding, np.random.default_rng(0))
+        data = matrix._packed.bytes
+        best = stt_ram.best_codes(memory, data, bits)
+        weights = _MATRIX[0] * _MATRIX[1]
+        found.append({
+            "encoding": encoding, "bits": bits,
+            "read": stt_ram.energy_of(memory, data) / weights,
+            "write": stt_ram.energy_of(memory, data, "write") / weights,
+            "best_read": best.read / weights, "best_write": best.write / weights,
+            "patterns": best.patterns,
+        })  # fmt: skip
+    return found
+
+
+def _profiles() -> list[Hardware]:
+    return [profile.load(name) for name in profile.shipped()]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the page from the folder that is named; 0, or 2 with one line."""
+    return on_results("bench.cost_model", __doc__ or "", cost.RESULTS, argv, write)

@@ -1,0 +1,136 @@
+"""Write a run's results as one HTML file that needs nothing else.
+
+    python -m bench.report RESULTS_FOLDER
+
+reads what bench.run wrote there and writes report.html beside it: pictures, tables that a click on
+a heading sorts, and how it was all made.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from bench.core.command import on_results
+from bench.core.results import ABOUT, CYCLED, KINDS, MEASURED, MODELLED, MOST_SPREAD, Results
+from bench.pages import columns as report_tables
+from bench.pages import page, plot
+from bench.pages.plots import style
+from bench.published import paper
+
+NAME = "report.html"
+_TEMPLATE = "report.html.jinja"
+_CAPTIONS = {
+    "speedup": "Speed-up over fp16 by size",
+    "threads": "Tokens a second by number of threads",
+    "share": "Share of the limit by size and engine",
+    "energy": "Joules a token by size",
+    "peers": "Tokens a second of every engine",
+    "roofline": "Kernels beside the limits of the machine",
+}
+#: Of run.json: how it is called in the page; what is not named here is not shown.
+_FACTS = {
+    "cpu": "CPU", "tier": "tier", "arch": "architecture", "memory": "memory",
+    "load": "load before the run", "ternops": "ternops", "commit": "commit",
+    "versions": "versions", "command": "command",
+}  # fmt: skip
+_MEANINGS = {
+    MEASURED: "timed whole",
+    CYCLED: "timed with fewer distinct layers than the model has, used in turn",
+    MODELLED: "computed from limits measured in the same run, not timed",
+}
+
+
+def write(folder: Path) -> Path:
+    """Write folder/report.html, whole or not at all, and return its path.
+
+    Raises ResultsError for results that cannot be shown, OSError for files that cannot be read or
+    written.
+    """
+    results = plot.load_rows(folder)
+    return page.write(folder / NAME, _TEMPLATE, _content(folder, results))
+
+
+def _content(folder: Path, results: Results) -> dict[str, Any]:
+    """What the template shows."""
+    kinds = [row.kind for row in results.rows]
+    pictures, missing = _pictures(folder, results)
+    return {
+        "machine": style.machine(results),
+        "facts": [(words, _fact(results, name)) for name, words in _FACTS.items()
+                  if results.about.get(name) not in (None, "")],
+        "best": list(report_tables.best(results)),
+        "kinds": [(kind, _MEANINGS[kind], kinds.count(kind)) for kind in KINDS if kind in kinds],
+        "most_spread": MOST_SPREAD,
+        "paper": f"{paper.SOURCE}, on {paper.CPUS[arch]}" if (arch := _arch(results)) else "",
+        "pictures": pictures,
+        "missing": missing,
+        "tables": report_tables.all_of(results),
+        "proof": _proof(results),
+        "left_out": _left_out(results),
+    }  # fmt: skip
+
+
+def _arch(results: Results) -> str:
+    """The architecture, if the paper has figures for it."""
+    arch = results.about.get("arch")
+    return arch if isinstance(arch, str) and arch in paper.CPUS else ""
+
+
+def _fact(results: Results, name: str) -> str:
+    value = results.about[name]
+    if name == "memory" and isinstance(value, int | float):
+        return f"{value / 2**30:.1f} GiB"
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def _proof(results: Results) -> str:
+    """A sentence on what the table of the proof is about; empty without one."""
+    proof = results.about.get("lossless")
+    if not isinstance(proof, dict):
+        return ""
+    verdict = "Lossless" if proof.get("lossless") is True else "NOT lossless"
+    tokens = proof.get("tokens")
+    over = f" Perplexities are over {tokens} tokens." if isinstance(tokens, int) else ""
+    return (
+        f"{verdict}: logits compared, bit for bit, with a decoder in plain NumPy that holds the "
+        f"same weights.{over} The likeliest token is compared with that of a float64 forward pass."
+    )
+
+
+def _left_out(results: Results) -> list[str]:
+    lines = results.about.get("left_out")
+    return [str(line) for line in lines] if isinstance(lines, list) else []
+
+
+def _pictures(folder: Path, results: Results) -> tuple[list[tuple[str, str, Markup]], list[str]]:
+    """Name, caption and SVG of each picture, and a line for each that there is none of."""
+    found, missing = [], []
+    with style.applied():
+        for name, figure in plot.figures(folder, results):
+            if isinstance(figure, Figure):
+                found.append((name, _CAPTIONS[name], _inline(name, style.svg(figure))))
+            else:
+                missing.append(f"{_CAPTIONS[name]}: {figure}")
+    return found, missing
+
+
+def _inline(name: str, svg: str) -> Markup:
+    """An SVG document as an element of the page, its ids told apart from those of others."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(\sid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+    label = f'<svg role="img" aria-label="{_CAPTIONS[name]}" '
+    # Matplotlib has escaped the words in it.
+    return Markup(svg.replace("<svg ", label, 1))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return 0, or 2 with one line on stderr if nothing could be written."""
+    words = "Write a run's results as one HTML file."
+    return on_results("bench.report", words, ABOUT, arguments, lambda folder: [write(folder)])

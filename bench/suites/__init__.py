@@ -1,0 +1,1 @@
+"""What is measured: a folder each for the programs that do so."""

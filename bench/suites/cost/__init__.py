@@ -1,0 +1,1 @@
+"""bench.cost: the cost model beside this machine and beside published figures."""

@@ -1,0 +1,312 @@
+"""Is the cost model right about this machine?
+
+    python -m bench.cost
+
+calibrates on kernels, measures decoding of some sizes from 125M to 3B, in every encoding, predicts
+the same, and prints both beside each other, within six minutes: sizes for which there is no time
+are left out. --full measures ten sizes up to 7B, as far as they fit. Profiles and speeds go to
+cost.json in a folder of results after every step, and --resume goes on with them;
+`python -m bench.cost_model` makes docs/COST_MODEL.md and its pictures of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import reprlib
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from bench.core.command import (
+    add_options,
+    chosen_folder,
+    chosen_threads,
+    introduce,
+    make_parser,
+    progress,
+)
+from bench.core.envelope import both, envelope
+from bench.core.errors import ResultsError
+from bench.core.process import WorkerError
+from bench.core.results import MEASURED, Row
+from bench.suites.run import decoding, worker
+from bench.suites.run.plan import ENGINES, Effort, tasks_of
+from ternops.cost import Hardware, ProfileError, predict
+from ternops.cost.calibrate import calibrate
+from ternops.cost.hardware import Curve
+from ternops.cost.layouts import SIZES
+from ternops.cost.profile import parse
+from ternops.files import replaced
+
+RESULTS = "cost.json"
+FORMAT = 1
+#: The aim: median and largest error of the speed.
+MOST_MEDIAN, MOST_ERROR = 0.08, 0.20
+#: Without more being said, and --full. A shared machine drifts with its neighbours: calibrated
+#: before and behind, in a full run amidst them, too; and its memory, which drifts most, by the read
+#: probes that took turns with each size.
+DEFAULT = Effort(("125M", "350M", "700M", "2B4T", "3B"), 16, 5, 8e9, 1, 0)
+FULL = Effort(
+    ("125M", "350M", "700M", "1B", "1.5B", "2.7B", "3B", "2B4T", "3.8B", "7B"), 32, 9, 30e9, 1, 0
+)  # fmt: skip
+#: No size is begun that would not end by then, as the ones before it took.
+MINUTES = 6
+_GROWTH = 2.0  # of a size's time over that of the longest before it, at most
+#: Exit code after Ctrl-C, as shells have it.
+INTERRUPTED = 130
+_MOST = 1e30  # of a figure: beyond it sums and products would overflow
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Tokens/s measured, and predicted: the median of all profiles' predictions."""
+
+    size: str
+    engine: str
+    threads: int
+    measured: float
+    predicted: float
+
+    @property
+    def error(self) -> float:
+        """Relative, of the speed."""
+        return self.predicted / self.measured - 1
+
+
+def load(path: Path) -> tuple[dict[str, Any], list[Pair]]:
+    """What was stored, and the pairs; ResultsError for another kind of file."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ResultsError(f"{path}: no results of bench.cost: {error}") from error
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise ResultsError(f"{path}: no results of bench.cost of format {FORMAT}: measure it again")
+    for key in ("profiles", "rows", "left_out"):
+        if not isinstance(found.get(key), list):
+            raise _wrong(f"{path}: {key}", found.get(key), "a list")
+    try:
+        return found, list(_pairs(found, str(path)))
+    except ProfileError as error:
+        raise ResultsError(str(error)) from error
+
+
+def _pairs(found: dict[str, Any], file: str) -> Iterator[Pair]:
+    machines = [parse(each, file) for each in found["profiles"]]
+    if not machines:
+        raise ResultsError(f"{file}: profiles: none, expected what calibration found")
+    for number, row in enumerate(found["rows"]):
+        where = f"{file}: rows[{number}]"
+        _check_row(row, where)
+        try:
+            yield _pair(row, machines)
+        except ValueError as error:
+            raise ResultsError(f"{where}: {error}") from error
+
+
+def _check_row(row: Any, where: str) -> None:
+    if not isinstance(row, dict):
+        raise _wrong(where, row, "a row")
+    choices: dict[str, Any] = {"size": SIZES, "engine": ENGINES}
+    for key, known in choices.items():
+        if not isinstance(row.get(key), str) or row[key] not in known:
+            raise _wrong(f"{where}.{key}", row.get(key), " or ".join(known))
+    for key in ("threads", "context", "tokens_per_second", "bandwidth"):
+        value: Any = row.get(key)
+        if type(value) not in (int, float) or not 0 < value < _MOST:
+            raise _wrong(f"{where}.{key}", value, "a number above 0")
+
+
+def _wrong(where: str, value: Any, expected: str) -> ResultsError:
+    return ResultsError(f"{where}: is {reprlib.repr(value)}, expected {expected}")
+
+
+def _pair(row: dict[str, Any], machines: list[Hardware]) -> Pair:
+    speeds = [
+        predict(
+            SIZES[row["size"]], _reading(each, row["bandwidth"]), ENGINES[row["engine"]],
+            row["threads"], context=row["context"],
+        ).tokens_per_second
+        for each in machines
+    ]  # fmt: skip
+    return Pair(
+        row["size"], row["engine"], row["threads"], row["tokens_per_second"], median(speeds)
+    )
+
+
+def _reading(machine: Hardware, bandwidth: float) -> Hardware:
+    """The machine when its memory delivered so many bytes/s."""
+    *caches, memory = machine.levels
+    return replace(machine, levels=(*caches, replace(memory, bandwidth=Curve((1,), (bandwidth,)))))
+
+
+def errors(pairs: list[Pair]) -> tuple[float, float]:
+    """Median and largest of the absolute relative errors."""
+    found = [abs(each.error) for each in pairs]
+    return median(found), max(found)
+
+
+def table_of(pairs: list[Pair]) -> Table:
+    """Every pair."""
+    table = Table(title="Decoding, tokens/s: measured, and predicted from calibrated kernels")
+    for column in ("size", "engine", "threads", "measured", "predicted", "error"):
+        table.add_column(column, justify="left" if column in ("size", "engine") else "right")
+    for each in pairs:
+        table.add_row(
+            each.size, each.engine, str(each.threads), f"{each.measured:.2f}",
+            f"{each.predicted:.2f}", f"{each.error:+.1%}",
+        )  # fmt: skip
+    return table
+
+
+class _Run:
+    """What has been measured of a plan, which is in its file after every step."""
+
+    def __init__(
+        self, console: Console, path: Path, threads: list[int], effort: Effort, resume: bool
+    ) -> None:
+        self._console, self.path, self._threads, self._effort = console, path, threads, effort
+        options = {"threads": threads, "effort": asdict(effort)}
+        self._found: dict[str, Any] = {
+            **envelope(FORMAT), "options": json.loads(json.dumps(options)), "done": [],
+            "profiles": [], "rows": [], "left_out": [],
+        }  # fmt: skip
+        if resume and path.exists():
+            self._found = _resumed(path, self._found)
+
+    def measure(self) -> list[str]:
+        """The rest of the plan; the sizes for which there was no time."""
+        sizes = [size for size in self._effort.sizes if size not in self._found["done"]]
+        end = time.monotonic() + (math.inf if self._effort is FULL else 60 * MINUTES)
+        with progress(self._console) as start:
+            calibration = 0.0 if self._found["profiles"] else self._calibrate(start)
+            longest = 0.0
+            for number, size in enumerate(sizes):
+                # The next one is larger; behind it comes another calibration.
+                if time.monotonic() + _GROWTH * longest + calibration > end:
+                    self._calibrate(start)
+                    return sizes[number:]
+                longest = max(longest, self._size(size, start))
+                if self._effort is FULL and number + 1 == len(sizes) // 2:
+                    self._calibrate(start)
+            if sizes:
+                self._calibrate(start)
+        return []
+
+    def _calibrate(self, start: Any) -> float:
+        """Seconds that it took."""
+        begin = time.monotonic()
+        self._found["profiles"].append(calibrate(self._threads, start("calibrating", 12)))
+        self._save()
+        return time.monotonic() - begin
+
+    def _size(self, size: str, start: Any) -> float:
+        """Seconds that it took; its rows are kept once all of them are there."""
+        begin, free = time.monotonic(), psutil.virtual_memory().available
+        tasks, left_out = tasks_of(size, ENGINES, self._threads, self._effort, free)
+        advance = start(size, sum(map(decoding.steps, tasks)))
+        found = []
+        for task in tasks:
+            try:
+                rows, _, lines = worker.run(task, advance)
+            except WorkerError as error:
+                left_out.append(f"{task.name}: {error}")
+                continue
+            left_out += lines
+            decode = [row for row in rows if row.is_decode and row.kind == MEASURED]
+            found += [_as_json(row, decode) for row in decode]
+        self._found["rows"] += found
+        self._found["left_out"] += left_out
+        self._found["done"].append(size)
+        self._save()
+        return time.monotonic() - begin
+
+    def _save(self) -> None:
+        with replaced(self.path) as temporary:
+            temporary.write_text(json.dumps(self._found, indent=1) + "\n", "utf-8")
+
+
+def _resumed(path: Path, fresh: dict[str, Any]) -> dict[str, Any]:
+    """What an earlier run left, if it was one like this."""
+    found, _ = load(path)
+    for what in ("options", "ternops", "cpu", "tier"):
+        if found.get(what) != fresh[what]:
+            raise ResultsError(
+                f"--resume: {path} is of {what} {found.get(what)!r}, not {fresh[what]!r}"
+            )
+    return {**found, "commit": both(found["commit"], fresh["commit"])}
+
+
+def _as_json(row: Row, beside: list[Row]) -> dict[str, Any]:
+    # Of those that took turns, the probe of the most bytes: no cache holds a part of it.
+    same = [each for each in beside if each.threads == row.threads]
+    largest = max(same, key=lambda each: each.bytes_per_token)
+    return {
+        "size": row.size, "engine": row.engine, "threads": row.threads,
+        "tokens_per_second": row.speed, "spread": row.spread,
+        "bandwidth": largest.limit * largest.bytes_per_token,
+        "context": max(1, int(row.test.removeprefix("tg")) // 2),
+    }  # fmt: skip
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Calibrate, measure, predict, print and write; 1 if the model is off, 2 for bad options.
+
+    130 if it was interrupted; what was measured by then is kept.
+    """
+    arguments = _parser().parse_args(argv)
+    console = Console()
+    effort = FULL if arguments.full else DEFAULT
+    try:
+        threads = chosen_threads(arguments.threads)
+        folder = chosen_folder(arguments.output, RESULTS, arguments.force, arguments.resume)
+        run = _Run(console, folder / RESULTS, threads, effort, arguments.resume)
+    except (TypeError, ValueError) as error:
+        print(f"bench.cost: {error}", file=sys.stderr)
+        return 2
+    introduce(console, folder, threads)
+    try:
+        missing = run.measure()
+    except KeyboardInterrupt:
+        console.print(f"interrupted: {run.path} has what was measured; --resume goes on",
+                      highlight=False)  # fmt: skip
+        return INTERRUPTED
+    if missing:
+        console.print(f"left out: {', '.join(missing)}: no time within {MINUTES} minutes; --resume "
+                      "goes on", highlight=False)  # fmt: skip
+    return _show(console, run.path)
+
+
+def _show(console: Console, path: Path) -> int:
+    """Print every pair and the errors; 1 if they are above the aims."""
+    found, pairs = load(path)
+    console.print(table_of(pairs))
+    for line in found["left_out"]:
+        console.print(f"left out: {line}", highlight=False, markup=False)
+    if not pairs:
+        console.print("failed: no size was measured")
+        return 1
+    middle, worst = errors(pairs)
+    console.print(f"median error {middle:.1%} (at most {MOST_MEDIAN:.0%}), "
+                  f"worst {worst:.1%} (at most {MOST_ERROR:.0%}); wrote {path}")  # fmt: skip
+    return int(middle > MOST_MEDIAN or worst > MOST_ERROR or math.isnan(middle))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = make_parser("bench.cost", __doc__)
+    parser.add_argument(
+        "--full", action="store_true",
+        help=f"{', '.join(FULL.sizes)}, {FULL.rounds} rounds: half an hour or more",
+    )  # fmt: skip
+    add_options(parser)
+    parser.add_argument("--resume", action="store_true", help="go on with what is in the folder")
+    return parser

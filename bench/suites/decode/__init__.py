@@ -1,0 +1,1 @@
+"""bench.decode: the decoder beside the read bandwidth and beside llama.cpp."""

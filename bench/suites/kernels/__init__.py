@@ -1,0 +1,1 @@
+"""bench.kernels: products beside the machine's limits and beside other engines."""

@@ -1,0 +1,242 @@
+"""Making what bench.kernels times: our products, with and without Python, peers', and limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import ternops
+from bench.core.errors import first_line
+from bench.core.kernels import NO_PYTHON, OURS, REMARK, VERSION, Limit, Product, describe
+from bench.core.measure import Case, loops_for, probe_cases
+from bench.engines import Engine, settle
+from bench.limits.peaks import BARRIER, PEAKS, Peak, Unit, multiply_alone, run_again
+from ternops.caches import cache_bytes, last_level_bytes
+from ternops.cost.probes import Reader
+from ternops.decoder.weights import random_ternary
+from ternops.encodings import ENCODINGS
+from ternops.isa import HAS_TILES, detect
+from ternops.kernels.linear import linear
+from ternops.kernels.operands import OPERANDS
+from ternops.kernels.plan import kind_of, make_plan
+from ternops.matrix import TernaryMatrix
+from ternops.memory import aligned_empty
+from ternops.quantize import LEAST_ABSMAX
+from ternops.team import TEAM
+
+#: Weights in memory: more than any cache holds.
+DRAM_BYTES = 512 << 20
+L2, LAST, DRAM = "L2", "last level", "DRAM"
+LEVELS = (L2, LAST, DRAM)
+#: With more tokens, no level of memory is slow enough to be the limit.
+MOST_READ = 16
+
+_READ_AT_ONCE = 64 << 20  # bytes that a probe reads between two looks at the clock
+_ROUNDS = 20_000  # of a peak: about a millisecond
+_GROUP = 64  # rows of a group of the look-up encodings
+_BATCH = 0.005  # seconds that a product is repeated for between two looks at the clock
+_L2 = cache_bytes().get(2, 1 << 20)
+
+
+def level_bytes(level: str, threads: int) -> int | None:
+    """A size that lies in a level while so many threads share it; None if none does for sure."""
+    if level == DRAM:
+        return DRAM_BYTES
+    if level == L2:
+        return _L2 // 2 * threads
+    half = last_level_bytes() // 2
+    return half if max(cache_bytes(), default=0) > 2 and half >= 2 * _L2 * threads else None
+
+
+def level_of(size: int, threads: int) -> str:
+    """The fastest level that can hold a good part of so many bytes."""
+    if size <= 4 * _L2 * threads:
+        return L2
+    return LAST if size <= 2 * last_level_bytes() else DRAM
+
+
+def read_limits(section: str, group: str, level: str, threads: int) -> list[Case]:
+    """Every probe of a level of memory."""
+    size = level_bytes(level, threads)
+    if size is None:
+        return []
+    cases = probe_cases(group, Reader(size), threads, max(1, _READ_AT_ONCE // size))
+    for case in cases:
+        how = case.metadata["ternops_probe"]
+        what = Limit(section, group, level, how, threads, size, detect.TIER.name)
+        describe(case, what)
+    return cases
+
+
+def peak_limits(
+    section: str, group: str, threads: int, peaks: Iterable[Peak] = PEAKS
+) -> list[Case]:
+    """The rates of instructions; of a barrier where there are threads to wait for."""
+    unit = Unit()
+    cases = []
+    for peak in peaks:
+        what = Limit(
+            section, group, peak.what, peak.how, threads, max(1, peak.macs) * threads,
+            detect.TIER.name,
+        )  # fmt: skip
+        run = partial(unit.run, peak, threads, _ROUNDS)
+        cases.append(describe(Case("", run, _ROUNDS), what))
+    return cases
+
+
+def barrier_limit(section: str, group: str, threads: int) -> list[Case]:
+    """One meeting of all threads."""
+    return peak_limits(section, group, threads, [BARRIER]) if threads > 1 else []
+
+
+def tokens_of(count: int, columns: int, dtype: str = "float32") -> npt.NDArray[Any]:
+    """Random activations."""
+    random = np.random.default_rng((count, columns))
+    if dtype == "int8":
+        return random.integers(-127, 128, (count, columns), np.int8)
+    return random.standard_normal((count, columns)).astype(np.float32)
+
+
+def weights(encoding: str, rows: int, columns: int) -> TernaryMatrix:
+    """A random matrix."""
+    return random_ternary(rows, columns, encoding, np.random.default_rng(0))
+
+
+def weights_of(encoding: str, columns: int, size: int) -> TernaryMatrix:
+    """A random matrix of about so many packed bytes."""
+    groups = size // ENCODINGS[encoding].nbytes(_GROUP, columns)
+    return weights(encoding, max(1, groups) * _GROUP, columns)
+
+
+def _scaled_for(matrix: TernaryMatrix, x: npt.NDArray[Any]) -> TernaryMatrix:
+    """Without a scale for int8, whose products are then exact."""
+    return matrix.unscaled if x.dtype == np.int8 else matrix
+
+
+def _product(
+    section: str, group: str, matrix: TernaryMatrix, x: npt.NDArray[Any], threads: int,
+    level: str | None = None, how: str = "",
+) -> Product:  # fmt: skip
+    rows, columns = matrix.shape
+    tokens = len(x)
+    if level is None:
+        level = level_of(matrix.nbytes, threads) if tokens <= MOST_READ else ""
+    looked_up = matrix.encoding in ("tl1", "tl2")
+    tiles = HAS_TILES and kind_of(tokens, matrix.nbytes) == "many"
+    return Product(
+        section, group, OURS, tokens, rows, columns, threads, matrix.nbytes, detect.TIER.name,
+        matrix.encoding, str(x.dtype), level,
+        "" if looked_up else "tile" if tiles else "dot", how,
+    )  # fmt: skip
+
+
+def matmul_case(
+    section: str, group: str, matrix: TernaryMatrix, x: npt.NDArray[Any], threads: int,
+    level: str | None = None, beside_peers: bool = False,
+) -> Case:  # fmt: skip
+    """`ternops.matmul` into an array that is there already, as most peers do.
+
+    level: where the weights are, by default the fastest level of memory that may hold them.
+    """
+    transposed = _scaled_for(matrix, x).T
+    out = ternops.matmul(x, transposed, threads=threads)
+    once = partial(ternops.matmul, x, transposed, out, threads)
+    case = _repeated(once, beside_peers)
+    return describe(case, _product(section, group, matrix, x, threads, level))
+
+
+class Prepared:
+    """A product of OPERANDS as `ternops.matmul` makes it, for jobs that run it without Python."""
+
+    def __init__(self, matrix: TernaryMatrix, x: npt.NDArray[Any], threads: int) -> None:
+        packed, tokens = matrix._packed, len(x)
+        plan = make_plan(packed.encoding, packed.columns, kind_of(tokens, packed.bytes.nbytes))
+        room = -(-tokens // plan.token_step) * plan.token_step
+        scaled = packed.scale is not None or x.dtype != np.int8
+        self._threads = threads
+        self._arrays = {
+            "x": x,
+            "scratch": aligned_empty(threads * plan.scratch_bytes, np.uint8),
+            "placed": aligned_empty(room * plan.placed_bytes, np.uint8),
+            "offsets": np.empty(room, np.int32),
+            "steps": np.empty(room, np.float32),
+            "out": np.empty((tokens, packed.rows), np.float32 if scaled else np.int32),
+        }
+        self._matrix = matrix  # whose memory the addresses below are in
+        values = {
+            **{name: array.ctypes.data for name, array in self._arrays.items()},
+            **plan._asdict(),
+            "weights": packed.address, "rows": packed.rows, "columns": packed.columns,
+            "scales": packed.scale_address,
+            "scale_step": packed.scale_step if scaled else -1,
+            "is_float": x.dtype == np.float32, "tokens": tokens, "out_stride": packed.rows,
+            "placed_stride": plan.placed_bytes, "scratch_stride": plan.scratch_bytes,
+            "floor": LEAST_ABSMAX,
+        }  # fmt: skip
+        self._record = np.zeros((), OPERANDS)
+        for name in OPERANDS.names or ():
+            self._record[name] = values[name]
+        TEAM.run(linear, self._record, threads)
+
+    def run(self, alone: bool, times: int) -> None:
+        """The whole product, or only its multiplication, so many times."""
+        job = multiply_alone if alone else linear
+        run_again(job, self._record.ctypes.data, self._threads, times)
+
+    def result(self) -> npt.NDArray[Any]:
+        """What the last run computed."""
+        return self._arrays["out"]
+
+
+def kernel_case(
+    section: str, group: str, matrix: TernaryMatrix, x: npt.NDArray[Any], threads: int, alone: bool
+) -> Case:
+    """The kernels of a product, again and again without Python; alone: without preparing tokens."""
+    prepared = Prepared(_scaled_for(matrix, x), x, threads)
+    times = loops_for(_BATCH, partial(prepared.run, alone, 1))
+    case = Case("", partial(prepared.run, alone, times), times)
+    return describe(case, _product(section, group, matrix, x, threads, how=NO_PYTHON))
+
+
+def peer_cases(
+    section: str, group: str, engines: Sequence[Engine], trits: npt.NDArray[np.int8],
+    x: npt.NDArray[np.float32], threads: int, notes: list[str],
+) -> list[Case]:  # fmt: skip
+    """The same product of each engine; one that cannot do it leaves a note."""
+    cases = []
+    rows, columns = trits.shape
+    for engine in engines:
+        try:
+            product = engine.prepare(trits, x, threads)
+        except Exception as error:
+            notes.append(f"{engine.name}, {group}: {first_line(error)}")
+            continue
+        case = _repeated(product, True)
+        case.close = product.close
+        what = Product(
+            section, group, engine.name, len(x), rows, columns, threads, product.nbytes,
+            detect.TIER.name,
+        )  # fmt: skip
+        cases.append(describe(case, what))
+        case.metadata[VERSION] = engine.version
+        if engine.remark:
+            case.metadata[REMARK] = engine.remark
+    return cases
+
+
+def _repeated(once: Callable[[], object], beside_peers: bool) -> Case:
+    loops = loops_for(_BATCH, once)
+
+    def run() -> None:
+        for _ in range(loops):
+            once()
+
+    case = Case("", run, loops)
+    if beside_peers:
+        # The threads of one engine must not take the cores of the next.
+        case.before = partial(settle, once)
+    return case

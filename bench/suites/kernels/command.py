@@ -1,0 +1,132 @@
+"""The kernels beside the machine's limits and beside other engines, all in one run.
+
+    python -m bench.kernels --quick
+
+prints a table for each section, then what was asked and what was seen, and writes kernels.json, a
+pyperf suite, and the roofline drawn from it to results/<cpu>/.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import psutil
+from rich.console import Console
+
+from bench import engines
+from bench.core import goals as figures
+from bench.core.command import (
+    Advance,
+    add_options,
+    chosen_folder,
+    chosen_threads,
+    introduce,
+    make_parser,
+    progress,
+)
+from bench.core.errors import ResultsError
+from bench.core.kernels import Results
+from bench.core.measure import Case, interleave, save_suite
+from bench.pages import kernels as kernel_tables
+from bench.pages.plots import roofline
+from bench.suites.kernels import goals as kernel_figures
+from bench.suites.kernels.sections import SECTIONS, Group, Options
+from ternops.simd import targets
+
+#: Characters in a line, where the output is no terminal.
+_WIDTH = 150
+_WITH_PEERS = ("peers", "published")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """0 if all went well, 1 if a check failed, 2 for a wrong argument."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    try:
+        options = Options(chosen_threads(arguments.threads), arguments.quick)
+        folder = chosen_folder(arguments.output, roofline.RESULTS, arguments.force)
+    except (TypeError, ValueError) as error:
+        parser.error(str(error))
+    console = Console()
+    if not console.is_terminal:
+        console.width = _WIDTH
+    introduce(console, folder, options.threads)
+    sections = [each for each in SECTIONS if each in (arguments.only or SECTIONS)]
+    if not arguments.no_peers and set(sections) & set(_WITH_PEERS):
+        options.engines, options.notes = engines.find()
+        for engine in options.engines:
+            console.print(f"{engine.name}: {engine.version}", highlight=False)
+    cases: list[Case] = []
+    for section in sections:
+        measured = _measure(console, section, options)
+        _print(console, section, Results(measured))
+        cases += measured
+    return _finish(console, folder, cases, options)
+
+
+def _measure(console: Console, section: str, options: Options) -> list[Case]:
+    groups = SECTIONS[section](options)
+    cases: list[Case] = []
+    with progress(console) as advance_over:
+        advance = advance_over(section, sum(group.rounds + 1 for group in groups))
+        for group in groups:
+            try:
+                cases += _run(group, advance)
+            except MemoryError as error:
+                options.notes.append(f"{group.name}: {error}")
+    return cases if section == "limits" else Results(cases).without_slower_limits()
+
+
+def _run(group: Group, advance: Advance) -> list[Case]:
+    free = psutil.virtual_memory().available
+    if group.memory > free:
+        raise MemoryError(f"needs {group.memory / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
+    cases = group.build()
+    last = cases[-1].name if cases else ""
+    if group.rounds:
+        interleave(cases, group.rounds, lambda name: advance(name) if name == last else None)
+    else:  # measured elsewhere
+        advance(group.name)
+    for case in cases:
+        case.release()
+    return cases
+
+
+def _print(console: Console, section: str, results: Results) -> None:
+    title = f"{section}: {SECTIONS[section].__doc__}"
+    if section == "limits":
+        console.print(kernel_tables.limits(results, title), "")
+    elif section == "published":
+        console.print(kernel_tables.published(results, title), "")
+    elif results.products:
+        console.print(kernel_tables.products(results, title, list(results.products)), "")
+
+
+def _finish(console: Console, folder: Path, cases: list[Case], options: Options) -> int:
+    results = Results(cases)
+    for note in options.notes:
+        console.print(f"[yellow]left out[/yellow]: {note}", highlight=False)
+    if cases:
+        save_suite(folder / roofline.RESULTS, cases)
+        try:
+            console.print(f"roofline: {roofline.draw(folder)[0]}", highlight=False)
+        except ResultsError as error:
+            console.print(f"[yellow]no roofline[/yellow]: {error}", highlight=False)
+    found = kernel_figures.figures(results, targets.TIER.name)
+    if found:
+        console.print(figures.asked(found))
+    failures = [*options.failures, *kernel_figures.beyond(results)]
+    for failure in failures:
+        console.print(f"[red]failed[/red]: {failure}", highlight=False)
+    return 1 if failures or not cases else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = make_parser("bench.kernels", __doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer shapes and rounds: minutes")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, metavar="SECTION",
+                        help=", ".join(SECTIONS))  # fmt: skip
+    parser.add_argument("--no-peers", action="store_true", help="none of the other engines")
+    add_options(parser)
+    return parser

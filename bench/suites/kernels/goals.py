@@ -1,0 +1,130 @@
+"""What was asked of the kernels, and what was seen of it in a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from bench.core.goals import Figure
+from bench.core.kernels import NO_PYTHON, OURS, Product, Results
+from bench.core.measure import MOST_SHARE
+
+_LOOKED_UP = ("tl1", "tl2")
+_VNNI_TIERS = ("avx512vbmi", "avx512vnni", "avxvnni")
+
+
+def figures(results: Results, tier: str) -> list[Figure]:
+    """All that was asked of a machine whose own tier is `tier`, as far as it was measured."""
+    return [figure for each in _FIGURES for figure in each(results, tier)]
+
+
+def beyond(results: Results) -> list[str]:
+    """A sentence for each product that was faster than its limit, which no probe has found then."""
+    sentences = []
+    for product in results.products:
+        share = results.share(product)
+        if share is not None and share > MOST_SHARE:
+            sentences.append(f"{product.name}: {share:.1%} of the limit; the probe missed it")
+    return sentences
+
+
+def _gemv_dram(results: Results, tier: str) -> Iterator[Figure]:
+    for product in results.find(section="gemv-dram", tier=tier):
+        asked = 0.60 if product.encoding in _LOOKED_UP else 0.95
+        yield from _share_of_reading(results, product, "gemv-dram", asked)
+
+
+def _avx2(results: Results, tier: str) -> Iterator[Figure]:
+    for product in results.find(section="gemv-dram", tier="avx2") if tier != "avx2" else []:
+        if product.encoding != "base3":
+            asked = 0.60 if product.encoding in _LOOKED_UP else 0.90
+            yield from _share_of_reading(results, product, "avx2", asked)
+
+
+def _share_of_reading(
+    results: Results, product: Product, section: str, asked: float
+) -> Iterator[Figure]:
+    roof = results.roofs(product).get(product.level)
+    if roof:
+        what = f"{_name(product)}: of the read bandwidth"
+        yield Figure(section, what, asked, results.rate(product) / roof, "%")
+
+
+def _gemv_cache(results: Results, tier: str) -> Iterator[Figure]:
+    found = {each.encoding: each for each in results.find(section="gemv-cache", tier=tier)}
+    two_bit, base3 = found.get("two_bit"), found.get("base3")
+    if two_bit and (peak := results.roofs(two_bit).get("dot")):
+        share = results.rate(two_bit) / peak
+        yield Figure("gemv-cache", "two_bit: of the dot rate", 0.50, share, "%")
+    if two_bit and base3:
+        ratio = results.ratio(base3, two_bit)
+        yield Figure("gemv-cache", "base3: weights a second, of two_bit's", 0.60, ratio, "%")
+
+
+def _batch(results: Results, tier: str) -> Iterator[Figure]:
+    for eight in results.find(section="batch", tier=tier, tokens=8):
+        same = {"encoding": eight.encoding, "threads": eight.threads, "tokens": 1}
+        for one in results.find(section="batch", tier=tier, **same):
+            what = f"{_name(eight)}: 8 tokens over 1"
+            roofs = [min(results.roofs(each).values(), default=0) for each in (eight, one)]
+            remark = ""
+            if all(roofs):
+                allowed, share = roofs[0] / roofs[1], results.rate(eight) / roofs[0]
+                remark = f"the limits allow {allowed:.1f}x; {share:.0%} of that of 8"
+            yield Figure("batch", what, 4, results.ratio(eight, one), "x", remark)
+
+
+def _gemm(results: Results, tier: str) -> Iterator[Figure]:
+    """The worse of the two dtypes counts."""
+    asked = {"amx": 0.60, **dict.fromkeys(_VNNI_TIERS, 0.75)}.get(tier)
+    found = results.find(section="gemm", tier=tier)
+    for name in dict.fromkeys(map(_name, found)) if asked else ():
+        products = [each for each in found if _name(each) == name]
+        shares = [share for each in products if (share := results.share(each))]
+        if asked and shares:
+            yield Figure("gemm", f"{name}: of the {products[0].peak} rate", asked, min(shares), "%")
+        if tier == "amx" and (ratios := [*_over_vnni(results, products)]):
+            yield Figure("gemm", f"{name}: AMX over VNNI", 5, min(ratios), "x")
+
+
+def _over_vnni(results: Results, products: list[Product]) -> Iterator[float]:
+    """How many times as fast as the same without AMX."""
+    for each in products:
+        same = {"encoding": each.encoding, "input": each.input, "threads": each.threads}
+        for other in results.find(section="gemm", tier="avx512vbmi", **same):
+            yield results.rate(each) / results.rate(other)
+
+
+def _published(results: Results, tier: str) -> Iterator[Figure]:
+    many = {"amx": 6, **dict.fromkeys(_VNNI_TIERS, 1.3)}.get(tier)
+    ratios: dict[tuple[str, str, float], list[float]] = {}
+    for ours in results.find(section="published", tier=tier, engine=OURS):
+        for peer in results.find(section="published", group=ours.group, encoding=""):
+            if ours.tokens == 1:
+                words, asked = "1 token", 5.0
+            elif ours.tokens >= 128 and many:
+                words, asked = "128 tokens and more, at worst", many
+            else:
+                continue
+            ratios.setdefault((peer.engine, words, asked), []).append(results.ratio(ours, peer))
+    for (engine, words, asked), seen in sorted(ratios.items()):
+        yield Figure("published", f"{words}: over {engine}", asked, min(seen), "x")
+
+
+def _overhead(results: Results, tier: str) -> Iterator[Figure]:
+    for whole in results.find(section="overhead", tier=tier, how=""):
+        for alone in results.find(section="overhead", input=whole.input, how=NO_PYTHON):
+            times = [np.array(results.products[each].values) for each in (whole, alone)]
+            seconds = float(np.median(times[0] - times[1]))
+            what = f"{whole.input}: time outside of the kernels"
+            yield Figure("overhead", what, 5e-6, seconds, " us")
+
+
+_FIGURES: tuple[Callable[[Results, str], Iterator[Figure]], ...] = (
+    _gemv_dram, _gemv_cache, _batch, _gemm, _published, _avx2, _overhead,
+)  # fmt: skip
+
+
+def _name(product: Product) -> str:
+    return f"{product.encoding}, {product.threads} thread{'s' if product.threads > 1 else ''}"

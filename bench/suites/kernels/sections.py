@@ -1,0 +1,258 @@
+"""The sections of bench.kernels: which cases each of them times, in groups that take turns."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+import ternops
+from bench.core.kernels import load_cases
+from bench.core.measure import Case
+from bench.engines import Engine
+from bench.suites.kernels import cases as make
+from ternops.kernels.plan import KERNELS
+
+#: Encodings that have a kernel for one token, and those that have one for many.
+ENCODINGS = tuple(dict.fromkeys(encoding for encoding, _ in KERNELS))
+BLOCKS = tuple(each for each in ENCODINGS if each in ("two_bit", "base3"))
+#: What is compared with AMX, and what stands for CPUs without AVX-512.
+VNNI, AVX2 = "avx512vbmi", "avx2"
+
+_CACHE_COLUMNS, _DRAM_COLUMNS = 2560, 4096
+_GEMM = 4096
+#: Rows and columns, and tokens, of the products beside peers.
+_PEERS: tuple[tuple[int, ...], tuple[int, ...]] = (2048, 4096), (1, 8, 128, 512)
+_PEERS_QUICK: tuple[tuple[int, ...], tuple[int, ...]] = (2048,), (1, 128)
+#: Bytes for all that is small.
+_SPARE = 1 << 28
+#: (tokens, columns, rows) of the table that bitnet.cpp and litespark publish.
+_PUBLISHED = (
+    *((tokens, 2048, 2048) for tokens in (1, 32, 128, 256, 512, 2048)),
+    (128, 2048, 8192), (128, 8192, 2048),
+)  # fmt: skip
+
+
+@dataclass
+class Options:
+    """What to measure. notes: what could not be measured, in words; failures: what went wrong."""
+
+    threads: list[int]
+    quick: bool = False
+    engines: list[Engine] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def rounds(self, full: int) -> int:
+        """How many, where a run that is not quick does so many."""
+        return max(3, full // 3) if self.quick else full
+
+
+class Group(NamedTuple):
+    """Cases that take turns, made when it is their turn to be measured.
+
+    rounds: 0 if they were measured elsewhere when they are made; memory: bytes that they take.
+    """
+
+    name: str
+    rounds: int
+    build: Callable[[], list[Case]]
+    memory: int
+
+
+def limits(options: Options) -> list[Group]:
+    """What the machine can do."""
+
+    def build(name: str, level: str, threads: int) -> list[Case]:
+        if level:
+            return make.read_limits("limits", name, level, threads)
+        peaks = make.peak_limits("limits", name, threads)
+        return peaks + make.barrier_limit("limits", name, threads)
+
+    groups = []
+    for threads in options.threads:
+        for level in (*make.LEVELS, ""):
+            name = f"limits, {level or 'instructions'}"
+            read = 2 * (make.level_bytes(level, threads) or 0) if level else 0
+            built = partial(build, name, level, threads)
+            groups.append(Group(name, options.rounds(15), built, read + _SPARE))
+    return groups
+
+
+def gemv_dram(options: Options) -> list[Group]:
+    """One token, weights from memory."""
+    name, section = "GEMV from DRAM", "gemv-dram"
+
+    def build(threads: int) -> list[Case]:
+        x = make.tokens_of(1, _DRAM_COLUMNS)
+        cases = []
+        for encoding in ENCODINGS:
+            matrix = make.weights_of(encoding, _DRAM_COLUMNS, make.DRAM_BYTES)
+            cases.append(make.matmul_case(section, name, matrix, x, threads, make.DRAM))
+        cases += make.peak_limits(section, name, threads)
+        return cases + make.read_limits(section, name, make.DRAM, threads)
+
+    memory = (len(ENCODINGS) + 2) * make.DRAM_BYTES + _SPARE
+    return [Group(name, options.rounds(15), partial(build, n), memory) for n in options.threads]
+
+
+def gemv_cache(options: Options) -> list[Group]:
+    """One token, weights in the second-level cache of the one thread."""
+    name, section = "GEMV in L2", "gemv-cache"
+
+    def build() -> list[Case]:
+        x = make.tokens_of(1, _CACHE_COLUMNS, "int8")
+        size = make.level_bytes(make.L2, 1) or 0
+        cases = []
+        for encoding in BLOCKS:
+            matrix = make.weights_of(encoding, _CACHE_COLUMNS, size)
+            cases.append(make.kernel_case(section, name, matrix, x, 1, alone=True))
+        cases += make.peak_limits(section, name, 1)
+        return cases + make.read_limits(section, name, make.L2, 1)
+
+    return [Group(name, options.rounds(21), build, _SPARE)]
+
+
+def batch(options: Options) -> list[Group]:
+    """Eight tokens and one, weights from memory."""
+    name, section = "batch from DRAM", "batch"
+
+    def build(threads: int) -> list[Case]:
+        cases = []
+        for encoding in BLOCKS:
+            matrix = make.weights_of(encoding, _DRAM_COLUMNS, make.DRAM_BYTES)
+            for tokens in (1, 8):
+                x = make.tokens_of(tokens, _DRAM_COLUMNS)
+                cases.append(make.matmul_case(section, name, matrix, x, threads, make.DRAM))
+        cases += make.peak_limits(section, name, threads)
+        return cases + make.read_limits(section, name, make.DRAM, threads)
+
+    memory = (len(BLOCKS) + 2) * make.DRAM_BYTES + _SPARE
+    return [Group(name, options.rounds(9), partial(build, n), memory) for n in options.threads]
+
+
+def gemm(options: Options) -> list[Group]:
+    """512 tokens; beside AMX the same without it, in another process."""
+    name, section = "GEMM", "gemm"
+
+    def build(threads: int) -> list[Case]:
+        cases = []
+        for encoding in BLOCKS:
+            matrix = make.weights(encoding, _GEMM, _GEMM)
+            for dtype in ("int8", "float32"):
+                x = make.tokens_of(512, _GEMM, dtype)
+                cases.append(make.matmul_case(section, name, matrix, x, threads))
+        return cases + make.peak_limits(section, name, threads)
+
+    groups = [Group(name, options.rounds(9), partial(build, n), _SPARE) for n in options.threads]
+    if HAS_TILES:
+        groups.append(Group(VNNI, 0, partial(_in_tier, options, VNNI, section), _SPARE))
+    return groups
+
+
+def avx2(options: Options) -> list[Group]:
+    """One token, weights from memory, as on a CPU that has no more than AVX2."""
+    if AVX2 not in (tier.name for tier in detect.available()) or detect.TIER.name == AVX2:
+        return []
+    # The other process looks for itself whether there is memory enough.
+    return [Group(AVX2, 0, partial(_in_tier, options, AVX2, "gemv-dram"), _SPARE)]
+
+
+def peers(options: Options) -> list[Group]:
+    """Square matrices, beside every engine."""
+    sizes, tokens = _PEERS_QUICK if options.quick else _PEERS
+    return [
+        _beside("peers", options, options.engines, shape, threads, 7)
+        for shape in ((m, n, n) for n in sizes for m in tokens)
+        for threads in options.threads
+    ]
+
+
+def published(options: Options) -> list[Group]:
+    """The table of others, beside those of them that run here."""
+    engines = [each for each in options.engines if each.name.startswith("litespark")]
+    shapes = [each for each in _PUBLISHED if not options.quick or each in _PUBLISHED[:5:2]]
+    return [_beside("published", options, engines, shape, 1, 12) for shape in shapes]
+
+
+def overhead(options: Options) -> list[Group]:
+    """A small product through Python, and its kernels alone."""
+    name, section = "overhead", "overhead"
+
+    def build() -> list[Case]:
+        matrix = make.weights("two_bit", 2048, 2048)
+        cases = []
+        for dtype in ("float32", "int8"):
+            x = make.tokens_of(1, 2048, dtype)
+            cases.append(make.matmul_case(section, name, matrix, x, 1))
+            cases.append(make.kernel_case(section, name, matrix, x, 1, alone=False))
+        return cases
+
+    return [Group(name, options.rounds(31), build, _SPARE)]
+
+
+#: By name, in the order in which they are measured.
+SECTIONS: dict[str, Callable[[Options], list[Group]]] = {
+    "limits": limits,
+    "gemv-dram": gemv_dram,
+    "gemv-cache": gemv_cache,
+    "batch": batch,
+    "gemm": gemm,
+    "peers": peers,
+    "published": published,
+    "avx2": avx2,
+    "overhead": overhead,
+}
+
+
+def _beside(
+    section: str, options: Options, engines: list[Engine], shape: tuple[int, int, int],
+    threads: int, rounds: int,
+) -> Group:  # fmt: skip
+    tokens, columns, rows = shape
+    name = f"{section} [{tokens}, {columns}] x [{columns}, {rows}]"
+
+    def build() -> list[Case]:
+        trits = np.random.default_rng(0).integers(-1, 2, (rows, columns), np.int8)
+        x = make.tokens_of(tokens, columns)
+        matrix = ternops.pack(trits)
+        cases = [make.matmul_case(section, name, matrix, x, threads, beside_peers=bool(engines))]
+        # Right behind ours, because the same threads measure them.
+        cases += make.peak_limits(section, name, threads)
+        if tokens <= make.MOST_READ:
+            level = make.level_of(matrix.nbytes, threads)
+            cases += make.read_limits(section, name, level, threads)
+        cases += make.peer_cases(section, name, engines, trits, x, threads, options.notes)
+        return cases
+
+    dense = (len(engines) + 2) * 4 * columns * rows
+    return Group(name, options.rounds(rounds), build, dense + _SPARE)
+
+
+def _in_tier(options: Options, tier: str, section: str) -> list[Case]:
+    """What a process of another tier measures of a section, under names that say so."""
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = ["--only", section, "--output", folder, "--no-peers", "--threads"]
+        arguments += [str(each) for each in options.threads] + ["--quick"] * options.quick
+        done = subprocess.run(
+            [sys.executable, "-m", "bench.kernels", *arguments],
+            env={**os.environ, "TERNOPS_ISA": tier}, cwd=Path(__file__).parents[3],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        try:
+            cases = load_cases(Path(folder) / "kernels.json")
+        except (OSError, ValueError) as error:
+            last = (done.stderr.strip().splitlines() or [str(error)])[-1]
+            options.failures.append(f"{section} with TERNOPS_ISA={tier}: {last}")
+            return []
+    for case in cases:
+        case.name += f", {tier}"
+    return cases

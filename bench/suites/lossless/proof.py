@@ -1,0 +1,250 @@
+"""The lossless table: every encoding on every tier gives the bits that NumPy gives.
+
+The tiny checkpoint reads 8 windows of 512 tokens of Python. These 4096 tokens take about forty
+seconds on two cores once the kernels are compiled, more than half of them NumPy's. For each tier
+of this CPU, each encoding and "fp16", and each thread count, the table says
+
+- whether logits are bit-identical. Those of the first window are compared with the NumPy oracle's,
+  twice: read as a prompt, 64 tokens in a pass, and decoded, one token in a pass. Those of all
+  windows are compared with the other tiers', encodings' and thread counts': the oracle would take
+  minutes for them;
+- the perplexity: exp of the mean negative log-likelihood of each token but the first of a window;
+- the greedy agreement: the share of positions at which the most likely token is that of the float64
+  forward pass.
+
+There are two computations, and an oracle and a float64 forward pass (`ternops.decoder.reference`,
+`Exact` and `Double`) of each. The encodings hold the same trits: activations are quantised to int8
+before each linear layer, sums are exact in int32, and so every encoding has the same oracle. In
+"fp16" those weights are the float16 of trit times scale, and activations are not quantised at all:
+its products are sums of float32 in the kernels' fixed order, in its oracle too. It stands where
+bitnet.cpp's paper has full precision; its perplexity differs from the encodings' by what int8
+activations and the rounding of the scale to float16 do, not by what kernels do. The float64 forward
+passes quantise activations as their computation does and round nothing else, not even the cache:
+where that tips a step of an int8 activation, the encodings' most likely token can be another.
+
+Lossless means that every tier, encoding and thread count has the bits of its oracle. Perplexities
+are then equal in all digits, which is checked as well.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bench.suites.lossless.tier import (
+    CONTEXT,
+    FP16,
+    WINDOWS,
+    digest_of,
+    greedy,
+    perplexity_of,
+    text_of,
+)
+from ternops.commands.tiers import output_on
+from ternops.decoder import Model, reference
+from ternops.isa import detect
+
+#: A perplexity this much off the float64 forward pass's is an error: relative, over 4096 tokens.
+#: Each token is off by chance, so that over n of them sqrt(4096 / n) times as much is allowed.
+MOST_PERPLEXITY_DIFFERENCE = 1e-3
+#: The two computations: trits and int8 activations, in any encoding; float16 weights.
+TERNARY = "ternary"
+COMPUTATIONS = (TERNARY, FP16)
+
+Advance = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One encoding, or "fp16", on one tier.
+
+    bit_identical: thread count -> whether all logits have the bits that they should have.
+    agreement: the share of positions with the float64 forward pass's most likely token.
+    """
+
+    tier: str
+    encoding: str
+    bit_identical: dict[int, bool]
+    perplexity: float
+    agreement: float
+
+    @property
+    def computation(self) -> str:
+        return _computation(self.encoding)
+
+
+@dataclass(frozen=True)
+class Proof:
+    """tokens: of a window; the perplexities are over all `windows`.
+
+    float64: computation -> perplexity of its float64 forward pass.
+    """
+
+    tokens: int
+    windows: int
+    rows: list[Row]
+    float64: dict[str, float]
+
+    @property
+    def lossless(self) -> bool:
+        equal = all(all(row.bit_identical.values()) for row in self.rows)
+        perplexities = {(row.computation, row.perplexity) for row in self.rows}
+        return equal and len(perplexities) == len(COMPUTATIONS)
+
+    @property
+    def tiers(self) -> dict[str, dict[int, bool]]:
+        """tier -> thread count -> whether all of its rows are bit-identical."""
+        found: dict[str, dict[int, bool]] = {}
+        for row in self.rows:
+            tier = found.setdefault(row.tier, dict.fromkeys(row.bit_identical, True))
+            for count, equal in row.bit_identical.items():
+                tier[count] &= equal
+        return found
+
+    @property
+    def perplexity(self) -> float:
+        """Of the encodings."""
+        return next(row.perplexity for row in self.rows if row.computation == TERNARY)
+
+    @property
+    def perplexity_float64(self) -> float:
+        """Of the encodings' float64 forward pass."""
+        return self.float64[TERNARY]
+
+    def table(self) -> list[dict[str, Any]]:
+        """A dict for each row, of what JSON can hold; a perplexity that is not finite is None."""
+        return [
+            {
+                "tier": row.tier,
+                "encoding": row.encoding,
+                "bit_identical": {str(n): equal for n, equal in row.bit_identical.items()},
+                "perplexity": row.perplexity if math.isfinite(row.perplexity) else None,
+                "agreement": row.agreement,
+            }
+            for row in self.rows
+        ]
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, as run.json holds it."""
+        return {
+            "lossless": self.lossless,
+            "tokens_against_numpy": self.tokens,
+            "tokens": self.tokens * self.windows,
+            "perplexity_float64": self.float64,
+            "table": self.table(),
+        }
+
+
+def prove(threads: list[int], advance: Advance) -> Proof:
+    """Read and decode text with the tiny checkpoint on every tier this CPU has.
+
+    Raises ValueError if a tier's process fails.
+    """
+    text = text_of(WINDOWS, CONTEXT)
+    oracles = _oracles(text, advance)
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for tier in detect.available():
+        for figures in _figures_on(tier.name, threads):
+            found.setdefault((tier.name, figures["encoding"]), []).append(figures)
+        advance(tier.name)
+    usual = _usual_digests(found.values())
+    rows = []
+    for (tier_name, encoding), each in found.items():
+        oracle = oracles[_computation(encoding)]
+        wanted = (oracle.digest, oracle.digest, usual[_computation(encoding)])
+        rows.append(Row(
+            tier_name, encoding,
+            {f["threads"]: (f["read"], f["decoded"], f["text"]) == wanted for f in each},
+            each[0]["perplexity"], float(np.mean(np.array(each[0]["greedy"]) == oracle.greedy)),
+        ))  # fmt: skip
+    float64 = {name: oracle.perplexity for name, oracle in oracles.items()}
+    return Proof(len(text[0]), len(text), rows, float64)
+
+
+def failures(record: Mapping[str, Any]) -> list[str]:
+    """A line for each thing wrong with what `Proof.as_json` gave."""
+    found = []
+    most = MOST_PERPLEXITY_DIFFERENCE * math.sqrt(4096 / record["tokens"])
+    for row in record["table"]:
+        where = f"{row['encoding']} on {row['tier']}"
+        if wrong := [count for count, equal in row["bit_identical"].items() if not equal]:
+            found.append(f"{where}, {', '.join(wrong)} thread(s): logits differ from NumPy's")
+        exact = record["perplexity_float64"][_computation(row["encoding"])]
+        ours = math.nan if row["perplexity"] is None else row["perplexity"]
+        if not abs(ours / exact - 1) <= most:
+            found.append(f"{where}: perplexity {ours:.4f}, the float64 forward's is {exact:.4f}")
+    if not record["lossless"] and not found:
+        found.append("perplexities of the same logits differ")
+    return found
+
+
+def steps() -> int:
+    """How often `prove` calls advance."""
+    return len(COMPUTATIONS) * (1 + WINDOWS) + len(detect.available())
+
+
+@dataclass(frozen=True)
+class _Oracle:
+    """digest: of the exact logits of the first window; the others: of the float64 forward pass."""
+
+    digest: str
+    perplexity: float
+    greedy: npt.NDArray[Any]
+
+
+def _oracles(text: list[list[int]], advance: Advance) -> dict[str, _Oracle]:
+    """Of each computation, in NumPy, which lets two threads run at a time."""
+    models = {
+        name: Model.from_pretrained(weights=name, head="fp16", threads=1) for name in COMPUTATIONS
+    }
+    pool = ThreadPoolExecutor(2)
+    try:
+        # The slowest are first.
+        exact = {
+            name: pool.submit(reference.logits, models[name], text[0]) for name in (FP16, TERNARY)
+        }
+        double = {
+            name: [pool.submit(reference.logits, model, part, reference.Double) for part in text]
+            for name, model in models.items()
+        }
+        found = {}
+        for name in COMPUTATIONS:
+            digest = digest_of([exact[name].result()])
+            advance(f"NumPy oracle, {name}")
+            logits = []
+            for each in double[name]:
+                logits.append(each.result())
+                advance(f"float64 forward, {name}")
+            found[name] = _Oracle(digest, perplexity_of(logits, text), greedy(logits))
+        return found
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _usual_digests(found: Iterable[list[dict[str, Any]]]) -> dict[str, str]:
+    """computation -> the digest of all windows' logits that most have."""
+    counts: dict[str, Counter[str]] = {name: Counter() for name in COMPUTATIONS}
+    for each in found:
+        for f in each:
+            counts[_computation(f["encoding"])][f["text"]] += 1
+    return {name: count.most_common(1)[0][0] for name, count in counts.items()}
+
+
+def _computation(encoding: str) -> str:
+    return FP16 if encoding == FP16 else TERNARY
+
+
+def _figures_on(tier: str, threads: Sequence[int]) -> list[dict[str, Any]]:
+    options = ["--threads", *threads, "--windows", WINDOWS, "--context", CONTEXT]
+    output = output_on(
+        tier, ["-m", "bench.suites.lossless.tier", *map(str, options)], "the lossless table"
+    )
+    return [json.loads(line) for line in output.splitlines()]

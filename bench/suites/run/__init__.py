@@ -1,0 +1,1 @@
+"""bench.run: sizes, engines and encodings beside the machine's limits."""

@@ -1,0 +1,305 @@
+"""How fast is ternary here, is it lossless, and what does the paper say?
+
+    python -m bench.run --arch auto --quick
+
+measures the machine's limits, proves the tiny checkpoint lossless, measures every size, engine and
+encoding beside those limits, prints the tables, and writes pyperf suites, plots and an HTML report
+to a folder of its own. Rows are named as in llama-bench: "tg32" generates 32 tokens from an empty
+context, "pp512" reads a prompt of 512.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import psutil
+from rich.console import Console
+
+from bench.core.command import (
+    Advance,
+    add_options,
+    chosen_folder,
+    chosen_threads,
+    introduce,
+    make_parser,
+    progress,
+)
+from bench.core.envelope import about, both, host_arch
+from bench.core.errors import ResultsError, first_line
+from bench.core.measure import MOST_SHARE
+from bench.core.process import WorkerError
+from bench.core.results import ABOUT, FP16, Probe, Results, Row, load, save
+from bench.limits import machine as limits
+from bench.pages import compare, plot, report
+from bench.pages import terminal as tables
+from bench.suites.cost import fit as cost_fit
+from bench.suites.lossless import proof as lossless
+from bench.suites.run import decoding, modelled, products, worker
+from bench.suites.run.modelled import with_joules
+from bench.suites.run.plan import DEFAULT, ENGINES, FULL, LLAMA, QUICK, Effort, Task, tasks_of
+from ternops.cost.layouts import SIZES
+
+#: Exit code after Ctrl-C, as shells have it.
+INTERRUPTED = 130
+_WIDTH = 180
+
+
+def main(argv: list[str] | None = None) -> int:
+    """0 if all went well, 1 if a check failed, 2 for a wrong argument, 130 if interrupted."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    console = Console()
+    if not console.is_terminal:
+        console.width = _WIDTH
+    try:
+        if arguments.compare:
+            return _compare(console, arguments)
+        if arguments.fail_if_slower is not None:
+            raise ValueError("--fail-if-slower: needs --compare OLD NEW")
+        if arguments.arch not in ("auto", host_arch()):
+            return _elsewhere(console, arguments, sys.argv[1:] if argv is None else argv)
+        run = _Run(console, arguments, sys.argv[1:] if argv is None else argv)
+    except (TypeError, ValueError, OSError) as error:
+        parser.error(" ".join(str(error).split()))
+    try:
+        failures = run.measure()
+    except KeyboardInterrupt:
+        run.finish()
+        console.print(f"[yellow]interrupted[/yellow]: {run.folder} has what was measured; "
+                      "--resume goes on", highlight=False)  # fmt: skip
+        return INTERRUPTED
+    except (ValueError, OSError) as error:  # of a child process, or of a full disk
+        failures = [" ".join(str(error).split())]
+    for failure in failures:
+        console.print(f"[red]failed[/red]: {failure}", highlight=False)
+    return 1 if failures else 0
+
+
+class _Run:
+    """A run: what to do, and what has been found so far."""
+
+    def __init__(self, console: Console, arguments: argparse.Namespace, argv: list[str]) -> None:
+        self._console = console
+        self._effort = QUICK if arguments.quick else FULL if arguments.full else DEFAULT
+        self._threads = chosen_threads(arguments.threads)
+        self._sizes = _chosen("sizes", arguments.sizes, self._effort.sizes, tuple(SIZES))
+        names = (*ENGINES, *([] if arguments.no_peers else LLAMA))
+        self._engines = _chosen("engines", arguments.engines, names, (*ENGINES, *LLAMA))
+        self._with_products = not arguments.no_peers
+        options = {
+            "threads": self._threads, "engines": self._engines,
+            "effort": {**asdict(self._effort), "sizes": None},
+        }  # fmt: skip
+        self.folder = chosen_folder(arguments.output, ABOUT, arguments.force, arguments.resume)
+        self._results = Results(about(host_arch(), argv, options))
+        if arguments.resume and (self.folder / ABOUT).exists():
+            self._results = _resumed(self.folder, self._results.about)
+        introduce(console, self.folder, self._threads)
+
+    def measure(self) -> list[str]:
+        """Everything that has not been measured yet; a line for each check that failed."""
+        self._limits()
+        self._lossless()
+        for size in self._sizes:
+            if size not in self._about["done"]:
+                self._size(size)
+        if self._with_products:
+            self._products()
+        self.finish()
+        return self._failures()
+
+    def finish(self) -> None:
+        """Print and write what was found."""
+        self._save()
+        for table in (tables.fp16_beside_llama(self._results), tables.products_of(self._results)):
+            if table:
+                self._console.print(table, "")
+        for line in self._about["left_out"]:
+            self._console.print(f"[yellow]left out[/yellow]: {line}", highlight=False)
+        if self._results.rows:
+            written = [*plot.draw(self.folder), report.write(self.folder)]
+            for path in written:
+                self._console.print(f"wrote {path}", highlight=False)
+
+    @property
+    def _about(self) -> dict[str, Any]:
+        return self._results.about
+
+    def _save(self) -> None:
+        save(self.folder, self._results)
+
+    def _limits(self) -> None:
+        if "limits" not in self._about:
+            rounds = max(5, self._effort.rounds)
+            with progress(self._console) as start:
+                advance = start("limits", limits.steps(self._threads))
+                self._about["limits"] = limits.measure(self._threads, rounds, advance)
+            self._save()
+        self._console.print(tables.limits_of(self._results) or "", "")
+
+    def _lossless(self) -> None:
+        if "lossless" not in self._about:
+            with progress(self._console) as start:
+                proof = lossless.prove(self._threads, start("lossless", lossless.steps()))
+            self._about["lossless"] = proof.as_json()
+            self._save()
+        self._console.print(tables.lossless_of(self._results) or "", "")
+
+    def _size(self, size: str) -> None:
+        free = psutil.virtual_memory().available
+        tasks, left_out = tasks_of(size, self._engines, self._threads, self._effort, free)
+        rows: list[Row] = []
+        probes: list[dict[str, Any]] = []
+        count = self._effort.processes
+        with progress(self._console) as start:
+            advance = start(size, count * sum(map(decoding.steps, tasks)))
+            for task in tasks:
+                found = [self._task(task, advance, left_out) for _ in range(count)]
+                runs = [each for each, _ in found]
+                if FP16 in self._engines and task is tasks[0]:
+                    runs = [[*_modelled(each), *each] for each in runs]
+                rows += worker.merged(runs)
+                probes += found[-1][1]
+        self._results.rows = decoding.with_one_peak([*self._results.rows, *map(with_joules, rows)])
+        self._results.probes += [Probe(each["metadata"], tuple(each["values"])) for each in probes]
+        self._about["left_out"] += dict.fromkeys(left_out)
+        self._about["done"].append(size)
+        self._save()
+        for is_decode in (True, False):
+            if table := tables.rows_of(self._results, [size], is_decode):
+                self._console.print(table, "")
+
+    def _task(
+        self, task: Task, advance: Advance, left_out: list[str]
+    ) -> tuple[list[Row], list[dict[str, Any]]]:
+        """A process of a task; without its peers if it failed with them."""
+        for attempt in (task, task.without_peers()) if task.peers else (task,):
+            try:
+                rows, probes, lines = worker.run(attempt, advance)
+            except WorkerError as error:
+                left_out.append(f"{task.name}: {first_line(error)}")
+                continue
+            left_out += lines
+            return rows, probes
+        return [], []
+
+    def _products(self) -> None:
+        if "products" in self._about:
+            return
+        with progress(self._console) as start:
+            found, left_out = products.run(self._threads[-1], start("products", products.STEPS))
+        self._about["products"] = found
+        self._about["left_out"] += left_out
+
+    def _failures(self) -> list[str]:
+        found = lossless.failures(self._about["lossless"])
+        if not self._results.rows:
+            found.append("no size was measured")
+        found += [
+            f"{row.name}: {row.share:.1%} of the {row.limited_by}; the probe missed the limit"
+            for row in self._results.rows
+            if row.share > MOST_SHARE
+        ]
+        return found
+
+
+def _modelled(rows: list[Row]) -> list[Row]:
+    """fp16 rows for what has none, from the bandwidth beside the first engine that was measured."""
+    found: dict[tuple[str, int], Row] = {}
+    for row in rows:
+        if row.engine == FP16:
+            return []
+        if row.is_decode and row.limit:
+            found.setdefault((row.test, row.threads), decoding.modelled_fp16(row))
+    return list(found.values())
+
+
+def _resumed(folder: Path, fresh: dict[str, Any]) -> Results:
+    """What an earlier run left, if it was one like this."""
+    results = load(folder)
+    if results.about.get("options") != fresh["options"]:
+        raise ResultsError(f"--resume: {folder} has other options, those of "
+                           f"`{results.about.get('command')}`")  # fmt: skip
+    for what in ("ternops", "cpu", "tier"):
+        if results.about.get(what) != fresh[what]:
+            raise ResultsError(
+                f"--resume: {folder} is of {what} {results.about.get(what)!r}, not {fresh[what]!r}"
+            )
+    # Rows of both are in it from now on.
+    results.about["commit"] = both(results.about.get("commit"), fresh["commit"])
+    return results
+
+
+def _compare(console: Console, arguments: argparse.Namespace) -> int:
+    slower = None
+    if arguments.fail_if_slower is not None:
+        try:
+            slower = compare.parse_percent(arguments.fail_if_slower)
+        except ValueError as error:
+            raise ValueError(f"--fail-if-slower {error}") from None
+    old, new = (compare.read(Path(each)) for each in arguments.compare)
+    table, failures = compare.compare(old, new, slower)
+    console.print(table)
+    for failure in failures:
+        console.print("failed:", failure, style="red", markup=False, highlight=False)
+    return 1 if failures else 0
+
+
+def _elsewhere(console: Console, arguments: argparse.Namespace, argv: list[str]) -> int:
+    """The paper's table for another architecture, from the cost model; nothing is measured."""
+    arch = arguments.arch
+    sizes = _chosen("sizes", arguments.sizes, tuple(SIZES), tuple(SIZES))
+    results = modelled.results_for(arch, about(arch, argv, {}), sizes)
+    folder = chosen_folder(arguments.output or f"results/{arch}-modelled", ABOUT, arguments.force)
+    console.print(tables.rows_of(results, sizes, is_decode=True) or "", "")
+    console.print(
+        f"modelled: {results.about['cpu']}, all of it from the cost model fitted on the "
+        f"paper's fp16 column and its ternary {cost_fit.FITTED} row",
+        highlight=False,
+    )
+    for line in results.about["left_out"]:
+        console.print(f"[yellow]left out[/yellow]: {line}", highlight=False)
+    save(folder, results)
+    for path in [*plot.draw(folder), report.write(folder)]:
+        console.print(f"wrote {path}", highlight=False)
+    return 0
+
+
+def _chosen(
+    what: str, chosen: list[str] | None, default: tuple[str, ...], known: tuple[str, ...]
+) -> list[str]:
+    for each in chosen or ():
+        if each not in known:
+            raise ValueError(f"--{what} {each}: expected some of {', '.join(known)}")
+    return list(dict.fromkeys(chosen or default))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = make_parser("bench.run", __doc__)
+    parser.add_argument("--arch", choices=("auto", "x86", "arm"), default="auto")
+    effort = parser.add_mutually_exclusive_group()
+    effort.add_argument("--quick", action="store_true", help=f"{_words(QUICK)}; minutes")
+    effort.add_argument("--full", action="store_true", help=f"{_words(FULL)}; hours")
+    parser.add_argument("--sizes", nargs="+", metavar="SIZE", help=", ".join(SIZES))
+    known = ", ".join((*ENGINES, *LLAMA))
+    parser.add_argument("--engines", nargs="+", metavar="ENGINE", help=known)
+    parser.add_argument("--no-peers", action="store_true", help="without other libraries")
+    add_options(parser)
+    parser.add_argument("--resume", action="store_true", help="go on with the run in the folder")
+    parser.add_argument(
+        "--compare", nargs=2, metavar=("OLD", "NEW"),
+        help="two result folders or pyperf files; measures nothing",
+    )  # fmt: skip
+    parser.add_argument(
+        "--fail-if-slower", metavar="PERCENT", help="with --compare: exit 1 if a row is, by 5%% say"
+    )
+    return parser
+
+
+def _words(effort: Effort) -> str:
+    sizes = "all sizes" if len(effort.sizes) == len(SIZES) else ", ".join(effort.sizes)
+    return f"{sizes}, tg{effort.tokens}, {effort.rounds * effort.processes} rounds"

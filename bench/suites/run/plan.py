@@ -1,0 +1,190 @@
+"""What a run measures of a size: which engines together, with how many layers and tokens.
+
+Nothing is allocated here: sizes are counted from the layout, and compared with the memory that is
+free, so that a size which does not fit is known before anything is tried.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from bench.core.results import CYCLED, FP16, MEASURED
+from ternops.caches import last_level_bytes
+from ternops.cost.layouts import SIZES
+from ternops.encodings import ENCODINGS
+
+#: Engine -> what `random_weights` calls its weights.
+ENGINES = {FP16: "float16", **{name: name for name in ("base3", "two_bit", "tl1", "tl2")}}
+#: Engine -> the type of its linear layers in a GGUF file.
+LLAMA = {f"llama.cpp {kind.upper()}": kind for kind in ("f16", "tq1_0", "tq2_0", "q4_0")}
+# Bits a weight, and how often it holds the model, with a tenth for what else it allocates.
+_PEER_BITS = {"f16": 16.0, "tq1_0": 1.6875, "tq2_0": 2.0625, "q4_0": 4.5}
+_PEER_COPIES = {"f16": 1.1, "tq1_0": 1.1, "tq2_0": 1.1, "q4_0": 2.1}
+#: Sizes at which llama.cpp is measured too.
+WITH_PEERS = ("700M", "2B4T", "3B")
+#: Of the free memory so much is used at the most.
+MEMORY_SHARE = 0.9
+#: Cycled layers are at least so many times the last-level cache: none is found in it again.
+_LEAST_CACHES = 4
+_LEAST_TOKENS = 2
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is done: the most tokens of a round, rounds of a process, and processes.
+
+    most_read: bytes that the engines of a round may read in all, which bounds its tokens. prompt:
+    the largest size whose prefill is measured, in parameters.
+    """
+
+    sizes: tuple[str, ...]
+    tokens: int
+    rounds: int
+    most_read: float
+    processes: int
+    prompt: float
+
+
+QUICK = Effort(("125M", "350M", "700M"), 16, 5, 50e9, 1, 1e9)
+DEFAULT = Effort(tuple(SIZES), 32, 4, 50e9, 2, 1.2e9)
+FULL = Effort(tuple(SIZES), 128, 5, 1e12, 3, math.inf)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one process measures: engines of a size that are in memory together, taking turns.
+
+    layers: our engine -> how many distinct layers it has. peers: engines of LLAMA.
+    """
+
+    size: str
+    number: int
+    layers: dict[str, int]
+    peers: tuple[str, ...]
+    threads: tuple[int, ...]
+    tokens: int
+    rounds: int
+    prompt: bool
+
+    @property
+    def name(self) -> str:
+        """Rows with the same one were timed in turn."""
+        return f"{self.size}/{self.number}"
+
+    def kind(self, engine: str) -> str:
+        """Of an engine's rows."""
+        whole = self.layers.get(engine, SIZES[self.size].layers) == SIZES[self.size].layers
+        return MEASURED if whole else CYCLED
+
+    def without_peers(self) -> Task:
+        """The same with our engines alone."""
+        return replace(self, peers=())
+
+
+def tasks_of(
+    size: str, engines: Iterable[str], threads: list[int], effort: Effort, free: int
+) -> tuple[list[Task], list[str]]:
+    """The tasks of a size, and a line for each engine that does not fit.
+
+    free: bytes of memory. fp16 weights that do not fit are modelled later, others have fewer
+    distinct layers.
+    """
+    room = int(free * MEMORY_SHARE) - _spare(size)
+    groups: list[dict[str, int]] = []
+    peers: list[str] = []
+    left_out = []
+    rest = room
+    for engine in _in_order(size, engines):
+        if engine in LLAMA:
+            needed = _peer_bytes(size, engine)
+            if len(groups) != 1 or needed > rest:
+                left_out.append(_too_large(size, engine, needed, rest))
+                continue
+            peers.append(engine)
+        else:
+            layers = _distinct(size, engine, room)
+            needed = needed_bytes(size, engine, layers)
+            if not layers:
+                left_out.append(_too_large(size, engine, needed_bytes(size, engine), free))
+                continue
+            if not groups or needed > rest:
+                groups.append({})
+                rest = room
+            groups[-1][engine] = layers
+        rest -= needed
+    tokens = min((_tokens(size, each, effort) for each in groups), default=0)
+    prompt = _prefills(size, effort)
+    tasks = [
+        Task(size, number, layers, (), tuple(threads), tokens, effort.rounds, prompt)
+        for number, layers in enumerate(groups)
+    ]
+    # Those that were found to fit, beside the first group.
+    return [replace(task, peers=tuple(peers)) for task in tasks[:1]] + tasks[1:], left_out
+
+
+def _too_large(size: str, engine: str, needed: int, free: int) -> str:
+    return f"{size} {engine}: needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
+
+
+def needed_bytes(size: str, engine: str, layers: int | None = None) -> int:
+    """Bytes of an engine's weights with so many distinct layers (None: all)."""
+    config = SIZES[size]
+    whole = linear_bytes(size, engine)
+    part = whole if layers is None else whole * layers // config.layers
+    tables = 1 if config.tied else 2
+    return part + tables * 2 * config.vocabulary * config.hidden
+
+
+def linear_bytes(size: str, engine: str) -> int:
+    """Bytes of an engine's linear layers, all of them distinct."""
+    weights = SIZES[size].linear_weights
+    kind = ENGINES[engine]
+    return weights * 2 if kind == "float16" else ENCODINGS[kind].nbytes(1, weights)
+
+
+def _spare(size: str) -> int:
+    """Bytes for probes, caches and activations."""
+    config = SIZES[size]
+    return (3 << 28) + 512 * 4 * (4 * config.hidden + 2 * config.ffn + config.vocabulary)
+
+
+def _distinct(size: str, engine: str, room: int) -> int:
+    """How many distinct layers fit: all, or for packed weights fewer, or none."""
+    layers = SIZES[size].layers
+    if needed_bytes(size, engine) <= room:
+        return layers
+    if engine == FP16:
+        return 0
+    one = linear_bytes(size, engine) // layers
+    fitting = (room - needed_bytes(size, engine, 0)) // one
+    return fitting if fitting * one >= _LEAST_CACHES * last_level_bytes() else 0
+
+
+def _in_order(size: str, engines: Iterable[str]) -> list[str]:
+    """The pair that every speed-up is of, then the peers beside it, then the other encodings."""
+    ours = [each for each in engines if each in ENGINES]
+    peers = [each for each in engines if each in LLAMA and size in WITH_PEERS]
+    return [*ours[:2], *peers, *ours[2:]]
+
+
+def _peer_bytes(size: str, engine: str) -> int:
+    """Bytes that llama.cpp takes: the file's, which for Q4_0 it repacks into another copy."""
+    kind, config = LLAMA[engine], SIZES[size]
+    head = 2 * config.vocabulary * config.hidden
+    return int((config.linear_weights * _PEER_BITS[kind] / 8 + head) * _PEER_COPIES[kind])
+
+
+def _tokens(size: str, layers: dict[str, int], effort: Effort) -> int:
+    """Tokens of a round: a power of two, and the same on every machine with as much memory."""
+    config = SIZES[size]
+    head = 2 * config.vocabulary * config.hidden
+    once = sum(linear_bytes(size, engine) + head for engine in layers)
+    most = min(effort.tokens, max(_LEAST_TOKENS, int(effort.most_read / once)))
+    return 1 << most.bit_length() - 1
+
+
+def _prefills(size: str, effort: Effort) -> bool:
+    config = SIZES[size]
+    return config.linear_weights + config.vocabulary * config.hidden <= effort.prompt
