@@ -9,7 +9,7 @@ import pyperf
 import pytest
 
 from bench.core.errors import first_line
-from bench.core.goals import Figure
+from bench.core.goals import Goal
 from bench.engines import llama_cpp
 from bench.suites.decode import busy as decode_busy
 from bench.suites.decode import cases as decode_cases
@@ -63,7 +63,7 @@ def test_a_section_end_to_end(small, tmp_path, capsys, section):
 
 def test_a_token_by_part(small, tmp_path, capsys):
     """Every part in milliseconds; the share section says so in its remarks."""
-    decoder = decode_cases.our_decoder(SMALL, decode_cases.Options(2, 16, 1))
+    decoder = decode_cases.our_decoder(SMALL, decode_cases.DecodeOptions(2, 16, 1))
     decoder()
     words = decode_cases.breakdown(decoder)
     found = dict(re.findall(r"(?:, |: )(\D+) (\d+\.\d+)", words))
@@ -106,9 +106,9 @@ def test_a_share_beyond_the_limit_is_a_failure():
     from rich.console import Console
 
     for seen, code in ((0.95, 0), (1.2, 1)):
-        found = [Figure("share", "700M", 0.9, seen, "%")]
+        found = [Goal("share", "700M", 0.9, seen, "%")]
         assert decode._failed(Console(quiet=True), found) == code
-    differs = Figure("lookup", "tiny", 1.3, 0.0, "x", "OUTPUT DIFFERS")
+    differs = Goal("lookup", "tiny", 1.3, 0.0, "x", "OUTPUT DIFFERS")
     assert decode._failed(Console(quiet=True), [differs]) == 1
 
 
@@ -125,7 +125,7 @@ def test_a_share_beyond_the_limit_is_a_failure():
 )
 def test_figures(unit, asked, seen, passed, words):
     """Shares and ratios are to be at least, times at most."""
-    figure = Figure("section", "what", asked, seen, unit)
+    figure = Goal("section", "what", asked, seen, unit)
     assert figure.passed == passed
     assert figure.words == words
 

@@ -9,7 +9,7 @@ import pytest
 
 import ternops
 from bench.core.errors import ResultsError
-from bench.core.kernels import NO_PYTHON, OURS, Limit, Product, Results, describe, load_cases
+from bench.core.kernels import NO_PYTHON, OURS, Limit, Product, Timings, describe, load_cases
 from bench.core.measure import Case, interleave, save_suite
 from bench.engines import Engine, Unsupported
 from bench.limits.peaks import BARRIER, PEAKS, Unit
@@ -19,7 +19,7 @@ from bench.suites.kernels import command as kernels
 from bench.suites.kernels import goals as kernel_figures
 from bench.suites.kernels import sections as kernel_sections
 from bench.suites.kernels.cases import Prepared
-from bench.suites.kernels.sections import SECTIONS, Group, Options
+from bench.suites.kernels.sections import SECTIONS, Group, KernelOptions
 from ternops.cost.probes import PROBES, Reader
 from ternops.kernels.tiles import SPARE_BYTES
 from tests import cases
@@ -44,7 +44,7 @@ def product(rate, section="s", group="g", engine=OURS, tokens=1, threads=1, tier
 
 def figures_of(made, tier="avx512vbmi"):
     """what -> (asked, seen, passed), seen rounded."""
-    found = kernel_figures.figures(Results(made), tier)
+    found = kernel_figures.goals(Timings(made), tier)
     return {each.what: (each.asked, round(each.seen, 6), each.passed) for each in found}
 
 
@@ -108,7 +108,7 @@ def test_share_of_the_lowest_roof():
         limit("DRAM", 90, how="slowly"),
         limit("DRAM", 10, tier="avx2"),
     ]  # fmt: skip
-    results = Results(made)
+    results = Timings(made)
     (only,) = results.products
     assert results.roofs(only) == pytest.approx({"DRAM": 400, "dot": 1000})
     assert results.share(only) == pytest.approx(0.75)
@@ -119,7 +119,7 @@ def test_share_of_the_lowest_roof():
 def test_a_kernel_beyond_its_limit_fails_the_run(rate, failures, monkeypatch, tmp_path, capsys):
     """A share above 102% says that the probe missed the limit."""
     made = [product(rate, peak="dot"), limit("dot", 1000)]
-    assert len(kernel_figures.beyond(Results(made))) == failures
+    assert len(kernel_figures.beyond(Timings(made))) == failures
     monkeypatch.setattr(
         kernels, "SECTIONS", {"made-up": lambda options: [Group("g", 0, lambda: made, 0)]}
     )
@@ -138,7 +138,7 @@ def test_asked_and_seen_of_one_token():
         product(300, "gemv-cache", peak="dot", encoding="two_bit"),
         product(150, "gemv-cache", peak="dot", encoding="base3"),
     ]
-    found = kernel_figures.figures(Results(made), "avx512vbmi")
+    found = kernel_figures.goals(Timings(made), "avx512vbmi")
     assert [(each.section, each.what.split(",")[0].split(":")[0], each.asked, round(each.seen, 6),
              each.words[2]) for each in found] == [
         ("gemv-dram", "two_bit", 0.95, 0.91, "MISSED"),
@@ -158,7 +158,7 @@ def test_asked_and_seen_of_eight_tokens():
         product(400, "batch", level="DRAM", peak="dot"),
         product(900, "batch", tokens=8, level="DRAM", peak="dot"),
     ]  # fmt: skip
-    (figure,) = kernel_figures.figures(Results(made), "avx512vbmi")
+    (figure,) = kernel_figures.goals(Timings(made), "avx512vbmi")
     assert figure.seen == pytest.approx(2.25)
     assert figure.words == (">= 4x", "2.25x", "MISSED")
     assert figure.remark == "the limits allow 2.5x; 90% of that of 8"
@@ -283,7 +283,7 @@ def test_peers_take_turns_and_are_closed(monkeypatch):
     engines = [Engine("fake", "1.0", "a remark", lambda trits, x, threads: fake),
                Engine("other", "1.0", "", refuse)]  # fmt: skip
     monkeypatch.setattr(kernel_cases, "settle", settled.append)
-    options = Options([1], quick=True, engines=engines)
+    options = KernelOptions([1], quick=True, engines=engines)
     monkeypatch.setattr(kernel_sections, "_PEERS_QUICK", ((64,), (1,)))
     (group,) = SECTIONS["peers"](options)
     made = group.build()
@@ -293,7 +293,7 @@ def test_peers_take_turns_and_are_closed(monkeypatch):
     for case in made:
         case.release()
     assert fake.closed
-    results = Results(made)
+    results = Timings(made)
     assert [each.engine for each in results.products] == [OURS, "fake"]
     assert made[-1].metadata["ternops_remark"] == "a remark"
 
@@ -308,12 +308,12 @@ def test_another_tier_measures_in_a_process_of_its_own(monkeypatch, tmp_path):
         shutil.copy(tmp_path / "kernels.json", command[command.index("--output") + 1])
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    options = Options([1, 2], quick=True)
+    options = KernelOptions([1, 2], quick=True)
     monkeypatch.setattr(kernel_sections.subprocess, "run", child)
     (case,) = kernel_sections._in_tier(options, "avx2", "gemv-dram")
     assert case.name == "g, two_bit, 1 token, float32, 1 thread, avx2"
     assert case.benchmark().get_name() == case.name
-    (found,) = Results([case]).products
+    (found,) = Timings([case]).products
     assert found.tier == "avx2"
 
     def broken(command, **others):
@@ -363,7 +363,7 @@ def test_from_end_to_end(monkeypatch, tmp_path, capsys):
     assert "left out" not in printed
     for section in sections:
         assert f"{section}: {SECTIONS[section].__doc__}"[:30] in printed
-    results = Results(load_cases(tmp_path / "kernels.json"))
+    results = Timings(load_cases(tmp_path / "kernels.json"))
     assert {each.section for each in results.products} == set(sections[1:])
     encodings = {each.encoding for each in results.find(section="gemv-dram")}
     assert encodings == set(kernel_sections.ENCODINGS)

@@ -40,7 +40,7 @@ def test_prompt_and_generation_end_in_the_same_logits(tmp_path, linear, head):
     """They feed the same tokens; activations of 8 bits round a little differently in batches."""
     with (
         random_gguf(tmp_path, TINY, linear, head) as path,
-        closing(llama_cpp.Decoder(path, 2, 64)) as decoder,
+        closing(llama_cpp.LlamaDecoder(path, 2, 64)) as decoder,
     ):
         assert decoder.prompt(20) > 0
         together = _logits(decoder)
@@ -54,7 +54,7 @@ def test_prompt_and_generation_end_in_the_same_logits(tmp_path, linear, head):
 def test_each_run_starts_from_an_empty_context(tmp_path):
     with (
         random_gguf(tmp_path, TINY, "tq2_0", "f16") as path,
-        closing(llama_cpp.Decoder(path, 1, 768)) as decoder,
+        closing(llama_cpp.LlamaDecoder(path, 1, 768)) as decoder,
     ):
         for tokens in (768, 768, 600, 1):
             decoder.prompt(tokens)
@@ -71,7 +71,7 @@ def test_layouts_that_are_rounded_are_accepted(tmp_path):
         config, _ = for_llama_cpp(one_layer, linear, head)
         with (
             random_gguf(tmp_path, config, linear, head) as path,
-            closing(llama_cpp.Decoder(path, 2, 32)) as decoder,
+            closing(llama_cpp.LlamaDecoder(path, 2, 32)) as decoder,
         ):
             decoder.prompt(8)
             assert np.isfinite(_logits(decoder)).all()
@@ -81,7 +81,7 @@ def test_close_lets_go_of_the_file(tmp_path):
     """It is mapped into memory as long as it is loaded."""
     maps = Path("/proc/self/maps")
     with random_gguf(tmp_path, TINY, "tq1_0", "f16") as path:
-        with closing(llama_cpp.Decoder(path, 1, 32)) as decoder:
+        with closing(llama_cpp.LlamaDecoder(path, 1, 32)) as decoder:
             assert str(path) in maps.read_text()
         assert str(path) not in maps.read_text()
         with pytest.raises(AttributeError):
@@ -95,15 +95,15 @@ def test_bad_arguments(tmp_path, capfd):
         damaged.write_bytes(path.read_bytes()[:-1000])
         for threads, context in ((0, 32), (513, 32), (1, 0), (1, 1025)):
             with pytest.raises(ValueError, match=r"^(threads|context): \d+, expected 1 to \d+$"):
-                llama_cpp.Decoder(path, threads, context)
-        with closing(llama_cpp.Decoder(path, 1, 32)) as decoder:
+                llama_cpp.LlamaDecoder(path, threads, context)
+        with closing(llama_cpp.LlamaDecoder(path, 1, 32)) as decoder:
             for tokens in (0, 33):
                 for run in (decoder.prompt, decoder.generate):
                     with pytest.raises(ValueError, match=r"^tokens: \d+, expected 1 to 32$"):
                         run(tokens)
     for file in (damaged, tmp_path / "missing.gguf"):
         with pytest.raises(ValueError, match=r"^llama\.cpp does not load '.*': .+$") as caught:
-            llama_cpp.Decoder(file, 1, 32)
+            llama_cpp.LlamaDecoder(file, 1, 32)
         assert "it does not say why" not in str(caught.value)
         assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
@@ -114,7 +114,7 @@ def test_no_memory_for_the_context(tmp_path, monkeypatch):
     monkeypatch.setattr(package, "llama_init_from_model", lambda model, parameters: None)
     with random_gguf(tmp_path, TINY, "tq1_0", "f16") as path:
         with pytest.raises(RuntimeError, match=r"^llama\.cpp has no context of 32 tokens: "):
-            llama_cpp.Decoder(path, 1, 32)
+            llama_cpp.LlamaDecoder(path, 1, 32)
         assert str(path) not in Path("/proc/self/maps").read_text()
 
 

@@ -72,19 +72,19 @@ class Speed(NamedTuple):
     at_most: bool
 
 
-Row = Count | Cycles | Speed
+Entry = Count | Cycles | Speed
 
 
 class Part(NamedTuple):
     """versions: of what made the rows, by name. left_out: a line for each row that is missing."""
 
     versions: dict[str, str]
-    rows: Sequence[Row]
+    rows: Sequence[Entry]
     left_out: Sequence[str] = ()
 
 
 #: Part -> its rows.
-KINDS: dict[str, type[Row]] = {"executed": Count, "mca": Cycles, "predicted": Speed}
+KINDS: dict[str, type[Entry]] = {"executed": Count, "mca": Cycles, "predicted": Speed}
 
 
 def load(folder: Path) -> dict[str, Part]:
@@ -117,7 +117,7 @@ def save(folder: Path, parts: dict[str, Part]) -> Path:
     return path
 
 
-def _part(found: Any, kind: type[Row], where: str) -> Part:
+def _part(found: Any, kind: type[Entry], where: str) -> Part:
     if not isinstance(found, dict):
         raise _wrong(where, found, "an object")
     versions, rows, left_out = (found.get(key) for key in ("versions", "rows", "left_out"))
@@ -131,7 +131,7 @@ def _part(found: Any, kind: type[Row], where: str) -> Part:
     return Part(versions, checked, left_out)
 
 
-def _row(found: Any, kind: type[Row], where: str) -> Row:
+def _row(found: Any, kind: type[Entry], where: str) -> Entry:
     types = get_type_hints(kind)
     if not isinstance(found, dict) or found.keys() != types.keys():
         raise _wrong(where, found, f"an object with {', '.join(types)}")

@@ -15,8 +15,9 @@ import numpy as np
 import psutil
 
 import ternops
-from ternops.isa import detect
-from ternops.simd.host import machine
+from ternops.caches import last_level_bytes
+from ternops.simd import targets
+from ternops.simd.vector import machine
 from ternops.system import cpu_model
 
 #: What every results file says of itself. cpu: the machine, as its system names it.
@@ -56,6 +57,7 @@ def about(arch: str, arguments: list[str], options: dict[str, Any]) -> dict[str,
         "command": shlex.join(["python", "-m", "bench.run", *arguments]),
         "arch": arch,
         "memory": psutil.virtual_memory().total,
+        "last_level": last_level_bytes(),
         "load": psutil.getloadavg()[0],
         "python": sys.implementation.name,
         "options": options,

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.table import Table
-from rich.text import Text
+from bench.core.table import Cell, Table, table, text
 
 #: What is written behind a figure and by what it is multiplied before; times begin with a space.
 _UNITS = {"%": 100, "x": 1, " us": 1e6, " s": 1}
 
 
 @dataclass(frozen=True)
-class Figure:
+class Goal:
     """A share, a ratio or a time that was asked for: at least so much, of a time at most."""
 
     section: str
@@ -44,13 +43,14 @@ class Figure:
         )
 
 
-def asked(figures: Sequence[Figure]) -> Table:
+def asked(goals: Sequence[Goal]) -> Table:
     """What was asked, what was seen."""
-    table = Table(title="Asked / seen", title_justify="left")
-    for column in ("section", "figure", "asked", "seen", "", "remark"):
-        table.add_column(column, justify="right" if column in ("asked", "seen") else "left")
-    for figure in figures:
-        bound, seen, verdict = figure.words
-        style = "green" if figure.passed else "red"
-        table.add_row(figure.section, figure.what, bound, seen, Text(verdict, style), figure.remark)
-    return table
+    columns = {
+        "section": lambda each: text(each.section),
+        "figure": lambda each: text(each.what),
+        "asked": lambda each: Cell(each.words[0], each.asked),
+        "seen": lambda each: Cell(each.words[1], each.seen),
+        "": lambda each: Cell(each.words[2], mark="good" if each.passed else "warn"),
+        "remark": lambda each: text(each.remark),
+    }
+    return table("goals", "Asked / seen", columns, goals)

@@ -125,7 +125,7 @@ def load_cases(path: Path) -> list[Case]:
     return cases
 
 
-class Results:
+class Timings:
     """Cases by what they are. Times are medians, rates a second."""
 
     def __init__(self, cases: Iterable[Case]) -> None:

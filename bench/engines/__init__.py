@@ -37,7 +37,7 @@ class Unsupported(Exception):
     """A product that an engine cannot do, in one line."""
 
 
-class Product(Protocol):
+class Computation(Protocol):
     """One product, converted, allocated and run once: a call does nothing else than compute it."""
 
     @property
@@ -66,7 +66,7 @@ class Engine:
     name: str
     version: str
     remark: str
-    prepare: Callable[[Trits, Floats, int], Product]
+    prepare: Callable[[Trits, Floats, int], Computation]
 
 
 def find() -> tuple[list[Engine], list[str]]:

@@ -50,7 +50,7 @@ def about() -> tuple[str, str]:
     return version, remark
 
 
-class Decoder:
+class LlamaDecoder:
     """A GGUF file, loaded by llama.cpp.
 
     threads: 1 to 512, for prompts and for generating. context: the most tokens of a prompt or

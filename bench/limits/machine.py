@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bench.core.command import Advance
-from bench.core.kernels import Results
+from bench.core.kernels import Timings
 from bench.core.measure import Case, interleave
 from bench.suites.kernels import cases as make
 
@@ -43,7 +43,7 @@ def _cases(level: str, threads: int) -> list[Case]:
 
 
 def _fastest(cases: list[Case], level: str, threads: int) -> list[dict[str, Any]]:
-    results = Results(cases)
+    results = Timings(cases)
     found = []
     for what in dict.fromkeys(limit.what for limit in results.limits):
         limit = results.fastest(what=what)

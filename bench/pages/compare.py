@@ -8,18 +8,17 @@ machine, a median may move further than the rounds of either one tell.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyperf
-from rich.markup import escape
-from rich.table import Table
 
 from bench.core import results
 from bench.core.errors import ResultsError
 from bench.core.measure import envelope_of
 from bench.core.results import ABOUT, MEASURED, MODELLED, ROWS, Results, Row
-from bench.pages.terminal import number
+from bench.core.table import Cell, Table, number, speed, table, text
 
 #: Fewer values have no quartiles to speak of.
 _LEAST_VALUES = 3
@@ -27,6 +26,7 @@ _LEAST_VALUES = 3
 _SAME = ("cpu", "arch", "tier")
 
 _Key = tuple[str, str, str, int]
+_Pair = tuple[Row | None, Row | None, str]  # old, new, verdict
 
 
 def parse_percent(text: str) -> float:
@@ -68,34 +68,16 @@ def compare(old: Results, new: Results, most_slower: float | None) -> tuple[Tabl
     """
     before, after = _by_key(old), _by_key(new)
     both = [key for key in before if key in after]
-    plain = all(not row.size for row in (*old.rows, *new.rows))
-    table = Table(
-        title=f"{'Runs' if plain else 'Tokens'} a second, old and new", title_justify="left",
-        caption="\n".join(_warnings(old, new)) or None, caption_justify="left",
-    )  # fmt: skip
-    for column in ("size", "test", "engine"):
-        table.add_column(column)
-    for column in ("threads", "old", "spread", "new", "spread", "ratio"):
-        table.add_column(column, justify="right")
-    table.add_column("kind")
-    table.add_column("")
+    rows = [(before[key], after[key], _verdict(before[key], after[key])) for key in both]
     failures = []
-    compared = 0
-    for key in both:
-        verdict = _verdict(before[key], after[key])
-        _add_row(table, before[key], after[key], verdict)
-        if before[key].kind == after[key].kind == MEASURED:
-            compared += 1
-            failures += _failures(before[key], after[key], verdict, most_slower)
-    for key, row in before.items():
-        if key not in after:
-            _add_row(table, row, None, "only in old")
-    for key, row in after.items():
-        if key not in before:
-            _add_row(table, None, row, "only in new")
-    if most_slower is not None and not compared:
+    measured = [each for each in rows if each[0].kind == each[1].kind == MEASURED]
+    for each in measured:
+        failures += _failures(*each, most_slower)
+    only: list[_Pair] = [(before[key], None, "only in old") for key in before if key not in after]
+    only += [(None, after[key], "only in new") for key in after if key not in before]
+    if most_slower is not None and not measured:
         failures.append("no row was measured in both runs")
-    return table, failures
+    return _table(old, new, [*rows, *only]), failures
 
 
 def _row(benchmark: pyperf.Benchmark) -> Row:
@@ -128,7 +110,7 @@ def _warnings(old: Results, new: Results) -> list[str]:
     if old.threads != new.threads:
         counts = (", ".join(map(str, run.threads)) for run in (old, new))
         found.append(f"threads: {' and '.join(counts)}")
-    return [f"[yellow]warning[/yellow]: the runs differ in {escape(each)}" for each in found]
+    return [f"warning: the runs differ in {each}" for each in found]
 
 
 def _verdict(old: Row, new: Row) -> str:
@@ -152,22 +134,34 @@ def _failures(old: Row, new: Row, verdict: str, most_slower: float | None) -> li
         return []
     name = old.name if old.size else old.engine
     return [
-        f"{name}: {number(new.speed)} a second after {number(old.speed)}, {lost:.1%} slower, "
-        f"expected at most {most_slower:.2%}"
+        f"{name}: {speed(new.speed).text} a second after {speed(old.speed).text}, "
+        f"{lost:.1%} slower, expected at most {most_slower:.2%}"
     ]
 
 
-def _add_row(table: Table, old: Row | None, new: Row | None, verdict: str) -> None:
-    one = old or new
-    assert one is not None
-    kinds = dict.fromkeys(row.kind for row in (old, new) if row)
-    table.add_row(
-        one.size, one.test, escape(one.engine), str(one.threads or ""), *_words(old), *_words(new),
-        f"{new.speed / old.speed:.3f}x" if old and new else "-", "/".join(kinds),
-        {"slower": "[red]slower[/red]", "faster": "[green]faster[/green]"}.get(verdict, verdict),
-    )  # fmt: skip
+def _table(old: Results, new: Results, rows: Sequence[_Pair]) -> Table:
+    plain = all(not row.size for row in (*old.rows, *new.rows))
+    marks = {"slower": "warn", "faster": "good"}
+    columns: dict[str, Callable[[_Pair], Cell]] = {
+        "size": lambda each: Cell(_one(each).size),
+        "test": lambda each: Cell(_one(each).test),
+        "engine": lambda each: Cell(_one(each).engine),
+        "threads": lambda each: Cell(str(_one(each).threads or ""), _one(each).threads),
+        "old": lambda each: speed(each[0] and each[0].speed),
+        "old spread": lambda each: number(each[0] and each[0].spread, "{:.1%}"),
+        "new": lambda each: speed(each[1] and each[1].speed),
+        "new spread": lambda each: number(each[1] and each[1].spread, "{:.1%}"),
+        "ratio": lambda each: number(
+            each[1].speed / each[0].speed if each[0] and each[1] else None, "{:.3f}x"
+        ),
+        "kind": lambda each: text("/".join(dict.fromkeys(row.kind for row in each[:2] if row))),
+        "": lambda each: Cell(each[2], mark=marks.get(each[2], "")),
+    }
+    title = f"{'Runs' if plain else 'Tokens'} a second, old and new"
+    return table("compare", title, columns, rows, _warnings(old, new), whole=True)
 
 
-def _words(row: Row | None) -> tuple[str, str]:
-    """Speed and spread."""
-    return (number(row.speed), f"{row.spread:.1%}") if row else ("-", "-")
+def _one(pair: _Pair) -> Row:
+    row = pair[0] or pair[1]
+    assert row is not None
+    return row

@@ -37,7 +37,8 @@ def write(folder: Path, target: Path = _TARGET) -> list[Path]:
     machine = profile.parse(stored["profiles"][0], str(folder / cost.RESULTS))
     pictures = plots.draw(folder, machine, pairs)
     values = dict(
-        folder=folder.as_posix(), machine=machine, pairs=pairs, here=cost.errors(pairs),
+        folder=folder.as_posix(), machine=machine, pairs=cost.table_of(pairs),
+        here=cost.errors(pairs),
         aims=(cost.MOST_MEDIAN, cost.MOST_ERROR), pictures=Path("..") / folder,
         fits=[_fit(arch) for arch in cost_fit.MACHINES], fit=cost_fit, paper=paper,
         savings={arch: cost_fit.savings(arch) for arch in cost_fit.MACHINES},

@@ -2,105 +2,119 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import groupby
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
-from rich.table import Table
-from rich.text import Text
 
-from bench.core.kernels import OURS, REMARK, Product, Results
+from bench.core.kernels import OURS, REMARK, Limit, Product, Timings
+from bench.core.results import MOST_SPREAD
+from bench.core.table import Cell, Table, number, table, text
 from bench.suites.kernels.cases import LEVELS
 
+_Columns = dict[str, Callable[[Any], Cell]]
 
-def limits(results: Results, title: str) -> Table:
+
+def limits(results: Timings, title: str) -> Table:
     """The fastest way to reach each limit."""
-    table = _table(title, "limit", "threads", "rate", "spread", "reached by")
     kinds = dict.fromkeys((each.threads, each.what) for each in results.limits)
-    for threads, what in kinds:
-        limit = results.fastest(threads=threads, what=what)
-        if limit is None:
-            continue
-        case = results.limits[limit]
-        if what == "barrier":
-            rate = f"{1e9 * case.median:.0f} ns"
-        else:
-            unit = "GB/s" if what in LEVELS else "GMAC/s"
-            rate = f"{results.limit_rate(limit) / 1e9:.1f} {unit}"
-        table.add_row(what, str(threads), rate, f"{case.spread:.1%}", limit.how)
-    return table
+    fastest = [results.fastest(threads=threads, what=what) for threads, what in kinds]
+    columns: _Columns = {
+        "limit": lambda each: text(each.what),
+        "threads": lambda each: number(each.threads, "{}"),
+        "rate": lambda each: _limit_rate(results, each),
+        "spread": lambda each: number(results.limits[each].spread, "{:.1%}"),
+        "reached by": lambda each: text(each.how),
+    }
+    return table("limits", title, columns, [each for each in fastest if each])
 
 
-def products(results: Results, title: str, shown: Sequence[Product]) -> Table:
+def _limit_rate(results: Timings, limit: Limit) -> Cell:
+    if limit.what == "barrier":
+        return number(1e9 * results.limits[limit].median, "{:.0f} ns")
+    unit = "GB/s" if limit.what in LEVELS else "GMAC/s"
+    return number(results.limit_rate(limit) / 1e9, f"{{:.1f}} {unit}")
+
+
+def products(results: Timings, title: str, shown: Sequence[Product]) -> Table:
     """One row each; a peer's tells how many times faster ours is."""
-    has_peers = any(each.engine != OURS for each in shown)
-    has_limits = any(results.roofs(each) for each in shown)
-    columns = ["tokens", "W", "threads", "input", "what", "ms", "spread", "GMAC/s", "GB/s"]
-    columns += ["limit", "share"] * has_limits + ["ours faster"] * has_peers
-    table = _table(title, *columns)
-    for _, group in groupby(shown, lambda each: (each.group, each.threads)):
-        rows = list(group)
-        ours = next((each for each in rows if each.engine == OURS), None)
-        for each in rows:
-            case = results.products[each]
-            cells: list[str | Text] = [
-                str(each.tokens), f"{each.rows}x{each.columns}", str(each.threads), each.input,
-                " ".join(filter(None, (each.who, each.how))), f"{1e3 * case.median:.3f}",
-                _spread(case.spread), f"{results.rate(each) / 1e9:.1f}",
-                f"{each.bytes / case.median / 1e9:.1f}",
-            ]  # fmt: skip
-            if has_limits:
-                roofs, share = results.roofs(each), results.share(each)
-                cells.append(min(roofs, key=lambda name: roofs[name], default=""))
-                cells.append("" if share is None else f"{share:.1%}")
-            if has_peers and ours is not None and each.engine != OURS:
-                cells.append(_ratio(results.ratio(ours, each)))
-            table.add_row(*cells)
-        table.add_section()
-    table.caption, table.caption_justify = "\n".join(_remarks(results, shown)), "left"
-    return table
+    ours = {_turn(each): each for each in reversed(shown) if each.engine == OURS}
+
+    def share(each: Product) -> Cell:
+        return number(results.share(each), "{:.1%}")
+
+    def limit(each: Product) -> Cell:
+        roofs = results.roofs(each)
+        return text(min(roofs, key=lambda name: roofs[name], default=""))
+
+    def faster(each: Product) -> Cell:
+        base = ours.get(_turn(each))
+        return text("") if each.engine == OURS or base is None else _ratio(results, base, each)
+
+    columns: _Columns = {
+        "tokens": lambda each: number(each.tokens, "{}"),
+        "W": lambda each: text(f"{each.rows}x{each.columns}"),
+        "threads": lambda each: number(each.threads, "{}"),
+        "input": lambda each: text(each.input),
+        "what": lambda each: text(" ".join(filter(None, (each.who, each.how)))),
+        "ms": lambda each: number(1e3 * results.products[each].median, "{:.3f}"),
+        "spread": lambda each: _spread(results.products[each].spread),
+        "GMAC/s": lambda each: number(results.rate(each) / 1e9, "{:.1f}"),
+        "GB/s": lambda each: number(each.bytes / results.products[each].median / 1e9, "{:.1f}"),
+        "limit": limit, "share": share, "ours faster": faster,
+    }  # fmt: skip
+    return table("products", title, columns, shown, _remarks(results, shown), _turn)
 
 
-def published(results: Results, title: str) -> Table:
+def _turn(product: Product) -> tuple[str, int]:
+    """Those with the same one took turns."""
+    return product.group, product.threads
+
+
+def published(results: Timings, title: str) -> Table:
     """Mean and deviation, one row a shape."""
     shown = results.find(section="published")
-    engines = list(dict.fromkeys(each.engine for each in shown if each.engine != OURS))
-    columns = [column for each in engines for column in (f"{each}, ms", "ours faster")]
-    table = _table(title, "shape", "ours, ms", *columns)
-    for ours in (each for each in shown if each.engine == OURS):
-        cells: list[str | Text] = [ours.label, _mean(results, ours)]
-        for engine in engines:
-            for peer in results.find(section="published", group=ours.group, engine=engine):
-                cells += [_mean(results, peer), _ratio(results.ratio(ours, peer))]
-                break
-            else:
-                cells += ["-", "-"]
-        table.add_row(*cells)
-    table.caption, table.caption_justify = "\n".join(_remarks(results, shown)), "left"
-    return table
+
+    def peer(engine: str, ours: Product) -> Product | None:
+        found = results.find(section="published", group=ours.group, engine=engine)
+        return found[0] if found else None
+
+    columns: _Columns = {
+        "shape": lambda ours: text(ours.label),
+        "ours, ms": lambda ours: _mean(results, ours),
+    }
+    for engine in dict.fromkeys(each.engine for each in shown if each.engine != OURS):
+        of = partial(peer, engine)
+        columns[f"{engine}, ms"] = partial(lambda of, ours: _mean(results, of(ours)), of)
+        columns[f"ours faster than {engine}"] = partial(
+            lambda of, ours: _ratio(results, ours, of(ours)), of
+        )
+    rows = [each for each in shown if each.engine == OURS]
+    return table("published", title, columns, rows, _remarks(results, shown))
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    for column in columns:
-        table.add_column(column, justify="right")
-    return table
-
-
-def _remarks(results: Results, shown: Sequence[Product]) -> list[str]:
+def _remarks(results: Timings, shown: Sequence[Product]) -> list[str]:
     """What one must know of engines to judge their figures."""
     found = {each.engine: results.products[each].metadata.get(REMARK, "") for each in shown}
     return [f"{engine}: {remark}" for engine, remark in found.items() if remark]
 
 
-def _mean(results: Results, product: Product) -> str:
+def _mean(results: Timings, product: Product | None) -> Cell:
+    if product is None:
+        return text(None)
     values = 1e3 * np.array(results.products[product].values)
-    return f"{values.mean():.3f} ± {values.std(ddof=len(values) > 1):.3f}"
+    mean = float(values.mean())
+    return Cell(f"{mean:.3f} ± {values.std(ddof=len(values) > 1):.3f}", mean)
 
 
-def _spread(value: float) -> str:
-    return f"{value:.1%}{' !' if value > 0.1 else ''}"
+def _spread(value: float) -> Cell:
+    is_wide = value > MOST_SPREAD
+    return number(value, "{:.1%} !" if is_wide else "{:.1%}", "warn" if is_wide else "")
 
 
-def _ratio(value: float) -> Text:
-    return Text(f"{value:.2f}x", "" if value >= 1 else "red")
+def _ratio(results: Timings, ours: Product, other: Product | None) -> Cell:
+    if other is None:
+        return text(None)
+    ratio = results.ratio(ours, other)
+    return number(ratio, "{:.2f}x", "" if ratio >= 1 else "warn")

@@ -9,7 +9,7 @@ a heading sorts, and how it was all made.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,7 @@ from matplotlib.figure import Figure
 
 from bench.core.command import on_results
 from bench.core.results import ABOUT, CYCLED, KINDS, MEASURED, MODELLED, MOST_SPREAD, Results
-from bench.pages import columns as report_tables
-from bench.pages import page, plot
+from bench.pages import page, plot, run_tables
 from bench.pages.plots import style
 from bench.published import paper
 
@@ -64,14 +63,13 @@ def _content(folder: Path, results: Results) -> dict[str, Any]:
         "machine": style.machine(results),
         "facts": [(words, _fact(results, name)) for name, words in _FACTS.items()
                   if results.about.get(name) not in (None, "")],
-        "best": list(report_tables.best(results)),
+        "best": list(_best(results)),
         "kinds": [(kind, _MEANINGS[kind], kinds.count(kind)) for kind in KINDS if kind in kinds],
         "most_spread": MOST_SPREAD,
         "paper": f"{paper.SOURCE}, on {paper.CPUS[arch]}" if (arch := _arch(results)) else "",
         "pictures": pictures,
         "missing": missing,
-        "tables": report_tables.all_of(results),
-        "proof": _proof(results),
+        "tables": run_tables.all_of(results),
         "left_out": _left_out(results),
     }  # fmt: skip
 
@@ -87,20 +85,6 @@ def _fact(results: Results, name: str) -> str:
     if name == "memory" and isinstance(value, int | float):
         return f"{value / 2**30:.1f} GiB"
     return f"{value:.2f}" if isinstance(value, float) else str(value)
-
-
-def _proof(results: Results) -> str:
-    """A sentence on what the table of the proof is about; empty without one."""
-    proof = results.about.get("lossless")
-    if not isinstance(proof, dict):
-        return ""
-    verdict = "Lossless" if proof.get("lossless") is True else "NOT lossless"
-    tokens = proof.get("tokens")
-    over = f" Perplexities are over {tokens} tokens." if isinstance(tokens, int) else ""
-    return (
-        f"{verdict}: logits compared, bit for bit, with a decoder in plain NumPy that holds the "
-        f"same weights.{over} The likeliest token is compared with that of a float64 forward pass."
-    )
 
 
 def _left_out(results: Results) -> list[str]:
@@ -128,6 +112,27 @@ def _inline(name: str, svg: str) -> Markup:
     label = f'<svg role="img" aria-label="{_CAPTIONS[name]}" '
     # Matplotlib has escaped the words in it.
     return Markup(svg.replace("<svg ", label, 1))
+
+
+def _best(results: Results) -> Iterator[str]:
+    """A sentence on each encoding: its speed-ups where both sides were measured."""
+    rows = style.decoding(results)
+    for engine in filter(style.is_ours, results.engines):
+        found = {
+            size: row.over(base).median
+            for (size, name), row in rows.items()
+            if name == engine and (base := results.base_of(row)) is not None
+            and row.kind == base.kind == MEASURED
+        }  # fmt: skip
+        if found:
+            low, high = min(found, key=found.__getitem__), max(found, key=found.__getitem__)
+            words = f"{found[high]:.2f} times as fast as fp16 at {high}"
+            if low != high:
+                words = (
+                    f"{found[low]:.2f} (at {low}) to {found[high]:.2f} (at {high}) times as fast"
+                )
+                words += " as fp16"
+            yield f"{engine} decodes {words}, with {style.plural(results.threads[-1])}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

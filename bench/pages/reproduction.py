@@ -5,17 +5,17 @@ python -m bench.reproduction results/<cpu>
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.core.command import on_results
 from bench.core.errors import ResultsError
 from bench.core.results import ABOUT, FP16, MEASURED, Results, Row, load
+from bench.core.table import Cell, Table, number, table, text
 from bench.pages import page
 from bench.published import paper
 from bench.suites.run.plan import linear_bytes
-from ternops.caches import last_level_bytes
 from ternops.cost.layouts import SIZES
 
 _TARGET = Path("docs") / "REPRODUCTION.md"
@@ -28,19 +28,37 @@ _MUCH = 0.04
 
 @dataclass(frozen=True)
 class Line:
-    """One size, in words."""
+    """One size: shares of the bandwidth here, GB/s there, and why the speed-ups differ.
+
+    paper, paper_fp16: None where the paper has none.
+    """
 
     size: str
-    paper: str
-    here: str
-    over: str
-    allowed: str
-    fp16_share: str
-    base3_share: str
-    paper_fp16: str
-    paper_ternary: str
+    paper: float | None
+    here: float
+    allowed: float
+    fp16_share: float
+    base3_share: float
+    paper_fp16: float | None
+    paper_ternary: float
     kind: str
     reason: str
+
+
+def _table(lines: list[Line]) -> Table:
+    columns: dict[str, Callable[[Line], Cell]] = {
+        "size": lambda each: text(each.size),
+        "paper": lambda each: number(each.paper, "{:.2f}x"),
+        "here": lambda each: number(each.here, "{:.2f}x"),
+        "over the paper": lambda each: number(each.paper and each.here / each.paper, "{:.2f}"),
+        "bytes allow": lambda each: number(each.allowed, "{:.2f}x"),
+        "here: fp16, share of bandwidth": lambda each: number(each.fp16_share, "{:.0%}"),
+        "base3, share": lambda each: number(each.base3_share, "{:.0%}"),
+        "paper: fp16, GB/s": lambda each: number(each.paper_fp16, "{:.0f}"),
+        "ternary, GB/s": lambda each: number(each.paper_ternary, "{:.0f}"),
+        "rows": lambda each: text(each.kind),
+    }
+    return table("reproduction", "The paper's speed-ups, here", columns, lines)
 
 
 def write(folder: Path, target: Path = _TARGET) -> Path:
@@ -48,11 +66,13 @@ def write(folder: Path, target: Path = _TARGET) -> Path:
     results = load(folder)
     threads = results.threads[-1] if results.rows else 0
     lines, missing = [], []
+    # Of the machine of the results, not of this one; older results do not say.
+    cached = int(results.about.get("last_level") or 0)
     for size in SIZES:
         pair = _pair(results, size, threads)
         figures = paper.DECODE[str(results.about["arch"])].get(size)
         if pair and figures:
-            lines.append(_line(size, *pair, figures))
+            lines.append(_line(size, *pair, figures, cached))
         elif figures:
             missing.append(size)
     if not lines:
@@ -60,7 +80,7 @@ def write(folder: Path, target: Path = _TARGET) -> Path:
     arch = str(results.about["arch"])
     values = dict(
         folder=folder.as_posix(), source=paper.SOURCE, paper_cpu=paper.CPUS[arch],
-        paper_bits=_PAPER_BITS, lines=lines, missing=missing, threads=threads,
+        paper_bits=_PAPER_BITS, lines=lines, table=_table(lines), missing=missing, threads=threads,
         **{name: results.about.get(name) for name in ("cpu", "tier", "command", "commit")},
     )  # fmt: skip
     return page.write(target, "reproduction.md.jinja", values)
@@ -75,7 +95,7 @@ def _pair(results: Results, size: str, threads: int) -> tuple[Row, Row] | None:
     return None
 
 
-def _line(size: str, fp16: Row, base3: Row, figures: paper.Decode) -> Line:
+def _line(size: str, fp16: Row, base3: Row, figures: paper.Decode, cached: int) -> Line:
     here, allowed = base3.over(fp16).median, base3.fewer_bytes(fp16)
     config = SIZES[size]
     head = 2 * config.vocabulary * config.hidden
@@ -84,28 +104,18 @@ def _line(size: str, fp16: Row, base3: Row, figures: paper.Decode) -> Line:
     half = None
     if figures.fp16 is not None:
         half = figures.fp16 * (linear_bytes(size, FP16) + head) / 1e9
-    published = figures.speedup
-    kinds = dict.fromkeys((base3.kind, fp16.kind))
+    kind = MEASURED
+    if {base3.kind, fp16.kind} != {MEASURED}:
+        kind = f"{_ENCODING} {base3.kind} / {FP16} {fp16.kind}"
     return Line(
-        size,
-        f"{published:.2f}x" if published else "-",
-        f"{here:.2f}x",
-        f"{here / published:.2f}" if published else "-",
-        f"{allowed:.2f}x",
-        f"{fp16.share:.0%}",
-        f"{base3.share:.0%}",
-        f"{half:.0f}" if half else "-",
-        f"{ternary:.0f}",
-        " / ".join(f"{name} {kind}" for name, kind in zip(
-            (_ENCODING, FP16), (base3.kind, fp16.kind), strict=True
-        )) if len(kinds) > 1 or base3.kind != MEASURED else MEASURED,
-        _reason(size, fp16, base3, here, allowed, half, ternary, ternary_bytes),
+        size, figures.speedup, here, allowed, fp16.share, base3.share, half, ternary, kind,
+        _reason(size, fp16, base3, here, allowed, half, ternary, ternary_bytes, cached),
     )  # fmt: skip
 
 
 def _reason(
     size: str, fp16: Row, base3: Row, here: float, allowed: float, half: float | None,
-    ternary: float, ternary_bytes: float,
+    ternary: float, ternary_bytes: float, cached: int,
 ) -> str:  # fmt: skip
     """Why the two speed-ups differ, from the figures alone."""
     reasons = []
@@ -125,8 +135,7 @@ def _reason(
     head = 2 * SIZES[size].vocabulary * SIZES[size].hidden / base3.bytes_per_token
     if head > 1 / 3:
         reasons.append(f"the float16 head is {head:.0%} of the bytes of a ternary token")
-    cached = last_level_bytes()
-    if linear_bytes(size, _ENCODING) < cached:
+    if cached and linear_bytes(size, _ENCODING) < cached:
         reasons.append(
             f"all packed layers ({linear_bytes(size, _ENCODING) / 1e6:.0f} MB) could stay in the "
             f"last-level cache ({cached / 1e6:.0f} MB), were it not for the head"

@@ -23,7 +23,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from bench.core.command import make_parser
 from bench.core.errors import ResultsError
-from bench.core.kernels import OURS, Product, Results, load_cases
+from bench.core.kernels import OURS, Product, Timings, load_cases
 from bench.core.measure import Case
 from bench.core.results import FP16
 from bench.pages.plots import style
@@ -55,7 +55,7 @@ def figure_of(cases: Sequence[Case]) -> Figure:
 
     Raises ResultsError if there is no limit or no kernel among it.
     """
-    results = Results(cases)
+    results = Timings(cases)
     if not results.limits:
         raise ResultsError("no limit was measured")
     # The limits of other tiers are others.
@@ -86,7 +86,7 @@ def figure_of(cases: Sequence[Case]) -> Figure:
     return figure
 
 
-def _roofs(results: Results, tier: str, threads: int) -> dict[str, float]:
+def _roofs(results: Timings, tier: str, threads: int) -> dict[str, float]:
     """limit -> bytes or multiply-accumulates a second, the most that was measured anywhere."""
     roofs = {}
     for what in (*_SLANTED, *_FLAT):
@@ -96,7 +96,7 @@ def _roofs(results: Results, tier: str, threads: int) -> dict[str, float]:
     return roofs
 
 
-def _set_scales(axes: Axes, results: Results, products: Sequence[Product]) -> None:
+def _set_scales(axes: Axes, results: Timings, products: Sequence[Product]) -> None:
     """For all panels: room for every point, and on the left for where the roofs meet."""
     places = [each.macs / each.bytes for each in products]
     rates = [results.rate(each) for each in products]
@@ -110,7 +110,7 @@ def _set_scales(axes: Axes, results: Results, products: Sequence[Product]) -> No
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def _draw_panel(axes: Axes, results: Results, products: Sequence[Product], threads: int) -> None:
+def _draw_panel(axes: Axes, results: Timings, products: Sequence[Product], threads: int) -> None:
     """The points, on a band for each number of tokens."""
     axes.set_title(f"{threads} thread{'s' if threads > 1 else ''}", loc="left", weight="bold")
     axes.set_ylabel("GMAC/s (log scale)")

@@ -17,7 +17,7 @@ import math
 import reprlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -25,7 +25,6 @@ from typing import Any
 
 import psutil
 from rich.console import Console
-from rich.table import Table
 
 from bench.core.command import (
     add_options,
@@ -39,6 +38,7 @@ from bench.core.envelope import both, envelope
 from bench.core.errors import ResultsError
 from bench.core.process import WorkerError
 from bench.core.results import MEASURED, Row
+from bench.core.table import Cell, Table, number, table, text
 from bench.suites.run import decoding, worker
 from bench.suites.run.plan import ENGINES, Effort, tasks_of
 from ternops.cost import Hardware, ProfileError, predict
@@ -104,8 +104,8 @@ def _pairs(found: dict[str, Any], file: str) -> Iterator[Pair]:
     machines = [parse(each, file) for each in found["profiles"]]
     if not machines:
         raise ResultsError(f"{file}: profiles: none, expected what calibration found")
-    for number, row in enumerate(found["rows"]):
-        where = f"{file}: rows[{number}]"
+    for i, row in enumerate(found["rows"]):
+        where = f"{file}: rows[{i}]"
         _check_row(row, where)
         try:
             yield _pair(row, machines)
@@ -157,15 +157,16 @@ def errors(pairs: list[Pair]) -> tuple[float, float]:
 
 def table_of(pairs: list[Pair]) -> Table:
     """Every pair."""
-    table = Table(title="Decoding, tokens/s: measured, and predicted from calibrated kernels")
-    for column in ("size", "engine", "threads", "measured", "predicted", "error"):
-        table.add_column(column, justify="left" if column in ("size", "engine") else "right")
-    for each in pairs:
-        table.add_row(
-            each.size, each.engine, str(each.threads), f"{each.measured:.2f}",
-            f"{each.predicted:.2f}", f"{each.error:+.1%}",
-        )  # fmt: skip
-    return table
+    columns: dict[str, Callable[[Pair], Cell]] = {
+        "size": lambda each: text(each.size),
+        "weights": lambda each: text(each.engine),
+        "threads": lambda each: number(each.threads, "{}"),
+        "measured": lambda each: number(each.measured, "{:.2f}"),
+        "predicted": lambda each: number(each.predicted, "{:.2f}"),
+        "error": lambda each: number(each.error, "{:+.1%}"),
+    }
+    title = "Decoding, tokens/s: measured, and predicted from calibrated kernels"
+    return table("cost", title, columns, pairs)
 
 
 class _Run:
@@ -190,13 +191,13 @@ class _Run:
         with progress(self._console) as start:
             calibration = 0.0 if self._found["profiles"] else self._calibrate(start)
             longest = 0.0
-            for number, size in enumerate(sizes):
+            for i, size in enumerate(sizes):
                 # The next one is larger; behind it comes another calibration.
                 if time.monotonic() + _GROWTH * longest + calibration > end:
                     self._calibrate(start)
-                    return sizes[number:]
+                    return sizes[i:]
                 longest = max(longest, self._size(size, start))
-                if self._effort is FULL and number + 1 == len(sizes) // 2:
+                if self._effort is FULL and i + 1 == len(sizes) // 2:
                     self._calibrate(start)
             if sizes:
                 self._calibrate(start)

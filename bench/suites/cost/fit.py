@@ -43,7 +43,7 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class Row:
+class Comparison:
     """A published speed in tokens/s and what the fit makes of it."""
 
     size: str
@@ -86,25 +86,25 @@ def fit(arch: str, with_rate: bool = True) -> Fit:
     return fit_rate(found, arch, table[FITTED].ternary) if with_rate else found
 
 
-def speeds(arch: str, with_rate: bool = True) -> tuple[Fit, list[Row], list[Row]]:
+def speeds(arch: str, with_rate: bool = True) -> tuple[Fit, list[Comparison], list[Comparison]]:
     """The fit of an architecture's column, its fp16 rows and its ternary rows.
 
     with_rate: whether the 7B row was read; without it the memory alone is the limit.
     """
     table, found = paper.DECODE[arch], fit(arch, with_rate)
     dense = [
-        Row(size, row.fp16, 1 / seconds(found, arch, size, FP16), True)
+        Comparison(size, row.fp16, 1 / seconds(found, arch, size, FP16), True)
         for size, row in table.items()
         if row.fp16
     ]
     ternary = [
-        Row(size, row.ternary, _speed(found, arch, size), with_rate and size == FITTED)
+        Comparison(size, row.ternary, _speed(found, arch, size), with_rate and size == FITTED)
         for size, row in table.items()
     ]
     return found, dense, ternary
 
 
-def errors(rows: list[Row]) -> tuple[float, float]:
+def errors(rows: list[Comparison]) -> tuple[float, float]:
     """Median and largest of the absolute relative errors of what was not fitted."""
     found = [abs(row.error) for row in rows if not row.fitted]
     return median(found), max(found)

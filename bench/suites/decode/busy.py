@@ -12,9 +12,9 @@ from functools import partial
 import numpy as np
 
 import ternops
-from bench.core.goals import Figure
+from bench.core.goals import Goal
 from bench.core.measure import Case
-from bench.suites.decode.cases import Options, gaussian
+from bench.suites.decode.cases import DecodeOptions, gaussian
 from ternops.cost.layouts import SIZES
 from ternops.decoder import Model, Session
 from ternops.decoder.weights import Weights
@@ -32,7 +32,7 @@ _ALONE, _BESIDE = 0.98, 0.8
 Step = Callable[[], object]
 
 
-def busy(options: Options) -> Iterator[Figure]:
+def busy(options: DecodeOptions) -> Iterator[Goal]:
     """the default number of threads beside busy processes, and the best fixed one"""
     fixed = sorted({1, *(1 << i for i in range(8) if 1 << i < options.threads), options.threads})
     decoding = partial(_decoding, gaussian(SIZES[SIZE]), options.tokens)
@@ -44,7 +44,7 @@ def busy(options: Options) -> Iterator[Figure]:
             options.cases += cases.values()
             speeds = {count: 1 / case.median for count, case in cases.items()}
             best = max(fixed, key=lambda count: speeds[count])
-            yield Figure(
+            yield Goal(
                 "busy", f"{what} beside {others} busy, default over the best fixed number",
                 _BESIDE if others else _ALONE, speeds[None] / speeds[best], "x",
                 ", ".join(f"{'default' if count is None else count}: {speed:.0f} a second"

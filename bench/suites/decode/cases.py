@@ -15,7 +15,7 @@ import numpy as np
 
 from bench.core.measure import Case, bandwidth, interleave, probe_cases
 from bench.engines import settle
-from bench.engines.llama_cpp import Decoder as LlamaDecoder
+from bench.engines.llama_cpp import LlamaDecoder
 from bench.models import gguf as random_gguf
 from bench.suites.decode.text import prompt
 from ternops.cost.probes import MOST_PROBED, Reader
@@ -37,7 +37,7 @@ _SCOUTED = 12
 
 
 @dataclass
-class Options:
+class DecodeOptions:
     """How much to measure. version: of llama.cpp, with the features of its build.
 
     notes: a line for each thing that was left out, and why.
@@ -56,7 +56,7 @@ class Options:
         self.cases += cases
 
 
-class Decoder:
+class OurDecoder:
     """Decodes `tokens` tokens from an empty context, greedily, as llama-bench's "tg" does."""
 
     def __init__(self, model: Model, tokens: int) -> None:
@@ -77,24 +77,24 @@ class Decoder:
         return self.model.bytes_per_token + rescored + cache
 
 
-def our_decoder(config: Config, options: Options, head: str = "fp16") -> Decoder:
+def our_decoder(config: Config, options: DecodeOptions, head: str = "fp16") -> OurDecoder:
     """Our decoder on random weights."""
-    return Decoder(Model(gaussian(config), options.threads, head), options.tokens)
+    return OurDecoder(Model(gaussian(config), options.threads, head), options.tokens)
 
 
-def case_of(name: str, decoder: Decoder, options: Options) -> Case:
+def case_of(name: str, decoder: OurDecoder, options: DecodeOptions) -> Case:
     """What times a decoder, a token its unit."""
     metadata = {"ternops_threads": options.threads, "ternops_tier": detect.TIER.name}
     return Case(name, decoder, decoder.tokens, metadata)
 
 
-def probes_of(what: str, decoder: Decoder, options: Options) -> list[Case]:
+def probes_of(what: str, decoder: OurDecoder, options: DecodeOptions) -> list[Case]:
     """The ways to read as many bytes as a token of the decoder needs."""
     decoder()  # so that it is known how many rows are rescored
     return probe_cases(what, Reader(min(MOST_PROBED, decoder.nbytes)), options.threads)
 
 
-def beside_limit(name: str, decoder: Decoder, options: Options) -> tuple[Case, float]:
+def beside_limit(name: str, decoder: OurDecoder, options: DecodeOptions) -> tuple[Case, float]:
     """A decoder's case, measured in turn with its probes, and their bandwidth."""
     case, probes = case_of(name, decoder, options), probes_of(name, decoder, options)
     options.measure([case, *probes])
@@ -103,7 +103,7 @@ def beside_limit(name: str, decoder: Decoder, options: Options) -> tuple[Case, f
     return case, limit
 
 
-def breakdown(decoder: Decoder) -> str:
+def breakdown(decoder: OurDecoder) -> str:
     """Milliseconds of a token by part, over the decoder's tokens once more."""
     laps = decoder.session.measure()
     decoder()
@@ -145,7 +145,7 @@ class Together:
         assert not len(self._batch)
 
 
-def fastest_settings(config: Config, linear: str, options: Options) -> tuple[str, int]:
+def fastest_settings(config: Config, linear: str, options: DecodeOptions) -> tuple[str, int]:
     """The type of embedding and head, and the threads, with which llama.cpp generates fastest."""
     seconds = {kind: _seconds(config, linear, kind, options.threads) for kind in LLAMA_HEADS}
     kind = min(seconds, key=lambda each: seconds[each])
@@ -190,7 +190,7 @@ def release(cases: list[Case]) -> None:
 class Drafted:
     """Generates behind `lookup_text`, which has been read before."""
 
-    def __init__(self, draft: int, options: Options) -> None:
+    def __init__(self, draft: int, options: DecodeOptions) -> None:
         model = Model.from_pretrained(threads=options.threads)
         session, tokens = Session(model), prompt()
         session.read(tokens)

@@ -13,13 +13,13 @@ import argparse
 
 from rich.console import Console
 
-from bench.core import goals as figures
+from bench.core import goals
 from bench.core.command import add_output, chosen_folder, introduce, make_parser
 from bench.core.errors import first_line
-from bench.core.goals import Figure
+from bench.core.goals import Goal
 from bench.core.measure import MOST_SHARE, save_suite
 from bench.engines import llama_cpp
-from bench.suites.decode.cases import Options
+from bench.suites.decode.cases import DecodeOptions
 from bench.suites.decode.sections import PEERS, SECTIONS
 from ternops.threads import check_threads
 
@@ -41,8 +41,8 @@ def main(argv: list[str] | None = None) -> int:
     if not console.is_terminal:
         console.width = _WIDTH
     introduce(console, folder, [threads])
-    options = Options(threads, *((16, 5) if arguments.quick else (32, 9)))
-    found: list[Figure] = []
+    options = DecodeOptions(threads, *((16, 5) if arguments.quick else (32, 9)))
+    found: list[Goal] = []
     for section in _sections(console, arguments, options):
         with console.status(f"{section}: {SECTIONS[section].__doc__}"):
             for figure in SECTIONS[section](options):
@@ -54,11 +54,11 @@ def main(argv: list[str] | None = None) -> int:
     if options.cases:
         save_suite(folder / RESULTS, options.cases)
     if found:
-        console.print(figures.asked(found))
+        console.print(goals.asked(found))
     return _failed(console, found)
 
 
-def _sections(console: Console, arguments: argparse.Namespace, options: Options) -> list[str]:
+def _sections(console: Console, arguments: argparse.Namespace, options: DecodeOptions) -> list[str]:
     """Those that were asked for and can be measured here."""
     wanted = [each for each in SECTIONS if each in (arguments.only or SECTIONS)]
     if arguments.no_peers or not set(wanted) & set(PEERS):
@@ -73,7 +73,7 @@ def _sections(console: Console, arguments: argparse.Namespace, options: Options)
     return wanted
 
 
-def _failed(console: Console, found: list[Figure]) -> int:
+def _failed(console: Console, found: list[Goal]) -> int:
     """1 for what no machine can excuse: a share above all that was read, which shows that the limit
     was missed, and output that should be the same and is not."""
     wrong = [

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.core.goals import Figure
+from bench.core.goals import Goal
 from bench.core.measure import Case, bandwidth
 from bench.core.stats import speedup
 from bench.models import gguf as random_gguf
@@ -21,9 +21,9 @@ from bench.suites.decode.cases import (
     ENCODING,
     LLAMA_LINEAR,
     PROMPT,
-    Decoder,
+    DecodeOptions,
     Drafted,
-    Options,
+    OurDecoder,
     Together,
     beside_limit,
     breakdown,
@@ -46,7 +46,7 @@ from ternops.isa import detect
 _BATCHES = (1, 2, 4, 8, 16, 32)
 
 
-def shares(options: Options) -> Iterator[Figure]:
+def shares(options: DecodeOptions) -> Iterator[Goal]:
     """decoding beside the read bandwidth"""
     for size in ("700M", "3B"):
         decoder = our_decoder(SIZES[size], options)
@@ -55,11 +55,11 @@ def shares(options: Options) -> Iterator[Figure]:
         yield replace(figure, remark=f"{figure.remark}; {breakdown(decoder)}")
 
 
-def head(options: Options) -> Iterator[Figure]:
+def head(options: DecodeOptions) -> Iterator[Goal]:
     """2B4T with Gaussian head rows: the screened head against the fp16 one"""
     config = SIZES["2B4T"]
     weights = gaussian(config)
-    decoders = {kind: Decoder(Model(weights, options.threads, kind), options.tokens)
+    decoders = {kind: OurDecoder(Model(weights, options.threads, kind), options.tokens)
                 for kind in ("fp16", "screened")}  # fmt: skip
     cases = {kind: case_of(f"decode 2B4T {kind} head", each, options)
              for kind, each in decoders.items()}  # fmt: skip
@@ -70,7 +70,7 @@ def head(options: Options) -> Iterator[Figure]:
     screened = decoders["screened"]
     allowed = decoders["fp16"].nbytes / screened.nbytes
     session = screened.session
-    yield Figure(
+    yield Goal(
         "head", "2B4T, screened over fp16 head", 1.35, ratio, "x",
         f"bytes allow {allowed:.2f}x; {session.rescored / session.screened:.0f} of "
         f"{config.vocabulary} rows a token rescored",
@@ -83,7 +83,7 @@ def head(options: Options) -> Iterator[Figure]:
     release(turns)
 
 
-def peers(options: Options) -> Iterator[Figure]:
+def peers(options: DecodeOptions) -> Iterator[Goal]:
     """decoding beside llama.cpp's TQ1_0 and TQ2_0, each with its fastest head and threads"""
     for size in ("700M", "2B4T", "3B"):
         best = {each: fastest_settings(SIZES[size], each, options) for each in LLAMA_LINEAR}
@@ -108,13 +108,13 @@ def peers(options: Options) -> Iterator[Figure]:
             for linear, rate in rates.items()
         )
         scaled = f" (times {scales[fastest]:.3f} for its layout)" * (scales[fastest] > 1)
-        yield Figure(
+        yield Goal(
             "peers", f"tg {options.tokens} {size}, over llama.cpp {fastest.upper()}", 2.5, ratio,
             "x", f"{1 / case.median:.1f} tokens/s ({ours.model.head.kind} head); {words}{scaled}",
         )  # fmt: skip
 
 
-def prefill(options: Options) -> Iterator[Figure]:
+def prefill(options: DecodeOptions) -> Iterator[Goal]:
     """a prompt of 512 tokens beside llama.cpp"""
     config = SIZES["2B4T"]
     has_tiles = detect.TIER.name == "amx"
@@ -139,14 +139,14 @@ def prefill(options: Options) -> Iterator[Figure]:
         options.measure([case, *theirs.values()], max(3, options.rounds // 3))
         release([case, *theirs.values()])
     for linear, each in theirs.items():
-        yield Figure(
+        yield Goal(
             "prefill", f"pp {PROMPT} 2B4T, over llama.cpp {linear.upper()}", asked[linear],
             speedup(each.values, case.values).median, "x",
             f"{1 / case.median:.1f} and {1 / each.median:.1f} tokens/s",
         )  # fmt: skip
 
 
-def batch(options: Options) -> Iterator[Figure]:
+def batch(options: DecodeOptions) -> Iterator[Goal]:
     """700M, several sequences together"""
     model = Model(gaussian(SIZES["700M"]), options.threads)
     cases = {}
@@ -158,14 +158,14 @@ def batch(options: Options) -> Iterator[Figure]:
     for size, case in cases.items():
         if size > 1:
             ratio = speedup(cases[1].values, case.values).median
-            yield Figure(
+            yield Goal(
                 "batch", f"700M {ENCODING}, batch {size} over batch 1",
                 4.0 if size == 8 else 1.0, ratio, "x", f"{1 / case.median:.1f} tokens/s",
             )  # fmt: skip
     release(list(cases.values()))
 
 
-def lookup(options: Options) -> Iterator[Figure]:
+def lookup(options: DecodeOptions) -> Iterator[Goal]:
     """the tiny checkpoint behind text like code, with drafts from the prompt"""
     cases = {draft: Drafted(draft, options) for draft in (0, 4, 8)}
     options.measure([each.case for each in cases.values()])
@@ -173,7 +173,7 @@ def lookup(options: Options) -> Iterator[Figure]:
     for draft, each in cases.items():
         same = each.output == plain.output
         ratio = speedup(plain.case.values, each.case.values).median
-        yield Figure(
+        yield Goal(
             "lookup", f"tiny, drafts of up to {draft} tokens over none",
             1.3 if draft == 4 else 1.0, ratio if same else 0.0, "x",
             f"{1 / plain.case.median:.0f} and {1 / each.case.median:.0f} tokens/s; "
@@ -182,7 +182,7 @@ def lookup(options: Options) -> Iterator[Figure]:
     release([each.case for each in (plain, *cases.values())])
 
 
-def start(options: Options) -> Iterator[Figure]:
+def start(options: DecodeOptions) -> Iterator[Goal]:
     """a new process, a packed file of 2B4T's size, and its first token"""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -196,7 +196,7 @@ def start(options: Options) -> Iterator[Figure]:
         for _ in range(4):  # of which the first warms the disk's cache and the kernels'
             first.append(first_token(packed, options.threads))
             read.append(read_once(packed))
-        yield Figure(
+        yield Goal(
             "start", "2B4T packed, process to first token, beyond reading the file", 3.0,
             float(np.median(np.subtract(first, read)[1:])), " s",
             f"{packed.stat().st_size / 1e9:.2f} GB; first token after "
@@ -206,8 +206,8 @@ def start(options: Options) -> Iterator[Figure]:
 
 
 def share_of(
-    what: str, decoder: Decoder, case: Case, limit: float, section: str = "share"
-) -> Figure:
+    what: str, decoder: OurDecoder, case: Case, limit: float, section: str = "share"
+) -> Goal:
     """The bytes that a decoder reads a second, beside the bandwidth `limit`."""
     case.metadata |= {"ternops_bytes_per_token": decoder.nbytes, "ternops_read_bandwidth": limit}
     speed = decoder.nbytes / case.median
@@ -215,7 +215,7 @@ def share_of(
         f"{1 / case.median:.1f} tokens/s x {decoder.nbytes / 1e6:.1f} MB = {speed / 1e9:.1f} of "
         f"{limit / 1e9:.1f} GB/s"
     )
-    return Figure(section, what, 0.9, speed / limit, "%", remark)
+    return Goal(section, what, 0.9, speed / limit, "%", remark)
 
 
 #: Each section by its name; what compares with llama.cpp is in PEERS as well.

@@ -15,7 +15,7 @@ import psutil
 from rich.console import Console
 
 from bench import engines
-from bench.core import goals as figures
+from bench.core import goals
 from bench.core.command import (
     Advance,
     add_options,
@@ -26,12 +26,12 @@ from bench.core.command import (
     progress,
 )
 from bench.core.errors import ResultsError
-from bench.core.kernels import Results
+from bench.core.kernels import Timings
 from bench.core.measure import Case, interleave, save_suite
 from bench.pages import kernels as kernel_tables
 from bench.pages.plots import roofline
 from bench.suites.kernels import goals as kernel_figures
-from bench.suites.kernels.sections import SECTIONS, Group, Options
+from bench.suites.kernels.sections import SECTIONS, Group, KernelOptions
 from ternops.simd import targets
 
 #: Characters in a line, where the output is no terminal.
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
     try:
-        options = Options(chosen_threads(arguments.threads), arguments.quick)
+        options = KernelOptions(chosen_threads(arguments.threads), arguments.quick)
         folder = chosen_folder(arguments.output, roofline.RESULTS, arguments.force)
     except (TypeError, ValueError) as error:
         parser.error(str(error))
@@ -60,12 +60,12 @@ def main(argv: list[str] | None = None) -> int:
     cases: list[Case] = []
     for section in sections:
         measured = _measure(console, section, options)
-        _print(console, section, Results(measured))
+        _print(console, section, Timings(measured))
         cases += measured
     return _finish(console, folder, cases, options)
 
 
-def _measure(console: Console, section: str, options: Options) -> list[Case]:
+def _measure(console: Console, section: str, options: KernelOptions) -> list[Case]:
     groups = SECTIONS[section](options)
     cases: list[Case] = []
     with progress(console) as advance_over:
@@ -75,7 +75,7 @@ def _measure(console: Console, section: str, options: Options) -> list[Case]:
                 cases += _run(group, advance)
             except MemoryError as error:
                 options.notes.append(f"{group.name}: {error}")
-    return cases if section == "limits" else Results(cases).without_slower_limits()
+    return cases if section == "limits" else Timings(cases).without_slower_limits()
 
 
 def _run(group: Group, advance: Advance) -> list[Case]:
@@ -93,7 +93,7 @@ def _run(group: Group, advance: Advance) -> list[Case]:
     return cases
 
 
-def _print(console: Console, section: str, results: Results) -> None:
+def _print(console: Console, section: str, results: Timings) -> None:
     title = f"{section}: {SECTIONS[section].__doc__}"
     if section == "limits":
         console.print(kernel_tables.limits(results, title), "")
@@ -103,8 +103,8 @@ def _print(console: Console, section: str, results: Results) -> None:
         console.print(kernel_tables.products(results, title, list(results.products)), "")
 
 
-def _finish(console: Console, folder: Path, cases: list[Case], options: Options) -> int:
-    results = Results(cases)
+def _finish(console: Console, folder: Path, cases: list[Case], options: KernelOptions) -> int:
+    results = Timings(cases)
     for note in options.notes:
         console.print(f"[yellow]left out[/yellow]: {note}", highlight=False)
     if cases:
@@ -113,9 +113,9 @@ def _finish(console: Console, folder: Path, cases: list[Case], options: Options)
             console.print(f"roofline: {roofline.draw(folder)[0]}", highlight=False)
         except ResultsError as error:
             console.print(f"[yellow]no roofline[/yellow]: {error}", highlight=False)
-    found = kernel_figures.figures(results, targets.TIER.name)
+    found = kernel_figures.goals(results, targets.TIER.name)
     if found:
-        console.print(figures.asked(found))
+        console.print(goals.asked(found))
     failures = [*options.failures, *kernel_figures.beyond(results)]
     for failure in failures:
         console.print(f"[red]failed[/red]: {failure}", highlight=False)

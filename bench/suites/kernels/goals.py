@@ -6,20 +6,20 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from bench.core.goals import Figure
-from bench.core.kernels import NO_PYTHON, OURS, Product, Results
+from bench.core.goals import Goal
+from bench.core.kernels import NO_PYTHON, OURS, Product, Timings
 from bench.core.measure import MOST_SHARE
 
 _LOOKED_UP = ("tl1", "tl2")
 _VNNI_TIERS = ("avx512vbmi", "avx512vnni", "avxvnni")
 
 
-def figures(results: Results, tier: str) -> list[Figure]:
+def goals(results: Timings, tier: str) -> list[Goal]:
     """All that was asked of a machine whose own tier is `tier`, as far as it was measured."""
-    return [figure for each in _FIGURES for figure in each(results, tier)]
+    return [figure for each in _GOALS for figure in each(results, tier)]
 
 
-def beyond(results: Results) -> list[str]:
+def beyond(results: Timings) -> list[str]:
     """A sentence for each product that was faster than its limit, which no probe has found then."""
     sentences = []
     for product in results.products:
@@ -29,13 +29,13 @@ def beyond(results: Results) -> list[str]:
     return sentences
 
 
-def _gemv_dram(results: Results, tier: str) -> Iterator[Figure]:
+def _gemv_dram(results: Timings, tier: str) -> Iterator[Goal]:
     for product in results.find(section="gemv-dram", tier=tier):
         asked = 0.60 if product.encoding in _LOOKED_UP else 0.95
         yield from _share_of_reading(results, product, "gemv-dram", asked)
 
 
-def _avx2(results: Results, tier: str) -> Iterator[Figure]:
+def _avx2(results: Timings, tier: str) -> Iterator[Goal]:
     for product in results.find(section="gemv-dram", tier="avx2") if tier != "avx2" else []:
         if product.encoding != "base3":
             asked = 0.60 if product.encoding in _LOOKED_UP else 0.90
@@ -43,26 +43,26 @@ def _avx2(results: Results, tier: str) -> Iterator[Figure]:
 
 
 def _share_of_reading(
-    results: Results, product: Product, section: str, asked: float
-) -> Iterator[Figure]:
+    results: Timings, product: Product, section: str, asked: float
+) -> Iterator[Goal]:
     roof = results.roofs(product).get(product.level)
     if roof:
         what = f"{_name(product)}: of the read bandwidth"
-        yield Figure(section, what, asked, results.rate(product) / roof, "%")
+        yield Goal(section, what, asked, results.rate(product) / roof, "%")
 
 
-def _gemv_cache(results: Results, tier: str) -> Iterator[Figure]:
+def _gemv_cache(results: Timings, tier: str) -> Iterator[Goal]:
     found = {each.encoding: each for each in results.find(section="gemv-cache", tier=tier)}
     two_bit, base3 = found.get("two_bit"), found.get("base3")
     if two_bit and (peak := results.roofs(two_bit).get("dot")):
         share = results.rate(two_bit) / peak
-        yield Figure("gemv-cache", "two_bit: of the dot rate", 0.50, share, "%")
+        yield Goal("gemv-cache", "two_bit: of the dot rate", 0.50, share, "%")
     if two_bit and base3:
         ratio = results.ratio(base3, two_bit)
-        yield Figure("gemv-cache", "base3: weights a second, of two_bit's", 0.60, ratio, "%")
+        yield Goal("gemv-cache", "base3: weights a second, of two_bit's", 0.60, ratio, "%")
 
 
-def _batch(results: Results, tier: str) -> Iterator[Figure]:
+def _batch(results: Timings, tier: str) -> Iterator[Goal]:
     for eight in results.find(section="batch", tier=tier, tokens=8):
         same = {"encoding": eight.encoding, "threads": eight.threads, "tokens": 1}
         for one in results.find(section="batch", tier=tier, **same):
@@ -72,10 +72,10 @@ def _batch(results: Results, tier: str) -> Iterator[Figure]:
             if all(roofs):
                 allowed, share = roofs[0] / roofs[1], results.rate(eight) / roofs[0]
                 remark = f"the limits allow {allowed:.1f}x; {share:.0%} of that of 8"
-            yield Figure("batch", what, 4, results.ratio(eight, one), "x", remark)
+            yield Goal("batch", what, 4, results.ratio(eight, one), "x", remark)
 
 
-def _gemm(results: Results, tier: str) -> Iterator[Figure]:
+def _gemm(results: Timings, tier: str) -> Iterator[Goal]:
     """The worse of the two dtypes counts."""
     asked = {"amx": 0.60, **dict.fromkeys(_VNNI_TIERS, 0.75)}.get(tier)
     found = results.find(section="gemm", tier=tier)
@@ -83,12 +83,12 @@ def _gemm(results: Results, tier: str) -> Iterator[Figure]:
         products = [each for each in found if _name(each) == name]
         shares = [share for each in products if (share := results.share(each))]
         if asked and shares:
-            yield Figure("gemm", f"{name}: of the {products[0].peak} rate", asked, min(shares), "%")
+            yield Goal("gemm", f"{name}: of the {products[0].peak} rate", asked, min(shares), "%")
         if tier == "amx" and (ratios := [*_over_vnni(results, products)]):
-            yield Figure("gemm", f"{name}: AMX over VNNI", 5, min(ratios), "x")
+            yield Goal("gemm", f"{name}: AMX over VNNI", 5, min(ratios), "x")
 
 
-def _over_vnni(results: Results, products: list[Product]) -> Iterator[float]:
+def _over_vnni(results: Timings, products: list[Product]) -> Iterator[float]:
     """How many times as fast as the same without AMX."""
     for each in products:
         same = {"encoding": each.encoding, "input": each.input, "threads": each.threads}
@@ -96,7 +96,7 @@ def _over_vnni(results: Results, products: list[Product]) -> Iterator[float]:
             yield results.rate(each) / results.rate(other)
 
 
-def _published(results: Results, tier: str) -> Iterator[Figure]:
+def _published(results: Timings, tier: str) -> Iterator[Goal]:
     many = {"amx": 6, **dict.fromkeys(_VNNI_TIERS, 1.3)}.get(tier)
     ratios: dict[tuple[str, str, float], list[float]] = {}
     for ours in results.find(section="published", tier=tier, engine=OURS):
@@ -109,19 +109,19 @@ def _published(results: Results, tier: str) -> Iterator[Figure]:
                 continue
             ratios.setdefault((peer.engine, words, asked), []).append(results.ratio(ours, peer))
     for (engine, words, asked), seen in sorted(ratios.items()):
-        yield Figure("published", f"{words}: over {engine}", asked, min(seen), "x")
+        yield Goal("published", f"{words}: over {engine}", asked, min(seen), "x")
 
 
-def _overhead(results: Results, tier: str) -> Iterator[Figure]:
+def _overhead(results: Timings, tier: str) -> Iterator[Goal]:
     for whole in results.find(section="overhead", tier=tier, how=""):
         for alone in results.find(section="overhead", input=whole.input, how=NO_PYTHON):
             times = [np.array(results.products[each].values) for each in (whole, alone)]
             seconds = float(np.median(times[0] - times[1]))
             what = f"{whole.input}: time outside of the kernels"
-            yield Figure("overhead", what, 5e-6, seconds, " us")
+            yield Goal("overhead", what, 5e-6, seconds, " us")
 
 
-_FIGURES: tuple[Callable[[Results, str], Iterator[Figure]], ...] = (
+_GOALS: tuple[Callable[[Timings, str], Iterator[Goal]], ...] = (
     _gemv_dram, _gemv_cache, _batch, _gemm, _published, _avx2, _overhead,
 )  # fmt: skip
 

@@ -42,7 +42,7 @@ _PUBLISHED = (
 
 
 @dataclass
-class Options:
+class KernelOptions:
     """What to measure. notes: what could not be measured, in words; failures: what went wrong."""
 
     threads: list[int]
@@ -68,7 +68,7 @@ class Group(NamedTuple):
     memory: int
 
 
-def limits(options: Options) -> list[Group]:
+def limits(options: KernelOptions) -> list[Group]:
     """What the machine can do."""
 
     def build(name: str, level: str, threads: int) -> list[Case]:
@@ -87,7 +87,7 @@ def limits(options: Options) -> list[Group]:
     return groups
 
 
-def gemv_dram(options: Options) -> list[Group]:
+def gemv_dram(options: KernelOptions) -> list[Group]:
     """One token, weights from memory."""
     name, section = "GEMV from DRAM", "gemv-dram"
 
@@ -104,7 +104,7 @@ def gemv_dram(options: Options) -> list[Group]:
     return [Group(name, options.rounds(15), partial(build, n), memory) for n in options.threads]
 
 
-def gemv_cache(options: Options) -> list[Group]:
+def gemv_cache(options: KernelOptions) -> list[Group]:
     """One token, weights in the second-level cache of the one thread."""
     name, section = "GEMV in L2", "gemv-cache"
 
@@ -121,7 +121,7 @@ def gemv_cache(options: Options) -> list[Group]:
     return [Group(name, options.rounds(21), build, _SPARE)]
 
 
-def batch(options: Options) -> list[Group]:
+def batch(options: KernelOptions) -> list[Group]:
     """Eight tokens and one, weights from memory."""
     name, section = "batch from DRAM", "batch"
 
@@ -139,7 +139,7 @@ def batch(options: Options) -> list[Group]:
     return [Group(name, options.rounds(9), partial(build, n), memory) for n in options.threads]
 
 
-def gemm(options: Options) -> list[Group]:
+def gemm(options: KernelOptions) -> list[Group]:
     """512 tokens; beside AMX the same without it, in another process."""
     name, section = "GEMM", "gemm"
 
@@ -158,7 +158,7 @@ def gemm(options: Options) -> list[Group]:
     return groups
 
 
-def avx2(options: Options) -> list[Group]:
+def avx2(options: KernelOptions) -> list[Group]:
     """One token, weights from memory, as on a CPU that has no more than AVX2."""
     if AVX2 not in (tier.name for tier in detect.available()) or detect.TIER.name == AVX2:
         return []
@@ -166,7 +166,7 @@ def avx2(options: Options) -> list[Group]:
     return [Group(AVX2, 0, partial(_in_tier, options, AVX2, "gemv-dram"), _SPARE)]
 
 
-def peers(options: Options) -> list[Group]:
+def peers(options: KernelOptions) -> list[Group]:
     """Square matrices, beside every engine."""
     sizes, tokens = _PEERS_QUICK if options.quick else _PEERS
     return [
@@ -176,14 +176,14 @@ def peers(options: Options) -> list[Group]:
     ]
 
 
-def published(options: Options) -> list[Group]:
+def published(options: KernelOptions) -> list[Group]:
     """The table of others, beside those of them that run here."""
     engines = [each for each in options.engines if each.name.startswith("litespark")]
     shapes = [each for each in _PUBLISHED if not options.quick or each in _PUBLISHED[:5:2]]
     return [_beside("published", options, engines, shape, 1, 12) for shape in shapes]
 
 
-def overhead(options: Options) -> list[Group]:
+def overhead(options: KernelOptions) -> list[Group]:
     """A small product through Python, and its kernels alone."""
     name, section = "overhead", "overhead"
 
@@ -200,7 +200,7 @@ def overhead(options: Options) -> list[Group]:
 
 
 #: By name, in the order in which they are measured.
-SECTIONS: dict[str, Callable[[Options], list[Group]]] = {
+SECTIONS: dict[str, Callable[[KernelOptions], list[Group]]] = {
     "limits": limits,
     "gemv-dram": gemv_dram,
     "gemv-cache": gemv_cache,
@@ -214,7 +214,7 @@ SECTIONS: dict[str, Callable[[Options], list[Group]]] = {
 
 
 def _beside(
-    section: str, options: Options, engines: list[Engine], shape: tuple[int, int, int],
+    section: str, options: KernelOptions, engines: list[Engine], shape: tuple[int, int, int],
     threads: int, rounds: int,
 ) -> Group:  # fmt: skip
     tokens, columns, rows = shape
@@ -237,7 +237,7 @@ def _beside(
     return Group(name, options.rounds(rounds), build, dense + _SPARE)
 
 
-def _in_tier(options: Options, tier: str, section: str) -> list[Case]:
+def _in_tier(options: KernelOptions, tier: str, section: str) -> list[Case]:
     """What a process of another tier measures of a section, under names that say so."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = ["--only", section, "--output", folder, "--no-peers", "--threads"]

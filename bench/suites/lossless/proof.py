@@ -63,7 +63,7 @@ Advance = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Row:
+class Verdict:
     """One encoding, or "fp16", on one tier.
 
     bit_identical: thread count -> whether all logits have the bits that they should have.
@@ -90,7 +90,7 @@ class Proof:
 
     tokens: int
     windows: int
-    rows: list[Row]
+    rows: list[Verdict]
     float64: dict[str, float]
 
     @property
@@ -160,7 +160,7 @@ def prove(threads: list[int], advance: Advance) -> Proof:
     for (tier_name, encoding), each in found.items():
         oracle = oracles[_computation(encoding)]
         wanted = (oracle.digest, oracle.digest, usual[_computation(encoding)])
-        rows.append(Row(
+        rows.append(Verdict(
             tier_name, encoding,
             {f["threads"]: (f["read"], f["decoded"], f["text"]) == wanted for f in each},
             each[0]["perplexity"], float(np.mean(np.array(each[0]["greedy"]) == oracle.greedy)),

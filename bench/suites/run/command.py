@@ -33,9 +33,9 @@ from bench.core.errors import ResultsError, first_line
 from bench.core.measure import MOST_SHARE
 from bench.core.process import WorkerError
 from bench.core.results import ABOUT, FP16, Probe, Results, Row, load, save
+from bench.core.table import Table
 from bench.limits import machine as limits
-from bench.pages import compare, plot, report
-from bench.pages import terminal as tables
+from bench.pages import compare, plot, report, run_tables
 from bench.suites.cost import fit as cost_fit
 from bench.suites.lossless import proof as lossless
 from bench.suites.run import decoding, modelled, products, worker
@@ -115,9 +115,8 @@ class _Run:
     def finish(self) -> None:
         """Print and write what was found."""
         self._save()
-        for table in (tables.fp16_beside_llama(self._results), tables.products_of(self._results)):
-            if table:
-                self._console.print(table, "")
+        self._print(run_tables.fp16_beside_llama(self._results))
+        self._print(run_tables.products(self._results))
         for line in self._about["left_out"]:
             self._console.print(f"[yellow]left out[/yellow]: {line}", highlight=False)
         if self._results.rows:
@@ -129,6 +128,10 @@ class _Run:
     def _about(self) -> dict[str, Any]:
         return self._results.about
 
+    def _print(self, table: Table) -> None:
+        if table.rows:
+            self._console.print(table, "")
+
     def _save(self) -> None:
         save(self.folder, self._results)
 
@@ -139,7 +142,7 @@ class _Run:
                 advance = start("limits", limits.steps(self._threads))
                 self._about["limits"] = limits.measure(self._threads, rounds, advance)
             self._save()
-        self._console.print(tables.limits_of(self._results) or "", "")
+        self._print(run_tables.limits(self._results))
 
     def _lossless(self) -> None:
         if "lossless" not in self._about:
@@ -147,7 +150,7 @@ class _Run:
                 proof = lossless.prove(self._threads, start("lossless", lossless.steps()))
             self._about["lossless"] = proof.as_json()
             self._save()
-        self._console.print(tables.lossless_of(self._results) or "", "")
+        self._print(run_tables.lossless(self._results))
 
     def _size(self, size: str) -> None:
         free = psutil.virtual_memory().available
@@ -170,8 +173,7 @@ class _Run:
         self._about["done"].append(size)
         self._save()
         for is_decode in (True, False):
-            if table := tables.rows_of(self._results, [size], is_decode):
-                self._console.print(table, "")
+            self._print(run_tables.rows(self._results, is_decode, [size]))
 
     def _task(
         self, task: Task, advance: Advance, left_out: list[str]
@@ -255,7 +257,7 @@ def _elsewhere(console: Console, arguments: argparse.Namespace, argv: list[str])
     sizes = _chosen("sizes", arguments.sizes, tuple(SIZES), tuple(SIZES))
     results = modelled.results_for(arch, about(arch, argv, {}), sizes)
     folder = chosen_folder(arguments.output or f"results/{arch}-modelled", ABOUT, arguments.force)
-    console.print(tables.rows_of(results, sizes, is_decode=True) or "", "")
+    console.print(run_tables.rows(results, True, sizes), "")
     console.print(
         f"modelled: {results.about['cpu']}, all of it from the cost model fitted on the "
         f"paper's fp16 column and its ternary {cost_fit.FITTED} row",

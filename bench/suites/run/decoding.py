@@ -232,7 +232,7 @@ def _generating(model: Model, tokens: int) -> Case:
     return Case("tg", run, tokens)
 
 
-def _peer_generating(decoder: llama_cpp.Decoder, tokens: int) -> Case:
+def _peer_generating(decoder: llama_cpp.LlamaDecoder, tokens: int) -> Case:
     return Case("llama.cpp", partial(decoder.generate, tokens), tokens)
 
 
@@ -247,7 +247,7 @@ def _reading(model: Model, config: Config) -> Case:
     return Case("pp", run, PROMPT)
 
 
-def _settle(cases: list[Case], peers: dict[str, llama_cpp.Decoder]) -> None:
+def _settle(cases: list[Case], peers: dict[str, llama_cpp.LlamaDecoder]) -> None:
     """Where there are peers, whose threads spin on after their turn, let them go to sleep first."""
     for case in cases if peers else ():
         case.before = partial(settle, _nothing)
@@ -257,7 +257,7 @@ def _nothing() -> None:
     pass
 
 
-def _peers(task: Task, stack: ExitStack, left_out: list[str]) -> dict[str, llama_cpp.Decoder]:
+def _peers(task: Task, stack: ExitStack, left_out: list[str]) -> dict[str, llama_cpp.LlamaDecoder]:
     """Each peer with a random model of its own, and a line for each that has none."""
     decoders = {}
     for engine in task.peers:
@@ -266,7 +266,7 @@ def _peers(task: Task, stack: ExitStack, left_out: list[str]) -> dict[str, llama
             layout, _ = random_gguf.for_llama_cpp(SIZES[task.size], kind, _HEAD)
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             path = stack.enter_context(random_gguf.random_gguf(folder, layout, kind, _HEAD))
-            decoders[engine] = llama_cpp.Decoder(path, task.threads[-1], PROMPT)
+            decoders[engine] = llama_cpp.LlamaDecoder(path, task.threads[-1], PROMPT)
             stack.callback(decoders[engine].close)
         except (ImportError, OSError, RuntimeError, ValueError) as error:
             left_out.append(f"{task.size} {engine}: {first_line(error)}")

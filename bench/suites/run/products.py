@@ -18,7 +18,7 @@ from bench import engines
 from bench.core import process
 from bench.core.command import Advance
 from bench.core.errors import first_line
-from bench.core.kernels import OURS, REMARK, VERSION, Product, Results
+from bench.core.kernels import OURS, REMARK, VERSION, Product, Timings
 from bench.core.measure import Case, interleave
 from bench.suites.kernels import cases as make
 from ternops.cost.layouts import SIZES
@@ -53,7 +53,7 @@ def measure(threads: int, advance: Advance) -> dict[str, Any]:
             matrix = make.weights(encoding, rows, columns)
             cases.append(make.matmul_case("products", group, matrix, x, threads, beside_peers=True))
         interleave(cases, _ROUNDS)
-        found += [_found(product, case) for product, case in Results(cases).products.items()]
+        found += [_found(product, case) for product, case in Timings(cases).products.items()]
         for case in cases:
             case.release()
         advance(group)
