@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from bench.core import stats
-from bench.core.measure import Case, bandwidth, interleave, probe_cases
+from bench.core.measure import Case, interleave
+from bench.limits.probes import bandwidth, probe_cases
 from bench.published import paper
 from ternops.cost.layouts import SIZES
 from ternops.cost.probes import PROBES, Reader

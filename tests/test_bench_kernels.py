@@ -12,6 +12,7 @@ from bench.core.errors import ResultsError
 from bench.core.kernels import NO_PYTHON, OURS, Limit, Product, Timings, describe, load_cases
 from bench.core.measure import Case, interleave, save_suite
 from bench.engines import Engine, Unsupported
+from bench.limits import levels
 from bench.limits.peaks import BARRIER, PEAKS, Unit
 from bench.pages.plots import roofline
 from bench.suites.kernels import cases as kernel_cases
@@ -326,7 +327,7 @@ def test_another_tier_measures_in_a_process_of_its_own(monkeypatch, tmp_path):
 
 def test_a_section_that_needs_too_much_memory_is_left_out(monkeypatch, tmp_path, capsys):
     """It says what is missing, before anything is allocated."""
-    monkeypatch.setattr(kernel_cases, "DRAM_BYTES", 1 << 60)
+    monkeypatch.setattr(levels, "DRAM_BYTES", 1 << 60)
     arguments = ["--only", "batch", "--output", str(tmp_path), "--threads", "1"]
     assert kernels.main(arguments) == 1
     assert "GB are free" in capsys.readouterr().out
@@ -346,7 +347,7 @@ def test_wrong_arguments_are_one_line(arguments, words, capsys):
 
 def test_from_end_to_end(monkeypatch, tmp_path, capsys):
     """Sections that measure, their tables, the suite and the pictures."""
-    monkeypatch.setattr(kernel_cases, "DRAM_BYTES", 1 << 20)
+    monkeypatch.setattr(levels, "DRAM_BYTES", 1 << 20)
     monkeypatch.setattr(kernel_cases, "_ROUNDS", 10)
     monkeypatch.setattr(kernel_cases, "_READ_AT_ONCE", 1)
     monkeypatch.setattr(kernel_cases, "_BATCH", 0.0)

@@ -15,7 +15,7 @@ import pytest
 from bench.core import command, process, results
 from bench.core.envelope import host_arch
 from bench.core.results import Results
-from bench.limits import machine as limits
+from bench.limits import levels
 from bench.suites.lossless import proof as lossless
 from bench.suites.run import command as run
 from bench.suites.run import products, worker
@@ -36,7 +36,7 @@ def quick(small, monkeypatch, tmp_path):
     monkeypatch.setattr(run, "QUICK", Effort(("125M",), 2, 2, 1e9, 2, 1e9))
     monkeypatch.setattr(process, "call", call_here)
     monkeypatch.setattr(run, "MOST_SHARE", math.inf)  # all lies in cache, where probes say nothing
-    monkeypatch.setattr(limits.make, "DRAM_BYTES", 1 << 20)
+    monkeypatch.setattr(levels, "DRAM_BYTES", 1 << 20)
     monkeypatch.setattr(lossless, "WINDOWS", 1)
     monkeypatch.setattr(lossless, "CONTEXT", 32)
     monkeypatch.setattr(products, "_LAYOUT", SMALL)

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bench.core.errors import ResultsError
-from ternops.simd import targets
+from bench.core.tiers import TIER
 from ternops.system import cpu_model
 from ternops.threads import check_threads, default_threads
 
@@ -114,7 +114,7 @@ def _one_line(error: Exception) -> str:
 def introduce(console: Console, folder: Path, threads: list[int]) -> None:
     """Print what is measured on, and where the results go."""
     console.print(
-        f"{cpu_model()}, tier {targets.TIER.name}, "
+        f"{cpu_model()}, tier {TIER}, "
         f"threads {', '.join(map(str, threads))}; results go to {folder}"
     )
 

@@ -15,8 +15,8 @@ import numpy as np
 import psutil
 
 import ternops
+from bench.core.tiers import TIER
 from ternops.caches import last_level_bytes
-from ternops.simd import targets
 from ternops.simd.vector import machine
 from ternops.system import cpu_model
 
@@ -31,7 +31,7 @@ def envelope(file_format: int) -> dict[str, Any]:
         "format": file_format,
         "commit": commit(),
         "ternops": ternops.__version__,
-        "tier": targets.TIER.name,
+        "tier": TIER,
         "cpu": cpu_model(),
         "versions": f"Python {platform.python_version()}, NumPy {np.__version__}, "
         f"Numba {numba.__version__}, {platform.system()} {platform.release()}",

@@ -7,14 +7,14 @@ from typing import Any
 from bench.core.command import Advance
 from bench.core.kernels import Timings
 from bench.core.measure import Case, interleave
-from bench.suites.kernels import cases as make
+from bench.limits import levels
 
 _BARRIER = "barrier"
 
 
 def steps(threads: list[int]) -> int:
     """How often `measure` calls advance."""
-    return len(threads) * (len(make.LEVELS) + 1)
+    return len(threads) * (len(levels.LEVELS) + 1)
 
 
 def measure(threads: list[int], rounds: int, advance: Advance) -> list[dict[str, Any]]:
@@ -25,7 +25,7 @@ def measure(threads: list[int], rounds: int, advance: Advance) -> list[dict[str,
     """
     found = []
     for count in threads:
-        for level in (*make.LEVELS, ""):
+        for level in (*levels.LEVELS, ""):
             cases = _cases(level, count)
             interleave(cases, rounds)
             found += _fastest(cases, level, count)
@@ -37,9 +37,9 @@ def measure(threads: list[int], rounds: int, advance: Advance) -> list[dict[str,
 
 def _cases(level: str, threads: int) -> list[Case]:
     if level:
-        return make.read_limits("limits", level, level, threads)
-    peaks = make.peak_limits("limits", "instructions", threads)
-    return peaks + make.barrier_limit("limits", "instructions", threads)
+        return levels.read_limits("limits", level, level, threads)
+    peaks = levels.peak_limits("limits", "instructions", threads)
+    return peaks + levels.barrier_limit("limits", "instructions", threads)
 
 
 def _fastest(cases: list[Case], level: str, threads: int) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import numpy as np
 from bench.core.kernels import OURS, REMARK, Limit, Product, Timings
 from bench.core.results import MOST_SPREAD
 from bench.core.table import Cell, Table, number, table, text
-from bench.suites.kernels.cases import LEVELS
+from bench.limits.levels import LEVELS
 
 _Columns = dict[str, Callable[[Any], Cell]]
 

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.core.measure import Case, bandwidth, interleave, probe_cases
+from bench.core.measure import Case, interleave
+from bench.core.tiers import TIER
 from bench.engines import settle
 from bench.engines.llama_cpp import LlamaDecoder
+from bench.limits.probes import bandwidth, probe_cases
 from bench.models import gguf as random_gguf
 from bench.suites.decode.text import prompt
 from ternops.cost.probes import MOST_PROBED, Reader
@@ -84,7 +86,7 @@ def our_decoder(config: Config, options: DecodeOptions, head: str = "fp16") -> O
 
 def case_of(name: str, decoder: OurDecoder, options: DecodeOptions) -> Case:
     """What times a decoder, a token its unit."""
-    metadata = {"ternops_threads": options.threads, "ternops_tier": detect.TIER.name}
+    metadata = {"ternops_threads": options.threads, "ternops_tier": TIER}
     return Case(name, decoder, decoder.tokens, metadata)
 
 

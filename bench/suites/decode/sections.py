@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from bench.core.goals import Goal
-from bench.core.measure import Case, bandwidth
+from bench.core.measure import Case
 from bench.core.stats import speedup
+from bench.core.tiers import HAS_TILES
+from bench.limits.probes import bandwidth
 from bench.models import gguf as random_gguf
 from bench.suites.decode.busy import busy
 from bench.suites.decode.cases import (
@@ -41,7 +43,6 @@ from bench.suites.decode.cases import (
 from ternops.cost.layouts import SIZES
 from ternops.decoder import Model
 from ternops.decoder.formats.convert import convert
-from ternops.isa import detect
 
 _BATCHES = (1, 2, 4, 8, 16, 32)
 
@@ -117,8 +118,7 @@ def peers(options: DecodeOptions) -> Iterator[Goal]:
 def prefill(options: DecodeOptions) -> Iterator[Goal]:
     """a prompt of 512 tokens beside llama.cpp"""
     config = SIZES["2B4T"]
-    has_tiles = detect.TIER.name == "amx"
-    asked = {"tq2_0": 13.0 if has_tiles else 3.4} | ({"q4_0": 6.0} if has_tiles else {})
+    asked = {"tq2_0": 13.0 if HAS_TILES else 3.4} | ({"q4_0": 6.0} if HAS_TILES else {})
     ours = our_decoder(config, options)
     tokens = np.random.default_rng(0).integers(0, config.vocabulary, PROMPT).tolist()
 

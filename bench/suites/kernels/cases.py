@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,12 +11,12 @@ import numpy.typing as npt
 
 import ternops
 from bench.core.errors import first_line
-from bench.core.kernels import NO_PYTHON, OURS, REMARK, VERSION, Limit, Product, describe
-from bench.core.measure import Case, loops_for, probe_cases
+from bench.core.kernels import NO_PYTHON, OURS, REMARK, VERSION, Product, describe
+from bench.core.measure import Case, loops_for
+from bench.core.tiers import HAS_TILES, TIER
 from bench.engines import Engine, settle
-from bench.limits.peaks import BARRIER, PEAKS, Peak, Unit, multiply_alone, run_again
-from ternops.caches import cache_bytes, last_level_bytes
-from ternops.cost.probes import Reader
+from bench.limits.levels import level_of
+from bench.limits.peaks import multiply_alone, run_again
 from ternops.decoder.weights import random_ternary
 from ternops.encodings import ENCODINGS
 from ternops.isa import HAS_TILES, detect
@@ -28,69 +28,11 @@ from ternops.memory import aligned_empty
 from ternops.quantize import LEAST_ABSMAX
 from ternops.team import TEAM
 
-#: Weights in memory: more than any cache holds.
-DRAM_BYTES = 512 << 20
-L2, LAST, DRAM = "L2", "last level", "DRAM"
-LEVELS = (L2, LAST, DRAM)
 #: With more tokens, no level of memory is slow enough to be the limit.
 MOST_READ = 16
 
-_READ_AT_ONCE = 64 << 20  # bytes that a probe reads between two looks at the clock
-_ROUNDS = 20_000  # of a peak: about a millisecond
 _GROUP = 64  # rows of a group of the look-up encodings
 _BATCH = 0.005  # seconds that a product is repeated for between two looks at the clock
-_L2 = cache_bytes().get(2, 1 << 20)
-
-
-def level_bytes(level: str, threads: int) -> int | None:
-    """A size that lies in a level while so many threads share it; None if none does for sure."""
-    if level == DRAM:
-        return DRAM_BYTES
-    if level == L2:
-        return _L2 // 2 * threads
-    half = last_level_bytes() // 2
-    return half if max(cache_bytes(), default=0) > 2 and half >= 2 * _L2 * threads else None
-
-
-def level_of(size: int, threads: int) -> str:
-    """The fastest level that can hold a good part of so many bytes."""
-    if size <= 4 * _L2 * threads:
-        return L2
-    return LAST if size <= 2 * last_level_bytes() else DRAM
-
-
-def read_limits(section: str, group: str, level: str, threads: int) -> list[Case]:
-    """Every probe of a level of memory."""
-    size = level_bytes(level, threads)
-    if size is None:
-        return []
-    cases = probe_cases(group, Reader(size), threads, max(1, _READ_AT_ONCE // size))
-    for case in cases:
-        how = case.metadata["ternops_probe"]
-        what = Limit(section, group, level, how, threads, size, detect.TIER.name)
-        describe(case, what)
-    return cases
-
-
-def peak_limits(
-    section: str, group: str, threads: int, peaks: Iterable[Peak] = PEAKS
-) -> list[Case]:
-    """The rates of instructions; of a barrier where there are threads to wait for."""
-    unit = Unit()
-    cases = []
-    for peak in peaks:
-        what = Limit(
-            section, group, peak.what, peak.how, threads, max(1, peak.macs) * threads,
-            detect.TIER.name,
-        )  # fmt: skip
-        run = partial(unit.run, peak, threads, _ROUNDS)
-        cases.append(describe(Case("", run, _ROUNDS), what))
-    return cases
-
-
-def barrier_limit(section: str, group: str, threads: int) -> list[Case]:
-    """One meeting of all threads."""
-    return peak_limits(section, group, threads, [BARRIER]) if threads > 1 else []
 
 
 def tokens_of(count: int, columns: int, dtype: str = "float32") -> npt.NDArray[Any]:
@@ -128,7 +70,7 @@ def _product(
     looked_up = matrix.encoding in ("tl1", "tl2")
     tiles = HAS_TILES and kind_of(tokens, matrix.nbytes) == "many"
     return Product(
-        section, group, OURS, tokens, rows, columns, threads, matrix.nbytes, detect.TIER.name,
+        section, group, OURS, tokens, rows, columns, threads, matrix.nbytes, TIER,
         matrix.encoding, str(x.dtype), level,
         "" if looked_up else "tile" if tiles else "dot", how,
     )  # fmt: skip
@@ -219,7 +161,7 @@ def peer_cases(
         case.close = product.close
         what = Product(
             section, group, engine.name, len(x), rows, columns, threads, product.nbytes,
-            detect.TIER.name,
+            TIER,
         )  # fmt: skip
         cases.append(describe(case, what))
         case.metadata[VERSION] = engine.version

@@ -28,11 +28,11 @@ from bench.core.command import (
 from bench.core.errors import ResultsError
 from bench.core.kernels import Timings
 from bench.core.measure import Case, interleave, save_suite
+from bench.core.tiers import TIER
 from bench.pages import kernels as kernel_tables
 from bench.pages.plots import roofline
 from bench.suites.kernels import goals as kernel_figures
 from bench.suites.kernels.sections import SECTIONS, Group, KernelOptions
-from ternops.simd import targets
 
 #: Characters in a line, where the output is no terminal.
 _WIDTH = 150
@@ -113,7 +113,7 @@ def _finish(console: Console, folder: Path, cases: list[Case], options: KernelOp
             console.print(f"roofline: {roofline.draw(folder)[0]}", highlight=False)
         except ResultsError as error:
             console.print(f"[yellow]no roofline[/yellow]: {error}", highlight=False)
-    found = kernel_figures.goals(results, targets.TIER.name)
+    found = kernel_figures.goals(results, TIER)
     if found:
         console.print(goals.asked(found))
     failures = [*options.failures, *kernel_figures.beyond(results)]

@@ -17,7 +17,9 @@ import numpy as np
 import ternops
 from bench.core.kernels import load_cases
 from bench.core.measure import Case
+from bench.core.tiers import HAS_TILES, TIER, available
 from bench.engines import Engine
+from bench.limits import levels
 from bench.suites.kernels import cases as make
 from ternops.kernels.plan import KERNELS
 
@@ -73,15 +75,15 @@ def limits(options: KernelOptions) -> list[Group]:
 
     def build(name: str, level: str, threads: int) -> list[Case]:
         if level:
-            return make.read_limits("limits", name, level, threads)
-        peaks = make.peak_limits("limits", name, threads)
-        return peaks + make.barrier_limit("limits", name, threads)
+            return levels.read_limits("limits", name, level, threads)
+        peaks = levels.peak_limits("limits", name, threads)
+        return peaks + levels.barrier_limit("limits", name, threads)
 
     groups = []
     for threads in options.threads:
-        for level in (*make.LEVELS, ""):
+        for level in (*levels.LEVELS, ""):
             name = f"limits, {level or 'instructions'}"
-            read = 2 * (make.level_bytes(level, threads) or 0) if level else 0
+            read = 2 * (levels.level_bytes(level, threads) or 0) if level else 0
             built = partial(build, name, level, threads)
             groups.append(Group(name, options.rounds(15), built, read + _SPARE))
     return groups
@@ -95,12 +97,12 @@ def gemv_dram(options: KernelOptions) -> list[Group]:
         x = make.tokens_of(1, _DRAM_COLUMNS)
         cases = []
         for encoding in ENCODINGS:
-            matrix = make.weights_of(encoding, _DRAM_COLUMNS, make.DRAM_BYTES)
-            cases.append(make.matmul_case(section, name, matrix, x, threads, make.DRAM))
-        cases += make.peak_limits(section, name, threads)
-        return cases + make.read_limits(section, name, make.DRAM, threads)
+            matrix = make.weights_of(encoding, _DRAM_COLUMNS, levels.DRAM_BYTES)
+            cases.append(make.matmul_case(section, name, matrix, x, threads, levels.DRAM))
+        cases += levels.peak_limits(section, name, threads)
+        return cases + levels.read_limits(section, name, levels.DRAM, threads)
 
-    memory = (len(ENCODINGS) + 2) * make.DRAM_BYTES + _SPARE
+    memory = (len(ENCODINGS) + 2) * levels.DRAM_BYTES + _SPARE
     return [Group(name, options.rounds(15), partial(build, n), memory) for n in options.threads]
 
 
@@ -110,13 +112,13 @@ def gemv_cache(options: KernelOptions) -> list[Group]:
 
     def build() -> list[Case]:
         x = make.tokens_of(1, _CACHE_COLUMNS, "int8")
-        size = make.level_bytes(make.L2, 1) or 0
+        size = levels.level_bytes(levels.L2, 1) or 0
         cases = []
         for encoding in BLOCKS:
             matrix = make.weights_of(encoding, _CACHE_COLUMNS, size)
             cases.append(make.kernel_case(section, name, matrix, x, 1, alone=True))
-        cases += make.peak_limits(section, name, 1)
-        return cases + make.read_limits(section, name, make.L2, 1)
+        cases += levels.peak_limits(section, name, 1)
+        return cases + levels.read_limits(section, name, levels.L2, 1)
 
     return [Group(name, options.rounds(21), build, _SPARE)]
 
@@ -128,14 +130,14 @@ def batch(options: KernelOptions) -> list[Group]:
     def build(threads: int) -> list[Case]:
         cases = []
         for encoding in BLOCKS:
-            matrix = make.weights_of(encoding, _DRAM_COLUMNS, make.DRAM_BYTES)
+            matrix = make.weights_of(encoding, _DRAM_COLUMNS, levels.DRAM_BYTES)
             for tokens in (1, 8):
                 x = make.tokens_of(tokens, _DRAM_COLUMNS)
-                cases.append(make.matmul_case(section, name, matrix, x, threads, make.DRAM))
-        cases += make.peak_limits(section, name, threads)
-        return cases + make.read_limits(section, name, make.DRAM, threads)
+                cases.append(make.matmul_case(section, name, matrix, x, threads, levels.DRAM))
+        cases += levels.peak_limits(section, name, threads)
+        return cases + levels.read_limits(section, name, levels.DRAM, threads)
 
-    memory = (len(BLOCKS) + 2) * make.DRAM_BYTES + _SPARE
+    memory = (len(BLOCKS) + 2) * levels.DRAM_BYTES + _SPARE
     return [Group(name, options.rounds(9), partial(build, n), memory) for n in options.threads]
 
 
@@ -150,7 +152,7 @@ def gemm(options: KernelOptions) -> list[Group]:
             for dtype in ("int8", "float32"):
                 x = make.tokens_of(512, _GEMM, dtype)
                 cases.append(make.matmul_case(section, name, matrix, x, threads))
-        return cases + make.peak_limits(section, name, threads)
+        return cases + levels.peak_limits(section, name, threads)
 
     groups = [Group(name, options.rounds(9), partial(build, n), _SPARE) for n in options.threads]
     if HAS_TILES:
@@ -160,7 +162,7 @@ def gemm(options: KernelOptions) -> list[Group]:
 
 def avx2(options: KernelOptions) -> list[Group]:
     """One token, weights from memory, as on a CPU that has no more than AVX2."""
-    if AVX2 not in (tier.name for tier in detect.available()) or detect.TIER.name == AVX2:
+    if AVX2 not in available() or TIER == AVX2:
         return []
     # The other process looks for itself whether there is memory enough.
     return [Group(AVX2, 0, partial(_in_tier, options, AVX2, "gemv-dram"), _SPARE)]
@@ -226,10 +228,10 @@ def _beside(
         matrix = ternops.pack(trits)
         cases = [make.matmul_case(section, name, matrix, x, threads, beside_peers=bool(engines))]
         # Right behind ours, because the same threads measure them.
-        cases += make.peak_limits(section, name, threads)
+        cases += levels.peak_limits(section, name, threads)
         if tokens <= make.MOST_READ:
-            level = make.level_of(matrix.nbytes, threads)
-            cases += make.read_limits(section, name, level, threads)
+            level = levels.level_of(matrix.nbytes, threads)
+            cases += levels.read_limits(section, name, level, threads)
         cases += make.peer_cases(section, name, engines, trits, x, threads, options.notes)
         return cases
 

@@ -39,6 +39,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bench.core.tiers import available
 from bench.suites.lossless.tier import (
     CONTEXT,
     FP16,
@@ -50,7 +51,6 @@ from bench.suites.lossless.tier import (
 )
 from ternops.commands.tiers import output_on
 from ternops.decoder import Model, reference
-from ternops.isa import detect
 
 #: A perplexity this much off the float64 forward pass's is an error: relative, over 4096 tokens.
 #: Each token is off by chance, so that over n of them sqrt(4096 / n) times as much is allowed.
@@ -151,10 +151,10 @@ def prove(threads: list[int], advance: Advance) -> Proof:
     text = text_of(WINDOWS, CONTEXT)
     oracles = _oracles(text, advance)
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for tier in detect.available():
-        for figures in _figures_on(tier.name, threads):
-            found.setdefault((tier.name, figures["encoding"]), []).append(figures)
-        advance(tier.name)
+    for tier in available():
+        for figures in _figures_on(tier, threads):
+            found.setdefault((tier, figures["encoding"]), []).append(figures)
+        advance(tier)
     usual = _usual_digests(found.values())
     rows = []
     for (tier_name, encoding), each in found.items():
@@ -188,7 +188,7 @@ def failures(record: Mapping[str, Any]) -> list[str]:
 
 def steps() -> int:
     """How often `prove` calls advance."""
-    return len(COMPUTATIONS) * (1 + WINDOWS) + len(detect.available())
+    return len(COMPUTATIONS) * (1 + WINDOWS) + len(available())
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,12 @@ import numpy as np
 from bench.core import energy
 from bench.core.command import Advance
 from bench.core.errors import first_line
-from bench.core.measure import Case, bandwidth, interleave, probe_cases
+from bench.core.measure import Case, interleave
 from bench.core.results import FP16, MEASURED, MODELLED, Row
+from bench.core.tiers import HAS_TILES, TIER
 from bench.engines import llama_cpp, settle
 from bench.limits.peaks import PEAKS, Peak, Unit
+from bench.limits.probes import bandwidth, probe_cases
 from bench.models import gguf as random_gguf
 from bench.suites.run.plan import ENGINES, LLAMA, Task, linear_bytes
 from ternops.caches import last_level_bytes
@@ -29,7 +31,6 @@ from ternops.decoder import Config, Model
 from ternops.decoder.cache import cache_bytes
 from ternops.decoder.session import Session
 from ternops.decoder.weights import Weights, random_weights
-from ternops.simd import HAS_TILES, targets
 
 #: Tokens of a prompt whose prefill is measured.
 PROMPT = 512
@@ -296,7 +297,7 @@ def _scaled(task: Task, engine: str, case: Case) -> tuple[float, ...]:
 
 
 def _version(engine: str) -> str:
-    return llama_cpp.about()[0] if engine in LLAMA else f"ternops, tier {detect.TIER.name}"
+    return llama_cpp.about()[0] if engine in LLAMA else f"ternops, tier {TIER}"
 
 
 def _joules(case: Case) -> float:
