@@ -4,7 +4,8 @@ import math
 from dataclasses import replace
 
 from bench.core.results import MEASURED, Row
-from bench.suites.run.plan import ENGINES, Task
+from bench.core.weights import ENGINES
+from bench.suites.run.plan import Task
 from ternops.decoder import Config
 
 SMALL = Config(

@@ -9,12 +9,12 @@ from bench.core import results
 from bench.core.envelope import host_arch
 from bench.core.errors import ResultsError
 from bench.core.results import FP16, MODELLED
+from bench.core.weights import ENGINES
 from bench.pages import cost_model
 from bench.published import paper
 from bench.suites.cost import command as cost
 from bench.suites.run import command as run
 from bench.suites.run import modelled
-from bench.suites.run.plan import ENGINES
 from ternops.cost import predict
 from ternops.cost.layouts import SIZES
 from ternops.cost.profile import parse

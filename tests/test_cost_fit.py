@@ -5,10 +5,10 @@ from types import MappingProxyType
 
 import pytest
 
+from bench.published import fit as cost_fit
 from bench.published import later as paper_later
 from bench.published import paper
-from bench.suites.cost import fit as cost_fit
-from bench.suites.cost import threads as cost_threads
+from bench.published import threads as cost_threads
 from ternops.cost import arithmetic
 
 HELD_OUT = [size for size in paper.DECODE["x86"] if size != cost_fit.FITTED]

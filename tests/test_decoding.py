@@ -10,10 +10,11 @@ import pytest
 
 from bench.core.measure import Case
 from bench.core.results import CYCLED, FP16, MEASURED, MODELLED
+from bench.core.weights import ENGINES, LLAMA
 from bench.limits.peaks import PEAKS, Peak, barriers
 from bench.suites.run import command as run
 from bench.suites.run import decoding, plan
-from bench.suites.run.plan import ENGINES, LLAMA, tasks_of
+from bench.suites.run.plan import tasks_of
 from ternops.caches import last_level_bytes
 from ternops.cost.layouts import SIZES
 from ternops.simd import HAS_TILES

@@ -15,11 +15,12 @@ import pytest
 from bench.core import command, process, results
 from bench.core.envelope import host_arch
 from bench.core.results import Results
+from bench.core.weights import ENGINES
 from bench.limits import levels
 from bench.suites.lossless import proof as lossless
 from bench.suites.run import command as run
 from bench.suites.run import products, worker
-from bench.suites.run.plan import ENGINES, Effort, Task
+from bench.suites.run.plan import Effort, Task
 from ternops.cost.layouts import SIZES
 from tests.small_runs import SMALL, row, same
 

@@ -27,6 +27,8 @@ from ternops.files import replaced
 #: Of the two files; others are not read.
 FORMAT = 2
 ROWS, ABOUT = "decode.json", "run.json"
+#: Of bench.kernels, and of bench.decode.
+KERNELS, DECODER = "kernels.json", "decoder.json"
 FP16 = "fp16"  #: the engine that every other one is compared with
 #: How a row came about: timed whole; timed with fewer distinct layers than the model has, used in
 #: turn; or computed from measured limits.

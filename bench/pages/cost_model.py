@@ -9,17 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.core import cost
 from bench.core.command import on_results
 from bench.core.errors import ResultsError
 from bench.core.results import parameters
+from bench.core.weights import ENGINES
 from bench.pages import page
 from bench.pages.plots import cost as plots
+from bench.published import fit as cost_fit
 from bench.published import later as paper_later
 from bench.published import paper
-from bench.suites.cost import command as cost
-from bench.suites.cost import fit as cost_fit
-from bench.suites.cost import threads as cost_threads
-from bench.suites.run.plan import ENGINES
+from bench.published import threads as cost_threads
 from ternops.cost import Hardware, arithmetic, profile, stt_ram
 from ternops.cost.layouts import SIZES
 from ternops.decoder.weights import random_ternary

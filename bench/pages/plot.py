@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from bench.core.command import on_results
 from bench.core.errors import ResultsError
 from bench.core.kernels import load_cases
-from bench.core.results import ABOUT, Results, load
+from bench.core.results import ABOUT, KERNELS, Results, load
 from bench.pages.plots import energy, peers, roofline, share, speedup, style, threads
 
 #: Name -> what draws it, and what the results need for it.
@@ -42,7 +42,7 @@ def figures(folder: Path, results: Results) -> Iterator[tuple[str, Figure | str]
     """Name and figure of each picture, or why there is none; in the style that is applied."""
     for name, (draw_one, needs) in PICTURES.items():
         yield name, draw_one(results) or f"no {needs}"
-    kernels = folder / roofline.RESULTS
+    kernels = folder / KERNELS
     if kernels.exists():
         yield _ROOFLINE, _roofline(kernels)
 

@@ -14,18 +14,16 @@ from typing import Any
 
 import pyperf
 
+from bench.core import cost
 from bench.core.command import on_results
 from bench.core.envelope import ENVELOPE
 from bench.core.errors import ResultsError
 from bench.core.measure import envelope_of
-from bench.core.results import ABOUT
-from bench.pages.plots import roofline
-from bench.suites.cost import command as cost
-from bench.suites.decode import command as decode
+from bench.core.results import ABOUT, DECODER, KERNELS
 
 #: Files and what writes them; decode.json says what run.json does.
 _FILES = {
-    ABOUT: "bench.run", roofline.RESULTS: "bench.kernels", decode.RESULTS: "bench.decode",
+    ABOUT: "bench.run", KERNELS: "bench.kernels", DECODER: "bench.decode",
     cost.RESULTS: "bench.cost",
 }  # fmt: skip
 _UNKNOWN = "a commit that was not recorded"

@@ -13,9 +13,9 @@ from bench.core.command import on_results
 from bench.core.errors import ResultsError
 from bench.core.results import ABOUT, FP16, MEASURED, Results, Row, load
 from bench.core.table import Cell, Table, number, table, text
+from bench.core.weights import linear_bytes
 from bench.pages import page
 from bench.published import paper
-from bench.suites.run.plan import linear_bytes
 from ternops.cost.layouts import SIZES
 
 _TARGET = Path("docs") / "REPRODUCTION.md"

@@ -8,9 +8,9 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from bench.core.cost import MOST_ERROR, Pair
+from bench.core.weights import ENGINES
 from bench.pages.plots import style
-from bench.suites.cost.command import MOST_ERROR, Pair
-from bench.suites.run.plan import ENGINES
 from ternops.cost import Hardware, Prediction, load, plot, predict
 from ternops.cost.layouts import SIZES
 

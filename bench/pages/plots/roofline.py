@@ -25,10 +25,9 @@ from bench.core.command import make_parser
 from bench.core.errors import ResultsError
 from bench.core.kernels import OURS, Product, Timings, load_cases
 from bench.core.measure import Case
-from bench.core.results import FP16
+from bench.core.results import FP16, KERNELS
 from bench.pages.plots import style
 
-RESULTS = "kernels.json"
 _WIDTH, _PANEL = 7.2, 3.5  # inches; wider than other pictures, for the words at the right end
 _ENCODINGS = ("two_bit", "base3", "tl1", "tl2")
 _MEMORY = "DRAM"
@@ -47,7 +46,7 @@ def draw(folder: Path) -> list[Path]:
     written.
     """
     with style.applied():
-        return style.save(figure_of(load_cases(folder / RESULTS)), folder, "roofline")
+        return style.save(figure_of(load_cases(folder / KERNELS)), folder, "roofline")
 
 
 def figure_of(cases: Sequence[Case]) -> Figure:
@@ -183,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         print(*draw(options.folder), sep="\n")
     except ResultsError as error:
-        print(f"bench.roofline: {options.folder / RESULTS}: {error}", file=sys.stderr)
+        print(f"bench.roofline: {options.folder / KERNELS}: {error}", file=sys.stderr)
         return 2
     except OSError as error:
         print(f"bench.roofline: {error}", file=sys.stderr)

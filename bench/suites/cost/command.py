@@ -14,13 +14,10 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import reprlib
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import psutil
@@ -34,24 +31,17 @@ from bench.core.command import (
     make_parser,
     progress,
 )
+from bench.core.cost import FORMAT, MOST_ERROR, MOST_MEDIAN, RESULTS, errors, load, table_of
 from bench.core.envelope import both, envelope
 from bench.core.errors import ResultsError
 from bench.core.process import WorkerError
 from bench.core.results import MEASURED, Row
-from bench.core.table import Cell, Table, number, table, text
+from bench.core.weights import ENGINES
 from bench.suites.run import decoding, worker
-from bench.suites.run.plan import ENGINES, Effort, tasks_of
-from ternops.cost import Hardware, ProfileError, predict
+from bench.suites.run.plan import Effort, tasks_of
 from ternops.cost.calibrate import calibrate
-from ternops.cost.hardware import Curve
-from ternops.cost.layouts import SIZES
-from ternops.cost.profile import parse
 from ternops.files import replaced
 
-RESULTS = "cost.json"
-FORMAT = 1
-#: The aim: median and largest error of the speed.
-MOST_MEDIAN, MOST_ERROR = 0.08, 0.20
 #: Without more being said, and --full. A shared machine drifts with its neighbours: calibrated
 #: before and behind, in a full run amidst them, too; and its memory, which drifts most, by the read
 #: probes that took turns with each size.
@@ -64,109 +54,6 @@ MINUTES = 6
 _GROWTH = 2.0  # of a size's time over that of the longest before it, at most
 #: Exit code after Ctrl-C, as shells have it.
 INTERRUPTED = 130
-_MOST = 1e30  # of a figure: beyond it sums and products would overflow
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Tokens/s measured, and predicted: the median of all profiles' predictions."""
-
-    size: str
-    engine: str
-    threads: int
-    measured: float
-    predicted: float
-
-    @property
-    def error(self) -> float:
-        """Relative, of the speed."""
-        return self.predicted / self.measured - 1
-
-
-def load(path: Path) -> tuple[dict[str, Any], list[Pair]]:
-    """What was stored, and the pairs; ResultsError for another kind of file."""
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ResultsError(f"{path}: no results of bench.cost: {error}") from error
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise ResultsError(f"{path}: no results of bench.cost of format {FORMAT}: measure it again")
-    for key in ("profiles", "rows", "left_out"):
-        if not isinstance(found.get(key), list):
-            raise _wrong(f"{path}: {key}", found.get(key), "a list")
-    try:
-        return found, list(_pairs(found, str(path)))
-    except ProfileError as error:
-        raise ResultsError(str(error)) from error
-
-
-def _pairs(found: dict[str, Any], file: str) -> Iterator[Pair]:
-    machines = [parse(each, file) for each in found["profiles"]]
-    if not machines:
-        raise ResultsError(f"{file}: profiles: none, expected what calibration found")
-    for i, row in enumerate(found["rows"]):
-        where = f"{file}: rows[{i}]"
-        _check_row(row, where)
-        try:
-            yield _pair(row, machines)
-        except ValueError as error:
-            raise ResultsError(f"{where}: {error}") from error
-
-
-def _check_row(row: Any, where: str) -> None:
-    if not isinstance(row, dict):
-        raise _wrong(where, row, "a row")
-    choices: dict[str, Any] = {"size": SIZES, "engine": ENGINES}
-    for key, known in choices.items():
-        if not isinstance(row.get(key), str) or row[key] not in known:
-            raise _wrong(f"{where}.{key}", row.get(key), " or ".join(known))
-    for key in ("threads", "context", "tokens_per_second", "bandwidth"):
-        value: Any = row.get(key)
-        if type(value) not in (int, float) or not 0 < value < _MOST:
-            raise _wrong(f"{where}.{key}", value, "a number above 0")
-
-
-def _wrong(where: str, value: Any, expected: str) -> ResultsError:
-    return ResultsError(f"{where}: is {reprlib.repr(value)}, expected {expected}")
-
-
-def _pair(row: dict[str, Any], machines: list[Hardware]) -> Pair:
-    speeds = [
-        predict(
-            SIZES[row["size"]], _reading(each, row["bandwidth"]), ENGINES[row["engine"]],
-            row["threads"], context=row["context"],
-        ).tokens_per_second
-        for each in machines
-    ]  # fmt: skip
-    return Pair(
-        row["size"], row["engine"], row["threads"], row["tokens_per_second"], median(speeds)
-    )
-
-
-def _reading(machine: Hardware, bandwidth: float) -> Hardware:
-    """The machine when its memory delivered so many bytes/s."""
-    *caches, memory = machine.levels
-    return replace(machine, levels=(*caches, replace(memory, bandwidth=Curve((1,), (bandwidth,)))))
-
-
-def errors(pairs: list[Pair]) -> tuple[float, float]:
-    """Median and largest of the absolute relative errors."""
-    found = [abs(each.error) for each in pairs]
-    return median(found), max(found)
-
-
-def table_of(pairs: list[Pair]) -> Table:
-    """Every pair."""
-    columns: dict[str, Callable[[Pair], Cell]] = {
-        "size": lambda each: text(each.size),
-        "weights": lambda each: text(each.engine),
-        "threads": lambda each: number(each.threads, "{}"),
-        "measured": lambda each: number(each.measured, "{:.2f}"),
-        "predicted": lambda each: number(each.predicted, "{:.2f}"),
-        "error": lambda each: number(each.error, "{:+.1%}"),
-    }
-    title = "Decoding, tokens/s: measured, and predicted from calibrated kernels"
-    return table("cost", title, columns, pairs)
 
 
 class _Run:

@@ -18,12 +18,12 @@ from bench.core.command import add_output, chosen_folder, introduce, make_parser
 from bench.core.errors import first_line
 from bench.core.goals import Goal
 from bench.core.measure import MOST_SHARE, save_suite
+from bench.core.results import DECODER
 from bench.engines import llama_cpp
 from bench.suites.decode.cases import DecodeOptions
 from bench.suites.decode.sections import PEERS, SECTIONS
 from ternops.threads import check_threads
 
-RESULTS = "decoder.json"
 #: Characters in a line, where the output is no terminal.
 _WIDTH = 200
 
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         threads = check_threads(arguments.threads)
-        folder = chosen_folder(arguments.output, RESULTS, arguments.force)
+        folder = chosen_folder(arguments.output, DECODER, arguments.force)
     except (TypeError, ValueError) as error:
         parser.error(str(error))
     console = Console()
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     for note in options.notes:
         console.print(f"[yellow]left out[/yellow]: {note}", highlight=False)
     if options.cases:
-        save_suite(folder / RESULTS, options.cases)
+        save_suite(folder / DECODER, options.cases)
     if found:
         console.print(goals.asked(found))
     return _failed(console, found)

@@ -28,6 +28,7 @@ from bench.core.command import (
 from bench.core.errors import ResultsError
 from bench.core.kernels import Timings
 from bench.core.measure import Case, interleave, save_suite
+from bench.core.results import KERNELS
 from bench.core.tiers import TIER
 from bench.pages import kernels as kernel_tables
 from bench.pages.plots import roofline
@@ -45,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         options = KernelOptions(chosen_threads(arguments.threads), arguments.quick)
-        folder = chosen_folder(arguments.output, roofline.RESULTS, arguments.force)
+        folder = chosen_folder(arguments.output, KERNELS, arguments.force)
     except (TypeError, ValueError) as error:
         parser.error(str(error))
     console = Console()
@@ -108,7 +109,7 @@ def _finish(console: Console, folder: Path, cases: list[Case], options: KernelOp
     for note in options.notes:
         console.print(f"[yellow]left out[/yellow]: {note}", highlight=False)
     if cases:
-        save_suite(folder / roofline.RESULTS, cases)
+        save_suite(folder / KERNELS, cases)
         try:
             console.print(f"roofline: {roofline.draw(folder)[0]}", highlight=False)
         except ResultsError as error:

@@ -34,13 +34,14 @@ from bench.core.measure import MOST_SHARE
 from bench.core.process import WorkerError
 from bench.core.results import ABOUT, FP16, Probe, Results, Row, load, save
 from bench.core.table import Table
+from bench.core.weights import ENGINES, LLAMA
 from bench.limits import machine as limits
 from bench.pages import compare, plot, report, run_tables
-from bench.suites.cost import fit as cost_fit
+from bench.published import fit as cost_fit
 from bench.suites.lossless import proof as lossless
 from bench.suites.run import decoding, modelled, products, worker
 from bench.suites.run.modelled import with_joules
-from bench.suites.run.plan import DEFAULT, ENGINES, FULL, LLAMA, QUICK, Effort, Task, tasks_of
+from bench.suites.run.plan import DEFAULT, FULL, QUICK, Effort, Task, tasks_of
 from ternops.cost.layouts import SIZES
 
 #: Exit code after Ctrl-C, as shells have it.

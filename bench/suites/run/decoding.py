@@ -19,11 +19,12 @@ from bench.core.errors import first_line
 from bench.core.measure import Case, interleave
 from bench.core.results import FP16, MEASURED, MODELLED, Row
 from bench.core.tiers import HAS_TILES, TIER
+from bench.core.weights import ENGINES, LLAMA, linear_bytes
 from bench.engines import llama_cpp, settle
 from bench.limits.peaks import PEAKS, Peak, Unit
 from bench.limits.probes import bandwidth, probe_cases
 from bench.models import gguf as random_gguf
-from bench.suites.run.plan import ENGINES, LLAMA, Task, linear_bytes
+from bench.suites.run.plan import Task
 from ternops.caches import last_level_bytes
 from ternops.cost.layouts import SIZES
 from ternops.cost.probes import Reader

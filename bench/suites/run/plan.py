@@ -11,14 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from bench.core.results import CYCLED, FP16, MEASURED
+from bench.core.weights import ENGINES, LLAMA, linear_bytes
 from ternops.caches import last_level_bytes
 from ternops.cost.layouts import SIZES
-from ternops.encodings import ENCODINGS
 
-#: Engine -> what `random_weights` calls its weights.
-ENGINES = {FP16: "float16", **{name: name for name in ("base3", "two_bit", "tl1", "tl2")}}
-#: Engine -> the type of its linear layers in a GGUF file.
-LLAMA = {f"llama.cpp {kind.upper()}": kind for kind in ("f16", "tq1_0", "tq2_0", "q4_0")}
 # Bits a weight, and how often it holds the model, with a tenth for what else it allocates.
 _PEER_BITS = {"f16": 16.0, "tq1_0": 1.6875, "tq2_0": 2.0625, "q4_0": 4.5}
 _PEER_COPIES = {"f16": 1.1, "tq1_0": 1.1, "tq2_0": 1.1, "q4_0": 2.1}
@@ -135,13 +131,6 @@ def needed_bytes(size: str, engine: str, layers: int | None = None) -> int:
     part = whole if layers is None else whole * layers // config.layers
     tables = 1 if config.tied else 2
     return part + tables * 2 * config.vocabulary * config.hidden
-
-
-def linear_bytes(size: str, engine: str) -> int:
-    """Bytes of an engine's linear layers, all of them distinct."""
-    weights = SIZES[size].linear_weights
-    kind = ENGINES[engine]
-    return weights * 2 if kind == "float16" else ENCODINGS[kind].nbytes(1, weights)
 
 
 def _spare(size: str) -> int:

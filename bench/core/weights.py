@@ -1,0 +1,19 @@
+"""Engines by the weights that their decoders hold, and the bytes of these."""
+
+from __future__ import annotations
+
+from bench.core.results import FP16
+from ternops.cost.layouts import SIZES
+from ternops.encodings import ENCODINGS
+
+#: Engine -> what `random_weights` calls its weights.
+ENGINES = {FP16: "float16", **{name: name for name in ("base3", "two_bit", "tl1", "tl2")}}
+#: Engine -> the type of its linear layers in a GGUF file.
+LLAMA = {f"llama.cpp {kind.upper()}": kind for kind in ("f16", "tq1_0", "tq2_0", "q4_0")}
+
+
+def linear_bytes(size: str, engine: str) -> int:
+    """Bytes of an engine's linear layers, all of them distinct."""
+    weights = SIZES[size].linear_weights
+    kind = ENGINES[engine]
+    return weights * 2 if kind == "float16" else ENCODINGS[kind].nbytes(1, weights)
