@@ -12,7 +12,7 @@ from bench.arm.stored import Count, Cycles, Part, Speed
 from bench.core.errors import ResultsError
 from bench.core.results import MODELLED
 from bench.published import paper
-from tests import run_results
+from tests.bench import run_results
 
 NOP, CALL, CALL_AT, RETURN = 0xD503201F, 0x97FFFF52, 0xD63F0100, 0xD65F03C0
 KERNEL, OTHER, CALLEE, CALLER = 0x7000, 0x9000, 0x8000, 0x4000

@@ -6,7 +6,7 @@ from bench.core import results
 from bench.core.results import FP16, MODELLED, Results
 from bench.pages import reproduction
 from bench.published.paper import DECODE
-from tests.small_runs import row
+from tests.bench.small_runs import row
 
 ABOUT = {"arch": "x86", "cpu": "A CPU", "tier": "avx2", "command": "python -m bench.run",
          "commit": "abc"}  # fmt: skip

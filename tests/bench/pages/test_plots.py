@@ -17,9 +17,9 @@ from bench.core.results import CYCLED, FP16, KINDS, MEASURED, MODELLED, Results
 from bench.pages import plot
 from bench.pages.plots import energy, peers, share, speedup, style, threads
 from bench.published import paper
-from tests import run_results
+from tests.bench import run_results
+from tests.bench.run_results import made_up, written
 from tests.processes import run_code
-from tests.run_results import made_up, written
 
 SIZES = ("350M", "700M", "30B", "100B")
 

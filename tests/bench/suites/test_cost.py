@@ -18,7 +18,7 @@ from bench.suites.run import modelled
 from ternops.cost import predict
 from ternops.cost.layouts import SIZES
 from ternops.cost.profile import parse
-from tests import run_results, small_runs
+from tests.bench import run_results, small_runs
 from tests.test_cost_hardware import PROFILE
 
 OTHER = {"x86": "arm", "arm": "x86"}[host_arch()]

@@ -13,7 +13,7 @@ import pytest
 from bench.core.results import FP16, MOST_SPREAD, Results
 from bench.pages import report
 from bench.published import paper
-from tests.run_results import ABOUT, made_up, written
+from tests.bench.run_results import ABOUT, made_up, written
 
 SIZES = ("350M", "700M", "100B")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)

@@ -1,6 +1,6 @@
 """Micro benchmarks of single operations, each compared with the NumPy oracle as well.
 
-    pytest bench --benchmark-only
+    pytest tests/bench/micro.py --benchmark-only
 
 They tell whether an edit made something slower, before and after it on the same machine
 (--benchmark-save, --benchmark-compare); figures to cite come from bench.run and bench.kernels.

@@ -22,7 +22,7 @@ from bench.suites.run import command as run
 from bench.suites.run import products, worker
 from bench.suites.run.plan import Effort, Task
 from ternops.cost.layouts import SIZES
-from tests.small_runs import SMALL, row, same
+from tests.bench.small_runs import SMALL, row, same
 
 
 @pytest.fixture

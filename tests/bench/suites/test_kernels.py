@@ -349,7 +349,7 @@ def test_from_end_to_end(monkeypatch, tmp_path, capsys):
     """Sections that measure, their tables, the suite and the pictures."""
     monkeypatch.setattr(levels, "DRAM_BYTES", 1 << 20)
     monkeypatch.setattr(levels, "_ROUNDS", 10)
-    monkeypatch.setattr(kernel_cases, "_READ_AT_ONCE", 1)
+    monkeypatch.setattr(levels, "_READ_AT_ONCE", 1)
     monkeypatch.setattr(kernel_cases, "_BATCH", 0.0)
     monkeypatch.setattr(kernel_sections, "_GEMM", 256)
     monkeypatch.setattr(kernel_sections, "HAS_TILES", False)

@@ -11,7 +11,7 @@ from bench.core.errors import ResultsError
 from bench.core.results import MEASURED, MODELLED, Probe, Results
 from bench.suites.run import decoding, worker
 from ternops.cost.layouts import SIZES
-from tests.small_runs import SMALL, TASK, row, same
+from tests.bench.small_runs import SMALL, TASK, row, same
 
 
 @pytest.fixture

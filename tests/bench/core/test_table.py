@@ -6,7 +6,7 @@ from rich.console import Console
 
 from bench.core.table import Cell, number, speed, table, text
 from bench.pages import run_tables
-from tests.run_results import made_up
+from tests.bench.run_results import made_up
 
 COLUMNS = {
     "size": lambda each: text(each[0]),

@@ -24,9 +24,9 @@ from bench.suites.kernels import command as kernels
 from bench.suites.run import command as run
 from ternops.simd import targets
 from ternops.system import cpu_model
-from tests.small_runs import row
+from tests.bench.small_runs import row
 
-COMMITTED = Path(__file__).parent.parent / "results"
+COMMITTED = Path(__file__).parents[3] / "results"
 
 
 @pytest.fixture
