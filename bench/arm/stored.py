@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
-import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
-from bench.core.envelope import envelope
-from bench.core.errors import ResultsError
+from bench.core.envelope import envelope, load_json, save_json
+from bench.core.errors import wrong
 from bench.core.results import MODELLED
-from ternops.files import replaced
 
 RESULTS = "arm.json"
 FORMAT = 1
@@ -90,14 +87,9 @@ KINDS: dict[str, type[Entry]] = {"executed": Count, "mca": Cycles, "predicted": 
 def load(folder: Path) -> dict[str, Part]:
     """The parts that a folder has, none without a file; ResultsError for one of another kind."""
     path = folder / RESULTS
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise ResultsError(f"{path}: no results of bench.arm: {error}") from error
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise ResultsError(f"{path}: no results of bench.arm of format {FORMAT}: make it again")
+    found = load_json(path, "bench.arm", FORMAT)
     return {
         name: _part(found[name], kind, f"{path}: {name}")
         for name, kind in KINDS.items()
@@ -111,22 +103,19 @@ def save(folder: Path, parts: dict[str, Part]) -> Path:
     for name, part in parts.items():
         rows = [row._asdict() for row in part.rows]
         found[name] = {"versions": part.versions, "rows": rows, "left_out": list(part.left_out)}
-    path = folder / RESULTS
-    with replaced(path) as temporary:
-        temporary.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
-    return path
+    return save_json(folder / RESULTS, found)
 
 
 def _part(found: Any, kind: type[Entry], where: str) -> Part:
     if not isinstance(found, dict):
-        raise _wrong(where, found, "an object")
+        raise wrong(where, found, "an object")
     versions, rows, left_out = (found.get(key) for key in ("versions", "rows", "left_out"))
     if not isinstance(versions, dict) or not all(isinstance(v, str) for v in versions.values()):
-        raise _wrong(f"{where}.versions", versions, "an object of texts")
+        raise wrong(f"{where}.versions", versions, "an object of texts")
     if not isinstance(left_out, list) or not all(isinstance(line, str) for line in left_out):
-        raise _wrong(f"{where}.left_out", left_out, "a list of texts")
+        raise wrong(f"{where}.left_out", left_out, "a list of texts")
     if not isinstance(rows, list):
-        raise _wrong(f"{where}.rows", rows, "a list")
+        raise wrong(f"{where}.rows", rows, "a list")
     checked = [_row(row, kind, f"{where}.rows[{n}]") for n, row in enumerate(rows)]
     return Part(versions, checked, left_out)
 
@@ -134,17 +123,13 @@ def _part(found: Any, kind: type[Entry], where: str) -> Part:
 def _row(found: Any, kind: type[Entry], where: str) -> Entry:
     types = get_type_hints(kind)
     if not isinstance(found, dict) or found.keys() != types.keys():
-        raise _wrong(where, found, f"an object with {', '.join(types)}")
+        raise wrong(where, found, f"an object with {', '.join(types)}")
     for name, value in found.items():
         wanted = (int, float) if types[name] is float else (types[name],)
         is_number = types[name] in (int, float)
         if type(value) not in wanted or (is_number and not 0 < value < math.inf):
             expected = "a number above 0" if is_number else f"a {types[name].__name__}"
-            raise _wrong(f"{where}.{name}", value, expected)
+            raise wrong(f"{where}.{name}", value, expected)
     if found.get("kind", MODELLED) != MODELLED:
-        raise _wrong(f"{where}.kind", found["kind"], MODELLED)
+        raise wrong(f"{where}.kind", found["kind"], MODELLED)
     return kind(**found)
-
-
-def _wrong(where: str, value: Any, expected: str) -> ResultsError:
-    return ResultsError(f"{where}: is {reprlib.repr(value)}, expected {expected}")

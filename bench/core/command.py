@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from bench.core.errors import ResultsError
 from bench.core.tiers import TIER
@@ -109,6 +110,20 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     return str(error)
+
+
+def make_console(width: int) -> Console:
+    """Of so many characters in a line, where the output is no terminal."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = width
+    return console
+
+
+def tell(console: Console, word: str, lines: Iterable[str], style: str = "yellow") -> None:
+    """Print lines that begin with a word: what was left out, or has failed."""
+    for line in lines:
+        console.print(Text.assemble((word, style), f": {line}"))
 
 
 def introduce(console: Console, folder: Path, threads: list[int]) -> None:

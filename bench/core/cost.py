@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import reprlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.core.errors import ResultsError
+from bench.core.envelope import load_json
+from bench.core.errors import ResultsError, wrong
 from bench.core.table import Cell, Table, number, table, text
 from bench.core.weights import ENGINES
 from ternops.cost import Hardware, ProfileError, predict
@@ -43,15 +42,10 @@ class Pair:
 
 def load(path: Path) -> tuple[dict[str, Any], list[Pair]]:
     """What was stored, and the pairs; ResultsError for another kind of file."""
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ResultsError(f"{path}: no results of bench.cost: {error}") from error
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise ResultsError(f"{path}: no results of bench.cost of format {FORMAT}: measure it again")
+    found = load_json(path, "bench.cost", FORMAT)
     for key in ("profiles", "rows", "left_out"):
         if not isinstance(found.get(key), list):
-            raise _wrong(f"{path}: {key}", found.get(key), "a list")
+            raise wrong(f"{path}: {key}", found.get(key), "a list")
     try:
         return found, list(_pairs(found, str(path)))
     except ProfileError as error:
@@ -73,19 +67,15 @@ def _pairs(found: dict[str, Any], file: str) -> Iterator[Pair]:
 
 def _check_row(row: Any, where: str) -> None:
     if not isinstance(row, dict):
-        raise _wrong(where, row, "a row")
+        raise wrong(where, row, "a row")
     choices: dict[str, Any] = {"size": SIZES, "engine": ENGINES}
     for key, known in choices.items():
         if not isinstance(row.get(key), str) or row[key] not in known:
-            raise _wrong(f"{where}.{key}", row.get(key), " or ".join(known))
+            raise wrong(f"{where}.{key}", row.get(key), " or ".join(known))
     for key in ("threads", "context", "tokens_per_second", "bandwidth"):
         value: Any = row.get(key)
         if type(value) not in (int, float) or not 0 < value < _MOST:
-            raise _wrong(f"{where}.{key}", value, "a number above 0")
-
-
-def _wrong(where: str, value: Any, expected: str) -> ResultsError:
-    return ResultsError(f"{where}: is {reprlib.repr(value)}, expected {expected}")
+            raise wrong(f"{where}.{key}", value, "a number above 0")
 
 
 def _pair(row: dict[str, Any], machines: list[Hardware]) -> Pair:

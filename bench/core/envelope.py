@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import shlex
 import subprocess
@@ -15,8 +16,10 @@ import numpy as np
 import psutil
 
 import ternops
+from bench.core.errors import ResultsError
 from bench.core.tiers import TIER
 from ternops.caches import last_level_bytes
+from ternops.files import replaced
 from ternops.simd.vector import machine
 from ternops.system import cpu_model
 
@@ -87,3 +90,21 @@ def commit() -> str:
 def host_arch() -> str:
     """The architecture this runs on, as --arch and the paper's tables name it."""
     return "arm" if machine() in ("aarch64", "arm64", "arm") else "x86"
+
+
+def load_json(path: Path, program: str, file_format: int) -> dict[str, Any]:
+    """What a program has saved; ResultsError for a file of another kind."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ResultsError(f"{path}: no results of {program}: {error}") from error
+    if not isinstance(found, dict) or found.get("format") != file_format:
+        raise ResultsError(f"{path}: no results of {program} of format {file_format}: run it again")
+    return found
+
+
+def save_json(path: Path, found: Mapping[str, Any]) -> Path:
+    """Write it, whole or not at all."""
+    with replaced(path) as temporary:
+        temporary.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    return path

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import reprlib
 import textwrap
+from typing import Any
 
 
 class ResultsError(ValueError):
@@ -13,3 +15,8 @@ def first_line(error: Exception) -> str:
     """What an exception says, without its details."""
     line = next(iter(str(error).splitlines()), "") or type(error).__name__
     return textwrap.shorten(line, 120, placeholder=" ...")
+
+
+def wrong(where: str, value: Any, expected: str) -> ResultsError:
+    """Of a value in a file."""
+    return ResultsError(f"{where}: is {reprlib.repr(value)}, expected {expected}")

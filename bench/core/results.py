@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import pyperf
 
+from bench.core.envelope import save_json
 from bench.core.errors import ResultsError
 from bench.core.measure import save_benchmarks
 from bench.core.stats import Spread, speedup
-from ternops.files import replaced
 
 #: Of the two files; others are not read.
 FORMAT = 2
@@ -245,9 +245,7 @@ def save(folder: Path, results: Results) -> None:
         save_benchmarks(folder / ROWS, [*rows, *probes], results.about)
     else:  # those of an earlier run are none of this one
         (folder / ROWS).unlink(missing_ok=True)
-    with replaced(folder / ABOUT) as temporary:
-        text = json.dumps({"format": FORMAT, **results.about}, indent=2) + "\n"
-        temporary.write_text(text, "utf-8")
+    save_json(folder / ABOUT, {"format": FORMAT, **results.about})
 
 
 def _benchmark(

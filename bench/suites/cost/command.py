@@ -30,9 +30,10 @@ from bench.core.command import (
     introduce,
     make_parser,
     progress,
+    tell,
 )
 from bench.core.cost import FORMAT, MOST_ERROR, MOST_MEDIAN, RESULTS, errors, load, table_of
-from bench.core.envelope import both, envelope
+from bench.core.envelope import both, envelope, save_json
 from bench.core.errors import ResultsError
 from bench.core.process import WorkerError
 from bench.core.results import MEASURED, Row
@@ -40,7 +41,6 @@ from bench.core.weights import ENGINES
 from bench.suites.run import decoding, worker
 from bench.suites.run.plan import Effort, tasks_of
 from ternops.cost.calibrate import calibrate
-from ternops.files import replaced
 
 #: Without more being said, and --full. A shared machine drifts with its neighbours: calibrated
 #: before and behind, in a full run amidst them, too; and its memory, which drifts most, by the read
@@ -119,8 +119,7 @@ class _Run:
         return time.monotonic() - begin
 
     def _save(self) -> None:
-        with replaced(self.path) as temporary:
-            temporary.write_text(json.dumps(self._found, indent=1) + "\n", "utf-8")
+        save_json(self.path, self._found)
 
 
 def _resumed(path: Path, fresh: dict[str, Any]) -> dict[str, Any]:
@@ -165,12 +164,11 @@ def main(argv: list[str] | None = None) -> int:
     try:
         missing = run.measure()
     except KeyboardInterrupt:
-        console.print(f"interrupted: {run.path} has what was measured; --resume goes on",
-                      highlight=False)  # fmt: skip
+        tell(console, "interrupted", [f"{run.path} has what was measured; --resume goes on"])
         return INTERRUPTED
     if missing:
-        console.print(f"left out: {', '.join(missing)}: no time within {MINUTES} minutes; --resume "
-                      "goes on", highlight=False)  # fmt: skip
+        line = f"{', '.join(missing)}: no time within {MINUTES} minutes; --resume goes on"
+        tell(console, "left out", [line])
     return _show(console, run.path)
 
 
@@ -178,10 +176,9 @@ def _show(console: Console, path: Path) -> int:
     """Print every pair and the errors; 1 if they are above the aims."""
     found, pairs = load(path)
     console.print(table_of(pairs))
-    for line in found["left_out"]:
-        console.print(f"left out: {line}", highlight=False, markup=False)
+    tell(console, "left out", found["left_out"])
     if not pairs:
-        console.print("failed: no size was measured")
+        tell(console, "failed", ["no size was measured"], "red")
         return 1
     middle, worst = errors(pairs)
     console.print(f"median error {middle:.1%} (at most {MOST_MEDIAN:.0%}), "

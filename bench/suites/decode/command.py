@@ -14,7 +14,7 @@ import argparse
 from rich.console import Console
 
 from bench.core import goals
-from bench.core.command import add_output, chosen_folder, introduce, make_parser
+from bench.core.command import add_output, chosen_folder, introduce, make_console, make_parser, tell
 from bench.core.errors import first_line
 from bench.core.goals import Goal
 from bench.core.measure import MOST_SHARE, save_suite
@@ -37,9 +37,7 @@ def main(argv: list[str] | None = None) -> int:
         folder = chosen_folder(arguments.output, DECODER, arguments.force)
     except (TypeError, ValueError) as error:
         parser.error(str(error))
-    console = Console()
-    if not console.is_terminal:
-        console.width = _WIDTH
+    console = make_console(_WIDTH)
     introduce(console, folder, [threads])
     options = DecodeOptions(threads, *((16, 5) if arguments.quick else (32, 9)))
     found: list[Goal] = []
@@ -49,8 +47,7 @@ def main(argv: list[str] | None = None) -> int:
                 line = f"{figure.what}: {figure.words[1]} ({figure.remark})"
                 console.print(line, highlight=False)
                 found.append(figure)
-    for note in options.notes:
-        console.print(f"[yellow]left out[/yellow]: {note}", highlight=False)
+    tell(console, "left out", options.notes)
     if options.cases:
         save_suite(folder / DECODER, options.cases)
     if found:
@@ -82,8 +79,7 @@ def _failed(console: Console, found: list[Goal]) -> int:
         if each.unit == "%" and each.seen > MOST_SHARE
     ]
     wrong += [f"{each.what}: {each.remark}" for each in found if each.seen == 0]
-    for line in wrong:
-        console.print(f"[red]failed[/red]: {line}", highlight=False)
+    tell(console, "failed", wrong, "red")
     return 1 if wrong or not found else 0
 
 

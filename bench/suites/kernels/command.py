@@ -22,8 +22,10 @@ from bench.core.command import (
     chosen_folder,
     chosen_threads,
     introduce,
+    make_console,
     make_parser,
     progress,
+    tell,
 )
 from bench.core.errors import ResultsError
 from bench.core.kernels import Timings
@@ -49,9 +51,7 @@ def main(argv: list[str] | None = None) -> int:
         folder = chosen_folder(arguments.output, KERNELS, arguments.force)
     except (TypeError, ValueError) as error:
         parser.error(str(error))
-    console = Console()
-    if not console.is_terminal:
-        console.width = _WIDTH
+    console = make_console(_WIDTH)
     introduce(console, folder, options.threads)
     sections = [each for each in SECTIONS if each in (arguments.only or SECTIONS)]
     if not arguments.no_peers and set(sections) & set(_WITH_PEERS):
@@ -106,20 +106,18 @@ def _print(console: Console, section: str, results: Timings) -> None:
 
 def _finish(console: Console, folder: Path, cases: list[Case], options: KernelOptions) -> int:
     results = Timings(cases)
-    for note in options.notes:
-        console.print(f"[yellow]left out[/yellow]: {note}", highlight=False)
+    tell(console, "left out", options.notes)
     if cases:
         save_suite(folder / KERNELS, cases)
         try:
             console.print(f"roofline: {roofline.draw(folder)[0]}", highlight=False)
         except ResultsError as error:
-            console.print(f"[yellow]no roofline[/yellow]: {error}", highlight=False)
+            tell(console, "no roofline", [str(error)])
     found = kernel_figures.goals(results, TIER)
     if found:
         console.print(goals.asked(found))
     failures = [*options.failures, *kernel_figures.beyond(results)]
-    for failure in failures:
-        console.print(f"[red]failed[/red]: {failure}", highlight=False)
+    tell(console, "failed", failures, "red")
     return 1 if failures or not cases else 0
 
 

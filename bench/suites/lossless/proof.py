@@ -99,26 +99,6 @@ class Proof:
         perplexities = {(row.computation, row.perplexity) for row in self.rows}
         return equal and len(perplexities) == len(COMPUTATIONS)
 
-    @property
-    def tiers(self) -> dict[str, dict[int, bool]]:
-        """tier -> thread count -> whether all of its rows are bit-identical."""
-        found: dict[str, dict[int, bool]] = {}
-        for row in self.rows:
-            tier = found.setdefault(row.tier, dict.fromkeys(row.bit_identical, True))
-            for count, equal in row.bit_identical.items():
-                tier[count] &= equal
-        return found
-
-    @property
-    def perplexity(self) -> float:
-        """Of the encodings."""
-        return next(row.perplexity for row in self.rows if row.computation == TERNARY)
-
-    @property
-    def perplexity_float64(self) -> float:
-        """Of the encodings' float64 forward pass."""
-        return self.float64[TERNARY]
-
     def table(self) -> list[dict[str, Any]]:
         """A dict for each row, of what JSON can hold; a perplexity that is not finite is None."""
         return [

@@ -25,8 +25,10 @@ from bench.core.command import (
     chosen_folder,
     chosen_threads,
     introduce,
+    make_console,
     make_parser,
     progress,
+    tell,
 )
 from bench.core.envelope import about, both, host_arch
 from bench.core.errors import ResultsError, first_line
@@ -53,9 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     """0 if all went well, 1 if a check failed, 2 for a wrong argument, 130 if interrupted."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    console = Console()
-    if not console.is_terminal:
-        console.width = _WIDTH
+    console = make_console(_WIDTH)
     try:
         if arguments.compare:
             return _compare(console, arguments)
@@ -70,13 +70,11 @@ def main(argv: list[str] | None = None) -> int:
         failures = run.measure()
     except KeyboardInterrupt:
         run.finish()
-        console.print(f"[yellow]interrupted[/yellow]: {run.folder} has what was measured; "
-                      "--resume goes on", highlight=False)  # fmt: skip
+        tell(console, "interrupted", [f"{run.folder} has what was measured; --resume goes on"])
         return INTERRUPTED
     except (ValueError, OSError) as error:  # of a child process, or of a full disk
         failures = [" ".join(str(error).split())]
-    for failure in failures:
-        console.print(f"[red]failed[/red]: {failure}", highlight=False)
+    tell(console, "failed", failures, "red")
     return 1 if failures else 0
 
 
@@ -118,8 +116,7 @@ class _Run:
         self._save()
         self._print(run_tables.fp16_beside_llama(self._results))
         self._print(run_tables.products(self._results))
-        for line in self._about["left_out"]:
-            self._console.print(f"[yellow]left out[/yellow]: {line}", highlight=False)
+        tell(self._console, "left out", self._about["left_out"])
         if self._results.rows:
             written = [*plot.draw(self.folder), report.write(self.folder)]
             for path in written:
@@ -247,8 +244,7 @@ def _compare(console: Console, arguments: argparse.Namespace) -> int:
     old, new = (compare.read(Path(each)) for each in arguments.compare)
     table, failures = compare.compare(old, new, slower)
     console.print(table)
-    for failure in failures:
-        console.print("failed:", failure, style="red", markup=False, highlight=False)
+    tell(console, "failed", failures, "red")
     return 1 if failures else 0
 
 
@@ -264,8 +260,7 @@ def _elsewhere(console: Console, arguments: argparse.Namespace, argv: list[str])
         f"paper's fp16 column and its ternary {cost_fit.FITTED} row",
         highlight=False,
     )
-    for line in results.about["left_out"]:
-        console.print(f"[yellow]left out[/yellow]: {line}", highlight=False)
+    tell(console, "left out", results.about["left_out"])
     save(folder, results)
     for path in [*plot.draw(folder), report.write(folder)]:
         console.print(f"wrote {path}", highlight=False)
