@@ -6,19 +6,17 @@ Each case says in its metadata what was timed, so that a suite read back tells a
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from bench.core.errors import ResultsError
-from bench.core.measure import Case, load_suite
+from bench.core.measure import PREFIX, Case, fields_of, load_suite
 from bench.core.stats import speedup
 
 #: The engine that is not a peer.
 OURS = "ternops"
 #: How its kernels are run alone.
 NO_PYTHON = "without Python"
-_PREFIX = "ternops_"
 #: Where a peer's product has its version, and what a reader must know to judge its figures.
 VERSION, REMARK = "ternops_version", "ternops_remark"
 
@@ -98,21 +96,15 @@ def describe(case: Case, what: Product | Limit) -> Case:
     """The case with a name and metadata that tell what it is."""
     case.name = what.name
     known = {key: value for key, value in asdict(what).items() if value != ""}
-    case.metadata = {_PREFIX + key: value for key, value in known.items()}
-    case.metadata[_PREFIX + "kind"] = type(what).__name__
+    case.metadata = {PREFIX + key: value for key, value in known.items()}
+    case.metadata[PREFIX + "kind"] = type(what).__name__
     return case
 
 
 def _described(case: Case, kind: type[Description]) -> Description | None:
-    if case.metadata.get(_PREFIX + "kind") != kind.__name__:
+    if case.metadata.get(PREFIX + "kind") != kind.__name__:
         return None
-    values: dict[str, Any] = {}
-    for field in fields(kind):
-        value = case.metadata.get(_PREFIX + field.name, field.default)
-        if value is MISSING or not isinstance(value, int if field.type == "int" else str):
-            raise ResultsError(f"benchmark {case.name!r} has no valid {field.name!r} metadata")
-        values[field.name] = value
-    return kind(**values)
+    return kind(**fields_of(kind, case.metadata, case.name))
 
 
 def load_cases(path: Path) -> list[Case]:

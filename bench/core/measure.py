@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ from ternops.files import replaced
 
 #: Of pyperf suites; others are not read. Those without an envelope are of this one, too.
 FORMAT = 1
+#: Of what this library says in a benchmark's metadata.
+PREFIX = "ternops_"
+_TYPES: dict[str, Any] = {"str": str, "int": int, "float": (int, float)}
 #: A share of the limit above this means that the probe missed the limit.
 MOST_SHARE = 1.02
 
@@ -140,3 +143,20 @@ def envelope_of(suite: pyperf.BenchmarkSuite) -> dict[str, Any]:
     if "cpu_model_name" in metadata:  # older ones say so alone
         found.setdefault("cpu", metadata["cpu_model_name"])
     return {key: found[key] for key in ENVELOPE if key in found}
+
+
+def fields_of(kind: Any, metadata: Mapping[str, Any], name: str, *others: str) -> dict[str, Any]:
+    """The fields of a dataclass but `others`, as a benchmark's metadata has them or by default.
+
+    Raises ResultsError for one that is missing or of another type.
+    """
+    found = {}
+    for each in fields(kind):
+        if each.name not in others:
+            value = metadata.get(PREFIX + each.name, each.default)
+            if isinstance(value, bool) or not isinstance(value, _TYPES[str(each.type)]):
+                raise ResultsError(
+                    f"benchmark {name!r} has no valid '{PREFIX}{each.name}' metadata"
+                )
+            found[each.name] = value
+    return found

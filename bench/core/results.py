@@ -21,7 +21,7 @@ import pyperf
 
 from bench.core.envelope import save_json
 from bench.core.errors import ResultsError
-from bench.core.measure import save_benchmarks
+from bench.core.measure import PREFIX, fields_of, save_benchmarks
 from bench.core.stats import Spread, speedup
 
 #: Of the two files; others are not read.
@@ -35,7 +35,6 @@ FP16 = "fp16"  #: the engine that every other one is compared with
 MEASURED, CYCLED, MODELLED = KINDS = ("measured", "cycled", "modelled")
 #: A row whose values spread more is marked.
 MOST_SPREAD = 0.1
-_PREFIX = "ternops_"
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ class Row:
         """As pyperf keeps it, which takes no empty text and no NaN."""
         fields = {name: getattr(self, name) for name in _FIELDS}
         return {
-            _PREFIX + name: value
+            PREFIX + name: value
             for name, value in fields.items()
             if value != "" and value == value
         }  # fmt: skip
@@ -114,20 +113,11 @@ class Row:
 
 
 _FIELDS = tuple(name for name in Row.__dataclass_fields__ if name != "seconds")
-_TYPES: dict[str, type | tuple[type, ...]] = {
-    "str": str, "int": int, "float": (int, float),
-}  # fmt: skip
 
 
 def row_of(metadata: Mapping[str, Any], seconds: Iterable[float], name: str) -> Row:
     """The row of a benchmark; ResultsError for one that has no sensible fields."""
-    fields: dict[str, Any] = {}
-    for each in _FIELDS:
-        value = metadata.get(_PREFIX + each, Row.__dataclass_fields__[each].default)
-        kind = _TYPES[str(Row.__dataclass_fields__[each].type)]
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise ResultsError(f"benchmark {name!r} has no valid '{_PREFIX}{each}' metadata")
-        fields[each] = value
+    fields = fields_of(Row, metadata, name, "seconds")
     row = Row(seconds=tuple(seconds), **fields)
     if row.kind not in KINDS:
         raise ResultsError(f"benchmark {name!r} is {row.kind!r}, expected {', '.join(KINDS)}")
@@ -135,7 +125,7 @@ def row_of(metadata: Mapping[str, Any], seconds: Iterable[float], name: str) -> 
         raise ResultsError(f"benchmark {name!r} has no usable values")
     for each, least in (("threads", 1), ("bytes_per_token", 0), ("limit", 0)):
         if not least <= getattr(row, each) < math.inf:
-            raise ResultsError(f"benchmark {name!r} has {_PREFIX}{each} {getattr(row, each)}")
+            raise ResultsError(f"benchmark {name!r} has {PREFIX}{each} {getattr(row, each)}")
     return row
 
 
@@ -221,12 +211,12 @@ def load(folder: Path) -> Results:
     seen = set()
     for benchmark in suite:
         metadata, name = benchmark.get_metadata(), benchmark.get_name()
-        if _PREFIX + "probe" in metadata:
-            size = metadata.get(_PREFIX + "bytes")
+        if PREFIX + "probe" in metadata:
+            size = metadata.get(PREFIX + "bytes")
             if not isinstance(size, int) or size < 1 or min(benchmark.get_values()) <= 0:
                 raise ResultsError(f"probe {name!r} has no usable bytes or values")
             results.probes.append(Probe(metadata, benchmark.get_values()))
-        elif _PREFIX + "size" in metadata:
+        elif PREFIX + "size" in metadata:
             if name in seen:
                 raise ResultsError(f"{folder / ROWS}: {name!r} is there twice")
             seen.add(name)
