@@ -7,8 +7,7 @@ from dataclasses import replace
 import ternops
 from bench.arm.stored import Part, Speed
 from bench.core.results import MODELLED
-from bench.published import fit as cost_fit
-from bench.published import paper
+from bench.published import cost_fit, paper
 from ternops.cost import Hardware, load, predict
 from ternops.cost.layouts import SIZES
 from ternops.cost.workload import FP16

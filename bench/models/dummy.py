@@ -28,8 +28,7 @@ from rich.progress import (
 )
 
 from bench.core.command import make_parser
-from bench.models import folder as random_folder
-from bench.models import gguf as random_gguf
+from bench.models import random_folder, random_gguf
 from ternops.cost.layouts import SIZES
 from ternops.decoder import Config
 from ternops.files import replaced

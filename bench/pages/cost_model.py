@@ -16,10 +16,7 @@ from bench.core.results import parameters
 from bench.core.weights import ENGINES
 from bench.pages import page
 from bench.pages.plots import cost as plots
-from bench.published import fit as cost_fit
-from bench.published import later as paper_later
-from bench.published import paper
-from bench.published import threads as cost_threads
+from bench.published import cost_fit, cost_threads, later, paper
 from ternops.cost import Hardware, arithmetic, profile, stt_ram
 from ternops.cost.layouts import SIZES
 from ternops.decoder.weights import random_ternary
@@ -42,10 +39,10 @@ def write(folder: Path, target: Path = _TARGET) -> list[Path]:
         aims=(cost.MOST_MEDIAN, cost.MOST_ERROR), pictures=Path("..") / folder,
         fits=[_fit(arch) for arch in cost_fit.MACHINES], fit=cost_fit, paper=paper,
         savings={arch: cost_fit.savings(arch) for arch in cost_fit.MACHINES},
-        report=_report(), later=paper_later, saving=arithmetic.ternary_saving(),
-        threads=[_threads(name) for name in paper_later.THREADS],
+        report=_report(), later=later, saving=arithmetic.ternary_saving(),
+        threads=[_threads(name) for name in later.THREADS],
         threads_bytes=cost_threads.token_bytes(), saturated=cost_threads.SATURATED,
-        names={name: each.name for name, each in paper_later.THREADS.items()},
+        names={name: each.name for name, each in later.THREADS.items()},
         roofline=(folder / "roofline.png").exists(), memory=stt_ram.load(),
         codes=_codes(), profiles=_profiles(), sizes=SIZES,
     )  # fmt: skip
@@ -75,14 +72,14 @@ def _report() -> list[dict[str, Any]]:
                 each.decoder, "ternary" if each.is_ternary else "float16"
             ),
         }
-        for name, each in paper_later.REPORT.items()
+        for name, each in later.REPORT.items()
     ]  # fmt: skip
 
 
 def _threads(name: str) -> dict[str, Any]:
     steps = cost_threads.steps(name)
     return {
-        "name": paper_later.THREADS[name].name,
+        "name": later.THREADS[name].name,
         "steps": steps,
         "off": cost_threads.off_by(steps),
     }

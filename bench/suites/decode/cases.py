@@ -18,7 +18,7 @@ from bench.core.tiers import TIER
 from bench.engines import settle
 from bench.engines.llama_cpp import LlamaDecoder
 from bench.limits.probes import bandwidth, probe_cases
-from bench.models import gguf as random_gguf
+from bench.models import random_gguf
 from bench.suites.decode.text import prompt
 from ternops.cost.probes import MOST_PROBED, Reader
 from ternops.decoder import Batch, Config, Model

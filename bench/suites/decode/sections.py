@@ -17,7 +17,7 @@ from bench.core.measure import Case
 from bench.core.stats import speedup
 from bench.core.tiers import HAS_TILES
 from bench.limits.probes import bandwidth
-from bench.models import gguf as random_gguf
+from bench.models import random_gguf
 from bench.suites.decode.busy import busy
 from bench.suites.decode.cases import (
     ENCODING,

@@ -34,7 +34,7 @@ from bench.core.results import KERNELS
 from bench.core.tiers import TIER
 from bench.pages import kernels as kernel_tables
 from bench.pages.plots import roofline
-from bench.suites.kernels import goals as kernel_figures
+from bench.suites.kernels import goals as kernel_goals
 from bench.suites.kernels.sections import SECTIONS, Group, KernelOptions
 
 #: Characters in a line, where the output is no terminal.
@@ -113,10 +113,10 @@ def _finish(console: Console, folder: Path, cases: list[Case], options: KernelOp
             console.print(f"roofline: {roofline.draw(folder)[0]}", highlight=False)
         except ResultsError as error:
             tell(console, "no roofline", [str(error)])
-    found = kernel_figures.goals(results, TIER)
+    found = kernel_goals.goals(results, TIER)
     if found:
         console.print(goals.asked(found))
-    failures = [*options.failures, *kernel_figures.beyond(results)]
+    failures = [*options.failures, *kernel_goals.beyond(results)]
     tell(console, "failed", failures, "red")
     return 1 if failures or not cases else 0
 

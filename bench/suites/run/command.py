@@ -39,7 +39,7 @@ from bench.core.table import Table
 from bench.core.weights import ENGINES, LLAMA
 from bench.limits import machine as limits
 from bench.pages import compare, plot, report, run_tables
-from bench.published import fit as cost_fit
+from bench.published import cost_fit
 from bench.suites.lossless import proof as lossless
 from bench.suites.run import decoding, modelled, products, worker
 from bench.suites.run.modelled import with_joules

@@ -23,7 +23,7 @@ from bench.core.weights import ENGINES, LLAMA, linear_bytes
 from bench.engines import llama_cpp, settle
 from bench.limits.peaks import PEAKS, Peak, Unit
 from bench.limits.probes import bandwidth, probe_cases
-from bench.models import gguf as random_gguf
+from bench.models import random_gguf
 from bench.suites.run.plan import Task
 from ternops.caches import last_level_bytes
 from ternops.cost.layouts import SIZES

@@ -1,7 +1,7 @@
 """Rows and joules that are not measured, from the cost model.
 
 The paper's table for an architecture that this machine is not: fp16 and ternary decoding on the
-paper's machine, as `bench.published.fit` fits it, every row "modelled". And the joules of rows
+paper's machine, as `bench.published.cost_fit` fits it, every row "modelled". And the joules of rows
 where no counter can be read.
 """
 
@@ -13,8 +13,7 @@ from dataclasses import replace
 
 from bench.core.errors import ResultsError
 from bench.core.results import FP16, MODELLED, Results, Row
-from bench.published import fit as cost_fit
-from bench.published import paper
+from bench.published import cost_fit, paper
 from ternops.cost import Hardware, load
 from ternops.cost.energy import joules_of
 from ternops.cost.layouts import SIZES

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bench.engines import llama_cpp
-from bench.models.gguf import HEAD_TYPES, LINEAR_TYPES, for_llama_cpp, random_gguf
+from bench.models.random_gguf import HEAD_TYPES, LINEAR_TYPES, for_llama_cpp, random_gguf
 from ternops.cost.layouts import SIZES
 from ternops.decoder import Config
 

@@ -11,8 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bench.models import dummy
-from bench.models import folder as random_folder
+from bench.models import dummy, random_folder
 from ternops.decoder import Config, Model, open_checkpoint
 
 #: Vocabularies are multiples of the 64 rows that repeat in GGUF files.

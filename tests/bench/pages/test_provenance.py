@@ -9,8 +9,7 @@ import pytest
 
 import ternops
 from bench.arm import stored
-from bench.core import command, measure, results
-from bench.core import envelope as about
+from bench.core import command, envelope, measure, results
 from bench.core import kernels as kernel_results
 from bench.core.errors import ResultsError
 from bench.core.measure import Case, save_suite
@@ -32,9 +31,9 @@ COMMITTED = Path(__file__).parents[3] / "results"
 @pytest.fixture
 def head(monkeypatch):
     """What every file written here says."""
-    monkeypatch.setattr(about, "commit", lambda: "0123456789ab")
-    found = about.envelope(1)
-    assert tuple(found) == about.ENVELOPE
+    monkeypatch.setattr(envelope, "commit", lambda: "0123456789ab")
+    found = envelope.envelope(1)
+    assert tuple(found) == envelope.ENVELOPE
     assert found["tier"] == targets.TIER.name
     assert found["ternops"] == ternops.__version__
     return {key: value for key, value in found.items() if key != "format"}
@@ -46,13 +45,13 @@ def suite(path):
 
 def test_every_file_has_one_envelope(head, tmp_path):
     """JSON or pyperf: the same fields with the same names."""
-    results.save(tmp_path, Results(about.about("x86", [], {}), [row()]))
+    results.save(tmp_path, Results(envelope.about("x86", [], {}), [row()]))
     save_suite(tmp_path / "kernels.json", [Case("a", str, values=[1.0])])
     stored.save(tmp_path, {})
     run, arm = (json.loads((tmp_path / name).read_text()) for name in ("run.json", "arm.json"))
     found = [run, arm, suite(tmp_path / "decode.json"), suite(tmp_path / "kernels.json")]
     for each in found:
-        assert {key: each[key] for key in about.ENVELOPE} == {"format": each["format"], **head}
+        assert {key: each[key] for key in envelope.ENVELOPE} == {"format": each["format"], **head}
 
 
 def test_rows_of_another_machine_keep_its_envelope(head, tmp_path):
@@ -82,7 +81,7 @@ def test_committed_results_are_read(tmp_path):
 
 def test_the_line_below_a_table(head, tmp_path, capsys):
     """Machine and tier once, then each file's commit; `python -m bench.provenance` prints it."""
-    known = {**about.about("x86", [], {}), "cpu": "Some CPU", "tier": "avx2", "commit": "abc"}
+    known = {**envelope.about("x86", [], {}), "cpu": "Some CPU", "tier": "avx2", "commit": "abc"}
     results.save(tmp_path, Results(known, [row()]))
     assert provenance.line(tmp_path) == "Measured on Some CPU (tier avx2). bench.run: commit abc."
     save_suite(tmp_path / "kernels.json", [Case("a", str, values=[1.0])])
@@ -108,9 +107,9 @@ def test_other_folders_are_one_line(tmp_path, capsys, text):
 
 def test_a_resumed_run_names_the_commits_of_all_its_rows():
     """In the order in which they measured; each once."""
-    assert about.both("a", "b") == "a, b"
-    assert about.both("a, b", "b") == "a, b"
-    assert about.both(None, "") == ""
+    assert envelope.both("a", "b") == "a, b"
+    assert envelope.both("a, b", "b") == "a, b"
+    assert envelope.both(None, "") == ""
 
 
 def test_the_machine_is_what_its_system_calls_it(monkeypatch):

@@ -17,7 +17,7 @@ from bench.limits.peaks import PEAKS, Unit
 from bench.pages.plots import roofline
 from bench.suites.kernels import cases as kernel_cases
 from bench.suites.kernels import command as kernels
-from bench.suites.kernels import goals as kernel_figures
+from bench.suites.kernels import goals as kernel_goals
 from bench.suites.kernels import sections as kernel_sections
 from bench.suites.kernels.cases import Prepared
 from bench.suites.kernels.sections import SECTIONS, Group, KernelOptions
@@ -46,7 +46,7 @@ def product(rate, section="s", group="g", engine=OURS, tokens=1, threads=1, tier
 
 def figures_of(made, tier="avx512vbmi"):
     """what -> (asked, seen, passed), seen rounded."""
-    found = kernel_figures.goals(Timings(made), tier)
+    found = kernel_goals.goals(Timings(made), tier)
     return {each.what: (each.asked, round(each.seen, 6), each.passed) for each in found}
 
 
@@ -122,7 +122,7 @@ def test_share_of_the_lowest_roof():
 def test_a_kernel_beyond_its_limit_fails_the_run(rate, failures, monkeypatch, tmp_path, capsys):
     """A share above 102% says that the probe missed the limit."""
     made = [product(rate, peak="dot"), limit("dot", 1000)]
-    assert len(kernel_figures.beyond(Timings(made))) == failures
+    assert len(kernel_goals.beyond(Timings(made))) == failures
     monkeypatch.setattr(
         kernels, "SECTIONS", {"made-up": lambda options: [Group("g", 0, lambda: made, 0)]}
     )
@@ -141,7 +141,7 @@ def test_asked_and_seen_of_one_token():
         product(300, "gemv-cache", peak="dot", encoding="two_bit"),
         product(150, "gemv-cache", peak="dot", encoding="base3"),
     ]
-    found = kernel_figures.goals(Timings(made), "avx512vbmi")
+    found = kernel_goals.goals(Timings(made), "avx512vbmi")
     assert [(each.section, each.what.split(",")[0].split(":")[0], each.asked, round(each.seen, 6),
              each.words[2]) for each in found] == [
         ("gemv-dram", "two_bit", 0.95, 0.91, "MISSED"),
@@ -161,7 +161,7 @@ def test_asked_and_seen_of_eight_tokens():
         product(400, "batch", level="DRAM", peak="dot"),
         product(900, "batch", tokens=8, level="DRAM", peak="dot"),
     ]  # fmt: skip
-    (figure,) = kernel_figures.goals(Timings(made), "avx512vbmi")
+    (figure,) = kernel_goals.goals(Timings(made), "avx512vbmi")
     assert figure.seen == pytest.approx(2.25)
     assert figure.words == (">= 4x", "2.25x", "MISSED")
     assert figure.remark == "the limits allow 2.5x; 90% of that of 8"
@@ -356,7 +356,7 @@ def test_from_end_to_end(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(kernel_sections, "_GEMM", 256)
     monkeypatch.setattr(kernel_sections, "HAS_TILES", False)
     # At this size everything lies in cache, where a probe says nothing about the kernels.
-    monkeypatch.setattr(kernel_figures, "MOST_SHARE", float("inf"))
+    monkeypatch.setattr(kernel_goals, "MOST_SHARE", float("inf"))
     sections = ["limits", "gemv-dram", "gemv-cache", "batch", "gemm", "overhead"]
     arguments = ["--quick", "--no-peers", "--threads", "1", "--output", str(tmp_path)]
     assert kernels.main([*arguments, "--only", *sections]) == 0

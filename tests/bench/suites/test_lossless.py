@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bench.suites.lossless import proof as lossless
-from bench.suites.lossless import tier as lossless_figures
+from bench.suites.lossless import tier as lossless_tier
 from bench.suites.lossless.proof import COMPUTATIONS, FP16
 from ternops.decoder import Model, Session, reference
 from ternops.encodings import ENCODINGS
@@ -24,7 +24,7 @@ NUMBER, CONTEXT = 3, 24
 @pytest.fixture(scope="module")
 def text():
     """Windows that are short enough for the oracle."""
-    return lossless_figures.text_of(NUMBER, CONTEXT)
+    return lossless_tier.text_of(NUMBER, CONTEXT)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def here(short, oracles, monkeypatch):
     monkeypatch.setattr(lossless, "_oracles", lambda text, advance: oracles)
 
     def figures(tier, threads):
-        found = lossless_figures.figures(threads, NUMBER, CONTEXT)
+        found = lossless_tier.figures(threads, NUMBER, CONTEXT)
         return [json.loads(json.dumps(each)) for each in found]
 
     monkeypatch.setattr(lossless, "_figures_on", figures)

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from gguf import GGMLQuantizationType as Type
 
-from bench.models import tokenizer as byte_tokenizer
+from bench.models import byte_tokenizer
 from ternops.decoder import Config
 
 #: Types of the linear layers, and of the embedding and the head, as ggml names them.

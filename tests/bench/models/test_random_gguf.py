@@ -10,8 +10,8 @@ import gguf
 import numpy as np
 import pytest
 
-from bench.models import gguf as module
-from bench.models.gguf import HEAD_TYPES, LINEAR_TYPES, for_llama_cpp, random_gguf
+from bench.models import random_gguf as module
+from bench.models.random_gguf import HEAD_TYPES, LINEAR_TYPES, for_llama_cpp, random_gguf
 from ternops.cost.layouts import SIZES
 from ternops.decoder import Config
 

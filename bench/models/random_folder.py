@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.models import tokenizer as byte_tokenizer
+from bench.models import byte_tokenizer
 from ternops.decoder import Config
 
 #: The names of the files, that of the tensors last.

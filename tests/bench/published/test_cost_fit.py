@@ -5,10 +5,7 @@ from types import MappingProxyType
 
 import pytest
 
-from bench.published import fit as cost_fit
-from bench.published import later as paper_later
-from bench.published import paper
-from bench.published import threads as cost_threads
+from bench.published import cost_fit, cost_threads, later, paper
 from ternops.cost import arithmetic
 
 HELD_OUT = [size for size in paper.DECODE["x86"] if size != cost_fit.FITTED]
@@ -104,10 +101,10 @@ def test_the_papers_energy_savings(arch, points):
         assert abs(row.predicted - row.saved) <= points
 
 
-@pytest.mark.parametrize("name", list(paper_later.REPORT))
+@pytest.mark.parametrize("name", list(later.REPORT))
 def test_the_reports_energy_column(name):
     """To three decimals."""
-    each = paper_later.REPORT[name]
+    each = later.REPORT[name]
     kind = "ternary" if each.is_ternary else "float16"
     assert round(arithmetic.report_joules(each.decoder, kind), 3) == each.joules
 
@@ -118,7 +115,7 @@ def test_the_arithmetic_ratio():
     assert round(arithmetic.ternary_saving(), 1) == 71.4
 
 
-@pytest.mark.parametrize("name", list(paper_later.THREADS))
+@pytest.mark.parametrize("name", list(later.THREADS))
 def test_generation_saturates_where_it_was_published_to(name):
     """Within one step of the thread counts."""
     assert cost_threads.off_by(cost_threads.steps(name)) <= 1
