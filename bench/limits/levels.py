@@ -72,3 +72,10 @@ def peak_limits(
 def barrier_limit(section: str, group: str, threads: int) -> list[Case]:
     """One meeting of all threads."""
     return peak_limits(section, group, threads, [BARRIER]) if threads > 1 else []
+
+
+def all_limits(section: str, group: str, level: str, threads: int) -> list[Case]:
+    """Those of a level, or without one those of instructions and a barrier."""
+    if level:
+        return read_limits(section, group, level, threads)
+    return peak_limits(section, group, threads) + barrier_limit(section, group, threads)

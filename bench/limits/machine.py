@@ -26,20 +26,13 @@ def measure(threads: list[int], rounds: int, advance: Advance) -> list[dict[str,
     found = []
     for count in threads:
         for level in (*levels.LEVELS, ""):
-            cases = _cases(level, count)
+            cases = levels.all_limits("limits", level or "instructions", level, count)
             interleave(cases, rounds)
             found += _fastest(cases, level, count)
             for case in cases:
                 case.release()
             advance(f"{level or 'instructions'}, {count} thread(s)")
     return found
-
-
-def _cases(level: str, threads: int) -> list[Case]:
-    if level:
-        return levels.read_limits("limits", level, level, threads)
-    peaks = levels.peak_limits("limits", "instructions", threads)
-    return peaks + levels.barrier_limit("limits", "instructions", threads)
 
 
 def _fastest(cases: list[Case], level: str, threads: int) -> list[dict[str, Any]]:

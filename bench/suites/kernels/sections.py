@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -72,38 +72,19 @@ class Group(NamedTuple):
 
 def limits(options: KernelOptions) -> list[Group]:
     """What the machine can do."""
-
-    def build(name: str, level: str, threads: int) -> list[Case]:
-        if level:
-            return levels.read_limits("limits", name, level, threads)
-        peaks = levels.peak_limits("limits", name, threads)
-        return peaks + levels.barrier_limit("limits", name, threads)
-
     groups = []
     for threads in options.threads:
         for level in (*levels.LEVELS, ""):
             name = f"limits, {level or 'instructions'}"
             read = 2 * (levels.level_bytes(level, threads) or 0) if level else 0
-            built = partial(build, name, level, threads)
+            built = partial(levels.all_limits, "limits", name, level, threads)
             groups.append(Group(name, options.rounds(15), built, read + _SPARE))
     return groups
 
 
 def gemv_dram(options: KernelOptions) -> list[Group]:
     """One token, weights from memory."""
-    name, section = "GEMV from DRAM", "gemv-dram"
-
-    def build(threads: int) -> list[Case]:
-        x = make.tokens_of(1, _DRAM_COLUMNS)
-        cases = []
-        for encoding in ENCODINGS:
-            matrix = make.weights_of(encoding, _DRAM_COLUMNS, levels.DRAM_BYTES)
-            cases.append(make.matmul_case(section, name, matrix, x, threads, levels.DRAM))
-        cases += levels.peak_limits(section, name, threads)
-        return cases + levels.read_limits(section, name, levels.DRAM, threads)
-
-    memory = (len(ENCODINGS) + 2) * levels.DRAM_BYTES + _SPARE
-    return [Group(name, options.rounds(15), partial(build, n), memory) for n in options.threads]
+    return _from_dram("gemv-dram", "GEMV from DRAM", ENCODINGS, (1,), options, 15)
 
 
 def gemv_cache(options: KernelOptions) -> list[Group]:
@@ -125,20 +106,27 @@ def gemv_cache(options: KernelOptions) -> list[Group]:
 
 def batch(options: KernelOptions) -> list[Group]:
     """Eight tokens and one, weights from memory."""
-    name, section = "batch from DRAM", "batch"
+    return _from_dram("batch", "batch from DRAM", BLOCKS, (1, 8), options, 9)
+
+
+def _from_dram(
+    section: str, name: str, encodings: Sequence[str], counts: Sequence[int],
+    options: KernelOptions, rounds: int,
+) -> list[Group]:  # fmt: skip
+    """A group for each number of threads: every encoding with each count of tokens."""
 
     def build(threads: int) -> list[Case]:
         cases = []
-        for encoding in BLOCKS:
+        for encoding in encodings:
             matrix = make.weights_of(encoding, _DRAM_COLUMNS, levels.DRAM_BYTES)
-            for tokens in (1, 8):
+            for tokens in counts:
                 x = make.tokens_of(tokens, _DRAM_COLUMNS)
                 cases.append(make.matmul_case(section, name, matrix, x, threads, levels.DRAM))
         cases += levels.peak_limits(section, name, threads)
         return cases + levels.read_limits(section, name, levels.DRAM, threads)
 
-    memory = (len(BLOCKS) + 2) * levels.DRAM_BYTES + _SPARE
-    return [Group(name, options.rounds(9), partial(build, n), memory) for n in options.threads]
+    memory = (len(encodings) + 2) * levels.DRAM_BYTES + _SPARE
+    return [Group(name, options.rounds(rounds), partial(build, n), memory) for n in options.threads]
 
 
 def gemm(options: KernelOptions) -> list[Group]:
