@@ -54,6 +54,21 @@ class Computation(Protocol):
         """Let go of the memory; there is no call after this one."""
 
 
+class Held:
+    """What computations have in common whose result is the array `_out`."""
+
+    _out: Any
+    nbytes: int
+
+    def result(self) -> Floats:
+        """A copy of what the last call computed."""
+        return np.array(self._out)
+
+    def close(self) -> None:
+        """Let go of all; using it again is an error here."""
+        self.__dict__.clear()
+
+
 @dataclass(frozen=True)
 class Engine:
     """A way to compute products, as it was found on this machine.

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.engines import Engine, Floats, Trits, Unsupported, has_avx512
+from bench.engines import Engine, Floats, Held, Trits, Unsupported, has_avx512
 
 #: enum ggml_type, by the names that ggml gives them.
 _TYPES = {"tq1_0": 34, "tq2_0": 35, "f16": 1}
@@ -90,7 +90,7 @@ def engines() -> Iterator[Engine]:
         yield Engine(title, version, remark, partial(_Product, ggml, title, kind))
 
 
-class _Product:
+class _Product(Held):
     def __init__(
         self, ggml: ctypes.CDLL, title: str, kind: int, trits: Trits, x: Floats, threads: int
     ) -> None:
@@ -118,8 +118,8 @@ class _Product:
         ggml.ggml_backend_cpu_set_n_threads(self._backend, threads)
         self._buffer = ggml.ggml_backend_alloc_ctx_tensors(self._context, self._backend)
 
-        self._nbytes = int(ggml.ggml_nbytes(weights))
-        packed = np.empty(self._nbytes, np.uint8)
+        self.nbytes = int(ggml.ggml_nbytes(weights))
+        packed = np.empty(self.nbytes, np.uint8)
         dense = trits.astype(np.float32)
         ggml.ggml_quantize_chunk(
             kind, dense.ctypes.data, packed.ctypes.data, 0, rows, columns, None
@@ -128,10 +128,6 @@ class _Product:
         x = np.ascontiguousarray(x)
         ggml.ggml_backend_tensor_set(activations, x.ctypes.data, 0, x.nbytes)
         self()
-
-    @property
-    def nbytes(self) -> int:
-        return self._nbytes
 
     def __call__(self) -> None:
         status = self._ggml.ggml_backend_graph_compute(self._backend, self._graph)
@@ -148,8 +144,7 @@ class _Product:
         self._ggml.ggml_threadpool_free(self._pool)
         self._ggml.ggml_backend_buffer_free(self._buffer)
         self._ggml.ggml_free(self._context)
-        # Using one of them again shall be an error here and not in ggml.
-        del self._backend, self._pool, self._buffer, self._context
+        super().close()
 
 
 def _load() -> ctypes.CDLL:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from bench.core.errors import first_line
-from bench.engines import Engine, Floats, Trits, Unsupported, library
+from bench.engines import Engine, Floats, Held, Trits, Unsupported, library
 
 #: Rows of activations in one call; its kernel returns without a result when given more.
 _MOST_ROWS = 64
@@ -59,7 +59,7 @@ def engines() -> Iterator[Engine]:
     )
 
 
-class _Product:
+class _Product(Held):
     def __init__(
         self, kernel: Any, pack: Any, set_threads: Any, trits: Trits, x: Floats, threads: int
     ) -> None:
@@ -72,6 +72,7 @@ class _Product:
         self._set_threads = set_threads
         self._threads = threads
         self._weights = pack(np.ascontiguousarray(trits))
+        self.nbytes = int(self._weights.nbytes)
         self._x = np.ascontiguousarray(x)
         self._int8 = np.empty(x.shape, np.int8)
         self._steps = np.empty(len(x), np.float32)
@@ -79,10 +80,6 @@ class _Product:
         batched = len(x) > 1 and kernel.has_batched_matmul() and kernel.has_batched_helpers()
         self._multiply = self._by_tiles if batched else self._by_rows
         self()
-
-    @property
-    def nbytes(self) -> int:
-        return int(self._weights.nbytes)
 
     def __call__(self) -> None:
         # The count belongs to the process, and products of other counts take turns with this one.
@@ -103,14 +100,8 @@ class _Product:
                 self._int8[rows], self._steps[rows], self._weights, 1.0, self._out[rows]
             )
 
-    def result(self) -> Floats:
-        return self._out.copy()
 
-    def close(self) -> None:
-        del self._weights, self._x, self._int8, self._steps, self._out
-
-
-class _Int8Product:
+class _Int8Product(Held):
     def __init__(self, models: Any, function: str, trits: Trits, x: Floats, threads: int) -> None:
         columns = trits.shape[1]
         if columns % 64:
@@ -125,22 +116,15 @@ class _Int8Product:
         int8, self._steps = models.quantize_activation(torch.tensor(x))
         sums = weights.sum(dim=1, dtype=torch.int32)
         self._out = torch.zeros(len(x), len(trits), dtype=torch.int32)
-        self._nbytes = int(weights.nbytes + sums.nbytes)
+        self.nbytes = int(weights.nbytes + sums.nbytes)
         self._run = partial(
             getattr(kernel, function), int8, self._steps, weights, sums, self._out,
             len(x), len(trits), columns, threads,
         )  # fmt: skip
         self()
 
-    @property
-    def nbytes(self) -> int:
-        return self._nbytes
-
     def __call__(self) -> None:
         self._run()
 
     def result(self) -> Floats:
         return np.array((self._out * self._steps[:, None]).numpy())
-
-    def close(self) -> None:
-        del self._run, self._out, self._steps

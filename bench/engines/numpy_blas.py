@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.engines import Engine, Floats, Trits, has_avx512, library
+from bench.engines import Engine, Floats, Held, Trits, has_avx512, library
 
 #: OpenBLAS's names of CPUs whose kernels use AVX-512.
 _AVX512_KERNELS = ("SkylakeX", "Cooperlake", "SapphireRapids")
@@ -32,30 +32,21 @@ def engines() -> Iterator[Engine]:
     yield Engine("NumPy float32", version, _remark(info), prepare)
 
 
-class _Product:
+class _Product(Held):
     def __init__(self, blas: list[Any], trits: Trits, x: Floats, threads: int) -> None:
         self._blas = blas
         self._threads = threads
         self._weights = trits.astype(np.float32)
         self._x = x
+        self.nbytes = self._weights.nbytes
         self._out = np.empty((len(x), len(trits)), np.float32)
         self()
-
-    @property
-    def nbytes(self) -> int:
-        return self._weights.nbytes
 
     def __call__(self) -> None:
         # The count belongs to the process, and products of other counts take turns with this one.
         for each in self._blas:
             each.set_num_threads(self._threads)
         np.matmul(self._x, self._weights.T, out=self._out)
-
-    def result(self) -> Floats:
-        return self._out.copy()
-
-    def close(self) -> None:
-        del self._weights, self._x, self._out
 
 
 def _libraries() -> list[Any]:

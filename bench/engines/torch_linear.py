@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.engines import Engine, Floats, Trits, has_avx512, library
+from bench.engines import Engine, Floats, Held, Trits, has_avx512, library
 
 
 def engines() -> Iterator[Engine]:
@@ -51,7 +51,7 @@ def engines() -> Iterator[Engine]:
     yield Engine("torch int8", backend, "; ".join(remarks), int8)
 
 
-class _Product:
+class _Product(Held):
     def __init__(self, torch: Any, product: Callable[[], Any], nbytes: int, threads: int) -> None:
         self._torch, self._product, self._threads = torch, product, threads
         self.nbytes = nbytes
@@ -65,6 +65,3 @@ class _Product:
 
     def result(self) -> Floats:
         return np.array(self._out.float().numpy())
-
-    def close(self) -> None:
-        del self._product, self._out
