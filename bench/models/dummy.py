@@ -2,7 +2,7 @@
 
     python -m bench.dummy --size 7B --format gguf-tq2_0
 
-gguf-*: for llama.cpp; embedding and head are float16. hf: a folder for transformers and what reads
+gguf-*: for llama.cpp; embedding and head are fp16. hf: a folder for transformers and what reads
 its packed BitNet models. Text that these models generate is noise.
 """
 

@@ -134,7 +134,7 @@ def _reason(
         )
     head = 2 * SIZES[size].vocabulary * SIZES[size].hidden / base3.bytes_per_token
     if head > 1 / 3:
-        reasons.append(f"the float16 head is {head:.0%} of the bytes of a ternary token")
+        reasons.append(f"the fp16 head is {head:.0%} of the bytes of a ternary token")
     if cached and linear_bytes(size, _ENCODING) < cached:
         reasons.append(
             f"all packed layers ({linear_bytes(size, _ENCODING) / 1e6:.0f} MB) could stay in the "
