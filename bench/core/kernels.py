@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from bench.core.measure import PREFIX, Case, fields_of, load_suite
+from bench.core.measure import Case
+from bench.core.pyperf_files import PREFIX, fields_of, load_suite
 from bench.core.stats import speedup
 
 #: The engine that is not a peer.

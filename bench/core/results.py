@@ -21,7 +21,7 @@ import pyperf
 
 from bench.core.envelope import save_json
 from bench.core.errors import ResultsError
-from bench.core.measure import PREFIX, fields_of, save_benchmarks
+from bench.core.pyperf_files import PREFIX, fields_of, save_benchmarks
 from bench.core.stats import Spread, speedup
 
 #: Of the two files; others are not read.

@@ -16,7 +16,7 @@ import pyperf
 
 from bench.core import results
 from bench.core.errors import ResultsError
-from bench.core.measure import envelope_of
+from bench.core.pyperf_files import envelope_of
 from bench.core.results import ABOUT, MEASURED, MODELLED, ROWS, Results, Row
 from bench.core.table import Cell, Table, number, speed, table, text
 

@@ -18,7 +18,7 @@ from bench.core import cost
 from bench.core.command import on_results
 from bench.core.envelope import ENVELOPE
 from bench.core.errors import ResultsError
-from bench.core.measure import envelope_of
+from bench.core.pyperf_files import envelope_of
 from bench.core.results import ABOUT, DECODER, KERNELS
 
 #: Files and what writes them; decode.json says what run.json does.

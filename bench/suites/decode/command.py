@@ -17,7 +17,8 @@ from bench.core import goals
 from bench.core.command import add_output, chosen_folder, introduce, make_console, make_parser, tell
 from bench.core.errors import first_line
 from bench.core.goals import Goal
-from bench.core.measure import MOST_SHARE, save_suite
+from bench.core.measure import MOST_SHARE
+from bench.core.pyperf_files import save_suite
 from bench.core.results import DECODER
 from bench.engines import llama_cpp
 from bench.suites.decode.cases import DecodeOptions

@@ -29,7 +29,8 @@ from bench.core.command import (
 )
 from bench.core.errors import ResultsError
 from bench.core.kernels import Timings
-from bench.core.measure import Case, interleave, save_suite
+from bench.core.measure import Case, interleave
+from bench.core.pyperf_files import save_suite
 from bench.core.results import KERNELS
 from bench.core.tiers import TIER
 from bench.pages import kernels as kernel_tables

@@ -12,7 +12,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from bench.core.measure import Case, save_suite
+from bench.core.measure import Case
+from bench.core.pyperf_files import save_suite
 from bench.core.results import CYCLED, FP16, KINDS, MEASURED, MODELLED, Results
 from bench.pages import plot
 from bench.pages.plots import energy, peers, share, speedup, style, threads

@@ -9,10 +9,11 @@ import pytest
 
 import ternops
 from bench.arm import stored
-from bench.core import command, envelope, measure, results
+from bench.core import command, envelope, pyperf_files, results
 from bench.core import kernels as kernel_results
 from bench.core.errors import ResultsError
-from bench.core.measure import Case, save_suite
+from bench.core.measure import Case
+from bench.core.pyperf_files import save_suite
 from bench.core.results import Results
 from bench.models import dummy
 from bench.pages import cost_model, plot, provenance, report, reproduction
@@ -40,7 +41,7 @@ def head(monkeypatch):
 
 
 def suite(path):
-    return measure.envelope_of(measure.load_suite(path))
+    return pyperf_files.envelope_of(pyperf_files.load_suite(path))
 
 
 def test_every_file_has_one_envelope(head, tmp_path):

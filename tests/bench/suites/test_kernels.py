@@ -10,7 +10,8 @@ import pytest
 import ternops
 from bench.core.errors import ResultsError
 from bench.core.kernels import NO_PYTHON, OURS, Limit, Product, Timings, describe, load_cases
-from bench.core.measure import Case, interleave, save_suite
+from bench.core.measure import Case, interleave
+from bench.core.pyperf_files import save_suite
 from bench.engines import Engine, Unsupported
 from bench.limits import levels
 from bench.limits.peaks import PEAKS, Unit
