@@ -29,7 +29,7 @@ results: $(VENV)/.dev ## The tests, then every benchmark (an hour or two): leave
 	$(BIN)/python -m bench.run
 	$(BIN)/python -m bench.kernels
 	$(BIN)/python -m bench.decode
-	$(BIN)/python -m bench.cost
+	$(BIN)/python -m bench.cost --full
 
 test: $(VENV)/.dev ## Set up and run the tests
 	$(BIN)/python -m pytest -m "not peers" --durations=5
