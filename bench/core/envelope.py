@@ -20,7 +20,7 @@ from bench.core.errors import ResultsError
 from bench.core.tiers import TIER
 from ternops.caches import last_level_bytes
 from ternops.files import replaced
-from ternops.simd.vector import machine
+from ternops.simd.host import machine
 from ternops.system import cpu_model
 
 #: What every results file says of itself. cpu: the machine, as its system names it.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from ternops.simd import HAS_TILES, targets
+from ternops.isa import HAS_TILES, detect
 
 __all__ = ["HAS_TILES", "TIER", "available"]
 
-TIER = targets.TIER.name
+TIER = detect.TIER.name
 
 
 def available() -> list[str]:
     """The best one first, as `TERNOPS_ISA` takes them."""
-    return [tier.name for tier in targets.available()]
+    return [tier.name for tier in detect.available()]

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.core.errors import first_line
-from ternops.simd import vector
+from ternops.simd import host
 
 Trits = npt.NDArray[np.int8]
 Floats = npt.NDArray[np.float32]

@@ -26,7 +26,6 @@ from ternops.decoder.cache import cache_bytes
 from ternops.decoder.model import Session
 from ternops.decoder.records import PARTS
 from ternops.decoder.weights import HalfMatrix, Weights, random_weights
-from ternops.isa import detect
 from ternops.memory import aligned_empty
 
 #: Our encoding, whatever "auto" would take for a size.

@@ -19,7 +19,6 @@ from bench.limits.levels import level_of
 from bench.limits.peaks import multiply_alone, run_again
 from ternops.decoder.weights import random_ternary
 from ternops.encodings import ENCODINGS
-from ternops.isa import HAS_TILES, detect
 from ternops.kernels.linear import linear
 from ternops.kernels.operands import OPERANDS
 from ternops.kernels.plan import kind_of, make_plan

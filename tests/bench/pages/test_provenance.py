@@ -22,7 +22,7 @@ from bench.suites.cost import command as cost
 from bench.suites.decode import command as decode
 from bench.suites.kernels import command as kernels
 from bench.suites.run import command as run
-from ternops.simd import targets
+from ternops.isa import detect
 from ternops.system import cpu_model
 from tests.bench.small_runs import row
 
@@ -35,7 +35,7 @@ def head(monkeypatch):
     monkeypatch.setattr(envelope, "commit", lambda: "0123456789ab")
     found = envelope.envelope(1)
     assert tuple(found) == envelope.ENVELOPE
-    assert found["tier"] == targets.TIER.name
+    assert found["tier"] == detect.TIER.name
     assert found["ternops"] == ternops.__version__
     return {key: value for key, value in found.items() if key != "format"}
 
@@ -91,7 +91,7 @@ def test_the_line_below_a_table(head, tmp_path, capsys):
     )
     assert provenance.main([str(tmp_path)]) == 0
     assert capsys.readouterr().out == (
-        f"Measured on Some CPU (tier avx2) and {cpu_model()} (tier {targets.TIER.name}). "
+        f"Measured on Some CPU (tier avx2) and {cpu_model()} (tier {detect.TIER.name}). "
         "bench.run: commit abc; bench.kernels: commit 0123456789ab; "
         "bench.cost: a commit that was not recorded.\n"
     )
@@ -117,7 +117,7 @@ def test_the_machine_is_what_its_system_calls_it(monkeypatch):
     """LLVM guesses a name from the model number: "rocketlake" of a Sapphire Rapids."""
     monkeypatch.setattr(command, "cpu_model", lambda: "Intel(R) Xeon(R) Platinum 8481C @ 2.70GHz")
     monkeypatch.setattr(command, "default_threads", lambda: 2)
-    monkeypatch.setattr("ternops.simd.vector.cpu_name", lambda: "rocketlake")
+    monkeypatch.setattr("ternops.simd.host.cpu_name", lambda: "rocketlake")
     folder = command._slug()
     assert folder == "intel-r-xeon-r-platinum-8481c-2-70ghz-2-cpus"
 

@@ -17,7 +17,7 @@ from bench.suites.run import decoding, plan
 from bench.suites.run.plan import tasks_of
 from ternops.caches import last_level_bytes
 from ternops.cost.layouts import SIZES
-from ternops.simd import HAS_TILES
+from ternops.isa import HAS_TILES
 from tests.bench.small_runs import GIGABYTE, SMALL, TASK, row
 
 

@@ -102,8 +102,8 @@ def test_a_wrong_bit_is_no_lossless_run(encoding, where, here, text, monkeypatch
     assert not proof.lossless
     found = {row.encoding: row.bit_identical for row in proof.rows}
     assert found == {each: {1: True, 2: each != encoding} for each in ALL}
-    assert {row.tier for row in proof.rows} == {targets.TIER.name}
-    where = f"{encoding} on {targets.TIER.name}, 2 thread(s)"
+    assert {row.tier for row in proof.rows} == {detect.TIER.name}
+    where = f"{encoding} on {detect.TIER.name}, 2 thread(s)"
     assert lossless.failures(proof.as_json()) == [f"{where}: logits differ from NumPy's"]
 
 
