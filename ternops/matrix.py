@@ -21,7 +21,7 @@ from ternops.quantize import absmean
 
 Array = npt.NDArray[Any]
 
-#: The fewest terms of a sum that can overflow int32: 2**24 times -1 * -128 does.
+#: A sum needs fewer terms than this: 2**24 times -1 * -128 overflows int32.
 MOST_TERMS = 1 << 24
 
 #: What ``x @= W`` tells of its operands, for x of several dimensions and of one.

@@ -25,7 +25,6 @@ CHUNK = 512
 _PROJECTIONS = ("q", "k", "v", "o")
 _LINE = 64  # bytes that rows of float16 are padded to
 _HALF = 2
-_NORMS_OF_A_LAYER = 2
 
 
 @dataclass(frozen=True)

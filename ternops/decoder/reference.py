@@ -1,4 +1,4 @@
-"""The same decoder in plain NumPy: the oracle of `token`, and a float64 forward to judge both.
+"""The same decoder in plain NumPy: the oracle of `forward`, and a float64 forward to judge both.
 
 Two arithmetics: `Exact` computes every float32 operation in the kernels' order, so that its
 logits have the kernels' very bits; `Double` computes the same quantised model in float64.

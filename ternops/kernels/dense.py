@@ -1,4 +1,4 @@
-"""GEMV on float16 and bfloat16 weights: the baseline of every speed-up, and the output head.
+"""Products on float16 and bfloat16 weights: the baseline of every speed-up, and the output head.
 
 Layout: rows of weights, padded with zeros to whole cache lines; float32 activations, padded alike.
 Trick: one conversion and one fused multiply-add for 16 weights, some rows at a time, for one token

@@ -1,4 +1,4 @@
-"""GEMV on int8 weights: the output head that screens, or that stands for the whole.
+"""Products on int8 weights: the output head that screens, or that stands for the whole.
 
 Layout: rows of int8, padded with zeros to whole cache lines. Trick: an activation is a multiple
 of a step of its token's, 255 a + b with int8 a and b, so that two dot instructions multiply 16-bit

@@ -16,7 +16,7 @@ from ternops.decoder.formats.ternary_floats import row_scales
 #: Weights and bytes of a TQ block; both end with a float16 scale.
 TQ_WEIGHTS, TQ1_0_BYTES, TQ2_0_BYTES = 256, 54, 66
 #: Weights and bytes of an I2_S block, and the bytes behind the last of them.
-I2_S_WEIGHTS, I2_S_BYTES, I2_S_TAIL = 128, 32, 32
+I2_S_WEIGHTS, I2_S_BYTES = 128, 32
 
 _POWERS = np.array([1, 3, 9, 27, 81], np.uint8)[:, None]
 _SHIFTS = np.array([0, 2, 4, 6], np.uint8)[:, None]
