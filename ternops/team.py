@@ -273,15 +273,15 @@ class Team(HoldsAddresses):
             # A signal handler may fork anywhere here: in the child the workers are gone again.
             if (late := _launch(self.address, job, record, threads)) >= 0:
                 return int(late)
-            for thread in range(1, threads):
+            for thread, wake in enumerate(self._wake[: threads - 1], 1):
                 # A parked worker leaves its state alone until it is woken.
                 if self._states[thread] == _PARKED:
-                    self._wake_up(thread)
+                    self._wake_up(thread, wake)
 
-    def _wake_up(self, thread: int) -> None:
+    def _wake_up(self, thread: int, wake: threading.Semaphore) -> None:
         try:
             self._states[thread] = _WOKEN
-            self._wake[thread - 1].release()
+            wake.release()
         except BaseException:  # of a signal handler: it may sleep on, and must be woken again
             self._states[thread] = _PARKED
             raise
