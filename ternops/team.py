@@ -237,7 +237,8 @@ class Team(HoldsAddresses):
         work: where the number of threads was nobody's choice, what tells this job from others
         that take another time; fewer threads then run it while the machine is busy.
         """
-        threads = min(threads, self.limit)
+        if threads > self.limit:  # faster than min()
+            threads = self.limit
         if threads == 1:
             _launch(self.address, job, record, 1)
             return
