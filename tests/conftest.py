@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+from importlib.util import find_spec
+from typing import Any
 
 import pytest
 
@@ -16,6 +18,24 @@ def pytest_configure() -> None:
     """
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def llama_cpp_without_amx(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """llama.cpp rearranges weights for AMX, and crashes on matrices as small as those of tests."""
+    if request.node.get_closest_marker("peers") is None or find_spec("llama_cpp") is None:
+        return
+    import llama_cpp
+
+    original = llama_cpp.llama_model_default_params
+
+    def parameters() -> Any:
+        found = original()
+        found.use_extra_bufts = False
+        return found
+
+    for module in (llama_cpp, llama_cpp.llama_cpp):
+        monkeypatch.setattr(module, "llama_model_default_params", parameters)
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ import ctypes
 import itertools
 from dataclasses import replace
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -42,13 +41,7 @@ MEAN_DIFFERENCE = 1
 
 def their_model(path, **settings):
     """llama.cpp's, on two threads."""
-    parameters = llama_cpp.llama_model_default_params()
-    # Its rearrangement of Q4_K and Q6_K for AMX crashes on matrices as small as these.
-    parameters.use_extra_bufts = False
-    with mock.patch.object(
-        llama_cpp.llama_cpp, "llama_model_default_params", return_value=parameters
-    ):
-        return llama_cpp.Llama(str(path), n_ctx=256, n_threads=2, verbose=False, **settings)
+    return llama_cpp.Llama(str(path), n_ctx=256, n_threads=2, verbose=False, **settings)
 
 
 def their_logits(path, tokens):
