@@ -9,24 +9,8 @@ import pytest
 from bench.core import results
 from bench.core.errors import ResultsError
 from bench.core.results import MEASURED, MODELLED, Probe, Results
-from bench.suites.run import decoding, worker
-from ternops.cost.layouts import SIZES
-from tests.bench.small_runs import SMALL, TASK, row, same
-
-
-@pytest.fixture
-def small(monkeypatch):
-    """125M is a small model."""
-    monkeypatch.setitem(SIZES, "125M", SMALL)
-
-
-@pytest.fixture
-def found(small):
-    """What a small task finds."""
-    steps = []
-    found = decoding.measure(TASK, steps.append)
-    assert len(steps) == pytest.approx(decoding.steps(TASK), abs=10)
-    return found
+from bench.suites.run import worker
+from tests.bench.small_runs import row, same
 
 
 def test_results_are_read_back_as_they_were(found, tmp_path):

@@ -21,21 +21,6 @@ from ternops.isa import HAS_TILES
 from tests.bench.small_runs import GIGABYTE, SMALL, TASK, row
 
 
-@pytest.fixture
-def small(monkeypatch):
-    """125M is a small model."""
-    monkeypatch.setitem(SIZES, "125M", SMALL)
-
-
-@pytest.fixture
-def found(small):
-    """What a small task finds."""
-    steps = []
-    found = decoding.measure(TASK, steps.append)
-    assert len(steps) == pytest.approx(decoding.steps(TASK), abs=10)
-    return found
-
-
 def test_a_task_gives_a_row_for_each_engine_and_thread_count(found):
     """Decoding at every count, prefill at the last; each beside the limit that it has."""
     decode = [(row.engine, row.threads) for row in found.rows if row.test == "tg3"]
