@@ -43,6 +43,18 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace the results in the folder")
 
 
+def add_sections(
+    parser: argparse.ArgumentParser, sections: Iterable[str], quick: str, alone: str
+) -> None:
+    """--quick, --only and --no-peers; quick and alone: the help for the first and the last."""
+    names = tuple(sections)
+    parser.add_argument("--quick", action="store_true", help=quick)
+    parser.add_argument(
+        "--only", nargs="+", choices=names, metavar="SECTION", help=", ".join(names)
+    )
+    parser.add_argument("--no-peers", action="store_true", help=alone)
+
+
 def chosen_threads(threads: list[int] | None) -> list[int]:
     """--threads, in order; TypeError or ValueError for what cannot be."""
     most = default_threads()

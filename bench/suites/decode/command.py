@@ -14,7 +14,15 @@ import argparse
 from rich.console import Console
 
 from bench.core import goals
-from bench.core.command import add_output, chosen_folder, introduce, make_console, make_parser, tell
+from bench.core.command import (
+    add_output,
+    add_sections,
+    chosen_folder,
+    introduce,
+    make_console,
+    make_parser,
+    tell,
+)
 from bench.core.errors import first_line
 from bench.core.goals import Goal
 from bench.core.measure import MOST_SHARE
@@ -86,10 +94,7 @@ def _failed(console: Console, found: list[Goal]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = make_parser("bench.decode", __doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer tokens and rounds")
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, metavar="SECTION",
-                        help=", ".join(SECTIONS))  # fmt: skip
-    parser.add_argument("--no-peers", action="store_true", help="without llama.cpp")
+    add_sections(parser, SECTIONS, quick="fewer tokens and rounds", alone="without llama.cpp")
     parser.add_argument("--threads", type=int, metavar="N", help="default: all")
     add_output(parser)
     return parser

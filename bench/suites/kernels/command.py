@@ -19,6 +19,7 @@ from bench.core import goals
 from bench.core.command import (
     Advance,
     add_options,
+    add_sections,
     chosen_folder,
     chosen_threads,
     introduce,
@@ -124,9 +125,9 @@ def _finish(console: Console, folder: Path, cases: list[Case], options: KernelOp
 
 def _parser() -> argparse.ArgumentParser:
     parser = make_parser("bench.kernels", __doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer shapes and rounds: minutes")
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, metavar="SECTION",
-                        help=", ".join(SECTIONS))  # fmt: skip
-    parser.add_argument("--no-peers", action="store_true", help="none of the other engines")
+    add_sections(
+        parser, SECTIONS, quick="fewer shapes and rounds: minutes",
+        alone="none of the other engines",
+    )  # fmt: skip
     add_options(parser)
     return parser
