@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import ternops
-from ternops.simd import cache_folder, folder
+from ternops.simd import folder
+from ternops.simd.folder import cache_folder
 from tests import processes
 
 #: Prints at its end the jobs compiled, the functions read from the disk, and the cache's folder.
@@ -128,7 +129,7 @@ def test_the_folder_is_that_of_the_tier_however_it_was_chosen(tmp_path):
     """By name or as the best there is; what the system refuses makes another tier of it."""
     settings = {**processes.current(), "NUMBA_CACHE_DIR": str(tmp_path)}
     code = (
-        "from ternops.isa import detect; from ternops.simd import cache_folder; "
+        "from ternops.isa import detect; from ternops.simd.folder import cache_folder; "
         "print(detect.TIER.name, cache_folder())"
     )
     tier, folder = processes.run_code(code, **settings).split()
@@ -166,7 +167,7 @@ def test_any_edit_leads_to_another_folder(package, tmp_path):
         "from pathlib import Path\n"
         "import ternops\n"
         "from ternops.simd import folder\n"
-        "from ternops.simd import cache_folder\n"
+        "from ternops.simd.folder import cache_folder\n"
         "before, seen = cache_folder(), []\n"
         "for path in sorted(Path(ternops.__file__).parent.rglob('*.py')):\n"
         "    kept = path.read_bytes()\n"

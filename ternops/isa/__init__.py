@@ -195,7 +195,6 @@ __all__ = [
     "WIDE",
     "WIDE_FLOATS",
     "Floats",
-    "Width",
     "available",
     "choose",
     "close_sums",

@@ -31,7 +31,6 @@ from ternops.simd.floats import (
     tree_sum,
     u16,
 )
-from ternops.simd.folder import cache_folder
 from ternops.simd.intrinsics import IMMEDIATE, constant, instruction
 from ternops.simd.lanes import (
     at_least,
@@ -74,7 +73,6 @@ __all__ = [
     "atomic_store",
     "atomic_swap_if",
     "bitcast",
-    "cache_folder",
     "call_job",
     "concatenate",
     "constant",

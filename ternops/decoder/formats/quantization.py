@@ -51,7 +51,7 @@ def read_quantization(folder: Path) -> str:
     if method != "bitnet":
         raise ValueError(f"config: quant_method is {method!r}, expected 'bitnet'")
     kind = _choice(settings, "linear_class", ("bitlinear", "autobitlinear"))
-    mode = _choice(settings, "quantization_mode", ("offline", "online"))
+    mode = _choice(settings, "quantization_mode", (OFFLINE, ONLINE))
     if settings.get("use_rms_norm"):
         raise ValueError("config: use_rms_norm is set, expected no norms inside linear layers")
     name = BITLINEAR if kind == "bitlinear" else mode
