@@ -6,7 +6,7 @@ import sys
 # wrong: a line, as from `python -m ternops`. (Modules of bench.arm change such things first.)
 if sys.argv[:1] == ["-m"] and "bench.arm" not in sys.orig_argv[-len(sys.argv)]:
     try:
-        import ternops  # noqa: F401
+        from ternops import matmul  # noqa: F401
     except (ImportError, ValueError) as error:
         print(f"{__name__}: error: {error}", file=sys.stderr)
         sys.exit(2)

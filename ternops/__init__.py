@@ -5,36 +5,11 @@
 """
 
 import importlib
-import os
-import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-
-def _is_starting() -> bool:
-    """Whether `python -m ternops`, or the command `ternops`, is still being looked for."""
-    program = sys.argv[0] if sys.argv else ""
-    if program == "-m":
-        named = sys.orig_argv[-len(sys.argv)]
-        return named == __name__ or (named[:1] == "-" and named.endswith(f"m{__name__}"))
-    return os.path.splitext(os.path.basename(program))[0] == __name__
-
-
-# Then there is nobody yet to make a line of an error or of Ctrl-C: who asks for a name, as
-# `ternops.__main__` does, comes back here.
-if "_load" not in globals() and _is_starting():
-
-    def _load(name: str) -> Any:
-        if name not in __all__:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(importlib.reload(sys.modules[__name__]), name)
-
-    globals()["__getattr__"] = _load
-else:
-    from ternops.settings import check as _check
-
-    _check()
-    from ternops.matmul import matmul
+if TYPE_CHECKING:
     from ternops.matrix import TernaryMatrix, load, pack, quantize
+    from ternops.product import matmul
     from ternops.system import info, warmup
     from ternops.threads import get_num_threads, set_num_threads
 
@@ -51,3 +26,28 @@ __all__ = [
     "set_num_threads",
     "warmup",
 ]
+
+_MODULES = {
+    "TernaryMatrix": "matrix",
+    "get_num_threads": "threads",
+    "info": "system",
+    "load": "matrix",
+    "matmul": "product",
+    "pack": "matrix",
+    "quantize": "matrix",
+    "set_num_threads": "threads",
+    "warmup": "system",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for (PEP 562): Numba takes a while, which --help need not wait for."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    importlib.import_module("ternops.settings").check()
+    found = getattr(importlib.import_module(f"ternops.{_MODULES[name]}"), name)
+    return globals().setdefault(name, found)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

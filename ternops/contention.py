@@ -14,16 +14,16 @@ from collections import defaultdict
 from collections.abc import Hashable
 
 #: Nanoseconds of waiting in a job that look like a lost time slice, which is longer.
-LEAST_LATE = 500_000
+MIN_LATE = 500_000
 #: Nanoseconds of jobs that a number of threads is judged by: several time slices of the system,
 #: and before them those in which its scheduler, and workers that still spin, settle.
 _WINDOW, _SETTLING = 40_000_000, 15_000_000
 #: The share of a window lost in waiting from which on fewer threads are tried.
-_LEAST_LOST = 0.1
+_MIN_LOST = 0.1
 #: Fewer threads must be faster by this factor.
 _GAIN = 1.05
 #: For how many times as long as a trial took its outcome holds: at first, and after many failures.
-_FIRST_REST, _MOST_REST = 3, 24
+_FIRST_REST, _MAX_REST = 3, 24
 
 
 class Contention:
@@ -65,7 +65,7 @@ class Contention:
             return
         if self._before:
             self._judge(self._before, window)
-        elif window.threads >= asked and window.lost_share < _LEAST_LOST:
+        elif window.threads >= asked and window.lost_share < _MIN_LOST:
             self.active = False
         elif time.perf_counter_ns() < self._rest_until:
             self._window = _Window(window.threads)
@@ -76,7 +76,7 @@ class Contention:
     def _candidate(self, window: _Window, asked: int) -> int:
         """The number to try after a window on another one."""
         step = max(1, window.threads // 8)
-        is_late = window.lost_share >= _LEAST_LOST and window.threads > 1
+        is_late = window.lost_share >= _MIN_LOST and window.threads > 1
         if window.threads >= asked or (is_late and not self._fewer_failed):
             return max(1, window.threads - step)
         return min(asked, window.threads + step)
@@ -87,7 +87,7 @@ class Contention:
         if trial.speed_over(before) >= (_GAIN if fewer else 1):
             kept, self._rest, self._fewer_failed = trial.threads, _FIRST_REST, False
         else:
-            kept, self._rest = before.threads, min(2 * self._rest, _MOST_REST)
+            kept, self._rest = before.threads, min(2 * self._rest, _MAX_REST)
             self._fewer_failed = fewer
         self._rest_until = time.perf_counter_ns() + int(self._rest * trial.spent)
         self._window, self._before = _Window(kept), None

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 #: The most links from one to the next that Linux follows.
-_MOST_LINKS = 40
+_MAX_LINKS = 40
 #: Characters of a file's name that its temporary file's begins with; the limit is 255 bytes.
 _PREFIX = 40
 #: What flock says of a file system that has no locks.
@@ -64,7 +64,7 @@ def behind_links(path: str | os.PathLike[str]) -> Path:
     target = Path(path)
     if not os.fspath(path):  # Path("") is the current folder
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "")
-    for _ in range(_MOST_LINKS):
+    for _ in range(_MAX_LINKS):
         if _descriptor(target) is not None or not target.is_symlink():
             return target
         target = target.parent / os.readlink(target)

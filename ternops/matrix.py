@@ -12,17 +12,17 @@ import safetensors
 import safetensors.numpy
 from numpy.lib.array_utils import normalize_axis_tuple
 
+from ternops.absmean import absmean
 from ternops.arrays import as_array, comes_first, is_array_like
 from ternops.encodings import ENCODINGS
 from ternops.files import replaced
-from ternops.kernels.table import best_encoding
+from ternops.kernels.tuning import best_encoding
 from ternops.memory import Arena, HoldsAddresses, aligned_copy
-from ternops.quantize import absmean
 
 Array = npt.NDArray[Any]
 
 #: A sum needs fewer terms than this: 2**24 times -1 * -128 overflows int32.
-MOST_TERMS = 1 << 24
+TERMS_LIMIT = 1 << 24
 
 #: What ``x @= W`` tells of its operands, for x of several dimensions and of one.
 _INPLACE_AXES = ([(-2, -1)] * 3, [(-1,), (-2, -1), (-1,)])
@@ -202,7 +202,7 @@ class TernaryMatrix:
         return trits
 
     def __matmul__(self, other: Any) -> Array:
-        from ternops.matmul import matmul
+        from ternops.product import matmul
 
         if comes_first(other):
             product: Array = type(other).__rmatmul__(other, self)
@@ -211,7 +211,7 @@ class TernaryMatrix:
         return matmul(self, other) if is_array_like(other) else NotImplemented
 
     def __rmatmul__(self, other: Any) -> Array:
-        from ternops.matmul import matmul
+        from ternops.product import matmul
 
         return matmul(other, self) if is_array_like(other) else NotImplemented
 
@@ -222,7 +222,7 @@ class TernaryMatrix:
             return NotImplemented
         if "axes" in options and list(options["axes"]) not in _INPLACE_AXES:
             return NotImplemented
-        from ternops.matmul import matmul
+        from ternops.product import matmul
 
         left, right = inputs
         (out,) = options.get("out", (None,))
@@ -326,7 +326,7 @@ def _restore(metadata: dict[str, str], tensors: dict[str, Array]) -> TernaryMatr
     layout = ENCODINGS[encoding]
     rows, columns = int(metadata["rows"]), int(metadata["columns"])
     packed, scale = tensors["packed"], tensors.get("scale")
-    if min(rows, columns) < 0 or columns >= MOST_TERMS or rows >= 2**48:
+    if min(rows, columns) < 0 or columns >= TERMS_LIMIT or rows >= 2**48:
         raise ValueError(f"shape ({rows}, {columns})")
     expected = layout.nbytes(rows, columns) + layout.SLACK
     if packed.dtype != np.uint8 or packed.shape != (expected,):
@@ -371,9 +371,9 @@ def _check_encoding(encoding: str, rows: int, columns: int) -> str:
 
 
 def _check_columns(name: str, columns: int) -> None:
-    if columns >= MOST_TERMS:
+    if columns >= TERMS_LIMIT:
         raise ValueError(
-            f"{name}: {columns} columns, expected fewer than {MOST_TERMS} (2**24): "
+            f"{name}: {columns} columns, expected fewer than {TERMS_LIMIT} (2**24): "
             "a sum of that many products can overflow int32"
         )
 

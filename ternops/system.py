@@ -44,8 +44,8 @@ def warmup(decoder: bool = False) -> float:
     from ternops.kernels.linear import linear
     from ternops.kernels.plan import DENSE, KERNELS
     from ternops.kernels.screen import quantize_head
-    from ternops.matmul import matmul
     from ternops.matrix import pack
+    from ternops.product import matmul
 
     print(f"ternops: compiling for {TIER.name} ...", end=" ", file=sys.stderr, flush=True)
     start = time.perf_counter()

@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 
-from ternops.contention import LEAST_LATE, Contention
+from ternops.contention import MIN_LATE, Contention
 from ternops.memory import HoldsAddresses
 from ternops.simd import (
     Job,
@@ -56,7 +56,7 @@ from ternops.simd import (
 )
 
 #: The largest `threads` that is accepted.
-MOST_THREADS = 256
+MAX_THREADS = 256
 
 # The control block: int64 fields, each group of them in a cache line of its own (byte offsets).
 _JOB, _RECORD, _THREADS = 0, 8, 16
@@ -212,7 +212,7 @@ class Team(HoldsAddresses):
     """Worker threads, started when first needed, and the calling thread as number 0."""
 
     def __init__(self) -> None:
-        size = _STATES + MOST_THREADS * _LINE
+        size = _STATES + MAX_THREADS * _LINE
         memory = np.zeros(size + _LINE, np.uint8)
         start = -memory.ctypes.data % _LINE
         self._memory = memory
@@ -223,7 +223,7 @@ class Team(HoldsAddresses):
         self._launching = False
         self._contention = Contention()
         #: The most threads that a job is run on, whatever was asked for.
-        self.limit = MOST_THREADS
+        self.limit = MAX_THREADS
         #: The address of the control block, which a job passes to `barrier`.
         self.address = int(memory.ctypes.data) + start
 
@@ -251,7 +251,7 @@ class Team(HoldsAddresses):
             try:
                 if work is not None and self._contention.active:
                     self._run_timed(job, record, threads, work)
-                elif self._run_together(job, record, threads) > LEAST_LATE and work is not None:
+                elif self._run_together(job, record, threads) > MIN_LATE and work is not None:
                     self._contention.begin(threads)
             finally:
                 self._launching = False

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numba import config
 
-from ternops.team import MOST_THREADS, TEAM
+from ternops.team import MAX_THREADS, TEAM
 
 _SECONDS_BETWEEN_LOOKS = 1.0
 #: What NUMBA_NUM_THREADS asks for; 0: nothing.
 _ASKED = 0
 if config.NUMBA_NUM_THREADS != config.NUMBA_DEFAULT_NUM_THREADS:
-    _ASKED = min(int(config.NUMBA_NUM_THREADS), MOST_THREADS)
+    _ASKED = min(int(config.NUMBA_NUM_THREADS), MAX_THREADS)
 
 
 def default_threads() -> int:
@@ -31,12 +31,12 @@ def check_threads(threads: int | None) -> int:
     """`threads`, or the default for None. Raises TypeError or ValueError for what is neither."""
     if threads is None:
         return default_threads()
-    if type(threads) is int and 1 <= threads <= MOST_THREADS:  # the usual case, at once
+    if type(threads) is int and 1 <= threads <= MAX_THREADS:  # the usual case, at once
         return threads
     if isinstance(threads, bool) or not isinstance(threads, int | np.integer):
         raise TypeError(f"threads={threads!r}: expected an integer or None")
-    if not 1 <= threads <= MOST_THREADS:
-        raise ValueError(f"threads={threads}: expected 1 to {MOST_THREADS}")
+    if not 1 <= threads <= MAX_THREADS:
+        raise ValueError(f"threads={threads}: expected 1 to {MAX_THREADS}")
     return int(threads)
 
 
@@ -57,7 +57,7 @@ def set_num_threads(threads: int | None) -> _Limit:
     Raises TypeError for what is no integer, ValueError for one below 1 or above 256.
     """
     limit = _Limit(TEAM.limit)
-    TEAM.limit = MOST_THREADS if threads is None else check_threads(threads)
+    TEAM.limit = MAX_THREADS if threads is None else check_threads(threads)
     return limit
 
 
@@ -132,7 +132,7 @@ class _Usable:
         """At most 256."""
         now = time.monotonic()
         if now >= self._until:
-            self._count = min(usable_cpus(), MOST_THREADS)
+            self._count = min(usable_cpus(), MAX_THREADS)
             self._until = now + _SECONDS_BETWEEN_LOOKS
         return self._count
 

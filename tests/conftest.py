@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ternops.kernels import table
+from ternops.kernels import tuning
 
 
 def pytest_configure() -> None:
@@ -41,4 +41,4 @@ def llama_cpp_without_amx(request: pytest.FixtureRequest, monkeypatch: pytest.Mo
 @pytest.fixture
 def eager_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use as many threads as are asked for, however little there is to do."""
-    monkeypatch.setattr(table, "BYTES_A_THREAD", 1)
+    monkeypatch.setattr(tuning, "BYTES_A_THREAD", 1)

@@ -39,7 +39,7 @@ def multiplying(core, kernel):
     features = retarget.CORES[core]
     if kernel in loops.LOOK_UPS:
         return "tbl"
-    if kernel in ("gemv_f16", "gemv_bf16"):
+    if kernel in ("gemv_fp16", "gemv_bf16"):
         return "fmla"
     if kernel.startswith("gemm") and "i8mm" in features:
         return "smmla"

@@ -10,7 +10,7 @@ import pytest
 from bench.arm.loops import innermost
 from ternops.encodings import ENCODINGS
 from ternops.isa import detect
-from ternops.kernels import plan, table
+from ternops.kernels import plan, tuning
 from ternops.simd import host
 from tests import cases, processes
 
@@ -162,7 +162,7 @@ def test_the_loops_are_made_of_the_tiers_instruction(texts, cpu, gemv):
         numbers = [count(body, instruction, f"%{registers}") for body in loops]
         assert all(number % each == 0 for number in numbers)
         (record,) = (each_tier for each_tier in detect.TIERS if each_tier.name == tier)
-        rows = table.gemv_tile(encoding, record).rows
+        rows = tuning.gemv_tile(encoding, record).rows
         assert any(number % (each * rows) == 0 for number in numbers)
     if (encoding, tier) == ("base3", "avx512vbmi"):
         assert all(count(body, r"vperm[it]2b", "%zmm") for body in loops)

@@ -11,7 +11,7 @@ from ternops.simd import kernel, pointer
 from tests import cases
 
 KINDS = {
-    "fp16": (np.uint16, attention.keep_f16, attention.attend_f16),
+    "fp16": (np.uint16, attention.keep_fp16, attention.attend_fp16),
     "int8": (np.int8, attention.keep_i8, attention.attend_i8),
 }
 MANY = 3 * attention.POSITIONS  # positions of the caches here

@@ -72,7 +72,7 @@ def test_sequences_are_admitted_as_others_end(tiny):
         assert found[number] == list(tiny.generate(prompt, most))
 
 
-@pytest.mark.parametrize("kind", ["two_bit", "base3", "tl1", "tl2", "float16"])
+@pytest.mark.parametrize("kind", ["two_bit", "base3", "tl1", "tl2", "fp16"])
 @pytest.mark.parametrize("layout", ["bitnet", "llama"])
 def test_small_models_of_every_encoding(layout, kind):
     """Odd shapes, ends of the text and of the context."""

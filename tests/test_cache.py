@@ -22,7 +22,7 @@ from unittest import mock
 import numpy as np
 import ternops
 from ternops import team
-from ternops.kernels import reference, table
+from ternops.kernels import reference, tuning
 from numba.core import ccallback
 from tests import cases
 # Tell the jobs that are compiled and not read from the disk.
@@ -31,13 +31,13 @@ def counting(self):
     compiled.append(self.__name__)
     return original(self)
 ccallback.CFunc._compile_uncached = counting
-table.BYTES_A_THREAD = 1
+tuning.BYTES_A_THREAD = 1
 def report():
     print(*sorted(compiled))
     print(*[sum(f.stats.cache_hits.values()) for f in (team._launch, team._work)])
     print(ternops.info()["cache"])
 atexit.register(report)
-product = importlib.import_module("ternops.matmul")
+product = importlib.import_module("ternops.product")
 trits, x = cases.trits(37, 1021), cases.activations(3, 1021)
 def right(encoding, kind):
     with mock.patch.object(product, "kind_of", return_value=kind) as kind_of:

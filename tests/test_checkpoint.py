@@ -8,13 +8,13 @@ import shutil
 import numpy as np
 import pytest
 
+from ternops.absmean import absmean
 from ternops.decoder import Model, reference
 from ternops.decoder.config import Config
 from ternops.decoder.formats.hugging_face_config import read_config
 from ternops.decoder.formats.loading import TINY
 from ternops.decoder.formats.tensors import Tensors
 from ternops.decoder.text import load_tokenizer
-from ternops.quantize import absmean
 from tests import cases, checkpoints
 from tests.checkpoints import refused
 
@@ -233,7 +233,7 @@ def test_float16_equals_float32(tmp_path, weights):
     half, single = (model.logits(TOKENS) for model in models)
     assert cases.same_bits(half, single)
     assert cases.same_bits(half, reference.logits(models[0], TOKENS))
-    assert (models[0].encoding == "float16") == (weights == "fp16")
+    assert (models[0].encoding == "fp16") == (weights == "fp16")
 
 
 def test_the_linear_layers_are_the_quantised_masters():

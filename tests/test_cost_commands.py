@@ -39,10 +39,10 @@ def test_several_give_a_table(capsys):
     """Sizes by encodings by machines; what cannot run has a dash and a reason."""
     text = run(
         capsys, "--model", "700M", "100B", "--hardware", "generic", "epyc-7v13",
-        "--encoding", "base3", "float16",
+        "--encoding", "base3", "fp16",
     )  # fmt: skip
     assert text.count("700M") == 4
-    assert "100B, float16: " in text
+    assert "100B, fp16: " in text
     assert "memory: the model needs" in " ".join(text.split())
 
 
@@ -84,7 +84,7 @@ def test_a_plot_is_written_whole(tmp_path, capsys, kind):
         (["--model", "7B", "--hardware", "generic", "--threads", "0"], "threads=0"),
         (["--model", "7B", "--hardware", "generic", "--context", "0"], "context=0"),
         (["--model", "7B", "--hardware", "generic", "--context", "4096"], "context=4096"),
-        (["--model", "100B", "--hardware", "generic", "--encoding", "float16"], "needs 200"),
+        (["--model", "100B", "--hardware", "generic", "--encoding", "fp16"], "needs 200"),
         (["--model", "7B", "--hardware", "generic", "--plot", "x.gif"], "--plot 'x.gif'"),
         (["--model", "7B", "7B", "--hardware", "i7-13700h", "--threads", "15"], "threads=15"),
     ],

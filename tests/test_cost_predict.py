@@ -12,7 +12,7 @@ from ternops.cost.hardware import Cores, Curve, Hardware, Kernel, Level
 from ternops.cost.latency import residence
 from ternops.cost.layouts import SIZES
 from ternops.cost.profile import shipped
-from ternops.cost.workload import cache_bytes, weight_bytes, workload
+from ternops.cost.workload import kv_cache_bytes, weight_bytes, workload
 
 CONFIG = SIZES["700M"]
 MACHINE = Hardware(
@@ -36,7 +36,7 @@ def test_a_token_takes_as_long_as_its_parts():
     assert found.tokens_per_second == pytest.approx(1 / seconds)
     assert found.ms_per_token == pytest.approx(1e3 * seconds)
     # The profile has no rate of attention and of the float16 head.
-    assert found.unknown == ("attention", "float16")
+    assert found.unknown == ("attention", "fp16")
 
 
 def test_what_bounds_it():
@@ -129,7 +129,7 @@ def test_a_batch_shares_the_weights():
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"encoding": "q4_0"}, "encoding='q4_0': expected float16 or "),
+        ({"encoding": "q4_0"}, "encoding='q4_0': expected fp16 or "),
         ({"threads": 5}, "threads=5: expected 1 to 4, the cores of A machine"),
         ({"threads": 0}, "threads=0: expected 1 to 4"),
         ({"threads": True}, "threads=True"),
@@ -140,7 +140,7 @@ def test_a_batch_shares_the_weights():
         ({"batch": 0}, "batch=0: expected 1 to"),
         ({"context": 1.5}, "context=1.5"),
         ({"batch": 10**30}, "batch=10{9,}.*: expected 1 to 65536$"),
-        ({"encoding": np.array(["base3", "tl1"])}, "encoding=array.*: expected float16 or"),
+        ({"encoding": np.array(["base3", "tl1"])}, "encoding=array.*: expected fp16 or"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(more, words):
@@ -153,8 +153,8 @@ def test_what_cannot_be_is_said_in_one_line(more, words):
 def test_a_model_larger_than_the_memory():
     """Needs so much, has so much; the cache counts too."""
     with pytest.raises(ValueError, match=r"A machine: memory: the model needs 14\.1 GB, has 4"):
-        predict(SIZES["7B"], MACHINE, "float16")
-    exact = weight_bytes(CONFIG, "base3") + cache_bytes(CONFIG, 101)
+        predict(SIZES["7B"], MACHINE, "fp16")
+    exact = weight_bytes(CONFIG, "base3") + kv_cache_bytes(CONFIG, 101)
     predict(CONFIG, replace(MACHINE, memory=exact), "base3", context=100)
     with pytest.raises(ValueError, match="memory"):
         predict(CONFIG, replace(MACHINE, memory=exact - 1), "base3", context=100)
@@ -165,7 +165,7 @@ def test_fewer_bytes_are_faster_on_every_machine(name):
     """Base3 before two bits before float16, when the memory is what counts."""
     machine = replace(load(name), kernels={})
     speeds = [
-        predict(CONFIG, machine, each).tokens_per_second for each in ("float16", "two_bit", "base3")
+        predict(CONFIG, machine, each).tokens_per_second for each in ("fp16", "two_bit", "base3")
     ]
     assert speeds == sorted(speeds)
 
@@ -200,7 +200,7 @@ def test_no_figure_is_made_of_a_machine_that_cannot_be(bandwidth):
 
 
 @pytest.mark.parametrize("name", list(shipped()))
-@pytest.mark.parametrize("kind", ["float16", "base3"])
+@pytest.mark.parametrize("kind", ["fp16", "base3"])
 def test_more_of_the_machine_is_never_slower(name, kind):
     """Of bandwidth at any level; of threads, but for their barriers and slower cores."""
     machine = load(name)
@@ -239,7 +239,7 @@ def test_more_context_takes_longer_and_a_prompt_less_a_token(name):
 def test_the_last_tokens_head_is_that_of_one_token():
     """However long the prompt: one token's rate, and every thread prepares it for itself."""
     kernel = Kernel(gemv=Curve((1,), (10.0,)), gemm=Curve((1,), (80.0,)))
-    machine = replace(MACHINE, kernels={"float16": kernel})
+    machine = replace(MACHINE, kernels={"fp16": kernel})
     head = predict(CONFIG, machine, "base3", 2, "prefill", 600).parts["head"]
     assert head.compute == pytest.approx(head.part.macs / (10 * 2e9 * 2))
 

@@ -5,7 +5,7 @@ import pytest
 
 from ternops.cost.workload import KINDS, weight_bytes, workload
 from ternops.decoder import Config, Model
-from ternops.decoder.cache import cache_bytes
+from ternops.decoder.cache import kv_cache_bytes
 from ternops.decoder.records import MODEL, TOKEN_BYTES, Token
 from ternops.decoder.records import Model as Record
 from ternops.decoder.session import Session
@@ -68,7 +68,7 @@ def counted(config, kind, tokens, before):
 
 
 @pytest.mark.parametrize("config", [CONFIG, PLAIN])
-@pytest.mark.parametrize("kind", ["float16", "base3", "two_bit"])
+@pytest.mark.parametrize("kind", ["fp16", "base3", "two_bit"])
 @pytest.mark.parametrize(("tokens", "before"), [(1, 0), (1, 37), (5, 0), (130, 0)])
 def test_counts_are_what_the_kernels_are_handed(config, kind, tokens, before):
     """Products, bytes, activations and attention, of decoding and of prefill."""
@@ -92,8 +92,8 @@ def test_bytes_are_those_of_real_weights(config, kind):
     weights = random_weights(config, kind)
     work = workload(config, kind, "decode", 9)
     # The counts leave out the scale of each packed matrix, and what is behind its last row.
-    rest = 0 if kind == "float16" else (4 + ENCODINGS[kind].SLACK) * 7 * config.layers
-    assert work.bytes == weights.bytes_per_token - rest + cache_bytes(config, "fp16", 10)
+    rest = 0 if kind == "fp16" else (4 + ENCODINGS[kind].SLACK) * 7 * config.layers
+    assert work.bytes == weights.bytes_per_token - rest + kv_cache_bytes(config, "fp16", 10)
     held = weights.bytes_per_token - rest - weights.embedding.bits[0].nbytes
     if not config.tied:
         held += weights.embedding.nbytes

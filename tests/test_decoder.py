@@ -99,13 +99,13 @@ def test_every_encoding_gives_the_same_logits(encoding, tiny, text):
 def test_layers_of_several_encodings_are_refused():
     """A model is asked once which kernels it needs."""
     config = small_config("hidden 24", "llama")
-    one, other = (small_model(config, kind).weights for kind in ("two_bit", "float16"))
+    one, other = (small_model(config, kind).weights for kind in ("two_bit", "fp16"))
     mixed = Weights(config, [one.layers[0], other.layers[1]], one.norm, one.embedding, one.head)
     with pytest.raises(ValueError, match=r"^weights: encodings .*two_bit.*, expected one"):
         Model(mixed)
 
 
-@pytest.mark.parametrize("kind", [*cases.ENCODINGS, "float16"])
+@pytest.mark.parametrize("kind", [*cases.ENCODINGS, "fp16"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("size", SIZES)
 def test_small_logits_equal_the_oracle(size, layout, kind):
@@ -135,7 +135,7 @@ def test_an_int8_cache_equals_the_oracle(size, layout):
 
 
 @pytest.mark.parametrize("cache", ["fp16", "int8"])
-@pytest.mark.parametrize("kind", [*cases.ENCODINGS, "float16"])
+@pytest.mark.parametrize("kind", [*cases.ENCODINGS, "fp16"])
 @pytest.mark.parametrize("size", ["hidden 100", "hidden 200", "hidden 257"])
 def test_passes_of_any_length_give_the_same_bits(size, kind, cache):
     """One token at a time, a few, and the hundreds of which a prompt is read."""
@@ -149,13 +149,13 @@ def test_passes_of_any_length_give_the_same_bits(size, kind, cache):
         session, found = Session(model), []
         for length in lengths:
             start = session.position
-            length = min(length, session.most_tokens)
+            length = min(length, session.max_tokens)
             found += list(session.extend(tokens[start : start + length], length).copy())
         assert cases.same_bits(np.stack(found), expected[: len(found)]), lengths
     session, seen = Session(model), []
     last = session.read(tokens, progress=lambda done, total: seen.append((done, total)))
     assert cases.same_bits(last, expected[-1])
-    most = session.most_tokens
+    most = session.max_tokens
     assert seen == [(min(done, 620), 620) for done in range(most, 620 + most, most)]
 
 

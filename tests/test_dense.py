@@ -43,10 +43,10 @@ def weights(encoding, rows, columns):
     padded = make_plan(encoding, columns, "one").stride // DENSE[encoding][0]
     dense = cases.floats(rows, columns).clip(-6e4, 6e4)
     bits = aligned_zeros((rows, padded), np.int8 if encoding == "int8" else np.uint16)
-    if encoding == "float16":
+    if encoding == "fp16":
         bits[:, :columns] = dense.astype(np.float16).view(np.uint16)
         return bits, bits[:, :columns].view(np.float16).astype(np.float32), None
-    if encoding == "bfloat16":
+    if encoding == "bf16":
         bits[:, :columns] = dense.view(np.uint32) >> 16
         return bits, (bits[:, :columns].astype(np.uint32) << 16).view(np.float32), None
     bits[:, :columns] = cases.activations(rows, columns)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ternops import simd
+from ternops.absmean import BITNET_ABSMAX, MIN_ABSMAX
 from ternops.kernels import attention, elementwise, reference
-from ternops.quantize import BITNET_ABSMAX, LEAST_ABSMAX
 from ternops.simd import kernel, load, pointer, store
 from tests import cases
 
@@ -135,7 +135,7 @@ def _quantize_row(x, count, floor, target, result):
     result[1] = total
 
 
-@pytest.mark.parametrize("floor", [LEAST_ABSMAX, BITNET_ABSMAX])
+@pytest.mark.parametrize("floor", [MIN_ABSMAX, BITNET_ABSMAX])
 def test_quantize_row(floor):
     """int8, step and sum; ties go to even; rows below the floor use the floor."""
     result = np.empty(2, np.float64)
@@ -163,7 +163,7 @@ def test_a_bad_value_anywhere_makes_the_step_nan(bad):
         for place in {0, count // 2, count - 1}:
             x = row(count)
             x[place] = bad
-            _quantize_row(x, count, LEAST_ABSMAX, np.empty(count, np.int8), result)
+            _quantize_row(x, count, MIN_ABSMAX, np.empty(count, np.int8), result)
             assert np.isnan(result[0])
 
 

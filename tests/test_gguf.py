@@ -13,12 +13,12 @@ import pytest
 from gguf import GGMLQuantizationType as Type
 from gguf import quants
 
+from ternops.absmean import absmean
 from ternops.decoder import Model
 from ternops.decoder.formats.gguf import Gguf
 from ternops.decoder.formats.gguf_blocks import decode_i2_s, decode_tq
 from ternops.decoder.formats.gguf_file import GgufFile
 from ternops.decoder.formats.loading import load_weights, open_checkpoint
-from ternops.quantize import absmean
 from tests import cases, checkpoints, gguf_files
 
 TOKENS = [0, 299, 7, 7, 19, 150, 2]

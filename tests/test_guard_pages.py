@@ -19,12 +19,12 @@ import numpy as np
 import ternops
 from ternops import workspace
 from ternops.encodings import ENCODINGS
-from ternops.kernels import reference, table
+from ternops.kernels import reference, tuning
 from ternops.matrix import Packed, TernaryMatrix
-from ternops.quantize import LEAST_ABSMAX
+from ternops.absmean import MIN_ABSMAX
 from tests import cases
 
-table.BYTES_A_THREAD = 1
+tuning.BYTES_A_THREAD = 1
 PAGE = mmap.PAGESIZE
 libc = ctypes.CDLL(None, use_errno=True)
 libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
@@ -63,7 +63,7 @@ def reserve(self, size):
 workspace.aligned_empty = room_ending
 workspace.Workspace.reserve = reserve
 workspace._KEPT_BYTES = -1
-product = importlib.import_module("ternops.matmul")
+product = importlib.import_module("ternops.product")
 
 def kernels(encoding):
     "Has each shape class of an encoding used for every product that its kernels can take."
@@ -111,7 +111,7 @@ lengths = (1, 2, 3, 4, 7, 15, 16, 17, 31, 32, 33, 63, 64, 65, 255, 256, 257, 320
 for encoding, columns in itertools.product(cases.ENCODINGS, lengths):
     trits, scale = cases.trits(64, columns), ending(cases.scales(64)["rows"])
     x = cases.floats(17, columns)
-    quantized, step = reference.quantize_rows(x, LEAST_ABSMAX)
+    quantized, step = reference.quantize_rows(x, MIN_ABSMAX)
     expected = reference.matmul_int32(quantized, trits).astype(np.float32) * scale * step[:, None]
     for batches in kernels(encoding):
         matrix = matrix_ending(trits, encoding, scale)
@@ -144,7 +144,7 @@ print("done")
 HALVES = """
 from ternops.kernels.elementwise import (
     add, copy_row, gate_relu2, gate_silu, quantize_row, rms_norm)
-from ternops.kernels.dense import half_row
+from ternops.kernels.fp16 import half_row
 from ternops.kernels.linear import linear
 from ternops.kernels.operands import OPERANDS
 from ternops.kernels.plan import make_plan
@@ -166,7 +166,7 @@ def last_row(weights, rows, columns, row):
 
 def product(weights, x, out):
     columns = weights.shape[1]
-    plan = make_plan("float16", columns, "one")
+    plan = make_plan("fp16", columns, "one")
     placed = ending(np.empty((len(x), plan.placed_bytes // 4), np.float32))
     record = np.zeros((), OPERANDS)
     for name, value in {

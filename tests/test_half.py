@@ -11,11 +11,11 @@ from ternops.simd import kernel, load, pointer, store
 from tests import cases
 
 
-@pytest.mark.parametrize("name", ["load_f16", "portable"])
+@pytest.mark.parametrize("name", ["load_fp16", "portable"])
 def test_every_half_widens_exactly(name):
     """All 65536 float16, by the tier's conversion and by the portable one."""
     widen = {
-        "load_f16": isa.load_f16,
+        "load_fp16": isa.load_fp16,
         "portable": simd.inlined(lambda source: portable.widen_half(load(simd.u16, source))),
     }[name]
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from ternops.absmean import absmean
 from ternops.decoder import Model
 from ternops.decoder.formats import tensors
 from ternops.decoder.formats.hugging_face import HuggingFace
 from ternops.decoder.formats.hugging_face_config import read_config
 from ternops.decoder.formats.tensors import Tensors
-from ternops.quantize import absmean
 from tests import cases, checkpoints
 from tests.checkpoints import FIRST, quantization, quantized, refused
 

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ternops
+from ternops.absmean import MIN_ABSMAX
 from ternops.encodings import ENCODINGS
 from ternops.isa import detect
-from ternops.kernels import plan, reference, table
-from ternops.kernels.table import useful_threads
-from ternops.quantize import LEAST_ABSMAX
+from ternops.kernels import plan, reference, tuning
+from ternops.kernels.tuning import useful_threads
 from ternops.team import TEAM
 from tests import cases
 
@@ -39,7 +39,7 @@ def oracle(x, trits, scale):
             return total
         step = np.ones(len(x), np.float32)
     else:
-        quantized, step = reference.quantize_rows(x, LEAST_ABSMAX)
+        quantized, step = reference.quantize_rows(x, MIN_ABSMAX)
         total = reference.matmul_int32(quantized, trits)
     factor = np.float32(1) if scale is None else np.asarray(scale, np.float32)
     return (total.astype(np.float32) * factor) * step[:, None]
@@ -51,7 +51,7 @@ def made(dtype, *shape):
 
 
 #: The module; ternops.matmul is the function.
-PRODUCT = importlib.import_module("ternops.matmul")
+PRODUCT = importlib.import_module("ternops.product")
 
 
 def forced(kind):
@@ -211,7 +211,7 @@ def test_the_best_encoding(monkeypatch):
     """ "auto" goes by whether the last-level cache holds the weights; an unknown one is named."""
     small, large = detect.TIER.auto
     assert {small, large} <= set(cases.ENCODINGS)
-    monkeypatch.setattr(table, "last_level_bytes", lambda: 100)
+    monkeypatch.setattr(tuning, "last_level_bytes", lambda: 100)
     for shape, expected in (((1, 1), small), ((100, 4), small), ((100, 5), large)):
         trits = cases.trits(*shape)
         assert ternops.pack(trits).encoding == expected
@@ -295,7 +295,7 @@ def test_many_tokens_are_multiplied_in_several_turns(encoding, kind, dtype):
     most = max(batches(kind, 1, 8))
 
     def short(*arguments):
-        return plan.make_plan(*arguments)._replace(most_tokens=most)
+        return plan.make_plan(*arguments)._replace(max_tokens=most)
 
     with forced(kind), mock.patch.object(PRODUCT, "make_plan", short):
         for m in (1, 7, 8, 9, 16, 17):

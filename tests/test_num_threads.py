@@ -83,7 +83,7 @@ def test_an_error_in_the_block_ends_the_limit():
     """As the end of the block does."""
     with pytest.raises(RuntimeError, match="inside"), ternops.set_num_threads(1):
         raise RuntimeError("inside")
-    assert TEAM.limit == team.MOST_THREADS
+    assert TEAM.limit == team.MAX_THREADS
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_bad_limit_is_named(error, count):
     """One line, and the limit stays."""
     with pytest.raises(error, match=rf"^threads={count!r}: expected [^\n]*$"):
         ternops.set_num_threads(count)
-    assert TEAM.limit == team.MOST_THREADS
+    assert TEAM.limit == team.MAX_THREADS
 
 
 def test_threadpoolctl_limits_us(used, monkeypatch):

@@ -19,7 +19,7 @@ from ternops.decoder.formats.loading import TINY, load_weights, open_checkpoint
 from ternops.decoder.formats.packed import PackedFile, header_checksum, whole_lines
 from ternops.encodings import ENCODINGS
 from ternops.isa import detect
-from ternops.kernels import table
+from ternops.kernels import tuning
 from tests import cases, checkpoints, gguf_files, processes
 
 TOKENS = [0, 32, 7, 7, 19, 2]
@@ -71,7 +71,7 @@ def test_a_packed_model_is_the_same_model(tmp_path, name, encoding):
     assert isinstance(opened, PackedFile)
     assert opened.config == original.config
     theirs = load_weights(original, encoding)
-    for weights in (load_weights(opened, encoding), load_weights(opened, "float16")):
+    for weights in (load_weights(opened, encoding), load_weights(opened, "fp16")):
         assert weights.embedding.is_bf16 == theirs.embedding.is_bf16
         assert cases.same_bits(weights.embedding.bits, theirs.embedding.bits)
         assert cases.same_bits(weights.head.bits, theirs.head.bits)
@@ -253,7 +253,7 @@ def test_which_encoding_a_file_is_loaded_in(tmp_path, monkeypatch, encoding):
 
     def prefer(streamed):
         changed = dataclasses.replace(detect.TIER, auto=("two_bit", streamed))
-        for module in (packed, table):
+        for module in (packed, tuning):
             monkeypatch.setattr(module, "TIER", changed)
 
     prefer("base3")

@@ -41,7 +41,7 @@ LARGEST_WITH_CACHE = 0.72
 #: Activations are rounded to int8. One that lies nearer to a border than the error of float32 may
 #: go the other way in transformers and change logits by 0.1. The seeds below keep this distance, in
 #: units of the int8 step, and this one between the two likeliest tokens.
-LEAST_DISTANCE, LEAST_MARGIN = 4e-5, 0.01
+MIN_DISTANCE, MIN_MARGIN = 4e-5, 0.01
 
 
 @pytest.fixture(scope="module")
@@ -203,8 +203,8 @@ def test_same_logits_and_greedy_tokens(
         f"{distance:.2g}, {len(set(tokens))} different tokens"
     )
     assert len(set(tokens)) > 12
-    assert margin > LEAST_MARGIN
-    assert distance > LEAST_DISTANCE
+    assert margin > MIN_MARGIN
+    assert distance > MIN_DISTANCE
     assert difference < LARGEST
     assert with_cache < LARGEST_WITH_CACHE
     assert prompt + tokens == generated

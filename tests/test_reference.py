@@ -11,8 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from ternops.absmean import BITNET_ABSMAX, MIN_ABSMAX
 from ternops.kernels import reference
-from ternops.quantize import BITNET_ABSMAX, LEAST_ABSMAX
 from tests import cases
 
 MANY = settings(max_examples=400, deadline=None, derandomize=True)
@@ -114,7 +114,7 @@ ROWS = hnp.arrays(
 
 
 @MANY
-@given(ROWS, st.sampled_from([LEAST_ABSMAX, BITNET_ABSMAX]))
+@given(ROWS, st.sampled_from([MIN_ABSMAX, BITNET_ABSMAX]))
 def test_quantize_rows_is_close_and_uses_the_whole_range(x, floor):
     """Off by at most half a step; the largest of a row becomes +-127; signs are kept."""
     quantized, step = reference.quantize_rows(x, floor)
@@ -138,11 +138,11 @@ def test_quantize_rows_commutes_with_powers_of_two(x, exponent):
     x = np.where(np.abs(x) < 1e-20, np.float32(0), x)
     x[:, 0] = 1
     factor = np.float32(2.0**exponent)
-    quantized, step = reference.quantize_rows(x, LEAST_ABSMAX)
-    scaled, scaled_step = reference.quantize_rows(x * factor, LEAST_ABSMAX)
+    quantized, step = reference.quantize_rows(x, MIN_ABSMAX)
+    scaled, scaled_step = reference.quantize_rows(x * factor, MIN_ABSMAX)
     assert (scaled == quantized).all()
     assert (scaled_step == step * factor).all()
-    assert (reference.quantize_rows(-x, LEAST_ABSMAX)[0] == -quantized).all()
+    assert (reference.quantize_rows(-x, MIN_ABSMAX)[0] == -quantized).all()
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -150,7 +150,7 @@ def test_quantize_rows_marks_bad_rows(bad):
     """A NaN step for the row that holds one, and for no other."""
     x = cases.floats(3, 7)
     x[1, 4] = bad
-    _, step = reference.quantize_rows(x, LEAST_ABSMAX)
+    _, step = reference.quantize_rows(x, MIN_ABSMAX)
     assert np.isnan(step).tolist() == [False, True, False]
 
 

@@ -29,7 +29,7 @@ def matrices():
               "huge": huge}  # fmt: skip
     found = {name: HalfMatrix.from_floats(each.astype(np.float32)) for name, each in floats.items()}
     bits = (mixed.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
-    return found | {"bfloat16": HalfMatrix.from_bits(bits, is_bf16=True)}
+    return found | {"bf16": HalfMatrix.from_bits(bits, is_bf16=True)}
 
 
 MATRICES = matrices()

@@ -13,7 +13,7 @@ from ternops import isa, simd
 from ternops.encodings import ENCODINGS
 from ternops.isa import detect, x86
 from ternops.kernels import base3, reference
-from ternops.kernels.fields import MOST_HELD, MOST_OPEN, make_fields
+from ternops.kernels.fields import MAX_HELD, MAX_OPEN, make_fields
 from ternops.simd import Vector, convert, full, kernel, lane, load, pointer, registers, store, take
 from tests import cases
 
@@ -474,7 +474,7 @@ def test_the_fields_of_every_byte(name, apart, size):
 
     @kernel
     def run(source, target):
-        opened, held = registers(u8, MOST_OPEN), registers(u8, MOST_HELD)
+        opened, held = registers(u8, MAX_OPEN), registers(u8, MAX_HELD)
         hold(held)
         open_fields(load(u8, pointer(source)), opened, held)
         for field in range(count):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from ternops.__main__ import main
+from ternops.absmean import absmean
 from ternops.commands import perplexity
 from ternops.decoder import Model, open_checkpoint
 from ternops.decoder.formats.gguf import Gguf
@@ -18,7 +19,6 @@ from ternops.decoder.formats.hugging_face import HuggingFace
 from ternops.decoder.formats.loading import TINY
 from ternops.decoder.formats.ternary_floats import exact_product, trits_of_floats
 from ternops.files import GrowingFile
-from ternops.quantize import absmean
 from tests import cases, checkpoints, gguf_files
 
 REFUSED = "q_proj.weight is not ternary: --quantize absmean (quantize='absmean') rounds it"

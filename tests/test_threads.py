@@ -25,10 +25,10 @@ SETUP = """
 import os, signal, sys, threading, time
 import numpy as np
 import ternops
-from ternops.kernels import reference, table
+from ternops.kernels import reference, tuning
 from ternops.team import TEAM
 from tests import cases
-table.BYTES_A_THREAD = 1
+tuning.BYTES_A_THREAD = 1
 trits = cases.trits(100, 1000)
 matrix, x = ternops.pack(trits), cases.activations(1000)
 expected = reference.matmul_int32(x[None], trits)[0]
@@ -71,7 +71,7 @@ def test_many_python_threads_share_one_matrix(callers, threads, encoding):
 @pytest.mark.parametrize("encoding", cases.ENCODINGS)
 def test_a_signal_handler_multiplies_amid_a_product(encoding, threads):
     """At every line of a product a handler runs another one, of another size: both are right."""
-    product = importlib.import_module("ternops.matmul")
+    product = importlib.import_module("ternops.product")
     files = {product.__file__, workspace.__file__}
     outer, inner = cases.trits(100, 1000), cases.trits(70, 3001, seed=1)
     x, y = cases.activations(5, 1000), cases.activations(9, 3001)

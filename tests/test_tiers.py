@@ -23,7 +23,7 @@ import ternops
 from ternops.kernels import reference
 from ternops.isa import detect
 from tests import cases
-product = importlib.import_module("ternops.matmul")
+product = importlib.import_module("ternops.product")
 for encoding, kind in cases.KINDS:
     for shape in ((1, 1), (37, 1021), (64, 1024), (130, 641)):
         trits, x = cases.trits(*shape), cases.activations(33, shape[1])

@@ -20,7 +20,7 @@ from ternops.cost.profile import parse
 RESULTS = "cost.json"
 FORMAT = 1
 #: The aim: median and largest error of the speed.
-MOST_MEDIAN, MOST_ERROR = 0.08, 0.20
+MAX_MEDIAN, MAX_ERROR = 0.08, 0.20
 _MOST = 1e30  # of a figure: beyond it sums and products would overflow
 
 

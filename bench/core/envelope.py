@@ -18,7 +18,7 @@ import psutil
 import ternops
 from bench.core.errors import ResultsError
 from bench.core.tiers import TIER
-from ternops.caches import last_level_bytes
+from ternops.cpu_caches import last_level_bytes
 from ternops.files import replaced
 from ternops.simd.host import machine
 from ternops.system import cpu_model

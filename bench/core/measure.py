@@ -16,7 +16,7 @@ import numpy as np
 import pyperf
 
 #: A share of the limit above this means that the probe missed the limit.
-MOST_SHARE = 1.02
+MAX_SHARE = 1.02
 
 
 def _nothing() -> None:

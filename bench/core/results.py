@@ -34,7 +34,7 @@ FP16 = "fp16"  #: the engine that every other one is compared with
 #: turn; or computed from measured limits.
 MEASURED, CYCLED, MODELLED = KINDS = ("measured", "cycled", "modelled")
 #: A row whose values spread more is marked.
-MOST_SPREAD = 0.1
+MAX_SPREAD = 0.1
 
 
 @dataclass(frozen=True)

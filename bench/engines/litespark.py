@@ -19,7 +19,7 @@ from bench.core.errors import first_line
 from bench.engines import Engine, Floats, Held, Trits, Unsupported, library
 
 #: Rows of activations in one call; its kernel returns without a result when given more.
-_MOST_ROWS = 64
+_MAX_ROWS = 64
 #: kernel type -> the function that its benchmark times
 _INT8_FUNCTIONS = {
     "vnni": "matmul_free_vnni_v4_large_n",
@@ -42,7 +42,7 @@ def engines() -> Iterator[Engine]:
     yield Engine(
         "litespark",
         f"{version}, {tier}, {'OpenMP' if set_threads else 'built without OpenMP'}",
-        f"given {_MOST_ROWS} rows at a time, because it silently computes nothing for more",
+        f"given {_MAX_ROWS} rows at a time, because it silently computes nothing for more",
         partial(_Product, kernel, pack, set_threads),
     )
 
@@ -94,8 +94,8 @@ class _Product(Held):
 
     def _by_tiles(self) -> None:
         self._kernel.quantize_activation_batched(self._x, self._int8, self._steps)
-        for first in range(0, len(self._x), _MOST_ROWS):
-            rows = slice(first, first + _MOST_ROWS)
+        for first in range(0, len(self._x), _MAX_ROWS):
+            rows = slice(first, first + _MAX_ROWS)
             self._kernel.matmul_packed_mT(
                 self._int8[rows], self._steps[rows], self._weights, 1.0, self._out[rows]
             )

@@ -25,7 +25,7 @@ from bench.engines import has_avx512, library
 BATCH = 512
 
 #: GGML_MAX_N_THREADS; ggml aborts beyond.
-_MOST_THREADS = 512
+_MAX_THREADS = 512
 #: More than struct ggml_threadpool_params in any version: ggml fills it in, nothing here reads it.
 _POOL_PARAMETERS = 4096
 #: GGML_LOG_LEVEL_ERROR.
@@ -61,7 +61,7 @@ class LlamaDecoder:
     """
 
     def __init__(self, path: Path, threads: int, context: int) -> None:
-        _check("threads", threads, _MOST_THREADS)
+        _check("threads", threads, _MAX_THREADS)
         self._llama = llama = _load()
         package = llama.package
         with ExitStack() as stack:

@@ -10,8 +10,8 @@ from bench.core.measure import Case
 from bench.core.tiers import TIER
 from bench.limits.peaks import BARRIER, PEAKS, Peak, Unit
 from bench.limits.probes import probe_cases
-from ternops.caches import cache_bytes, last_level_bytes
 from ternops.cost.probes import Reader
+from ternops.cpu_caches import cpu_cache_bytes, last_level_bytes
 
 #: Weights in memory: more than any cache holds.
 DRAM_BYTES = 512 << 20
@@ -20,7 +20,7 @@ LEVELS = (L2, LAST, DRAM)
 
 _READ_AT_ONCE = 64 << 20  # bytes that a probe reads between two looks at the clock
 _ROUNDS = 20_000  # of a peak: about a millisecond
-_L2 = cache_bytes().get(2, 1 << 20)
+_L2 = cpu_cache_bytes().get(2, 1 << 20)
 
 
 def level_bytes(level: str, threads: int) -> int | None:
@@ -30,7 +30,7 @@ def level_bytes(level: str, threads: int) -> int | None:
     if level == L2:
         return _L2 // 2 * threads
     half = last_level_bytes() // 2
-    return half if max(cache_bytes(), default=0) > 2 and half >= 2 * _L2 * threads else None
+    return half if max(cpu_cache_bytes(), default=0) > 2 and half >= 2 * _L2 * threads else None
 
 
 def level_of(size: int, threads: int) -> str:

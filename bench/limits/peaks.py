@@ -29,8 +29,8 @@ from ternops.isa import (
     tile_zero,
     u8,
 )
+from ternops.kernels.amx import SPARE_BYTES, close_tiles, open_tiles
 from ternops.kernels.operands import Operands
-from ternops.kernels.tiles import SPARE_BYTES, close_tiles, open_tiles
 from ternops.memory import aligned_empty
 from ternops.simd import (
     Job,
@@ -45,7 +45,7 @@ from ternops.simd import (
     registers,
     store,
 )
-from ternops.team import MOST_THREADS, TEAM, barrier, share
+from ternops.team import MAX_THREADS, TEAM, barrier, share
 
 _PEAK = np.dtype([(name, np.intp) for name in ("source", "ones", "rounds", "scratch")])
 _Peak = numba.from_dtype(_PEAK)
@@ -228,7 +228,7 @@ class Unit:
         count = (_FLOAT_STEPS * (_ROWS + _TOKENS) + 1) * _LANES
         self._ones = aligned_empty(count, np.float32)
         self._ones[:] = 1
-        self._scratch = aligned_empty(MOST_THREADS * SPARE_BYTES, np.uint8)
+        self._scratch = aligned_empty(MAX_THREADS * SPARE_BYTES, np.uint8)
 
     def run(self, peak: Peak, threads: int, rounds: int) -> None:
         """So many rounds of each thread."""

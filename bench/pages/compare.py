@@ -21,7 +21,7 @@ from bench.core.results import ABOUT, MEASURED, MODELLED, ROWS, Results, Row
 from bench.core.table import Cell, Table, number, speed, table, text
 
 #: Fewer values have no quartiles to speak of.
-_LEAST_VALUES = 3
+_MIN_VALUES = 3
 #: Of run.json: what should be the same in both.
 _SAME = ("cpu", "arch", "tier")
 
@@ -119,7 +119,7 @@ def _verdict(old: Row, new: Row) -> str:
         return "not of one kind"
     if old.kind == MODELLED:
         return "not timed"
-    if min(len(old.seconds), len(new.seconds)) < _LEAST_VALUES:
+    if min(len(old.seconds), len(new.seconds)) < _MIN_VALUES:
         return "too few values"
     old_low, old_high = np.percentile(old.seconds, (25, 75))
     new_low, new_high = np.percentile(new.seconds, (25, 75))

@@ -36,7 +36,7 @@ def write(folder: Path, target: Path = _TARGET) -> list[Path]:
     values = dict(
         folder=folder.as_posix(), machine=machine, pairs=cost.table_of(pairs),
         here=cost.errors(pairs),
-        aims=(cost.MOST_MEDIAN, cost.MOST_ERROR), pictures=Path("..") / folder,
+        aims=(cost.MAX_MEDIAN, cost.MAX_ERROR), pictures=Path("..") / folder,
         fits=[_fit(arch) for arch in cost_fit.MACHINES], fit=cost_fit, paper=paper,
         savings={arch: cost_fit.savings(arch) for arch in cost_fit.MACHINES},
         report=_report(), later=later, saving=arithmetic.ternary_saving(),
@@ -69,7 +69,7 @@ def _report() -> list[dict[str, Any]]:
         {
             "name": name, "printed": each.joules,
             "model": arithmetic.report_joules(
-                each.decoder, "ternary" if each.is_ternary else "float16"
+                each.decoder, "ternary" if each.is_ternary else "fp16"
             ),
         }
         for name, each in later.REPORT.items()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bench.core.kernels import OURS, REMARK, Limit, Product, Timings
-from bench.core.results import MOST_SPREAD
+from bench.core.results import MAX_SPREAD
 from bench.core.table import Cell, Table, number, table, text
 from bench.limits.levels import LEVELS
 
@@ -109,7 +109,7 @@ def _mean(results: Timings, product: Product | None) -> Cell:
 
 
 def _spread(value: float) -> Cell:
-    is_wide = value > MOST_SPREAD
+    is_wide = value > MAX_SPREAD
     return number(value, "{:.1%} !" if is_wide else "{:.1%}", "warn" if is_wide else "")
 
 

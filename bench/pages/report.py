@@ -17,7 +17,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from bench.core.command import on_results
-from bench.core.results import ABOUT, CYCLED, KINDS, MEASURED, MODELLED, MOST_SPREAD, Results
+from bench.core.results import ABOUT, CYCLED, KINDS, MAX_SPREAD, MEASURED, MODELLED, Results
 from bench.pages import page, plot, run_tables
 from bench.pages.plots import style
 from bench.published import paper
@@ -65,7 +65,7 @@ def _content(folder: Path, results: Results) -> dict[str, Any]:
                   if results.about.get(name) not in (None, "")],
         "best": list(_best(results)),
         "kinds": [(kind, _MEANINGS[kind], kinds.count(kind)) for kind in KINDS if kind in kinds],
-        "most_spread": MOST_SPREAD,
+        "most_spread": MAX_SPREAD,
         "paper": f"{paper.SOURCE}, on {paper.CPUS[arch]}" if (arch := _arch(results)) else "",
         "pictures": pictures,
         "missing": missing,

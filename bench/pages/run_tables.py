@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bench.core.results import FP16, MEASURED, MOST_SPREAD, Results, Row, parameters
+from bench.core.results import FP16, MAX_SPREAD, MEASURED, Results, Row, parameters
 from bench.core.table import Cell, Table, number, speed, table, text
 from bench.pages.plots import style
 from bench.published import paper
@@ -60,8 +60,8 @@ def _size(row: Row) -> Cell:
 def _spread(row: Row) -> Cell:
     if len(row.seconds) < 2:
         return text(None)
-    if row.spread > MOST_SPREAD:
-        hint = f"more than {MOST_SPREAD:.0%}: the machine was not quiet"
+    if row.spread > MAX_SPREAD:
+        hint = f"more than {MAX_SPREAD:.0%}: the machine was not quiet"
         return number(row.spread, "{:.1%} !", "warn", hint)
     return number(row.spread, "{:.1%}")
 

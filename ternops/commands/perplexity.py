@@ -76,7 +76,7 @@ def _losses(session: Session, tokens: list[int]) -> list[float]:
 
     session.position = 0
     found: list[float] = []
-    step = min(_TOKENS, session.most_tokens)
+    step = min(_TOKENS, session.max_tokens)
     for at in range(0, len(tokens) - 1, step):
         targets = tokens[at + 1 : at + 1 + step]
         logits = session.extend(tokens[at : at + len(targets)], len(targets))

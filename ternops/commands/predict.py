@@ -49,7 +49,7 @@ def add(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--encoding", nargs="+", default=["base3"], metavar="ENCODING",
-        help="base3 (default), two_bit, tl1, tl2 or float16",
+        help="base3 (default), two_bit, tl1, tl2 or fp16",
     )  # fmt: skip
     parser.add_argument("--threads", type=int, metavar="N", help="default: one a core")
     parser.add_argument(
@@ -133,8 +133,9 @@ def _picture(name: str) -> Path:
 def _rows(arguments: argparse.Namespace) -> Iterator[_Row]:
     """Every combination of models, machines and encodings."""
     from ternops.cost import load, predict
-    from ternops.cost.workload import KINDS
+    from ternops.cost.workload import FORMER_NAMES, KINDS
 
+    arguments.encoding = [FORMER_NAMES.get(each, each) for each in arguments.encoding]
     for each in arguments.encoding:
         if each not in KINDS:
             raise ValueError(f"--encoding {each!r}: expected {' or '.join(KINDS)}")

@@ -22,13 +22,13 @@ OPERATIONS = {
     "45 nm": {
         "int8": Operation(0.03, 0.2),
         "int32": Operation(0.1, 3.1),
-        "float16": Operation(0.4, 1.1),
+        "fp16": Operation(0.4, 1.1),
         "float32": Operation(0.9, 3.7),
     },
     "7 nm": {
         "int8": Operation(0.007, 0.07),
         "int32": Operation(0.03, 1.48),
-        "float16": Operation(0.16, 0.34),
+        "fp16": Operation(0.16, 0.34),
         "float32": Operation(0.38, 1.31),
     },
 }
@@ -39,14 +39,14 @@ REPORT_TOKENS = 512
 def mac_joules(kind: str, node: str) -> float:
     """One multiply-accumulate: of ternary weights an int8 addition, of float16 both operations."""
     table = OPERATIONS[node]
-    if kind == "float16":
-        return sum(table["float16"]) * 1e-12
+    if kind == "fp16":
+        return sum(table["fp16"]) * 1e-12
     return table["int8"].add * 1e-12
 
 
 def ternary_saving(node: str = "7 nm") -> float:
     """How many times less energy the products of ternary weights take: 71.4 at 7 nm."""
-    return mac_joules("float16", node) / mac_joules("ternary", node)
+    return mac_joules("fp16", node) / mac_joules("ternary", node)
 
 
 class Decoder(NamedTuple):
@@ -75,4 +75,4 @@ def report_joules(model: Decoder, kind: str) -> float:
     """
     products = REPORT_TOKENS * model.linear_weights * mac_joules(kind, "7 nm")
     pairs = model.layers * model.heads * model.head_dim * REPORT_TOKENS**2
-    return products + 2 * pairs * mac_joules("float16", "7 nm")
+    return products + 2 * pairs * mac_joules("fp16", "7 nm")

@@ -14,11 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ternops.caches import cache_bytes, last_level_bytes
 from ternops.cost.probes import PROBES, Reader
 from ternops.cost.profile import KERNEL_UNITS
 from ternops.cost.trials import Attention, Chain, Rows, meet
 from ternops.cost.workload import ATTENTION, ELEMENTWISE, FP16
+from ternops.cpu_caches import cpu_cache_bytes, last_level_bytes
 from ternops.encodings import ENCODINGS
 from ternops.isa import available
 from ternops.simd import host
@@ -36,7 +36,7 @@ _ROUNDS = 7
 _TURN = 0.002  # seconds between two looks at the clock, at least
 # Nothing of so many times the last-level cache is found in it again.
 _CACHES = 8
-_LEAST_EXPOSED = 0.001  # as good as none: a profile's figures are above 0
+_MIN_EXPOSED = 0.001  # as good as none: a profile's figures are above 0
 _USUAL_CLOCK = 3.0  # GHz, where the system does not tell
 
 
@@ -118,7 +118,7 @@ def _curve(values: Sequence[float], threads: Sequence[int], unit: str) -> dict[s
 
 def _sizes(most: int) -> list[tuple[str, int]]:
     """Levels and their bytes; DRAM has none. A cache that cores share is the last one."""
-    caches = cache_bytes()
+    caches = cpu_cache_bytes()
     sizes = [(f"L{level}", size) for level, size in sorted(caches.items()) if level > 1]
     return [*sizes, ("DRAM", 0)]
 
@@ -126,7 +126,7 @@ def _sizes(most: int) -> list[tuple[str, int]]:
 def _level(name: str, size: int, counts: Sequence[int], announce: Announce) -> dict[str, Any]:
     """A level's table: the fastest way to read half of it, or of DRAM several caches."""
     announce(f"{name} bandwidth")
-    is_private = name == "L2" and len(cache_bytes()) > 2
+    is_private = name == "L2" and len(cpu_cache_bytes()) > 2
     rates = []
     for threads in [1] if is_private else counts:
         reader = Reader(size // 2 if size else _CACHES * last_level_bytes())
@@ -162,15 +162,15 @@ def _kernel(kind: str, counts: Sequence[int], clock: float, announce: Announce) 
 
 def _cached_rows(kind: str) -> int:
     """Rows of a matrix that is found in the second-level cache of one core."""
-    size = cache_bytes().get(2, 1 << 20) // 4
+    size = cpu_cache_bytes().get(2, 1 << 20) // 4
     row = 2 * _COLUMNS if kind == FP16 else ENCODINGS[kind].nbytes(64, _COLUMNS) // 64
     return max(1, size // row // 64) * 64
 
 
 def _most_tokens(kind: str) -> int:
-    from ternops.kernels.plan import most_tokens
+    from ternops.kernels.plan import max_tokens
 
-    return min(_TOKENS, most_tokens(kind))
+    return min(_TOKENS, max_tokens(kind))
 
 
 def _exposed(kind: str, count: int, threads: int, rate: float) -> float:
@@ -187,7 +187,7 @@ def _exposed(kind: str, count: int, threads: int, rate: float) -> float:
     multiply, barrier, *reads = _seconds(trials)
     alone = multiply - count * (barrier if threads > 1 else 0.0)
     reading = chain.total / (reader.size / min(reads))
-    return min(1.0, max(_LEAST_EXPOSED, (alone - reading) / (chain.macs / rate)))
+    return min(1.0, max(_MIN_EXPOSED, (alone - reading) / (chain.macs / rate)))
 
 
 def _attention(counts: Sequence[int], clock: float) -> dict[str, Any]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 #: Okabe-Ito colours, told apart with any colour vision.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#666666")
 _KINDS = (".png", ".svg", ".pdf")
-_INCHES_A_BAR, _LEAST_INCHES, _HEIGHT = 0.9, 6.4, 4.0
+_INCHES_A_BAR, _MIN_INCHES, _HEIGHT = 0.9, 6.4, 4.0
 
 
 def draw_parts(axes: Axes, predictions: Mapping[str, Prediction]) -> None:
@@ -67,7 +67,7 @@ def write(path: Path, predictions: Mapping[str, Prediction]) -> Path:
     drawn = [draw_parts]
     if any(each.terms for each in predictions.values()):
         drawn.append(draw_terms)
-    width = max(_LEAST_INCHES, _INCHES_A_BAR * len(predictions) * len(drawn))
+    width = max(_MIN_INCHES, _INCHES_A_BAR * len(predictions) * len(drawn))
     figure = Figure(figsize=(width, _HEIGHT), layout="constrained")
     panels = figure.subplots(1, len(drawn), squeeze=False)[0]
     for draw, axes in zip(drawn, panels, strict=True):

@@ -17,13 +17,13 @@ from ternops.cost.workload import (
     KINDS,
     PHASES,
     Workload,
-    cache_bytes,
+    kv_cache_bytes,
     weight_bytes,
     workload,
 )  # fmt: skip
 from ternops.decoder.config import Config
 
-_MOST_SEQUENCES = 2**16
+_MAX_SEQUENCES = 2**16
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def predict(
 ) -> Prediction:  # fmt: skip
     """Milliseconds, tokens/s and joules a token of a decoder on a machine.
 
-    config: the decoder's layout. encoding: of its linear layers, or "float16"; the head is float16.
+    config: the decoder's layout. encoding: of its linear layers, or "fp16"; the head is fp16.
     threads: by default one a core. phase: "decode", where every one of `batch` sequences has
     `context` positions before the token, or "prefill", where it reads a prompt of `context`.
 
@@ -83,9 +83,11 @@ def predict(
     # A token of its own comes behind the context.
     most = config.context - (phase == "decode")
     context = _count("context", context, most, ", the model's")
-    batch = _count("batch", batch, _MOST_SEQUENCES)
+    batch = _count("batch", batch, _MAX_SEQUENCES)
     positions = context + (phase == "decode")  # the token's own
-    _check_memory(hardware, weight_bytes(config, encoding) + batch * cache_bytes(config, positions))
+    _check_memory(
+        hardware, weight_bytes(config, encoding) + batch * kv_cache_bytes(config, positions)
+    )
     work = workload(config, encoding, phase, context, batch)
     parts = timed(work, hardware, threads)
     seconds = math.fsum(part.seconds for part in parts)

@@ -17,17 +17,17 @@ import numpy.typing as npt
 from ternops.isa import BYTES, u8
 from ternops.memory import CACHE_LINE, aligned_empty
 from ternops.simd import Job, full, inlined, load, pointer, prefetch, record_at, registers, store
-from ternops.team import MOST_THREADS, TEAM, share
+from ternops.team import MAX_THREADS, TEAM, share
 
 #: No cache is larger, so a larger buffer would only read slower for want of address translation.
-MOST_PROBED = 1 << 30
+MAX_PROBED = 1 << 30
 
 _NAMES = ("source", "size", "streams", "ahead", "sink", "times")
 RECORD = np.dtype([(name, np.intp) for name in _NAMES])
 _Record = numba.from_dtype(RECORD)
-_MOST_STREAMS = 4
+_MAX_STREAMS = 4
 _UNROLLED = 256  # bytes of a stream in one step: four cache lines
-_SUMS = _MOST_STREAMS * 4
+_SUMS = _MAX_STREAMS * 4
 
 
 @inlined
@@ -54,13 +54,13 @@ def _read(streams, source, size, ahead, sink):
 @Job
 def read(record, team, thread, threads):
     p = record_at(_Record, record)
-    first, last = share(p.size, _UNROLLED * _MOST_STREAMS, thread, threads)
+    first, last = share(p.size, _UNROLLED * _MAX_STREAMS, thread, threads)
     source, sink = pointer(p.source) + first, pointer(p.sink) + thread * CACHE_LINE
     for _ in range(p.times):
         if p.streams == 1:
             _read(1, source, last - first, p.ahead, sink)
         else:
-            _read(_MOST_STREAMS, source, last - first, p.ahead, sink)
+            _read(_MAX_STREAMS, source, last - first, p.ahead, sink)
 
 
 class Probe(NamedTuple):
@@ -89,7 +89,7 @@ class Reader:
         self._buffers = {True: aligned_empty(size, np.uint8), False: _small_pages(size)}
         for buffer in self._buffers.values():
             buffer[:] = 1
-        self._sink = aligned_empty(MOST_THREADS * CACHE_LINE, np.uint8)
+        self._sink = aligned_empty(MAX_THREADS * CACHE_LINE, np.uint8)
 
     def run(self, probe: Probe, threads: int, times: int = 1) -> None:
         """Read the whole buffer once, or more often: each thread always the same part."""

@@ -15,8 +15,8 @@ from typing import Any
 
 from ternops.cost.energy import ARITHMETIC, CORES, IDLE
 from ternops.cost.hardware import Cores, Curve, Hardware, Kernel, Level
-from ternops.cost.tables import MOST_CORES, ProfileError, Reader, Table, is_file, read_toml
-from ternops.cost.workload import ATTENTION, ELEMENTWISE, KINDS
+from ternops.cost.tables import MAX_CORES, ProfileError, Reader, Table, is_file, read_toml
+from ternops.cost.workload import ATTENTION, ELEMENTWISE, FORMER_NAMES, KINDS
 from ternops.files import replaced
 
 ARCHITECTURES = ("x86", "arm")
@@ -74,8 +74,8 @@ def parse(table: Mapping[str, Any], file: str) -> Hardware:
         for each in take.tables("cores")
     )
     together = sum(each.count for each in cores)
-    if together > MOST_CORES:
-        raise take.wrong("cores", f"{together} together, expected at most {MOST_CORES}")
+    if together > MAX_CORES:
+        raise take.wrong("cores", f"{together} together, expected at most {MAX_CORES}")
     levels = _levels(take.tables("levels"))
     node = take.part("operations").choice("node", NODES) if take.has("operations") else "7 nm"
     barrier = take.part("barrier").curve("time", "us") if take.has("barrier") else None
@@ -118,10 +118,10 @@ def _level(take: Table, is_last: bool) -> Level:
 
 def _kernels(take: Table) -> dict[str, Kernel]:
     kernels = {}
-    for name in filter(take.has, _KERNELS):
-        part = take.part(name)
+    for written in filter(take.has, (*_KERNELS, *FORMER_NAMES)):
+        part = take.part(written)
         figures = {
             key: part.curve(key, unit) for key, unit in KERNEL_UNITS.items() if part.has(key)
         }
-        kernels[name] = Kernel(**figures)
+        kernels[FORMER_NAMES.get(written, written)] = Kernel(**figures)
     return kernels

@@ -20,9 +20,9 @@ UNITS = {
     "MAC/cycle": 1.0, "element/cycle": 1.0, "of computing": 1.0,
 }  # fmt: skip
 #: Cores that a machine may have.
-MOST_CORES = 4096
-_MOST_BYTES = 2**18  # of a file
-_MOST_LETTERS = 200  # of a name
+MAX_CORES = 4096
+_MAX_BYTES = 2**18  # of a file
+_MAX_LETTERS = 200  # of a name
 # A figure's value in its unit: what is outside is a mistake, and products of it would overflow.
 _LEAST, _MOST = 1e-9, 1e9
 
@@ -45,11 +45,11 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ProfileError(f"{path}: expected a TOML file")
     try:
         with open(path, "rb") as file:
-            content = file.read(_MOST_BYTES + 1)
+            content = file.read(_MAX_BYTES + 1)
     except OSError as error:
         raise ProfileError(f"{path}: {error.strerror}, expected a TOML file") from error
-    if len(content) > _MOST_BYTES:
-        raise ProfileError(f"{path}: larger than a profile, expected at most {_MOST_BYTES} bytes")
+    if len(content) > _MAX_BYTES:
+        raise ProfileError(f"{path}: larger than a profile, expected at most {_MAX_BYTES} bytes")
     try:
         return tomllib.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
@@ -108,7 +108,7 @@ class Table:
         return value
 
     def text(self, key: str) -> str:
-        expected = f"a text of 1 to {_MOST_LETTERS} printable characters"
+        expected = f"a text of 1 to {_MAX_LETTERS} printable characters"
         value = str(self._get(key, str, expected))
         if not _is_name(value):
             raise self.wrong(key, f"is {reprlib.repr(value)}, expected {expected}")
@@ -125,8 +125,8 @@ class Table:
 
     def count(self, key: str) -> int:
         value = int(self._get(key, int, "a number of cores"))
-        if not 0 < value <= MOST_CORES:
-            raise self.wrong(key, f"is {reprlib.repr(value)}, expected 1 to {MOST_CORES}")
+        if not 0 < value <= MAX_CORES:
+            raise self.wrong(key, f"is {reprlib.repr(value)}, expected 1 to {MAX_CORES}")
         return value
 
     def names(self, key: str) -> tuple[str, ...]:
@@ -159,7 +159,7 @@ class Table:
         threads: Any = table.get("threads")
         shown = f"threads is {reprlib.repr(threads)}"
         fits = isinstance(threads, list) and len(threads) == len(value) > 0
-        if not fits or not all(type(each) is int and 0 < each <= MOST_CORES for each in threads):
+        if not fits or not all(type(each) is int and 0 < each <= MAX_CORES for each in threads):
             raise self.wrong(key, f"{shown}, expected a count for each value")
         if sorted(set(threads)) != threads:
             raise self.wrong(key, f"{shown}, expected rising counts")
@@ -178,7 +178,7 @@ class Table:
 
 
 def _is_name(text: str) -> bool:
-    return text.isprintable() and 0 < len(text) <= _MOST_LETTERS
+    return text.isprintable() and 0 < len(text) <= _MAX_LETTERS
 
 
 def check_figure(figure: Any, unit: str, key: str, file: str) -> tuple[float, str]:

@@ -13,13 +13,13 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from ternops.absmean import BITNET_ABSMAX
 from ternops.decoder.weights import random_half, random_ternary
-from ternops.kernels.attention import attend_f16
+from ternops.kernels.attention import attend_fp16
 from ternops.kernels.elementwise import rms_norm
 from ternops.kernels.operands import OPERANDS, Operands
 from ternops.kernels.plan import make_plan
 from ternops.memory import Arena, aligned_empty, aligned_zeros
-from ternops.quantize import BITNET_ABSMAX
 from ternops.simd import Job, call_job, pointer, record_at
 from ternops.team import TEAM, barrier, share
 
@@ -77,7 +77,7 @@ def attentions(record, team, thread, threads):
     none = pointer(p.keys)
     scores = pointer(p.scores) + thread * (4 * p.positions + 1024)
     for _ in range(p.times):
-        attend_f16(
+        attend_fp16(
             pointer(p.queries), 1, p.positions - 1, 1, pointer(p.keys), pointer(p.values), none,
             none, p.head_dim, p.positions, scores, p.positions + 256,
             pointer(p.out) + thread * (4 * p.head_dim + _PADDING), p.head_dim,
@@ -100,7 +100,7 @@ def meet(threads: int, times: int) -> None:
 class Chain:
     """Products of the same shape with random weights.
 
-    kind: "float16" or an encoding. columns: of every matrix. tokens: random activations. shape: the
+    kind: "fp16" or an encoding. columns: of every matrix. tokens: random activations. shape: the
     class of `ternops.kernels.plan`. total: packed bytes of all matrices together.
     """
 
@@ -143,7 +143,7 @@ class Chain:
         self, kind: str, rows: int, columns: int, random: np.random.Generator, arena: Arena
     ) -> tuple[int, int]:
         """Addresses of new weights and of their scale."""
-        if kind == "float16":
+        if kind == "fp16":
             half = random_half(rows, columns, random, arena)
             self._matrices.append(half)
             self.total += half.nbytes

@@ -15,12 +15,14 @@ from ternops.encodings import ENCODINGS
 if TYPE_CHECKING:
     from ternops.decoder.config import Config
 
-FP16 = "float16"
+FP16 = "fp16"
 #: What the linear layers may be held in.
 KINDS = (FP16, *ENCODINGS)
+#: What older profiles and scripts call them.
+FORMER_NAMES = {"float16": FP16}
 PHASES = ("decode", "prefill")
 ATTENTION, ELEMENTWISE = "attention", "elementwise"
-#: Tokens of a prompt that pass together: `ternops.decoder.workspace.MOST_TOKENS`.
+#: Tokens of a prompt that pass together: `ternops.decoder.workspace.MAX_TOKENS`.
 CHUNK = 512
 _PROJECTIONS = ("q", "k", "v", "o")
 _LINE = 64  # bytes that rows of float16 are padded to
@@ -31,7 +33,7 @@ _HALF = 2
 class Part:
     """One part of a pass, or of several passes.
 
-    kernel: an encoding, "float16", ATTENTION or ELEMENTWISE. macs: multiply-accumulates. bytes:
+    kernel: an encoding, "fp16", ATTENTION or ELEMENTWISE. macs: multiply-accumulates. bytes:
     read from where the model lies. prepared: activations that a product's tokens are made of.
     barriers: meetings of all threads. tokens: that share what is read, in the largest pass.
     """
@@ -79,7 +81,7 @@ def weight_bytes(config: Config, kind: str) -> int:
     return config.layers * layer + tables * head + _norm_bytes(config)
 
 
-def cache_bytes(config: Config, positions: int) -> int:
+def kv_cache_bytes(config: Config, positions: int) -> int:
     """Bytes of keys and values of so many positions, float16."""
     return 2 * _HALF * config.layers * config.kv_heads * config.head_dim * positions
 
@@ -142,7 +144,7 @@ def _attention(config: Config, positions: list[list[int]]) -> Part:
     longest = sum(each[-1] + 1 for each in positions)
     tokens = sum(map(len, positions))
     return Part(
-        ATTENTION, ATTENTION, macs, cache_bytes(config, longest),
+        ATTENTION, ATTENTION, macs, kv_cache_bytes(config, longest),
         barriers=config.layers * (1 if tokens == 1 else 2), tokens=tokens,
     )  # fmt: skip
 

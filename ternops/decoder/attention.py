@@ -6,9 +6,9 @@ from ternops.decoder.records import TOKEN_BYTES, Model, Token
 from ternops.kernels.attention import (
     CHUNK,
     ask_for,
-    attend_f16,
+    attend_fp16,
     attend_i8,
-    keep_f16,
+    keep_fp16,
     keep_i8,
     rotate,
 )
@@ -16,7 +16,7 @@ from ternops.simd import Job, inlined, pointer, record_at
 
 # The last layer's weights have driven out all that was cached, so that it is asked for in advance;
 # what so many sequences need of it fits the second-level cache.
-_MOST_ASKED_FOR = 8
+_PREFETCH_BYTES = 8
 
 
 @inlined
@@ -44,7 +44,7 @@ def _make_write(keep, size):
         p = record_at(Model, record)
         spare = pointer(p.own) + thread * p.own_bytes + p.own_floats
         rotated = spare + 4 * p.head_dim + 128
-        if p.together == 1 and p.tokens <= _MOST_ASKED_FOR:
+        if p.together == 1 and p.tokens <= _PREFETCH_BYTES:
             for item in range(thread, p.tokens * p.kv_heads, threads):
                 t = record_at(Token, p.token_table + item // p.kv_heads * TOKEN_BYTES)
                 keys, values, _, _ = _cache(p, t, layer, item % p.kv_heads, size)
@@ -95,12 +95,12 @@ def _make_read(attend, size):
     return read
 
 
-write_f16, read_f16 = (
-    Job(_make_write(keep_f16, 2), "write_f16"), Job(_make_read(attend_f16, 2), "read_f16")
+write_fp16, read_fp16 = (
+    Job(_make_write(keep_fp16, 2), "write_fp16"), Job(_make_read(attend_fp16, 2), "read_fp16")
 )  # fmt: skip
 write_i8, read_i8 = (
     Job(_make_write(keep_i8, 1), "write_i8"), Job(_make_read(attend_i8, 1), "read_i8")
 )  # fmt: skip
 
 #: The kind of a cache -> NumPy's type of its elements, and the jobs that write and read it.
-CACHES = {"fp16": (np.uint16, write_f16, read_f16), "int8": (np.int8, write_i8, read_i8)}
+CACHES = {"fp16": (np.uint16, write_fp16, read_fp16), "int8": (np.int8, write_i8, read_i8)}

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ternops.decoder.model import Model
 from ternops.decoder.sample import Sampler
 from ternops.decoder.session import Rooms, Session
-from ternops.decoder.workspace import MOST_TOKENS, room_for
+from ternops.decoder.workspace import MAX_TOKENS, room_for
 from ternops.memory import HoldsAddresses
 
 
@@ -61,8 +61,8 @@ class Batch(HoldsAddresses):
     """
 
     def __init__(self, model: Model, size: int) -> None:
-        if not 1 <= size <= MOST_TOKENS:
-            raise ValueError(f"size={size}: expected 1 to {MOST_TOKENS}")
+        if not 1 <= size <= MAX_TOKENS:
+            raise ValueError(f"size={size}: expected 1 to {MAX_TOKENS}")
         self._model = model
         self._size = size
         self._waiting: deque[_Request] = deque()
@@ -126,7 +126,7 @@ class Batch(HoldsAddresses):
             self._active.append(_Running(request, session, token))
 
     def _decode(self) -> None:
-        most = room_for(self._model, MOST_TOKENS)[1]
+        most = room_for(self._model, MAX_TOKENS)[1]
         for start in range(0, len(self._active), most):
             together = self._active[start : start + most]
             for each, logits in zip(together, self._pass(together), strict=True):

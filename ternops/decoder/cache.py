@@ -16,7 +16,7 @@ from ternops.memory import HoldsAddresses, aligned_zeros
 
 # Each head's keys and values are a place of their own that is written from its beginning: in huge
 # pages the first token of a cache of gigabytes would take most of it.
-_MOST_IN_HUGE_PAGES = 1 << 29
+_MAX_IN_HUGE_PAGES = 1 << 29
 
 
 class Cache(HoldsAddresses):
@@ -31,7 +31,7 @@ class Cache(HoldsAddresses):
         keys = heads * context * config.head_dim
         values = heads * context * -(-config.head_dim // CHUNK) * CHUNK
         steps = heads * context if kind == "int8" else 0
-        is_large = (keys + values) * element.itemsize > _MOST_IN_HUGE_PAGES
+        is_large = (keys + values) * element.itemsize > _MAX_IN_HUGE_PAGES
         zeros = _zeros_in_small_pages if is_large else aligned_zeros
         self._arrays = [
             zeros(keys, element), zeros(values, element),
@@ -59,7 +59,7 @@ def padded_context(config: Config) -> int:
     return -(-config.context // POSITIONS) * POSITIONS
 
 
-def cache_bytes(config: Config, kind: str, positions: int) -> int:
+def kv_cache_bytes(config: Config, kind: str, positions: int) -> int:
     """Bytes of keys and values that a token reads which sees so many positions."""
     element = np.dtype(CACHES[kind][0]).itemsize
     steps = 4 if kind == "int8" else 0

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 # A table of rotations is made for it, some 100 bytes a position, before a weight is read.
-_MOST_CONTEXT = 2**20
+_MAX_CONTEXT = 2**20
 _ACTIVATIONS = ("relu2", "silu")
 
 
@@ -41,7 +41,7 @@ class Config:
         for name in ("hidden", "ffn", "layers", "heads", "kv_heads", "head_dim", "vocabulary",
                      "context"):  # fmt: skip
             value = getattr(self, name)
-            most = _MOST_CONTEXT if name == "context" else 2**24 - 1
+            most = _MAX_CONTEXT if name == "context" else 2**24 - 1
             if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= most:
                 raise ValueError(f"config: {name} is {value!r}, expected 1 to {most}")
         if self.heads % self.kv_heads:

@@ -9,8 +9,8 @@ Bound: for few tokens memory, the bytes of the packed weights and the head; for 
 import numpy as np
 
 from ternops.decoder.records import LAYER_BYTES, PARTS, TOKEN_BYTES, Layer, Model, Token
-from ternops.kernels.dense import half_row
 from ternops.kernels.elementwise import add, gate_relu2, gate_silu, rms_norm
+from ternops.kernels.fp16 import half_row
 from ternops.kernels.operands import Operands
 from ternops.kernels.screen import (
     find_peaks,

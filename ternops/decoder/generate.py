@@ -64,7 +64,7 @@ def _looked_up(session: Session, token: int, sampler: Sampler, draft: int) -> It
     while True:
         yield token
         room = session.room - 1
-        guess = history.draft(min(draft, room, session.most_tokens - 1))
+        guess = history.draft(min(draft, room, session.max_tokens - 1))
         start = session.position
         logits = session.extend([token, *guess], len(guess) + 1, sampler.wanted)
         right, token = 0, sampler(logits[0])

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ternops.caches import last_level_bytes
+from ternops.cpu_caches import last_level_bytes
 from ternops.decoder.weights import HalfMatrix
-from ternops.kernels.int8 import MOST_COLUMNS
+from ternops.kernels.int8 import MAX_COLUMNS
 from ternops.kernels.plan import dense_stride, make_plan
 from ternops.kernels.screen import QUANTIZE, ROWS, quantize_head
 from ternops.memory import aligned_empty
@@ -36,17 +36,17 @@ class Head:
             raise ValueError(f"head={kind!r}: expected one of {', '.join(HEADS)}")
         self.weights = weights
         self.rows, self.columns = weights.shape
-        fits = self.columns <= MOST_COLUMNS
+        fits = self.columns <= MAX_COLUMNS
         if kind == "auto":
             kind = "screened" if fits and weights.nbytes > last_level_bytes() else "fp16"
         if kind != "fp16" and not fits:
             raise ValueError(
-                f"head={kind!r}: at most {MOST_COLUMNS} columns, but the head has {self.columns}"
+                f"head={kind!r}: at most {MAX_COLUMNS} columns, but the head has {self.columns}"
             )
         self.kind = kind
         #: Logits of one token take so many floats, and threads share rows in multiples of ROWS.
         self.padded = -(-self.rows // ROWS) * ROWS
-        self._half = "bfloat16" if weights.is_bf16 else "float16"
+        self._half = "bf16" if weights.is_bf16 else "fp16"
         if kind != "fp16":
             self.codes, self.scales, self.bounds = quantize(weights, self.padded, threads)
 

@@ -54,13 +54,13 @@ class Model:
             raise ValueError(f"cache={cache!r}: expected one of {', '.join(CACHES)}")
         self.cache = cache
         kinds = {
-            each.encoding if isinstance(each, TernaryMatrix) else "float16"
+            each.encoding if isinstance(each, TernaryMatrix) else "fp16"
             for layer in weights.layers
             for each in layer.linear.values()
         }
         if len(kinds) != 1:
             raise ValueError(f"weights: encodings {sorted(kinds)}, expected one for all layers")
-        #: How the linear layers are packed, or "float16".
+        #: How the linear layers are packed, or "fp16".
         self.encoding = kinds.pop()
         self.head = Head(weights.head, head, self.threads)
         self._table = _layer_table(weights)
@@ -92,7 +92,7 @@ class Model:
         progress: called with layers done and in all.
         Raises FileNotFoundError and ValueError, naming the file, the tensor or the setting.
         """
-        kinds = {"ternary": "auto", "fp16": "float16", **{name: name for name in ENCODINGS}}
+        kinds = {"ternary": "auto", **{name: name for name in ("fp16", *ENCODINGS)}}
         if weights not in kinds:
             raise ValueError(f"weights={weights!r}: expected one of {', '.join(kinds)}")
         check_threads(threads)
@@ -119,7 +119,7 @@ class Model:
 
     @property
     def bytes_per_token(self) -> int:
-        """Bytes of weights that one token reads; to them comes what `Session.cache_bytes` says."""
+        """Bytes of weights that one token reads; to them comes what `Session.kv_cache_bytes` says."""
         return self.weights.bytes_per_token - self.weights.head.nbytes + self.head.nbytes
 
     @property
@@ -144,7 +144,7 @@ class Model:
         tokens = self.check_tokens(token_ids)
         session = Session(self)
         result = np.empty((len(tokens), self.config.vocabulary), np.float32)
-        most = min(_LOGITS_AT_ONCE, session.most_tokens)
+        most = min(_LOGITS_AT_ONCE, session.max_tokens)
         for start in range(0, len(tokens), most):
             part = tokens[start : start + most]
             result[start : start + len(part)] = session.extend(part, len(part))

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ternops.absmean import BITNET_ABSMAX
 from ternops.decoder.model import Model
 from ternops.decoder.weights import HalfMatrix
 from ternops.kernels import reference
-from ternops.kernels.attention import LEAST_CACHED
+from ternops.kernels.attention import MIN_CACHED
 from ternops.matrix import TernaryMatrix
-from ternops.quantize import BITNET_ABSMAX
 
 Array = npt.NDArray[Any]
 
@@ -38,7 +38,7 @@ class Exact:
         """Keys or values (..., d) as the cache has them: elements, and a step a position."""
         if kind == "fp16":
             return reference.to_half(x), np.ones(x.shape[:-1], np.float32)
-        quantized, step = reference.quantize_rows(x.reshape(-1, x.shape[-1]), LEAST_CACHED)
+        quantized, step = reference.quantize_rows(x.reshape(-1, x.shape[-1]), MIN_CACHED)
         return quantized.reshape(x.shape).astype(np.float32), step.reshape(x.shape[:-1])
 
     @staticmethod

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ternops.decoder.cache import Cache, cache_bytes
-from ternops.decoder.workspace import MOST_TOKENS, Workspace, room_for
+from ternops.decoder.cache import Cache, kv_cache_bytes
+from ternops.decoder.workspace import MAX_TOKENS, Workspace, room_for
 from ternops.memory import HoldsAddresses
 
 if TYPE_CHECKING:
@@ -71,9 +71,9 @@ class Session(HoldsAddresses):
         return self._model.config.context - len(self.tokens)
 
     @property
-    def cache_bytes(self) -> int:
+    def kv_cache_bytes(self) -> int:
         """Bytes of cache that the next token reads."""
-        return cache_bytes(self._model.config, self._model.cache, self.position + 1)
+        return kv_cache_bytes(self._model.config, self._model.cache, self.position + 1)
 
     def measure(self) -> npt.NDArray[np.int64]:
         """From now on add up nanoseconds by `records.PARTS` for single tokens; gives the array."""
@@ -89,10 +89,10 @@ class Session(HoldsAddresses):
         return logits[0] if wants_logits else logits
 
     def extend(self, tokens: Sequence[int], outputs: int, wanted: int = 0) -> Array:
-        """Decode up to MOST_TOKENS tokens in one pass; float32 logits of the last `outputs`."""
+        """Decode up to MAX_TOKENS tokens in one pass; float32 logits of the last `outputs`."""
         count = len(tokens)
-        if not 1 <= count <= self.most_tokens:
-            raise ValueError(f"tokens: {count} of them, expected 1 to {self.most_tokens} in a pass")
+        if not 1 <= count <= self.max_tokens:
+            raise ValueError(f"tokens: {count} of them, expected 1 to {self.max_tokens} in a pass")
         if not 0 <= outputs <= count:
             raise ValueError(f"outputs={outputs}: expected 0 to {count}")
         room = self._alone if count == 1 else self._rooms(count)
@@ -102,7 +102,7 @@ class Session(HoldsAddresses):
         self, tokens: Sequence[int], wanted: int = 0, progress: Progress | None = None
     ) -> Array:
         """Decode any number of tokens, pass by pass; float32 (vocabulary,) logits of the last."""
-        count, most = len(tokens), self.most_tokens
+        count, most = len(tokens), self.max_tokens
         if not count:
             raise ValueError("tokens: empty, expected at least one")
         for start in range(0, count, most):
@@ -113,9 +113,9 @@ class Session(HoldsAddresses):
         return logits[0]
 
     @property
-    def most_tokens(self) -> int:
+    def max_tokens(self) -> int:
         """Of one pass."""
-        return room_for(self._model, MOST_TOKENS)[1]
+        return room_for(self._model, MAX_TOKENS)[1]
 
     def _pass(self, room: Workspace, tokens: Sequence[int], outputs: Any, wanted: int) -> Array:
         position = len(self.tokens)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ternops.decoder.config import Config
 from ternops.encodings import ENCODINGS
-from ternops.kernels.dense import LINE_BYTES
+from ternops.kernels.fp16 import LINE_BYTES
 from ternops.matrix import Packed, TernaryMatrix
 from ternops.memory import Arena, aligned_copy, aligned_empty
 
@@ -97,7 +97,7 @@ class Weights:
 def random_weights(
     config: Config, kind: str, seed: int = 0, distinct: int | None = None
 ) -> Weights:
-    """Random weights of a layout, for benchmarks: kind is "float16" or an encoding.
+    """Random weights of a layout, for benchmarks: kind is "fp16" or an encoding.
 
     Every matrix has bytes of its own, or those of the first `distinct` layers have, and are used in
     turn. The values repeat, which no kernel notices, so that even gigabytes are written at the
@@ -111,7 +111,7 @@ def random_weights(
             continue
         linear: dict[str, TernaryMatrix | HalfMatrix] = {}
         for name, (rows, columns) in config.linear_shapes().items():
-            if kind == "float16":
+            if kind == "fp16":
                 linear[name] = random_half(rows, columns, random, arena)
             else:
                 linear[name] = random_ternary(rows, columns, kind, random, arena)

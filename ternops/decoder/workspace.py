@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ternops.absmean import BITNET_ABSMAX
 from ternops.decoder.attention import CACHES
 from ternops.decoder.cache import Cache, padded_context
 from ternops.decoder.forward import forward
@@ -14,10 +15,9 @@ from ternops.decoder.records import MODEL, PARTS, TOKEN
 from ternops.kernels.attention import POSITIONS
 from ternops.kernels.int8 import placed_bytes
 from ternops.kernels.operands import OPERANDS
-from ternops.kernels.plan import Plan, dense_stride, kind_of, make_plan, most_tokens
+from ternops.kernels.plan import Plan, dense_stride, kind_of, make_plan, max_tokens
 from ternops.kernels.screen import ROWS
 from ternops.memory import HoldsAddresses, aligned_zeros
-from ternops.quantize import BITNET_ABSMAX
 from ternops.team import TEAM
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 #: The most tokens of one pass: enough for the GEMM, and some tens of MB of activations.
-MOST_TOKENS = 512
+MAX_TOKENS = 512
 # Threads share rows in multiples of this: whole cache lines of float32.
 _LINE_OF_FLOATS = 16
 # Queries whose attention is computed together, where a sequence has several tokens in a pass.
@@ -38,15 +38,15 @@ _CALL = ("tokens", "together", "outputs")
 def room_for(model: Model, tokens: int) -> tuple[str, int]:
     """The shape class of a pass of `tokens` tokens, and the capacity to have for it.
 
-    Few capacities, so that a session has few workspaces. At most MOST_TOKENS are meant.
+    Few capacities, so that a session has few workspaces. At most MAX_TOKENS are meant.
     """
     if tokens == 1:
         return "stream", 1
-    most = most_tokens(model.encoding)
-    if most < MOST_TOKENS:
+    most = max_tokens(model.encoding)
+    if most < MAX_TOKENS:
         return "few", most
     kind = kind_of(tokens, 0)
-    return kind, next(size for size in (8, 64, MOST_TOKENS) if tokens <= size)
+    return kind, next(size for size in (8, 64, MAX_TOKENS) if tokens <= size)
 
 
 class Workspace(HoldsAddresses):

@@ -114,13 +114,13 @@ tile_dot = x86.tile_dot  #: tile 0 += unsigned bytes of tile 1 times signed ones
 #: Tokens that share a line of BYTES bytes in what the GEMM reads.
 TOGETHER = 16 if HAS_TILES else PAIRED
 
-_MOST_HALF = np.float32(65504)
+_MAX_HALF = np.float32(65504)
 _CONVERTS_HALF = "f16c" in features() or machine() in ARM
 
 if _CONVERTS_HALF:
 
     @inlined
-    def load_f16(source):
+    def load_fp16(source):
         """16 float16 as float32."""
         return convert(f32, load(f16, source))
 
@@ -131,7 +131,7 @@ if _CONVERTS_HALF:
 else:
 
     @inlined
-    def load_f16(source):
+    def load_fp16(source):
         """16 float16 as float32."""
         return portable.widen_half(load(u16, source))
 
@@ -141,8 +141,8 @@ else:
 @inlined
 def to_half(value):
     """16 float32 as float16, given as u16: rounded to even, and kept within +-65504."""
-    value = select_greater(value, full(f32, _MOST_HALF), full(f32, _MOST_HALF), value)
-    value = select_greater(full(f32, -_MOST_HALF), value, full(f32, -_MOST_HALF), value)
+    value = select_greater(value, full(f32, _MAX_HALF), full(f32, _MAX_HALF), value)
+    value = select_greater(full(f32, -_MAX_HALF), value, full(f32, -_MAX_HALF), value)
     return _to_half(value)
 
 
@@ -152,7 +152,7 @@ class Floats(NamedTuple):
     lanes: int
     f32: Vector
     fma: Any
-    load_f16: Any
+    load_fp16: Any
     load_bf16: Any
 
 
@@ -162,7 +162,7 @@ def _narrow_floats():
     halves, shorts = Vector("f16", 8), Vector("u16", 8)
 
     @inlined
-    def load_f16(source):
+    def load_fp16(source):
         return convert(half, load(halves, source))
 
     @inlined
@@ -170,11 +170,11 @@ def _narrow_floats():
         return bitcast(half, convert(words, load(shorts, source)) << 16)
 
     fma = instruction("llvm.fma.v8f32", half, half, half, half)
-    return Floats(8, half, fma, load_f16, load_bf16)
+    return Floats(8, half, fma, load_fp16, load_bf16)
 
 
 #: Floats as they are elsewhere, and those that leave memory the most bandwidth.
-WIDE_FLOATS = NARROW_FLOATS = Floats(16, f32, fma, load_f16, load_bf16)
+WIDE_FLOATS = NARROW_FLOATS = Floats(16, f32, fma, load_fp16, load_bf16)
 if BYTES == 64:
     NARROW_FLOATS = _narrow_floats()
 
@@ -204,7 +204,7 @@ __all__ = [
     "f32_lanes",
     "i8",
     "i32",
-    "load_f16",
+    "load_fp16",
     "missing",
     "open_sums",
     "tile_configure",

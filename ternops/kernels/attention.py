@@ -8,7 +8,7 @@ cache. Bound: cache latency at short contexts, memory (4 or 2 bytes a position a
 
 import numpy as np
 
-from ternops.isa import WIDE, load_f16, to_half
+from ternops.isa import WIDE, load_fp16, to_half
 from ternops.kernels.elementwise import quantize_row, read, softmax, write
 from ternops.simd import (
     f32,
@@ -30,7 +30,7 @@ POSITIONS = 64  #: a cache holds a multiple of so many
 CHUNK = 32  #: dimensions of a value that lie together
 ROWS = 4  #: queries that are computed together
 #: An int8 key or value of zeros has this absmax, as float16's smallest has about.
-LEAST_CACHED = 1e-8
+MIN_CACHED = 1e-8
 _LANES = 16
 #: Bytes of the keys of one head, and of each chunk of its values, that are asked for in advance;
 #: where there are more, the CPU itself has seen by then that they are read in a row.
@@ -62,7 +62,7 @@ def _narrow_f16(x, count, target, step):
 
 @inlined
 def _narrow_i8(x, count, target, step):
-    size, _ = quantize_row(x, count, LEAST_CACHED, target)
+    size, _ = quantize_row(x, count, MIN_CACHED, target)
     store(step, size)
 
 
@@ -246,6 +246,6 @@ def ask_for(keys, values, head_dim, positions, context, size):
             prefetch(chunk + i)
 
 
-keep_f16 = make_keep(np.int16, u16, _narrow_f16, 2)
+keep_fp16 = make_keep(np.int16, u16, _narrow_f16, 2)
 keep_i8 = make_keep(np.int8, i8x16, _narrow_i8, 1)
-attend_f16, attend_i8 = make_attend(load_f16, 2, False), make_attend(load_i8, 1, True)
+attend_fp16, attend_i8 = make_attend(load_fp16, 2, False), make_attend(load_i8, 1, True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ternops.kernels.reference import (
     EXP_COEFFICIENTS,
-    EXP_LEAST,
+    EXP_MIN,
     LN2_HIGH,
     LN2_LOW,
     LOG2_E,
@@ -140,7 +140,7 @@ def exp(x):
     p = fma(p, r, full(f32, _C5))
     p = fma(p, r, full(f32, _C6))
     p = fma(p, r, full(f32, _C7))
-    return select_greater(x, full(f32, EXP_LEAST), p * power, full(f32, 0.0))
+    return select_greater(x, full(f32, EXP_MIN), p * power, full(f32, 0.0))
 
 
 @kernel

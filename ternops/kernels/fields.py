@@ -13,7 +13,7 @@ from ternops.simd import constant, inlined
 TWO_BIT, BASE3 = 4, 5
 _MASKS = 4
 #: The most vectors that `hold` and `open_fields` fill.
-MOST_HELD, MOST_OPEN = _MASKS + base3.HELD, 5
+MAX_HELD, MAX_OPEN = _MASKS + base3.HELD, 5
 
 
 def make_fields(fields, apart, width=WIDE):
@@ -32,7 +32,7 @@ def make_fields(fields, apart, width=WIDE):
 
     @inlined
     def hold(held):
-        """Fill `held`, registers of MOST_HELD vectors, with constants."""
+        """Fill `held`, registers of MAX_HELD vectors, with constants."""
         held[0] = mask0()
         held[1] = mask1()
         held[2] = mask2()
@@ -42,7 +42,7 @@ def make_fields(fields, apart, width=WIDE):
 
     @inlined
     def open_fields(packed, opened, held):
-        """Prepare packed bytes for `codes`: fills `opened`, registers of MOST_OPEN vectors."""
+        """Prepare packed bytes for `codes`: fills `opened`, registers of MAX_OPEN vectors."""
         if fields == TWO_BIT:
             opened[0] = packed
         elif looks_up:

@@ -22,9 +22,9 @@ from ternops.isa import (
     open_sums,
     u8,
 )
-from ternops.kernels.fields import BASE3, MOST_HELD, MOST_OPEN, TWO_BIT, make_fields
+from ternops.kernels.amx import close_tiles, make_tiled, open_tiles
+from ternops.kernels.fields import BASE3, MAX_HELD, MAX_OPEN, TWO_BIT, make_fields
 from ternops.kernels.operands import Operands, finish
-from ternops.kernels.tiles import close_tiles, make_tiled, open_tiles
 from ternops.simd import (
     Job,
     concatenate,
@@ -100,8 +100,8 @@ def make_decode(fields):
 
     @inlined
     def decode(p, row, n, first, last, panel):
-        opened = registers(u8, MOST_OPEN)
-        held = registers(u8, MOST_HELD)
+        opened = registers(u8, MAX_OPEN)
+        held = registers(u8, MAX_HELD)
         hold(held)
         for r in range(n):
             weights = pointer(p.weights) + (row + r) * p.stride

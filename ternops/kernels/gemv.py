@@ -12,9 +12,9 @@ from ternops.encodings.blocks import BLOCK_BYTES
 from ternops.isa import LANES, NARROW, PARTIAL, TIER, WIDE, close_sums, open_sums
 from ternops.isa import i32 as wide_i32
 from ternops.kernels import base3
-from ternops.kernels.fields import BASE3, MOST_HELD, MOST_OPEN, TWO_BIT, make_fields
+from ternops.kernels.fields import BASE3, MAX_HELD, MAX_OPEN, TWO_BIT, make_fields
 from ternops.kernels.operands import Operands, finish
-from ternops.kernels.table import PREFETCH_AHEAD, gemv_tile, stream_step
+from ternops.kernels.tuning import PREFETCH_AHEAD, gemv_tile, stream_step
 from ternops.simd import (
     Job,
     full,
@@ -31,7 +31,7 @@ from ternops.simd import (
 # A field left in place counts up to 64 times its value: 2 * 64 * 128 * 4 a lane and step, which
 # stays within int32 for 2**15 steps. Longer rows use shifted fields, whose sums may wrap around:
 # the total is right modulo 2**32, and it fits.
-_MOST_STEPS_APART = 1 << 15
+_MAX_STEPS_APART = 1 << 15
 _INVERSE_FIFTH = int(np.uint32(pow(base3.FIFTH, -1, 1 << 32)).view(np.int32))
 
 
@@ -69,8 +69,8 @@ def make_group(fields, rows, tokens, apart, width=WIDE):
         """
         sums = registers(i32, count)
         partial = registers(PARTIAL, count)
-        opened = registers(u8, MOST_OPEN)
-        held = registers(u8, MOST_HELD)
+        opened = registers(u8, MAX_OPEN)
+        held = registers(u8, MAX_HELD)
         hold(held)
         for i in range(count):
             sums[i] = full(i32, 0)
@@ -139,7 +139,7 @@ def make_gemv(fields, tile, width):
     """The product with one token."""
     streams = make_streams(fields, tile.rows, tile.apart, width)
     single = make_streams(fields, 1, 1)
-    most_columns = _MOST_STEPS_APART * width.bytes * fields
+    most_columns = _MAX_STEPS_APART * width.bytes * fields
 
     @inlined
     def gemv(operands, first, last, thread):

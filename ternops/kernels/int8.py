@@ -8,11 +8,11 @@ activations with the weights, exactly. Bound: memory, 8 bits a weight.
 import numpy as np
 
 from ternops.isa import BYTES, PARTIAL, REGISTERS, SIGNED_OFFSET, dot_signed, i8, i32
-from ternops.kernels.dense import LINE_BYTES, make_gemv, place_row
 from ternops.kernels.elementwise import largest_magnitude
+from ternops.kernels.fp16 import LINE_BYTES, make_gemv, place_row
 from ternops.kernels.operands import Operands
 from ternops.kernels.reference import ROUNDER
-from ternops.kernels.table import PREFETCH_AHEAD
+from ternops.kernels.tuning import PREFETCH_AHEAD
 from ternops.simd import (
     Job,
     bitcast,
@@ -35,9 +35,9 @@ from ternops.simd import (
 BASE = 255
 LARGEST = np.float32(BASE * 127 + 127)
 #: Sums over more columns might not fit int32.
-MOST_COLUMNS = (2**31 - 1) // 128**2
+MAX_COLUMNS = (2**31 - 1) // 128**2
 #: A token below it is as good as zero, and above it its step is a normal number.
-LEAST_ABSMAX = np.float32(1e-30)
+MIN_ABSMAX = np.float32(1e-30)
 _LANES = 16
 _ROUNDER_BITS = int(ROUNDER.view(np.int32))
 # Rows and tokens of a tile: 16 sums in 32 registers, 8 where a line is four vectors, and 4 in 16
@@ -58,8 +58,8 @@ def _split(x, columns, placed, stride):
     """The two levels of a token's floats, and what goes with them."""
     levels, starts = placed + _FLOATS * stride, placed + (_FLOATS + 2) * stride
     absmax = largest_magnitude(x, columns)
-    if absmax < LEAST_ABSMAX:
-        absmax = LEAST_ABSMAX
+    if absmax < MIN_ABSMAX:
+        absmax = MIN_ABSMAX
     factor, inverse = full(f32, LARGEST / absmax), full(f32, np.float32(1 / BASE))
     high_sum, low_sum = full(i32x16, 0), full(i32x16, 0)
     for i in range(0, stride, _LANES):

@@ -12,7 +12,7 @@ from ternops.isa import BYTES, LANES, i32, u8
 from ternops.kernels.linear import quantize_token
 from ternops.kernels.lookup import SUM, SUMS, TABLE_OF_WORDS, add_pair, add_triple, rows_of
 from ternops.kernels.operands import Operands, finish
-from ternops.kernels.table import PREFETCH_AHEAD
+from ternops.kernels.tuning import PREFETCH_AHEAD
 from ternops.simd import (
     Job,
     Vector,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from typing import NamedTuple
 
-from ternops.caches import last_level_bytes
+from ternops.cpu_caches import last_level_bytes
 from ternops.encodings import ENCODINGS
 from ternops.isa import LANES, NARROW, TIER, TOGETHER, WIDE
-from ternops.kernels.dense import LINE_BYTES, gemv_bf16, gemv_f16, place_floats
+from ternops.kernels.amx import SPARE_BYTES
+from ternops.kernels.fp16 import LINE_BYTES, gemv_bf16, gemv_fp16, place_floats
 from ternops.kernels.gemm import PANEL_BYTES, PANEL_ROWS, gemm_base3, gemm_two_bit
 from ternops.kernels.gemv import (
     batch_base3,
@@ -30,7 +31,6 @@ from ternops.kernels.lut import (
     tables_tl1,
     tables_tl2,
 )
-from ternops.kernels.tiles import SPARE_BYTES
 
 _place_many = place_together if TOGETHER > 1 else place_tokens
 _KINDS = ("one", "stream", "few", "many")
@@ -50,14 +50,14 @@ KERNELS = {
 }
 #: Weights that are no trits -> their bytes, and the same kernels for any number of tokens.
 DENSE = {
-    "float16": (2, place_floats, gemv_f16),
-    "bfloat16": (2, place_floats, gemv_bf16),
+    "fp16": (2, place_floats, gemv_fp16),
+    "bf16": (2, place_floats, gemv_bf16),
     "int8": (1, place_levels, gemv_i8),
 }
 #: encoding -> the unit of its rows, and bytes of a table.
 TABLES = {"tl1": (PAIR_UNIT, PAIR_BYTES), "tl2": (TRIPLE_UNIT, TRIPLE_BYTES)}
 #: Tokens whose tables are made at once.
-_MOST_TABLES = 16
+_MAX_TABLES = 16
 
 
 class Plan(NamedTuple):
@@ -65,7 +65,7 @@ class Plan(NamedTuple):
 
     prepare, multiply: addresses of compiled kernels. placed_bytes: of one prepared token.
     scratch_bytes: of each thread. token_step: tokens are prepared in multiples of it.
-    most_tokens: more are multiplied in several turns.
+    max_tokens: more are multiplied in several turns.
     """
 
     prepare: int
@@ -76,7 +76,7 @@ class Plan(NamedTuple):
     placed_bytes: int
     scratch_bytes: int
     token_step: int
-    most_tokens: int
+    max_tokens: int
 
 
 def kind_of(tokens: int, weights: int) -> str:
@@ -93,7 +93,7 @@ def make_plan(encoding: str, columns: int, kind: str) -> Plan:
         stride = dense_stride(columns, size)
         prepare, multiply = placer.address, gemv.address
         placed = placed_bytes(stride) if size == 1 else 4 * stride // size
-        return Plan(prepare, multiply, LANES, stride, 0, placed, 0, 1, most_tokens(encoding))
+        return Plan(prepare, multiply, LANES, stride, 0, placed, 0, 1, max_tokens(encoding))
     prepare, multiply = (kernel.address for kernel in KERNELS[encoding, kind])
     if encoding in TABLES:
         (unit, tables, _), table_bytes = TABLES[encoding]
@@ -101,7 +101,7 @@ def make_plan(encoding: str, columns: int, kind: str) -> Plan:
         # For one token in natural order, and later for the sums of a group's rows.
         scratch = -(-max(units * unit, 2 * ROWS) // 64) * 64
         placed = units * tables * table_bytes
-        return Plan(prepare, multiply, ROWS, 0, 0, placed, scratch, 1, most_tokens(encoding))
+        return Plan(prepare, multiply, ROWS, 0, 0, placed, scratch, 1, max_tokens(encoding))
     layout = ENCODINGS[encoding]
     placed = -(-columns // layout.BLOCK) * layout.BLOCK
     row_step, scratch, token_step = LANES, 0, 2 if kind == "few" else 1
@@ -111,13 +111,13 @@ def make_plan(encoding: str, columns: int, kind: str) -> Plan:
         scratch = max(PANEL_BYTES + SPARE_BYTES, placed)
     return Plan(
         prepare, multiply, row_step, layout.row_bytes(columns), layout.FIELDS, placed, scratch,
-        token_step, most_tokens(encoding),
+        token_step, max_tokens(encoding),
     )  # fmt: skip
 
 
-def most_tokens(encoding: str) -> int:
+def max_tokens(encoding: str) -> int:
     """The most tokens of one product."""
-    return _MOST_TABLES if encoding in TABLES else sys.maxsize
+    return _MAX_TABLES if encoding in TABLES else sys.maxsize
 
 
 def dense_stride(columns: int, size: int) -> int:

@@ -25,7 +25,7 @@ LN2_LOW = np.float32(-2.12194440054690583e-4)
 #: Adding and subtracting it rounds a float32 below 2**22 to the nearest integer, ties to even.
 ROUNDER = np.float32(1.5 * 2**23)
 #: exp gives 0 below this.
-EXP_LEAST = np.float32(-87.0)
+EXP_MIN = np.float32(-87.0)
 
 
 def matmul_int32(activations: Array, trits: Array) -> Array:
@@ -119,7 +119,7 @@ def exp(x: Array) -> Array:
     for coefficient in EXP_COEFFICIENTS[1:]:
         p = fma(p, r, coefficient)
     power = ((n.astype(np.int32) + 127) << 23).view(np.float32)
-    return np.where(x > EXP_LEAST, p * power, np.float32(0))
+    return np.where(x > EXP_MIN, p * power, np.float32(0))
 
 
 def softmax(x: Array) -> Array:

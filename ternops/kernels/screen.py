@@ -8,8 +8,8 @@ below the lower bounds of as many others as are wanted. Bound: memory, 8 bits a 
 import numba
 import numpy as np
 
-from ternops.isa import WIDE_FLOATS, load_f16
-from ternops.kernels.dense import make_dot
+from ternops.isa import WIDE_FLOATS, load_fp16
+from ternops.kernels.fp16 import make_dot
 from ternops.kernels.int8 import LARGEST
 from ternops.kernels.reference import ROUNDER
 from ternops.simd import (
@@ -40,7 +40,7 @@ ROWS = 64  #: rows of which one peak is kept; threads share rows in multiples of
 _LANES = 16
 _ROUNDER_BITS = int(ROUNDER.view(np.int32))
 _MAGNITUDE_BITS = 0x7FFFFFFF
-_LEAST_NORMAL = np.float32(2.0**-126)
+_MIN_NORMAL = np.float32(2.0**-126)
 # Times the least `length`, 2**-63 for each root of a column, it exceeds what a sum's terms lose.
 _VANISHING = np.float32(2.0**-80)
 
@@ -101,7 +101,7 @@ def make_quantize(load_weights):
     return quantize
 
 
-_quantize_f16, _quantize_bf16 = make_quantize(load_f16), make_quantize(load_bf16)
+_quantize_f16, _quantize_bf16 = make_quantize(load_fp16), make_quantize(load_bf16)
 
 
 @Job
@@ -127,7 +127,7 @@ def length(x, columns):
         chunk = load(f32, x + 4 * i)
         squares = fma(chunk, chunk, squares)
     # Of each square so much may have vanished.
-    total = tree_sum(squares) + np.float32(columns) * _LEAST_NORMAL
+    total = tree_sum(squares) + np.float32(columns) * _MIN_NORMAL
     return np.sqrt(total) * (np.float32(1) + _rounding(columns))
 
 
@@ -185,4 +185,4 @@ def make_rescore(load_weights):
     return rescore
 
 
-rescore_f16, rescore_bf16 = make_rescore(load_f16), make_rescore(load_bf16)
+rescore_f16, rescore_bf16 = make_rescore(load_fp16), make_rescore(load_bf16)

@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from bench.core.cost import MOST_ERROR, Pair
+from bench.core.cost import MAX_ERROR, Pair
 from bench.core.weights import ENGINES
 from bench.pages.plots import style
 from ternops.cost import Hardware, Prediction, load, plot, predict
@@ -39,13 +39,13 @@ def _against_measurement(pairs: Sequence[Pair]) -> Figure:
     figure = style.sheet(
         4.2, "Decoding: predicted from calibrated kernels, and measured",
         (f"A point a size, encoding and thread count ({', '.join(map(str, threads))}). "
-         f"Band: {MOST_ERROR:.0%} off.",),
+         f"Band: {MAX_ERROR:.0%} off.",),
         handles, columns=5,
     )  # fmt: skip
     axes = figure.subplots()
     values = [each.measured for each in pairs] + [each.predicted for each in pairs]
     ends = [min(values) / 1.2, max(values) * 1.2]
-    low, high = ([end * factor for end in ends] for factor in (1 - MOST_ERROR, 1 + MOST_ERROR))
+    low, high = ([end * factor for end in ends] for factor in (1 - MAX_ERROR, 1 + MAX_ERROR))
     axes.fill_between(ends, low, high, color="#EEEEEE", linewidth=0)
     axes.plot(ends, ends, color=style.INK, linewidth=1)
     for each in pairs:

@@ -29,7 +29,7 @@ _LINE, _TITLE = 0.172, 0.25  # inches: a line of words or of the legend, the tit
 _CHARACTERS = 98  # in a line of words
 
 _FEW_SIZES = 5
-_LEAST_SIZES = 3  # that an axis has room for
+_MIN_SIZES = 3  # that an axis has room for
 
 #: Engine -> colour, marker. Okabe-Ito colours, told apart with any colour vision.
 _LOOKS = {
@@ -174,7 +174,7 @@ def label_sizes(axes: Axes, names: Sequence[str], widths: Sequence[float] = ()) 
     ends = list(itertools.accumulate(widths))
     middles = [end - width / 2 for end, width in zip(ends, widths, strict=True)]
     axes.set_xticks(middles, names)
-    margin = max(0, _LEAST_SIZES - len(names)) / 2 * ends[-1] / len(names)
+    margin = max(0, _MIN_SIZES - len(names)) / 2 * ends[-1] / len(names)
     axes.set_xlim(-margin, ends[-1] + margin)
     for end, width in list(zip(ends, widths, strict=True))[1::2]:
         axes.axvspan(end - width, end, color="#F5F5F5", linewidth=0, zorder=0)

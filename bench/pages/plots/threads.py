@@ -14,7 +14,7 @@ from bench.core.results import FP16, Results, Row
 from bench.pages.plots import style
 
 NEEDS = "engine of this library decoded a size with two thread counts"
-_MOST_SIZES = 4
+_MAX_SIZES = 4
 _IDEAL: dict[str, Any] = {
     "color": "#999999",
     "linewidth": 0.9,
@@ -71,7 +71,7 @@ def _curves(results: Results, size: str) -> dict[str, list[Row]]:
 
 def _some(sizes: list[str]) -> list[str]:
     """At most a few, evenly from the smallest to the largest."""
-    places = np.linspace(0, len(sizes) - 1, min(len(sizes), _MOST_SIZES)).round().astype(int)
+    places = np.linspace(0, len(sizes) - 1, min(len(sizes), _MAX_SIZES)).round().astype(int)
     return [sizes[each] for each in places]
 
 

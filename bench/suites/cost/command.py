@@ -32,7 +32,7 @@ from bench.core.command import (
     progress,
     tell,
 )
-from bench.core.cost import FORMAT, MOST_ERROR, MOST_MEDIAN, RESULTS, errors, load, table_of
+from bench.core.cost import FORMAT, MAX_ERROR, MAX_MEDIAN, RESULTS, errors, load, table_of
 from bench.core.envelope import both, envelope, save_json
 from bench.core.errors import ResultsError
 from bench.core.process import WorkerError
@@ -181,9 +181,9 @@ def _show(console: Console, path: Path) -> int:
         tell(console, "failed", ["no size was measured"], "red")
         return 1
     middle, worst = errors(pairs)
-    console.print(f"median error {middle:.1%} (at most {MOST_MEDIAN:.0%}), "
-                  f"worst {worst:.1%} (at most {MOST_ERROR:.0%}); wrote {path}")  # fmt: skip
-    return int(middle > MOST_MEDIAN or worst > MOST_ERROR or math.isnan(middle))
+    console.print(f"median error {middle:.1%} (at most {MAX_MEDIAN:.0%}), "
+                  f"worst {worst:.1%} (at most {MAX_ERROR:.0%}); wrote {path}")  # fmt: skip
+    return int(middle > MAX_MEDIAN or worst > MAX_ERROR or math.isnan(middle))
 
 
 def _parser() -> argparse.ArgumentParser:

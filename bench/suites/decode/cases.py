@@ -20,9 +20,9 @@ from bench.engines.llama_cpp import LlamaDecoder
 from bench.limits.probes import bandwidth, probe_cases
 from bench.models import random_gguf
 from bench.suites.decode.text import prompt
-from ternops.cost.probes import MOST_PROBED, Reader
+from ternops.cost.probes import MAX_PROBED, Reader
 from ternops.decoder import Batch, Config, Model
-from ternops.decoder.cache import cache_bytes
+from ternops.decoder.cache import kv_cache_bytes
 from ternops.decoder.model import Session
 from ternops.decoder.records import PARTS
 from ternops.decoder.weights import HalfMatrix, Weights, random_weights
@@ -74,7 +74,7 @@ class OurDecoder:
         """Bytes of a token: linear layers, head, and the mean of keys and values read."""
         row = self.model.weights.head.bits[0].nbytes
         rescored = self.session.rescored * row // max(1, self.session.screened)
-        cache = cache_bytes(self.model.config, self.model.cache, 1) * (self.tokens + 1) // 2
+        cache = kv_cache_bytes(self.model.config, self.model.cache, 1) * (self.tokens + 1) // 2
         return self.model.bytes_per_token + rescored + cache
 
 
@@ -92,7 +92,7 @@ def case_of(name: str, decoder: OurDecoder, options: DecodeOptions) -> Case:
 def probes_of(what: str, decoder: OurDecoder, options: DecodeOptions) -> list[Case]:
     """The ways to read as many bytes as a token of the decoder needs."""
     decoder()  # so that it is known how many rows are rescored
-    return probe_cases(what, Reader(min(MOST_PROBED, decoder.nbytes)), options.threads)
+    return probe_cases(what, Reader(min(MAX_PROBED, decoder.nbytes)), options.threads)
 
 
 def beside_limit(name: str, decoder: OurDecoder, options: DecodeOptions) -> tuple[Case, float]:

@@ -25,7 +25,7 @@ from bench.core.command import (
 )
 from bench.core.errors import first_line
 from bench.core.goals import Goal
-from bench.core.measure import MOST_SHARE
+from bench.core.measure import MAX_SHARE
 from bench.core.pyperf_files import save_suite
 from bench.core.results import DECODER
 from bench.engines import llama_cpp
@@ -85,7 +85,7 @@ def _failed(console: Console, found: list[Goal]) -> int:
     wrong = [
         f"{each.what}: {each.words[1]}; the probe missed the limit"
         for each in found
-        if each.unit == "%" and each.seen > MOST_SHARE
+        if each.unit == "%" and each.seen > MAX_SHARE
     ]
     wrong += [f"{each.what}: {each.remark}" for each in found if each.seen == 0]
     tell(console, "failed", wrong, "red")

@@ -17,6 +17,7 @@ from bench.core.tiers import HAS_TILES, TIER
 from bench.engines import Engine, settle
 from bench.limits.levels import level_of
 from bench.limits.peaks import multiply_alone, run_again
+from ternops.absmean import MIN_ABSMAX
 from ternops.decoder.weights import random_ternary
 from ternops.encodings import ENCODINGS
 from ternops.kernels.linear import linear
@@ -24,11 +25,10 @@ from ternops.kernels.operands import OPERANDS
 from ternops.kernels.plan import kind_of, make_plan
 from ternops.matrix import TernaryMatrix
 from ternops.memory import aligned_empty
-from ternops.quantize import LEAST_ABSMAX
 from ternops.team import TEAM
 
 #: With more tokens, no level of memory is slow enough to be the limit.
-MOST_READ = 16
+MAX_READ = 16
 
 _GROUP = 64  # rows of a group of the look-up encodings
 _BATCH = 0.005  # seconds that a product is repeated for between two looks at the clock
@@ -65,7 +65,7 @@ def _product(
     rows, columns = matrix.shape
     tokens = len(x)
     if level is None:
-        level = level_of(matrix.nbytes, threads) if tokens <= MOST_READ else ""
+        level = level_of(matrix.nbytes, threads) if tokens <= MAX_READ else ""
     looked_up = matrix.encoding in ("tl1", "tl2")
     tiles = HAS_TILES and kind_of(tokens, matrix.nbytes) == "many"
     return Product(
@@ -116,7 +116,7 @@ class Prepared:
             "scale_step": packed.scale_step if scaled else -1,
             "is_float": x.dtype == np.float32, "tokens": tokens, "out_stride": packed.rows,
             "placed_stride": plan.placed_bytes, "scratch_stride": plan.scratch_bytes,
-            "floor": LEAST_ABSMAX,
+            "floor": MIN_ABSMAX,
         }  # fmt: skip
         self._record = np.zeros((), OPERANDS)
         for name in OPERANDS.names or ():

@@ -217,7 +217,7 @@ def _beside(
         cases = [make.matmul_case(section, name, matrix, x, threads, beside_peers=bool(engines))]
         # Right behind ours, because the same threads measure them.
         cases += levels.peak_limits(section, name, threads)
-        if tokens <= make.MOST_READ:
+        if tokens <= make.MAX_READ:
             level = levels.level_of(matrix.nbytes, threads)
             cases += levels.read_limits(section, name, level, threads)
         cases += make.peer_cases(section, name, engines, trits, x, threads, options.notes)

@@ -54,7 +54,7 @@ from ternops.decoder import Model, reference
 
 #: A perplexity this much off the float64 forward pass's is an error: relative, over 4096 tokens.
 #: Each token is off by chance, so that over n of them sqrt(4096 / n) times as much is allowed.
-MOST_PERPLEXITY_DIFFERENCE = 1e-3
+MAX_PERPLEXITY_DIFFERENCE = 1e-3
 #: The two computations: trits and int8 activations, in any encoding; float16 weights.
 TERNARY = "ternary"
 COMPUTATIONS = (TERNARY, FP16)
@@ -152,7 +152,7 @@ def prove(threads: list[int], advance: Advance) -> Proof:
 def failures(record: Mapping[str, Any]) -> list[str]:
     """A line for each thing wrong with what `Proof.as_json` gave."""
     found = []
-    most = MOST_PERPLEXITY_DIFFERENCE * math.sqrt(4096 / record["tokens"])
+    most = MAX_PERPLEXITY_DIFFERENCE * math.sqrt(4096 / record["tokens"])
     for row in record["table"]:
         where = f"{row['encoding']} on {row['tier']}"
         if wrong := [count for count, equal in row["bit_identical"].items() if not equal]:

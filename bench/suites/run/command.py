@@ -32,7 +32,7 @@ from bench.core.command import (
 )
 from bench.core.envelope import about, both, host_arch
 from bench.core.errors import ResultsError, first_line
-from bench.core.measure import MOST_SHARE
+from bench.core.measure import MAX_SHARE
 from bench.core.process import WorkerError
 from bench.core.results import ABOUT, FP16, Probe, Results, Row, load, save
 from bench.core.table import Table
@@ -202,7 +202,7 @@ class _Run:
         found += [
             f"{row.name}: {row.share:.1%} of the {row.limited_by}; the probe missed the limit"
             for row in self._results.rows
-            if row.share > MOST_SHARE
+            if row.share > MAX_SHARE
         ]
         return found
 

@@ -25,11 +25,11 @@ from bench.limits.peaks import PEAKS, Peak, Unit
 from bench.limits.probes import bandwidth, probe_cases
 from bench.models import random_gguf
 from bench.suites.run.plan import Task
-from ternops.caches import last_level_bytes
 from ternops.cost.layouts import SIZES
 from ternops.cost.probes import Reader
+from ternops.cpu_caches import last_level_bytes
 from ternops.decoder import Config, Model
-from ternops.decoder.cache import cache_bytes
+from ternops.decoder.cache import kv_cache_bytes
 from ternops.decoder.session import Session
 from ternops.decoder.weights import Weights, random_weights
 
@@ -220,7 +220,7 @@ def _probed(size: int) -> int:
 
 def _cache(config: Config, tokens: int) -> int:
     """Bytes of keys and values that a token reads, the mean."""
-    return cache_bytes(config, "fp16", tokens // 2 + 1)
+    return kv_cache_bytes(config, "fp16", tokens // 2 + 1)
 
 
 def _generating(model: Model, tokens: int) -> Case:

@@ -43,7 +43,7 @@ def results_for(arch: str, about: dict[str, object], sizes: list[str]) -> Result
         if size not in known:
             results.about["left_out"].append(f"{size}: not in the paper's table")
             continue
-        for engine, kind in ((FP16, "float16"), (encoding, encoding)):
+        for engine, kind in ((FP16, "fp16"), (encoding, encoding)):
             needed = weight_bytes(SIZES[size], kind)
             if needed > machine.memory:
                 results.about["left_out"].append(

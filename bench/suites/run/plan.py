@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 from bench.core.results import CYCLED, FP16, MEASURED
 from bench.core.weights import ENGINES, LLAMA, linear_bytes
-from ternops.caches import last_level_bytes
 from ternops.cost.layouts import SIZES
+from ternops.cpu_caches import last_level_bytes
 
 # Bits a weight, and how often it holds the model, with a tenth for what else it allocates.
 _PEER_BITS = {"f16": 16.0, "tq1_0": 1.6875, "tq2_0": 2.0625, "q4_0": 4.5}
@@ -23,8 +23,8 @@ WITH_PEERS = ("700M", "2B4T", "3B")
 #: Of the free memory so much is used at the most.
 MEMORY_SHARE = 0.9
 #: Cycled layers are at least so many times the last-level cache: none is found in it again.
-_LEAST_CACHES = 4
-_LEAST_TOKENS = 2
+_MIN_CACHES = 4
+_MIN_TOKENS = 2
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def _distinct(size: str, engine: str, room: int) -> int:
         return 0
     one = linear_bytes(size, engine) // layers
     fitting = (room - needed_bytes(size, engine, 0)) // one
-    return fitting if fitting * one >= _LEAST_CACHES * last_level_bytes() else 0
+    return fitting if fitting * one >= _MIN_CACHES * last_level_bytes() else 0
 
 
 def _in_order(size: str, engines: Iterable[str]) -> list[str]:
@@ -170,7 +170,7 @@ def _tokens(size: str, layers: dict[str, int], effort: Effort) -> int:
     config = SIZES[size]
     head = 2 * config.vocabulary * config.hidden
     once = sum(linear_bytes(size, engine) + head for engine in layers)
-    most = min(effort.tokens, max(_LEAST_TOKENS, int(effort.most_read / once)))
+    most = min(effort.tokens, max(_MIN_TOKENS, int(effort.most_read / once)))
     return 1 << most.bit_length() - 1
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ternops.decoder.config import Config
 from ternops.decoder.weights import HalfMatrix
-from ternops.kernels.table import best_encoding
+from ternops.kernels.tuning import best_encoding
 from ternops.matrix import TernaryMatrix, pack
 from ternops.memory import Arena
 

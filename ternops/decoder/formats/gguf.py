@@ -51,7 +51,7 @@ _TERNARY = ("TQ1_0", "TQ2_0", "I2_S")
 #: What llama.cpp's quantiser makes of embeddings, besides floats.
 _EMBEDDING = (*_FLOATS, "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K")
 
-_MOST_FLOAT16 = 65504
+_MAX_FP16 = 65504
 _WEIGHTS_AT_ONCE = 1 << 22
 
 
@@ -176,7 +176,7 @@ class Gguf(Checkpoint):
             if is_bf16:
                 part = HalfMatrix.from_bits((values.view(np.uint32) >> 16).astype(np.uint16), True)
             else:
-                if np.abs(values).max() > _MOST_FLOAT16:
+                if np.abs(values).max() > _MAX_FP16:
                     raise ValueError(f"checkpoint: {name} exceeds float16, expected at most 65504")
                 part = HalfMatrix.from_floats(values)
             if whole is None:

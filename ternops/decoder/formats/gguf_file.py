@@ -23,9 +23,9 @@ I2_S = 36
 
 _VERSIONS = (2, 3)
 _ALL = slice(None)
-_MOST_DIMENSIONS = 4
+_MAX_DIMENSIONS = 4
 #: The most bytes of a key and of a tensor's name.
-_MOST_KEY, _MOST_NAME = 65535, 64
+_MAX_KEY, _MAX_NAME = 65535, 64
 _STRING, _BOOL, _ARRAY = 8, 7, 9
 #: The numbers among the types of values, as `struct` and NumPy call them; all little-endian.
 _NUMBERS = {
@@ -33,7 +33,7 @@ _NUMBERS = {
     10: "<Q", 11: "<q", 12: "<d",
 }  # fmt: skip
 #: The fewest bytes of an entry: an empty name, a type and a byte; or a type, an offset, no sizes.
-_LEAST_VALUE, _LEAST_TENSOR = 8 + 4 + 1, 8 + 4 + 4 + 8
+_MIN_VALUE, _MIN_TENSOR = 8 + 4 + 1, 8 + 4 + 4 + 8
 
 
 @dataclass(frozen=True)
@@ -97,10 +97,10 @@ class GgufFile:
 
     def _read(self, cursor: _Cursor) -> None:
         _check_version(cursor)
-        tensors = cursor.count("tensor count", _LEAST_TENSOR)
-        values = cursor.count("metadata count", _LEAST_VALUE)
+        tensors = cursor.count("tensor count", _MIN_TENSOR)
+        values = cursor.count("metadata count", _MIN_VALUE)
         for index in range(values):
-            key = cursor.name(f"key {index}", _MOST_KEY)
+            key = cursor.name(f"key {index}", _MAX_KEY)
             if key in self.metadata:
                 raise _Damage(f"key {key} occurs twice")
             self.metadata[key] = _value(cursor, key)
@@ -222,10 +222,10 @@ def _array(cursor: _Cursor, key: str) -> Any:
 
 def _tensor_entry(cursor: _Cursor, index: int) -> tuple[str, int, tuple[int, ...], int]:
     """(name, type, shape with the rows first, offset)."""
-    name = cursor.name(f"name of tensor {index}", _MOST_NAME)
+    name = cursor.name(f"name of tensor {index}", _MAX_NAME)
     dimensions = cursor.number("<I", f"dimensions of {name}")
-    if dimensions > _MOST_DIMENSIONS:
-        raise _Damage(f"{name} has {dimensions} dimensions, expected at most {_MOST_DIMENSIONS}")
+    if dimensions > _MAX_DIMENSIONS:
+        raise _Damage(f"{name} has {dimensions} dimensions, expected at most {_MAX_DIMENSIONS}")
     sizes = [cursor.number("<Q", f"size of {name}") for _ in range(dimensions)]
     if 0 in sizes:
         raise _Damage(f"{name} has the sizes {sizes}, expected none to be 0")

@@ -82,7 +82,7 @@ def load_weights(
     """Read a checkpoint.
 
     kind: how the linear layers are held: an encoding, "auto" for the best one for all of them
-    together, or "float16" of the quantised values, for the baseline.
+    together, or "fp16" of the quantised values, for the baseline.
     progress: called with the layers done and their number.
     """
     config = checkpoint.config
@@ -101,7 +101,7 @@ def load_weights(
 
 
 def _linear(checkpoint: Checkpoint, layer: int, name: str, kind: str) -> TernaryMatrix | HalfMatrix:
-    if kind != "float16":
+    if kind != "fp16":
         return checkpoint.matrix(layer, name, kind)
     trits, scale = checkpoint.trits(layer, name)
     return HalfMatrix.from_floats(trits * (scale if scale.ndim == 0 else scale[:, None]))

@@ -37,7 +37,7 @@ from ternops.decoder.text import parse_tokenizer
 from ternops.decoder.weights import HalfMatrix
 from ternops.encodings import ENCODINGS
 from ternops.isa import TIER
-from ternops.kernels.table import best_encoding
+from ternops.kernels.tuning import best_encoding
 from ternops.matrix import Packed, TernaryMatrix
 from ternops.memory import CACHE_LINE
 

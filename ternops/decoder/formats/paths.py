@@ -22,7 +22,7 @@ _BESIDE = (".jinja", ".md", ".model", ".py", ".txt")
 _PICKLE = "a pickle, which is never read: convert it to safetensors"
 #: Where `hf download` leaves what it has not finished.
 _UNFINISHED = ("*.incomplete", ".cache/huggingface/download/*.incomplete")
-_MOST_NAMES = 5
+_MAX_NAMES = 5
 
 
 def locate(path: str | os.PathLike[str]) -> Path:
@@ -121,7 +121,7 @@ def _found(folder: Path, *reasons: tuple[str, str]) -> str:
 def _names(folder: Path, pattern: str) -> str:
     """The first names in a folder that match."""
     names = sorted(each.relative_to(folder).as_posix() for each in folder.glob(pattern))
-    return ", ".join(names[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")
+    return ", ".join(names[:_MAX_NAMES]) + (", ..." if len(names) > _MAX_NAMES else "")
 
 
 def _expanded(path: Path) -> Path:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ternops.absmean import absmean
 from ternops.decoder.formats.hugging_face_config import object_of
 from ternops.decoder.formats.json_files import read_object
 from ternops.decoder.formats.tensors import PACKED, Tensors
 from ternops.decoder.formats.ternary_floats import trits_of_floats
-from ternops.quantize import absmean
 
 Trits = npt.NDArray[np.int8]
 Scale = npt.NDArray[np.float32]

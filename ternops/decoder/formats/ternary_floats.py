@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ternops.quantize import absmean
+from ternops.absmean import absmean
 
 Trits = npt.NDArray[np.int8]
 Floats = npt.NDArray[np.float32]
@@ -20,7 +20,7 @@ METHODS = ("absmean",)
 
 #: Inputs that share a scale in published models.
 _GROUPS = (256, 128, 64, 32)
-_MOST_SHARDS = 8  # of the inputs of a matrix
+_MAX_SHARDS = 8  # of the inputs of a matrix
 
 
 def check_method(quantize: str | None) -> None:
@@ -71,7 +71,7 @@ def row_scales(scales: Floats, used: npt.NDArray[np.bool_]) -> Floats:
 def _description(weight: Floats) -> str:
     """What a matrix is that has more than one magnitude in a row."""
     columns = weight.shape[1]
-    shards = {-(-columns // count) for count in range(2, _MOST_SHARDS + 1)}
+    shards = {-(-columns // count) for count in range(2, _MAX_SHARDS + 1)}
     for inputs in sorted(shards | set(_GROUPS), reverse=True):
         if _GROUPS[-1] <= inputs < columns and _has_scales_of(weight, inputs):
             return f"is ternary with one scale for {inputs} inputs, which is not supported yet"

@@ -211,7 +211,7 @@ PARTS = {
         Cycles("neoverse-n1", "Neoverse N1", "gemv_two_bit", 512, 80, 48.0, 64.0),
     ]),
     "predicted": Part({"ternops": "0.1"}, [
-        Speed("m2-ultra", "M2", "7B", "float16", 8, MODELLED, 10.0, True),
+        Speed("m2-ultra", "M2", "7B", "fp16", 8, MODELLED, 10.0, True),
         Speed("m2-ultra", "M2", "7B", "tl1", 8, MODELLED, 65.0, True),
         Speed("raspberry-pi-5", "A Pi", "7B", "base3", 4, MODELLED, 5.5, False),
     ], ["7B, float16: A Pi: too large"]),
@@ -305,8 +305,8 @@ def test_every_prediction_is_modelled():
     assert found < asked
     assert len(part.left_out) == len(asked) - len(found)
     assert {row.profile for row in part.rows if row.encoding == "tl1"} == {"m2-ultra"}
-    assert ("raspberry-pi-5", "7B", "float16") not in found
-    assert any(line.startswith("7B, float16: Raspberry Pi 5: ") for line in part.left_out)
+    assert ("raspberry-pi-5", "7B", "fp16") not in found
+    assert any(line.startswith("7B, fp16: Raspberry Pi 5: ") for line in part.left_out)
 
 
 def test_one_part_keeps_the_others(target, monkeypatch, capsys):

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from bench.core.results import FP16, MOST_SPREAD, Results
+from bench.core.results import FP16, MAX_SPREAD, Results
 from bench.pages import report
 from bench.published import paper
 from tests.bench.run_results import ABOUT, made_up, written
@@ -102,7 +102,7 @@ def test_what_the_bytes_allow_and_the_paper_stand_beside_ours(tmp_path):
 def test_large_spreads_are_marked(tmp_path):
     results = made_up(SIZES)
     page = page_of(tmp_path, results)
-    wide = [row for row in results.rows if row.spread > MOST_SPREAD]
+    wide = [row for row in results.rows if row.spread > MAX_SPREAD]
     marked = [cell for cell in page.column("decode", "spread") if cell.endswith("!")]
     assert marked == [f"{row.spread:.1%} !" for row in wide]
     assert len([tag for tag in page.tags if tag[1].get("class") == "warn"]) == len(wide) == 1

@@ -72,8 +72,7 @@ def test_the_fitted_row_is_met():
 def test_a_made_up_column_gives_its_parameters():
     """100 GB/s and 50 us a layer come out again."""
     column = {
-        size: 1
-        / (cost_fit.token_bytes(size, "float16") / 100e9 + cost_fit.SIZES[size].layers * 5e-5)
+        size: 1 / (cost_fit.token_bytes(size, "fp16") / 100e9 + cost_fit.SIZES[size].layers * 5e-5)
         for size in ("125M", "1B", "7B")
     }
     fit = cost_fit.fit_fp16(MappingProxyType(column))
@@ -105,7 +104,7 @@ def test_the_papers_energy_savings(arch, points):
 def test_the_reports_energy_column(name):
     """To three decimals."""
     each = later.REPORT[name]
-    kind = "ternary" if each.is_ternary else "float16"
+    kind = "ternary" if each.is_ternary else "fp16"
     assert round(arithmetic.report_joules(each.decoder, kind), 3) == each.joules
 
 

@@ -15,8 +15,8 @@ from bench.limits.peaks import PEAKS, Peak, barriers
 from bench.suites.run import command as run
 from bench.suites.run import decoding, plan
 from bench.suites.run.plan import tasks_of
-from ternops.caches import last_level_bytes
 from ternops.cost.layouts import SIZES
+from ternops.cpu_caches import last_level_bytes
 from ternops.isa import HAS_TILES
 from tests.bench.small_runs import GIGABYTE, SMALL, TASK, row
 

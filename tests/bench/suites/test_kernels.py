@@ -23,7 +23,7 @@ from bench.suites.kernels import sections as kernel_sections
 from bench.suites.kernels.cases import Prepared
 from bench.suites.kernels.sections import SECTIONS, Group, KernelOptions
 from ternops.cost.probes import PROBES, Reader
-from ternops.kernels.tiles import SPARE_BYTES
+from ternops.kernels.amx import SPARE_BYTES
 from tests import cases
 from tests.processes import run_code
 
@@ -357,7 +357,7 @@ def test_from_end_to_end(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(kernel_sections, "_GEMM", 256)
     monkeypatch.setattr(kernel_sections, "HAS_TILES", False)
     # At this size everything lies in cache, where a probe says nothing about the kernels.
-    monkeypatch.setattr(kernel_goals, "MOST_SHARE", float("inf"))
+    monkeypatch.setattr(kernel_goals, "MAX_SHARE", float("inf"))
     sections = ["limits", "gemv-dram", "gemv-cache", "batch", "gemm", "overhead"]
     arguments = ["--quick", "--no-peers", "--threads", "1", "--output", str(tmp_path)]
     assert kernels.main([*arguments, "--only", *sections]) == 0

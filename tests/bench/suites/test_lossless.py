@@ -93,7 +93,7 @@ def flip_decoded(monkeypatch, encoding, position):
 @pytest.mark.parametrize("encoding", ALL)
 def test_a_wrong_bit_is_no_lossless_run(encoding, where, here, text, monkeypatch):
     """It is found, and blamed on its encoding and thread count alone."""
-    name = {FP16: "float16"}.get(encoding, encoding)
+    name = {FP16: "fp16"}.get(encoding, encoding)
     if where == "decoded":
         flip_decoded(monkeypatch, name, CONTEXT - 1)
     else:
@@ -113,7 +113,7 @@ def test_a_bit_that_is_wrong_everywhere(encoding, here, monkeypatch):
     logits = Model.logits
 
     def wrong(model, tokens):
-        is_it = (model.encoding == "float16") == (encoding == FP16)
+        is_it = (model.encoding == "fp16") == (encoding == FP16)
         return flip(logits(model, tokens)) if is_it else logits(model, tokens)
 
     monkeypatch.setattr(Model, "logits", wrong)
@@ -194,7 +194,7 @@ def test_another_last_digit_is_no_lossless_run(here):
 def test_a_perplexity_that_is_off(here):
     """By more than is allowed for so many tokens."""
     record = prove([1]).as_json()
-    most = lossless.MOST_PERPLEXITY_DIFFERENCE * np.sqrt(4096 / record["tokens"])
+    most = lossless.MAX_PERPLEXITY_DIFFERENCE * np.sqrt(4096 / record["tokens"])
     for factor, count in ((1.01, 1), (0.99, 0)):
         record["perplexity_float64"][FP16] = record["table"][-1]["perplexity"] / (1 + most * factor)
         assert len(lossless.failures(record)) == count

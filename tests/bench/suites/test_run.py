@@ -36,7 +36,7 @@ def quick(small, monkeypatch, tmp_path):
     """A run of seconds: workers in this process, which knows the small layout."""
     monkeypatch.setattr(run, "QUICK", Effort(("125M",), 2, 2, 1e9, 2, 1e9))
     monkeypatch.setattr(process, "call", call_here)
-    monkeypatch.setattr(run, "MOST_SHARE", math.inf)  # all lies in cache, where probes say nothing
+    monkeypatch.setattr(run, "MAX_SHARE", math.inf)  # all lies in cache, where probes say nothing
     monkeypatch.setattr(levels, "DRAM_BYTES", 1 << 20)
     monkeypatch.setattr(lossless, "WINDOWS", 1)
     monkeypatch.setattr(lossless, "CONTEXT", 32)

@@ -8,10 +8,10 @@ weight; with many tokens the multiply-add.
 
 from functools import partial
 
-from ternops.isa import NARROW_FLOATS, WIDE, WIDE_FLOATS, load_f16
+from ternops.isa import NARROW_FLOATS, WIDE, WIDE_FLOATS, load_fp16
 from ternops.kernels.elementwise import read, write
 from ternops.kernels.operands import Operands
-from ternops.kernels.table import PREFETCH_AHEAD, stream_step
+from ternops.kernels.tuning import PREFETCH_AHEAD, stream_step
 from ternops.simd import (
     Job,
     concatenate,
@@ -192,7 +192,7 @@ def _make_gemv(load_name):
     return make_gemv(narrow_of, wide_of, 2, (_SIDE, _SIDE))
 
 
-gemv_f16 = Job(_make_gemv("load_f16"), "gemv_f16")
+gemv_fp16 = Job(_make_gemv("load_fp16"), "gemv_fp16")
 gemv_bf16 = Job(_make_gemv("load_bf16"), "gemv_bf16")
 
 
@@ -223,4 +223,4 @@ def half_row(is_bf16, weights, stride, row, count, out):
         if is_bf16:
             write(out, i, count, load_bf16(at + 2 * i))
         else:
-            write(out, i, count, load_f16(at + 2 * i))
+            write(out, i, count, load_fp16(at + 2 * i))

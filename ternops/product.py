@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ternops.absmean import MIN_ABSMAX
 from ternops.arrays import as_array
 from ternops.kernels.linear import linear
 from ternops.kernels.operands import CHANGING, FIXED
 from ternops.kernels.plan import Plan, kind_of, make_plan
 from ternops.kernels.reference import quantize_rows
-from ternops.kernels.table import useful_threads
-from ternops.matrix import MOST_TERMS, Packed, TernaryMatrix
-from ternops.quantize import LEAST_ABSMAX
+from ternops.kernels.tuning import useful_threads
+from ternops.matrix import TERMS_LIMIT, Packed, TernaryMatrix
 from ternops.team import TEAM
 from ternops.threads import check_threads
 from ternops.workspace import address_of_array, give_back, take_workspace
@@ -148,14 +148,14 @@ def _along_rows(
     is_float = tokens.dtype != _INT8
     plan, fixed = _fixed_part(packed, m, is_float, scaled)
     used = threads if threads == 1 else useful_threads(threads, packed.bytes.nbytes * m)
-    if m > plan.most_tokens and np.may_share_memory(tokens, result):
+    if m > plan.max_tokens and np.may_share_memory(tokens, result):
         tokens = tokens.copy()  # or the first turn's results would overwrite later turns' tokens
     x, out = address_of_array(tokens), address_of_array(result)
     work = take_workspace()
-    for first in range(0, m, plan.most_tokens):
+    for first in range(0, m, plan.max_tokens):
         count = m
-        if m > plan.most_tokens:
-            count = min(plan.most_tokens, m - first)
+        if m > plan.max_tokens:
+            count = min(plan.max_tokens, m - first)
             plan, fixed = _fixed_part(packed, count, is_float, scaled)
         prepared = -(-count // plan.token_step) * plan.token_step
         room = work.reserve(used * plan.scratch_bytes + prepared * (plan.placed_bytes + 8))
@@ -184,7 +184,7 @@ def _fixed_part(packed: Packed, tokens: int, is_float: bool, scaled: bool) -> tu
         kind = kind_of(tokens, packed.bytes.nbytes)
         plan = make_plan(packed.encoding, packed.columns, kind)
         fixed = FIXED.pack(
-            LEAST_ABSMAX, plan.prepare, plan.multiply, plan.row_step, packed.address, plan.stride,
+            MIN_ABSMAX, plan.prepare, plan.multiply, plan.row_step, packed.address, plan.stride,
             packed.rows, packed.columns, plan.fields, packed.scale_address,
             packed.scale_step if scaled else -1, is_float, tokens, plan.placed_bytes, packed.rows,
             plan.scratch_bytes,
@@ -209,9 +209,9 @@ def _as_kernel_input(tokens: Array) -> tuple[Array, Array | None]:
 def _along_columns(matrix: TernaryMatrix, tokens: Array, result: Array) -> None:
     """tokens (m, rows) times the unpacked matrix, a block of rows at a time."""
     rows, scale = matrix._packed.rows, matrix.scale
-    if rows >= MOST_TERMS:
+    if rows >= TERMS_LIMIT:
         raise ValueError(
-            f"matmul: a sum over {rows} rows, expected fewer than {MOST_TERMS} (2**24)"
+            f"matmul: a sum over {rows} rows, expected fewer than {TERMS_LIMIT} (2**24)"
         )
     if scale is not None and scale.ndim == 1:
         with np.errstate(invalid="ignore"):
@@ -221,7 +221,7 @@ def _along_columns(matrix: TernaryMatrix, tokens: Array, result: Array) -> None:
     if tokens.dtype != np.int8:
         floats, exponents = _as_kernel_input(tokens)
         with np.errstate(invalid="ignore"):
-            tokens, step = quantize_rows(floats, LEAST_ABSMAX)
+            tokens, step = quantize_rows(floats, MIN_ABSMAX)
     total = np.zeros(result.shape, np.int32)
     for first in range(0, rows, _ROWS_AT_ONCE):
         last = min(first + _ROWS_AT_ONCE, rows)

@@ -12,7 +12,7 @@ USUAL_LAST_LEVEL = 32 << 20
 
 
 @functools.cache
-def cache_bytes() -> dict[int, int]:
+def cpu_cache_bytes() -> dict[int, int]:
     """level -> bytes of the data or unified cache that CPU 0 reaches; empty where nobody tells."""
     sizes = {}
     for index in sorted(_FOLDER.glob("index*")):
@@ -29,5 +29,5 @@ def cache_bytes() -> dict[int, int]:
 
 def last_level_bytes() -> int:
     """Bytes of the last-level cache."""
-    sizes = cache_bytes()
+    sizes = cpu_cache_bytes()
     return sizes[max(sizes)] if sizes else USUAL_LAST_LEVEL

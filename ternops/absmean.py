@@ -10,9 +10,9 @@ import numpy.typing as npt
 from ternops.arrays import as_array
 
 #: The least scale, so that a matrix of zeros gives zeros.
-LEAST_SCALE = np.float32(1e-5)
+MIN_SCALE = np.float32(1e-5)
 #: The least max|x| for which int8 activations are exact to half a step: 127 / it is still finite.
-LEAST_ABSMAX = 1e-36
+MIN_ABSMAX = 1e-36
 #: BitNet's own, much larger, floor of max|x|: what its checkpoints were trained with.
 BITNET_ABSMAX = 1e-5
 
@@ -44,7 +44,7 @@ def absmean(w: npt.ArrayLike) -> tuple[npt.NDArray[np.int8], np.float32]:
         raise ValueError(f"w: {_first_bad(blocks)}, expected finite numbers")
     if total / max(1, weight.size) > float(np.finfo(np.float32).max):
         raise ValueError("w: mean magnitude beyond float32, expected a float32 scale")
-    scale = max(np.float32(total / max(1, weight.size)), LEAST_SCALE)
+    scale = max(np.float32(total / max(1, weight.size)), MIN_SCALE)
     trits = np.empty(weight.shape, np.int8)
     for i, block in enumerate(blocks):
         ratio = block.astype(np.result_type(block.dtype, np.float32), copy=False) / scale

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ternops.caches import last_level_bytes
+from ternops.cpu_caches import last_level_bytes
 from ternops.encodings.two_bit import FIELDS as WEIGHTS_A_BYTE
 from ternops.isa.detect import TIER
 from ternops.isa.tier import Tier
