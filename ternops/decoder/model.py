@@ -119,7 +119,7 @@ class Model:
 
     @property
     def bytes_per_token(self) -> int:
-        """Bytes of weights that one token reads; to them comes what `Session.kv_cache_bytes` says."""
+        """Bytes of weights that a token reads; `Session.kv_cache_bytes` says what comes to them."""
         return self.weights.bytes_per_token - self.weights.head.nbytes + self.head.nbytes
 
     @property
