@@ -1,1 +1,1 @@
-"""The test suite; `cases` is the one table of shapes and inputs that all of it uses."""
+"""The test suite, in folders as the product's; `helpers.cases` holds the one table of inputs."""

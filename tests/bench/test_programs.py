@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import bench
-from tests import processes
+from tests.helpers import processes
 
 BENCH = Path(bench.__file__).parent
 

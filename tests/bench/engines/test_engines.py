@@ -9,7 +9,7 @@ import pytest
 
 from bench import engines
 from bench.engines import Unsupported, numpy_blas
-from tests import cases
+from tests.helpers import cases
 
 FOUND, MISSING = engines.find()
 BY_NAME = {engine.name: engine for engine in FOUND}

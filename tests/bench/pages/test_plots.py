@@ -20,7 +20,7 @@ from bench.pages.plots import energy, peers, share, speedup, style, threads
 from bench.published import paper
 from tests.bench import run_results
 from tests.bench.run_results import made_up, written
-from tests.processes import run_code
+from tests.helpers.processes import run_code
 
 SIZES = ("350M", "700M", "30B", "100B")
 

@@ -19,7 +19,7 @@ from ternops.cost import predict
 from ternops.cost.layouts import SIZES
 from ternops.cost.profile import parse
 from tests.bench import run_results, small_runs
-from tests.test_cost_hardware import PROFILE
+from tests.helpers.profiles import PROFILE
 
 OTHER = {"x86": "arm", "arm": "x86"}[host_arch()]
 

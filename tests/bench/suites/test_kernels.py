@@ -24,8 +24,8 @@ from bench.suites.kernels.cases import Prepared
 from bench.suites.kernels.sections import SECTIONS, Group, KernelOptions
 from ternops.cost.probes import PROBES, Reader
 from ternops.kernels.amx import SPARE_BYTES
-from tests import cases
-from tests.processes import run_code
+from tests.helpers import cases
+from tests.helpers.processes import run_code
 
 
 def limit(what, rate, group="g", threads=1, tier="avx512vbmi", how="somehow"):

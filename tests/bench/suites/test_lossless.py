@@ -15,7 +15,7 @@ from bench.suites.lossless.proof import COMPUTATIONS, FP16
 from ternops.decoder import Model, Session, reference
 from ternops.encodings import ENCODINGS
 from ternops.isa import detect
-from tests import processes
+from tests.helpers import processes
 
 ALL = [*ENCODINGS, FP16]
 NUMBER, CONTEXT = 3, 24

@@ -1,0 +1,294 @@
+"""Small GGUF files, written by the gguf package, and Hugging Face folders of the same model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gguf import GGMLQuantizationType as Type
+from gguf import GGUFWriter, quants
+from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
+from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
+
+from ternops.decoder import Config
+from tests.helpers import checkpoints
+
+BITNET = Config(
+    hidden=256, ffn=512, layers=2, heads=4, kv_heads=2, head_dim=64, vocabulary=300, context=48,
+    activation="relu2", sub_norms=True, tied=True, rope_theta=500000.0, epsilon=1e-5,
+)  # fmt: skip
+LLAMA = Config(
+    hidden=256, ffn=512, layers=2, heads=4, kv_heads=2, head_dim=64, vocabulary=300, context=48,
+    activation="silu", sub_norms=False, tied=False, rope_theta=10000.0, epsilon=1e-6,
+)  # fmt: skip
+#: Of each architecture a file may name: its layout.
+ARCHITECTURES = {"llama": LLAMA, "bitnet-b1.58": BITNET, "bitnet-25": BITNET}
+#: bitnet.cpp's number of its type, which the gguf package has no name for.
+I2_S = 36
+
+#: What tokenizers trip over.
+TEXTS = [
+    "",
+    " ",
+    "a",
+    "Hello, world!",
+    "  two  spaces   three    four",
+    "line\nline\n\nline\r\n\t\ttabs \t mixed \n ",
+    "I'm you're he'll we'd they've it's don't I'M YOU'RE HE'LL",
+    "0 12 345 6789 12345678 3.14159 1,000,000 ٣٤٥ ⅷ ²",
+    "naïve café Grüße Ωμέγα Привет мир 你好世界 こんにちは 안녕하세요 مرحبا",
+    "emoji 😀👍🏽 👩‍👩‍👧‍👦 flags 🇩🇪 zero\u200bwidth nbsp\u00a0here",
+    "def f(x: int) -> list[str]:\n    return [f'{i:>3}' for i in range(x)]  # why?\n",
+    "<|begin_of_text|>inside<|end_of_text|> <|begin_of_text|",
+    "!?.,;:#$%&*()[]{}<>=+-_^~|`\\/@\"'",
+    "x" * 300,
+    " \u3000\u2003wide\u2028separators\x00\x01\x7f",
+    "\u017f's K'\u017f",
+]
+
+LINEAR = {
+    "q": "attn_q", "k": "attn_k", "v": "attn_v", "o": "attn_output",
+    "gate": "ffn_gate", "up": "ffn_up", "down": "ffn_down",
+}  # fmt: skip
+NORMS = {"input": "attn_norm", "attention": "attn_sub_norm", "post": "ffn_norm",
+         "ffn": "ffn_sub_norm"}  # fmt: skip
+_FOLDER = {
+    "q": "self_attn.q_proj", "k": "self_attn.k_proj", "v": "self_attn.v_proj",
+    "o": "self_attn.o_proj", "gate": "mlp.gate_proj", "up": "mlp.up_proj", "down": "mlp.down_proj",
+    "input": "input_layernorm", "attention": "self_attn.attn_sub_norm",
+    "post": "post_attention_layernorm", "ffn": "mlp.ffn_sub_norm",
+}  # fmt: skip
+
+
+@dataclass
+class Values:
+    """linear: trits (outputs, inputs) and a scale, by layer and name; norms: by layer and name."""
+
+    linear: dict[tuple[int, str], tuple[Any, Any]]
+    norms: dict[tuple[int, str], Any]
+    norm: Any
+    embedding: Any
+    head: Any
+
+
+def random_values(config: Config, seed: int = 0) -> Values:
+    """Half of the trits of each matrix are 0, so that absmean of 2 * scale * trits gives back the
+    trits and the scale exactly; scales and embeddings are exact in float16."""
+    random = np.random.default_rng(seed)
+
+    def half(size: Any) -> Any:
+        return random.standard_normal(size).astype(np.float16).astype(np.float32)
+
+    def norm(size: int) -> Any:
+        return random.uniform(0.5, 2, size).astype(np.float16).astype(np.float32)
+
+    linear, norms = {}, {}
+    for layer in range(config.layers):
+        for name, (rows, columns) in config.linear_shapes().items():
+            trits = np.zeros(rows * columns, np.int8)
+            trits[: rows * columns // 2] = random.choice([-1, 1], rows * columns // 2)
+            scale = np.float32(np.float16(random.uniform(0.5, 2) / np.sqrt(columns)))
+            linear[layer, name] = random.permutation(trits).reshape(rows, columns), scale
+        for name, size in config.norm_sizes().items():
+            norms[layer, name] = norm(size)
+    shape = (config.vocabulary, config.hidden)
+    embedding = half(shape)
+    head = embedding if config.tied else half(shape)
+    return Values(linear, norms, norm(config.hidden), embedding, head)
+
+
+def write_folder(folder: Path, config: Config, values: Values) -> Path:
+    """A Hugging Face folder with float master weights; gives the folder."""
+    raw = {
+        "architectures": ["BitNetForCausalLM" if config.sub_norms else "LlamaForCausalLM"],
+        "hidden_act": config.activation,
+        "hidden_size": config.hidden,
+        "intermediate_size": config.ffn,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "num_key_value_heads": config.kv_heads,
+        "head_dim": config.head_dim,
+        "vocab_size": config.vocabulary,
+        "max_position_embeddings": config.context,
+        "rms_norm_eps": config.epsilon,
+        "rope_theta": config.rope_theta,
+        "tie_word_embeddings": config.tied,
+        "eos_token_id": list(config.eos),
+        "quantization_config": {
+            "quant_method": "bitnet",
+            "linear_class": "autobitlinear",
+            "quantization_mode": "online",
+        },
+    }
+    tensors = {"model.embed_tokens.weight": values.embedding, "model.norm.weight": values.norm}
+    if not config.tied:
+        tensors["lm_head.weight"] = values.head
+    for (layer, name), (trits, scale) in values.linear.items():
+        tensors[f"model.layers.{layer}.{_FOLDER[name]}.weight"] = trits * (2 * scale)
+    for (layer, name), norm in values.norms.items():
+        tensors[f"model.layers.{layer}.{_FOLDER[name]}.weight"] = norm
+    return checkpoints.write(folder, raw, tensors)
+
+
+def write_gguf(
+    path: Path,
+    values: Values,
+    architecture: str = "llama",
+    kind: str = "TQ2_0",
+    *,
+    embedding: str = "F16",
+    metadata: dict[str, Any] | None = None,
+    tensors: dict[str, Any] | None = None,
+    config: Config | None = None,
+    tokenizer: dict[str, Any] | None = None,
+) -> Path:
+    """A file whose linear layers are of a kind; gives its path.
+
+    embedding: the kind of embedding and head. metadata: keys to add or replace, or to leave out
+    (None). tensors: arrays to add or replace, as they are, or to leave out (None).
+    """
+    config = config or ARCHITECTURES[architecture]
+    writer = GGUFWriter(path, architecture)
+    for key, value in {
+        **_metadata(config, architecture),
+        **(tokenizer or {}),
+        **(metadata or {}),
+    }.items():
+        _add_value(writer, key, value)
+    arrays: dict[str, tuple[Any, str]] = {
+        "token_embd.weight": (values.embedding, embedding),
+        "output_norm.weight": (values.norm, "F32"),
+    }
+    if not config.tied:
+        arrays["output.weight"] = (values.head, embedding)
+    for (layer, name), (trits, scale) in values.linear.items():
+        floats = trits * np.reshape(scale, (-1, 1))
+        if architecture == "llama" and name in ("q", "k"):
+            floats = neighbours(floats, config.head_dim)
+        arrays[f"blk.{layer}.{LINEAR[name]}.weight"] = (floats, kind)
+    for (layer, name), norm in values.norms.items():
+        arrays[f"blk.{layer}.{NORMS[name]}.weight"] = (norm, "F32")
+    for name, array in (tensors or {}).items():
+        arrays[name] = (array, "")
+    for name, (array, each) in arrays.items():
+        if array is not None:
+            add_tensor(writer, name, array, each)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def neighbours(rows: Any, head_dim: int) -> Any:
+    """Rows of heads as llama.cpp's converter orders them: those that rope rotates against each
+    other lie side by side."""
+    return rows.reshape(-1, 2, head_dim // 2, rows.shape[1]).swapaxes(1, 2).reshape(rows.shape)
+
+
+def add_tensor(writer: GGUFWriter, name: str, array: Any, kind: str) -> None:
+    """Floats, or bytes that are blocks already, as one of ggml's types; without one as they are."""
+    if not kind:
+        writer.add_tensor(name, array)
+    elif kind == "I2_S":
+        # The package cannot write it: as bytes, with the type changed before it is written.
+        writer.add_tensor(name, i2_s_bytes(array), array.shape, Type.I8)
+        writer.tensors[-1][name].dtype = I2_S
+    else:
+        data = array if array.dtype == np.uint8 else quants.quantize(array, Type[kind])
+        writer.add_tensor(name, data, raw_dtype=Type[kind])
+
+
+def i2_s_bytes(floats: Any) -> Any:
+    """A ternary matrix as I2_S: in 32 bytes 128 weights, the first 32 in the highest bits."""
+    scale = np.abs(floats).max()
+    codes = (np.sign(floats).astype(np.int8) + 1).astype(np.uint8).reshape(-1, 4, 32)
+    data = codes[:, 0] << 6 | codes[:, 1] << 4 | codes[:, 2] << 2 | codes[:, 3]
+    tail = np.zeros(32, np.uint8)
+    tail[:4] = np.frombuffer(np.float32(scale).tobytes(), np.uint8)
+    return np.concatenate([data.reshape(-1), tail])
+
+
+def sentence_piece() -> tuple[Tokenizer, dict[str, Any]]:
+    """A tokenizer like LLaMA 2's, trained on a source file, and the keys of its vocabulary."""
+    byte_tokens = [f"<0x{byte:02X}>" for byte in range(256)]
+    tokenizer = Tokenizer(BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    # Words must not be merged across spaces while training only.
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never", split=True)
+    special = ["<unk>", "<s>", "</s>", *byte_tokens]
+    trainer = BpeTrainer(vocab_size=900, special_tokens=special, show_progress=False)
+    text = Path(__file__).with_name("code.txt").read_text("utf-8")
+    tokenizer.train_from_iterator(text.splitlines(), trainer)
+    vocabulary = tokenizer.get_vocab()
+    tokens = sorted(vocabulary, key=vocabulary.__getitem__)
+    tokenizer.pre_tokenizer = None
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(),
+         decoders.Strip(" ", 1, 0)]
+    )  # fmt: skip
+    return tokenizer, {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": [2, 3, 3] + [6] * 256 + [1] * (len(tokens) - 259),
+        "tokenizer.ggml.scores": [0.0] * 259 + [-float(i) for i in range(len(tokens) - 259)],
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.unknown_token_id": 0,
+    }
+
+
+def tokenizer_metadata(path: Path, pre: str) -> dict[str, Any]:
+    """The keys of a byte-level tokenizer.json, as llama.cpp's converter writes them."""
+    raw = json.loads(path.read_text("utf-8"))
+    tokens = sorted(raw["model"]["vocab"], key=raw["model"]["vocab"].__getitem__)
+    kinds = [1] * len(tokens)
+    for added in raw["added_tokens"]:
+        kinds[added["id"]] = 3 if added["special"] else 4
+    return {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": pre,
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": kinds,
+        "tokenizer.ggml.merges": [" ".join(merge) for merge in raw["model"]["merges"]],
+        "tokenizer.ggml.bos_token_id": 0,
+        "tokenizer.ggml.eos_token_id": 1,
+        "tokenizer.ggml.add_bos_token": True,
+    }
+
+
+def _metadata(config: Config, architecture: str) -> dict[str, Any]:
+    return {
+        f"{architecture}.{key}": value
+        for key, value in {
+            "block_count": config.layers,
+            "context_length": config.context,
+            "embedding_length": config.hidden,
+            "feed_forward_length": config.ffn,
+            "attention.head_count": config.heads,
+            "attention.head_count_kv": config.kv_heads,
+            "attention.key_length": config.head_dim,
+            "attention.value_length": config.head_dim,
+            "attention.layer_norm_rms_epsilon": config.epsilon,
+            "rope.dimension_count": config.head_dim,
+            "rope.freq_base": config.rope_theta,
+            "vocab_size": config.vocabulary,
+        }.items()
+    }
+
+
+def _add_value(writer: GGUFWriter, key: str, value: Any) -> None:
+    """bool, int as uint32, float as float32, str, or a list of one of them; None for nothing."""
+    if isinstance(value, list):
+        writer.add_array(key, value)
+    elif value is not None:
+        kinds = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32,
+                 str: writer.add_string}  # fmt: skip
+        writer.kv_data[0].pop(key, None)
+        kinds[type(value)](key, value)

@@ -1,0 +1,50 @@
+"""Small random models of odd sizes, for whatever decodes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ternops.decoder import Config, Model
+from ternops.decoder.weights import HalfMatrix, Layer, Weights, random_weights
+
+#: Small models of odd sizes: heads x head_dim need not be hidden, nothing is a power of two.
+SIZES = {
+    "hidden 24": {"hidden": 24, "ffn": 70, "heads": 3, "kv_heads": 1, "head_dim": 10},
+    "hidden 100": {"hidden": 100, "ffn": 70, "heads": 3, "kv_heads": 3, "head_dim": 50},
+    "hidden 200": {"hidden": 200, "ffn": 300, "heads": 6, "kv_heads": 3, "head_dim": 100},
+    "hidden 1": {"hidden": 1, "ffn": 1, "heads": 1, "kv_heads": 1, "head_dim": 2},
+    "hidden 257": {"hidden": 257, "ffn": 513, "heads": 2, "kv_heads": 1, "head_dim": 34},
+}
+LAYOUTS = {
+    "bitnet": {"activation": "relu2", "sub_norms": True, "tied": True},
+    "llama": {"activation": "silu", "sub_norms": False, "tied": False},
+}
+
+
+def small_config(size, layout, **changes):
+    """A Config of two layers, 33 tokens and a short context."""
+    settings = {"layers": 2, "vocabulary": 33, "context": 40, **SIZES[size], **LAYOUTS[layout]}
+    return Config(**{**settings, **changes})
+
+
+def small_model(config, kind="two_bit", threads=2, bf16=False, head="fp16", cache="fp16"):
+    """A random model whose norms are no ones, with a bfloat16 embedding if asked for."""
+    plain = random_weights(config, kind, seed=1)
+    random = np.random.default_rng(2)
+    layers = [
+        Layer(
+            layer.linear,
+            {
+                name: random.uniform(0.5, 2, len(norm)).astype(np.float32)
+                for name, norm in layer.norms.items()
+            },
+        )
+        for layer in plain.layers
+    ]
+    embedding, head_matrix = plain.embedding, plain.head
+    if bf16:
+        bits = (embedding.to_dense().view(np.uint32) >> 16).astype(np.uint16)
+        embedding = HalfMatrix.from_bits(bits, is_bf16=True)
+        head_matrix = embedding if config.tied else HalfMatrix.from_bits(bits[::-1], is_bf16=True)
+    norm = random.uniform(0.5, 2, config.hidden).astype(np.float32)
+    return Model(Weights(config, layers, norm, embedding, head_matrix), threads, head, cache)

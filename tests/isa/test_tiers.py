@@ -1,0 +1,208 @@
+"""Each instruction tier gives the same bits, and the choice among them never crashes."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+
+from ternops.isa import detect
+from ternops.simd import host
+from tests.helpers import processes
+
+#: What the bits of every tier are judged by.
+FILES = (
+    "library/test_matmul_exact.py", "library/test_matmul_numpy.py", "simd/test_simd.py",
+    "kernels/test_lookup.py", "isa/test_half.py", "kernels/test_elementwise.py",
+    "kernels/test_dense.py", "kernels/test_attention.py", "decoder/test_screen.py",
+    "decoder/test_decoder.py",
+)  # fmt: skip
+
+#: A product of every kernel, compared with its oracle; prints the tier.
+PRODUCTS = """
+import importlib
+from unittest import mock
+import numpy as np
+import ternops
+from ternops.kernels import reference
+from ternops.isa import detect
+from tests.helpers import cases
+product = importlib.import_module("ternops.product")
+for encoding, kind in cases.KINDS:
+    for shape in ((1, 1), (37, 1021), (64, 1024), (130, 641)):
+        trits, x = cases.trits(*shape), cases.activations(33, shape[1])
+        expected = reference.matmul_int32(x, trits)
+        matrix = ternops.pack(trits, encoding=encoding)
+        with mock.patch.object(product, "kind_of", return_value=kind) as kind_of:
+            assert cases.same_bits(matrix @ x[0], expected[0]), (encoding, kind, shape)
+            if kind not in cases.OF_ONE_TOKEN:
+                assert cases.same_bits(x @ matrix.T, expected), (encoding, kind, shape)
+        assert kind_of.called
+print(detect.TIER.name)
+"""
+#: And a short text.
+TEXT = """
+from ternops.decoder import Model, reference as decoder
+tokens = [0, 5, 900, 31, 77, 512]
+for settings in ({}, {"head": "screened", "cache": "int8"}):
+    model = Model.from_pretrained(threads=2, **settings)
+    logits = model.logits(tokens)
+    assert cases.same_bits(logits, decoder.logits(model, tokens))
+    assert next(model.generate(tokens)) == logits[-1].argmax()
+"""
+CHOICE = "from ternops.isa import detect; print(detect.TIER.name)"
+
+X86 = pytest.mark.skipif(host.machine() not in ("x86_64", "amd64"), reason="not an x86 CPU")
+TIERS = pytest.mark.parametrize("tier", [tier.name for tier in detect.TIERS])
+
+
+@pytest.fixture(scope="module")
+def passes():
+    """tier -> the future of a process that runs FILES on it, of all that can run here."""
+    files = [f"tests/{name}" for name in FILES]
+    options = ("-q", "-x", "-p", "no:cacheprovider")
+    calls = {
+        tier.name: functools.partial(
+            processes.python, "-m", "pytest", *options, *files, timeout=1800, TERNOPS_ISA=tier.name
+        )
+        for tier in detect.available()
+        if not processes.is_current(tier.name)
+    }
+    with processes.beside_one_another(calls) as futures:
+        yield futures
+
+
+@TIERS
+def test_every_tier_passes_the_exactness_tests(passes, tier):
+    """The products, vector operations and decoder of a tier, in a process of its own."""
+    if processes.is_current(tier):
+        pytest.skip("this very process runs them on that tier")
+    if reason := processes.lacking(tier):
+        pytest.skip(reason)
+    done = passes[tier].result()
+    assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    assert " passed" in done.stdout
+    assert processes.run_code(CHOICE, TERNOPS_ISA=tier).split() == [tier]
+
+
+@pytest.fixture(scope="module")
+def works():
+    """tier -> the future of what PRODUCTS prints on an honest CPU; TEXT takes long to compile."""
+    calls = {
+        tier: functools.partial(
+            processes.run_code,
+            PRODUCTS + (TEXT if tier in ("avx2", "generic") else ""),
+            timeout=1800,
+            **environment,
+        )
+        for tier, environment in processes.CPUS.items()
+        if not processes.lacking(tier)
+    }
+    with processes.beside_one_another(calls) as futures:
+        yield futures
+
+
+@X86
+@pytest.mark.parametrize("tier", processes.CPUS)
+def test_an_honest_cpu_uses_its_tier_by_itself(works, tier):
+    """Numba told of a tier's features and of no better one's: that tier, and the right bits."""
+    if reason := processes.lacking(tier):
+        pytest.skip(reason)
+    assert works[tier].result().split() == [tier]
+
+
+@X86
+@pytest.mark.parametrize(
+    ("tier", "lost", "expected"),
+    [("avx512vbmi", "avx512vbmi", "avx512vnni"), ("avx512vnni", "avx512vnni", "avx2"),
+     ("avx512vnni", "avx512bw", "avx2"), ("avx512vnni", "avx512vl", "avx2"),
+     ("avxvnni", "avxvnni", "avx2"), ("avx2", "f16c", "generic"), ("avx2", "fma", "generic"),
+     ("avx2", "avx2", "generic")],
+)  # fmt: skip
+def test_an_honest_cpu_that_lacks_one_feature(tier, lost, expected):
+    """The next tier that does without it is chosen, and nothing aborts."""
+    cpu = processes.CPUS[tier]
+    features = cpu["NUMBA_CPU_FEATURES"].split(",")
+    features.remove(f"+{lost}")
+    environment = cpu | {"NUMBA_CPU_FEATURES": ",".join(features)}
+    assert processes.run_code(CHOICE, **environment).split() == [expected]
+
+
+def best(monkeypatch, features):
+    """The tier that a CPU with these features gets."""
+    monkeypatch.setattr(host, "features", lambda: frozenset(features))
+    return detect.choose(None)[0].name
+
+
+@X86
+@TIERS
+def test_each_feature_of_a_tier_is_needed(monkeypatch, tier):
+    """A CPU with all of a tier's features gets it; without any one of them it gets another."""
+    monkeypatch.setattr(detect.x86, "tiles_granted", lambda: True)
+    (wanted,) = (each for each in detect.TIERS if each.name == tier)
+    features = wanted.features
+    if wanted.machines:
+        monkeypatch.setattr(host, "machine", lambda: wanted.machines[0])
+    assert best(monkeypatch, features) == tier
+    for lost in features:
+        assert best(monkeypatch, set(features) - {lost}) != tier, lost
+
+
+@pytest.mark.parametrize("machine", ["aarch64", "arm64"])
+def test_an_arm_core_gets_neon(monkeypatch, machine):
+    """Whatever x86's features are said to be there."""
+    monkeypatch.setattr(host, "machine", lambda: machine)
+    assert best(monkeypatch, detect.TIERS[0].features) == "neon"
+    with pytest.raises(
+        ValueError, match=r"^TERNOPS_ISA='avx2': this CPU lacks architecture x86_64"
+    ):
+        detect.choose("avx2")
+
+
+@X86
+def test_amx_needs_the_systems_permission(monkeypatch):
+    """A CPU that has it under a system that withholds it gets the next tier, and is told why."""
+    amx = detect.TIERS[0]
+    for granted, expected in ((True, "amx"), (False, "avx512vbmi")):
+        monkeypatch.setattr(detect.x86, "tiles_granted", lambda granted=granted: granted)
+        assert best(monkeypatch, amx.features) == expected
+    with pytest.raises(ValueError, match=r"^TERNOPS_ISA='amx': this CPU lacks the system's perm"):
+        detect.choose("amx")
+
+
+def refusal(**environment):
+    """The last line of the error of `import ternops`, which must be an ordinary exception."""
+    done = processes.python("-c", "import ternops", **environment)
+    assert done.returncode == 1, f"exit code {done.returncode}\n{done.stderr}"
+    assert done.stdout == ""
+    return done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", ["bogus", "AVX2", "avx512vnni ", "auto"])
+def test_an_unknown_tier_is_a_value_error(name):
+    """One line that names the variable, its value and the tiers there are; no abort."""
+    line = refusal(TERNOPS_ISA=name)
+    assert line.startswith(f"ValueError: TERNOPS_ISA={name!r}: unknown tier; expected one of")
+    assert "generic" in line
+
+
+@pytest.mark.parametrize("tier", [tier.name for tier in detect.TIERS if tier.features])
+def test_a_tier_that_the_cpu_lacks_is_a_value_error(tier):
+    """One line that names what is lacking; never an illegal instruction."""
+    line = refusal(TERNOPS_ISA=tier, **processes.FEATURELESS)
+    assert line.startswith(f"ValueError: TERNOPS_ISA={tier!r}: this CPU lacks ")
+    assert line.endswith("expected one of generic")
+
+
+def test_an_empty_choice_is_none():
+    """TERNOPS_ISA set to nothing leaves the choice to the package."""
+    code = "from ternops.isa import detect; print(detect.TIER.name, detect.available()[0].name)"
+    chosen, best = processes.run_code(code, TERNOPS_ISA="").split()
+    assert chosen == best
+
+
+def test_info_tells_the_tier_and_why():
+    """`python -m ternops info` under a tier that was asked for."""
+    done = processes.python("-m", "ternops", "info", TERNOPS_ISA="generic")
+    assert done.returncode == 0
+    assert "generic: set by TERNOPS_ISA" in done.stdout

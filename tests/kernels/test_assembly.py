@@ -1,0 +1,198 @@
+"""The machine code of the GEMVs: the tier's own instruction, in loops that spill nothing."""
+
+from __future__ import annotations
+
+import functools
+import re
+
+import pytest
+
+from bench.arm.loops import innermost
+from ternops.encodings import ENCODINGS
+from ternops.isa import detect
+from ternops.kernels import plan, tuning
+from ternops.simd import host
+from tests.helpers import cases, processes
+
+#: Prints the machine code of every GEMV below its name.
+PRINT = """
+from tests.kernels.test_assembly import GEMVS
+for name, job in GEMVS.items():
+    print("@@@", name)
+    print(job.assembly())
+"""
+GEMVS = {
+    multiply.name: multiply
+    for (_, kind), (_, multiply) in plan.KERNELS.items()
+    if kind in cases.OF_ONE_TOKEN
+}
+#: On any tier: weights from memory have a kernel of their own where vectors have two widths.
+EVERY = ("gemv_two_bit", "stream_two_bit", "gemv_base3", "gemv_tl1", "gemv_tl2")
+#: The encoding of each GEMV.
+ENCODING_OF = {name: name.split("_", 1)[1] for name in EVERY}
+
+#: tier -> its dot product and its look-up, with the registers that they work on.
+DOTS = {
+    "amx": ("vpdpbusd", "zmm"),
+    "avx512vbmi": ("vpdpbusd", "zmm"),
+    "avx512vnni": ("vpdpbusd", "zmm"),
+    "avxvnni": ("vpdpbusd", "ymm"),
+    "avx2": ("vpmaddubsw", "ymm"),
+}
+LOOK_UPS = {"zmm": "vpermw", "ymm": "vpshufb"}
+#: What stands in no code for an honest CPU of a tier: all that only better tiers have.
+EVEX = r"%zmm|%k\d|%[xy]mm(1[6-9]|[23]\d)"
+BETTER = {
+    "avx512vbmi": r"%tmm",
+    "avx512vnni": r"%tmm|\svperm(i2|t2|)b\s",
+    "avxvnni": EVEX,
+    "avx2": rf"{EVEX}|\svpdp",
+    "generic": r"%[yz]mm|^\s+v[a-z]",
+}
+
+JUMP = re.compile(r"^\s+j(?!mp)[a-z]+\s+([.$\w]+)")
+#: A write of any size, or a read of a whole vector; a loop's counters may be read.
+SPILL = re.compile(r"# .*(Spill|(16|32|64)-byte.* Reload)")
+
+pytestmark = pytest.mark.skipif(
+    host.machine() not in ("x86_64", "amd64"), reason="reads x86 assembly"
+)
+#: "this" is the CPU and the choice of this process.
+CPU = pytest.mark.parametrize("cpu", [*(name for name in processes.CPUS if name in DOTS), "this"])
+GEMV = pytest.mark.parametrize("gemv", EVERY)
+
+
+def count(body, instruction, registers=""):
+    """How often an instruction, on registers of a kind ("zmm"), stands in a loop."""
+    wanted = re.compile(rf"^\s+(\{{vex\}}\s+)?{instruction}\s.*{registers}")
+    return sum(bool(wanted.match(line)) for line in body)
+
+
+def spills(body):
+    """The lines of a loop that bring a register to the stack, or a vector back from it."""
+    return [line for line in body if SPILL.search(line)]
+
+
+@pytest.fixture(scope="module")
+def printed():
+    """CPU -> the future of what PRINT prints on it."""
+    settings = {
+        name: environment
+        for name, environment in processes.CPUS.items()
+        if not processes.lacking(name)
+    }
+    calls = {
+        name: functools.partial(processes.run_code, PRINT, **environment)
+        for name, environment in {**settings, "this": processes.current()}.items()
+    }
+    with processes.beside_one_another(calls) as futures:
+        yield futures
+
+
+@pytest.fixture
+def texts(printed):
+    """A function: CPU -> the machine code of each GEMV, by its name."""
+
+    def of(cpu):
+        if reason := processes.lacking(cpu):
+            pytest.skip(reason)
+        parts = printed[cpu].result().split("@@@ ")[1:]
+        found = dict(part.split("\n", 1) for part in parts)
+        tier = detect.TIER.name if cpu == "this" else cpu
+        narrows = DOTS.get(tier, ("", ""))[1] == "zmm"
+        assert set(found) == {name for name in EVERY if narrows or name != "stream_two_bit"}
+        return found
+
+    return of
+
+
+def expected(cpu, gemv):
+    """The tier of a CPU, and the instruction that its GEMV is made of, with its registers."""
+    tier = detect.TIER.name if cpu == "this" else cpu
+    if tier not in DOTS:
+        pytest.skip(f"the {tier} tier has no instruction of its own")
+    dot, registers = DOTS[tier]
+    if gemv.startswith("stream"):
+        if registers != "zmm":
+            pytest.skip(f"the {tier} tier has one width of vectors")
+        registers = "ymm"  # narrow vectors leave memory the most bandwidth
+    if hasattr(ENCODINGS[ENCODING_OF[gemv]], "tables"):
+        return tier, LOOK_UPS[registers], registers
+    return tier, dot, registers
+
+
+def loops_of(text, instruction, registers):
+    """The loops along the columns: innermost, with the instruction, asking for weights ahead."""
+    return [
+        body
+        for body in innermost(text, JUMP)
+        if count(body, instruction, f"%{registers}") and count(body, r"prefetch\w*")
+    ]
+
+
+def test_the_loop_finder():
+    """A nested loop's inner body is found, with its spills; the outer loop is not."""
+    text = "\n".join(
+        ("f:", ".L1:", "\tmovl %eax, 8(%rsp)  # 4-byte Spill", ".L2:\t\t\t\t# %loop",
+         "\t{vex}\tvpdpbusd %ymm1, %ymm2, %ymm3", "\tvpdpbusd %zmm1, %zmm2, %zmm3",
+         "\tvmovdqu64 %zmm3, 64(%rsp)\t# 64-byte Spill", "\tmovq\t%rax, -8(%rsp) # 8-byte Spill",
+         "\tvmovdqa64 %ymm3, 8(%rsp,%rax)", "\tcmpl $3, 8(%rsp)  # 8-byte Folded Reload",
+         "\tvpaddd 8(%rsp), %ymm1, %ymm2 # 32-byte Folded Reload", "\tvmovdqu %xmm1, (%rax)",
+         "\tprefetcht0\t(%rax)", "\tjne\t.L2  # back", "\tjb\t.L1", "\tje\t.L3", ".L3:", "\tret")
+    )  # fmt: skip
+    (body,) = innermost(text, JUMP)
+    assert body[0].startswith(".L2:")
+    assert loops_of(text, "vpdpbusd", "zmm") == loops_of(text, "vpdpbusd", "ymm") == [body]
+    assert count(body, "vpdpbusd") == 2
+    assert loops_of(text, "vpdpbusd", "xmm") == []
+    assert len(spills(body)) == 3
+
+
+@CPU
+@GEMV
+def test_the_loops_are_made_of_the_tiers_instruction(texts, cpu, gemv):
+    """A whole tile of dots, or a whole unit of look-ups, in each of the loops along the columns."""
+    tier, instruction, registers = expected(cpu, gemv)
+    loops = loops_of(texts(cpu)[gemv], instruction, registers)
+    assert loops
+    encoding = ENCODING_OF[gemv]
+    layout, bytes_ = ENCODINGS[encoding], {"zmm": 64, "ymm": 32}[registers]
+    if hasattr(layout, "FIELDS"):
+        each = layout.FIELDS * 64 // bytes_
+        numbers = [count(body, instruction, f"%{registers}") for body in loops]
+        assert all(number % each == 0 for number in numbers)
+        (record,) = (each_tier for each_tier in detect.TIERS if each_tier.name == tier)
+        rows = tuning.gemv_tile(encoding, record).rows
+        assert any(number % (each * rows) == 0 for number in numbers)
+    if (encoding, tier) == ("base3", "avx512vbmi"):
+        assert all(count(body, r"vperm[it]2b", "%zmm") for body in loops)
+
+
+@CPU
+@GEMV
+def test_the_loops_of_the_gemv_spill_nothing(texts, cpu, gemv):
+    """Sums and constants stay in registers."""
+    _, instruction, registers = expected(cpu, gemv)
+    loops = loops_of(texts(cpu)[gemv], instruction, registers)
+    assert loops
+    for body in loops:
+        assert not spills(body), "\n".join(body)
+
+
+@pytest.mark.parametrize("cpu", processes.CPUS)
+def test_nothing_of_a_better_tier(texts, cpu):
+    """On a CPU that has a tier and nothing more; a CPU without features gets plain SSE2."""
+    better = re.compile(BETTER[cpu], re.MULTILINE)
+    for name, text in texts(cpu).items():
+        assert re.search(r"%xmm\d", text), name
+        assert not (found := better.search(text)), f"{name}: {found}"
+
+
+def test_this_process_gives_its_own_assembly():
+    """`assembly` of this process names the function and its tier's instruction."""
+    text = GEMVS["gemv_two_bit"].assembly()
+    assert "gemv_two_bit" in text
+    for tier in ("avxvnni", "avx2"):
+        dot, _ = DOTS[tier]
+        same = DOTS.get(detect.TIER.name, ("", ""))[0] == dot
+        assert bool(re.search(rf"\s{dot}\s", text)) == same

@@ -1,0 +1,109 @@
+"""The cache of keys and values, and attention over it: the oracles' very bits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ternops.decoder import reference as decoder_reference
+from ternops.kernels import attention, reference
+from ternops.simd import kernel, pointer
+from tests.helpers import cases
+
+KINDS = {
+    "fp16": (np.uint16, attention.keep_fp16, attention.attend_fp16),
+    "int8": (np.int8, attention.keep_i8, attention.attend_i8),
+}
+MANY = 3 * attention.POSITIONS  # positions of the caches here
+
+
+def compiled(kind):
+    """(keep, attend) of a kind of cache, as functions of arrays."""
+    _, keep_one, attend_some = KINDS[kind]
+
+    @kernel
+    def keep(key, value, head_dim, position, keys, values, key_steps, value_steps, spare):
+        keep_one(
+            pointer(key), pointer(value), head_dim, position, MANY, pointer(keys), pointer(values),
+            pointer(key_steps), pointer(value_steps), pointer(spare),
+        )  # fmt: skip
+
+    @kernel
+    def attend(
+        queries, group, first, tokens, keys, values, key_steps, value_steps, head_dim, scores,
+        stride, out, out_stride,
+    ):  # fmt: skip
+        attend_some(
+            pointer(queries), group, first, tokens, pointer(keys), pointer(values),
+            pointer(key_steps), pointer(value_steps), head_dim, MANY, pointer(scores), stride,
+            pointer(out), out_stride,
+        )  # fmt: skip
+
+    return keep, attend
+
+
+@pytest.fixture(scope="module")
+def functions():
+    """kind -> (keep, attend)."""
+    return {kind: compiled(kind) for kind in KINDS}
+
+
+def expected(kind, queries, keys, values, first, head_dim):
+    """(tokens, group, head_dim), token after token as the oracle of a decoder computes it."""
+    keys, key_steps = decoder_reference.Exact.cached(keys, kind)
+    values, value_steps = decoder_reference.Exact.cached(values, kind)
+    scale = np.float32(1) / np.sqrt(np.float32(head_dim))
+    out = np.empty_like(queries)
+    for token in range(len(queries)):
+        seen = slice(first + token + 1)
+        scores = reference.scores(queries[token][:, None], keys[None, seen]) * scale
+        weights = reference.softmax(scores * key_steps[seen]) * value_steps[seen]
+        out[token] = reference.weighted_sum(weights, values[seen])
+    return out
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("head_dim", [2, 10, 30, 32, 34, 64, 80, 100, 128])
+def test_attention(functions, kind, head_dim):
+    """Any number of query heads, tokens and positions, each position before the next one's."""
+    keep, attend = functions[kind]
+    element = np.dtype(KINDS[kind][0])
+    for group, tokens, first in (
+        (1, 1, 0), (1, 1, 63), (1, 1, 64), (3, 1, 15), (4, 1, 16), (4, 1, 130), (5, 1, 64),
+        (8, 1, 100), (1, 5, 0), (1, 16, 60), (3, 5, 77), (4, 4, 125), (7, 2, 31),
+    ):  # fmt: skip
+        positions = first + tokens
+        padded = -(-head_dim // attention.CHUNK) * attention.CHUNK
+        # What is behind the last position, of another sequence for all we know, must not matter.
+        cache_keys = np.full(MANY * head_dim + 64, 77, element)
+        cache_values = np.zeros(MANY * padded + 64, element)
+        steps = [np.full(MANY + 64, 3, np.float32) for _ in range(2)]
+        keys, values = (cases.floats(positions, head_dim, seed=seed) for seed in (1, 2))
+        spare = np.zeros(8 * head_dim + 256, np.uint8)
+        for position in range(positions):
+            keep(keys[position], values[position], head_dim, position, cache_keys, cache_values,
+                 *steps, spare)  # fmt: skip
+        queries = cases.floats(tokens * group, head_dim)
+        stride = positions + attention.POSITIONS + 16
+        scores = np.full((tokens * group + 1, stride), np.nan, np.float32)
+        width = group * head_dim + 5
+        out = np.full((tokens, width), -5, np.float32)
+        attend(queries, group, first, tokens, cache_keys, cache_values, *steps, head_dim, scores,
+               stride, out, width)  # fmt: skip
+        found = out[:, : group * head_dim].reshape(tokens, group, head_dim)
+        split = queries.reshape(tokens, group, head_dim)
+        right = expected(kind, split, keys, values, first, head_dim)
+        assert cases.same_bits(found, right), (group, tokens, first)
+        assert (out[:, group * head_dim :] == -5).all()
+
+
+def test_large_keys_stay_finite(functions):
+    """What exceeds float16 is kept at its end; NaN stays NaN."""
+    keep, _ = functions["fp16"]
+    keys, values = np.zeros(MANY * 4, np.uint16), np.zeros(MANY * 32, np.uint16)
+    none, spare = np.zeros(0, np.float32), np.zeros(512, np.uint8)
+    key = np.array([1e30, -1e30, 65519.0, np.nan], np.float32)
+    keep(key, key, 4, 5, keys, values, none, none, spare)
+    found = keys[5::16][:4].view(np.float16)
+    assert cases.same_bits(found, np.array([65504, -65504, 65504, np.nan], np.float16))
+    assert cases.same_bits(values[5 * 32 : 5 * 32 + 4].view(np.float16), found)

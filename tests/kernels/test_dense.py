@@ -1,0 +1,85 @@
+"""Products with float16, bfloat16 and int8 weights: the oracle's very bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ternops.kernels import reference
+from ternops.kernels.linear import linear
+from ternops.kernels.operands import OPERANDS
+from ternops.kernels.plan import DENSE, make_plan
+from ternops.memory import aligned_zeros
+from ternops.team import TEAM
+from tests.helpers import cases
+
+
+def product(encoding, bits, columns, x, threads, scales=None):
+    """x @ W.T, for rows of bits padded as the plan has them; nothing around it may change."""
+    plan = make_plan(encoding, columns, "one")
+    assert bits.strides[0] == plan.stride
+    tokens, rows = len(x), len(bits)
+    placed = aligned_zeros((tokens, plan.placed_bytes // 4), np.float32)
+    placed[...] = np.nan  # what a longer row left behind
+    out = np.full((tokens, rows + 3), -5, np.float32)
+    record: Any = np.zeros((), OPERANDS)
+    for name, value in {
+        "prepare": plan.prepare, "multiply": plan.multiply, "row_step": 1,
+        "weights": bits.ctypes.data, "stride": plan.stride, "rows": rows, "columns": columns,
+        "tokens": tokens, "placed_stride": plan.placed_bytes, "out_stride": rows + 3,
+        "x": x.ctypes.data, "out": out.ctypes.data, "placed": placed.ctypes.data,
+        "scales": 0 if scales is None else scales.ctypes.data,
+    }.items():  # fmt: skip
+        record[name] = value
+    TEAM.run(linear, record, threads)
+    assert (out[:, rows:] == -5).all()
+    return out[:, :rows]
+
+
+def weights(encoding, rows, columns):
+    """Padded bits of random weights, their values as float32, and the scales of int8."""
+    padded = make_plan(encoding, columns, "one").stride // DENSE[encoding][0]
+    dense = cases.floats(rows, columns).clip(-6e4, 6e4)
+    bits = aligned_zeros((rows, padded), np.int8 if encoding == "int8" else np.uint16)
+    if encoding == "fp16":
+        bits[:, :columns] = dense.astype(np.float16).view(np.uint16)
+        return bits, bits[:, :columns].view(np.float16).astype(np.float32), None
+    if encoding == "bf16":
+        bits[:, :columns] = dense.view(np.uint32) >> 16
+        return bits, (bits[:, :columns].astype(np.uint32) << 16).view(np.float32), None
+    bits[:, :columns] = cases.activations(rows, columns)
+    return bits, bits[:, :columns].astype(np.float32), cases.scales(rows)["rows"]
+
+
+@pytest.mark.parametrize("encoding", DENSE)
+@pytest.mark.parametrize("rows", [*range(1, 14), 33])
+def test_product(encoding, rows):
+    """Every tail of rows, columns and tokens, on one thread and on several."""
+    for columns in (1, 15, 31, 32, 33, 64, 65, 100, 1024):
+        bits, dense, scales = weights(encoding, rows, columns)
+        for tokens in (1, 2, 3, 4, 5, 8, 11):
+            x = cases.floats(tokens, columns, seed=tokens)
+            if scales is None:
+                expected = reference.dot(dense, x[:, None])
+            else:
+                expected = reference.int8_product(bits[:, :columns], scales, x)
+            for threads in (1, 3):
+                found = product(encoding, bits, columns, x, threads, scales)
+                assert cases.same_bits(found, expected), (columns, tokens, threads)
+
+
+@pytest.mark.parametrize("encoding", DENSE)
+def test_rows_of_several_panels(encoding):
+    """More rows than stay in a cache together, the last panel shorter and no multiple of a tile."""
+    bits, dense, scales = weights(encoding, 611, 1024)
+    for tokens in (2, 5):
+        x = cases.floats(tokens, 1024, seed=tokens)
+        if scales is None:
+            expected = reference.dot(dense, x[:, None])
+        else:
+            expected = reference.int8_product(bits[:, :1024], scales, x)
+        for threads in (1, 2):
+            found = product(encoding, bits, 1024, x, threads, scales)
+            assert cases.same_bits(found, expected), (tokens, threads)

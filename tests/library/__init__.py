@@ -1,0 +1,1 @@
+"""Tests of the top level of ternops: products, matrices, threads, files, settings."""

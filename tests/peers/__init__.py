@@ -1,0 +1,1 @@
+"""Comparisons with transformers and llama.cpp (`make test-peers`)."""

@@ -1,0 +1,177 @@
+"""The same tokens and, nearly, the same logits as llama.cpp, out of the same GGUF files.
+
+llama.cpp rounds activations to int8 as BitNet does, but in blocks of 256, where this decoder does
+it a row at a time. Here hidden, feed-forward and head sizes make all rows 256 long, so that both
+take the same steps. But llama.cpp rounds queries and attention weights to float16, too, not only
+the cache: then some activation lies so near the middle of two steps that it is rounded the other
+way, by one step of 127, which moves logits by some percent of their spread. Greedy tokens are
+therefore compared on models that choose theirs by a wider margin.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ternops.decoder import Model
+from ternops.decoder.formats.gguf import Gguf
+from ternops.decoder.formats.gguf_file import GgufFile
+from ternops.decoder.formats.loading import TINY
+from tests.helpers import cases, gguf_files
+
+llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+pytestmark = pytest.mark.peers
+
+CONFIGS = {
+    "llama": replace(gguf_files.LLAMA, ffn=256, vocabulary=256, context=256),
+    "bitnet": replace(gguf_files.BITNET, ffn=256, vocabulary=256, context=256, activation="silu"),
+}
+PROMPTS = ([5, 9, 30, 7], [255], list(range(60, 100)))
+KINDS = ("TQ1_0", "TQ2_0")
+#: Of logits whose standard deviation is 16 to 25; a permuted head or another rope makes it 60.
+LARGEST_DIFFERENCE = 5
+#: The same in the root of the mean square.
+MEAN_DIFFERENCE = 1
+
+
+def their_model(path, **settings):
+    """llama.cpp's, on two threads."""
+    return llama_cpp.Llama(str(path), n_ctx=256, n_threads=2, verbose=False, **settings)
+
+
+def their_logits(path, tokens):
+    """llama.cpp's logits behind each token."""
+    model = their_model(path, logits_all=True)
+    model.eval(tokens)
+    return np.array(model.scores[: len(tokens)])
+
+
+def their_tokens(path, prompt, count):
+    """What llama.cpp goes on with, always taking the likeliest token."""
+    steps = their_model(path).generate(prompt, temp=0.0, repeat_penalty=1.0)
+    return list(itertools.islice(steps, count))
+
+
+def write(path, architecture, kind, values, embedding="F32"):
+    """A file of a model without a vocabulary."""
+    return gguf_files.write_gguf(
+        path, values, architecture, kind, embedding=embedding, config=CONFIGS[architecture],
+        metadata={
+            "tokenizer.ggml.model": "no_vocab",
+            f"{architecture}.hidden_activation": CONFIGS[architecture].activation,
+        },
+    )  # fmt: skip
+
+
+def random_values(architecture, gain):
+    """Random, with the blocks' outputs times `gain`, so that they outweigh the embedding or not."""
+    values = gguf_files.random_values(CONFIGS[architecture])
+    for (layer, name), (trits, scale) in values.linear.items():
+        if name in ("o", "down"):
+            values.linear[layer, name] = trits, scale * np.float32(gain)
+    return values
+
+
+def decided_values(architecture):
+    """Random blocks between an embedding and a head that are a Hadamard matrix: rows of 1 and -1,
+    all at right angles. The head's row after a token's own is that of the next token; where both
+    are tied, the last norm has the signs of a row, which make another row of each."""
+    values = random_values(architecture, 2 if architecture == "llama" else 1)
+    rows = np.ones((1, 1), np.float32)
+    while len(rows) < 256:
+        rows = np.block([[rows, rows], [rows, -rows]])
+    values.embedding = rows
+    if architecture == "llama":
+        values.head, values.norm = np.roll(rows, 1, axis=0), rows[0]
+    else:
+        values.head, values.norm = rows, rows[77]
+    return values
+
+
+def check_logits(path, tokens):
+    """Ours are near theirs; gives ours."""
+    logits = Model.from_pretrained(path, threads=2).logits(tokens)
+    differences = logits - their_logits(path, tokens)
+    assert np.abs(differences).max() < LARGEST_DIFFERENCE
+    assert np.sqrt(np.square(differences).mean()) < MEAN_DIFFERENCE
+    assert logits.std() > 15
+    return logits
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_the_same_greedy_tokens(tmp_path, architecture, kind):
+    """48 steps behind each prompt, on models whose margins are wider than all differences."""
+    path = write(tmp_path / "a.gguf", architecture, kind, decided_values(architecture))
+    model = Model.from_pretrained(path, threads=2)
+    for prompt in PROMPTS:
+        tokens = list(model.generate(prompt, max_new_tokens=48))
+        assert len(tokens) == 48
+        assert tokens == their_tokens(path, prompt, 48)
+        best = np.sort(check_logits(path, prompt + tokens), axis=1)
+        assert (best[:, -1] - best[:, -2]).min() > 4 * LARGEST_DIFFERENCE
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_nearly_the_same_logits(tmp_path, architecture, kind):
+    """Of models that are all random, whose blocks outweigh the embedding."""
+    path = write(tmp_path / "a.gguf", architecture, kind, random_values(architecture, 4))
+    for prompt in PROMPTS:
+        tokens = np.random.default_rng(len(prompt)).integers(0, 256, 60).tolist()
+        check_logits(path, prompt + tokens)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_files_that_llama_cpp_quantised(tmp_path, architecture, kind):
+    """Out of float16: the same trits and scales, an embedding and a head of its own choice."""
+    values = random_values(architecture, 1)
+    plain = write(tmp_path / "plain.gguf", architecture, "F16", values, embedding="F16")
+    path = tmp_path / "quantised.gguf"
+    settings = llama_cpp.llama_model_quantize_default_params()
+    settings.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{kind}")
+    paths = str(plain).encode(), str(path).encode()
+    assert llama_cpp.llama_model_quantize(*paths, ctypes.byref(settings)) == 0
+    kinds = {name: tensor.kind_name for name, tensor in GgufFile(path).tensors.items()}
+    assert kinds["blk.0.attn_q.weight"] == kind
+    assert kinds["token_embd.weight"] == ("Q4_K" if architecture == "llama" else "Q6_K")
+    assert kinds.get("output.weight") == ("Q6_K" if architecture == "llama" else None)
+    before, after = Gguf(plain), Gguf(path)
+    for layer, name in values.linear:
+        for ours, theirs in zip(before.trits(layer, name), after.trits(layer, name), strict=True):
+            assert cases.same_bits(ours, theirs)
+    check_logits(path, [3, 100, 200, 55])
+
+
+@pytest.mark.parametrize(
+    "pre", ["gpt-2", "llama-bpe", "falcon3", "smollm", "qwen2", "default", None]
+)
+def test_the_same_tokens_of_text(tmp_path, pre):
+    """Byte-level BPE, cut in each way."""
+    keys = gguf_files.tokenizer_metadata(TINY / "tokenizer.json", "gpt-2")
+    compare_tokens(tmp_path, keys | {"tokenizer.ggml.pre": pre})
+
+
+def test_the_same_tokens_of_sentence_piece(tmp_path):
+    """Merges by score, with and without the space in front."""
+    _, keys = gguf_files.sentence_piece()
+    for prefix in (True, False):
+        compare_tokens(tmp_path, keys | {"tokenizer.ggml.add_space_prefix": prefix})
+
+
+def compare_tokens(tmp_path, keys):
+    config = replace(CONFIGS["llama"], vocabulary=len(keys["tokenizer.ggml.tokens"]))
+    path = gguf_files.write_gguf(
+        tmp_path / "a.gguf", gguf_files.random_values(config), config=config, tokenizer=keys
+    )
+    ours, theirs = Gguf(path).tokenizer(), their_model(path, vocab_only=True)
+    sources = sorted(Path(gguf_files.__file__).parents[1].rglob("*.py"))
+    for text in [*gguf_files.TEXTS, *(source.read_text("utf-8") for source in sources)]:
+        expected = theirs.tokenize(text.encode(), add_bos=True, special=True)
+        assert ours.encode(text).ids == expected, text[:100]

@@ -1,0 +1,404 @@
+"""Compiled kernels are kept on disk, and no state of that disk can break a product."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+import ternops
+from ternops.simd import folder
+from ternops.simd.folder import cache_folder
+from tests.helpers import processes
+from tests.helpers.kernel_cache import COMPILED, COUNTING, EVERY, ONE, READ, run
+
+
+def content(folder):
+    """Each file below a folder: its time of change, its place on the disk and its bytes."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {
+        path: (path.stat().st_mtime_ns, path.stat().st_ino, path.read_bytes()) for path in files
+    }
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    """A cache folder that one process has filled."""
+    folder = tmp_path_factory.mktemp("cache")
+    hits, used = run(folder)
+    assert hits == COMPILED
+    assert used.startswith(str(folder))
+    assert len(content(folder)) >= 10  # an index and the code of each
+    return folder
+
+
+def copied(filled, target):
+    """A copy of the files of a cache, made to be damaged."""
+    for path, (_, _, data) in content(filled).items():
+        other = target / path.relative_to(filled)
+        other.parent.mkdir(parents=True, exist_ok=True)
+        other.write_bytes(data)
+    return target
+
+
+def test_a_second_process_compiles_nothing(filled):
+    """It takes all from the disk and leaves the files alone."""
+    before = content(filled)
+    hits, _ = run(filled)
+    assert hits == READ
+    assert content(filled) == before
+
+
+def test_a_second_process_compiles_no_kernel_of_any_encoding(tmp_path):
+    """Every job of every encoding is kept."""
+    # What is there already spares the first process most of its work.
+    own = Path(cache_folder())
+    shutil.copytree(own, tmp_path / "ternops" / own.name)
+    isa = {"TERNOPS_ISA": os.environ.get("TERNOPS_ISA", "")}
+    _, used = run(tmp_path, EVERY, **isa)
+    assert used.startswith(str(tmp_path))
+    before = content(tmp_path)
+    hits, _ = run(tmp_path, EVERY, **isa)
+    assert hits == READ
+    assert content(tmp_path) == before
+
+
+def test_another_tier_has_a_folder_of_its_own(filled):
+    """And adds its files without touching the others."""
+    before = content(filled)
+    hits, used = run(filled, TERNOPS_ISA="generic")
+    assert hits == COMPILED
+    after = content(filled)
+    assert {path: after[path] for path in before} == before
+    assert {str(path.parent) for path in after if path not in before} == {used}
+
+
+def test_the_folder_is_that_of_the_tier_however_it_was_chosen(tmp_path):
+    """By name or as the best there is; what the system refuses makes another tier of it."""
+    settings = {**processes.current(), "NUMBA_CACHE_DIR": str(tmp_path)}
+    code = (
+        "from ternops.isa import detect; from ternops.simd.folder import cache_folder; "
+        "print(detect.TIER.name, cache_folder())"
+    )
+    tier, folder = processes.run_code(code, **settings).split()
+    assert processes.run_code(code, **{**settings, "TERNOPS_ISA": tier}).split() == [tier, folder]
+    other = "from ternops.simd import folder; folder.compile_for('another'); " + code
+    assert processes.run_code(other, **settings).split()[1] != folder
+
+
+@pytest.fixture
+def package(tmp_path):
+    """A copy of the package, to be edited, and the environment in which it is imported."""
+    source = Path(ternops.__file__).parent
+    copy = tmp_path / "copy" / "ternops"
+    shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__", "checkpoints"))
+    return copy, {"PYTHONPATH": os.pathsep.join((str(copy.parent), str(processes.ROOT)))}
+
+
+def test_an_edited_package_compiles_anew(filled, package):
+    """A copy finds the original's kernels until a file that they only import from is edited."""
+    folder, environment = package
+    hits, before = run(filled, **environment)
+    assert hits == READ
+    with (folder / "kernels" / "operands.py").open("a") as file:
+        file.write("# edited\n")
+    hits, after = run(filled, **environment)
+    assert hits == COMPILED
+    assert after != before
+
+
+def test_any_edit_leads_to_another_folder(package, tmp_path):
+    """Of each file of the package in turn, by a single byte, but for those without kernels."""
+    folder, environment = package
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "import ternops\n"
+        "from ternops.simd import folder\n"
+        "from ternops.simd.folder import cache_folder\n"
+        "before, seen = cache_folder(), []\n"
+        "for path in sorted(Path(ternops.__file__).parent.rglob('*.py')):\n"
+        "    kept = path.read_bytes()\n"
+        "    path.write_bytes(kept + b'#')\n"
+        "    cache_folder.cache_clear()\n"
+        "    plain = any(each in path.parents for each in folder.WITHOUT_KERNELS)\n"
+        "    assert plain == (cache_folder() == before), path\n"
+        "    seen.append(cache_folder())\n"
+        "    path.write_bytes(kept)\n"
+        "cache_folder.cache_clear()\n"
+        "assert cache_folder() == before\n"
+        "print(ternops.__file__, len(seen), len({before, *seen}))"
+    )
+    done = processes.python("-P", "-c", code, NUMBA_CACHE_DIR=str(tmp_path), **environment)
+    assert done.returncode == 0, done.stderr
+    file, edits, folders = done.stdout.split()
+    assert file == str(folder / "__init__.py")
+    assert int(edits) == len(list(folder.rglob("*.py"))) > 30
+    assert 50 < int(folders) < int(edits)
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    """Below a file no folder can be: the kernels go to a temporary one, and work."""
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "temporary").mkdir()
+    below = tmp_path / "file" / "cache"
+    hits, used = run(below, TMPDIR=str(tmp_path / "temporary"))
+    assert hits == COMPILED
+    assert used.startswith(str(tmp_path / "temporary"))
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+DAMAGE = {
+    "index of garbage": ("*.nbi", lambda data: b"garbage" * 100),
+    "code of garbage": ("*.nbc", lambda data: b"garbage" * 100),
+    "empty": ("*.nb?", lambda data: b""),
+    "cut off": ("*.nb?", lambda data: data[: len(data) // 2]),
+    "code lost": ("*.nbc", None),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damaged_files_only_cost_a_compilation(filled, tmp_path, name):
+    """The result is right, and the next process is as well off as ever."""
+    pattern, change = DAMAGE[name]
+    folder = copied(filled, tmp_path)
+    paths = list(folder.rglob(pattern))
+    assert paths
+    for path in paths:
+        if change:
+            path.write_bytes(change(path.read_bytes()))
+        else:
+            path.unlink()
+    hits, _ = run(folder)
+    assert hits == COMPILED
+    hits, _ = run(folder)
+    assert hits == READ
+
+
+def test_a_flipped_bit_of_the_code_is_noticed(filled, tmp_path):
+    """What would be executed otherwise, in each file."""
+    folder = copied(filled, tmp_path)
+    for path in folder.rglob("*.nbc"):
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    assert run(folder)[0] == COMPILED
+    assert run(folder)[0] == READ
+
+
+def test_each_key_has_an_index_of_its_own(tmp_path):
+    """So that two CPUs that share a home, or two processes, cannot mix their code up."""
+    cpus = {"TERNOPS_ISA": "generic"}, {"TERNOPS_ISA": "generic", **processes.FEATURELESS}
+    for cpu in cpus:
+        assert run(tmp_path, **cpu)[0] == COMPILED
+    for cpu in cpus:
+        assert run(tmp_path, **cpu)[0] == READ
+    indices = [path.name for path in tmp_path.rglob("*.nbi")]
+    assert len(indices) == len(list(tmp_path.rglob("*.nbc"))) == 2 * 5
+    assert len({name.rpartition("-")[0] for name in indices}) == 5
+
+
+@pytest.mark.parametrize("module", ["numba", "llvmlite"])
+def test_each_version_of_the_compiler_has_a_folder(monkeypatch, tmp_path, module):
+    """Of Numba, of LLVM, of Python."""
+    monkeypatch.setattr(folder.config, "CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(folder, "_TOLD", [])
+    folder.cache_folder.cache_clear()
+    before = cache_folder()
+    monkeypatch.setattr(getattr(folder, module), "__version__", "99.0")
+    folder.cache_folder.cache_clear()
+    after = cache_folder()
+    monkeypatch.undo()
+    folder.cache_folder.cache_clear()
+    assert Path(before).parent == Path(after).parent == tmp_path / "ternops"
+    assert before != after
+
+
+# where the usual folder cannot be used
+
+#: Takes the home away, and prints ONE's lines.
+NO_HOME = """
+import pwd
+def missing(uid):
+    raise KeyError(f"getpwuid(): uid not found: {uid}")
+pwd.getpwuid = missing
+"""
+#: And the temporary folder.
+NO_FOLDER = NO_HOME + "import tempfile\ntempfile._candidate_tempdir_list = lambda: []\n"
+LOSS = "RuntimeWarning: compiled kernels are "
+
+
+def run_without(temporary, code, **changes):
+    """As `run`, without a home; its warnings, too, and `info`'s words on the cache."""
+    gone = ("HOME", "XDG_CACHE_HOME", "NUMBA_CACHE_DIR")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in gone:
+            patch.delenv(name, raising=False)
+        done = processes.python("-P", "-c", code, TMPDIR=str(temporary), **changes)
+    assert done.returncode == 0, done.stderr
+    compiled, hits, used = done.stdout.splitlines()
+    told = [line.partition(LOSS)[2] for line in done.stderr.splitlines() if LOSS in line]
+    return (compiled.split(), hits.split()), used, told
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="users of POSIX")
+def test_without_a_home_all_processes_share_a_temporary_folder(tmp_path):
+    """One line of the first; the second finds what that compiled; nobody else may enter."""
+    hits, used, told = run_without(tmp_path, NO_HOME + ONE)
+    assert hits == COMPILED
+    assert len(told) == 1
+    own = tmp_path / f"ternops-{os.geteuid()}"
+    assert used.startswith(str(own))
+    assert "home" in used
+    assert told[0].startswith(f"kept in {own}")
+    assert told[0].endswith("NUMBA_CACHE_DIR names another folder")
+    assert own.stat().st_mode & 0o077 == 0
+    before = content(tmp_path)
+    assert run_without(tmp_path, NO_HOME + ONE) == (READ, used, [])
+    assert content(tmp_path) == before
+    assert os.listdir(tmp_path) == [own.name]
+
+
+def spoiled_by_mode(own):
+    own.mkdir()
+    own.chmod(0o777)
+
+
+def spoiled_by_owner(own):
+    own.mkdir()
+    try:
+        os.chown(own, 65534, 65534)
+    except PermissionError:
+        pytest.skip("only root makes others' folders")
+
+
+def spoiled_by_link(own):
+    real = own.parent / "real"
+    spoiled_by_mode(real)
+    own.symlink_to(real)
+
+
+def spoiled_by_file(own):
+    own.write_text("in the way")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="users of POSIX")
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (spoiled_by_mode, "everybody may write there"),
+        (spoiled_by_owner, "belongs to another user"),
+        (spoiled_by_link, "everybody may write there"),
+        (spoiled_by_file, "File exists"),
+    ],
+)
+def test_code_of_others_is_not_executed(monkeypatch, tmp_path, spoil, words):
+    """A folder that somebody else made, or can write to, is not used, and comes to be so."""
+    monkeypatch.setattr(folder.config, "CACHE_DIR", str(tmp_path / "usual"))
+    monkeypatch.setattr(folder.tempfile, "tempdir", str(tmp_path))
+    places = tmp_path / "usual" / "ternops", tmp_path / f"ternops-{os.geteuid()}"
+    digest = folder._digest()
+    for place, expected in zip(places, (str(places[1] / digest), ""), strict=True):
+        folder.make(place / digest)
+        folder.check(place / digest)
+        shutil.rmtree(place)
+        spoil(place)
+        folder.cache_folder.cache_clear()
+        assert folder.cache_folder() == expected
+        assert words in folder.cache_state()
+        with pytest.raises(OSError, match=str(place)):
+            folder.check(place / digest)
+    monkeypatch.undo()
+    folder.cache_folder.cache_clear()
+    assert folder.cache_folder()
+
+
+def test_nothing_to_write_to(tmp_path):
+    """Products and `info` work, with one line; nothing in the current folder is read or written."""
+    away = f"import os\nos.chdir({str(tmp_path)!r})\n"
+    hits, used, told = run_without(tmp_path, NO_FOLDER + away + ONE)
+    assert hits == COMPILED
+    assert used.startswith("none, each process compiles anew (")
+    assert len(told) == 1
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
+def test_a_disk_that_is_full(tmp_path):
+    """Each kernel is compiled and none kept; one line, and no half of a file."""
+    full = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
+    hits, _, told = run_without(tmp_path, full + ONE, NUMBA_CACHE_DIR=str(tmp_path / "cache"))
+    assert hits == COMPILED
+    assert len(told) == 1
+    assert "File too large" in told[0]
+    assert content(tmp_path) == {}
+
+
+def test_a_folder_that_is_cleaned_meanwhile(tmp_path):
+    """What is compiled after that is kept again."""
+    clean = f"import shutil\nshutil.rmtree({str(tmp_path)!r})\n"
+    code = COUNTING + 'right("two_bit", "one")\n' + clean + 'right("two_bit", "many")'
+    hits, used = run(tmp_path, code)
+    assert len(hits[0]) > len(COMPILED[0])
+    assert len(list(Path(used).glob("*.nbc"))) == len(hits[0]) - len(COMPILED[0])
+
+
+def test_a_package_without_sources_keeps_nothing(monkeypatch, tmp_path):
+    """Nothing would tell its kernels from those of another version."""
+    monkeypatch.setattr(folder, "PACKAGE", tmp_path)
+    folder.cache_folder.cache_clear()
+    found = folder.cache_folder(), folder.cache_state()
+    monkeypatch.undo()
+    folder.cache_folder.cache_clear()
+    assert found[0] == ""
+    assert f"{tmp_path} holds no sources" in found[1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="homes of POSIX")
+@pytest.mark.parametrize("name", ["HOME", "NUMBA_CACHE_DIR"])
+def test_a_relative_home_is_one_folder(tmp_path, name):
+    """Below the folder that the process was in when it first looked, wherever it goes later."""
+    code = (
+        "import os\nfrom ternops.simd.folder import cache_folder\n"
+        f"os.chdir({str(tmp_path)!r})\nprint(cache_folder())"
+    )
+    changes = {"XDG_CACHE_HOME": "", "NUMBA_CACHE_DIR": "", name: "here"}
+    found = processes.run_code(code, **changes).strip()
+    assert found.startswith(str(tmp_path / "here"))
+
+
+def test_this_process_tells_its_folder():
+    """`info` names it, and it stays the same."""
+    assert ternops.info()["cache"] == ternops.info()["cache"]
+    assert "ternops" in ternops.info()["cache"]
+
+
+def test_no_kernel_code_imports_what_its_cache_does_not_depend_on():
+    """Nothing that holds compiled functions, or that they import, is in a folder left out."""
+    package = Path(ternops.__file__).parent
+
+    def imported(path):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ternops"):
+                names = [node.module, *(f"{node.module}.{each.name}" for each in node.names)]
+                for name in names:
+                    place = package.parent.joinpath(*name.split("."))
+                    found = [place.with_suffix(".py"), place / "__init__.py"]
+                    yield from (each for each in found if each.is_file())
+
+    holds = ("@Job", "@kernel", "@inlined", "@entry")
+    open_, seen = [], set()
+    for path in package.rglob("*.py"):
+        if any(line.startswith(holds) for line in path.read_text("utf-8").splitlines()):
+            open_.append(path)
+    assert len(open_) > 15
+    while open_:
+        path = open_.pop()
+        if path not in seen:
+            seen.add(path)
+            open_ += imported(path)
+    assert not [p for p in seen if any(each in p.parents for each in folder.WITHOUT_KERNELS)]
