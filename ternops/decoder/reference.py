@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ternops.absmean import BITNET_ABSMAX
-from ternops.decoder.model import Model
+from ternops.decoder.loaded import LoadedModel
 from ternops.decoder.weights import HalfMatrix
 from ternops.kernels import reference
 from ternops.kernels.attention import MIN_CACHED
@@ -90,7 +90,7 @@ class Double:
 
 
 def logits(
-    model: Model, token_ids: Sequence[int], arithmetic: type[Exact] | type[Double] = Exact
+    model: LoadedModel, token_ids: Sequence[int], arithmetic: type[Exact] | type[Double] = Exact
 ) -> Array:
     """(tokens, vocabulary) logits of one sequence, in the arithmetic's dtype."""
     m: Any = arithmetic
@@ -138,7 +138,7 @@ def _rotate(x: Array, cosine: Array, sine: Array) -> Array:
     return np.concatenate([a * cosine - b * sine, b * cosine + a * sine], axis=-1)
 
 
-def _attention(m: Any, model: Model, q: Array, k: Array, v: Array) -> Array:
+def _attention(m: Any, model: LoadedModel, q: Array, k: Array, v: Array) -> Array:
     c, count = model.config, len(q)
     cosine, sine = model.cosine[:count, None], model.sine[:count, None]
     queries = _rotate(q.reshape(count, c.heads, c.head_dim), cosine, sine)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ternops.decoder.cache import Cache, kv_cache_bytes
+from ternops.decoder.loaded import LoadedModel
 from ternops.decoder.workspace import MAX_TOKENS, Workspace, room_for
 from ternops.memory import HoldsAddresses
-
-if TYPE_CHECKING:
-    from ternops.decoder.model import Model
 
 Array = npt.NDArray[Any]
 #: Called with how many tokens of a prompt are read, and how many it has.
@@ -23,7 +21,7 @@ Progress = Callable[[int, int], None]
 class Rooms(HoldsAddresses):
     """The workspaces of a model, each made when it is first needed."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: LoadedModel) -> None:
         self._model = model
         self._rooms: dict[tuple[str, int], Workspace] = {}
 
@@ -42,7 +40,7 @@ class Session(HoldsAddresses):
     that a screened head has computed in fp16 so far, and for how many tokens.
     """
 
-    def __init__(self, model: Model, rooms: Rooms | None = None) -> None:
+    def __init__(self, model: LoadedModel, rooms: Rooms | None = None) -> None:
         self._model = model
         self.cache = Cache(model.config, model.cache)
         self._rooms = rooms or Rooms(model)
@@ -50,7 +48,7 @@ class Session(HoldsAddresses):
         self.tokens: list[int] = []
         self.passes = self.rescored = self.screened = 0
 
-    def is_of(self, model: Model) -> bool:
+    def is_of(self, model: LoadedModel) -> bool:
         """Whether it decodes with this model."""
         return self._model is model
 

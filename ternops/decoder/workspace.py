@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,7 @@ from ternops.absmean import BITNET_ABSMAX
 from ternops.decoder.attention import CACHES
 from ternops.decoder.cache import Cache, padded_context
 from ternops.decoder.forward import forward
+from ternops.decoder.loaded import LoadedModel
 from ternops.decoder.records import MODEL, PARTS, TOKEN
 from ternops.kernels.attention import POSITIONS
 from ternops.kernels.int8 import placed_bytes
@@ -19,9 +20,6 @@ from ternops.kernels.plan import Plan, dense_stride, kind_of, make_plan, max_tok
 from ternops.kernels.screen import ROWS
 from ternops.memory import HoldsAddresses, aligned_zeros
 from ternops.team import TEAM
-
-if TYPE_CHECKING:
-    from ternops.decoder.model import Model
 
 Array = npt.NDArray[Any]
 
@@ -35,7 +33,7 @@ _PADDING = 256  # bytes that kernels may touch behind a buffer
 _CALL = ("tokens", "together", "outputs")
 
 
-def room_for(model: Model, tokens: int) -> tuple[str, int]:
+def room_for(model: LoadedModel, tokens: int) -> tuple[str, int]:
     """The shape class of a pass of `tokens` tokens, and the capacity to have for it.
 
     Few capacities, so that a session has few workspaces. At most MAX_TOKENS are meant.
@@ -55,7 +53,7 @@ class Workspace(HoldsAddresses):
     Some of the buffers are a thread's own: its operands, and, for one token, what it prepares.
     """
 
-    def __init__(self, model: Model, kind: str, capacity: int) -> None:
+    def __init__(self, model: LoadedModel, kind: str, capacity: int) -> None:
         self._model = model  # keeps the weights alive, whose addresses the record holds
         self._capacity = capacity
         c, head = model.config, model.head

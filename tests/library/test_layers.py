@@ -46,6 +46,58 @@ def test_the_language_knows_no_tier_and_no_encoding():
             assert {name.split(".")[1] for name in names} <= below, path
 
 
+#: Modules that may still import one another.
+CIRCLES = [{"ternops", "ternops.matrix", "ternops.product", "ternops.system", "ternops.threads"}]
+
+
+def imports_within_the_package():
+    """Each module -> the modules of the package that it imports: where it is imported itself, in
+    its functions, and for type checkers."""
+    paths = {module_name(path): path for path in PACKAGE.rglob("*.py")}
+    return {
+        name: {each for each in imported(path, paths) if each != name}
+        for name, path in paths.items()
+    }
+
+
+def module_name(path):
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(path, names):
+    """Of `from package import module` the module alone: the package need not know it."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (each.name for each in node.names if each.name in names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for each in node.names:
+                module = f"{node.module}.{each.name}"
+                yield from {module if module in names else node.module} & set(names)
+
+
+def reached(name, graph):
+    """All modules that a module imports, or those that it imports."""
+    found, left = set(), [name]
+    while left:
+        new = graph[left.pop()] - found
+        found |= new
+        left += new
+    return found
+
+
+def test_no_module_imports_itself():
+    """By way of others: whoever reads one of a circle has to read them all."""
+    graph = imports_within_the_package()
+    below = {name: reached(name, graph) for name in graph}
+    circles = {
+        frozenset(each for each in below[name] if name in below[each])
+        for name in graph
+        if name in below[name]
+    }
+    assert circles == {frozenset(each) for each in CIRCLES}
+
+
 @pytest.mark.parametrize("folder", ["simd", "isa", "kernels", "encodings"])
 def test_a_tier_is_compared_by_what_it_has(folder):
     """No name of a tier stands in a comparison: what differs is a field of its record."""

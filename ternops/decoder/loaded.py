@@ -1,0 +1,98 @@
+"""A model in memory: weights, and everything that kernels need to know of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ternops.decoder.attention import CACHES
+from ternops.decoder.config import Config
+from ternops.decoder.head import Head
+from ternops.decoder.records import LAYER
+from ternops.decoder.weights import HalfMatrix, Weights
+from ternops.kernels.plan import make_plan
+from ternops.matrix import TernaryMatrix
+from ternops.threads import check_threads
+
+
+class LoadedModel:
+    """Weights ready for the kernels, and how they are to be computed with.
+
+    This is what sessions and workspaces know of a model; `Model` adds what people do with one.
+    """
+
+    def __init__(
+        self, weights: Weights, threads: int | None = None, head: str = "fp16", cache: str = "fp16"
+    ) -> None:
+        self.weights = weights
+        self.config: Config = weights.config
+        self.threads = check_threads(threads)
+        #: Whether it may use fewer threads while other processes keep the CPUs busy.
+        self.adapts = threads is None
+        if cache not in CACHES:
+            raise ValueError(f"cache={cache!r}: expected one of {', '.join(CACHES)}")
+        self.cache = cache
+        kinds = {
+            each.encoding if isinstance(each, TernaryMatrix) else "fp16"
+            for layer in weights.layers
+            for each in layer.linear.values()
+        }
+        if len(kinds) != 1:
+            raise ValueError(f"weights: encodings {sorted(kinds)}, expected one for all layers")
+        #: How the linear layers are packed, or "fp16".
+        self.encoding = kinds.pop()
+        self.head = Head(weights.head, head, self.threads)
+        self._table = _layer_table(weights)
+        angles = self.config.rope_angles()
+        self.cosine = np.cos(angles).astype(np.float32)
+        self.sine = np.sin(angles).astype(np.float32)
+
+    def __reduce__(self) -> Any:
+        # By value: its records hold addresses. Another process has its own number of threads.
+        threads = None if self.adapts else self.threads
+        return type(self), (self.weights, threads, self.head.kind, self.cache)
+
+    def __copy__(self) -> LoadedModel:
+        return self  # nothing of it changes
+
+    def __deepcopy__(self, memo: Any) -> LoadedModel:
+        return self
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes of weights that a token reads; `Session.kv_cache_bytes` says what comes to them."""
+        return self.weights.bytes_per_token - self.weights.head.nbytes + self.head.nbytes
+
+    @property
+    def addresses(self) -> dict[str, int]:
+        """The weights, for a forward pass's record."""
+        w = self.weights
+        return {
+            "layer_table": self._table.ctypes.data,
+            "embedding": w.embedding.bits.ctypes.data,
+            "embedding_stride": w.embedding.bits.strides[0],
+            "embedding_is_bf16": w.embedding.is_bf16,
+            "norm": w.norm.ctypes.data,
+            "cosine": self.cosine.ctypes.data,
+            "sine": self.sine.ctypes.data,
+        }
+
+
+def _layer_table(weights: Weights) -> npt.NDArray[Any]:
+    table = np.zeros(len(weights.layers), LAYER)
+    for row, layer in zip(table, weights.layers, strict=True):
+        for name, matrix in layer.linear.items():
+            if isinstance(matrix, HalfMatrix):
+                row[name] = matrix.bits.ctypes.data
+                row[f"{name}_stride"] = matrix.bits.strides[0]
+            else:
+                packed = matrix._packed
+                row[name] = packed.address
+                row[f"{name}_stride"] = make_plan(packed.encoding, packed.columns, "stream").stride
+                row[f"{name}_scale"] = packed.scale_address
+                row[f"{name}_scale_step"] = packed.scale_step
+        for name, norm in layer.norms.items():
+            row[f"{name}_norm"] = norm.ctypes.data
+    return table
