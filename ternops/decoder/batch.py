@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from ternops.decoder.model import Model
 from ternops.decoder.sample import Sampler
-from ternops.decoder.session import Rooms, Session
-from ternops.decoder.workspace import MAX_TOKENS, room_for
+from ternops.decoder.session import Session, WorkspacePool
+from ternops.decoder.workspace import MAX_TOKENS, size_for
 from ternops.memory import HoldsAddresses
 
 
@@ -69,7 +69,7 @@ class Batch(HoldsAddresses):
         self._active: list[_Running] = []
         # Sessions are used again: their memory is mapped, and their kernels are known.
         self._idle: list[Session] = []
-        self._rooms = Rooms(model)
+        self._pool = WorkspacePool(model)
         self._count = 0
         # Kept until a step is through: an exception in the middle of one loses no token.
         self._emitted: list[Emitted] = []
@@ -116,9 +116,9 @@ class Batch(HoldsAddresses):
         if request.left == 0:
             self._emitted.append(Emitted(request.number, None, True))
             return
-        session = self._idle.pop() if self._idle else Session(self._model, self._rooms)
+        session = self._idle.pop() if self._idle else Session(self._model, self._pool)
         session.position = 0
-        token = request.sampler(session.read(request.prompt, request.sampler.wanted))
+        token = request.sampler(session.read(request.prompt, request.sampler.exact_top))
         self._emitted.append(request.emit(token))
         if self._emitted[-1].last:
             self._idle.append(session)
@@ -126,18 +126,19 @@ class Batch(HoldsAddresses):
             self._active.append(_Running(request, session, token))
 
     def _decode(self) -> None:
-        most = room_for(self._model, MAX_TOKENS)[1]
+        most = size_for(self._model, MAX_TOKENS)[1]
         for start in range(0, len(self._active), most):
-            together = self._active[start : start + most]
-            for each, logits in zip(together, self._pass(together), strict=True):
+            running = self._active[start : start + most]
+            for each, logits in zip(running, self._pass(running), strict=True):
                 token = each.request.sampler(logits)
                 each.session.tokens.append(each.token)
                 each.token = token
                 self._emitted.append(each.request.emit(token))
 
-    def _pass(self, together: list[_Running]) -> npt.NDArray[np.float32]:
-        room = self._rooms(len(together))
-        for at, each in enumerate(together):
-            room.place(at, (each.token,), each.session.position, each.session.cache)
-        wanted = [each.request.sampler.wanted for each in together]
-        return room.run(len(together), range(len(together)), 0 if 0 in wanted else max(wanted), 1)
+    def _pass(self, running: list[_Running]) -> npt.NDArray[np.float32]:
+        workspace = self._pool(len(running))
+        for at, each in enumerate(running):
+            workspace.place(at, (each.token,), each.session.position, each.session.cache)
+        tops = [each.request.sampler.exact_top for each in running]
+        exact_top, count = 0 if 0 in tops else max(tops), len(running)
+        return workspace.run(count, range(count), exact_top, 1)

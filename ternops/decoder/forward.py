@@ -8,7 +8,14 @@ Bound: for few tokens memory, the bytes of the packed weights and the head; for 
 
 import numpy as np
 
-from ternops.decoder.records import LAYER_BYTES, PARTS, TOKEN_BYTES, Layer, Model, Token
+from ternops.decoder.records import (
+    LAYER_BYTES,
+    PARTS,
+    TOKEN_BYTES,
+    LayerRecord,
+    ModelRecord,
+    TokenRecord,
+)
 from ternops.kernels.elementwise import add, gate_relu2, gate_silu, rms_norm
 from ternops.kernels.fp16 import half_row
 from ternops.kernels.operands import Operands
@@ -38,22 +45,22 @@ _PREPARE, _PRODUCTS, _ATTENTION, _WAIT, _HEAD = range(len(PARTS))
 
 
 @inlined
-def _lap(p, thread, part, since):
+def _add_time(p, thread, part, since):
     """Add the time since `since` to a part; gives the time now."""
     now = since
-    if p.laps != 0 and thread == 0:
+    if p.profile != 0 and thread == 0:
         now = nanoseconds()
-        lap = pointer(p.laps) + 8 * part
-        store(lap, load(np.int64, lap) + (now - since))
+        counter = pointer(p.profile) + 8 * part
+        store(counter, load(np.int64, counter) + (now - since))
     return now
 
 
 @inlined
-def _meet(p, team, thread, threads, part, since):
+def _timed_barrier(p, team, thread, threads, part, since):
     """The barrier, with the time before it added to `part`."""
-    since = _lap(p, thread, part, since)
+    since = _add_time(p, thread, part, since)
     barrier(team, threads)
-    return _lap(p, thread, _WAIT, since)
+    return _add_time(p, thread, _WAIT, since)
 
 
 @inlined
@@ -89,8 +96,8 @@ def _prepare(p, own, x, norm, count, placed_stride, team, thread, threads, time)
         x = normed
     _place(own, x, count, placed_stride, p.tokens, first, last, thread)
     if p.tokens > 1:
-        return _meet(p, team, thread, threads, _PREPARE, time)
-    return _lap(p, thread, _PREPARE, time)
+        return _timed_barrier(p, team, thread, threads, _PREPARE, time)
+    return _add_time(p, thread, _PREPARE, time)
 
 
 @kernel
@@ -128,7 +135,7 @@ def _gate_rows(p, first, last):
 
 @inlined
 def _layer(p, at, own, team, thread, threads, time):
-    m = record_at(Layer, p.layer_table + at * LAYER_BYTES)
+    m = record_at(LayerRecord, p.layer_table + at * LAYER_BYTES)
     x = pointer(p.x)
     heads, keys = p.heads * p.head_dim, p.kv_heads * p.head_dim
 
@@ -138,13 +145,13 @@ def _layer(p, at, own, team, thread, threads, time):
     f, n = share(keys, p.row_step, thread, threads)
     _multiply(own, m.k, m.k_stride, m.k_scale, m.k_scale_step, keys, f, n, p.k)
     _multiply(own, m.v, m.v_stride, m.v_scale, m.v_scale_step, keys, f, n, p.v)
-    time = _meet(p, team, thread, threads, _PRODUCTS, time)
+    time = _timed_barrier(p, team, thread, threads, _PRODUCTS, time)
 
-    call_job(p.keep, address_of(p), at, thread, threads)
+    call_job(p.append, address_of(p), at, thread, threads)
     if p.tokens > 1:
-        time = _meet(p, team, thread, threads, _ATTENTION, time)
+        time = _timed_barrier(p, team, thread, threads, _ATTENTION, time)
     call_job(p.attend, address_of(p), at, thread, threads)
-    time = _meet(p, team, thread, threads, _ATTENTION, time)
+    time = _timed_barrier(p, team, thread, threads, _ATTENTION, time)
 
     time = _prepare(
         p, own, pointer(p.attention), m.attention_norm, heads, p.placed_queries, team, thread,
@@ -153,14 +160,14 @@ def _layer(p, at, own, team, thread, threads, time):
     f, n = share(p.hidden, p.row_step, thread, threads)
     _multiply(own, m.o, m.o_stride, m.o_scale, m.o_scale_step, p.hidden, f, n, p.y)
     _add_rows(p, f, n)
-    time = _meet(p, team, thread, threads, _PRODUCTS, time)
+    time = _timed_barrier(p, team, thread, threads, _PRODUCTS, time)
 
     time = _prepare(p, own, x, m.post_norm, p.hidden, p.placed_hidden, team, thread, threads, time)
     f, n = share(p.ffn, p.row_step, thread, threads)
     _multiply(own, m.gate, m.gate_stride, m.gate_scale, m.gate_scale_step, p.ffn, f, n, p.gate)
     _multiply(own, m.up, m.up_stride, m.up_scale, m.up_scale_step, p.ffn, f, n, p.up)
     _gate_rows(p, f, n)
-    time = _meet(p, team, thread, threads, _PRODUCTS, time)
+    time = _timed_barrier(p, team, thread, threads, _PRODUCTS, time)
 
     time = _prepare(
         p, own, pointer(p.gate), m.ffn_norm, p.ffn, p.placed_ffn, team, thread, threads, time
@@ -168,12 +175,12 @@ def _layer(p, at, own, team, thread, threads, time):
     f, n = share(p.hidden, p.row_step, thread, threads)
     _multiply(own, m.down, m.down_stride, m.down_scale, m.down_scale_step, p.hidden, f, n, p.y)
     _add_rows(p, f, n)
-    return _meet(p, team, thread, threads, _PRODUCTS, time)
+    return _timed_barrier(p, team, thread, threads, _PRODUCTS, time)
 
 
 @inlined
 def _screen(p, head, team, thread, threads, first, last):
-    """Make exact what may be among the `wanted` largest logits of each output, the rest -inf."""
+    """Make exact what may be among the `exact_top` largest logits of each output, the rest -inf."""
     operands = record_at(Operands, address_of(head))
     columns = p.exact_stride // 2
     bounds, exact = pointer(p.bounds), pointer(p.exact)
@@ -188,7 +195,7 @@ def _screen(p, head, team, thread, threads, first, last):
         x = pointer(operands.placed) + output * operands.placed_stride
         norm = length(x, columns)
         scores = pointer(p.logits) + 4 * output * p.logits_stride
-        least = threshold(pointer(p.peaks) + 4 * output * p.peak_count, p.peak_count, p.wanted)
+        least = threshold(pointer(p.peaks) + 4 * output * p.peak_count, p.peak_count, p.exact_top)
         if p.exact_is_bf16:
             computed += rescore_bf16(
                 scores, bounds, norm, least, first, last, exact, p.exact_stride, x
@@ -202,7 +209,7 @@ def _screen(p, head, team, thread, threads, first, last):
 
 @inlined
 def _head(p, own, team, thread, threads, time):
-    """logits = head . norm(x) of the tokens whose logits are wanted."""
+    """logits = head . norm(x) of the tokens whose logits are computed."""
     head = own + p.own_head
     first, last = _mine(p.outputs, thread, threads)
     normed = pointer(p.normed)
@@ -220,21 +227,21 @@ def _head(p, own, team, thread, threads, time):
     call_job(operands.multiply, address_of(head), first, last, thread)
     if p.screened:
         _screen(p, head, team, thread, threads, first, last)
-    _meet(p, team, thread, threads, _HEAD, time)
+    _timed_barrier(p, team, thread, threads, _HEAD, time)
 
 
 @Job
 def forward(record, team, thread, threads):
     """x = embedding[tokens]; every layer; logits = head . norm(x) of the outputs."""
-    p = record_at(Model, record)
+    p = record_at(ModelRecord, record)
     own = pointer(p.own) + thread * p.own_bytes
-    time = nanoseconds() if p.laps != 0 else 0
+    time = nanoseconds() if p.profile != 0 else 0
     first, last = share(p.tokens, 1, thread, threads)
     for token in range(first, last):
-        t = record_at(Token, p.token_table + token * TOKEN_BYTES)
+        t = record_at(TokenRecord, p.token_table + token * TOKEN_BYTES)
         x = pointer(p.x) + 4 * token * p.hidden
         half_row(p.embedding_is_bf16, pointer(p.embedding), p.embedding_stride, t.id, p.hidden, x)
-    time = _meet(p, team, thread, threads, _PREPARE, time)
+    time = _timed_barrier(p, team, thread, threads, _PREPARE, time)
     for at in range(p.layers):
         time = _layer(p, at, own, team, thread, threads, time)
     if p.outputs > 0:

@@ -29,7 +29,7 @@ def generate(
     pairs = enumerate(zip(session.tokens, tokens, strict=False))
     known = next((i for i, (old, new) in pairs if old != new), len(session.tokens))
     session.position = min(known, len(tokens) - 1)
-    logits = session.read(tokens[session.position :], sampler.wanted, progress)
+    logits = session.read(tokens[session.position :], sampler.exact_top, progress)
     token = sampler(logits)
     if draft:
         following = _looked_up(session, token, sampler, draft)
@@ -50,7 +50,7 @@ def generate(
 def _one_by_one(session: Session, token: int, sampler: Sampler) -> Iterator[int]:
     while True:
         yield token
-        token = sampler(session.step(token, wanted=sampler.wanted))
+        token = sampler(session.step(token, exact_top=sampler.exact_top))
 
 
 def _looked_up(session: Session, token: int, sampler: Sampler, draft: int) -> Iterator[int]:
@@ -66,7 +66,7 @@ def _looked_up(session: Session, token: int, sampler: Sampler, draft: int) -> It
         room = session.room - 1
         guess = history.draft(min(draft, room, session.max_tokens - 1))
         start = session.position
-        logits = session.extend([token, *guess], len(guess) + 1, sampler.wanted)
+        logits = session.extend([token, *guess], len(guess) + 1, sampler.exact_top)
         right, token = 0, sampler(logits[0])
         while right < len(guess) and guess[right] == token:
             right += 1

@@ -58,19 +58,19 @@ class Head:
         bounds = self.bounds.nbytes if self.kind == "screened" else 0
         return self.codes.nbytes + self.scales.nbytes + bounds
 
-    def screens(self, wanted: int) -> bool:
-        """Whether only candidates for the `wanted` largest logits (0: all) are computed."""
+    def screens(self, exact_top: int) -> bool:
+        """Whether only candidates for the `exact_top` largest logits (0: all) are computed."""
         # With more than there are peaks nothing would be ruled out.
-        return self.kind == "screened" and 0 < wanted <= self.padded // ROWS
+        return self.kind == "screened" and 0 < exact_top <= self.padded // ROWS
 
-    def view(self, wanted: int) -> View:
-        """The fields of a pass whose `wanted` largest logits (0: all) are to be exact."""
-        screened = self.screens(wanted)
+    def view(self, exact_top: int) -> View:
+        """The fields of a pass whose `exact_top` largest logits (0: all) are to be exact."""
+        screened = self.screens(exact_top)
         exact, stride = self.weights.bits.ctypes.data, self.weights.bits.strides[0]
         model = {"screened": int(screened)}
         if screened:
             model |= {
-                "wanted": wanted,
+                "exact_top": exact_top,
                 "bounds": self.bounds.ctypes.data,
                 "exact": exact,
                 "exact_stride": stride,

@@ -1,4 +1,4 @@
-"""What the compiled forward pass is told: records of addresses and counts, in memory."""
+"""What the compiled forward pass reads: records of addresses and counts, in memory."""
 
 import numba
 import numpy as np
@@ -8,19 +8,20 @@ _WEIGHTS = "layer_table embedding embedding_stride embedding_is_bf16 norm cosine
 _SHARED = "x y q k v attention gate up normed logits logits_stride"
 _PLACED = "placed_hidden placed_queries placed_ffn"
 _OWN = "own own_bytes own_head own_floats own_queries own_scores score_stride row_step"
-_JOBS = "keep attend"
+_JOBS = "append attend"
 _HEAD = (
-    "head_step screened bounds peaks peak_count exact exact_stride exact_is_bf16 wanted computed"
+    "head_step screened bounds peaks peak_count exact exact_stride exact_is_bf16 exact_top computed"
 )
-_CALL = "tokens together outputs token_table output_table laps"
+_CALL = "tokens tile_tokens outputs token_table output_table profile"
 _INTEGERS = " ".join((_COUNTS, _WEIGHTS, _SHARED, _PLACED, _OWN, _JOBS, _HEAD, _CALL)).split()
-#: A model and the room for one forward pass of some tokens. Counts; addresses of weights; of
-#: buffers that threads share, a row a token; bytes of a placed token by its length; of each
-#: thread's own (own_bytes each, with offsets: an OPERANDS record, another one for the head, floats,
-#: queries, scores); addresses of the jobs that write and read the cache; what a screened head is
-#: told; and this call's tokens. together: tokens whose attention is computed together. outputs:
-#: tokens whose logits are wanted, in output_table. wanted: how many of the largest logits are to be
-#: exact. laps: 0, or the address of int64 nanoseconds that thread 0 adds to, one for each of PARTS.
+#: A model and the memory of one forward pass. Counts; addresses of weights; of buffers that threads
+#: share, a row a token; bytes of a placed token by its length; of each thread's scratch (own_bytes
+#: each, with offsets: an OPERANDS record, another one for the head, floats, queries, scores);
+#: addresses of the jobs that append to the cache and that attend to it; what a screened head needs;
+#: and this call's tokens. tile_tokens: tokens whose attention is computed together. outputs: tokens
+#: whose logits are computed, in output_table. exact_top: how many of the largest logits must be
+#: exact. profile: 0, or the address of int64 nanoseconds that thread 0 adds to, one of each of
+#: PARTS.
 MODEL = np.dtype([(name, np.intp) for name in _INTEGERS] + [("epsilon", np.float64)])
 
 _MATRICES = ("q", "k", "v", "o", "gate", "up", "down")
@@ -40,7 +41,7 @@ TOKEN = np.dtype(
 )
 TOKEN_BYTES = TOKEN.itemsize
 
-Model, Layer, Token = (numba.from_dtype(each) for each in (MODEL, LAYER, TOKEN))
+ModelRecord, LayerRecord, TokenRecord = (numba.from_dtype(each) for each in (MODEL, LAYER, TOKEN))
 
 #: What the time of a token is spent on.
 PARTS = ("norm and quantise", "ternary products", "attention", "waiting", "head")

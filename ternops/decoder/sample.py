@@ -40,8 +40,8 @@ class Sampler:
         self._random = np.random.default_rng(seed)
 
     @property
-    def wanted(self) -> int:
-        """How many of the largest logits decide; 0: all."""
+    def exact_top(self) -> int:
+        """How many of the largest logits must be exact, since they decide; 0: all."""
         return 1 if self.is_greedy else self._top_k
 
     def __call__(self, logits: npt.NDArray[np.float32]) -> int:

@@ -1,4 +1,4 @@
-"""One sequence that is decoded: its cache, and the room for its passes."""
+"""One sequence that is decoded: its cache, and the memory of its passes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ternops.decoder.cache import Cache, kv_cache_bytes
 from ternops.decoder.loaded import LoadedModel
-from ternops.decoder.workspace import MAX_TOKENS, Workspace, room_for
+from ternops.decoder.workspace import MAX_TOKENS, Workspace, size_for
 from ternops.memory import HoldsAddresses
 
 Array = npt.NDArray[Any]
@@ -18,19 +18,19 @@ Array = npt.NDArray[Any]
 Progress = Callable[[int, int], None]
 
 
-class Rooms(HoldsAddresses):
+class WorkspacePool(HoldsAddresses):
     """The workspaces of a model, each made when it is first needed."""
 
     def __init__(self, model: LoadedModel) -> None:
         self._model = model
-        self._rooms: dict[tuple[str, int], Workspace] = {}
+        self._workspaces: dict[tuple[str, int], Workspace] = {}
 
     def __call__(self, tokens: int) -> Workspace:
-        """One for a pass of so many tokens."""
-        key = room_for(self._model, tokens)
-        if key not in self._rooms:
-            self._rooms[key] = Workspace(self._model, *key)
-        return self._rooms[key]
+        """The one for a pass of this many tokens."""
+        key = size_for(self._model, tokens)
+        if key not in self._workspaces:
+            self._workspaces[key] = Workspace(self._model, *key)
+        return self._workspaces[key]
 
 
 class Session(HoldsAddresses):
@@ -40,11 +40,11 @@ class Session(HoldsAddresses):
     that a screened head has computed in fp16 so far, and for how many tokens.
     """
 
-    def __init__(self, model: LoadedModel, rooms: Rooms | None = None) -> None:
+    def __init__(self, model: LoadedModel, pool: WorkspacePool | None = None) -> None:
         self._model = model
         self.cache = Cache(model.config, model.cache)
-        self._rooms = rooms or Rooms(model)
-        self._alone = self._rooms(1)
+        self._pool = pool or WorkspacePool(model)
+        self._alone = self._pool(1)
         self.tokens: list[int] = []
         self.passes = self.rescored = self.screened = 0
 
@@ -73,31 +73,31 @@ class Session(HoldsAddresses):
         """Bytes of cache that the next token reads."""
         return kv_cache_bytes(self._model.config, self._model.cache, self.position + 1)
 
-    def measure(self) -> npt.NDArray[np.int64]:
-        """From now on add up nanoseconds by `records.PARTS` for single tokens; gives the array."""
-        return self._alone.measure()
+    def profile(self) -> npt.NDArray[np.int64]:
+        """Add up nanoseconds of single tokens from now on, by `records.PARTS`; returns the sums."""
+        return self._alone.profile()
 
-    def step(self, token: int, wants_logits: bool = True, wanted: int = 0) -> Array:
+    def step(self, token: int, wants_logits: bool = True, exact_top: int = 0) -> Array:
         """Decode one token; float32 (vocabulary,) logits, overwritten by the next step.
 
-        wanted: how many of the largest are to be exact, and none missing among them (0: all).
+        exact_top: how many of the largest logits must be exact (0: all); smaller ones may be -inf.
         """
         # Few Python objects are touched here: the weights have driven them out of the caches.
-        logits = self._pass(self._alone, (token,), _ALONE if wants_logits else _NOTHING, wanted)
+        logits = self._pass(self._alone, (token,), _ALONE if wants_logits else _NOTHING, exact_top)
         return logits[0] if wants_logits else logits
 
-    def extend(self, tokens: Sequence[int], outputs: int, wanted: int = 0) -> Array:
+    def extend(self, tokens: Sequence[int], outputs: int, exact_top: int = 0) -> Array:
         """Decode up to MAX_TOKENS tokens in one pass; float32 logits of the last `outputs`."""
         count = len(tokens)
         if not 1 <= count <= self.max_tokens:
             raise ValueError(f"tokens: {count} of them, expected 1 to {self.max_tokens} in a pass")
         if not 0 <= outputs <= count:
             raise ValueError(f"outputs={outputs}: expected 0 to {count}")
-        room = self._alone if count == 1 else self._rooms(count)
-        return self._pass(room, tokens, range(count - outputs, count), wanted)
+        workspace = self._alone if count == 1 else self._pool(count)
+        return self._pass(workspace, tokens, range(count - outputs, count), exact_top)
 
     def read(
-        self, tokens: Sequence[int], wanted: int = 0, progress: Progress | None = None
+        self, tokens: Sequence[int], exact_top: int = 0, progress: Progress | None = None
     ) -> Array:
         """Decode any number of tokens, pass by pass; float32 (vocabulary,) logits of the last."""
         count, most = len(tokens), self.max_tokens
@@ -105,7 +105,7 @@ class Session(HoldsAddresses):
             raise ValueError("tokens: empty, expected at least one")
         for start in range(0, count, most):
             part = tokens[start : start + most]
-            logits = self.extend(part, int(start + most >= count), wanted)
+            logits = self.extend(part, int(start + most >= count), exact_top)
             if progress:
                 progress(start + len(part), count)
         return logits[0]
@@ -113,9 +113,11 @@ class Session(HoldsAddresses):
     @property
     def max_tokens(self) -> int:
         """Of one pass."""
-        return room_for(self._model, MAX_TOKENS)[1]
+        return size_for(self._model, MAX_TOKENS)[1]
 
-    def _pass(self, room: Workspace, tokens: Sequence[int], outputs: Any, wanted: int) -> Array:
+    def _pass(
+        self, workspace: Workspace, tokens: Sequence[int], outputs: Any, exact_top: int
+    ) -> Array:
         position = len(self.tokens)
         count = len(tokens)
         if position + count > self._model.config.context:
@@ -127,11 +129,11 @@ class Session(HoldsAddresses):
         if not 0 <= min(tokens) <= max(tokens) <= most:
             raise ValueError(f"tokens: {min(tokens)} to {max(tokens)}, expected 0 to {most}")
         self.passes += 1
-        room.place(0, tokens, position, self.cache)
-        logits = room.run(count, outputs, wanted, room.together)
+        workspace.place(0, tokens, position, self.cache)
+        logits = workspace.run(count, outputs, exact_top, workspace.tile_tokens)
         self.tokens += tokens
-        if len(outputs) and self._model.head.screens(wanted):
-            self.rescored += room.take_computed()
+        if len(outputs) and self._model.head.screens(exact_top):
+            self.rescored += workspace.take_computed()
             self.screened += len(outputs)
         return logits
 

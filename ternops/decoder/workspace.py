@@ -1,4 +1,4 @@
-"""The memory of a forward pass, and the record that tells the compiled code of it."""
+"""The memory of a forward pass, and the record through which the compiled code finds it."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ Array = npt.NDArray[Any]
 MAX_TOKENS = 512
 # Threads share rows in multiples of this: whole cache lines of float32.
 _LINE_OF_FLOATS = 16
-# Queries whose attention is computed together, where a sequence has several tokens in a pass.
-_QUERIES = 16
+# Queries of a tile of attention, where a sequence has several tokens in a pass.
+_TILE_QUERIES = 16
 _PADDING = 256  # bytes that kernels may touch behind a buffer
-_CALL = ("tokens", "together", "outputs")
+_CALL = ("tokens", "tile_tokens", "outputs")
 
 
-def room_for(model: LoadedModel, tokens: int) -> tuple[str, int]:
-    """The shape class of a pass of `tokens` tokens, and the capacity to have for it.
+def size_for(model: LoadedModel, tokens: int) -> tuple[str, int]:
+    """The shape class and the capacity of the workspace for a pass of 1 to MAX_TOKENS tokens.
 
-    Few capacities, so that a session has few workspaces. At most MAX_TOKENS are meant.
+    Few capacities, so that a session has few workspaces.
     """
     if tokens == 1:
         return "stream", 1
@@ -48,9 +48,9 @@ def room_for(model: LoadedModel, tokens: int) -> tuple[str, int]:
 
 
 class Workspace(HoldsAddresses):
-    """Room for passes of up to `capacity` tokens of one shape class.
+    """Memory for passes of up to `capacity` tokens of one shape class.
 
-    Some of the buffers are a thread's own: its operands, and, for one token, what it prepares.
+    Some of it is a thread's scratch: its operands, and, for one token, what it prepares.
     """
 
     def __init__(self, model: LoadedModel, kind: str, capacity: int) -> None:
@@ -60,7 +60,7 @@ class Workspace(HoldsAddresses):
         queries, keys = c.heads * c.head_dim, c.kv_heads * c.head_dim
         longest = max(c.hidden, c.ffn, queries)
         plans = [make_plan(model.encoding, length, kind) for length in (c.hidden, queries, c.ffn)]
-        self.together = max(1, _QUERIES // c.group) if capacity > 1 else 1
+        self.tile_tokens = max(1, _TILE_QUERIES // c.group) if capacity > 1 else 1
         rounded = -(-capacity // plans[0].token_step) * plans[0].token_step
         score_stride = padded_context(c) + POSITIONS
         shared = {
@@ -80,10 +80,10 @@ class Workspace(HoldsAddresses):
         self._tokens = np.zeros((capacity, len(TOKEN.names or ())), np.intp)
         self._outputs = np.zeros(capacity, np.int64)
         self._computed = np.zeros(1, np.int64)
-        own = _Own(plans, capacity, rounded, c.hidden, max(longest, 3 * c.head_dim + 64))
-        rows = self.together * c.group
+        own = ThreadScratch(plans, capacity, rounded, c.hidden, max(longest, 3 * c.head_dim + 64))
+        rows = self.tile_tokens * c.group
         self._own = own.allocate(model.threads, rows * c.head_dim, rows * score_stride)
-        _, write, read = CACHES[model.cache]
+        _, append, attend = CACHES[model.cache]
         self._record: Any = np.zeros((), MODEL)
         for name, value in {
             "hidden": c.hidden, "ffn": c.ffn, "layers": c.layers, "heads": c.heads,
@@ -95,7 +95,7 @@ class Workspace(HoldsAddresses):
             "own": own.address, "own_bytes": own.bytes, "own_head": own.head,
             "own_floats": own.floats, "own_queries": own.queries, "own_scores": own.scores,
             "score_stride": score_stride, "row_step": max(plans[0].row_step, _LINE_OF_FLOATS),
-            "keep": write.address, "attend": read.address, "head_step": ROWS,
+            "append": append.address, "attend": attend.address, "head_step": ROWS,
             "peak_count": _peaks(head.padded), "token_table": self._tokens.ctypes.data,
             "output_table": self._outputs.ctypes.data, "computed": self._computed.ctypes.data,
         }.items():  # fmt: skip
@@ -109,14 +109,14 @@ class Workspace(HoldsAddresses):
         self._call = self._record.reshape(1).view(np.int64)[first : first + len(_CALL)]
         self._logits = self._buffers["logits"].view(np.float32)[: capacity * head.padded]
         self._logits = self._logits.reshape(capacity, head.padded)[:, : c.vocabulary]
-        self._wanted = -1
+        self._exact_top = -1
 
-    def measure(self) -> npt.NDArray[np.int64]:
-        """From now on add up nanoseconds by `PARTS`; gives the array that is added to."""
-        laps = np.zeros(len(PARTS), np.int64)
-        self._buffers["laps"] = laps.view(np.uint8)
-        self._record["laps"] = laps.ctypes.data
-        return laps
+    def profile(self) -> npt.NDArray[np.int64]:
+        """From now on add up nanoseconds by `PARTS`; returns the array that they are added to."""
+        profile = np.zeros(len(PARTS), np.int64)
+        self._buffers["profile"] = profile.view(np.uint8)
+        self._record["profile"] = profile.ctypes.data
+        return profile
 
     def place(self, at: int, ids: Any, position: int, cache: Cache) -> None:
         """Let rows [at, at + n) of the next pass be the tokens `ids` of one sequence."""
@@ -126,18 +126,19 @@ class Workspace(HoldsAddresses):
         rows[:, 1] = position if count == 1 else range(position, position + count)
         rows[:, 2:] = cache.addresses
 
-    def run(self, tokens: int, outputs: Any, wanted: int, together: int) -> Array:
+    def run(self, tokens: int, outputs: Any, exact_top: int, tile_tokens: int) -> Array:
         """A pass of the `tokens` that were placed; float32 (outputs, vocabulary) logits.
 
-        outputs: of which of them, in order. wanted: 0, or how many of the largest logits are to be
-        exact, where the head screens. together: tokens of one sequence, one behind another.
+        outputs: which of them, in order. exact_top: how many of the largest logits must be exact,
+        where the head screens (0: all). tile_tokens: how many consecutive tokens are of one
+        sequence, so that a tile of attention holds them.
         The next pass overwrites the logits.
         """
         count = len(outputs)
-        if wanted != self._wanted:
-            self._use_head(wanted)
+        if exact_top != self._exact_top:
+            self._use_head(exact_top)
         self._outputs[:count] = outputs
-        self._call[:] = tokens, together, count
+        self._call[:] = tokens, tile_tokens, count
         work = (self._address, tokens) if self._model.adapts else None
         TEAM.run_at(forward.address, self._address, self._model.threads, work)
         return self._logits[:count]
@@ -148,9 +149,9 @@ class Workspace(HoldsAddresses):
         self._computed[0] = 0
         return computed
 
-    def _use_head(self, wanted: int) -> None:
-        view = self._model.head.view(wanted)
-        self._wanted = -1  # until all is set, should an interrupt come in between
+    def _use_head(self, exact_top: int) -> None:
+        view = self._model.head.view(exact_top)
+        self._exact_top = -1  # until all is set, should an interrupt come in between
         for name, value in view.model.items():
             self._record[name] = value
         for record in self._own.heads:
@@ -158,13 +159,13 @@ class Workspace(HoldsAddresses):
                 record[name] = value
             record["out"] = self._record["logits"]
             record["out_stride"] = self._model.head.padded
-        self._wanted = wanted
+        self._exact_top = exact_top
 
 
-class _Own:
-    """What each thread has for itself, one area behind another, and what it shares of it.
+class ThreadScratch:
+    """Per-thread scratch memory, laid out contiguously, with areas that threads share after it.
 
-    With one token every thread prepares it for itself; more of them are prepared for all.
+    With one token every thread prepares it for itself; several tokens are prepared once for all.
     """
 
     def __init__(
@@ -181,7 +182,7 @@ class _Own:
         self._floats = 4 * longest
         self.heads: list[Any] = []
 
-    def allocate(self, threads: int, queries: int, scores: int) -> _Own:
+    def allocate(self, threads: int, queries: int, scores: int) -> ThreadScratch:
         size = 0
 
         def add(count: int) -> int:

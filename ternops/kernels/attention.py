@@ -25,17 +25,17 @@ from ternops.simd import (
     u16,
 )
 
-TURN = 4  #: blocks of keys that one query is multiplied with together
+TURN = 4  #: blocks of keys in one loop, where there is one query
 POSITIONS = 64  #: a cache holds a multiple of so many
 CHUNK = 32  #: dimensions of a value that lie together
-ROWS = 4  #: queries that are computed together
+QUERIES = 4  #: of a tile: they share each key that is loaded
 #: An int8 key or value of zeros has this absmax, as float16's smallest has about.
 MIN_CACHED = 1e-8
 _LANES = 16
-#: Bytes of the keys of one head, and of each chunk of its values, that are asked for in advance;
-#: where there are more, the CPU itself has seen by then that they are read in a row.
-_ASKED_FOR = 8192
-# Blocks of keys at a time, with ROWS queries and with one: 8 sums in 32 registers, 4 in 16.
+#: Bytes of the keys of one head, and of each chunk of its values, that are prefetched by software;
+#: beyond them the hardware prefetcher has recognised the pattern.
+_PREFETCH_BYTES = 8192
+# Blocks of keys at a time, with QUERIES queries and with one: 8 sums in 32 registers, 4 in 16.
 _BLOCKS = 2 if WIDE.bytes == 64 else 1
 
 
@@ -66,7 +66,7 @@ def _narrow_i8(x, count, target, step):
     store(step, size)
 
 
-def make_keep(integer, vector, narrow, size):
+def make_append(integer, vector, narrow, size):
     """A function that writes one position of one head to the cache.
 
     integer, vector: NumPy's integer of `size` bytes, and 16 of them. narrow: writes float32 as
@@ -74,7 +74,9 @@ def make_keep(integer, vector, narrow, size):
     """
 
     @inlined
-    def keep(key, value, head_dim, position, context, keys, values, key_steps, value_steps, spare):
+    def append(
+        key, value, head_dim, position, context, keys, values, key_steps, value_steps, spare
+    ):
         """key, value: float32 (head_dim,); spare: room for as many and 32 floats."""
         narrow(key, head_dim, spare, key_steps + 4 * position)
         block = keys + (position // _LANES * head_dim * _LANES + position % _LANES) * size
@@ -86,7 +88,7 @@ def make_keep(integer, vector, narrow, size):
             for j in range(0, min(CHUNK, head_dim - i), _LANES):
                 store(chunk + j * size, load(vector, spare + (i + j) * size))
 
-    return keep
+    return append
 
 
 def make_scores(load_cached, size, rows, blocks):
@@ -132,14 +134,15 @@ def make_weigh(load_cached, size, rows):
 
 @inlined
 def _tiles(rows):
-    """Rows that are computed ROWS at a time, and where the last ROWS of them begin.
+    """The rows in tiles of QUERIES, and where the last tile begins.
 
-    Of two or three rows that are left over, the last tile computes some once more: the same again.
+    If two or three rows are left over, the last tile computes some a second time, with the same
+    result.
     """
-    together = rows // ROWS * ROWS
-    if together > 0 and rows - together > 1:
-        together = rows
-    return together, together - ROWS
+    tiled = rows // QUERIES * QUERIES
+    if tiled > 0 and rows - tiled > 1:
+        tiled = rows
+    return tiled, tiled - QUERIES
 
 
 def make_attend(load_cached, size, has_steps):
@@ -147,24 +150,24 @@ def make_attend(load_cached, size, has_steps):
 
     has_steps: whether each key and value has a factor of its own.
     """
-    scores_many = make_scores(load_cached, size, ROWS, _BLOCKS)
+    scores_many = make_scores(load_cached, size, QUERIES, _BLOCKS)
     scores_one, scores_last = (make_scores(load_cached, size, 1, n) for n in (TURN, 1))
-    weigh_many, weigh_one = make_weigh(load_cached, size, ROWS), make_weigh(load_cached, size, 1)
-    most_sums = 2 * ROWS
+    weigh_many, weigh_one = make_weigh(load_cached, size, QUERIES), make_weigh(load_cached, size, 1)
+    most_sums = 2 * QUERIES
 
     @inlined
     def all_scores(queries, rows, keys, head_dim, positions, scores, stride):
-        together, last = _tiles(rows)
+        tiled, last = _tiles(rows)
         for start in range(0, positions, POSITIONS):
             # The keys of one turn stay in the nearest cache for all queries.
             at, end = keys + start * head_dim * size, min(POSITIONS, positions - start)
-            for tile in range(0, together, ROWS):
+            for tile in range(0, tiled, QUERIES):
                 row = min(tile, last)
                 query, out = queries + 4 * row * head_dim, scores + 4 * (row * stride + start)
                 for block in range(0, end, _BLOCKS * _LANES):
                     near = at + block * head_dim * size
                     scores_many(query, near, head_dim, out + 4 * block, stride)
-            for row in range(together, rows):
+            for row in range(tiled, rows):
                 query, out = queries + 4 * row * head_dim, scores + 4 * (row * stride + start)
                 if end > POSITIONS - _LANES:
                     scores_one(query, at, head_dim, out, stride)
@@ -209,16 +212,16 @@ def make_attend(load_cached, size, has_steps):
             for i in range(seen, positions, _LANES):
                 store(at + 4 * i, full(f32, 0.0))
         sums = registers(f32, most_sums)
-        together, last = _tiles(rows)
+        tiled, last = _tiles(rows)
         for d in range(0, head_dim, CHUNK):
             chunk = values + d * context * size
-            for tile in range(0, together, ROWS):
+            for tile in range(0, tiled, QUERIES):
                 row = min(tile, last)
                 weigh_many(scores + 4 * row * stride, stride, chunk, positions, sums)
-                for r in range(ROWS):
+                for r in range(QUERIES):
                     at = (row + r) // group * out_stride + (row + r) % group * head_dim
                     write_chunk(out + 4 * at, d, head_dim, sums[2 * r], sums[2 * r + 1])
-            for row in range(together, rows):
+            for row in range(tiled, rows):
                 weigh_one(scores + 4 * row * stride, stride, chunk, positions, sums)
                 at = row // group * out_stride + row % group * head_dim
                 write_chunk(out + 4 * at, d, head_dim, sums[0], sums[1])
@@ -235,17 +238,17 @@ def write_chunk(out, d, head_dim, low, high):
 
 
 @inlined
-def ask_for(keys, values, head_dim, positions, context, size):
-    """Let the keys and values of one head come from memory while something else is done."""
+def prefetch_cache(keys, values, head_dim, positions, context, size):
+    """Prefetch the keys and values of one head."""
     read = (positions + _LANES - 1) // _LANES * _LANES * head_dim * size
-    for i in range(0, min(read, _ASKED_FOR), 64):
+    for i in range(0, min(read, _PREFETCH_BYTES), 64):
         prefetch(keys + i)
     for d in range(0, head_dim, CHUNK):
         chunk = values + d * context * size
-        for i in range(0, min(positions * CHUNK * size, _ASKED_FOR), 64):
+        for i in range(0, min(positions * CHUNK * size, _PREFETCH_BYTES), 64):
             prefetch(chunk + i)
 
 
-keep_fp16 = make_keep(np.int16, u16, _narrow_f16, 2)
-keep_i8 = make_keep(np.int8, i8x16, _narrow_i8, 1)
+append_fp16 = make_append(np.int16, u16, _narrow_f16, 2)
+append_i8 = make_append(np.int8, i8x16, _narrow_i8, 1)
 attend_fp16, attend_i8 = make_attend(load_fp16, 2, False), make_attend(load_i8, 1, True)

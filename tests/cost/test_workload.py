@@ -6,8 +6,7 @@ import pytest
 from ternops.cost.workload import KINDS, weight_bytes, workload
 from ternops.decoder import Config, Model
 from ternops.decoder.cache import kv_cache_bytes
-from ternops.decoder.records import MODEL, TOKEN_BYTES, Token
-from ternops.decoder.records import Model as Record
+from ternops.decoder.records import MODEL, TOKEN_BYTES, ModelRecord, TokenRecord
 from ternops.decoder.session import Session
 from ternops.decoder.weights import random_weights
 from ternops.encodings import ENCODINGS
@@ -39,9 +38,9 @@ def counted_tokens(operands, first, last, thread):
 @Job
 def counted_attention(record, layer, thread, threads):
     """Count what attention would do; the counter is where its scores would be."""
-    p = record_at(Record, record)
+    p = record_at(ModelRecord, record)
     for token in range(p.tokens):
-        t = record_at(Token, p.token_table + token * TOKEN_BYTES)
+        t = record_at(TokenRecord, p.token_table + token * TOKEN_BYTES)
         atomic_add(pointer(p.own_scores), 2 * p.heads * p.head_dim * (t.position + 1))
 
 
@@ -52,7 +51,7 @@ def counted(config, kind, tokens, before):
     session = Session(model)
     if before:
         session.extend([1] * before, 1)
-    workspace = session._rooms(tokens)
+    workspace = session._pool(tokens)
     counters = np.zeros(4, np.int64)
     workspace._use_head(0)
     linear = workspace._own._memory[: OPERANDS.itemsize].view(OPERANDS)[0]

@@ -480,14 +480,14 @@ def test_an_interrupt_leaves_no_head_half_set(tiny, text, monkeypatch):
         def items(self):
             raise KeyboardInterrupt
 
-    expected = session.step(text[0], wanted=1).copy()
+    expected = session.step(text[0], exact_top=1).copy()
     session.position = 0
     with monkeypatch.context() as patch:
         patch.setattr(model.head, "view", lambda w: view(w)._replace(operands=Interrupting()))
         with pytest.raises(KeyboardInterrupt):
             session.step(text[0])
     assert session.tokens == []
-    assert cases.same_bits(session.step(text[0], wanted=1), expected)
+    assert cases.same_bits(session.step(text[0], exact_top=1), expected)
 
 
 def test_logits_that_are_no_numbers_are_named():

@@ -96,7 +96,7 @@ def test_the_largest_logits_are_those_of_fp16(name, wanted):
 
 def _one_by_one(model, tokens, wanted):
     session = Session(model)
-    found = np.stack([session.step(token, wanted=wanted).copy() for token in tokens])
+    found = np.stack([session.step(token, exact_top=wanted).copy() for token in tokens])
     if model.head.screens(wanted):
         assert session.screened == len(tokens)
         assert session.rescored == (found != -np.inf).sum()
@@ -108,7 +108,7 @@ def test_ties_go_to_the_lowest_token():
     matrix = HalfMatrix.from_floats(np.ones((333, 100), np.float32))
     model = screened_model(matrix)
     session = Session(model)
-    assert int(np.argmax(session.step(1, wanted=1))) == 0
+    assert int(np.argmax(session.step(1, exact_top=1))) == 0
     assert session.rescored == 333
 
 
@@ -119,7 +119,7 @@ def test_most_rows_are_ruled_out():
     model = screened_model(matrix, vocabulary=5000)
     session = Session(model)
     for token in range(10):
-        session.step(token, wanted=1)
+        session.step(token, exact_top=1)
     assert session.rescored / session.screened < 500
 
 

@@ -11,19 +11,19 @@ from ternops.simd import kernel, pointer
 from tests.helpers import cases
 
 KINDS = {
-    "fp16": (np.uint16, attention.keep_fp16, attention.attend_fp16),
-    "int8": (np.int8, attention.keep_i8, attention.attend_i8),
+    "fp16": (np.uint16, attention.append_fp16, attention.attend_fp16),
+    "int8": (np.int8, attention.append_i8, attention.attend_i8),
 }
 MANY = 3 * attention.POSITIONS  # positions of the caches here
 
 
 def compiled(kind):
-    """(keep, attend) of a kind of cache, as functions of arrays."""
-    _, keep_one, attend_some = KINDS[kind]
+    """(append, attend) of a kind of cache, as functions of arrays."""
+    _, append_one, attend_some = KINDS[kind]
 
     @kernel
-    def keep(key, value, head_dim, position, keys, values, key_steps, value_steps, spare):
-        keep_one(
+    def append(key, value, head_dim, position, keys, values, key_steps, value_steps, spare):
+        append_one(
             pointer(key), pointer(value), head_dim, position, MANY, pointer(keys), pointer(values),
             pointer(key_steps), pointer(value_steps), pointer(spare),
         )  # fmt: skip
@@ -39,12 +39,12 @@ def compiled(kind):
             pointer(out), out_stride,
         )  # fmt: skip
 
-    return keep, attend
+    return append, attend
 
 
 @pytest.fixture(scope="module")
 def functions():
-    """kind -> (keep, attend)."""
+    """kind -> (append, attend)."""
     return {kind: compiled(kind) for kind in KINDS}
 
 
@@ -66,7 +66,7 @@ def expected(kind, queries, keys, values, first, head_dim):
 @pytest.mark.parametrize("head_dim", [2, 10, 30, 32, 34, 64, 80, 100, 128])
 def test_attention(functions, kind, head_dim):
     """Any number of query heads, tokens and positions, each position before the next one's."""
-    keep, attend = functions[kind]
+    append, attend = functions[kind]
     element = np.dtype(KINDS[kind][0])
     for group, tokens, first in (
         (1, 1, 0), (1, 1, 63), (1, 1, 64), (3, 1, 15), (4, 1, 16), (4, 1, 130), (5, 1, 64),
@@ -81,7 +81,7 @@ def test_attention(functions, kind, head_dim):
         keys, values = (cases.floats(positions, head_dim, seed=seed) for seed in (1, 2))
         spare = np.zeros(8 * head_dim + 256, np.uint8)
         for position in range(positions):
-            keep(keys[position], values[position], head_dim, position, cache_keys, cache_values,
+            append(keys[position], values[position], head_dim, position, cache_keys, cache_values,
                  *steps, spare)  # fmt: skip
         queries = cases.floats(tokens * group, head_dim)
         stride = positions + attention.POSITIONS + 16
@@ -99,11 +99,11 @@ def test_attention(functions, kind, head_dim):
 
 def test_large_keys_stay_finite(functions):
     """What exceeds float16 is kept at its end; NaN stays NaN."""
-    keep, _ = functions["fp16"]
+    append, _ = functions["fp16"]
     keys, values = np.zeros(MANY * 4, np.uint16), np.zeros(MANY * 32, np.uint16)
     none, spare = np.zeros(0, np.float32), np.zeros(512, np.uint8)
     key = np.array([1e30, -1e30, 65519.0, np.nan], np.float32)
-    keep(key, key, 4, 5, keys, values, none, none, spare)
+    append(key, key, 4, 5, keys, values, none, none, spare)
     found = keys[5::16][:4].view(np.float16)
     assert cases.same_bits(found, np.array([65504, -65504, 65504, np.nan], np.float16))
     assert cases.same_bits(values[5 * 32 : 5 * 32 + 4].view(np.float16), found)

@@ -79,7 +79,7 @@ def _decoding(weights: Weights, tokens: int, threads: int | None) -> Step:
     def step() -> None:
         if session.position == tokens:  # a token takes longer, the more there are before it
             session.position = 0
-        int(np.argmax(session.step(session.position, wanted=1)))
+        int(np.argmax(session.step(session.position, exact_top=1)))
 
     step()
     return step

@@ -67,7 +67,7 @@ class OurDecoder:
     def __call__(self) -> None:
         self.session.position = 0
         for token in range(self.tokens):
-            int(np.argmax(self.session.step(token, wanted=1)))
+            int(np.argmax(self.session.step(token, exact_top=1)))
 
     @property
     def nbytes(self) -> int:
@@ -106,9 +106,9 @@ def beside_limit(name: str, decoder: OurDecoder, options: DecodeOptions) -> tupl
 
 def breakdown(decoder: OurDecoder) -> str:
     """Milliseconds of a token by part, over the decoder's tokens once more."""
-    laps = decoder.session.measure()
+    profile = decoder.session.profile()
     decoder()
-    each = laps / (1e6 * decoder.tokens)
+    each = profile / (1e6 * decoder.tokens)
     parts = (f"{name} {value:.3f}" for name, value in zip(PARTS, each, strict=True))
     return f"ms a token: {', '.join(parts)}"
 

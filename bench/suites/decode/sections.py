@@ -124,7 +124,7 @@ def prefill(options: DecodeOptions) -> Iterator[Goal]:
 
     def read() -> None:
         ours.session.position = 0
-        ours.session.read(tokens, wanted=1)
+        ours.session.read(tokens, exact_top=1)
 
     case = settled(Case(f"pp {PROMPT} 2B4T ternops {ENCODING}", read, PROMPT))
     with ExitStack() as stack:

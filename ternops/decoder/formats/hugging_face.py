@@ -14,14 +14,14 @@ import numpy.typing as npt
 from ternops.decoder.formats import tokenizer_config
 from ternops.decoder.formats.checkpoint import Checkpoint
 from ternops.decoder.formats.hugging_face_config import read_config
-from ternops.decoder.formats.placeholders import check_fetched
-from ternops.decoder.formats.quantization import (
+from ternops.decoder.formats.hugging_face_quantization import (
     BITNET,
     ONLINE,
     UNDECLARED,
     read_quantization,
     read_trits,
 )
+from ternops.decoder.formats.placeholders import check_fetched
 from ternops.decoder.formats.tensors import Tensors
 from ternops.decoder.text import load_tokenizer
 from ternops.decoder.weights import HalfMatrix
