@@ -98,7 +98,7 @@ def plan(size: str, config: Config, kind: str) -> Dummy:
         before, after = getattr(config, field), getattr(rounded, field)
         if before != after:
             notes.append(f"{field} is {after} for {before}, to fill blocks")
-    if config.sub_norms and config.activation != "silu":
+    if config.activation != "silu":
         notes.append(f"llama.cpp computes SiLU for {config.activation}")
     return Dummy(
         random_gguf.tensor_bytes(rounded, linear, _HEAD),

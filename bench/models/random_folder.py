@@ -1,8 +1,8 @@
 """Random models of any layout as Hugging Face folders: sizes are real, values repeat.
 
-Linear layers are packed trits. Layouts with norms before the output and down projections are those
-of microsoft/bitnet-b1.58-2B-4T (BitNetForCausalLM; outputs times weight_scale), others those of
-HF1BitLLM's Llama 3 (LlamaForCausalLM; outputs divided by it). All other tensors are bfloat16.
+Linear layers are packed trits, as published models of the architecture have them: those of
+microsoft/bitnet-b1.58-2B-4T with outputs times weight_scale, those of HF1BitLLM's Llama 3 divided
+by it. All other tensors are bfloat16.
 """
 
 from __future__ import annotations
@@ -30,14 +30,8 @@ FILES = (
 #: Random rows before they repeat.
 _ROWS = 64
 _TRITS_A_BYTE = 4
-_LINEAR = {
-    "q": "self_attn.q_proj", "k": "self_attn.k_proj", "v": "self_attn.v_proj",
-    "o": "self_attn.o_proj", "gate": "mlp.gate_proj", "up": "mlp.up_proj", "down": "mlp.down_proj",
-}  # fmt: skip
-_NORMS = {
-    "input": "input_layernorm", "post": "post_attention_layernorm",
-    "attention": "self_attn.attn_sub_norm", "ffn": "mlp.ffn_sub_norm",
-}  # fmt: skip
+#: The linear_class whose outputs are multiplied by weight_scale; the other one divides them.
+_MULTIPLIES = "autobitlinear"
 
 
 @dataclass(frozen=True)
@@ -86,11 +80,12 @@ def _ends() -> dict[str, int]:
 def _config(config: Config) -> dict[str, Any]:
     """config.json, as transformers writes it."""
     quantization: dict[str, Any] = {"quant_method": "bitnet", "modules_to_not_convert": None}
-    if config.sub_norms:
-        quantization |= {"linear_class": "autobitlinear", "quantization_mode": "offline"}
+    form = config.trunk.hugging_face[0]
+    if form.linear_class == _MULTIPLIES:
+        quantization |= {"linear_class": _MULTIPLIES, "quantization_mode": "offline"}
     return {
-        "architectures": ["BitNetForCausalLM" if config.sub_norms else "LlamaForCausalLM"],
-        "model_type": "bitnet" if config.sub_norms else "llama",
+        "architectures": [form.program],
+        "model_type": form.model_type,
         "hidden_act": config.activation,
         "hidden_size": config.hidden,
         "intermediate_size": config.ffn,
@@ -113,22 +108,22 @@ def _config(config: Config) -> dict[str, Any]:
 
 def _tensors(config: Config) -> dict[str, _Tensor]:
     """All tensors by name, in the order of the file: bfloat16 first, so that all are aligned."""
+    form = config.trunk.hugging_face[0]
     table = _Tensor("BF16", (config.vocabulary, config.hidden))
-    floats = {"model.embed_tokens.weight": table}
+    floats = {form.embedding: table}
     if not config.tied:
-        floats["lm_head.weight"] = table
+        floats[form.head] = table
     packed = {}
     for layer in range(config.layers):
-        prefix = f"model.layers.{layer}"
         for name, size in config.norm_sizes().items():
-            floats[f"{prefix}.{_NORMS[name]}.weight"] = _Tensor("BF16", (size,), 1)
+            floats[form.norm(layer, name)[0]] = _Tensor("BF16", (size,), 1)
         for name, (rows, columns) in config.linear_shapes().items():
-            weight = f"{prefix}.{_LINEAR[name]}.weight"
+            weight = form.matrix(layer, name)
             packed[weight] = _Tensor("U8", (-(-rows // _TRITS_A_BYTE), columns))
             # Weights of a deviation near 1/sqrt(columns), which keeps activations in range.
-            scale = columns ** (-0.5 if config.sub_norms else 0.5)
+            scale = columns ** (-0.5 if form.linear_class == _MULTIPLIES else 0.5)
             floats[f"{weight}_scale"] = _Tensor("BF16", (1,), scale)
-    floats["model.norm.weight"] = _Tensor("BF16", (config.hidden,), 1)
+    floats[form.final_norm] = _Tensor("BF16", (config.hidden,), 1)
     return floats | packed
 
 

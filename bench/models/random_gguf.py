@@ -31,13 +31,8 @@ HEAD_TYPES = ("f16", "q8_0", "q6_k", "q4_0")
 
 #: Random rows before they repeat.
 _ROWS = 64
-#: Linear layer and norm of Config -> tensor of a block.
-_LINEAR = {
-    "q": "attn_q", "k": "attn_k", "v": "attn_v", "o": "attn_output",
-    "gate": "ffn_gate", "up": "ffn_up", "down": "ffn_down",
-}  # fmt: skip
-_NORMS = {"input": "attn_norm", "post": "ffn_norm", "attention": "attn_sub_norm",
-          "ffn": "ffn_sub_norm"}  # fmt: skip
+#: The architecture of what is timed.
+_TIMED = "llama"
 
 
 @dataclass(frozen=True)
@@ -88,7 +83,7 @@ def random_gguf(folder: Path, config: Config, linear: str, head: str) -> Iterato
     Raises ValueError for an unknown type and a row length that is no multiple of its block, OSError
     if the folder has no room.
     """
-    plain = replace(config, sub_norms=False)
+    plain = replace(config, architecture=_TIMED)
     tensors = _tensors(plain, linear, head)
     needed, free = sum(each.nbytes for each in tensors.values()), shutil.disk_usage(folder).free
     if needed > free:
@@ -97,7 +92,7 @@ def random_gguf(folder: Path, config: Config, linear: str, head: str) -> Iterato
         )
     path = folder / f"random-{linear}-{head}.gguf"
     try:
-        with closing(gguf.GGUFWriter(path, "llama")) as writer:
+        with closing(gguf.GGUFWriter(path, plain.trunk.gguf[0].name)) as writer:
             writer.add_tokenizer_model("no_vocab")
             _write(writer, config, tensors)
         yield path
@@ -114,15 +109,16 @@ def write_gguf(
     the bytes written, tensor by tensor.
     """
     tensors = _tensors(config, linear, head)
-    with closing(gguf.GGUFWriter(path, "bitnet" if config.sub_norms else "llama")) as writer:
+    form = config.trunk.gguf[0]
+    with closing(gguf.GGUFWriter(path, form.name)) as writer:
         writer.add_name(name)
         writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{linear.upper()}"])
         adders: dict[type, Callable[[str, Any], None]] = {
             bool: writer.add_bool, int: writer.add_uint32, str: writer.add_string,
             list: writer.add_array,
         }  # fmt: skip
-        if config.sub_norms:  # the name does not tell
-            writer.add_string("bitnet.hidden_activation", "silu")
+        if not form.activation:  # the name does not tell
+            writer.add_string(f"{form.name}.hidden_activation", "silu")
         for key, value in byte_tokenizer.gguf_keys(config.vocabulary).items():
             adders[type(value)](key, value)
         _write(writer, config, tensors, advance)
@@ -139,16 +135,17 @@ def _tensors(config: Config, linear: str, head: str) -> dict[str, _Tensor]:
         if kind not in kinds:
             raise ValueError(f"{what}: {kind!r}, expected {', '.join(kinds)}")
     table = _Tensor(Type[head.upper()], config.vocabulary, config.hidden)
-    tensors = {"token_embd.weight": table}
+    form = config.trunk.gguf[0]
+    tensors = {form.embedding: table}
     for layer in range(config.layers):
         for name, (rows, columns) in config.linear_shapes().items():
             tensor = _Tensor(Type[linear.upper()], rows, columns)
-            tensors[f"blk.{layer}.{_LINEAR[name]}.weight"] = tensor
+            tensors[form.matrix(layer, name)] = tensor
         for name, size in config.norm_sizes().items():
-            tensors[f"blk.{layer}.{_NORMS[name]}.weight"] = _Tensor(Type.F32, 0, size)
-    tensors["output_norm.weight"] = _Tensor(Type.F32, 0, config.hidden)
+            tensors[form.norm(layer, name)] = _Tensor(Type.F32, 0, size)
+    tensors[form.final_norm] = _Tensor(Type.F32, 0, config.hidden)
     if not config.tied:
-        tensors["output.weight"] = table
+        tensors[form.head] = table
     for name, tensor in tensors.items():
         block = gguf.GGML_QUANT_SIZES[tensor.kind][0]
         if tensor.columns % block:

@@ -36,5 +36,5 @@ SIZES = {
 }  # fmt: skip
 SIZES["2B4T"] = Config(
     hidden=2560, ffn=6912, layers=30, heads=20, kv_heads=5, head_dim=128, vocabulary=128256,
-    context=4096, activation="relu2", sub_norms=True, rope_theta=500000.0,
+    context=4096, activation="relu2", architecture="bitnet", rope_theta=500000.0,
 )  # fmt: skip

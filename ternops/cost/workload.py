@@ -162,7 +162,7 @@ def _head(config: Config, outputs: int) -> list[Part]:
 def _elementwise(config: Config, tokens: int, outputs: int) -> Part:
     """Norms, residuals, gate and rotations, by elements; the embedding's row and the norms."""
     c = config
-    a_layer = sum(c.norm_sizes().values()) + 2 * c.hidden + c.ffn
+    a_layer = c.normed_elements + 2 * c.hidden + c.ffn
     rotated = (c.heads + c.kv_heads) * c.head_dim
     elements = c.layers * (a_layer + rotated) * tokens + c.hidden * (tokens + outputs)
     row = linear_bytes(FP16, 1, c.hidden)

@@ -8,17 +8,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ternops.decoder.architectures import ACTIVATIONS, ARCHITECTURES, LINEAR, NORMS, Architecture
+
 # A table of rotations is made for it, some 100 bytes a position, before a weight is read.
 _MAX_CONTEXT = 2**20
-_ACTIVATIONS = ("relu2", "silu")
 
 
 @dataclass(frozen=True)
 class Config:
-    """The shape of a decoder. All sizes are counts of elements.
+    """The numbers of one model. All sizes are counts of elements.
 
-    rope_factors: what each of the head_dim/2 rotation frequencies is divided by; empty for 1.
-    eos: the tokens that end a text.
+    hidden: the length of a token's vector between layers; ffn: of that within the feed-forward
+    part. architecture: a name in ARCHITECTURES, which says what a layer consists of. rope_factors:
+    what each of the head_dim/2 rotation frequencies is divided by; empty for 1. tied: whether the
+    embedding is the output head, too. eos: the tokens that end a text.
     """
 
     hidden: int
@@ -30,7 +33,7 @@ class Config:
     vocabulary: int
     context: int
     activation: str = "silu"
-    sub_norms: bool = False
+    architecture: str = "llama"
     tied: bool = True
     rope_theta: float = 10000.0
     epsilon: float = 1e-5
@@ -51,8 +54,11 @@ class Config:
             )
         if self.head_dim % 2:
             raise ValueError(f"config: head_dim is {self.head_dim}, expected an even number")
-        if self.activation not in _ACTIVATIONS:
-            expected = " or ".join(_ACTIVATIONS)
+        if self.architecture not in ARCHITECTURES:
+            expected = " or ".join(ARCHITECTURES)
+            raise ValueError(f"config: architecture is {self.architecture!r}, expected {expected}")
+        if self.activation not in ACTIVATIONS:
+            expected = " or ".join(ACTIVATIONS)
             raise ValueError(f"config: hidden_act is {self.activation!r}, expected {expected}")
         check_positive("rope_theta", self.rope_theta)
         check_positive("epsilon", self.epsilon)
@@ -68,18 +74,24 @@ class Config:
         """Query heads that share a key/value head."""
         return self.heads // self.kv_heads
 
+    @property
+    def trunk(self) -> Architecture:
+        """What a layer consists of, and what it is called in files."""
+        return ARCHITECTURES[self.architecture]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The numbers that shapes are made of, by the names that NORMS and LINEAR have for them."""
+        return {
+            "one": 1, "hidden": self.hidden, "ffn": self.ffn, "head_dim": self.head_dim,
+            "heads": self.heads, "kv_heads": self.kv_heads,
+            "queries": self.heads * self.head_dim, "keys": self.kv_heads * self.head_dim,
+        }  # fmt: skip
+
     def linear_shapes(self) -> dict[str, tuple[int, int]]:
         """(outputs, inputs) of each linear layer of a block, by its name."""
-        queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        return {
-            "q": (queries, self.hidden),
-            "k": (keys, self.hidden),
-            "v": (keys, self.hidden),
-            "o": (self.hidden, queries),
-            "gate": (self.ffn, self.hidden),
-            "up": (self.ffn, self.hidden),
-            "down": (self.hidden, self.ffn),
-        }
+        sizes = self.sizes
+        return {name: (sizes[rows], sizes[columns]) for name, (rows, columns) in LINEAR.items()}
 
     @property
     def linear_weights(self) -> int:
@@ -87,11 +99,15 @@ class Config:
         return self.layers * sum(rows * columns for rows, columns in self.linear_shapes().values())
 
     def norm_sizes(self) -> dict[str, int]:
-        """The size of each norm of a block, by its name."""
-        sizes = {"input": self.hidden, "post": self.hidden}
-        if self.sub_norms:
-            sizes |= {"attention": self.heads * self.head_dim, "ffn": self.ffn}
-        return sizes
+        """The size of the weight of each norm of a block, by its name."""
+        sizes = self.sizes
+        return {name: sizes[NORMS[name].size] for name in self.trunk.norms}
+
+    @property
+    def normed_elements(self) -> int:
+        """Elements of a token that the norms of a block compute."""
+        sizes = self.sizes
+        return sum(sizes[NORMS[name].size] * sizes[NORMS[name].heads] for name in self.trunk.norms)
 
     def rope_angles(self) -> npt.NDArray[np.float64]:
         """(context, head_dim/2) radians: how far each position rotates each pair of a head."""

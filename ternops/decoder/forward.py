@@ -8,6 +8,7 @@ Bound: for few tokens memory, the bytes of the packed weights and the head; for 
 
 import numpy as np
 
+from ternops.decoder.architectures import ACTIVATIONS
 from ternops.decoder.records import (
     LAYER_BYTES,
     PARTS,
@@ -42,6 +43,7 @@ from ternops.simd import (
 from ternops.team import barrier, share
 
 _PREPARE, _PRODUCTS, _ATTENTION, _WAIT, _HEAD = range(len(PARTS))
+_RELU2 = ACTIVATIONS.index("relu2")
 
 
 @inlined
@@ -127,7 +129,7 @@ def _gate_rows(p, first, last):
     """gate = activation(gate) * up, columns [first, last) of every token."""
     for token in range(p.tokens):
         gate, up = pointer(p.gate) + 4 * token * p.ffn, pointer(p.up) + 4 * token * p.ffn
-        if p.relu2:
+        if p.activation == _RELU2:
             gate_relu2(gate, up, first, last, gate)
         else:
             gate_silu(gate, up, first, last, gate)

@@ -3,7 +3,9 @@
 import numba
 import numpy as np
 
-_COUNTS = "hidden ffn layers heads kv_heads head_dim vocabulary context relu2"
+from ternops.decoder.architectures import LINEAR, NORMS
+
+_COUNTS = "hidden ffn layers heads kv_heads head_dim vocabulary context activation"
 _WEIGHTS = "layer_table embedding embedding_stride embedding_is_bf16 norm cosine sine"
 _SHARED = "x y q k v attention gate up normed logits logits_stride"
 _PLACED = "placed_hidden placed_queries placed_ffn"
@@ -14,24 +16,22 @@ _HEAD = (
 )
 _CALL = "tokens tile_tokens outputs token_table output_table profile"
 _INTEGERS = " ".join((_COUNTS, _WEIGHTS, _SHARED, _PLACED, _OWN, _JOBS, _HEAD, _CALL)).split()
-#: A model and the memory of one forward pass. Counts; addresses of weights; of buffers that threads
-#: share, a row a token; bytes of a placed token by its length; of each thread's scratch (own_bytes
-#: each, with offsets: an OPERANDS record, another one for the head, floats, queries, scores);
-#: addresses of the jobs that append to the cache and that attend to it; what a screened head needs;
-#: and this call's tokens. tile_tokens: tokens whose attention is computed together. outputs: tokens
-#: whose logits are computed, in output_table. exact_top: how many of the largest logits must be
-#: exact. profile: 0, or the address of int64 nanoseconds that thread 0 adds to, one of each of
-#: PARTS.
+#: A model and the memory of one forward pass. Counts, and the index of the activation; addresses of
+#: weights; of buffers that threads share, a row a token; bytes of a placed token by its length; of
+#: each thread's scratch (own_bytes each, with offsets: an OPERANDS record, another one for the
+#: head, floats, queries, scores); addresses of the jobs that append to the cache and that attend to
+#: it; what a screened head needs; and this call's tokens. tile_tokens: tokens whose attention is
+#: computed together. outputs: tokens whose logits are computed, in output_table. exact_top: how
+#: many of the largest logits must be exact. profile: 0, or the address of int64 nanoseconds that
+#: thread 0 adds to, one of each of PARTS.
 MODEL = np.dtype([(name, np.intp) for name in _INTEGERS] + [("epsilon", np.float64)])
 
-_MATRICES = ("q", "k", "v", "o", "gate", "up", "down")
-_NORMS = ("input_norm", "attention_norm", "post_norm", "ffn_norm")
 _MATRIX = ("", "_stride", "_scale", "_scale_step")
 #: A layer: of each matrix the address, row bytes, address of the scale and bytes from one to the
 #: next (0: one for all); the address of each norm (0: none).
 LAYER = np.dtype(
-    [(f"{name}{part}", np.intp) for name in _MATRICES for part in _MATRIX]
-    + [(name, np.intp) for name in _NORMS]
+    [(f"{name}{part}", np.intp) for name in LINEAR for part in _MATRIX]
+    + [(f"{name}_norm", np.intp) for name in NORMS]
 )
 LAYER_BYTES = LAYER.itemsize
 

@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ternops.absmean import BITNET_ABSMAX
+from ternops.decoder.config import Config
 from ternops.decoder.loaded import LoadedModel
-from ternops.decoder.weights import HalfMatrix
+from ternops.decoder.weights import HalfMatrix, Layer
 from ternops.kernels import reference
 from ternops.kernels.attention import MIN_CACHED
 from ternops.matrix import TernaryMatrix
@@ -98,18 +99,13 @@ def logits(
     w = model.weights
     x = w.embedding.to_dense()[list(token_ids)].astype(m.dtype)
     for layer in w.layers:
-        h = m.rms_norm(x, layer.norms["input"], c.epsilon)
+        h = _norm(m, c, layer, "input", x)
         q, k, v = (_linear(m, h, layer.linear[name]) for name in "qkv")
-        h = _attention(m, model, q, k, v)
-        if "attention" in layer.norms:
-            h = m.rms_norm(h, layer.norms["attention"], c.epsilon)
+        h = _norm(m, c, layer, "attention", _attention(m, model, q, k, v))
         x = x + _linear(m, h, layer.linear["o"])
-        h = m.rms_norm(x, layer.norms["post"], c.epsilon)
+        h = _norm(m, c, layer, "post", x)
         gate, up = _linear(m, h, layer.linear["gate"]), _linear(m, h, layer.linear["up"])
-        positive = np.maximum(gate, 0)
-        h = (positive * positive if c.activation == "relu2" else m.silu(gate)) * up
-        if "ffn" in layer.norms:
-            h = m.rms_norm(h, layer.norms["ffn"], c.epsilon)
+        h = _norm(m, c, layer, "ffn", _activation(m, c, gate) * up)
         x = x + _linear(m, h, layer.linear["down"])
     return _half(m, m.rms_norm(x, w.norm, c.epsilon), w.head)
 
@@ -120,6 +116,20 @@ def perplexity(logits: Array, token_ids: Sequence[int]) -> float:
     scores -= scores.max(axis=1, keepdims=True)
     chosen = scores[np.arange(len(scores)), list(token_ids)[1:]]
     return float(np.exp(np.mean(np.log(np.exp(scores).sum(axis=1)) - chosen)))
+
+
+def _norm(m: Any, config: Config, layer: Layer, place: str, x: Array) -> Array:
+    """x as it is, where the architecture has no norm in this place."""
+    if place not in config.trunk.norms:
+        return x
+    result: Array = m.rms_norm(x, layer.norms[place], config.epsilon)
+    return result
+
+
+def _activation(m: Any, config: Config, x: Array) -> Array:
+    positive = np.maximum(x, 0)
+    result: Array = positive * positive if config.activation == "relu2" else m.silu(x)
+    return result
 
 
 def _linear(m: Any, x: Array, matrix: TernaryMatrix | HalfMatrix) -> Array:

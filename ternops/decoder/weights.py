@@ -68,8 +68,8 @@ class HalfMatrix:
 
 @dataclass(frozen=True)
 class Layer:
-    """One block. linear: q, k, v, o, gate, up, down; norms: input, post and, where the
-    architecture has them, attention and ffn, each float32."""
+    """One block. linear: a matrix for each name in LINEAR; norms: a float32 weight for each norm of
+    the architecture."""
 
     linear: dict[str, TernaryMatrix | HalfMatrix]
     norms: dict[str, npt.NDArray[np.float32]]

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ternops.absmean import BITNET_ABSMAX
+from ternops.decoder.architectures import ACTIVATIONS
 from ternops.decoder.attention import CACHES
 from ternops.decoder.cache import Cache, padded_context
 from ternops.decoder.forward import forward
@@ -88,7 +89,8 @@ class Workspace(HoldsAddresses):
         for name, value in {
             "hidden": c.hidden, "ffn": c.ffn, "layers": c.layers, "heads": c.heads,
             "kv_heads": c.kv_heads, "head_dim": c.head_dim, "vocabulary": c.vocabulary,
-            "context": padded_context(c), "relu2": c.activation == "relu2", "epsilon": c.epsilon,
+            "context": padded_context(c), "activation": ACTIVATIONS.index(c.activation),
+            "epsilon": c.epsilon,
             **model.addresses,
             "placed_hidden": plans[0].placed_bytes, "placed_queries": plans[1].placed_bytes,
             "placed_ffn": plans[2].placed_bytes, "logits_stride": head.padded,

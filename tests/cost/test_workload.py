@@ -14,7 +14,7 @@ from ternops.kernels.operands import OPERANDS, Operands
 from ternops.simd import Job, atomic_add, pointer, record_at
 
 CONFIG = Config(hidden=200, ffn=312, layers=3, heads=4, kv_heads=2, head_dim=50, vocabulary=333,
-                context=700, sub_norms=True, tied=False)  # fmt: skip
+                context=700, architecture="bitnet", tied=False)  # fmt: skip
 PLAIN = Config(hidden=128, ffn=384, layers=2, heads=4, kv_heads=4, head_dim=32, vocabulary=100,
                context=700)  # fmt: skip
 

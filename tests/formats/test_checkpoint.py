@@ -26,7 +26,8 @@ def test_the_numbers_of_a_config(tmp_path):
     config = read_config(checkpoints.write(tmp_path))
     assert config == Config(
         hidden=24, ffn=70, layers=2, heads=3, kv_heads=1, head_dim=10, vocabulary=33, context=40,
-        activation="relu2", sub_norms=True, tied=False, rope_theta=10000.0, epsilon=1e-5, eos=(1,),
+        activation="relu2", architecture="bitnet", tied=False, rope_theta=10000.0, epsilon=1e-5,
+        eos=(1,),
     )  # fmt: skip
 
 
@@ -37,7 +38,7 @@ def test_what_a_config_may_leave_out(tmp_path):
     raw = {key: checkpoints.CONFIG[key] for key in kept} | {"architectures": ["LlamaForCausalLM"]}
     config = read_config(checkpoints.write(tmp_path, raw))
     assert (config.head_dim, config.kv_heads, config.eos, config.tied) == (8, 3, (), False)
-    assert (config.rope_theta, config.epsilon, config.sub_norms) == (10000.0, 1e-6, False)
+    assert (config.rope_theta, config.epsilon, config.architecture) == (10000.0, 1e-6, "llama")
     raw |= {"rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}, "eos_token_id": [3, 4]}
     config = read_config(checkpoints.write(tmp_path, raw))
     assert (config.rope_theta, config.eos) == (5e5, (3, 4))

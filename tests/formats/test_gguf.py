@@ -77,7 +77,8 @@ def test_separate_scales(tmp_path, values, expected, kind):
     halved, scales = replace(values["llama"], linear={}), {}
     for (layer, name), (trits, scale) in values["llama"].linear.items():
         halved.linear[layer, name] = trits, scale / 4
-        scales[f"blk.{layer}.{gguf_files.LINEAR[name]}.scale"] = np.array([4], np.float32)
+        tensor = gguf_files.LLAMA.trunk.gguf[0].matrix(layer, name)
+        scales[tensor.replace("weight", "scale")] = np.array([4], np.float32)
     path = gguf_files.write_gguf(tmp_path / "a.gguf", halved, "llama", kind, tensors=scales)
     logits = Model.from_pretrained(path, threads=1).logits(TOKENS)
     assert cases.same_bits(logits, expected["llama"][0])

@@ -183,7 +183,7 @@ def test_a_hundred_billion_weights_open_at_once(tmp_path):
     """A file of 20 GB, all of it a hole, is opened in the memory of its header and norms."""
     config = Config(
         hidden=10240, ffn=36864, layers=74, heads=80, kv_heads=8, head_dim=128, vocabulary=128256,
-        context=4096, activation="relu2", sub_norms=True,
+        context=4096, activation="relu2", architecture="bitnet",
     )  # fmt: skip
     small = checkpoints.write(tmp_path / "source")
     convert.convert(small, tmp_path / "small")
@@ -348,7 +348,7 @@ def swapped(one, other):
 
 Q = "layers.1.q.packed"
 LIES = {
-    "another version": (metadata_with(version="2"), "version '2' expected '1'"),
+    "another version": (metadata_with(version="3"), "version '3' expected '2'"),
     "no version": (metadata_with(version=None), "version None"),
     "another format": (metadata_with(format="ternops"), "format 'ternops'"),
     "another encoding": (metadata_with(encoding="tl2"), "expected U8"),
@@ -381,7 +381,9 @@ LIES = {
     "tied no bool": (config_with(tied=1), "tied 1 bool"),
     "ends no list": (config_with(eos=1), "eos 1 tuple"),
     "ends no integers": (config_with(eos=["a"]), "eos ['a'] tuple"),
-    "sub norms": (config_with(sub_norms=None), "sub_norms None bool"),
+    "architecture no text": (config_with(architecture=None), "architecture None str"),
+    "no such architecture": (config_with(architecture="x"), "architecture 'x' bitnet llama"),
+    "version 1": (metadata_with(version="1"), "config fields sub_norms"),
     "no matrix": (renamed(Q, "other"), f"{Q} missing"),
     "no scale": (renamed("layers.0.o.scale", "other"), "layers.0.o.scale missing"),
     "scales of rows": (
@@ -412,6 +414,29 @@ def test_a_lie_in_the_header_is_refused(small, name):
     change(header)
     write_file(small, header, data)
     refused(small, words)
+
+
+@pytest.mark.parametrize("architecture", ["bitnet", "llama"])
+def test_a_file_of_version_1(tmp_path, architecture):
+    """It had "sub_norms" in place of an architecture, and is the same model."""
+    config = {"bitnet": gguf_files.BITNET, "llama": gguf_files.LLAMA}[architecture]
+    source, new, path = (tmp_path / name for name in ("source", "new", "old"))
+    gguf_files.write_folder(source, config, gguf_files.random_values(config))
+    convert.convert(source, new)
+    expected = Model.from_pretrained(new, threads=1)
+    header, data = model_files(new)
+    raw = json.loads(header["__metadata__"]["config"])
+    assert raw.pop("architecture") == architecture
+    for value in (architecture == "bitnet", None):
+        text = json.dumps({**raw, "sub_norms": value})
+        header["__metadata__"].update(version="1", config=text)
+        write_file(path, header, data)
+        if value is None:
+            refused(path, "sub_norms None bool")
+            continue
+        model = Model.from_pretrained(path, threads=1)
+        assert model.config == expected.config
+        assert cases.same_bits(model.logits(TOKENS), expected.logits(TOKENS))
 
 
 def test_the_unchanged_header_is_accepted(small):

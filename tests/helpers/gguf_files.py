@@ -15,15 +15,16 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 
 from ternops.decoder import Config
+from ternops.decoder.architectures import find_gguf
 from tests.helpers import checkpoints
 
 BITNET = Config(
     hidden=256, ffn=512, layers=2, heads=4, kv_heads=2, head_dim=64, vocabulary=300, context=48,
-    activation="relu2", sub_norms=True, tied=True, rope_theta=500000.0, epsilon=1e-5,
+    activation="relu2", architecture="bitnet", tied=True, rope_theta=500000.0, epsilon=1e-5,
 )  # fmt: skip
 LLAMA = Config(
     hidden=256, ffn=512, layers=2, heads=4, kv_heads=2, head_dim=64, vocabulary=300, context=48,
-    activation="silu", sub_norms=False, tied=False, rope_theta=10000.0, epsilon=1e-6,
+    activation="silu", architecture="llama", tied=False, rope_theta=10000.0, epsilon=1e-6,
 )  # fmt: skip
 #: Of each architecture a file may name: its layout.
 ARCHITECTURES = {"llama": LLAMA, "bitnet-b1.58": BITNET, "bitnet-25": BITNET}
@@ -49,19 +50,6 @@ TEXTS = [
     " \u3000\u2003wide\u2028separators\x00\x01\x7f",
     "\u017f's K'\u017f",
 ]
-
-LINEAR = {
-    "q": "attn_q", "k": "attn_k", "v": "attn_v", "o": "attn_output",
-    "gate": "ffn_gate", "up": "ffn_up", "down": "ffn_down",
-}  # fmt: skip
-NORMS = {"input": "attn_norm", "attention": "attn_sub_norm", "post": "ffn_norm",
-         "ffn": "ffn_sub_norm"}  # fmt: skip
-_FOLDER = {
-    "q": "self_attn.q_proj", "k": "self_attn.k_proj", "v": "self_attn.v_proj",
-    "o": "self_attn.o_proj", "gate": "mlp.gate_proj", "up": "mlp.up_proj", "down": "mlp.down_proj",
-    "input": "input_layernorm", "attention": "self_attn.attn_sub_norm",
-    "post": "post_attention_layernorm", "ffn": "mlp.ffn_sub_norm",
-}  # fmt: skip
 
 
 @dataclass
@@ -103,8 +91,9 @@ def random_values(config: Config, seed: int = 0) -> Values:
 
 def write_folder(folder: Path, config: Config, values: Values) -> Path:
     """A Hugging Face folder with float master weights; gives the folder."""
+    form = config.trunk.hugging_face[0]
     raw = {
-        "architectures": ["BitNetForCausalLM" if config.sub_norms else "LlamaForCausalLM"],
+        "architectures": [form.program],
         "hidden_act": config.activation,
         "hidden_size": config.hidden,
         "intermediate_size": config.ffn,
@@ -124,13 +113,13 @@ def write_folder(folder: Path, config: Config, values: Values) -> Path:
             "quantization_mode": "online",
         },
     }
-    tensors = {"model.embed_tokens.weight": values.embedding, "model.norm.weight": values.norm}
+    tensors = {form.embedding: values.embedding, form.final_norm: values.norm}
     if not config.tied:
-        tensors["lm_head.weight"] = values.head
+        tensors[form.head] = values.head
     for (layer, name), (trits, scale) in values.linear.items():
-        tensors[f"model.layers.{layer}.{_FOLDER[name]}.weight"] = trits * (2 * scale)
+        tensors[form.matrix(layer, name)] = trits * (2 * scale)
     for (layer, name), norm in values.norms.items():
-        tensors[f"model.layers.{layer}.{_FOLDER[name]}.weight"] = norm
+        tensors[form.norm(layer, name)[0]] = norm
     return checkpoints.write(folder, raw, tensors)
 
 
@@ -159,19 +148,20 @@ def write_gguf(
         **(metadata or {}),
     }.items():
         _add_value(writer, key, value)
+    _, form = find_gguf({"general.architecture": architecture})
     arrays: dict[str, tuple[Any, str]] = {
-        "token_embd.weight": (values.embedding, embedding),
-        "output_norm.weight": (values.norm, "F32"),
+        form.embedding: (values.embedding, embedding),
+        form.final_norm: (values.norm, "F32"),
     }
     if not config.tied:
-        arrays["output.weight"] = (values.head, embedding)
+        arrays[form.head] = (values.head, embedding)
     for (layer, name), (trits, scale) in values.linear.items():
         floats = trits * np.reshape(scale, (-1, 1))
-        if architecture == "llama" and name in ("q", "k"):
+        if form.interleaved and name in ("q", "k"):
             floats = neighbours(floats, config.head_dim)
-        arrays[f"blk.{layer}.{LINEAR[name]}.weight"] = (floats, kind)
+        arrays[form.matrix(layer, name)] = (floats, kind)
     for (layer, name), norm in values.norms.items():
-        arrays[f"blk.{layer}.{NORMS[name]}.weight"] = (norm, "F32")
+        arrays[form.norm(layer, name)] = (norm, "F32")
     for name, array in (tensors or {}).items():
         arrays[name] = (array, "")
     for name, (array, each) in arrays.items():

@@ -16,8 +16,8 @@ SIZES = {
     "hidden 257": {"hidden": 257, "ffn": 513, "heads": 2, "kv_heads": 1, "head_dim": 34},
 }
 LAYOUTS = {
-    "bitnet": {"activation": "relu2", "sub_norms": True, "tied": True},
-    "llama": {"activation": "silu", "sub_norms": False, "tied": False},
+    "bitnet": {"activation": "relu2", "architecture": "bitnet", "tied": True},
+    "llama": {"activation": "silu", "architecture": "llama", "tied": False},
 }
 
 

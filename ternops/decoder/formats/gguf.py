@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from ternops.decoder.architectures import find_gguf
 from ternops.decoder.formats import gguf_tokenizer
 from ternops.decoder.formats.checkpoint import Checkpoint
 from ternops.decoder.formats.gguf_blocks import (
@@ -20,7 +21,7 @@ from ternops.decoder.formats.gguf_blocks import (
     decode_i2_s,
     decode_tq,
 )
-from ternops.decoder.formats.gguf_config import ROPE_FACTORS, architecture, read_config
+from ternops.decoder.formats.gguf_config import ROPE_FACTORS, read_config
 from ternops.decoder.formats.gguf_file import GgufFile
 from ternops.decoder.formats.placeholders import check_fetched
 from ternops.decoder.formats.ternary_floats import trits_of_floats
@@ -30,21 +31,6 @@ from ternops.memory import aligned_empty
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_LINEAR = {
-    "q": "attn_q",
-    "k": "attn_k",
-    "v": "attn_v",
-    "o": "attn_output",
-    "gate": "ffn_gate",
-    "up": "ffn_up",
-    "down": "ffn_down",
-}
-_NORMS = {
-    "input": "attn_norm",
-    "attention": "attn_sub_norm",
-    "post": "ffn_norm",
-    "ffn": "ffn_sub_norm",
-}
 _BLOCK = re.compile(r"blk\.(?P<layer>[0-9]{1,8})\.(?P<part>[a-z_]+)\.(?P<kind>weight|scale)")
 _FLOATS = ("F32", "F16", "BF16")
 _TERNARY = ("TQ1_0", "TQ2_0", "I2_S")
@@ -56,7 +42,7 @@ _WEIGHTS_AT_ONCE = 1 << 22
 
 
 class Gguf(Checkpoint):
-    """A GGUF file of a LLaMA or BitNet model.
+    """A GGUF file of one of ARCHITECTURES.
 
     quantize: see `open_checkpoint`.
     """
@@ -72,32 +58,32 @@ class Gguf(Checkpoint):
         self._path, self._quantize = path, quantize
         self._file = GgufFile(path)
         self._metadata = self._file.metadata
-        self._architecture = architecture(self._metadata)
+        _, self._form = find_gguf(self._metadata)
         self.config = read_config(self._file)
         self._check_names()
 
     def trits(self, layer: int, name: str) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
         shape = self.config.linear_shapes()[name]
-        full = f"blk.{layer}.{_LINEAR[name]}"
-        trits, scale = self._decode(f"{full}.weight", shape)
-        if f"{full}.scale" in self._file.tensors:
-            scale = self._rescaled(scale, f"{full}.scale")
-        if name in ("q", "k") and self._architecture.interleaved:
+        tensor = self._form.matrix(layer, name)
+        trits, scale = self._decode(tensor, shape)
+        if (factor := tensor.removesuffix("weight") + "scale") in self._file.tensors:
+            scale = self._rescaled(scale, factor)
+        if name in ("q", "k") and self._form.interleaved:
             order = _halves(shape[0], self.config.head_dim)
             trits, scale = trits[order], scale if scale.ndim == 0 else scale[order]
         return trits, scale
 
     def norm(self, layer: int, name: str) -> npt.NDArray[np.float32]:
-        return self._vector(f"blk.{layer}.{_NORMS[name]}.weight", self.config.norm_sizes()[name])
+        return self._vector(self._form.norm(layer, name), self.config.norm_sizes()[name])
 
     def final_norm(self) -> npt.NDArray[np.float32]:
-        return self._vector("output_norm.weight", self.config.hidden)
+        return self._vector(self._form.final_norm, self.config.hidden)
 
     def embedding(self) -> HalfMatrix:
-        return self._half("token_embd.weight")
+        return self._half(self._form.embedding)
 
     def head(self) -> HalfMatrix:
-        return self._half("output.weight")
+        return self._half(self._form.head)
 
     def tokenizer(self) -> Tokenizer:
         if gguf_tokenizer.TOKENS not in self._metadata:
@@ -117,9 +103,10 @@ class Gguf(Checkpoint):
 
     def _check_names(self) -> None:
         """Refuse what would be left out of the computation: biases, experts, scaled rope."""
-        whole = {"token_embd.weight", "output_norm.weight", "output.weight", ROPE_FACTORS}
-        linear = {_LINEAR[name] for name in self.config.linear_shapes()}
-        weights = linear | {_NORMS[name] for name in self.config.norm_sizes()}
+        form = self._form
+        whole = {form.embedding, form.final_norm, form.head, ROPE_FACTORS}
+        linear = set(form.linear.values())
+        weights = linear | {form.norms[name] for name in self.config.norm_sizes()}
         for name in self._file.tensors:
             match = _BLOCK.fullmatch(name)
             if match and int(match["layer"]) < self.config.layers:
@@ -129,7 +116,7 @@ class Gguf(Checkpoint):
             if not known:
                 raise ValueError(
                     f"model: {str(self._path)!r} holds {name}, which is no part of a "
-                    f"{self._architecture.name} model of {self.config.layers} layers"
+                    f"{form.name} model of {self.config.layers} layers"
                 )
 
     def _decode(

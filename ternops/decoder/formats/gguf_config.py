@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import reprlib
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from ternops.decoder.architectures import Gguf, find_gguf
 from ternops.decoder.config import Config
 from ternops.decoder.formats.gguf_file import GgufFile
 from ternops.decoder.formats.gguf_tokenizer import end_tokens
@@ -17,48 +18,7 @@ from ternops.decoder.formats.neutral import check_gguf
 ROPE_FACTORS = "rope_freqs.weight"
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """activation: where {name}.hidden_activation is not given, "" if the name does not tell;
-    interleaved: whether the rows of q and k are permuted so that rope rotates neighbours
-    (LLAMA_ROPE_TYPE_NORM)."""
-
-    name: str
-    sub_norms: bool
-    activation: str
-    interleaved: bool
-
-
-#: ggml-org/llama.cpp: src/llama-model.cpp (llama_model_rope_type) and LlamaModel.permute of its
-#: converter, which makes a "bitnet" of 1bitLLM's models and of Microsoft's, with other
-#: activations, and does not write which. microsoft/BitNet's llama.cpp, src/llama.cpp:
-#: build_bitnet_158 (LLM_FFN_RELU_SQR), and LLAMA_ROPE_TYPE_NEOX for all three of BitNet's names.
-_ARCHITECTURES = {
-    each.name: each
-    for each in (
-        Architecture("llama", sub_norms=False, activation="silu", interleaved=True),
-        Architecture("bitnet", sub_norms=True, activation="", interleaved=False),
-        Architecture("bitnet-b1.58", sub_norms=True, activation="relu2", interleaved=False),
-        Architecture("bitnet-25", sub_norms=True, activation="relu2", interleaved=False),
-    )
-}
-#: The published models of the name "bitnet", by vocabulary and rope's base.
-_PUBLISHED = {
-    (128256, 500000.0): ("BitNet b1.58 2B4T", "relu2"),
-    (32002, 10000.0): ("1bitLLM's bitnet_b1_58", "silu"),
-}
 _ACTIVATIONS = {"silu": "silu", "swish": "silu", "swiglu": "silu", "relu2": "relu2"}
-
-
-def architecture(metadata: dict[str, Any]) -> Architecture:
-    """Raises ValueError for one that this decoder is not."""
-    name = metadata.get("general.architecture")
-    if not isinstance(name, str) or name not in _ARCHITECTURES:
-        expected = " or ".join(_ARCHITECTURES)
-        raise ValueError(
-            f"config: general.architecture is {reprlib.repr(name)}, expected {expected}"
-        )
-    return _ARCHITECTURES[name]
 
 
 def read_config(file: GgufFile) -> Config:
@@ -71,20 +31,20 @@ def read_config(file: GgufFile) -> Config:
             f"config: general.type is {reprlib.repr(content)}, expected 'model': an adapter or "
             "the like is no model by itself"
         )
-    kind = architecture(file.metadata)
+    architecture, form = find_gguf(file.metadata)
     parts = file.metadata.get("split.count", 0)
     if parts not in (0, 1):
         raise ValueError(
             f"config: split.count is {reprlib.repr(parts)}, expected a model in one file"
         )
-    keys = _Keys(file.metadata, kind.name)
+    keys = _Keys(file.metadata, form.name)
     hidden, heads = keys.integer("embedding_length"), keys.integer("attention.head_count")
     head_dim = keys.integer("attention.key_length", hidden // max(heads, 1))
     for name in ("attention.value_length", "rope.dimension_count"):
         value = keys.integer(name, head_dim)
         if value != head_dim:
-            raise ValueError(f"config: {kind.name}.{name} is {value}, expected {head_dim}, a head")
-    embedding = file.tensors.get("token_embd.weight")
+            raise ValueError(f"config: {form.name}.{name} is {value}, expected {head_dim}, a head")
+    embedding = file.tensors.get(form.embedding)
     rows = embedding.shape[0] if embedding and embedding.shape else None
     vocabulary = keys.integer("vocab_size", rows)
     theta = keys.decimal("rope.freq_base", 10000.0)
@@ -97,28 +57,28 @@ def read_config(file: GgufFile) -> Config:
         head_dim=head_dim,
         vocabulary=vocabulary,
         context=keys.integer("context_length"),
-        activation=_activation(keys, kind, vocabulary, theta),
-        sub_norms=kind.sub_norms,
-        tied="output.weight" not in file.tensors,
+        activation=_activation(keys, form, vocabulary, theta),
+        architecture=architecture.name,
+        tied=form.head not in file.tensors,
         rope_theta=theta,
         epsilon=keys.decimal("attention.layer_norm_rms_epsilon"),
         eos=end_tokens(file.metadata),
     )
-    check_gguf(file.metadata, kind.name, config)
+    check_gguf(file.metadata, form.name, config)
     return replace(config, rope_factors=_rope_factors(file, keys, head_dim))
 
 
-def _activation(keys: _Keys, kind: Architecture, vocabulary: int, theta: float) -> str:
-    if kind.activation or "hidden_activation" in keys:
-        return keys.choice("hidden_activation", _ACTIVATIONS, kind.activation)
-    if (vocabulary, theta) not in _PUBLISHED:
+def _activation(keys: _Keys, form: Gguf, vocabulary: int, theta: float) -> str:
+    if form.activation or "hidden_activation" in keys:
+        return keys.choice("hidden_activation", _ACTIVATIONS, form.activation)
+    if (vocabulary, theta) not in form.published:
         raise ValueError(
-            f"config: {kind.name}.hidden_activation is missing, expected 'silu' or 'relu2': no "
+            f"config: {form.name}.hidden_activation is missing, expected 'silu' or 'relu2': no "
             f"published model has {vocabulary} tokens and rope of base {theta}"
         )
-    model, activation = _PUBLISHED[vocabulary, theta]
+    model, activation = form.published[vocabulary, theta]
     warnings.warn(
-        f"config: {kind.name}.hidden_activation is missing: {activation} is taken, that of {model},"
+        f"config: {form.name}.hidden_activation is missing: {activation} is taken, that of {model},"
         f" which has these {vocabulary} tokens and rope of base {theta}",
         stacklevel=2,
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from ternops.decoder.architectures import find_hugging_face
 from ternops.decoder.formats import tokenizer_config
 from ternops.decoder.formats.checkpoint import Checkpoint
 from ternops.decoder.formats.hugging_face_config import read_config
@@ -21,6 +22,7 @@ from ternops.decoder.formats.hugging_face_quantization import (
     read_quantization,
     read_trits,
 )
+from ternops.decoder.formats.json_files import read_object
 from ternops.decoder.formats.placeholders import check_fetched
 from ternops.decoder.formats.tensors import Tensors
 from ternops.decoder.text import load_tokenizer
@@ -28,25 +30,6 @@ from ternops.decoder.weights import HalfMatrix
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-_EMBEDDING, _HEAD, _NORM = "model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"
-_LINEAR = {
-    "q": "self_attn.q_proj",
-    "k": "self_attn.k_proj",
-    "v": "self_attn.v_proj",
-    "o": "self_attn.o_proj",
-    "gate": "mlp.gate_proj",
-    "up": "mlp.up_proj",
-    "down": "mlp.down_proj",
-}
-#: The second of two names is that of 1bitLLM's files.
-_NORMS = {
-    "input": ("input_layernorm",),
-    "attention": ("self_attn.attn_sub_norm", "self_attn.inner_attn_ln"),
-    "post": ("post_attention_layernorm",),
-    "ffn": ("mlp.ffn_sub_norm", "mlp.ffn_layernorm"),
-}
-
 
 #: Written by old versions of transformers, computed here.
 _ROTATIONS = "rotary_emb.inv_freq"
@@ -71,21 +54,24 @@ class HuggingFace(Checkpoint):
         for name in _TEXTS:
             check_fetched(folder / name)
         self.config = read_config(folder)
+        _, self._form = find_hugging_face(read_object(folder / "config.json"))
         self._quantization = read_quantization(folder)
         self._tensors = Tensors(folder)
         self._check_places()
-        both = _EMBEDDING in self._tensors and _HEAD in self._tensors
-        if self.config.tied and both and not self._tensors.are_equal(_EMBEDDING, _HEAD):
+        tables = self._form.embedding, self._form.head
+        both = all(each in self._tensors for each in tables)
+        if self.config.tied and both and not self._tensors.are_equal(*tables):
             # As in transformers 5: the weights are right, and the config is not.
             self.config = dataclasses.replace(self.config, tied=False)
 
     def _check_places(self) -> None:
         """A tensor that is left out (a bias, a layer) would change the logits without a word."""
-        norms = [name for key in self.config.norm_sizes() for name in _NORMS[key]]
-        known = {f"{name}.weight" for name in [*_LINEAR.values(), *norms]}
-        known |= {f"{name}.weight_scale" for name in _LINEAR.values()}
+        form = self._form
+        norms = [name for key in self.config.norm_sizes() for name in form.norms[key]]
+        known = {f"{name}.weight" for name in [*form.linear.values(), *norms]}
+        known |= {f"{name}.weight_scale" for name in form.linear.values()}
         known.add(f"self_attn.{_ROTATIONS}")
-        whole = {_EMBEDDING, _HEAD, _NORM, f"model.{_ROTATIONS}"}
+        whole = {form.embedding, form.head, form.final_norm, f"model.{_ROTATIONS}"}
         scales = []
         for name in sorted(self._tensors):
             match = re.match(r"model\.layers\.(\d{1,9})\.(.*)", name, re.DOTALL)
@@ -112,23 +98,24 @@ class HuggingFace(Checkpoint):
 
     def trits(self, layer: int, name: str) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
         shape = self.config.linear_shapes()[name]
-        tensor = f"model.layers.{layer}.{_LINEAR[name]}.weight"
+        tensor = self._form.matrix(layer, name)
         return read_trits(self._tensors, tensor, shape, self._quantization, self._quantize)
 
     def norm(self, layer: int, name: str) -> npt.NDArray[np.float32]:
-        names = [f"model.layers.{layer}.{each}.weight" for each in _NORMS[name]]
+        names = self._form.norm(layer, name)
         found = next((each for each in names if each in self._tensors), names[0])
         return self._tensors.floats(found, (self.config.norm_sizes()[name],))
 
     def final_norm(self) -> npt.NDArray[np.float32]:
-        return self._tensors.floats(_NORM, (self.config.hidden,))
+        return self._tensors.floats(self._form.final_norm, (self.config.hidden,))
 
     def embedding(self) -> HalfMatrix:
-        only_head = self.config.tied and _EMBEDDING not in self._tensors and _HEAD in self._tensors
-        return self._half(_HEAD if only_head else _EMBEDDING)
+        embedding, head = self._form.embedding, self._form.head
+        only_head = self.config.tied and embedding not in self._tensors and head in self._tensors
+        return self._half(head if only_head else embedding)
 
     def head(self) -> HalfMatrix:
-        return self._half(_HEAD)
+        return self._half(self._form.head)
 
     def _half(self, name: str) -> HalfMatrix:
         return self._tensors.half(name, (self.config.vocabulary, self.config.hidden))

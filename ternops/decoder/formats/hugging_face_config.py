@@ -4,34 +4,17 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ternops.decoder.architectures import Architecture, HuggingFace, find_hugging_face
 from ternops.decoder.config import Config, check_positive, frequencies
 from ternops.decoder.formats.json_files import read_object, read_optional
 from ternops.decoder.formats.neutral import check_hugging_face
 from ternops.decoder.formats.tokenizer_config import end_token
-
-
-@dataclass(frozen=True)
-class _Architecture:
-    """sub_norms: whether there are norms before o_proj and down_proj. The others: what
-    transformers takes where config.json is silent."""
-
-    sub_norms: bool
-    rope_theta: float = 10000.0
-    epsilon: float = 1e-6
-
-
-_ARCHITECTURES = {
-    "BitNetForCausalLM": _Architecture(True, 500000.0, 1e-5),  # microsoft/bitnet-b1.58-2B-4T
-    "BitnetForCausalLM": _Architecture(True),  # 1bitLLM/bitnet_b1_58-large
-    "LlamaForCausalLM": _Architecture(False),
-}
 
 
 def read_config(folder: Path) -> Config:
@@ -43,17 +26,12 @@ def read_config(folder: Path) -> Config:
     something that this decoder is not.
     """
     raw = read_object(folder / "config.json")
-    names = raw.get("architectures")
-    name = names[0] if isinstance(names, list) and names else None
-    if not isinstance(name, str) or name not in _ARCHITECTURES:
-        expected = " or ".join(_ARCHITECTURES)
-        raise ValueError(f"config: architectures is {names!r}, expected {expected}")
-    if name == "LlamaForCausalLM":
-        _check_program(raw)
-    defaults = _ARCHITECTURES[name]
+    architecture, form = find_hugging_face(raw)
+    if form.strict:
+        _check_program(raw, architecture, form)
     heads = _required(raw, "num_attention_heads")
-    head_dim = _head_dim(raw, heads)
-    theta, factors = _rope(raw, defaults.rope_theta, head_dim)
+    head_dim = _head_dim(raw, heads, form.head_dim)
+    theta, factors = _rope(raw, form.rope_theta, head_dim)
     activation = _required(raw, "hidden_act")
     config = Config(
         hidden=_required(raw, "hidden_size"),
@@ -65,34 +43,36 @@ def read_config(folder: Path) -> Config:
         vocabulary=_required(raw, "vocab_size"),
         context=_required(raw, "max_position_embeddings"),
         activation="silu" if activation == "swish" else activation,  # transformers has both
-        sub_norms=defaults.sub_norms,
+        architecture=architecture.name,
         tied=_tied(raw),
         rope_theta=theta,
-        epsilon=raw.get("rms_norm_eps", defaults.epsilon),
+        epsilon=raw.get("rms_norm_eps", form.epsilon),
         eos=_ends(folder, raw),
         rope_factors=factors,
     )
-    check_hugging_face(raw, config)
+    check_hugging_face(raw, config, form.settings)
     return config
 
 
-def _check_program(raw: dict[str, Any]) -> None:
+def _check_program(raw: dict[str, Any], architecture: Architecture, form: HuggingFace) -> None:
     """transformers chooses the program by model_type and, if it is told to, by auto_map; BitNet's
     published folders have either of any kind."""
-    kind = raw.get("model_type", "llama")
-    if kind != "llama":
-        raise ValueError(f"config: model_type is {kind!r}, expected 'llama' of a LlamaForCausalLM")
+    kind = raw.get("model_type", form.model_type)
+    if kind != form.model_type:
+        raise ValueError(
+            f"config: model_type is {kind!r}, expected {form.model_type!r} of a {form.program}"
+        )
     program = object_of(raw, "auto_map").get("AutoModelForCausalLM")
     if program is not None:
         warnings.warn(
             f"config: auto_map names a program, {program!r}, which is not run: the model is "
-            "computed as a plain LLaMA",
+            f"computed as a plain {architecture.title}",
             stacklevel=2,
         )
 
 
-def _head_dim(raw: dict[str, Any], heads: Any) -> Any:
-    given, hidden = raw.get("head_dim"), _required(raw, "hidden_size")
+def _head_dim(raw: dict[str, Any], heads: Any, default: int | None) -> Any:
+    given, hidden = raw.get("head_dim", default), _required(raw, "hidden_size")
     if given is not None:
         return given
     if not isinstance(heads, int) or not isinstance(hidden, int) or heads < 1 or hidden % heads:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ternops.absmean import absmean
+from ternops.decoder.architectures import find_hugging_face
 from ternops.decoder.formats.hugging_face_config import object_of
 from ternops.decoder.formats.json_files import read_object
 from ternops.decoder.formats.tensors import PACKED, Tensors
@@ -43,8 +44,8 @@ def read_quantization(folder: Path) -> str:
         if raw.get(key, expected) != expected:
             raise ValueError(f"config: {key} is {raw[key]!r}, expected {expected}")
     if not settings:
-        # The program of this architecture quantises all weights, each time that it uses them.
-        if raw.get("architectures") == ["BitnetForCausalLM"]:
+        _, form = find_hugging_face(raw)
+        if form.quantises:
             return ONLINE
         return BITNET if raw.get("is_bitnet_config") is True else UNDECLARED
     method = settings.get("quant_method")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import reprlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,15 @@ _NEVER: tuple[Any, ...] = ()
 _OFF, _ZERO, _ONE = (False,), (0,), (1,)
 
 
-def check_hugging_face(raw: dict[str, Any], config: Config) -> None:
+def check_hugging_face(
+    raw: dict[str, Any], config: Config, settings: Mapping[str, tuple[Any, ...]]
+) -> None:
     """Raises ValueError, naming the key, for a config.json of another computation.
 
-    A sliding_window is none: transformers, too, reads it for other architectures alone.
+    settings: the keys that this architecture alone reads, and their neutral values. So a
+    sliding_window is ignored where transformers, too, does not read it.
     """
-    _check(raw, "", _hugging_face(config))
+    _check(raw, "", {**_hugging_face(config), **settings})
 
 
 def check_gguf(metadata: dict[str, Any], name: str, config: Config) -> None:

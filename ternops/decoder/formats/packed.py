@@ -1,8 +1,9 @@
 """The packed model file: all that a decoder needs in one safetensors file, used where it lies.
 
-The metadata tell "format", "version", "encoding", "config" (the fields of Config as JSON),
-"special_tokens" (JSON), "chat_template" where there is one, "crc32", hexadecimal checksums of
-the tensors in their order, and "header_crc32", that of the rest of the header. The tensors are
+The metadata tell "format", "version", "encoding", "config" (the fields of Config as JSON; in
+version 1 with "sub_norms", true for a BitNet, in place of "architecture"), "special_tokens" (JSON),
+"chat_template" where there is one, "crc32", hexadecimal checksums of the tensors in their order,
+and "header_crc32", that of the rest of the header. The tensors are
 
     tokenizer                U8   a tokenizer.json, if there is one, filled up with spaces
     embedding, head          F16 or BF16 (vocabulary, columns padded to whole cache lines); head
@@ -10,7 +11,7 @@ the tensors in their order, and "header_crc32", that of the rest of the header. 
     layers.0.q.packed        U8   in the layout of `ternops.encodings`, its SLACK included; so k, v,
                              o, gate, up, down
     layers.0.q.scale         F32  one number for the matrix, or layers.0.q.scales: one a row
-    layers.0.input.norm      F32  so post, attention, ffn, as the config has them
+    layers.0.input.norm      F32  and so the other norms of the architecture
     norm                     F32  the norm before the head
 
 Each tensor but embedding and head has one dimension and is filled up, with zeros, to a multiple of
@@ -44,7 +45,9 @@ from ternops.memory import CACHE_LINE
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-FORMAT, VERSION = "ternops model", "1"
+FORMAT, VERSION = "ternops model", "2"
+#: The architecture of a file of version 1, by its config's "sub_norms".
+_VERSION_1 = {False: "llama", True: "bitnet"}
 _DTYPES = {"U8": np.uint8, "F32": np.float32, "F16": np.uint16, "BF16": np.uint16}
 #: What the JSON of a Config's field must be, by its annotation.
 _KINDS: dict[str, Callable[[Any], bool]] = {
@@ -74,7 +77,7 @@ class PackedFile(Checkpoint):
             header, self._tensors = map_file(path)
             self._metadata: dict[str, str] = header["__metadata__"]
             self._check_format(header)
-            self.config = _parse_config(self._text("config"))
+            self.config = _parse_config(self._text("config"), self._metadata["version"])
             self.encoding = self._text("encoding")
             if self.encoding not in ENCODINGS:
                 expected = ", ".join(ENCODINGS)
@@ -157,7 +160,7 @@ class PackedFile(Checkpoint):
 
     def _check_format(self, header: dict[str, Any]) -> None:
         found = self._metadata.get("format"), self._metadata.get("version")
-        if found != (FORMAT, VERSION):
+        if found not in ((FORMAT, VERSION), (FORMAT, "1")):
             raise ValueError(
                 f"format {found[0]!r} version {found[1]!r}, expected {FORMAT!r} version "
                 f"{VERSION!r}, as python -m ternops quantize writes it (of a Hugging Face model "
@@ -237,16 +240,21 @@ def header_checksum(header: dict[str, Any]) -> str:
 _MISSING = Mapped("", (), 0, np.empty(0, np.uint8))
 
 
-def _parse_config(text: str) -> Config:
+def _parse_config(text: str, version: str) -> Config:
     try:
         raw = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"config is not JSON: {error}") from None
     fields = {field.name: str(field.type) for field in dataclasses.fields(Config)}
+    if version == "1":
+        fields["sub_norms"] = "bool"
+        del fields["architecture"]
     if not isinstance(raw, dict) or set(raw) != set(fields):
         raise ValueError(f"config has other fields than {', '.join(fields)}")
     for name, value in raw.items():
         if not _KINDS[fields[name]](value):
             raise ValueError(f"config: {name} is {value!r}, expected {fields[name]}")
     settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
+    if version == "1":
+        settings["architecture"] = _VERSION_1[settings.pop("sub_norms")]
     return Config(**settings)

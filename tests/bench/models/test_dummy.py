@@ -21,7 +21,7 @@ LLAMA = Config(
 )  # fmt: skip
 BITNET = Config(
     hidden=256, ffn=512, layers=3, heads=4, kv_heads=1, head_dim=64, vocabulary=448, context=64,
-    activation="relu2", sub_norms=True, tied=True, rope_theta=500000.0,
+    activation="relu2", architecture="bitnet", tied=True, rope_theta=500000.0,
 )  # fmt: skip
 #: As 3B: rows of 160 and heads of 20, which no block of 256 divides.
 ODD = replace(LLAMA, hidden=160, ffn=300, heads=8, kv_heads=8, head_dim=20)

@@ -22,7 +22,7 @@ from ternops.decoder.records import PARTS
 
 SMALL = Config(
     hidden=256, ffn=512, layers=1, heads=4, kv_heads=2, head_dim=64, vocabulary=1000, context=1024,
-    activation="relu2", sub_norms=True,
+    activation="relu2", architecture="bitnet",
 )  # fmt: skip
 
 

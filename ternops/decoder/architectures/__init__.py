@@ -1,0 +1,45 @@
+"""The architectures that this decoder computes, a file each."""
+
+from __future__ import annotations
+
+import reprlib
+from typing import Any
+
+from ternops.decoder.architectures.architecture import (
+    ACTIVATIONS,
+    LINEAR,
+    NORMS,
+    Architecture,
+    Gguf,
+    HuggingFace,
+)
+from ternops.decoder.architectures.bitnet import BITNET
+from ternops.decoder.architectures.llama import LLAMA
+
+__all__ = ["ACTIVATIONS", "ARCHITECTURES", "LINEAR", "NORMS", "Architecture", "Gguf",
+           "HuggingFace", "find_gguf", "find_hugging_face"]  # fmt: skip
+
+#: name -> Architecture.
+ARCHITECTURES = {each.name: each for each in (BITNET, LLAMA)}
+
+
+def find_hugging_face(raw: dict[str, Any]) -> tuple[Architecture, HuggingFace]:
+    """Of a config.json; ValueError for a program whose computation is not known here."""
+    forms = {form.program: (each, form) for each in ARCHITECTURES.values()
+             for form in each.hugging_face}  # fmt: skip
+    names = raw.get("architectures")
+    name = names[0] if isinstance(names, list) and names else None
+    if not isinstance(name, str) or name not in forms:
+        raise ValueError(f"config: architectures is {names!r}, expected {' or '.join(forms)}")
+    return forms[name]
+
+
+def find_gguf(metadata: dict[str, Any]) -> tuple[Architecture, Gguf]:
+    """Of a GGUF file's metadata; ValueError for one whose computation is not known here."""
+    forms = {form.name: (each, form) for each in ARCHITECTURES.values() for form in each.gguf}
+    name = metadata.get("general.architecture")
+    if not isinstance(name, str) or name not in forms:
+        raise ValueError(
+            f"config: general.architecture is {reprlib.repr(name)}, expected {' or '.join(forms)}"
+        )
+    return forms[name]

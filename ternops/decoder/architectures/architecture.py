@@ -1,0 +1,147 @@
+"""What an architecture is: the shape of its layers, and its names in the files that models come in.
+
+A `Config` has the numbers of one model, an `Architecture` what all models of its kind share. The
+forward pass, its NumPy reference, the cost model, the readers of files and the writers of random
+models take it from here. What no architecture of this package has yet (biases, norms after a
+product, a scale of the embedding or the residual, a sliding window) becomes a field here when the
+first one needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+#: What is between the products of the gated FFN: act(gate) * up. A pass's record holds the index.
+ACTIVATIONS = ("silu", "relu2")
+
+
+class Norm(NamedTuple):
+    """A place for an RMS norm. size: of its weight; heads: to how many parts of a token it is
+    applied, each with this weight. Both are names in `Config.sizes`."""
+
+    size: str
+    heads: str = "one"
+
+
+#: Where a layer may have a norm: before q, k and v; of each head of a query or key, before its
+#: rotation; before o; before gate and up; before down.
+NORMS = {
+    "input": Norm("hidden"),
+    "q": Norm("head_dim", "heads"),
+    "k": Norm("head_dim", "kv_heads"),
+    "attention": Norm("queries"),
+    "post": Norm("hidden"),
+    "ffn": Norm("ffn"),
+}
+#: The linear layers: outputs and inputs, names in `Config.sizes`.
+LINEAR = {
+    "q": ("queries", "hidden"),
+    "k": ("keys", "hidden"),
+    "v": ("keys", "hidden"),
+    "o": ("hidden", "queries"),
+    "gate": ("ffn", "hidden"),
+    "up": ("ffn", "hidden"),
+    "down": ("hidden", "ffn"),
+}
+
+
+def _hugging_face_linear() -> dict[str, str]:
+    attention = {name: f"self_attn.{name}_proj" for name in ("q", "k", "v", "o")}
+    return attention | {name: f"mlp.{name}_proj" for name in ("gate", "up", "down")}
+
+
+def _hugging_face_norms() -> dict[str, tuple[str, ...]]:
+    return {"input": ("input_layernorm",), "post": ("post_attention_layernorm",)}
+
+
+@dataclass(frozen=True)
+class HuggingFace:
+    """A program of transformers, and what its folders say.
+
+    program: its name in config.json's `architectures`. model_type: that in config.json; strict:
+    whether any other one is refused. rope_theta, epsilon, head_dim (None: hidden over heads): what
+    the program takes if config.json does not say. settings: keys of config.json that this program
+    alone reads, and their values that change nothing here. quantises: whether it rounds its float
+    weights to trits each time that it uses them, without a word in config.json. linear_class: how
+    published models of it store trits. linear: the names of a layer's matrices; norms: those of its
+    norms, what is read under several names with the usual one first.
+    """
+
+    program: str
+    model_type: str
+    strict: bool = True
+    rope_theta: float = 10000.0
+    epsilon: float = 1e-6
+    head_dim: int | None = None
+    settings: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    quantises: bool = False
+    linear_class: str = "bitlinear"
+    embedding: str = "model.embed_tokens.weight"
+    head: str = "lm_head.weight"
+    final_norm: str = "model.norm.weight"
+    layer: str = "model.layers.{}."
+    linear: Mapping[str, str] = field(default_factory=_hugging_face_linear)
+    norms: Mapping[str, tuple[str, ...]] = field(default_factory=_hugging_face_norms)
+
+    def matrix(self, layer: int, name: str) -> str:
+        """The tensor of a linear layer's weight."""
+        return f"{self.layer.format(layer)}{self.linear[name]}.weight"
+
+    def norm(self, layer: int, name: str) -> tuple[str, ...]:
+        """The tensors that a norm's weight may be in."""
+        return tuple(f"{self.layer.format(layer)}{each}.weight" for each in self.norms[name])
+
+
+def _gguf_linear() -> dict[str, str]:
+    attention = {"q": "attn_q", "k": "attn_k", "v": "attn_v", "o": "attn_output"}
+    return attention | {name: f"ffn_{name}" for name in ("gate", "up", "down")}
+
+
+def _gguf_norms() -> dict[str, str]:
+    return {"input": "attn_norm", "post": "ffn_norm"}
+
+
+@dataclass(frozen=True)
+class Gguf:
+    """An architecture of llama.cpp, or of a program made from it.
+
+    name: `general.architecture`. activation: the one if the file does not say; "" if it must.
+    published: models whose files do not say although they must: vocabulary and rope's base -> a
+    name and the activation. interleaved: whether the rows of q and k are in an order in which rope
+    rotates neighbours (LLAMA_ROPE_TYPE_NORM). linear, norms: the names of a layer's tensors.
+    """
+
+    name: str
+    activation: str = "silu"
+    published: Mapping[tuple[int, float], tuple[str, str]] = field(default_factory=dict)
+    interleaved: bool = False
+    embedding: str = "token_embd.weight"
+    head: str = "output.weight"
+    final_norm: str = "output_norm.weight"
+    layer: str = "blk.{}."
+    linear: Mapping[str, str] = field(default_factory=_gguf_linear)
+    norms: Mapping[str, str] = field(default_factory=_gguf_norms)
+
+    def matrix(self, layer: int, name: str) -> str:
+        """The tensor of a linear layer's weight."""
+        return f"{self.layer.format(layer)}{self.linear[name]}.weight"
+
+    def norm(self, layer: int, name: str) -> str:
+        """The tensor of a norm's weight."""
+        return f"{self.layer.format(layer)}{self.norms[name]}.weight"
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """name: in `Config.architecture` and packed files. title: for people. norms: those of a layer,
+    names in NORMS, in the order of packed files. hugging_face, gguf: what it is called there, the
+    form that random models are written in first.
+    """
+
+    name: str
+    title: str
+    norms: tuple[str, ...]
+    hugging_face: tuple[HuggingFace, ...]
+    gguf: tuple[Gguf, ...]
