@@ -8,8 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ternops.matrix import TernaryMatrix, load, pack, quantize
-    from ternops.product import matmul
+    from ternops.matrix import TernaryMatrix, load, matmul, pack, quantize
     from ternops.system import info, warmup
     from ternops.threads import get_num_threads, set_num_threads
 
@@ -32,7 +31,7 @@ _MODULES = {
     "get_num_threads": "threads",
     "info": "system",
     "load": "matrix",
-    "matmul": "product",
+    "matmul": "matrix",
     "pack": "matrix",
     "quantize": "matrix",
     "set_num_threads": "threads",

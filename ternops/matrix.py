@@ -1,70 +1,26 @@
-"""TernaryMatrix: the packed operand that users hold, how it is made, saved and loaded."""
+"""TernaryMatrix: the packed operand that users hold, how it is made and multiplied."""
 
 from __future__ import annotations
 
 import os
-import zlib
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import safetensors
-import safetensors.numpy
 from numpy.lib.array_utils import normalize_axis_tuple
 
-from ternops.absmean import absmean
+from ternops import matrix_file
 from ternops.arrays import as_array, comes_first, is_array_like
 from ternops.encodings import ENCODINGS
-from ternops.files import replaced
-from ternops.kernels.tuning import best_encoding
-from ternops.memory import Arena, HoldsAddresses, aligned_copy
+from ternops.memory import Arena
+from ternops.packed import Packed, check_columns, check_encoding, check_scale, pack_values
+from ternops.product import product
+from ternops.threads import check_threads
 
 Array = npt.NDArray[Any]
 
-#: A sum needs fewer terms than this: 2**24 times -1 * -128 overflows int32.
-TERMS_LIMIT = 1 << 24
-
 #: What ``x @= W`` tells of its operands, for x of several dimensions and of one.
 _INPLACE_AXES = ([(-2, -1)] * 3, [(-1,), (-2, -1), (-1,)])
-
-_ONE = np.ones((), np.float32)
-_FORMAT = "ternops"
-_VERSION = "1"
-
-
-class Packed(HoldsAddresses):
-    """The bytes of a matrix, its scale and their addresses: what a matrix and its transpose share.
-
-    plans: what `ternops.matmul` has prepared for the kernels of this matrix.
-    """
-
-    __slots__ = (
-        "address", "bytes", "columns", "encoding", "plans", "rows", "scale", "scale_address",
-        "scale_step",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        packed: npt.NDArray[np.uint8],
-        rows: int,
-        columns: int,
-        scale: Array | None,
-        encoding: str,
-    ) -> None:
-        self.bytes = aligned_copy(packed)
-        self.bytes.flags.writeable = False
-        self.rows = rows
-        self.columns = columns
-        self.scale = scale
-        self.encoding = encoding
-        if scale is not None:
-            scale.flags.writeable = False
-        # Kernels take addresses; the arrays above keep the memory alive.
-        factors = _ONE if scale is None else scale
-        self.address = int(self.bytes.ctypes.data)
-        self.scale_address = int(factors.ctypes.data)
-        self.scale_step = 0 if factors.ndim == 0 else factors.itemsize
-        self.plans: dict[Any, Any] = {}
 
 
 class TernaryMatrix:
@@ -83,7 +39,7 @@ class TernaryMatrix:
 
     @property
     def encoding(self) -> str:
-        """ "two_bit", "base3", "tl1" or "tl2": the layout of the packed bytes."""
+        """How the bytes are packed: a name of `ternops.encodings.ENCODINGS`."""
         return self._packed.encoding
 
     @property
@@ -146,11 +102,11 @@ class TernaryMatrix:
         Raises ValueError for an unknown encoding.
         """
         p = self._packed
-        name = _check_encoding(encoding, p.rows, p.columns)
+        name = check_encoding(encoding, p.rows, p.columns)
         if name == p.encoding:
             return self
-        trits = self._rows_of_trits(0, p.rows)
-        return TernaryMatrix(_pack(trits, p.scale, name), self._transposed)
+        trits = p.unpack()
+        return TernaryMatrix(pack_values(trits, p.scale, name), self._transposed)
 
     def moved(self, arena: Arena) -> TernaryMatrix:
         """The same matrix with its bytes in an arena."""
@@ -160,12 +116,12 @@ class TernaryMatrix:
 
     def to_trits(self) -> npt.NDArray[np.int8]:
         """The trits as an int8 array of this shape."""
-        trits = self._rows_of_trits(0, self._packed.rows)
+        trits = self._packed.unpack()
         return trits.T if self._transposed else trits
 
     def to_dense(self) -> npt.NDArray[np.float32]:
         """The weights as a float32 array of this shape: trits times scale."""
-        dense = self._rows_of_trits(0, self._packed.rows).astype(np.float32)
+        dense = self._packed.unpack().astype(np.float32)
         scale = self._packed.scale
         if scale is not None:
             dense *= scale if scale.ndim == 0 else scale[:, None]
@@ -177,33 +133,9 @@ class TernaryMatrix:
         A symbolic link stays, and what it points to is written; so is a pipe or a device. Raises
         OSError for what cannot be written.
         """
-        p = self._packed
-        tensors = {"packed": p.bytes}
-        if p.scale is not None:
-            tensors["scale"] = p.scale
-        metadata = {
-            "format": _FORMAT,
-            "version": _VERSION,
-            "encoding": p.encoding,
-            "rows": str(p.rows),
-            "columns": str(p.columns),
-            "transposed": str(int(self._transposed)),
-        }
-        metadata["crc32"] = _checksum(metadata, tensors)
-        with replaced(path) as temporary:
-            temporary.write_bytes(safetensors.numpy.save(tensors, metadata))
-
-    def _rows_of_trits(self, first: int, last: int) -> npt.NDArray[np.int8]:
-        """Packed rows [first, last) as int8."""
-        p = self._packed
-        trits: npt.NDArray[np.int8] = ENCODINGS[p.encoding].unpack(
-            p.bytes, p.rows, p.columns, first, last
-        )
-        return trits
+        matrix_file.save(path, self._packed, self._transposed)
 
     def __matmul__(self, other: Any) -> Array:
-        from ternops.product import matmul
-
         if comes_first(other):
             product: Array = type(other).__rmatmul__(other, self)
             if product is not NotImplemented:
@@ -211,8 +143,6 @@ class TernaryMatrix:
         return matmul(self, other) if is_array_like(other) else NotImplemented
 
     def __rmatmul__(self, other: Any) -> Array:
-        from ternops.product import matmul
-
         return matmul(other, self) if is_array_like(other) else NotImplemented
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
@@ -222,8 +152,6 @@ class TernaryMatrix:
             return NotImplemented
         if "axes" in options and list(options["axes"]) not in _INPLACE_AXES:
             return NotImplemented
-        from ternops.product import matmul
-
         left, right = inputs
         (out,) = options.get("out", (None,))
         return matmul(left, right, out)
@@ -261,22 +189,22 @@ def quantize(w: npt.ArrayLike, encoding: str = "auto") -> TernaryMatrix:
 
     w: (rows, columns), float16, float32 or float64, finite. The scale is mean|w| over the whole
     matrix (at least 1e-5); the trits are clip(round(w / scale), -1, 1).
-    encoding: "two_bit", "base3", "tl1", "tl2", or "auto" for the best one here.
+    encoding: a name of `ternops.encodings.ENCODINGS`, or "auto" for the best ternary one here.
     Raises TypeError and ValueError, naming the argument, for anything else.
     """
     weight = as_array("w", w)
     if weight.ndim == 2:
-        _check_columns("w", weight.shape[1])
-        encoding = _check_encoding(encoding, *weight.shape)
-    trits, scale = absmean(weight)
-    return TernaryMatrix(_pack(trits, np.asarray(scale), encoding))
+        check_columns("w", weight.shape[1])
+        encoding = check_encoding(encoding, *weight.shape)
+    values, scale = ENCODINGS[encoding].quantize(weight)
+    return TernaryMatrix(pack_values(values, np.asarray(scale), encoding))
 
 
 def pack(trits: npt.ArrayLike, scale: Any = None, encoding: str = "auto") -> TernaryMatrix:
     """Pack an int8 matrix of -1, 0 and 1.
 
     trits: (rows, columns) int8. scale: None, a finite real number, or one a row, shape (rows,).
-    encoding: "two_bit", "base3", "tl1", "tl2", or "auto" for the best one here.
+    encoding: a name of `ternops.encodings.ENCODINGS`, or "auto" for the best ternary one here.
     Raises TypeError and ValueError, naming the argument, for anything else.
     """
     array = as_array("trits", trits)
@@ -284,110 +212,53 @@ def pack(trits: npt.ArrayLike, scale: Any = None, encoding: str = "auto") -> Ter
         raise TypeError(f"trits: dtype {array.dtype}, expected int8 (floats: ternops.quantize)")
     if array.ndim != 2:
         raise ValueError(f"trits: shape {array.shape}, expected two dimensions")
-    _check_columns("trits", array.shape[1])
-    if array.size and (array.min() < -1 or array.max() > 1):
-        i, j = np.argwhere((array < -1) | (array > 1))[0]
-        raise ValueError(f"trits: trits[{i}, {j}] is {array[i, j]}, expected -1, 0 or 1")
-    name = _check_encoding(encoding, *array.shape)
-    return TernaryMatrix(_pack(array, _check_scale(scale, array.shape[0]), name))
+    check_columns("trits", array.shape[1])
+    name = check_encoding(encoding, *array.shape)
+    ENCODINGS[name].check_values("trits", array)
+    return TernaryMatrix(pack_values(array, check_scale(scale, array.shape[0]), name))
 
 
 def load(path: str | os.PathLike[str]) -> TernaryMatrix:
     """Read a file that `TernaryMatrix.save` wrote.
 
-    Raises FileNotFoundError if there is none, ValueError, naming what is wrong, if it is cut off,
-    damaged, or somebody else's.
+    Raises FileNotFoundError if it does not exist, ValueError, naming what is wrong, if it is cut
+    off, damaged, or not such a file.
     """
-    name = os.fspath(path)
-    if not os.path.isfile(name):
-        raise FileNotFoundError(f"path: {name!r} is not a file")
-    try:
-        with safetensors.safe_open(name, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != _FORMAT or metadata.get("version") != _VERSION:
-                raise ValueError(
-                    f"format {metadata.get('format')!r} version {metadata.get('version')!r}, "
-                    f"expected {_FORMAT!r} version {_VERSION!r}"
-                )
-            tensors = {
-                name: file.get_tensor(name)
-                for name, kind in (("packed", "U8"), ("scale", "F32"))
-                if name in file.keys() and _has_dtype(file, name, kind)  # noqa: SIM118
-            }
-        return _restore(metadata, tensors)
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        raise ValueError(f"path: {name!r} is no intact ternops file: {error}") from None
+    return TernaryMatrix(*matrix_file.load(path))
 
 
-def _restore(metadata: dict[str, str], tensors: dict[str, Array]) -> TernaryMatrix:
-    encoding = metadata["encoding"]
-    if encoding not in ENCODINGS:
-        raise ValueError(f"encoding {encoding!r}, expected one of {', '.join(ENCODINGS)}")
-    layout = ENCODINGS[encoding]
-    rows, columns = int(metadata["rows"]), int(metadata["columns"])
-    packed, scale = tensors["packed"], tensors.get("scale")
-    if min(rows, columns) < 0 or columns >= TERMS_LIMIT or rows >= 2**48:
-        raise ValueError(f"shape ({rows}, {columns})")
-    expected = layout.nbytes(rows, columns) + layout.SLACK
-    if packed.dtype != np.uint8 or packed.shape != (expected,):
-        raise ValueError(f"packed: {packed.dtype} {packed.shape}, expected uint8 ({expected},)")
-    if metadata["transposed"] not in ("0", "1"):
-        raise ValueError(f"transposed {metadata['transposed']!r}, expected '0' or '1'")
-    if metadata["crc32"] != _checksum(metadata, tensors):
-        raise ValueError("its checksum does not match: it was damaged after it was written")
-    layout.check(packed, rows, columns)
-    content = Packed(packed, rows, columns, _check_scale(scale, rows), encoding)
-    return TernaryMatrix(content, metadata["transposed"] == "1")
+def matmul(
+    a: TernaryMatrix | npt.ArrayLike,
+    b: TernaryMatrix | npt.ArrayLike,
+    out: Array | None = None,
+    threads: int | None = None,
+) -> Array:
+    """The matrix product of a TernaryMatrix and an array, in the shapes of `numpy.matmul`.
 
+    a, b: one is a TernaryMatrix (a product of two is a TypeError), the other an array of int8,
+    float16, float32 or float64, 1-D or more; leading dimensions of the array are a batch.
+    out: an array for the result, which is returned. threads: so many, where the matrix is large
+    enough for them (default: all usable CPUs, fewer while other processes keep them busy).
 
-def _has_dtype(file: Any, name: str, kind: str) -> bool:
-    found = file.get_slice(name).get_dtype()
-    if found != kind:
-        raise ValueError(f"{name}: dtype {found}, expected {kind}")
-    return True
+    An int8 operand and a matrix without a scale give the exact int32. Otherwise the result is
+    float32: a float operand is first quantised to int8, one absmax step a row (b1.58), which is
+    a relative error of about 1/254 of the row's largest magnitude. A row of it that holds NaN or
+    infinity gives NaN.
 
+    ``x @ W.T`` and ``W @ x`` run on the kernels. ``x @ W`` and ``W.T @ x`` sum over the rows of W:
+    they are right, but slower, as the matrix is unpacked block by block.
 
-def _checksum(metadata: dict[str, str], tensors: dict[str, Array]) -> str:
-    """CRC-32 of all that makes the matrix, as hexadecimal digits."""
-    fields = "\n".join(f"{k}={v}" for k, v in sorted(metadata.items()) if k != "crc32")
-    crc = zlib.crc32(fields.encode())
-    for name in sorted(tensors):
-        crc = zlib.crc32(np.ascontiguousarray(tensors[name]).data, crc)
-    return f"{crc:08x}"
-
-
-def _pack(trits: npt.NDArray[np.int8], scale: Array | None, encoding: str) -> Packed:
-    rows, columns = trits.shape
-    return Packed(ENCODINGS[encoding].pack(trits), rows, columns, scale, encoding)
-
-
-def _check_encoding(encoding: str, rows: int, columns: int) -> str:
-    if encoding == "auto":
-        return best_encoding(rows * columns)
-    if encoding not in ENCODINGS:
-        names = ", ".join(["auto", *ENCODINGS])
-        raise ValueError(f"encoding={encoding!r}: expected one of {names}")
-    return encoding
-
-
-def _check_columns(name: str, columns: int) -> None:
-    if columns >= TERMS_LIMIT:
-        raise ValueError(
-            f"{name}: {columns} columns, expected fewer than {TERMS_LIMIT} (2**24): "
-            "a sum of that many products can overflow int32"
-        )
-
-
-def _check_scale(scale: Any, rows: int) -> Array | None:
-    if scale is None:
-        return None
-    given = as_array("scale", scale)
-    if given.dtype.kind not in "fiu":
-        raise TypeError(f"scale: dtype {given.dtype}, expected real numbers")
-    if given.shape not in ((), (rows,)):
-        raise ValueError(f"scale: shape {given.shape}, expected a number or shape ({rows},)")
-    with np.errstate(over="ignore"):
-        array = np.array(given, np.float32)
-    if not np.isfinite(array).all():
-        raise ValueError("scale: not finite in float32, expected finite numbers")
-    return array
+    Raises TypeError for other types and dtypes, ValueError for shapes that do not fit.
+    """
+    adapts = threads is None
+    threads = check_threads(threads)
+    if isinstance(a, TernaryMatrix):
+        if isinstance(b, TernaryMatrix):
+            raise TypeError("matmul: a and b are both TernaryMatrix, expected one of them an array")
+        return product(a._packed, a._transposed, b, "b", False, out, threads, adapts)
+    if isinstance(b, TernaryMatrix):
+        return product(b._packed, b._transposed, a, "a", True, out, threads, adapts)
+    raise TypeError(
+        f"matmul: a is {type(a).__name__} and b is {type(b).__name__}, "
+        "expected one of them a TernaryMatrix"
+    )

@@ -1,4 +1,4 @@
-"""The public product: check, prepare the operand, run the kernel, give back what NumPy would."""
+"""A product as NumPy has it: check, prepare the operand, run the kernels, shape the result."""
 
 from __future__ import annotations
 
@@ -11,13 +11,10 @@ import numpy.typing as npt
 from ternops.absmean import MIN_ABSMAX
 from ternops.arrays import as_array
 from ternops.kernels.linear import linear
-from ternops.kernels.operands import CHANGING, FIXED
-from ternops.kernels.plan import Plan, kind_of, make_plan
 from ternops.kernels.reference import quantize_rows
 from ternops.kernels.tuning import useful_threads
-from ternops.matrix import TERMS_LIMIT, Packed, TernaryMatrix
+from ternops.packed import TERMS_LIMIT, Packed
 from ternops.team import TEAM
-from ternops.threads import check_threads
 from ternops.workspace import address_of_array, give_back, take_workspace
 
 Array = npt.NDArray[Any]
@@ -27,45 +24,9 @@ _KERNEL_DTYPES = frozenset((_INT8, _FLOAT32))
 _DTYPES = _KERNEL_DTYPES | {np.dtype(np.float16), np.dtype(np.float64)}
 
 
-def matmul(
-    a: TernaryMatrix | npt.ArrayLike,
-    b: TernaryMatrix | npt.ArrayLike,
-    out: Array | None = None,
-    threads: int | None = None,
-) -> Array:
-    """The matrix product of a TernaryMatrix and an array, in the shapes of `numpy.matmul`.
-
-    a, b: one is a TernaryMatrix (a product of two is a TypeError), the other an array of int8,
-    float16, float32 or float64, 1-D or more; leading dimensions of the array are a batch.
-    out: an array for the result, which is returned. threads: so many, where the matrix is large
-    enough for them (default: all usable CPUs, fewer while other processes keep them busy).
-
-    An int8 operand and a matrix without a scale give the exact int32. Otherwise the result is
-    float32: a float operand is first quantised to int8, one absmax step a row (b1.58), which is
-    a relative error of about 1/254 of the row's largest magnitude. A row of it that holds NaN or
-    infinity gives NaN.
-
-    ``x @ W.T`` and ``W @ x`` run on the kernels. ``x @ W`` and ``W.T @ x`` sum over the rows of W:
-    they are right, but slower, as the matrix is unpacked block by block.
-
-    Raises TypeError for other types and dtypes, ValueError for shapes that do not fit.
-    """
-    adapts = threads is None
-    threads = check_threads(threads)
-    if isinstance(a, TernaryMatrix):
-        if isinstance(b, TernaryMatrix):
-            raise TypeError("matmul: a and b are both TernaryMatrix, expected one of them an array")
-        return _product(a, b, "b", False, out, threads, adapts)
-    if isinstance(b, TernaryMatrix):
-        return _product(b, a, "a", True, out, threads, adapts)
-    raise TypeError(
-        f"matmul: a is {type(a).__name__} and b is {type(b).__name__}, "
-        "expected one of them a TernaryMatrix"
-    )
-
-
-def _product(
-    matrix: TernaryMatrix,
+def product(
+    packed: Packed,
+    transposed: bool,
     other: Any,
     name: str,
     on_right: bool,
@@ -73,7 +34,10 @@ def _product(
     threads: int,
     adapts: bool,
 ) -> Array:
-    """``other @ matrix`` if on_right, else ``matrix @ other``; adapts: see `Team.run_at`."""
+    """``other @ W`` if on_right, else ``W @ other``, for the matrix or its transpose.
+
+    name: of the argument `other`. adapts: see `Team.run_at`.
+    """
     x = other if type(other) is np.ndarray else as_array(f"matmul: {name}", other)
     if x.dtype not in _DTYPES:
         x = as_array(f"matmul: {name}", x)
@@ -83,8 +47,7 @@ def _product(
         )
     if x.ndim == 0:
         raise ValueError(f"matmul: {name} is a scalar, expected at least one dimension")
-    packed = matrix._packed
-    along_rows = on_right == matrix._transposed
+    along_rows = on_right == transposed
     if along_rows:
         outputs, terms = packed.rows, packed.columns
     else:
@@ -95,9 +58,10 @@ def _product(
         x = x.swapaxes(-1, -2)
     if x.shape[-1] != terms:
         axis = -2 if swap else -1
+        shape = (packed.columns, packed.rows) if transposed else (packed.rows, packed.columns)
         raise ValueError(
             f"matmul: {name} has shape {np.shape(other)}, expected {terms} on axis {axis} "
-            f"for a matrix of shape {matrix.shape}"
+            f"for a matrix of shape {shape}"
         )
     batch = x.shape[:-1]
     count = math.prod(batch)
@@ -115,7 +79,7 @@ def _product(
         if along_rows:
             _along_rows(packed, tokens, rows, scaled, threads, adapts)
         else:
-            _along_columns(matrix, tokens, rows)
+            _along_columns(packed, tokens, rows)
     if direct:
         return result
     if swap:
@@ -146,51 +110,26 @@ def _along_rows(
         tokens, exponents = _as_kernel_input(tokens)
     m = len(tokens)
     is_float = tokens.dtype != _INT8
-    plan, fixed = _fixed_part(packed, m, is_float, scaled)
+    call = packed.call(m, is_float, scaled)
     used = threads if threads == 1 else useful_threads(threads, packed.bytes.nbytes * m)
-    if m > plan.max_tokens and np.may_share_memory(tokens, result):
+    most = call.max_tokens
+    if m > most and np.may_share_memory(tokens, result):
         tokens = tokens.copy()  # or the first turn's results would overwrite later turns' tokens
     x, out = address_of_array(tokens), address_of_array(result)
     work = take_workspace()
-    for first in range(0, m, plan.max_tokens):
-        count = m
-        if m > plan.max_tokens:
-            count = min(plan.max_tokens, m - first)
-            plan, fixed = _fixed_part(packed, count, is_float, scaled)
-        prepared = -(-count // plan.token_step) * plan.token_step
-        room = work.reserve(used * plan.scratch_bytes + prepared * (plan.placed_bytes + 8))
-        placed = room + used * plan.scratch_bytes
-        sums = placed + prepared * plan.placed_bytes
-        work.record[: FIXED.size] = fixed
-        CHANGING.pack_into(
-            work.record, FIXED.size, x + first * packed.columns * tokens.itemsize,
-            out + 4 * first * packed.rows, placed, sums, sums + 4 * prepared, room,
+    for first in range(0, m, most):
+        if m > most:
+            call = packed.call(min(most, m - first), is_float, scaled)
+        memory = work.reserve(call.memory_bytes(used))
+        call.write(
+            work.record, x + first * packed.columns * tokens.itemsize,
+            out + 4 * first * packed.rows, memory, used,
         )  # fmt: skip
-        TEAM.run_at(linear.address, work.address, used, fixed if adapts else None)
+        TEAM.run_at(linear.address, work.address, used, call.fixed if adapts else None)
     give_back(work)
     if exponents is not None:
         with np.errstate(over="ignore", under="ignore"):
             np.ldexp(result, exponents[:, None], out=result)
-
-
-def _fixed_part(packed: Packed, tokens: int, is_float: bool, scaled: bool) -> tuple[Plan, bytes]:
-    """The plan for so many tokens, and what an OPERANDS record begins with; the matrix keeps both.
-
-    They belong to a matrix and not to a call, because each object that is touched costs time here.
-    """
-    key = (tokens, is_float, scaled)
-    found: tuple[Plan, bytes] | None = packed.plans.get(key)
-    if found is None:
-        kind = kind_of(tokens, packed.bytes.nbytes)
-        plan = make_plan(packed.encoding, packed.columns, kind)
-        fixed = FIXED.pack(
-            MIN_ABSMAX, plan.prepare, plan.multiply, plan.row_step, packed.address, plan.stride,
-            packed.rows, packed.columns, plan.fields, packed.scale_address,
-            packed.scale_step if scaled else -1, is_float, tokens, plan.placed_bytes, packed.rows,
-            plan.scratch_bytes,
-        )  # fmt: skip
-        found = packed.plans[key] = plan, fixed
-    return found
 
 
 def _as_kernel_input(tokens: Array) -> tuple[Array, Array | None]:
@@ -206,9 +145,9 @@ def _as_kernel_input(tokens: Array) -> tuple[Array, Array | None]:
     return np.require(tokens, requirements=["C", "A"]), exponents
 
 
-def _along_columns(matrix: TernaryMatrix, tokens: Array, result: Array) -> None:
+def _along_columns(packed: Packed, tokens: Array, result: Array) -> None:
     """tokens (m, rows) times the unpacked matrix, a block of rows at a time."""
-    rows, scale = matrix._packed.rows, matrix.scale
+    rows, scale = packed.rows, packed.scale
     if rows >= TERMS_LIMIT:
         raise ValueError(
             f"matmul: a sum over {rows} rows, expected fewer than {TERMS_LIMIT} (2**24)"
@@ -227,8 +166,8 @@ def _along_columns(matrix: TernaryMatrix, tokens: Array, result: Array) -> None:
         last = min(first + _ROWS_AT_ONCE, rows)
         # Exact in float32: no partial sum exceeds 128 * _ROWS_AT_ONCE, well below 2**24.
         part = tokens[:, first:last].astype(np.float32)
-        trits = matrix._rows_of_trits(first, last).astype(np.float32)
-        total += (part @ trits).astype(np.int32)
+        values = packed.unpack(first, last).astype(np.float32)
+        total += (part @ values).astype(np.int32)
     if result.dtype == np.int32:
         result[...] = total
         return

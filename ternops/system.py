@@ -12,7 +12,7 @@ import numba
 import numpy as np
 
 from ternops.isa import REASON, TIER, available
-from ternops.simd import host
+from ternops.simd import Job, host
 from ternops.simd.folder import cache_state
 from ternops.threads import default_threads
 
@@ -42,17 +42,17 @@ def warmup(decoder: bool = False) -> float:
     from ternops.decoder.attention import CACHES
     from ternops.decoder.forward import forward
     from ternops.kernels.linear import linear
-    from ternops.kernels.plan import DENSE, KERNELS
+    from ternops.kernels.plan import KERNELS, UNPACKED
     from ternops.kernels.screen import quantize_head
-    from ternops.matrix import pack
-    from ternops.product import matmul
+    from ternops.matrix import matmul, pack
 
     print(f"ternops: compiling for {TIER.name} ...", end=" ", file=sys.stderr, flush=True)
     start = time.perf_counter()
-    jobs = [linear]
+    jobs: list[Job] = [linear]
     if decoder:
         jobs += [forward, quantize_head]
-        jobs += [job for _, *both in (*CACHES.values(), *DENSE.values()) for job in both]
+        jobs += [job for _, *both in CACHES.values() for job in both]
+        jobs += [job for each in UNPACKED.values() for job in (each.prepare, each.multiply)]
     for (encoding, _), kernels in KERNELS.items():
         if encoding in TIER.auto:
             jobs += kernels

@@ -36,12 +36,12 @@ import numpy as np
 from ternops.contention import MIN_LATE, Contention
 from ternops.memory import HoldsAddresses
 from ternops.simd import (
-    Job,
+    TeamJob,
     atomic_add,
     atomic_load,
     atomic_store,
     atomic_swap_if,
-    call_job,
+    call_team_job,
     entry,
     futex_wait,
     futex_wake,
@@ -158,7 +158,7 @@ def _work(team, thread):
         now = atomic_load(state)
         if now == _RUN:
             job, record = load(np.int64, control + _JOB), load(np.int64, control + _RECORD)
-            call_job(job, record, team, thread, load(np.int64, control + _THREADS))
+            call_team_job(job, record, team, thread, load(np.int64, control + _THREADS))
             atomic_store(state, _SPINNING)
             atomic_add(control + _DONE, 1)
             _changed(control, _DONE)
@@ -183,7 +183,7 @@ def _launch(team, job, record, threads):
     All is decided in here, so that no exception in Python can leave a job half started.
     """
     if threads == 1:
-        call_job(job, record, team, 0, 1)
+        call_team_job(job, record, team, 0, 1)
         return 0
     control = pointer(team)
     for thread in range(1, threads):
@@ -200,7 +200,7 @@ def _launch(team, job, record, threads):
     atomic_store(control + _DONE, 0)
     for thread in range(1, threads):
         atomic_store(control + _STATES + thread * _LINE, _RUN)
-    call_job(job, record, team, 0, threads)
+    call_team_job(job, record, team, 0, threads)
     done = atomic_load(control + _DONE)
     while done != threads - 1:
         _wait_while(control, _DONE, done)
@@ -227,7 +227,7 @@ class Team(HoldsAddresses):
         #: The address of the control block, which a job passes to `barrier`.
         self.address = int(memory.ctypes.data) + start
 
-    def run(self, job: Job, record: np.ndarray[Any, Any], threads: int) -> None:
+    def run(self, job: TeamJob, record: np.ndarray[Any, Any], threads: int) -> None:
         """Run ``job(record, team, thread, threads)`` on `threads` threads and wait for them."""
         self.run_at(job.address, record.ctypes.data, threads)
 

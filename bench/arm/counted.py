@@ -17,9 +17,10 @@ import numpy as np
 
 import ternops
 from ternops.isa import detect
+from ternops.kernels.call import Call, Operand
 from ternops.kernels.linear import linear
 from ternops.kernels.operands import OPERANDS
-from ternops.kernels.plan import DENSE, KERNELS, kind_of, make_plan
+from ternops.kernels.plan import KERNELS, UNPACKED, kind_of
 from ternops.memory import aligned_zeros
 from ternops.team import TEAM
 
@@ -44,35 +45,26 @@ def versions() -> dict[str, str]:
 def _kernel(encoding: str, matrix: ternops.TernaryMatrix | None, tokens: int) -> Any:
     """What the library multiplies with."""
     if matrix is None:
-        return DENSE[encoding][-1]
+        return UNPACKED[encoding].multiply
     return KERNELS[encoding, kind_of(tokens, matrix.nbytes)][-1]
 
 
 def _multiply(encoding: str, matrix: ternops.TernaryMatrix | None, tokens: int) -> None:
     if matrix is None:
-        _multiply_dense(encoding, tokens)
+        _multiply_unpacked(encoding, tokens)
     else:
         ternops.matmul(np.ones((tokens, COLUMNS), np.int8), matrix.T, threads=1)
 
 
-def _multiply_dense(encoding: str, tokens: int) -> None:
-    """As the decoder does with weights that are no trits, which `ternops.matmul` does not take."""
-    plan = make_plan(encoding, COLUMNS, "one")
-    arrays = {
-        "weights": aligned_zeros((ROWS, plan.stride), np.uint8),
-        "x": np.ones((tokens, COLUMNS), np.float32),
-        "placed": aligned_zeros((tokens, plan.placed_bytes), np.uint8),
-        "out": np.empty((tokens, ROWS), np.float32),
-    }
-    values = {
-        **{name: array.ctypes.data for name, array in arrays.items()},
-        "prepare": plan.prepare, "multiply": plan.multiply, "row_step": plan.row_step,
-        "stride": plan.stride, "rows": ROWS, "columns": COLUMNS, "tokens": tokens,
-        "placed_stride": plan.placed_bytes, "out_stride": ROWS,
-    }  # fmt: skip
-    record: Any = np.zeros((), OPERANDS)
-    for name, value in values.items():
-        record[name] = value
+def _multiply_unpacked(encoding: str, tokens: int) -> None:
+    """As the decoder does with fp16 weights, which `ternops.matmul` does not take."""
+    weights = aligned_zeros((ROWS, UNPACKED[encoding].stride(COLUMNS)), np.uint8)
+    x, out = np.ones((tokens, COLUMNS), np.float32), np.empty((tokens, ROWS), np.float32)
+    operand = Operand(encoding, weights.ctypes.data, weights.nbytes, ROWS, COLUMNS, scale_step=0)
+    call = Call.of(operand, tokens, kind="one")
+    memory = aligned_zeros(call.memory_bytes(1), np.uint8)
+    record = np.zeros((), OPERANDS)
+    call.write(record.data.cast("B"), x.ctypes.data, out.ctypes.data, memory.ctypes.data, 1)
     TEAM.run(linear, record, 1)
 
 
@@ -80,7 +72,7 @@ def main() -> int:
     """Print where the kernels are, and run them."""
     trits = np.random.default_rng(0).integers(-1, 2, (ROWS, COLUMNS), np.int8)
     cases = [
-        (encoding, None if encoding in DENSE else ternops.pack(trits, 1.0, encoding), tokens)
+        (encoding, None if encoding in UNPACKED else ternops.pack(trits, 1.0, encoding), tokens)
         for encoding, tokens in PRODUCTS
     ]
     jobs = [_kernel(*case) for case in cases]

@@ -65,7 +65,7 @@ def kernels() -> dict[str, Any]:
     from ternops.kernels import plan
 
     jobs = [multiply for (_, kind), (_, multiply) in plan.KERNELS.items() if kind != "stream"]
-    jobs += [multiply for _, _, multiply in plan.DENSE.values()]
+    jobs += [each.multiply for each in plan.UNPACKED.values()]
     return {job.name: job for job in jobs}
 
 

@@ -33,8 +33,9 @@ from ternops.kernels.amx import SPARE_BYTES, close_tiles, open_tiles
 from ternops.kernels.operands import Operands
 from ternops.memory import aligned_empty
 from ternops.simd import (
-    Job,
-    call_job,
+    TeamJob,
+    call_rows_kernel,
+    call_team_job,
     f32,
     fma,
     full,
@@ -124,28 +125,28 @@ _dots_12 = _make_dots(1, 12)
 _dots_4x3 = _make_dots(4, 3)
 
 
-@Job
+@TeamJob
 def dots_12(record, team, thread, threads):
     """One line of codes times twelve of activations: fits 16 registers."""
     p = record_at(_Peak, record)
     _dots_12(pointer(p.source), p.rounds, pointer(p.scratch) + thread * SPARE_BYTES)
 
 
-@Job
+@TeamJob
 def dots_4x3(record, team, thread, threads):
     """Four lines of codes times three of activations: fewer loads."""
     p = record_at(_Peak, record)
     _dots_4x3(pointer(p.source), p.rounds, pointer(p.scratch) + thread * SPARE_BYTES)
 
 
-@Job
+@TeamJob
 def multiply_adds(record, team, thread, threads):
     """Some lines of float32 weights times some of activations, as the float16 kernels do it."""
     p = record_at(_Peak, record)
     _fmas(pointer(p.ones), p.rounds, pointer(p.scratch) + thread * SPARE_BYTES)
 
 
-@Job
+@TeamJob
 def tiles(record, team, thread, threads):
     """Two tiles of codes times two of activations, into four tiles of sums."""
     p = record_at(_Peak, record)
@@ -172,7 +173,7 @@ def tiles(record, team, thread, threads):
     close_tiles()
 
 
-@Job
+@TeamJob
 def barriers(record, team, thread, threads):
     """Nothing but meetings of all threads."""
     p = record_at(_Peak, record)
@@ -180,20 +181,20 @@ def barriers(record, team, thread, threads):
         barrier(team, threads)
 
 
-@Job
+@TeamJob
 def repeat(record, team, thread, threads):
     """Another job, again and again."""
     p = record_at(_Repeat, record)
     for _ in range(p.times):
-        call_job(p.job, p.record, team, thread, threads)
+        call_team_job(p.job, p.record, team, thread, threads)
 
 
-@Job
+@TeamJob
 def multiply_alone(record, team, thread, threads):
     """A product of OPERANDS whose tokens are prepared already."""
     p = record_at(Operands, record)
     first, last = share(p.rows, p.row_step, thread, threads)
-    call_job(p.multiply, record, first, last, thread)
+    call_rows_kernel(p.multiply, record, first, last, thread)
 
 
 class Peak(NamedTuple):
@@ -201,7 +202,7 @@ class Peak(NamedTuple):
 
     what: str
     how: str
-    job: Job
+    job: TeamJob
     macs: int
 
 
@@ -238,6 +239,6 @@ class Unit:
         TEAM.run(peak.job, record, threads)
 
 
-def run_again(job: Job, record: int, threads: int, times: int) -> None:
+def run_again(job: TeamJob, record: int, threads: int, times: int) -> None:
     """Run the job on the record at an address so many times, as one job."""
     TEAM.run(repeat, np.array((job.address, record, times), _REPEAT), threads)

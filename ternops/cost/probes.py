@@ -16,7 +16,17 @@ import numpy.typing as npt
 
 from ternops.isa import BYTES, u8
 from ternops.memory import CACHE_LINE, aligned_empty
-from ternops.simd import Job, full, inlined, load, pointer, prefetch, record_at, registers, store
+from ternops.simd import (
+    TeamJob,
+    full,
+    inlined,
+    load,
+    pointer,
+    prefetch,
+    record_at,
+    registers,
+    store,
+)
 from ternops.team import MAX_THREADS, TEAM, share
 
 #: No cache is larger, so a larger buffer would only read slower for want of address translation.
@@ -51,7 +61,7 @@ def _read(streams, source, size, ahead, sink):
     store(sink, sums[0])
 
 
-@Job
+@TeamJob
 def read(record, team, thread, threads):
     p = record_at(_Record, record)
     first, last = share(p.size, _UNROLLED * _MAX_STREAMS, thread, threads)

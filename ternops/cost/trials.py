@@ -16,11 +16,11 @@ import numpy.typing as npt
 from ternops.absmean import BITNET_ABSMAX
 from ternops.decoder.weights import random_half, random_ternary
 from ternops.kernels.attention import attend_fp16
+from ternops.kernels.call import Call, Operand
 from ternops.kernels.elementwise import rms_norm
 from ternops.kernels.operands import OPERANDS, Operands
-from ternops.kernels.plan import make_plan
 from ternops.memory import Arena, aligned_empty, aligned_zeros
-from ternops.simd import Job, call_job, pointer, record_at
+from ternops.simd import TeamJob, call_rows_kernel, pointer, record_at
 from ternops.team import TEAM, barrier, share
 
 _CHAIN = np.dtype([(name, np.intp) for name in ("records", "count", "times")])
@@ -36,7 +36,7 @@ _RECORD_BYTES = OPERANDS.itemsize
 _PADDING = 256  # bytes that kernels may touch behind a buffer
 
 
-@Job
+@TeamJob
 def multiply_chain(record, team, thread, threads):
     """The products of all records, rows shared out, with a barrier behind each."""
     p = record_at(_Chain, record)
@@ -45,11 +45,11 @@ def multiply_chain(record, team, thread, threads):
             at = p.records + i * _RECORD_BYTES
             operands = record_at(Operands, at)
             first, last = share(operands.rows, operands.row_step, thread, threads)
-            call_job(operands.multiply, at, first, last, thread)
+            call_rows_kernel(operands.multiply, at, first, last, thread)
             barrier(team, threads)
 
 
-@Job
+@TeamJob
 def prepare_chain(record, team, thread, threads):
     """Their tokens made ready, which are shared out."""
     p = record_at(_Chain, record)
@@ -58,10 +58,10 @@ def prepare_chain(record, team, thread, threads):
             at = p.records + i * _RECORD_BYTES
             operands = record_at(Operands, at)
             first, last = share(operands.tokens, 1, thread, threads)
-            call_job(operands.prepare, at, first, last, thread)
+            call_rows_kernel(operands.prepare, at, first, last, thread)
 
 
-@Job
+@TeamJob
 def norms(record, team, thread, threads):
     """RMS norms of a row, each thread its own."""
     p = record_at(_Vectors, record)
@@ -70,7 +70,7 @@ def norms(record, team, thread, threads):
         rms_norm(pointer(p.x), pointer(p.weights), p.count, 1e-5, out)
 
 
-@Job
+@TeamJob
 def attentions(record, team, thread, threads):
     """One query of one head over a float16 cache; every thread the same."""
     p = record_at(_Cached, record)
@@ -84,7 +84,7 @@ def attentions(record, team, thread, threads):
         )  # fmt: skip
 
 
-@Job
+@TeamJob
 def meetings(record, team, thread, threads):
     """Barriers alone."""
     p = record_at(_Chain, record)
@@ -108,50 +108,37 @@ class Chain:
         self, kind: str, rows: int, columns: int, count: int, tokens: int, shape: str, threads: int
     ) -> None:
         random, arena = np.random.default_rng(0), Arena()
-        plan = make_plan(kind, columns, shape)
-        room = -(-tokens // plan.token_step) * plan.token_step
         x = aligned_empty(tokens * columns + 64, np.float32)
         x[:] = random.standard_normal(x.size)
-        self._arrays: dict[str, npt.NDArray[Any]] = {
-            "x": x,
-            "scratch": aligned_zeros(threads * plan.scratch_bytes + _PADDING, np.uint8),
-            "placed": aligned_zeros(room * plan.placed_bytes + _PADDING, np.uint8),
-            "offsets": np.zeros(room, np.int32),
-            "steps": np.zeros(room, np.float32),
-            "out": aligned_zeros(tokens * rows + 64, np.float32),
-        }
+        out = aligned_zeros(tokens * rows + 64, np.float32)
         self._records = np.zeros(count, OPERANDS)
-        self._matrices: list[Any] = []  # keeps alive what the records have the addresses of
-        self.total = 0
-        for record in self._records:
-            address, scale = self._matrix(kind, rows, columns, random, arena)
-            values = {
-                **{name: array.ctypes.data for name, array in self._arrays.items()},
-                "prepare": plan.prepare, "multiply": plan.multiply, "row_step": plan.row_step,
-                "weights": address, "stride": plan.stride, "rows": rows, "columns": columns,
-                "fields": plan.fields, "scales": scale, "scale_step": 0, "is_float": 1,
-                "tokens": tokens, "placed_stride": plan.placed_bytes, "out_stride": rows,
-                "scratch_stride": plan.scratch_bytes, "floor": BITNET_ABSMAX,
-            }  # fmt: skip
-            for name, value in values.items():
-                record[name] = value
+        self._kept: list[Any] = [x, out]  # keeps alive what the records have the addresses of
+        self.total, memory = 0, None
+        for record in self._records.view(np.uint8).reshape(count, -1):
+            operand = self._matrix(kind, rows, columns, random, arena)
+            call = Call.of(operand, tokens, kind=shape, floor=BITNET_ABSMAX)
+            if memory is None:
+                memory = aligned_zeros(call.memory_bytes(threads) + _PADDING, np.uint8)
+                self._kept.append(memory)
+            call.write(record.data, x.ctypes.data, out.ctypes.data, memory.ctypes.data, threads)
         self.macs = count * rows * columns * tokens
         self._columns, self._threads = columns * tokens * count, threads
         self.prepare(1)
 
     def _matrix(
         self, kind: str, rows: int, columns: int, random: np.random.Generator, arena: Arena
-    ) -> tuple[int, int]:
-        """Addresses of new weights and of their scale."""
+    ) -> Operand:
+        """New weights."""
         if kind == "fp16":
             half = random_half(rows, columns, random, arena)
-            self._matrices.append(half)
-            self.total += half.nbytes
-            return half.bits.ctypes.data, 0
-        matrix = random_ternary(rows, columns, kind, random, arena)
-        self._matrices.append(matrix)
-        self.total += matrix.nbytes
-        return matrix._packed.address, matrix._packed.scale_address
+            operand, nbytes = half.operand, half.nbytes
+            self._kept.append(half)
+        else:
+            matrix = random_ternary(rows, columns, kind, random, arena)
+            operand, nbytes = matrix._packed.operand, matrix.nbytes
+            self._kept.append(matrix)
+        self.total += nbytes
+        return operand
 
     @property
     def prepared(self) -> int:

@@ -12,7 +12,7 @@ from ternops.kernels.attention import (
     prefetch_cache,
     rotate,
 )
-from ternops.simd import Job, inlined, pointer, record_at
+from ternops.simd import LayerKernel, inlined, pointer, record_at
 
 # The last layer's weights have evicted keys and values from the CPU's caches, so that they are
 # prefetched; those of this many sequences fit the second-level cache.
@@ -95,10 +95,10 @@ def _make_attend(attend, size):
     return attend_all
 
 
-append_keys_fp16 = Job(_make_append(append_fp16, 2), "append_keys_fp16")
-append_keys_i8 = Job(_make_append(append_i8, 1), "append_keys_i8")
-attention_fp16 = Job(_make_attend(attend_fp16, 2), "attention_fp16")
-attention_i8 = Job(_make_attend(attend_i8, 1), "attention_i8")
+append_keys_fp16 = LayerKernel(_make_append(append_fp16, 2), "append_keys_fp16")
+append_keys_i8 = LayerKernel(_make_append(append_i8, 1), "append_keys_i8")
+attention_fp16 = LayerKernel(_make_attend(attend_fp16, 2), "attention_fp16")
+attention_i8 = LayerKernel(_make_attend(attend_i8, 1), "attention_i8")
 
 #: The kind of a cache -> NumPy's type of its elements, and the jobs that append to it and attend.
 CACHES = {

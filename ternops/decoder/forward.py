@@ -19,6 +19,7 @@ from ternops.decoder.records import (
 )
 from ternops.kernels.elementwise import add, gate_relu2, gate_silu, rms_norm
 from ternops.kernels.fp16 import half_row
+from ternops.kernels.linear import multiply_rows, prepare_rows
 from ternops.kernels.operands import Operands
 from ternops.kernels.screen import (
     find_peaks,
@@ -28,12 +29,12 @@ from ternops.kernels.screen import (
     threshold,
 )
 from ternops.simd import (
-    Job,
+    TeamJob,
     address_of,
     atomic_add,
-    call_job,
+    call_layer_kernel,
+    call_rows_kernel,
     inlined,
-    kernel,
     load,
     nanoseconds,
     pointer,
@@ -73,17 +74,6 @@ def _mine(count, thread, threads):
     return share(count, 1, thread, threads)
 
 
-@kernel
-def _place(own, x, count, placed_stride, tokens, first, last, thread):
-    """Let the thread's `prepare` kernel place rows [first, last) of x, float32 (tokens, count)."""
-    operands = record_at(Operands, address_of(own))
-    operands.columns = count
-    operands.placed_stride = placed_stride
-    operands.tokens = tokens
-    operands.x = address_of(x)
-    call_job(operands.prepare, address_of(own), first, last, thread)
-
-
 @inlined
 def _prepare(p, own, x, norm, count, placed_stride, team, thread, threads, time):
     """Norm (unless 0), and place for the products, what every thread then reads."""
@@ -96,24 +86,10 @@ def _prepare(p, own, x, norm, count, placed_stride, team, thread, threads, time)
             row = 4 * token * count
             rms_norm(x + row, pointer(norm), count, p.epsilon, normed + row)
         x = normed
-    _place(own, x, count, placed_stride, p.tokens, first, last, thread)
+    prepare_rows(own, x, count, placed_stride, p.tokens, first, last)
     if p.tokens > 1:
         return _timed_barrier(p, team, thread, threads, _PREPARE, time)
     return _add_time(p, thread, _PREPARE, time)
-
-
-@kernel
-def _multiply(own, weights, stride, scale, scale_step, rows, first, last, out):
-    """out[:, first:last] = rows of one matrix times what `_prepare` left."""
-    operands = record_at(Operands, address_of(own))
-    operands.weights = weights
-    operands.stride = stride
-    operands.rows = rows
-    operands.scales = scale
-    operands.scale_step = scale_step
-    operands.out = out
-    operands.out_stride = rows
-    call_job(operands.multiply, address_of(own), first, last, 0)
 
 
 @inlined
@@ -143,16 +119,16 @@ def _layer(p, at, own, team, thread, threads, time):
 
     time = _prepare(p, own, x, m.input_norm, p.hidden, p.placed_hidden, team, thread, threads, time)
     f, n = share(heads, p.row_step, thread, threads)
-    _multiply(own, m.q, m.q_stride, m.q_scale, m.q_scale_step, heads, f, n, p.q)
+    multiply_rows(own, m.q, m.q_stride, m.q_scale, m.q_scale_step, heads, f, n, p.q)
     f, n = share(keys, p.row_step, thread, threads)
-    _multiply(own, m.k, m.k_stride, m.k_scale, m.k_scale_step, keys, f, n, p.k)
-    _multiply(own, m.v, m.v_stride, m.v_scale, m.v_scale_step, keys, f, n, p.v)
+    multiply_rows(own, m.k, m.k_stride, m.k_scale, m.k_scale_step, keys, f, n, p.k)
+    multiply_rows(own, m.v, m.v_stride, m.v_scale, m.v_scale_step, keys, f, n, p.v)
     time = _timed_barrier(p, team, thread, threads, _PRODUCTS, time)
 
-    call_job(p.append, address_of(p), at, thread, threads)
+    call_layer_kernel(p.append, address_of(p), at, thread, threads)
     if p.tokens > 1:
         time = _timed_barrier(p, team, thread, threads, _ATTENTION, time)
-    call_job(p.attend, address_of(p), at, thread, threads)
+    call_layer_kernel(p.attend, address_of(p), at, thread, threads)
     time = _timed_barrier(p, team, thread, threads, _ATTENTION, time)
 
     time = _prepare(
@@ -160,14 +136,14 @@ def _layer(p, at, own, team, thread, threads, time):
         threads, time,
     )  # fmt: skip
     f, n = share(p.hidden, p.row_step, thread, threads)
-    _multiply(own, m.o, m.o_stride, m.o_scale, m.o_scale_step, p.hidden, f, n, p.y)
+    multiply_rows(own, m.o, m.o_stride, m.o_scale, m.o_scale_step, p.hidden, f, n, p.y)
     _add_rows(p, f, n)
     time = _timed_barrier(p, team, thread, threads, _PRODUCTS, time)
 
     time = _prepare(p, own, x, m.post_norm, p.hidden, p.placed_hidden, team, thread, threads, time)
     f, n = share(p.ffn, p.row_step, thread, threads)
-    _multiply(own, m.gate, m.gate_stride, m.gate_scale, m.gate_scale_step, p.ffn, f, n, p.gate)
-    _multiply(own, m.up, m.up_stride, m.up_scale, m.up_scale_step, p.ffn, f, n, p.up)
+    multiply_rows(own, m.gate, m.gate_stride, m.gate_scale, m.gate_scale_step, p.ffn, f, n, p.gate)
+    multiply_rows(own, m.up, m.up_stride, m.up_scale, m.up_scale_step, p.ffn, f, n, p.up)
     _gate_rows(p, f, n)
     time = _timed_barrier(p, team, thread, threads, _PRODUCTS, time)
 
@@ -175,7 +151,7 @@ def _layer(p, at, own, team, thread, threads, time):
         p, own, pointer(p.gate), m.ffn_norm, p.ffn, p.placed_ffn, team, thread, threads, time
     )
     f, n = share(p.hidden, p.row_step, thread, threads)
-    _multiply(own, m.down, m.down_stride, m.down_scale, m.down_scale_step, p.hidden, f, n, p.y)
+    multiply_rows(own, m.down, m.down_stride, m.down_scale, m.down_scale_step, p.hidden, f, n, p.y)
     _add_rows(p, f, n)
     return _timed_barrier(p, team, thread, threads, _PRODUCTS, time)
 
@@ -222,17 +198,17 @@ def _head(p, own, team, thread, threads, time):
         x = pointer(p.x) + 4 * token * p.hidden
         rms_norm(x, pointer(p.norm), p.hidden, p.epsilon, normed + 4 * output * p.hidden)
     operands = record_at(Operands, address_of(head))
-    _place(head, normed, p.hidden, operands.placed_stride, p.outputs, first, last, thread)
+    prepare_rows(head, normed, p.hidden, operands.placed_stride, p.outputs, first, last)
     if p.outputs > 1:
         barrier(team, threads)
     first, last = share(p.vocabulary, p.head_step, thread, threads)
-    call_job(operands.multiply, address_of(head), first, last, thread)
+    call_rows_kernel(operands.multiply, address_of(head), first, last, 0)
     if p.screened:
         _screen(p, head, team, thread, threads, first, last)
     _timed_barrier(p, team, thread, threads, _HEAD, time)
 
 
-@Job
+@TeamJob
 def forward(record, team, thread, threads):
     """x = embedding[tokens]; every layer; logits = head . norm(x) of the outputs."""
     p = record_at(ModelRecord, record)

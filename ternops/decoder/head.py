@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ternops.absmean import BITNET_ABSMAX
 from ternops.cpu_caches import last_level_bytes
 from ternops.decoder.weights import HalfMatrix
+from ternops.kernels.call import Call, Operand
 from ternops.kernels.int8 import MAX_COLUMNS
-from ternops.kernels.plan import dense_stride, make_plan
+from ternops.kernels.plan import UNPACKED
 from ternops.kernels.screen import QUANTIZE, ROWS, quantize_head
 from ternops.memory import aligned_empty
 from ternops.team import TEAM
@@ -22,9 +24,9 @@ HEADS = ("auto", "fp16", "int8", "screened")
 
 
 class View(NamedTuple):
-    """What a pass is told of the head: fields of its operands, and of the model's record."""
+    """What a pass needs to know of the head: its product, and fields of the model's record."""
 
-    operands: dict[str, int]
+    call: Call
     model: dict[str, int]
 
 
@@ -46,7 +48,6 @@ class Head:
         self.kind = kind
         #: Logits of one token take so many floats, and threads share rows in multiples of ROWS.
         self.padded = -(-self.rows // ROWS) * ROWS
-        self._half = "bf16" if weights.is_bf16 else "fp16"
         if kind != "fp16":
             self.codes, self.scales, self.bounds = quantize(weights, self.padded, threads)
 
@@ -77,16 +78,14 @@ class Head:
                 "exact_is_bf16": int(self.weights.is_bf16),
             }
         if screened or self.kind == "int8":
-            encoding, address, stride = "int8", self.codes.ctypes.data, self.codes.strides[0]
-            scales = self.scales.ctypes.data
+            operand = Operand(
+                "int8", self.codes.ctypes.data, self.codes.nbytes, self.rows, self.columns,
+                self.scales.ctypes.data, self.scales.itemsize,
+            )  # fmt: skip
         else:
-            encoding, address, scales = self._half, exact, 0
-        plan = make_plan(encoding, self.columns, "stream")
-        operands = {
-            "prepare": plan.prepare, "multiply": plan.multiply, "weights": address,
-            "stride": stride, "rows": self.rows, "scales": scales,
-        }  # fmt: skip
-        return View(operands, model)
+            operand = self.weights.operand
+        call = Call.of(operand, 1, kind="stream", floor=BITNET_ABSMAX, out_stride=self.padded)
+        return View(call, model)
 
 
 def quantize(
@@ -99,7 +98,7 @@ def quantize(
     infinite: nothing is known.
     """
     rows, columns = weights.shape
-    codes = aligned_empty((rows, dense_stride(columns, 1)), np.int8)
+    codes = aligned_empty((rows, UNPACKED["int8"].stride(columns)), np.int8)
     codes[:, weights.bits.shape[1] :] = 0
     scales, bounds = aligned_empty(padded, np.float32), aligned_empty(padded, np.float32)
     scales[rows:], bounds[rows:] = 0, np.inf

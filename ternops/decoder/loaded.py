@@ -88,11 +88,11 @@ def _layer_table(weights: Weights) -> npt.NDArray[Any]:
                 row[name] = matrix.bits.ctypes.data
                 row[f"{name}_stride"] = matrix.bits.strides[0]
             else:
-                packed = matrix._packed
-                row[name] = packed.address
-                row[f"{name}_stride"] = make_plan(packed.encoding, packed.columns, "stream").stride
-                row[f"{name}_scale"] = packed.scale_address
-                row[f"{name}_scale_step"] = packed.scale_step
+                operand = matrix._packed.operand
+                row[name] = operand.address
+                row[f"{name}_stride"] = make_plan(matrix.encoding, operand.columns, "stream").stride
+                row[f"{name}_scale"] = operand.scales
+                row[f"{name}_scale_step"] = operand.scale_step
         for name, norm in layer.norms.items():
             row[f"{name}_norm"] = norm.ctypes.data
     return table

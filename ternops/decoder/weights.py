@@ -10,9 +10,12 @@ import numpy.typing as npt
 
 from ternops.decoder.config import Config
 from ternops.encodings import ENCODINGS
+from ternops.encodings.common import SLACK
+from ternops.kernels.call import Operand
 from ternops.kernels.fp16 import LINE_BYTES
-from ternops.matrix import Packed, TernaryMatrix
+from ternops.matrix import TernaryMatrix
 from ternops.memory import Arena, aligned_copy, aligned_empty
+from ternops.packed import Packed
 
 LINE = LINE_BYTES // 2  #: weights of a cache line; rows are padded to a multiple of it
 
@@ -57,6 +60,12 @@ class HalfMatrix:
     @property
     def nbytes(self) -> int:
         return self.bits.nbytes
+
+    @property
+    def operand(self) -> Operand:
+        """The same for kernels."""
+        name = "bf16" if self.is_bf16 else "fp16"
+        return Operand(name, self.bits.ctypes.data, self.nbytes, *self.shape, scale_step=0)
 
     def to_dense(self) -> npt.NDArray[np.float32]:
         """float32 (rows, columns), exactly."""
@@ -149,7 +158,7 @@ def random_ternary(
 ) -> TernaryMatrix:
     """Evenly drawn trits with the scale 1/sqrt(columns)."""
     layout = ENCODINGS[encoding]
-    size = layout.nbytes(rows, columns) + layout.SLACK
+    size = layout.nbytes(rows, columns) + SLACK
     packed = (arena.empty if arena else aligned_empty)(size, np.uint8)
     sample = layout.pack(random.integers(-1, 2, (_ROWS, columns), np.int8))
     _repeat(sample[: layout.nbytes(_ROWS, columns)], packed)

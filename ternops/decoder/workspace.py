@@ -15,9 +15,10 @@ from ternops.decoder.forward import forward
 from ternops.decoder.loaded import LoadedModel
 from ternops.decoder.records import MODEL, PARTS, TOKEN
 from ternops.kernels.attention import POSITIONS
+from ternops.kernels.call import Call, Operand
 from ternops.kernels.int8 import placed_bytes
 from ternops.kernels.operands import OPERANDS
-from ternops.kernels.plan import Plan, dense_stride, kind_of, make_plan, max_tokens
+from ternops.kernels.plan import UNPACKED, Plan, kind_of, make_plan, max_tokens
 from ternops.kernels.screen import ROWS
 from ternops.memory import HoldsAddresses, aligned_zeros
 from ternops.team import TEAM
@@ -81,7 +82,11 @@ class Workspace(HoldsAddresses):
         self._tokens = np.zeros((capacity, len(TOKEN.names or ())), np.intp)
         self._outputs = np.zeros(capacity, np.int64)
         self._computed = np.zeros(1, np.int64)
-        own = ThreadScratch(plans, capacity, rounded, c.hidden, max(longest, 3 * c.head_dim + 64))
+        call = Call.of(
+            Operand(model.encoding, 0, 0, 0, c.hidden), 1, kind=kind, floor=BITNET_ABSMAX
+        )
+        longest = max(longest, 3 * c.head_dim + 64)
+        own = ThreadScratch(call, plans, capacity, rounded, c.hidden, longest)
         rows = self.tile_tokens * c.group
         self._own = own.allocate(model.threads, rows * c.head_dim, rows * score_stride)
         _, append, attend = CACHES[model.cache]
@@ -156,11 +161,9 @@ class Workspace(HoldsAddresses):
         self._exact_top = -1  # until all is set, should an interrupt come in between
         for name, value in view.model.items():
             self._record[name] = value
-        for record in self._own.heads:
-            for name, value in view.operands.items():
-                record[name] = value
-            record["out"] = self._record["logits"]
-            record["out_stride"] = self._model.head.padded
+        logits = int(self._record["logits"])
+        for record, placed in self._own.heads:
+            view.call.write_apart(record, 0, logits, placed, 0, 0, 0)
         self._exact_top = exact_top
 
 
@@ -171,18 +174,19 @@ class ThreadScratch:
     """
 
     def __init__(
-        self, plans: list[Plan], capacity: int, rounded: int, hidden: int, longest: int
+        self, call: Call, plans: list[Plan], capacity: int, rounded: int, hidden: int, longest: int
     ) -> None:
-        self._plan = plans[0]
+        self._call = call
         self._alone = capacity == 1
         self._placed = rounded * max(plan.placed_bytes for plan in plans)
         self._tokens = rounded
         # Beside int8 rows, whose padding is the longest, and which tokens take the most for.
-        self._head_row = placed_bytes(dense_stride(hidden, 1))
+        self._head_row = placed_bytes(UNPACKED["int8"].stride(hidden))
         self._head_placed = capacity * self._head_row
         self._scratch = max(plan.scratch_bytes for plan in plans)
         self._floats = 4 * longest
-        self.heads: list[Any] = []
+        #: The record of the head's product of each thread, and where its tokens are prepared.
+        self.heads: list[tuple[memoryview, int]] = []
 
     def allocate(self, threads: int, queries: int, scores: int) -> ThreadScratch:
         size = 0
@@ -208,20 +212,14 @@ class ThreadScratch:
             own = self.address + thread * size
             base = own if self._alone else self.address + (threads - 1) * size
             sums, placed, head_placed = (base + each for each in prepared)
-            record = self._operands(thread * size + linear)
-            record["prepare"], record["multiply"] = self._plan.prepare, self._plan.multiply
-            record["fields"] = self._plan.fields
-            record["placed"], record["scratch"] = placed, own + scratch
-            record["offsets"], record["steps"] = sums, sums + 4 * self._tokens
-            record = self._operands(thread * size + self.head)
-            record["placed"], record["placed_stride"] = head_placed, self._head_row
-            self.heads.append(record)
+            record = self._record(thread * size + linear)
+            steps = sums + 4 * self._tokens
+            self._call.write_apart(record, 0, 0, placed, sums, steps, own + scratch)
+            self.heads.append((self._record(thread * size + self.head), head_placed))
         return self
 
-    def _operands(self, offset: int) -> Any:
-        record = self._memory[offset : offset + OPERANDS.itemsize].view(OPERANDS)[0]
-        record["is_float"], record["tokens"], record["floor"] = 1, 1, BITNET_ABSMAX
-        return record
+    def _record(self, offset: int) -> memoryview:
+        return self._memory[offset : offset + OPERANDS.itemsize].data
 
 
 def _peaks(padded: int) -> int:

@@ -1,12 +1,14 @@
-"""How trits become bytes. Pure NumPy: these functions are the oracle of every layout.
+"""How matrices of few values become bytes: a record each.
 
-`blocks` has what two_bit and base3 share, `row_groups` what tl1 and tl2 share, `common` the rest.
+Packing is plain NumPy, the oracle of each layout; unpacking is kernel code. `blocks` has what
+two_bit and base3 share, `row_groups` what tl1 and tl2 share, `encoding` what all do.
 """
 
-from types import ModuleType
+from ternops.encodings.base3 import BASE3
+from ternops.encodings.encoding import Encoding
+from ternops.encodings.tl1 import TL1
+from ternops.encodings.tl2 import TL2
+from ternops.encodings.two_bit import TWO_BIT
 
-from ternops.encodings import base3, tl1, tl2, two_bit
-
-#: Every encoding by its name. Each module has SLACK, nbytes, pack, unpack and check; a block
-#: encoding also FIELDS, BLOCK, row_bytes and place, a look-up encoding tables and multiply.
-ENCODINGS: dict[str, ModuleType] = {"two_bit": two_bit, "base3": base3, "tl1": tl1, "tl2": tl2}
+#: Every encoding by its name.
+ENCODINGS: dict[str, Encoding] = {each.name: each for each in (TWO_BIT, BASE3, TL1, TL2)}

@@ -1,48 +1,102 @@
-"""What the block encodings share: how a row is cut, whatever the number of weights in a byte.
+"""Block encodings: how a row is cut, whatever the number of weights in a byte.
 
-A row is cut into blocks of 64 bytes (one cache line). A byte has so many fields, a block 64 times
-as many weights: byte m holds the weights m, m + 64, m + 128, ..., one in each field, so that the
-same field of a vector is 64 neighbouring weights. The last, shorter block of r weights has the
+A row is cut into blocks of 64 bytes (one cache line). A byte has `fields` weights, a block 64 times
+as many: byte m holds the weights m, m + 64, m + 128, ..., one in each field, so that the same field
+of a vector is 64 neighbouring weights. The last, shorter block of r weights has the
 stride s = ceil(r / fields) instead of 64 and takes s bytes: a row of k weights is
-ceil(k / fields) bytes long. A weight w has the code w + 1; codes of no weight are 0.
+ceil(k / fields) bytes long. A weight has the code i of its value; codes of no weight are 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ternops.encodings.common import PIECE, SLACK, Array, padded, spans
+from ternops.encodings.encoding import Encoding
 
 BLOCK_BYTES = 64
 
 
-@dataclass(frozen=True)
-class Blocks:
-    """The functions of a block encoding, which differs from others in what a byte is."""
+class Tile(NamedTuple):
+    """What the GEMV keeps in registers while it walks along the columns.
+
+    rows: of the matrix at a time. apart: how many of a byte's fields are left where they are, with
+    an accumulator each; 1: every field is shifted down to one accumulator.
+    """
+
+    rows: int
+    apart: int
+
+
+class Unpack(NamedTuple):
+    """Kernel code that turns a vector of packed bytes into codes, compiled for one tile.
+
+    hold(held): fills `held`, registers of `holds` vectors, with constants, once.
+    open(packed, opened, held): prepares packed bytes: fills `opened`, registers of `opens` vectors.
+    codes(opened, held, field): the codes of a field, a constant. With a < apart accumulators the
+    codes of field f belong to accumulator a = f % apart, times 2 ** (shift * a).
+    last_factor: 0, or the factor of the last field's codes, which then has one more accumulator.
+    """
+
+    holds: int
+    opens: int
+    hold: Any
+    open: Any
+    codes: Any
+    shift: int
+    last_factor: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blocks(Encoding):
+    """A block encoding, which differs from others in what a byte is.
+
+    fields: weights of a byte. join, split: codes (fields, ...) -> bytes (...), and back.
+    make_unpack(apart, width): the kernel code, for a tile and vectors of a `ternops.isa.Width`.
+    tiles: by tier, for one token; a tier without an entry uses that of the tier it was made from.
+    batch_rows: by tier, rows of the tile for a few tokens, where they are not the tier's.
+    max_apart: the greatest `apart` that unpacking gains by. streams_narrow: weights from memory are
+    read by the vectors that leave it the most bandwidth, instead of the widest.
+    """
 
     fields: int
-    join: Callable[[Array], Array]  # codes (fields, ...) -> bytes (...)
-    split: Callable[[Array], Array]  # and back
+    join: Callable[[Array], Array]
+    split: Callable[[Array], Array]
+    make_unpack: Callable[[int, Any], Unpack]
+    tiles: Mapping[str, Tile]
+    batch_rows: Mapping[str, int]
+    max_apart: int
+    streams_narrow: bool = False
+
+    @property
+    def bits(self) -> float:
+        return 8 / self.fields
+
+    @property
+    def block(self) -> int:
+        """Weights of a whole block."""
+        return self.fields * BLOCK_BYTES
 
     def row_bytes(self, columns: int) -> int:
         """Bytes of one packed row."""
         return -(-columns // self.fields)
 
     def nbytes(self, rows: int, columns: int) -> int:
-        """Bytes of the packed rows, without slack."""
         return rows * self.row_bytes(columns)
 
-    def pack(self, trits: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
-        """int8 (rows, columns) of -1, 0, 1 -> uint8 (nbytes + SLACK,)."""
-        rows, columns = trits.shape
+    def pack(self, values: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
+        rows, columns = values.shape
         packed = np.zeros(self.nbytes(rows, columns) + SLACK, np.uint8)
         table = self._table(packed, rows, columns)
         for start, stop in spans(0, rows, self._step(columns)):
-            codes = (trits[start:stop] + 1).view(np.uint8)
+            codes = (values[start:stop] - np.int8(self.values[0])).view(np.uint8)
+            if self.step > 1:
+                codes //= np.uint8(self.step)
             for weights, places, stride in self._cut(columns):
                 fields = np.moveaxis(self._fields(codes[:, weights], stride), 2, 0)
                 table[start:stop, places] = self.join(fields).reshape(stop - start, -1)
@@ -56,17 +110,22 @@ class Blocks:
         first: int = 0,
         last: int | None = None,
     ) -> npt.NDArray[np.int8]:
-        """The inverse of `pack`: the rows first..last of `rows`, int8 (last - first, columns)."""
         last = rows if last is None else last
         table = self._table(packed, rows, columns)[first:last]
-        trits = np.empty((last - first, columns), np.int8)
+        values = np.empty((last - first, columns), np.int8)
         for start, stop in spans(0, last - first, self._step(columns)):
             for weights, places, stride in self._cut(columns):
                 codes = self.split(table[start:stop, places].reshape(stop - start, -1, stride))
                 part = np.moveaxis(codes, 0, 2).reshape(stop - start, -1).view(np.int8)
-                trits[start:stop, weights] = part[:, : weights.stop - weights.start]
-            trits[start:stop] -= 1
-        return trits
+                values[start:stop, weights] = part[:, : weights.stop - weights.start]
+            if self.step > 1:
+                values[start:stop] *= np.int8(self.step)
+            values[start:stop] += np.int8(self.values[0])
+        return values
+
+    def pieces(self, packed: npt.NDArray[np.uint8], rows: int, columns: int) -> Iterator[Array]:
+        for start, stop in spans(0, self.nbytes(rows, columns), PIECE):
+            yield packed[start:stop]
 
     def place(self, activations: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
         """Activations (m, k) in the order in which a kernel meets them: m rows of whole blocks.
@@ -75,7 +134,7 @@ class Blocks:
         zeros stand where the vector holds no weight of this row.
         """
         m, columns = activations.shape
-        block = self.fields * BLOCK_BYTES
+        block = self.block
         blocks = -(-columns // block)
         placed = np.zeros((m, blocks, self.fields, BLOCK_BYTES), np.int8)
         for weights, _, stride in self._cut(columns):
@@ -92,7 +151,7 @@ class Blocks:
 
     def _cut(self, columns: int) -> Iterator[tuple[slice, slice, int]]:
         """(weights, places of their bytes, stride) of all whole blocks, and of the shorter one."""
-        rest = columns % (self.fields * BLOCK_BYTES)
+        rest = columns % self.block
         whole = columns - rest
         for start, stop, stride in (
             (0, whole, BLOCK_BYTES),

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 Array: TypeAlias = npt.NDArray[Any]
 
-#: Zero bytes behind the last row, so that a kernel may read whole vectors.
+#: Zero bytes after the last row, so that a kernel may read whole vectors.
 SLACK = 64
 #: Weights or bytes worked on at a time: no temporary is as large as a matrix.
 PIECE = 1 << 20

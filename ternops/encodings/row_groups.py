@@ -12,36 +12,61 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ternops.encodings.common import PIECE, SLACK, Array, digits, number, padded, spans
+from ternops.encodings.encoding import Encoding
 
 ROWS = 64
 
 
-@dataclass(frozen=True)
-class RowGroups:
-    """The functions of a look-up encoding, which differs from others in what a tile is."""
+@dataclass(frozen=True, kw_only=True)
+class RowGroups(Encoding):
+    """A look-up encoding, which differs from others in what a tile is.
 
-    weights: int  # of a tuple
-    tuples: int  # of a row in a tile
+    weights: of a tuple. tuples: of a row in a tile. lines: of a tile. entries: the numbers that a
+    table has sums for; of others, it has the negative. join, split: numbers (tuples, ...) -> bytes
+    (lines, ...), and back.
+    Kernel code: write_table(x, target) writes the table of the tuple of int8 at x, table_bytes of
+    it. add_tile(sums, line, width, tables) adds one tile of a vector's rows: `width` bytes lie from
+    line to line. tiles_open: sums of as many tiles fit int16.
+    """
+
+    weights: int
+    tuples: int
     lines: int
-    entries: range  # the numbers a table has sums for; of others, it has the negative
-    join: Callable[[Array], Array]  # numbers (tuples, ...) -> bytes (lines, ...)
-    split: Callable[[Array], Array]  # and back
+    entries: range
+    join: Callable[[Array], Array]
+    split: Callable[[Array], Array]
+    table_bytes: int
+    write_table: Any
+    add_tile: Any
+    tiles_open: int
+
+    @property
+    def bits(self) -> float:
+        return 8 * self.lines / self.columns
+
+    @property
+    def columns(self) -> int:
+        """Of a tile."""
+        return self.tuples * self.weights
+
+    def tiles(self, columns: int) -> int:
+        """Tiles of a row."""
+        return -(-columns // self.columns)
 
     def nbytes(self, rows: int, columns: int) -> int:
-        """Bytes of the packed rows, without slack."""
-        return rows * self.lines * self._tiles(columns)
+        return rows * self.lines * self.tiles(columns)
 
-    def pack(self, trits: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
-        """int8 (rows, columns) of -1, 0, 1 -> uint8 (nbytes + SLACK,)."""
-        rows, columns = trits.shape
+    def pack(self, values: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
+        rows, columns = values.shape
         packed = np.zeros(self.nbytes(rows, columns) + SLACK, np.uint8)
         for start, stop in spans(0, rows, ROWS):
-            tuples = self._tuples(trits[start:stop]).transpose(3, 2, 1, 0)
+            tuples = self._tuples(values[start:stop]).transpose(3, 2, 1, 0)
             lines = self.join(number(tuples))
             self._group(packed, start, stop, columns)[:] = np.moveaxis(lines, 0, 1)
         return packed
@@ -54,7 +79,6 @@ class RowGroups:
         first: int = 0,
         last: int | None = None,
     ) -> npt.NDArray[np.int8]:
-        """The inverse of `pack`: the rows first..last of `rows`, int8 (last - first, columns)."""
         last = rows if last is None else last
         trits = np.empty((last - first, columns), np.int8)
         for part, numbers in self._numbers(packed, rows, columns, first, last):
@@ -90,7 +114,7 @@ class RowGroups:
         return sums
 
     def pieces(self, packed: npt.NDArray[np.uint8], rows: int, columns: int) -> Iterator[Array]:
-        """Every byte, about 1 MB at a time, as (lines, tiles, rows of a group)."""
+        """As (lines, tiles, rows of a group)."""
         whole = rows - rows % ROWS
         for start, stop, width in ((0, whole, ROWS), (whole, rows, rows % ROWS)):
             if start < stop:
@@ -99,18 +123,15 @@ class RowGroups:
                 for first, last in spans(0, len(tiles), PIECE // (self.lines * ROWS)):
                     yield np.moveaxis(tiles[first:last], 1, 0)
 
-    def _tiles(self, columns: int) -> int:
-        return -(-columns // (self.tuples * self.weights))
-
     def _group(self, packed: Array, start: int, stop: int, columns: int) -> Array:
         """The bytes of the group that is the rows start..stop: (tiles, lines, rows)."""
         group = packed[self.nbytes(start, columns) : self.nbytes(stop, columns)]
-        return group.reshape(self._tiles(columns), self.lines, stop - start)
+        return group.reshape(self.tiles(columns), self.lines, stop - start)
 
     def _tuples(self, matrix: Array) -> Array:
         """(rows, columns) -> (rows, tiles, tuples, weights), padded."""
         rows, columns = matrix.shape
-        shape = self._tiles(columns), self.tuples, self.weights
+        shape = self.tiles(columns), self.tuples, self.weights
         return padded(matrix, prod(shape)).reshape(rows, *shape)
 
     def _numbers(

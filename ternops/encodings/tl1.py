@@ -7,23 +7,19 @@ for 4 columns (`row_groups`): a byte's low nibble is the first pair, its high ni
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
-
-from ternops.encodings.common import SLACK, Array
+from ternops.encodings.common import Array
+from ternops.encodings.lookup import add_pair, patterns, weighted, write_entries
 from ternops.encodings.row_groups import RowGroups, join_nibbles, split_nibbles
-
-__all__ = ["SLACK", "check", "multiply", "nbytes", "pack", "tables", "unpack"]
+from ternops.isa import u8
+from ternops.simd import inlined, load
 
 _NUMBERS = range(-4, 5)
+_TABLE_BYTES = 32
 
 
-def check(packed: npt.NDArray[np.uint8], rows: int, columns: int) -> None:
-    """Raise ValueError if any index is above 8, which stands for no pair."""
-    for lines in _GROUPS.pieces(packed, rows, columns):
-        greatest = split_nibbles(lines).max()
-        if greatest >= len(_NUMBERS):
-            raise ValueError(f"packed: holds the index {greatest}, expected 0 to 8 (not tl1?)")
+def _find_flaw(lines: Array) -> str | None:
+    greatest = split_nibbles(lines).max()
+    return f"the index {greatest}, expected 0 to 8" if greatest >= len(_NUMBERS) else None
 
 
 def _join(numbers: Array) -> Array:
@@ -34,6 +30,35 @@ def _split(lines: Array) -> Array:
     return split_nibbles(lines) + _NUMBERS.start
 
 
-_GROUPS = RowGroups(weights=2, tuples=2, lines=1, entries=_NUMBERS, join=_join, split=_split)
-nbytes, pack, unpack = _GROUPS.nbytes, _GROUPS.pack, _GROUPS.unpack
-tables, multiply = _GROUPS.tables, _GROUPS.multiply
+_pattern0, _pattern1 = patterns([(i // 3 - 1, i % 3 - 1) for i in range(9)])
+
+
+@inlined
+def _write_table(x, target):
+    write_entries(weighted(x, 0, _pattern0()) + weighted(x, 1, _pattern1()), target)
+
+
+@inlined
+def _add_tile(sums, weights, width, tables):
+    """One line of a vector's rows: two pairs."""
+    line = load(u8, weights)
+    for half in range(2):
+        add_pair(sums, line, half, tables + half * _TABLE_BYTES)
+
+
+TL1 = RowGroups(
+    name="tl1",
+    weights=2,
+    tuples=2,
+    lines=1,
+    entries=_NUMBERS,
+    join=_join,
+    split=_split,
+    find_flaw=_find_flaw,
+    table_bytes=_TABLE_BYTES,
+    write_table=_write_table,
+    add_tile=_add_tile,
+    tiles_open=63,  # 126 * 2 * 128 is less than 2**15
+    color="#009E73",
+    marker="^",
+)

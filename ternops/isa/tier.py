@@ -12,13 +12,12 @@ Value = TypeVar("Value")
 class Batch(NamedTuple):
     """Several tokens with weights that are decoded where they are used: rows x tokens at a time.
 
-    most: more tokens go to the GEMM. base3_rows: rows with base3, None for as many.
+    most: more tokens go to the GEMM.
     """
 
     rows: int
     tokens: int
     most: int
-    base3_rows: int | None = None
 
 
 class Panel(NamedTuple):
@@ -52,9 +51,9 @@ class Tier:
     dot_signed(i32 acc, i8, i8): the same of signed bytes; None where `dot` has to do it, biased.
     narrow_dot: `dot` on vectors of 32 bytes, where the tier's own are longer.
     dot_pairs(acc, codes, signed): a dot of two rows and two tokens a vector, if there is one.
-    byte_table: the look-up that base3 is unpacked by; None: by remainders.
-    shuffle_words(table, index), shuffle_bytes(table, index): the look-ups of tl1 and tl2: of 32
-    words by their low five bits, of 16 bytes in each half; neither: scalar loads.
+    byte_table: a look-up of bytes in a table of at least 81 entries, if there is one.
+    shuffle_words(table, index), shuffle_bytes(table, index): look-ups of 32 words by their low five
+    bits, and of 16 bytes in each half, if there are such.
     has_tiles: whether there are AMX's tile registers.
     batch, gemm: tiles for several and for many tokens. auto: what "auto" means for weights that the
     last-level cache holds, and for more of them.

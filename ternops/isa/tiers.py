@@ -72,8 +72,8 @@ NEON = GENERIC.extended(  # every 64-bit ARM core has it
 )  # fmt: skip
 NEON_DOTPROD = NEON.extended(
     "neon-dotprod", "dotprod", dot=arm.dot_dotprod, close=None, dot_signed=arm.dot_dotprod,
-    # 8 sums, and the codes of two rows, in 32 registers; with base3 the table besides.
-    batch=Batch(2, 4, most=7, base3_rows=1), gemm=Panel(4, 4),
+    # 8 sums, and the codes of two rows, in 32 registers.
+    batch=Batch(2, 4, most=7), gemm=Panel(4, 4),
 )  # fmt: skip
 NEON_I8MM = NEON_DOTPROD.extended(
     "neon-i8mm", "i8mm", dot_pairs=arm.dot_pairs,

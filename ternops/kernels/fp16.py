@@ -13,7 +13,7 @@ from ternops.kernels.elementwise import read, write
 from ternops.kernels.operands import Operands
 from ternops.kernels.tuning import PREFETCH_AHEAD, stream_step
 from ternops.simd import (
-    Job,
+    RowsKernel,
     concatenate,
     f32,
     full,
@@ -192,8 +192,8 @@ def _make_gemv(load_name):
     return make_gemv(narrow_of, wide_of, 2, (_SIDE, _SIDE))
 
 
-gemv_fp16 = Job(_make_gemv("load_fp16"), "gemv_fp16")
-gemv_bf16 = Job(_make_gemv("load_bf16"), "gemv_bf16")
+gemv_fp16 = RowsKernel(_make_gemv("load_fp16"), "gemv_fp16")
+gemv_bf16 = RowsKernel(_make_gemv("load_bf16"), "gemv_bf16")
 
 
 @inlined
@@ -206,7 +206,7 @@ def place_row(x, columns, placed, padded):
         store(placed + 4 * i, full(f32, 0.0))
 
 
-@Job
+@RowsKernel
 def place_floats(operands, first, last, thread):
     """Copy tokens [first, last), each with zeros behind it up to the end of its place."""
     p = record_at(Operands, operands)

@@ -1,13 +1,15 @@
-"""Products with many tokens, on two_bit and base3: int8 activations, exact int32 sums.
+"""Products with many tokens, on block encodings: int8 activations, exact int32 sums.
 
-Layout: a panel of rows is decoded once into bytes, trits + 1, as long as the second-level cache
+Layout: a panel of rows is decoded once into bytes, a code each, as long as the second-level cache
 holds it, and used for every token. Trick: rows x tokens of the product stay in registers; each
 line of codes is loaded once for all tokens of a tile, and each line of activations for all rows.
 Where the dot takes pairs, a line has half as many columns of two rows, or of two tokens.
 Bound: the dot instruction, or AMX's product of two tiles.
 """
 
-from ternops.encodings.blocks import BLOCK_BYTES
+from functools import cache
+
+from ternops.encodings.blocks import BLOCK_BYTES, Blocks
 from ternops.isa import (
     BYTES,
     HAS_TILES,
@@ -15,6 +17,7 @@ from ternops.isa import (
     PAIRED,
     PARTIAL,
     TIER,
+    WIDE,
     close_sums,
     dot_lines,
     i8,
@@ -23,10 +26,9 @@ from ternops.isa import (
     u8,
 )
 from ternops.kernels.amx import close_tiles, make_tiled, open_tiles
-from ternops.kernels.fields import BASE3, MAX_HELD, MAX_OPEN, TWO_BIT, make_fields
 from ternops.kernels.operands import Operands, finish
 from ternops.simd import (
-    Job,
+    RowsKernel,
     concatenate,
     full,
     inlined,
@@ -55,16 +57,25 @@ _HEIGHT = max(_TILE.rows, LANES)
 _HALF = BYTES // 2
 
 
-@inlined
-def add_up(p, total, row, token, count, depth, is_last):
-    """Add the sums of one panel to those of the panels before, which wait in `out` as int32."""
-    place = pointer(p.out) + 4 * (token * p.out_stride + row)
-    if depth > 0:
-        total = total + load_first(i32, place, count)
-    if is_last:
-        finish(p, total, row, token, count)
-    else:
-        store_first(place, total, count)
+def make_add_up(value_step):
+    """A function that adds the sums of one panel to those of the panels before.
+
+    These wait in `out` as int32. value_step: from the value of a code to that of the next.
+    """
+
+    @inlined
+    def add_up(p, total, row, token, count, depth, is_last):
+        place = pointer(p.out) + 4 * (token * p.out_stride + row)
+        if value_step > 1:
+            total = total * value_step
+        if depth > 0:
+            total = total + load_first(i32, place, count)
+        if is_last:
+            finish(p, total, row, token, count)
+        else:
+            store_first(place, total, count)
+
+    return add_up
 
 
 if PAIRED == 2:
@@ -94,21 +105,22 @@ else:
         return sum_lanes(row_sums, token * _HEIGHT + row)
 
 
-def make_decode(fields):
+def make_decode(encoding):
     """A function that writes the codes of rows [row, row + n), blocks [first, last), to a panel."""
-    hold, open_fields, codes = make_fields(fields, 1)
+    fields = encoding.fields
+    holds, opens, hold, open_fields, codes, _, _ = encoding.make_unpack(1, WIDE)
 
     @inlined
     def decode(p, row, n, first, last, panel):
-        opened = registers(u8, MAX_OPEN)
-        held = registers(u8, MAX_HELD)
+        opened = registers(u8, opens)
+        held = registers(u8, holds)
         hold(held)
         for r in range(n):
             weights = pointer(p.weights) + (row + r) * p.stride
             for block in range(first, last):
                 for part in range(0, BLOCK_BYTES, BYTES):
                     line = weights + (block * BLOCK_BYTES + part)
-                    # The row that this thread decodes as far behind in the next panel.
+                    # The same row of the next panel: this thread decodes it next.
                     prefetch(line + PANEL_ROWS * p.stride)
                     open_fields(load(u8, line), opened, held)
                     for field in range(fields):
@@ -118,7 +130,7 @@ def make_decode(fields):
     return decode
 
 
-def make_panel(rows, tokens):
+def make_panel(rows, tokens, add_up):
     """A function that multiplies a panel with all tokens by the dot instruction."""
     down, across = rows // PAIRED, tokens // PAIRED
     count = down * across
@@ -166,10 +178,21 @@ def make_panel(rows, tokens):
     return multiply
 
 
-def make_gemm(fields, multiply):
+@cache
+def make_multiply(value_step):
+    """What multiplies a panel with all tokens: the same for encodings of the same step."""
+    add_up = make_add_up(value_step)
+    if HAS_TILES:
+        return make_tiled(_STRIDE, add_up)
+    return make_panel(_TILE.rows, _TILE.tokens, add_up)
+
+
+def make_gemm(encoding):
     """The product with many tokens, panel by panel."""
-    decode = make_decode(fields)
-    most_blocks = _DEPTH // (fields * BLOCK_BYTES)
+    fields, block_size = encoding.fields, encoding.block
+    multiply = make_multiply(encoding.step)
+    decode = make_decode(encoding)
+    most_blocks = _DEPTH // block_size
 
     @inlined
     def gemm(operands, first, last, thread):
@@ -179,7 +202,7 @@ def make_gemm(fields, multiply):
         spare = panel + PANEL_BYTES
         if HAS_TILES:
             open_tiles(spare)
-        blocks = (p.columns + fields * BLOCK_BYTES - 1) // (fields * BLOCK_BYTES)
+        blocks = (p.columns + block_size - 1) // block_size
         # Panels of equal depth: each costs a pass over the product's sums. At least an empty one.
         panels = max(1, (blocks + most_blocks - 1) // most_blocks)
         for row in range(first, last, PANEL_ROWS):
@@ -187,7 +210,7 @@ def make_gemm(fields, multiply):
             for i in range(panels):
                 block, end = blocks * i // panels, blocks * (i + 1) // panels
                 decode(p, row, n, block, end, panel)
-                depth, lines = block * fields * BLOCK_BYTES, (end - block) * fields
+                depth, lines = block * block_size, (end - block) * fields
                 multiply(p, panel, spare, row, n, depth, lines, end == blocks)
         if HAS_TILES:
             close_tiles()
@@ -195,9 +218,6 @@ def make_gemm(fields, multiply):
     return gemm
 
 
-if HAS_TILES:
-    _multiply = make_tiled(_STRIDE, add_up)
-else:
-    _multiply = make_panel(_TILE.rows, _TILE.tokens)
-gemm_two_bit = Job(make_gemm(TWO_BIT, _multiply), "gemm_two_bit")
-gemm_base3 = Job(make_gemm(BASE3, _multiply), "gemm_base3")
+def gemm_kernel(encoding: Blocks) -> RowsKernel:
+    """Of many tokens."""
+    return RowsKernel(make_gemm(encoding), f"gemm_{encoding.name}")

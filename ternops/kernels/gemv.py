@@ -1,22 +1,20 @@
-"""Products with one or a few tokens, on two_bit and base3: int8 activations, exact int32 sums.
+"""Products with one or a few tokens, on block encodings: int8 activations, exact int32 sums.
 
 Layout: blocks of 64 bytes, in each of which a field of every byte makes 64 neighbouring weights.
-Trick: the codes stand for w + 1, so sum(a) is subtracted once a row; fields that are left where
-they are in the byte get a sum each, and the sums are shifted instead.
-Bound: memory, 2.0 or 1.6 bits a weight; in cache the dot instruction.
+Trick: codes are at least 0, and what they exceed the values by is subtracted once a row; fields
+that are left where they are in the byte get a sum each, and the sums are shifted instead.
+Bound: memory, the bits of a weight; in cache the dot instruction.
 """
 
 import numpy as np
 
-from ternops.encodings.blocks import BLOCK_BYTES
+from ternops.encodings.blocks import BLOCK_BYTES, Blocks
 from ternops.isa import LANES, NARROW, PARTIAL, TIER, WIDE, close_sums, open_sums
 from ternops.isa import i32 as wide_i32
-from ternops.kernels import base3
-from ternops.kernels.fields import BASE3, MAX_HELD, MAX_OPEN, TWO_BIT, make_fields
 from ternops.kernels.operands import Operands, finish
-from ternops.kernels.tuning import PREFETCH_AHEAD, gemv_tile, stream_step
+from ternops.kernels.tuning import PREFETCH_AHEAD, stream_step
 from ternops.simd import (
-    Job,
+    RowsKernel,
     full,
     inlined,
     load,
@@ -28,38 +26,35 @@ from ternops.simd import (
     widen,
 )
 
-# A field left in place counts up to 64 times its value: 2 * 64 * 128 * 4 a lane and step, which
-# stays within int32 for 2**15 steps. Longer rows use shifted fields, whose sums may wrap around:
-# the total is right modulo 2**32, and it fits.
-_MAX_STEPS_APART = 1 << 15
-_INVERSE_FIFTH = int(np.uint32(pow(base3.FIFTH, -1, 1 << 32)).view(np.int32))
+# A code left in place is a byte of at most 192 (code 3 times 64): 192 * 128 * 4 a lane and step,
+# which stays within int32 for 21,845 steps. Longer rows use shifted fields, whose sums may wrap
+# around: the total is right modulo 2**32, and it fits.
+_MAX_STEPS_APART = (1 << 31) // (192 * 128 * 4)
 
 
-def make_group(fields, rows, tokens, apart, width=WIDE):
+def make_group(encoding: Blocks, rows, tokens, apart, width=WIDE):
     """A function that computes a group of rows, for constant counts: their loops unroll.
 
-    fields: weights of a byte. rows x tokens: the tile that is kept in registers. apart: how many
-    of a byte's fields are left in place, with a sum each.
+    rows x tokens: the tile that is kept in registers. apart: how many of a byte's fields are left
+    in place, with a sum each.
     """
-    extra = fields == BASE3 and apart > 1  # the fifth field has a factor, and a sum of its own
+    fields, value_step = encoding.fields, encoding.step
+    holds, opens, hold, open_fields, codes, shift, factor = encoding.make_unpack(apart, width)
+    extra = factor != 0  # the last field has a factor, and a sum of its own
+    inverse = int(np.uint32(pow(factor or 1, -1, 1 << 32)).view(np.int32))
     each = apart + extra
     count = rows * tokens * each
     size, u8, i8, i32, dot = width
-    hold, open_fields, codes = make_fields(fields, apart, width)
 
     @inlined
     def field_sum(sums, i):
         """One sum of all fields. Exact: each lane is a multiple of what it is divided by."""
         total = sums[i]
-        if apart > 1:
-            total = total + (sums[i + 1] >> 2)
-        if apart > 2:
-            total = total + (sums[i + 2] >> 4)
-        if apart > 3:
-            total = total + (sums[i + 3] >> 6)
+        for k in range(1, apart):
+            total = total + (sums[i + k] >> shift * k)
         if extra:
-            total = total + sums[i + apart] * _INVERSE_FIFTH  # modulo 2**32
-        return total
+            total = total + sums[i + apart] * inverse  # modulo 2**32
+        return total * value_step if value_step > 1 else total
 
     @inlined
     def tile(blocks, weights, step, x, x_step, row_sums, at):
@@ -69,8 +64,8 @@ def make_group(fields, rows, tokens, apart, width=WIDE):
         """
         sums = registers(i32, count)
         partial = registers(PARTIAL, count)
-        opened = registers(u8, MAX_OPEN)
-        held = registers(u8, MAX_HELD)
+        opened = registers(u8, opens)
+        held = registers(u8, holds)
         hold(held)
         for i in range(count):
             sums[i] = full(i32, 0)
@@ -85,7 +80,7 @@ def make_group(fields, rows, tokens, apart, width=WIDE):
                     for field in range(fields):
                         code = codes(opened, held, field)
                         near = x + ((block * fields + field) * BLOCK_BYTES + part)
-                        own = apart if field == 4 and apart > 1 else field % apart
+                        own = apart if extra and field == fields - 1 else field % apart
                         for t in range(tokens):
                             i = (r * tokens + t) * each + own
                             into[i] = dot(into[i], code, load(i8, near + t * x_step))
@@ -113,19 +108,20 @@ def make_group(fields, rows, tokens, apart, width=WIDE):
     return group
 
 
-def make_streams(fields, rows, apart, width=WIDE):
+def make_streams(encoding, rows, apart, width=WIDE):
     """A function that computes the rows which `rows` streams of equal length cover, for one token.
 
     It gives the first row that it leaves. The rows of a tile lie far apart: each is then a long
     stream of its own to the prefetchers, which brings more of the memory's bandwidth than
     neighbouring rows do.
     """
-    group = make_group(fields, rows, 1, apart, width)
+    group = make_group(encoding, rows, 1, apart, width)
+    block = encoding.block
     most_sums = rows * LANES
 
     @inlined
     def streams(p, first, last):
-        blocks = (p.columns + fields * BLOCK_BYTES - 1) // (fields * BLOCK_BYTES)
+        blocks = (p.columns + block - 1) // block
         row_sums = registers(wide_i32, most_sums)
         step = stream_step(last - first, rows)
         for row in range(first, first + step, LANES):
@@ -135,11 +131,12 @@ def make_streams(fields, rows, apart, width=WIDE):
     return streams
 
 
-def make_gemv(fields, tile, width):
+def make_gemv(encoding, width):
     """The product with one token."""
-    streams = make_streams(fields, tile.rows, tile.apart, width)
-    single = make_streams(fields, 1, 1)
-    most_columns = _MAX_STEPS_APART * width.bytes * fields
+    tile = TIER.pick(encoding.tiles)
+    streams = make_streams(encoding, tile.rows, tile.apart, width)
+    single = make_streams(encoding, 1, 1)
+    most_columns = _MAX_STEPS_APART * width.bytes * encoding.fields
 
     @inlined
     def gemv(operands, first, last, thread):
@@ -152,23 +149,22 @@ def make_gemv(fields, tile, width):
     return gemv
 
 
-def make_batch(fields, tile):
+def make_batch(encoding):
     """The product with several tokens: while a group's weights are in a cache, all pass by."""
-    rows, tokens = tile.rows, tile.tokens
-    if fields == BASE3:
-        rows = tile.base3_rows or rows
-    group = make_group(fields, rows, tokens, 1)
-    # For the tokens that are left over, the last of which may be none,
-    pair = make_group(fields, rows, 2, 2 if fields == TWO_BIT or base3.LOOKS_UP else 1)
+    tokens, block = TIER.batch.tokens, encoding.block
+    rows = TIER.pick({"generic": TIER.batch.rows, **encoding.batch_rows})
+    group = make_group(encoding, rows, tokens, 1)
+    # For the tokens that are left over, of which the last may not exist,
+    pair = make_group(encoding, rows, 2, min(2, encoding.max_apart))
     # and for the rows that streams of equal length leave; a single stream leaves none.
-    single = make_group(fields, 1, 1, 1)
+    single = make_group(encoding, 1, 1, 1)
     most_sums = rows * tokens * LANES
 
     @inlined
     def batch(operands, first, last, thread):
         """Rows [first, last) of a product with some tokens."""
         p = record_at(Operands, operands)
-        blocks = (p.columns + fields * BLOCK_BYTES - 1) // (fields * BLOCK_BYTES)
+        blocks = (p.columns + block - 1) // block
         row_sums = registers(wide_i32, most_sums)
         step = stream_step(last - first, rows)
         whole = p.tokens // tokens * tokens
@@ -186,9 +182,9 @@ def make_batch(fields, tile):
     return batch
 
 
-gemv_two_bit = Job(make_gemv(TWO_BIT, gemv_tile("two_bit"), WIDE), "gemv_two_bit")
-#: `gemv_two_bit` for weights that come from memory.
-stream_two_bit = Job(make_gemv(TWO_BIT, gemv_tile("two_bit"), NARROW), "stream_two_bit")
-gemv_base3 = Job(make_gemv(BASE3, gemv_tile("base3"), WIDE), "gemv_base3")
-batch_two_bit = Job(make_batch(TWO_BIT, TIER.batch), "batch_two_bit")
-batch_base3 = Job(make_batch(BASE3, TIER.batch), "batch_base3")
+def gemv_kernels(encoding: Blocks) -> tuple[RowsKernel, RowsKernel, RowsKernel]:
+    """Of one token, of one token with weights from memory, and of a few tokens."""
+    gemv = stream = RowsKernel(make_gemv(encoding, WIDE), f"gemv_{encoding.name}")
+    if encoding.streams_narrow and NARROW is not WIDE:
+        stream = RowsKernel(make_gemv(encoding, NARROW), f"stream_{encoding.name}")
+    return gemv, stream, RowsKernel(make_batch(encoding), f"batch_{encoding.name}")

@@ -14,7 +14,7 @@ from ternops.kernels.operands import Operands
 from ternops.kernels.reference import ROUNDER
 from ternops.kernels.tuning import PREFETCH_AHEAD
 from ternops.simd import (
-    Job,
+    RowsKernel,
     bitcast,
     convert,
     f32,
@@ -87,7 +87,7 @@ def _start(place, total):
     store(place, np.int32(-SIGNED_OFFSET * total))
 
 
-@Job
+@RowsKernel
 def place_levels(operands, first, last, thread):
     """Tokens [first, last) as floats with zeros behind them, and as two levels of int8."""
     p = record_at(Operands, operands)
@@ -136,4 +136,4 @@ def make_tile(rows, tokens):
 
 
 # One stream, of whole vectors, came nearest to the read bandwidth (2: -1%, 4: -7%).
-gemv_i8 = Job(make_gemv(make_tile, make_tile, 1, _SIDE), "gemv_i8")
+gemv_i8 = RowsKernel(make_gemv(make_tile, make_tile, 1, _SIDE), "gemv_i8")

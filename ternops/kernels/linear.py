@@ -1,4 +1,4 @@
-"""One whole product as a team's job: prepare the tokens, meet at the barrier, multiply.
+"""One whole product as a team's job: prepare the tokens, wait at the barrier, multiply.
 
 Layout: a record of addresses and counts, which every thread reads. Trick: each thread prepares
 some tokens and then computes some rows. Bound: that of the kernel that multiplies.
@@ -11,8 +11,10 @@ from ternops.isa import BYTES, TOGETHER, i8
 from ternops.kernels.elementwise import copy_row, quantize_row
 from ternops.kernels.operands import Operands
 from ternops.simd import (
-    Job,
-    call_job,
+    RowsKernel,
+    TeamJob,
+    address_of,
+    call_rows_kernel,
     constant,
     full,
     inlined,
@@ -51,18 +53,18 @@ def place_tail(row, columns, fields):
 
 @inlined
 def quantize_token(p, token, target):
-    """Token number `token` as int8 at `target`, in natural order, with its sum and step."""
+    """Token number `token` as int8 at `target`, in natural order, with its offset and step."""
     if p.is_float:
         x = pointer(p.x) + 4 * token * p.columns
         step, total = quantize_row(x, p.columns, p.floor, target)
     else:
         total = copy_row(pointer(p.x) + token * p.columns, p.columns, target)
         step = np.float32(1)
-    store(pointer(p.offsets) + 4 * token, total)
+    store(pointer(p.offsets) + 4 * token, np.int32(total * p.bias))
     store(pointer(p.steps) + 4 * token, step)
 
 
-@Job
+@RowsKernel
 def place_tokens(operands, first, last, thread):
     """Quantise tokens [first, last) and place them as the block encodings meet them."""
     p = record_at(Operands, operands)
@@ -76,7 +78,7 @@ _PIECE = BYTES // TOGETHER
 _piece = {4: np.int32, 8: np.int64}.get(_PIECE, np.int8)
 
 
-@Job
+@RowsKernel
 def place_together(operands, first, last, thread):
     """As `place_tokens`; then TOGETHER tokens take turns, with so many columns as fill a line."""
     p = record_at(Operands, operands)
@@ -90,12 +92,40 @@ def place_together(operands, first, last, thread):
             store(target + at * TOGETHER, load(_piece, row + at))
 
 
-@Job
+@TeamJob
 def linear(record, team, thread, threads):
     """The product of an OPERANDS record."""
     p = record_at(Operands, record)
     first, last = share(p.tokens, 1, thread, threads)
-    call_job(p.prepare, record, first, last, thread)
+    call_rows_kernel(p.prepare, record, first, last, thread)
     barrier(team, threads)
     first, last = share(p.rows, p.row_step, thread, threads)
-    call_job(p.multiply, record, first, last, thread)
+    call_rows_kernel(p.multiply, record, first, last, thread)
+
+
+@kernel
+def prepare_rows(operands, x, columns, placed_stride, tokens, first, last):
+    """Prepare rows [first, last) of x, float32 (tokens, columns), for several products.
+
+    operands: a pointer to a record of this thread alone, which tells the rest.
+    """
+    p = record_at(Operands, address_of(operands))
+    p.columns = columns
+    p.placed_stride = placed_stride
+    p.tokens = tokens
+    p.x = address_of(x)
+    call_rows_kernel(p.prepare, address_of(operands), first, last, 0)
+
+
+@kernel
+def multiply_rows(operands, weights, stride, scale, scale_step, rows, first, last, out):
+    """out[:, first:last] = rows [first, last) of one matrix times what `prepare_rows` left."""
+    p = record_at(Operands, address_of(operands))
+    p.weights = weights
+    p.stride = stride
+    p.rows = rows
+    p.scales = scale
+    p.scale_step = scale_step
+    p.out = out
+    p.out_stride = rows
+    call_rows_kernel(p.multiply, address_of(operands), first, last, 0)

@@ -1,11 +1,9 @@
 """What the kernels are handed: one record of addresses and counts, in memory.
 
-A kernel is a `Job` called with (operands, first, last, thread): the record's address, and what to
-do. `prepare` kernels turn tokens [first, last) into the form that `multiply` kernels read, which
-compute rows [first, last) of the product for all tokens.
+A kernel is called with (operands, first, last, thread): the record's address, and what to do.
+`prepare` kernels turn tokens [first, last) into the form that `multiply` kernels read, which
+compute rows [first, last) of the product for all tokens. `ternops.kernels.call` makes records.
 """
-
-import struct
 
 import numba
 import numpy as np
@@ -14,24 +12,32 @@ from ternops.isa import f32_lanes
 from ternops.simd import convert, full, inlined, load, load_first, pointer, store_first
 
 #: What a matrix, the number of tokens and their type tell, and what changes from call to call.
-_FIXED = (
-    "prepare", "multiply", "row_step", "weights", "stride", "rows", "columns", "fields", "scales",
-    "scale_step", "is_float", "tokens", "placed_stride", "out_stride", "scratch_stride",
+FIXED = (
+    "prepare", "multiply", "row_step", "weights", "stride", "rows", "columns", "fields", "bias",
+    "scales", "scale_step", "is_float", "tokens", "placed_stride", "out_stride", "scratch_stride",
 )  # fmt: skip
-_CHANGING = ("x", "out", "placed", "offsets", "steps", "scratch")
+CHANGING = ("x", "out", "placed", "offsets", "steps", "scratch")
 #: One product of W (rows, columns) and the tokens x (tokens, columns): out (tokens, rows).
 #: prepare, multiply: addresses of its kernels; threads share rows in multiples of row_step.
-#: weights: packed, in rows of `stride` bytes; fields: how many weights a byte holds (both of a
-#: block encoding only). x: contiguous float32 (is_float 1) or int8 tokens. placed: room for the
-#: prepared tokens, placed_stride bytes each; offsets: for the int32 that is to be subtracted from
-#: the sums of each; steps: for the float32 step of each. scales: float32, scale_step bytes from
-#: row to row (0: one for all); a negative scale_step stores int32 sums, else float32
-#: (sum * scale) * step. out_stride counts elements. scratch: scratch_stride bytes a thread.
-#: floor: the least max|x| of a float token. Addresses and counts are intp.
-OPERANDS = np.dtype([("floor", np.float64)] + [(name, np.intp) for name in (*_FIXED, *_CHANGING)])
-#: Pack the two parts of a record faster than NumPy assigns its fields, at offsets 0 and FIXED.size.
-FIXED, CHANGING = struct.Struct(f"=d{len(_FIXED)}q"), struct.Struct(f"={len(_CHANGING)}q")
+#: weights: packed, in rows of `stride` bytes; fields: weights of a byte (both of block encodings
+#: only); bias: what codes exceed the values by, at 0. x: contiguous float32 (is_float 1) or int8
+#: tokens. placed: memory for the prepared tokens, placed_stride bytes each; offsets: for the int32
+#: that is to be subtracted from the sums of each; steps: for the float32 step of each.
+#: scales: float32, scale_step bytes from row to row (0: one for all); a negative scale_step stores
+#: int32 sums, else float32 (sum * scale) * step. out_stride counts elements. scratch:
+#: scratch_stride bytes a thread. floor: the least max|x| of a float token. Addresses and counts
+#: are intp.
+OPERANDS = np.dtype([("floor", np.float64)] + [(name, np.intp) for name in (*FIXED, *CHANGING)])
 Operands = numba.from_dtype(OPERANDS)
+
+
+@inlined
+def _row_scales(p, row, count):
+    """The scales of `count` rows from `row` on, a lane each."""
+    scales = pointer(p.scales)
+    if p.scale_step == 0:
+        return full(f32_lanes, load(np.float32, scales))
+    return load_first(f32_lanes, scales + p.scale_step * row, count)
 
 
 @inlined
@@ -42,10 +48,5 @@ def finish(p, total, row, token, count):
     if p.scale_step < 0:
         store_first(place, total, count)
         return
-    scales = pointer(p.scales)
-    if p.scale_step == 0:
-        scale = full(f32_lanes, load(np.float32, scales))
-    else:
-        scale = load_first(f32_lanes, scales + 4 * row, count)
     step = load(np.float32, pointer(p.steps) + 4 * token)
-    store_first(place, convert(f32_lanes, total) * scale * step, count)
+    store_first(place, convert(f32_lanes, total) * _row_scales(p, row, count) * step, count)

@@ -3,61 +3,67 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from ternops.cpu_caches import last_level_bytes
 from ternops.encodings import ENCODINGS
-from ternops.isa import LANES, NARROW, TIER, TOGETHER, WIDE
+from ternops.encodings.blocks import Blocks
+from ternops.encodings.encoding import Encoding
+from ternops.encodings.row_groups import ROWS, RowGroups
+from ternops.isa import LANES, TIER, TOGETHER
 from ternops.kernels.amx import SPARE_BYTES
 from ternops.kernels.fp16 import LINE_BYTES, gemv_bf16, gemv_fp16, place_floats
-from ternops.kernels.gemm import PANEL_BYTES, PANEL_ROWS, gemm_base3, gemm_two_bit
-from ternops.kernels.gemv import (
-    batch_base3,
-    batch_two_bit,
-    gemv_base3,
-    gemv_two_bit,
-    stream_two_bit,
-)
+from ternops.kernels.gemm import PANEL_BYTES, PANEL_ROWS, gemm_kernel
+from ternops.kernels.gemv import gemv_kernels
 from ternops.kernels.int8 import gemv_i8, place_levels, placed_bytes
 from ternops.kernels.linear import place_together, place_tokens
-from ternops.kernels.lut import (
-    PAIR_BYTES,
-    PAIR_UNIT,
-    ROWS,
-    TRIPLE_BYTES,
-    TRIPLE_UNIT,
-    gemv_tl1,
-    gemv_tl2,
-    tables_tl1,
-    tables_tl2,
-)
+from ternops.kernels.lut import lut_kernels
+from ternops.simd import RowsKernel
 
-_place_many = place_together if TOGETHER > 1 else place_tokens
-_KINDS = ("one", "stream", "few", "many")
-#: (encoding, shape class) -> the kernel that prepares tokens, and the one that multiplies. Classes:
-#: one token, one with weights from memory ("stream"), a few, and many.
-KERNELS = {
-    ("two_bit", "one"): (place_tokens, gemv_two_bit),
-    ("two_bit", "stream"): (place_tokens, gemv_two_bit if NARROW is WIDE else stream_two_bit),
-    ("two_bit", "few"): (place_tokens, batch_two_bit),
-    ("two_bit", "many"): (_place_many, gemm_two_bit),
-    ("base3", "one"): (place_tokens, gemv_base3),
-    ("base3", "stream"): (place_tokens, gemv_base3),
-    ("base3", "few"): (place_tokens, batch_base3),
-    ("base3", "many"): (_place_many, gemm_base3),
-    **{("tl1", kind): (tables_tl1, gemv_tl1) for kind in _KINDS},
-    **{("tl2", kind): (tables_tl2, gemv_tl2) for kind in _KINDS},
-}
-#: Weights that are no trits -> their bytes, and the same kernels for any number of tokens.
-DENSE = {
-    "fp16": (2, place_floats, gemv_fp16),
-    "bf16": (2, place_floats, gemv_bf16),
-    "int8": (1, place_levels, gemv_i8),
-}
-#: encoding -> the unit of its rows, and bytes of a table.
-TABLES = {"tl1": (PAIR_UNIT, PAIR_BYTES), "tl2": (TRIPLE_UNIT, TRIPLE_BYTES)}
+#: Shape classes: one token, one with weights from memory, a few, and many.
+KINDS = ("one", "stream", "few", "many")
 #: Tokens whose tables are made at once.
 _MAX_TABLES = 16
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """Weights that are not packed, and the same kernels for any number of tokens."""
+
+    itemsize: int
+    prepare: RowsKernel
+    multiply: RowsKernel
+
+    def stride(self, columns: int) -> int:
+        """Bytes of a row."""
+        return unpacked_stride(columns, self.itemsize)
+
+
+UNPACKED = {
+    "fp16": Unpacked(2, place_floats, gemv_fp16),
+    "bf16": Unpacked(2, place_floats, gemv_bf16),
+    "int8": Unpacked(1, place_levels, gemv_i8),
+}
+
+
+def _kernels(encoding: Encoding) -> list[tuple[RowsKernel, RowsKernel]]:
+    """What prepares tokens, and what multiplies, for each of KINDS."""
+    if isinstance(encoding, Blocks):
+        place_many = place_together if TOGETHER > 1 else place_tokens
+        products = (*gemv_kernels(encoding), gemm_kernel(encoding))
+        return list(zip([place_tokens] * 3 + [place_many], products, strict=True))
+    if isinstance(encoding, RowGroups):
+        return [lut_kernels(encoding)] * len(KINDS)
+    raise TypeError(f"encoding {encoding.name!r}: no kernels for {type(encoding).__name__}")
+
+
+#: (encoding, shape class) -> the kernel that prepares tokens, and the one that multiplies.
+KERNELS = {
+    (name, kind): kernels
+    for name, encoding in ENCODINGS.items()
+    for kind, kernels in zip(KINDS, _kernels(encoding), strict=True)
+}
 
 
 class Plan(NamedTuple):
@@ -71,12 +77,13 @@ class Plan(NamedTuple):
     prepare: int
     multiply: int
     row_step: int
-    stride: int
-    fields: int
     placed_bytes: int
-    scratch_bytes: int
-    token_step: int
-    max_tokens: int
+    stride: int = 0
+    fields: int = 0
+    bias: int = 0
+    scratch_bytes: int = 0
+    token_step: int = 1
+    max_tokens: int = sys.maxsize
 
 
 def kind_of(tokens: int, weights: int) -> str:
@@ -86,40 +93,42 @@ def kind_of(tokens: int, weights: int) -> str:
     return "few" if tokens <= TIER.batch.most else "many"
 
 
-def make_plan(encoding: str, columns: int, kind: str) -> Plan:
-    """The plan for an encoding, or a name of DENSE, the length of the rows and a shape class."""
-    if encoding in DENSE:
-        size, placer, gemv = DENSE[encoding]
-        stride = dense_stride(columns, size)
-        prepare, multiply = placer.address, gemv.address
-        placed = placed_bytes(stride) if size == 1 else 4 * stride // size
-        return Plan(prepare, multiply, LANES, stride, 0, placed, 0, 1, max_tokens(encoding))
-    prepare, multiply = (kernel.address for kernel in KERNELS[encoding, kind])
-    if encoding in TABLES:
-        (unit, tables, _), table_bytes = TABLES[encoding]
-        units = -(-columns // unit)
+def make_plan(name: str, columns: int, kind: str) -> Plan:
+    """The plan for an encoding, or a name of UNPACKED, the length of the rows and a shape class."""
+    if name in UNPACKED:
+        each = UNPACKED[name]
+        stride = each.stride(columns)
+        # Tokens are float32, or int8 with a padding.
+        placed = placed_bytes(stride) if each.itemsize == 1 else 4 * stride // each.itemsize
+        return Plan(each.prepare.address, each.multiply.address, LANES, placed, stride)
+    encoding = ENCODINGS[name]
+    prepare, multiply = (kernel.address for kernel in KERNELS[name, kind])
+    if isinstance(encoding, RowGroups):
+        tiles = encoding.tiles(columns)
+        placed = tiles * encoding.tuples * encoding.table_bytes
         # For one token in natural order, and later for the sums of a group's rows.
-        scratch = -(-max(units * unit, 2 * ROWS) // 64) * 64
-        placed = units * tables * table_bytes
-        return Plan(prepare, multiply, ROWS, 0, 0, placed, scratch, 1, max_tokens(encoding))
-    layout = ENCODINGS[encoding]
-    placed = -(-columns // layout.BLOCK) * layout.BLOCK
+        scratch = -(-max(tiles * encoding.columns, 2 * ROWS) // 64) * 64
+        return Plan(
+            prepare, multiply, ROWS, placed, scratch_bytes=scratch, max_tokens=max_tokens(name)
+        )
+    assert isinstance(encoding, Blocks)
+    placed = -(-columns // encoding.block) * encoding.block
     row_step, scratch, token_step = LANES, 0, 2 if kind == "few" else 1
     if kind == "many":
         row_step, token_step = PANEL_ROWS, TIER.gemm.tokens
         # Of the panel and a tile of sums, and before that of one token.
         scratch = max(PANEL_BYTES + SPARE_BYTES, placed)
     return Plan(
-        prepare, multiply, row_step, layout.row_bytes(columns), layout.FIELDS, placed, scratch,
-        token_step, max_tokens(encoding),
+        prepare, multiply, row_step, placed, encoding.row_bytes(columns), encoding.fields,
+        -encoding.values[0], scratch, token_step,
     )  # fmt: skip
 
 
-def max_tokens(encoding: str) -> int:
+def max_tokens(name: str) -> int:
     """The most tokens of one product."""
-    return _MAX_TABLES if encoding in TABLES else sys.maxsize
+    return _MAX_TABLES if isinstance(ENCODINGS.get(name), RowGroups) else sys.maxsize
 
 
-def dense_stride(columns: int, size: int) -> int:
-    """Bytes of a row of weights that are no trits, `size` bytes each."""
-    return -(-columns * size // LINE_BYTES) * LINE_BYTES
+def unpacked_stride(columns: int, itemsize: int) -> int:
+    """Bytes of a row of weights that are not packed."""
+    return -(-columns * itemsize // LINE_BYTES) * LINE_BYTES

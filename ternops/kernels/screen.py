@@ -13,7 +13,7 @@ from ternops.kernels.fp16 import make_dot
 from ternops.kernels.int8 import LARGEST
 from ternops.kernels.reference import ROUNDER
 from ternops.simd import (
-    Job,
+    TeamJob,
     bitcast,
     convert,
     f32,
@@ -104,7 +104,7 @@ def make_quantize(load_weights):
 _quantize_f16, _quantize_bf16 = make_quantize(load_fp16), make_quantize(load_bf16)
 
 
-@Job
+@TeamJob
 def quantize_head(record, team, thread, threads):
     """Every row of a QUANTIZE record as int8."""
     p = record_at(_Quantize, record)

@@ -16,7 +16,18 @@ from ternops.simd.atomics import (
     pause,
     yield_thread,
 )
-from ternops.simd.compiler import Job, call_job, entry, inlined, kernel
+from ternops.simd.compiler import (
+    Job,
+    LayerKernel,
+    RowsKernel,
+    TeamJob,
+    call_layer_kernel,
+    call_rows_kernel,
+    call_team_job,
+    entry,
+    inlined,
+    kernel,
+)
 from ternops.simd.floats import (
     f16,
     f32,
@@ -65,6 +76,9 @@ __all__ = [
     "IMMEDIATE",
     "POINTER",
     "Job",
+    "LayerKernel",
+    "RowsKernel",
+    "TeamJob",
     "Vector",
     "address_of",
     "at_least",
@@ -73,7 +87,9 @@ __all__ = [
     "atomic_store",
     "atomic_swap_if",
     "bitcast",
-    "call_job",
+    "call_layer_kernel",
+    "call_rows_kernel",
+    "call_team_job",
     "concatenate",
     "constant",
     "convert",

@@ -8,12 +8,12 @@ import functools
 import inspect
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import config, types
-from numba.core import caching, ccallback, codegen, registry
+from numba.core import caching, ccallback, codegen, errors, registry
 from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
 
@@ -145,32 +145,27 @@ def _named(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     return job
 
 
-#: The parameters of jobs, all of them integers: what a team's threads run together (the address of
-#: a record and of the team's control block, this thread's number, how many take part), rows or
-#: tokens [first, last) of a product, and a layer's attention.
-_PARAMETERS = (
-    ("record", "team", "thread", "threads"),
-    ("operands", "first", "last", "thread"),
-    ("record", "layer", "thread", "threads"),
-)
-
-
 class Job:
     """A compiled function that other compiled code, or a team, calls by its address.
 
+    Its kinds are the classes below: what a function's parameters must be, all of them integers.
     A decorator; or, with a name, for an `inlined` function that a factory made: Numba's own cache
     would not find such a one again, since it compares what a closure holds (numba#6264). Here the
     name tells it apart, and the folder's the state of the sources. Compiled, or loaded from the
     disk cache, when `address` is first asked for.
-    Raises TypeError for parameters that nobody calls.
+    Raises TypeError for other parameters.
     """
+
+    parameters: ClassVar[tuple[str, str, str, str]]
 
     def __init__(self, function: Callable[..., Any], name: str | None = None) -> None:
         source = getattr(function, "py_func", function)
-        parameters = tuple(inspect.signature(source).parameters)
-        if parameters not in _PARAMETERS:
-            expected = " or ".join(map(", ".join, _PARAMETERS))
-            raise TypeError(f"{function.__name__}({', '.join(parameters)}): expected {expected}")
+        found = tuple(inspect.signature(source).parameters)
+        if found != self.parameters:
+            raise TypeError(
+                f"{function.__name__}({', '.join(found)}): expected the parameters "
+                f"({', '.join(self.parameters)}) of a {type(self).__name__}"
+            )
         self.__doc__ = function.__doc__
         self.name = name or function.__name__
         self._function = _named(function, name) if name else function
@@ -202,18 +197,50 @@ class Job:
         return str(library.get_asm_str())
 
 
-@intrinsic
-def call_job(typing_context, address, record, team, thread, threads):
-    """Call the job (see `Job`) whose compiled code lies at `address`."""
-    given = (address, record, team, thread, threads)
+class TeamJob(Job):
+    """What a team's threads run together: the addresses of a record and of the team's control
+    block, this thread's number, how many take part."""
 
-    def generate(context, builder, signature, args):
-        kind = ir.FunctionType(ir.VoidType(), [I64] * 4)
-        function, *values = (
-            context.cast(builder, value, each, types.intp)
-            for value, each in zip(args, signature.args, strict=True)
-        )
-        builder.call(builder.inttoptr(function, kind.as_pointer()), values)
-        return context.get_dummy_value()
+    parameters = ("record", "team", "thread", "threads")
 
-    return types.none(*given), generate
+
+class RowsKernel(Job):
+    """A part of a product: rows or tokens [first, last) of the operands at an address."""
+
+    parameters = ("operands", "first", "last", "thread")
+
+
+class LayerKernel(Job):
+    """A part of one layer that all threads of a team run: its number, and theirs."""
+
+    parameters = ("record", "layer", "thread", "threads")
+
+
+def _caller(kind: type[Job]) -> Any:
+    """Kernel code that calls the job of that kind whose compiled code lies at `address`."""
+    names = ("address", *kind.parameters)
+
+    def call(typing_context, address, a, b, c, d):
+        given = (address, a, b, c, d)
+        for name, each in zip(names, given, strict=True):
+            if not isinstance(each, types.Integer | types.IntegerLiteral):
+                raise errors.TypingError(f"{name}: {each}, expected an integer")
+
+        def generate(context, builder, signature, args):
+            pointer = ir.FunctionType(ir.VoidType(), [I64] * 4).as_pointer()
+            function, *values = (
+                context.cast(builder, value, each, types.intp)
+                for value, each in zip(args, signature.args, strict=True)
+            )
+            builder.call(builder.inttoptr(function, pointer), values)
+            return context.get_dummy_value()
+
+        return types.none(*given), generate
+
+    call.__name__ = call.__qualname__ = f"call_{kind.__name__}"
+    return intrinsic(call)
+
+
+call_team_job, call_rows_kernel, call_layer_kernel = map(
+    _caller, (TeamJob, RowsKernel, LayerKernel)
+)

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ternops.kernels.fields import MAX_HELD, MAX_OPEN, make_fields
 
 from ternops import isa, simd
 from ternops.encodings import ENCODINGS
 from ternops.isa import detect, x86
 from ternops.kernels import base3, reference
-from ternops.kernels.fields import MAX_HELD, MAX_OPEN, make_fields
 from ternops.simd import Vector, convert, full, kernel, lane, load, pointer, registers, store, take
 from tests.helpers import cases
 

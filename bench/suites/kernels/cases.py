@@ -17,12 +17,11 @@ from bench.core.tiers import HAS_TILES, TIER
 from bench.engines import Engine, settle
 from bench.limits.levels import level_of
 from bench.limits.peaks import multiply_alone, run_again
-from ternops.absmean import MIN_ABSMAX
 from ternops.decoder.weights import random_ternary
 from ternops.encodings import ENCODINGS
 from ternops.kernels.linear import linear
 from ternops.kernels.operands import OPERANDS
-from ternops.kernels.plan import kind_of, make_plan
+from ternops.kernels.plan import kind_of
 from ternops.matrix import TernaryMatrix
 from ternops.memory import aligned_empty
 from ternops.team import TEAM
@@ -95,32 +94,17 @@ class Prepared:
 
     def __init__(self, matrix: TernaryMatrix, x: npt.NDArray[Any], threads: int) -> None:
         packed, tokens = matrix._packed, len(x)
-        plan = make_plan(packed.encoding, packed.columns, kind_of(tokens, packed.bytes.nbytes))
-        room = -(-tokens // plan.token_step) * plan.token_step
         scaled = packed.scale is not None or x.dtype != np.int8
+        call = packed.call(tokens, x.dtype == np.float32, scaled)
         self._threads = threads
-        self._arrays = {
-            "x": x,
-            "scratch": aligned_empty(threads * plan.scratch_bytes, np.uint8),
-            "placed": aligned_empty(room * plan.placed_bytes, np.uint8),
-            "offsets": np.empty(room, np.int32),
-            "steps": np.empty(room, np.float32),
-            "out": np.empty((tokens, packed.rows), np.float32 if scaled else np.int32),
-        }
-        self._matrix = matrix  # whose memory the addresses below are in
-        values = {
-            **{name: array.ctypes.data for name, array in self._arrays.items()},
-            **plan._asdict(),
-            "weights": packed.address, "rows": packed.rows, "columns": packed.columns,
-            "scales": packed.scale_address,
-            "scale_step": packed.scale_step if scaled else -1,
-            "is_float": x.dtype == np.float32, "tokens": tokens, "out_stride": packed.rows,
-            "placed_stride": plan.placed_bytes, "scratch_stride": plan.scratch_bytes,
-            "floor": MIN_ABSMAX,
-        }  # fmt: skip
+        self._out = np.empty((tokens, packed.rows), np.float32 if scaled else np.int32)
+        memory = aligned_empty(call.memory_bytes(threads), np.uint8)
+        self._kept = matrix, x, memory  # whose addresses the record has
         self._record = np.zeros((), OPERANDS)
-        for name in OPERANDS.names or ():
-            self._record[name] = values[name]
+        call.write(
+            self._record.data.cast("B"), x.ctypes.data, self._out.ctypes.data,
+            memory.ctypes.data, threads,
+        )  # fmt: skip
         TEAM.run(linear, self._record, threads)
 
     def run(self, alone: bool, times: int) -> None:
@@ -130,7 +114,7 @@ class Prepared:
 
     def result(self) -> npt.NDArray[Any]:
         """What the last run computed."""
-        return self._arrays["out"]
+        return self._out
 
 
 def kernel_case(

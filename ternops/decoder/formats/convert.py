@@ -21,6 +21,7 @@ from ternops.decoder.formats.packed import FORMAT, VERSION, PackedFile, header_c
 from ternops.decoder.formats.paths import locate
 from ternops.decoder.weights import HalfMatrix
 from ternops.encodings import ENCODINGS
+from ternops.encodings.common import SLACK
 from ternops.files import GrowingFile, behind_links, is_node, replaced
 from ternops.memory import CACHE_LINE
 
@@ -233,7 +234,7 @@ def _data_bytes(config: Config, encoding: str) -> int:
     """About as many bytes as the tensors will take."""
     layout = ENCODINGS[encoding]
     layer = sum(
-        whole_lines(layout.nbytes(*shape) + layout.SLACK) + CACHE_LINE
+        whole_lines(layout.nbytes(*shape) + SLACK) + CACHE_LINE
         for shape in config.linear_shapes().values()
     ) + sum(whole_lines(4 * size) for size in config.norm_sizes().values())
     half = config.vocabulary * whole_lines(2 * config.hidden)

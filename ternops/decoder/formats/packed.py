@@ -37,10 +37,12 @@ from ternops.decoder.formats.safetensors_file import Mapped, map_file
 from ternops.decoder.text import parse_tokenizer
 from ternops.decoder.weights import HalfMatrix
 from ternops.encodings import ENCODINGS
+from ternops.encodings.common import SLACK
 from ternops.isa import TIER
 from ternops.kernels.tuning import best_encoding
-from ternops.matrix import Packed, TernaryMatrix
+from ternops.matrix import TernaryMatrix
 from ternops.memory import CACHE_LINE
+from ternops.packed import Packed
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -192,7 +194,7 @@ class PackedFile(Checkpoint):
         rows, columns = self.config.linear_shapes()[name]
         prefix = f"layers.{layer}.{name}"
         layout = ENCODINGS[self.encoding]
-        size = layout.nbytes(rows, columns) + layout.SLACK
+        size = layout.nbytes(rows, columns) + SLACK
         packed = self._array(f"{prefix}.packed", "U8", (whole_lines(size),))[:size]
         if f"{prefix}.scales" in self._tensors:
             return packed, rows, columns, self._line(f"{prefix}.scales", rows)

@@ -1,4 +1,4 @@
-"""Adding up int16 sums that are looked up by 4-bit indices, with each tier's own shuffles.
+"""Kernel code of tl1 and tl2: sums that 4-bit indices look up, with each tier's own shuffles.
 
 A line has one byte for each of BYTES rows, which holds two indices: into the tables of two tuples
 of neighbouring activations. With triples there is a line of signs besides; bit t of a byte tells
@@ -10,11 +10,15 @@ a form that `rows_of` turns into int16 in the order of the rows, right modulo 2*
 one; at most 255 may be added up.
 """
 
+import numpy as np
+
 from ternops.isa.detect import TIER
 from ternops.simd import (
     Vector,
     bitcast,
     concatenate,
+    constant,
+    convert,
     full,
     gather,
     inlined,
@@ -22,6 +26,7 @@ from ternops.simd import (
     interleave,
     load,
     select_greater,
+    store,
     take,
 )
 
@@ -31,6 +36,29 @@ _U8, _I8, _U16 = Vector("u8", BYTES), Vector("i8", BYTES), Vector("u16", BYTES /
 _U8X16, _I16X16 = Vector("u8", 16), Vector("i16", 16)
 
 TABLE_OF_WORDS = TIER.shuffle_bytes is None
+
+
+def patterns(tuples):
+    """index -> values of a tuple, as one constant vector for each weight of the tuple."""
+    rows = zip(*tuples, strict=True)
+    return [constant(_I16X16, (*row, *[0] * (16 - len(row)))) for row in rows]
+
+
+@inlined
+def weighted(x, at, pattern):
+    """The activation at x + at times what each index has of it."""
+    return pattern * np.int16(load(np.int8, x + at))
+
+
+@inlined
+def write_entries(entries, target):
+    """A table of 16 sums."""
+    if TABLE_OF_WORDS:
+        store(target, entries)
+    else:
+        store(target, convert(_U8X16, entries))
+        store(target + 16, convert(_U8X16, entries >> 8))
+
 
 if TIER.shuffle_words is not None:
     # vpermw looks up 32 words and ignores all but the low five bits of an index. A 16-bit lane

@@ -1,0 +1,83 @@
+"""What an encoding is: a record of how a matrix of few values becomes bytes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ternops.absmean import absmean
+from ternops.encodings.common import Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoding(ABC):
+    """One way to pack a matrix. Kernels and benchmarks read from it all that they need to know.
+
+    values: what a weight may be, evenly spaced: the code i stands for values[i].
+    find_flaw: for some of the packed bytes, what they hold that no matrix has, or None.
+    quantize: float (rows, columns) -> int8 values of that shape and their scale.
+    color, marker: in plots (Matplotlib).
+    """
+
+    name: str
+    find_flaw: Callable[[Array], str | None]
+    color: str
+    marker: str
+    values: tuple[int, ...] = (-1, 0, 1)
+    quantize: Callable[[npt.ArrayLike], tuple[npt.NDArray[np.int8], np.float32]] = absmean
+
+    @property
+    def step(self) -> int:
+        """From one value to the next: values[i] is values[0] + i * step."""
+        return self.values[1] - self.values[0]
+
+    @property
+    @abstractmethod
+    def bits(self) -> float:
+        """Bits of a weight, padding aside."""
+
+    @abstractmethod
+    def nbytes(self, rows: int, columns: int) -> int:
+        """Bytes of the packed rows, without slack."""
+
+    @abstractmethod
+    def pack(self, values: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
+        """int8 (rows, columns) of `values` -> uint8 (nbytes + SLACK,)."""
+
+    @abstractmethod
+    def unpack(
+        self,
+        packed: npt.NDArray[np.uint8],
+        rows: int,
+        columns: int,
+        first: int = 0,
+        last: int | None = None,
+    ) -> npt.NDArray[np.int8]:
+        """The inverse of `pack`: the rows first..last of `rows`, int8 (last - first, columns)."""
+
+    @abstractmethod
+    def pieces(self, packed: npt.NDArray[np.uint8], rows: int, columns: int) -> Iterator[Array]:
+        """Every byte, about 1 MB at a time, as `find_flaw` takes them."""
+
+    def check(self, packed: npt.NDArray[np.uint8], rows: int, columns: int) -> None:
+        """Raise ValueError if the bytes are not those of a packed matrix."""
+        for piece in self.pieces(packed, rows, columns):
+            if flaw := self.find_flaw(piece):
+                raise ValueError(f"packed: holds {flaw} (not {self.name}?)")
+
+    def check_values(self, name: str, array: npt.NDArray[np.int8]) -> None:
+        """Raise ValueError, naming the argument, if a weight is none of `values`."""
+        low, high = self.values[0], self.values[-1]
+        bad = (array < low) | (array > high) if array.size else np.zeros(0, bool)
+        if self.step > 1:
+            bad |= (array - low) % self.step != 0
+        if bad.any():
+            i, j = np.argwhere(bad)[0]
+            *most, last = map(str, self.values)
+            raise ValueError(
+                f"{name}: {name}[{i}, {j}] is {array[i, j]}, expected {', '.join(most)} or {last}"
+            )

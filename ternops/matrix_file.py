@@ -1,0 +1,104 @@
+"""The file of one matrix: safetensors with a checksum."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors
+import safetensors.numpy
+
+from ternops.encodings import ENCODINGS
+from ternops.encodings.common import SLACK
+from ternops.files import replaced
+from ternops.packed import TERMS_LIMIT, Packed, check_scale
+
+Array = npt.NDArray[Any]
+
+_FORMAT = "ternops"
+_VERSION = "1"
+
+
+def save(path: str | os.PathLike[str], packed: Packed, transposed: bool) -> None:
+    """Write a file, whole or not at all; raises OSError for what cannot be written."""
+    tensors = {"packed": packed.bytes}
+    if packed.scale is not None:
+        tensors["scale"] = packed.scale
+    metadata = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "encoding": packed.encoding,
+        "rows": str(packed.rows),
+        "columns": str(packed.columns),
+        "transposed": str(int(transposed)),
+    }
+    metadata["crc32"] = _checksum(metadata, tensors)
+    with replaced(path) as temporary:
+        temporary.write_bytes(safetensors.numpy.save(tensors, metadata))
+
+
+def load(path: str | os.PathLike[str]) -> tuple[Packed, bool]:
+    """What `save` was given.
+
+    Raises FileNotFoundError if there is none, ValueError, naming what is wrong, if it is cut off,
+    damaged, or somebody else's.
+    """
+    name = os.fspath(path)
+    if not os.path.isfile(name):
+        raise FileNotFoundError(f"path: {name!r} is not a file")
+    try:
+        with safetensors.safe_open(name, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != _FORMAT or metadata.get("version") != _VERSION:
+                raise ValueError(
+                    f"format {metadata.get('format')!r} version {metadata.get('version')!r}, "
+                    f"expected {_FORMAT!r} version {_VERSION!r}"
+                )
+            tensors = {
+                name: file.get_tensor(name)
+                for name, kind in (("packed", "U8"), ("scale", "F32"))
+                if name in file.keys() and _has_dtype(file, name, kind)  # noqa: SIM118
+            }
+        return _restore(metadata, tensors)
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        raise ValueError(f"path: {name!r} is no intact ternops file: {error}") from None
+
+
+def _restore(metadata: dict[str, str], tensors: dict[str, Array]) -> tuple[Packed, bool]:
+    encoding = metadata["encoding"]
+    if encoding not in ENCODINGS:
+        raise ValueError(f"encoding {encoding!r}, expected one of {', '.join(ENCODINGS)}")
+    layout = ENCODINGS[encoding]
+    rows, columns = int(metadata["rows"]), int(metadata["columns"])
+    packed, scale = tensors["packed"], tensors.get("scale")
+    if min(rows, columns) < 0 or columns >= TERMS_LIMIT or rows >= 2**48:
+        raise ValueError(f"shape ({rows}, {columns})")
+    expected = layout.nbytes(rows, columns) + SLACK
+    if packed.dtype != np.uint8 or packed.shape != (expected,):
+        raise ValueError(f"packed: {packed.dtype} {packed.shape}, expected uint8 ({expected},)")
+    if metadata["transposed"] not in ("0", "1"):
+        raise ValueError(f"transposed {metadata['transposed']!r}, expected '0' or '1'")
+    if metadata["crc32"] != _checksum(metadata, tensors):
+        raise ValueError("its checksum does not match: it was damaged after it was written")
+    layout.check(packed, rows, columns)
+    content = Packed(packed, rows, columns, check_scale(scale, rows), encoding)
+    return content, metadata["transposed"] == "1"
+
+
+def _has_dtype(file: Any, name: str, kind: str) -> bool:
+    found = file.get_slice(name).get_dtype()
+    if found != kind:
+        raise ValueError(f"{name}: dtype {found}, expected {kind}")
+    return True
+
+
+def _checksum(metadata: dict[str, str], tensors: dict[str, Array]) -> str:
+    """CRC-32 of all that makes the matrix, as hexadecimal digits."""
+    fields = "\n".join(f"{k}={v}" for k, v in sorted(metadata.items()) if k != "crc32")
+    crc = zlib.crc32(fields.encode())
+    for name in sorted(tensors):
+        crc = zlib.crc32(np.ascontiguousarray(tensors[name]).data, crc)
+    return f"{crc:08x}"
