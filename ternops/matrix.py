@@ -193,11 +193,11 @@ def quantize(w: npt.ArrayLike, encoding: str = "auto") -> TernaryMatrix:
     Raises TypeError and ValueError, naming the argument, for anything else.
     """
     weight = as_array("w", w)
-    if weight.ndim == 2:
-        check_columns("w", weight.shape[1])
-        encoding = check_encoding(encoding, *weight.shape)
-    values, scale = ENCODINGS[encoding].quantize(weight)
-    return TernaryMatrix(pack_values(values, np.asarray(scale), encoding))
+    rows, columns = weight.shape if weight.ndim == 2 else (0, 0)
+    check_columns("w", columns)
+    name = check_encoding(encoding, rows, columns)
+    values, scale = ENCODINGS[name].quantize(weight)
+    return TernaryMatrix(pack_values(values, np.asarray(scale), name))
 
 
 def pack(trits: npt.ArrayLike, scale: Any = None, encoding: str = "auto") -> TernaryMatrix:

@@ -10,8 +10,9 @@ from ternops.decoder.records import MODEL, TOKEN_BYTES, ModelRecord, TokenRecord
 from ternops.decoder.session import Session
 from ternops.decoder.weights import random_weights
 from ternops.encodings import ENCODINGS
+from ternops.encodings.common import SLACK
 from ternops.kernels.operands import OPERANDS, Operands
-from ternops.simd import Job, atomic_add, pointer, record_at
+from ternops.simd import LayerKernel, RowsKernel, atomic_add, pointer, record_at
 
 CONFIG = Config(hidden=200, ffn=312, layers=3, heads=4, kv_heads=2, head_dim=50, vocabulary=333,
                 context=700, architecture="bitnet", tied=False)  # fmt: skip
@@ -19,7 +20,7 @@ PLAIN = Config(hidden=128, ffn=384, layers=2, heads=4, kv_heads=4, head_dim=32, 
                context=700)  # fmt: skip
 
 
-@Job
+@RowsKernel
 def counted_product(operands, first, last, thread):
     """Count instead of multiplying; the counters are where the scratch would be."""
     p = record_at(Operands, operands)
@@ -28,14 +29,14 @@ def counted_product(operands, first, last, thread):
     atomic_add(at + 8, (last - first) * p.stride)
 
 
-@Job
+@RowsKernel
 def counted_tokens(operands, first, last, thread):
     """Count activations instead of preparing them."""
     p = record_at(Operands, operands)
     atomic_add(pointer(p.scratch) + 16, (last - first) * p.columns)
 
 
-@Job
+@LayerKernel
 def counted_attention(record, layer, thread, threads):
     """Count what attention would do; the counter is where its scores would be."""
     p = record_at(ModelRecord, record)
@@ -54,8 +55,9 @@ def counted(config, kind, tokens, before):
     workspace = session._pool(tokens)
     counters = np.zeros(4, np.int64)
     workspace._use_head(0)
-    linear = workspace._own._memory[: OPERANDS.itemsize].view(OPERANDS)[0]
-    for record in (linear, *workspace._own.heads):
+    linear = workspace._own._memory[: OPERANDS.itemsize].data
+    for memory in (linear, *(memory for memory, _ in workspace._own.heads)):
+        record = np.frombuffer(memory, OPERANDS)
         record["multiply"], record["prepare"] = counted_product.address, counted_tokens.address
         record["scratch"] = counters.ctypes.data
     workspace._record["attend"] = counted_attention.address
@@ -91,7 +93,7 @@ def test_bytes_are_those_of_real_weights(config, kind):
     weights = random_weights(config, kind)
     work = workload(config, kind, "decode", 9)
     # The counts leave out the scale of each packed matrix, and what is behind its last row.
-    rest = 0 if kind == "fp16" else (4 + ENCODINGS[kind].SLACK) * 7 * config.layers
+    rest = 0 if kind == "fp16" else (4 + SLACK) * 7 * config.layers
     assert work.bytes == weights.bytes_per_token - rest + kv_cache_bytes(config, "fp16", 10)
     held = weights.bytes_per_token - rest - weights.embedding.bits[0].nbytes
     if not config.tied:

@@ -476,14 +476,14 @@ def test_an_interrupt_leaves_no_head_half_set(tiny, text, monkeypatch):
     model = Model(tiny.weights, 2, "screened")
     session, view = Session(model), model.head.view
 
-    class Interrupting(dict):
-        def items(self):
+    class Interrupting:
+        def write_apart(self, *arguments):
             raise KeyboardInterrupt
 
     expected = session.step(text[0], exact_top=1).copy()
     session.position = 0
     with monkeypatch.context() as patch:
-        patch.setattr(model.head, "view", lambda w: view(w)._replace(operands=Interrupting()))
+        patch.setattr(model.head, "view", lambda w: view(w)._replace(call=Interrupting()))
         with pytest.raises(KeyboardInterrupt):
             session.step(text[0])
     assert session.tokens == []

@@ -174,13 +174,12 @@ def test_place_meets_the_codes(name, shape):
     """Placed activations times the fields of the packed bytes give the sums of the product."""
     rows, columns, seed = shape
     layout, (factors, codes) = ENCODINGS[name], FACTORS[name]
-    assert layout.BLOCK_BYTES == 64
-    assert layout.BLOCK == 64 * layout.FIELDS == 64 * len(factors)
+    assert layout.block == 64 * layout.fields == 64 * len(factors)
     trits, x = cases.trits(rows, columns, seed), cases.activations(3, columns, seed=seed)
     placed = layout.place(x)
-    blocks = -(-columns // layout.BLOCK)
+    blocks = -(-columns // layout.block)
     assert placed.dtype == np.int8
-    assert placed.shape == (3, blocks * layout.BLOCK)
+    assert placed.shape == (3, blocks * layout.block)
     size = layout.row_bytes(columns)
     assert rows * size == layout.nbytes(rows, columns)
     whole = np.zeros((rows, blocks * 64), np.int32)
@@ -188,7 +187,7 @@ def test_place_meets_the_codes(name, shape):
     # Bytes behind a row's last one belong to the next row: zeros in x must hide them.
     whole[:, size:] = 0b10_01_10_01
     fields = whole.reshape(rows, blocks, 1, 64) // np.array(factors)[:, None] % codes
-    sums = placed.astype(np.int32) @ fields.reshape(rows, blocks * layout.BLOCK).T
+    sums = placed.astype(np.int32) @ fields.reshape(rows, blocks * layout.block).T
     assert (sums == x.astype(np.int32) @ (trits.T.astype(np.int32) + 1)).all()
 
 
@@ -308,13 +307,11 @@ def test_only_the_bytes_of_weights_are_judged(name):
 
 
 def test_the_table_of_encodings():
-    """Each has the functions that its users call."""
-    shared = {"SLACK", "nbytes", "pack", "unpack", "check"}
-    blocks = shared | {"FIELDS", "BLOCK", "BLOCK_BYTES", "row_bytes", "place"}
-    look_ups = shared | {"tables", "multiply"}
-    expected = {"two_bit": blocks, "base3": blocks, "tl1": look_ups, "tl2": look_ups}
-    assert list(ENCODINGS) == list(expected)
-    for name, layout in ENCODINGS.items():
-        assert set(layout.__all__) == expected[name]
-        assert all(hasattr(layout, attribute) for attribute in expected[name])
-        assert layout.SLACK == 64
+    """By name, with what tells them apart."""
+    assert list(ENCODINGS) == ["two_bit", "base3", "tl1", "tl2"]
+    assert all(name == encoding.name for name, encoding in ENCODINGS.items())
+    bits = {name: encoding.bits for name, encoding in ENCODINGS.items()}
+    assert bits == {"two_bit": 2, "base3": 1.6, "tl1": 2, "tl2": pytest.approx(5 / 3)}
+    assert common.SLACK == 64
+    looks = {(encoding.color, encoding.marker) for encoding in ENCODINGS.values()}
+    assert len(looks) == len(ENCODINGS)

@@ -26,10 +26,10 @@ def report():
     print(*[sum(f.stats.cache_hits.values()) for f in (team._launch, team._work)])
     print(ternops.info()["cache"])
 atexit.register(report)
-product = importlib.import_module("ternops.product")
+from ternops.kernels import call
 trits, x = cases.trits(37, 1021), cases.activations(3, 1021)
 def right(encoding, kind):
-    with mock.patch.object(product, "kind_of", return_value=kind) as kind_of:
+    with mock.patch.object(call, "kind_of", return_value=kind) as kind_of:
         some = x[:1] if kind in cases.OF_ONE_TOKEN else x
         found = ternops.matmul(some, ternops.pack(trits, encoding=encoding).T, threads=2)
     assert kind_of.called

@@ -9,8 +9,9 @@ import pytest
 
 from bench.arm.loops import innermost
 from ternops.encodings import ENCODINGS
+from ternops.encodings.blocks import Blocks
 from ternops.isa import detect
-from ternops.kernels import plan, tuning
+from ternops.kernels import plan
 from ternops.simd import host
 from tests.helpers import cases, processes
 
@@ -157,12 +158,12 @@ def test_the_loops_are_made_of_the_tiers_instruction(texts, cpu, gemv):
     assert loops
     encoding = ENCODING_OF[gemv]
     layout, bytes_ = ENCODINGS[encoding], {"zmm": 64, "ymm": 32}[registers]
-    if hasattr(layout, "FIELDS"):
-        each = layout.FIELDS * 64 // bytes_
+    if isinstance(layout, Blocks):
+        each = layout.fields * 64 // bytes_
         numbers = [count(body, instruction, f"%{registers}") for body in loops]
         assert all(number % each == 0 for number in numbers)
         (record,) = (each_tier for each_tier in detect.TIERS if each_tier.name == tier)
-        rows = tuning.gemv_tile(encoding, record).rows
+        rows = record.pick(layout.tiles).rows
         assert any(number % (each * rows) == 0 for number in numbers)
     if (encoding, tier) == ("base3", "avx512vbmi"):
         assert all(count(body, r"vperm[it]2b", "%zmm") for body in loops)

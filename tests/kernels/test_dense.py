@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from ternops.kernels import reference
+from ternops.kernels.call import Call, Operand
 from ternops.kernels.linear import linear
 from ternops.kernels.operands import OPERANDS
-from ternops.kernels.plan import DENSE, make_plan
+from ternops.kernels.plan import UNPACKED
 from ternops.memory import aligned_zeros
 from ternops.team import TEAM
 from tests.helpers import cases
@@ -18,21 +19,18 @@ from tests.helpers import cases
 
 def product(encoding, bits, columns, x, threads, scales=None):
     """x @ W.T, for rows of bits padded as the plan has them; nothing around it may change."""
-    plan = make_plan(encoding, columns, "one")
-    assert bits.strides[0] == plan.stride
+    assert bits.strides[0] == UNPACKED[encoding].stride(columns)
     tokens, rows = len(x), len(bits)
-    placed = aligned_zeros((tokens, plan.placed_bytes // 4), np.float32)
+    address = 0 if scales is None else scales.ctypes.data
+    operand = Operand(encoding, bits.ctypes.data, bits.nbytes, rows, columns, address, 4)
+    call = Call.of(operand, tokens, kind="one", out_stride=rows + 3)
+    placed = aligned_zeros(call.placed_bytes // 4, np.float32)
     placed[...] = np.nan  # what a longer row left behind
     out = np.full((tokens, rows + 3), -5, np.float32)
     record: Any = np.zeros((), OPERANDS)
-    for name, value in {
-        "prepare": plan.prepare, "multiply": plan.multiply, "row_step": 1,
-        "weights": bits.ctypes.data, "stride": plan.stride, "rows": rows, "columns": columns,
-        "tokens": tokens, "placed_stride": plan.placed_bytes, "out_stride": rows + 3,
-        "x": x.ctypes.data, "out": out.ctypes.data, "placed": placed.ctypes.data,
-        "scales": 0 if scales is None else scales.ctypes.data,
-    }.items():  # fmt: skip
-        record[name] = value
+    call.write_apart(
+        record.data.cast("B"), x.ctypes.data, out.ctypes.data, placed.ctypes.data, 0, 0, 0
+    )
     TEAM.run(linear, record, threads)
     assert (out[:, rows:] == -5).all()
     return out[:, :rows]
@@ -40,7 +38,7 @@ def product(encoding, bits, columns, x, threads, scales=None):
 
 def weights(encoding, rows, columns):
     """Padded bits of random weights, their values as float32, and the scales of int8."""
-    padded = make_plan(encoding, columns, "one").stride // DENSE[encoding][0]
+    padded = UNPACKED[encoding].stride(columns) // UNPACKED[encoding].itemsize
     dense = cases.floats(rows, columns).clip(-6e4, 6e4)
     bits = aligned_zeros((rows, padded), np.int8 if encoding == "int8" else np.uint16)
     if encoding == "fp16":
@@ -53,7 +51,7 @@ def weights(encoding, rows, columns):
     return bits, bits[:, :columns].astype(np.float32), cases.scales(rows)["rows"]
 
 
-@pytest.mark.parametrize("encoding", DENSE)
+@pytest.mark.parametrize("encoding", UNPACKED)
 @pytest.mark.parametrize("rows", [*range(1, 14), 33])
 def test_product(encoding, rows):
     """Every tail of rows, columns and tokens, on one thread and on several."""
@@ -70,7 +68,7 @@ def test_product(encoding, rows):
                 assert cases.same_bits(found, expected), (columns, tokens, threads)
 
 
-@pytest.mark.parametrize("encoding", DENSE)
+@pytest.mark.parametrize("encoding", UNPACKED)
 def test_rows_of_several_panels(encoding):
     """More rows than stay in a cache together, the last panel shorter and no multiple of a tile."""
     bits, dense, scales = weights(encoding, 611, 1024)

@@ -63,12 +63,12 @@ def reserve(self, size):
 workspace.aligned_empty = room_ending
 workspace.Workspace.reserve = reserve
 workspace._KEPT_BYTES = -1
-product = importlib.import_module("ternops.product")
+from ternops.kernels import call
 
 def kernels(encoding):
     "Has each shape class of an encoding used for every product that its kernels can take."
     for kind in [kind for name, kind in cases.KINDS if name == encoding]:
-        with mock.patch.object(product, "kind_of", return_value=kind) as kind_of:
+        with mock.patch.object(call, "kind_of", return_value=kind) as kind_of:
             yield (1,) if kind in cases.OF_ONE_TOKEN else (1, 2, 3, 8, 9, 17)
         assert kind_of.called
 """
@@ -147,7 +147,7 @@ from ternops.kernels.elementwise import (
 from ternops.kernels.fp16 import half_row
 from ternops.kernels.linear import linear
 from ternops.kernels.operands import OPERANDS
-from ternops.kernels.plan import make_plan
+from ternops.kernels.call import Call, Operand
 from ternops.simd import kernel, pointer
 from ternops.team import TEAM
 
@@ -166,17 +166,13 @@ def last_row(weights, rows, columns, row):
 
 def product(weights, x, out):
     columns = weights.shape[1]
-    plan = make_plan("fp16", columns, "one")
-    placed = ending(np.empty((len(x), plan.placed_bytes // 4), np.float32))
+    operand = Operand("fp16", weights.ctypes.data, weights.nbytes, *weights.shape, scale_step=0)
+    call = Call.of(operand, len(x), kind="one")
+    placed = ending(np.empty(call.placed_bytes // 4, np.float32))
     record = np.zeros((), OPERANDS)
-    for name, value in {
-        "prepare": plan.prepare, "multiply": plan.multiply, "row_step": 1,
-        "weights": weights.ctypes.data, "stride": plan.stride, "rows": len(weights),
-        "columns": columns, "tokens": len(x), "placed_stride": plan.placed_bytes,
-        "out_stride": len(weights), "x": x.ctypes.data, "out": out.ctypes.data,
-        "placed": placed.ctypes.data,
-    }.items():
-        record[name] = value
+    call.write_apart(
+        record.data.cast("B"), x.ctypes.data, out.ctypes.data, placed.ctypes.data, 0, 0, 0
+    )
     TEAM.run(linear, record, 2)
 
 for n in range(1, 70):

@@ -13,7 +13,7 @@ import pytest
 import safetensors.numpy
 
 import ternops
-from ternops import matrix as module
+from ternops import matrix_file as module
 from ternops.encodings import ENCODINGS
 from ternops.matrix import TernaryMatrix
 from tests.helpers import cases
@@ -271,7 +271,7 @@ def test_copies_stand_alone(duplicate, kind, encoding):
         assert isinstance(twin, TernaryMatrix)
         del matrix
         assert content(twin) == value
-        assert twin._packed.address % 64 == 0
+        assert twin._packed.operand.address % 64 == 0
         assert cases.same_bits(x @ twin.T, expected)
         if twin.scale is not None and np.ndim(twin.scale):
             assert not twin.scale.flags.writeable

@@ -126,13 +126,13 @@ def test_a_tier_inherits():
 
 def test_a_job_of_other_parameters_is_an_error_at_once():
     """Nobody would call it so: what would be a crash is a TypeError when it is defined."""
-    from ternops.simd import Job
+    from ternops.simd import RowsKernel, TeamJob
 
     def product(operands, first, thread, last):
         pass
 
-    words = r"^product\(operands, first, thread, last\): expected record, team, .* or operands"
-    with pytest.raises(TypeError, match=words):
-        Job(product)
-    with pytest.raises(TypeError, match=r"^product\("):
-        Job(product, "named")
+    words = r"^product\(operands, first, thread, last\): expected the parameters "
+    with pytest.raises(TypeError, match=words + r"\(operands, .*, thread\) of a RowsKernel"):
+        RowsKernel(product)
+    with pytest.raises(TypeError, match=words + r"\(record, .*, threads\) of a TeamJob"):
+        TeamJob(product, "named")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
 import itertools
 from unittest import mock
 
@@ -17,7 +16,7 @@ import ternops
 from ternops.absmean import MIN_ABSMAX
 from ternops.encodings import ENCODINGS
 from ternops.isa import detect
-from ternops.kernels import plan, reference, tuning
+from ternops.kernels import call, plan, reference, tuning
 from ternops.kernels.tuning import useful_threads
 from ternops.team import TEAM
 from tests.helpers import cases
@@ -50,13 +49,9 @@ def made(dtype, *shape):
     return (cases.activations if dtype == np.int8 else cases.floats)(*shape)
 
 
-#: The module; ternops.matmul is the function.
-PRODUCT = importlib.import_module("ternops.product")
-
-
 def forced(kind):
     """While this lasts, new matrices use the kernels of a shape class for whatever product."""
-    return mock.patch.object(PRODUCT, "kind_of", return_value=kind)
+    return mock.patch.object(call, "kind_of", return_value=kind)
 
 
 def batches(kind, *numbers):
@@ -297,7 +292,7 @@ def test_many_tokens_are_multiplied_in_several_turns(encoding, kind, dtype):
     def short(*arguments):
         return plan.make_plan(*arguments)._replace(max_tokens=most)
 
-    with forced(kind), mock.patch.object(PRODUCT, "make_plan", short):
+    with forced(kind), mock.patch.object(call, "make_plan", short):
         for m in (1, 7, 8, 9, 16, 17):
             assert cases.same_bits(x[:m] @ matrix.T, oracle(x[:m], trits, scale)), f"{m} tokens"
 

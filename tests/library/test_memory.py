@@ -34,4 +34,4 @@ def test_a_matrix_that_moved_is_the_same():
         moved = matrix.moved(arena)
         assert repr(moved) == repr(matrix)
         assert (moved.to_trits() == matrix.to_trits()).all()
-        assert moved._packed.address != matrix._packed.address
+        assert moved._packed.operand.address != matrix._packed.operand.address

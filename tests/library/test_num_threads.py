@@ -16,7 +16,7 @@ from ternops import team, threads
 from ternops.contention import Contention
 from ternops.decoder import Model
 from ternops.kernels import reference
-from ternops.simd import Job, load, nanoseconds, pointer, record_at, store
+from ternops.simd import TeamJob, load, nanoseconds, pointer, record_at, store
 from ternops.team import TEAM, Team, barrier
 from tests.helpers import cases, processes
 
@@ -203,7 +203,7 @@ MEETING = np.dtype([(name, np.int64) for name in ("rounds", "late", "counts", "w
 _Meeting = numba.from_dtype(MEETING)
 
 
-@Job
+@TeamJob
 def meet(record, team, thread, threads):
     """Meet `rounds` times; each time another thread comes `late` nanoseconds later.
 

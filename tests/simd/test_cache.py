@@ -390,7 +390,7 @@ def test_no_kernel_code_imports_what_its_cache_does_not_depend_on():
                     found = [place.with_suffix(".py"), place / "__init__.py"]
                     yield from (each for each in found if each.is_file())
 
-    holds = ("@Job", "@kernel", "@inlined", "@entry")
+    holds = ("@TeamJob", "@RowsKernel", "@LayerKernel", "@kernel", "@inlined", "@entry")
     open_, seen = [], set()
     for path in package.rglob("*.py"):
         if any(line.startswith(holds) for line in path.read_text("utf-8").splitlines()):

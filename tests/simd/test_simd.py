@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ternops.kernels.fields import MAX_HELD, MAX_OPEN, make_fields
 
 from ternops import isa, simd
-from ternops.encodings import ENCODINGS
+from ternops.encodings import ENCODINGS, base3
 from ternops.isa import detect, x86
-from ternops.kernels import base3, reference
+from ternops.kernels import reference
 from ternops.simd import Vector, convert, full, kernel, lane, load, pointer, registers, store, take
 from tests.helpers import cases
 
@@ -431,7 +430,7 @@ def test_constants(element, lanes, in_memory):
 
 def test_minimum_of_bytes_is_unsigned():
     """255 is the largest."""
-    run = binary(isa.u8, simd.inlined(lambda a, b: base3.minimum_u8(a, b)))
+    run = binary(isa.u8, simd.inlined(lambda a, b: base3._minimum(a, b)))
     for seed in range(20):
         left, right = values("u8", isa.BYTES, seed), values("u8", isa.BYTES, seed + 100)
         found = np.empty_like(left)
@@ -440,7 +439,7 @@ def test_minimum_of_bytes_is_unsigned():
 
 
 @pytest.mark.skipif(
-    not base3.LOOKS_UP or isa.BYTES < 64, reason="this tier has no look-up among 128 bytes"
+    isa.TIER.byte_table is None or isa.BYTES < 64, reason="this tier has no look-up among 128 bytes"
 )
 def test_a_look_up_among_128_bytes():
     """An index's highest bit does not count."""
@@ -463,18 +462,18 @@ def test_a_look_up_among_128_bytes():
     ("name", "apart", "size"),
     [
         *(("two_bit", apart, size) for apart in (1, 2, 3, 4) for size in WIDTHS),
-        *(("base3", apart, isa.BYTES) for apart in ((1, 2, 3, 4) if base3.LOOKS_UP else (1,))),
+        *(("base3", 1 + apart, isa.BYTES) for apart in range(ENCODINGS["base3"].max_apart)),
     ],
 )
 def test_the_fields_of_every_byte(name, apart, size):
     """What the encoding's unpack gives, plus one, times its documented factor."""
     layout, u8 = ENCODINGS[name], WIDTHS[size].u8
-    count = layout.FIELDS
-    hold, open_fields, codes = make_fields(count, apart, WIDTHS[size])
+    count = layout.fields
+    holds, opens, hold, open_fields, codes, shift, last = layout.make_unpack(apart, WIDTHS[size])
 
     @kernel
     def run(source, target):
-        opened, held = registers(u8, MAX_OPEN), registers(u8, MAX_HELD)
+        opened, held = registers(u8, opens), registers(u8, holds)
         hold(held)
         open_fields(load(u8, pointer(source)), opened, held)
         for field in range(count):
@@ -483,13 +482,14 @@ def test_the_fields_of_every_byte(name, apart, size):
     every = np.arange(256, dtype=np.uint8)
     if name == "base3":
         every[243:] = 242
-    trits = layout.unpack(every, 4, layout.BLOCK).reshape(4, count, 64)
+    trits = layout.unpack(every, 4, layout.block).reshape(4, count, 64)
     expected = np.moveaxis(trits + 1, 1, 0).reshape(count, 256)
-    factors = [4 ** (field % apart) for field in range(4)] + [base3.FIFTH if apart > 1 else 1]
+    factors = [2 ** (shift * (field % apart)) for field in range(count)]
+    factors[-1] = last or factors[-1]
     for start in range(0, 256, size):
         found = np.empty((count, size), np.uint8)
         run(every[start : start + size], found)
-        wanted = expected[:, start : start + size] * np.array(factors[:count])[:, None] % 256
+        wanted = expected[:, start : start + size] * np.array(factors)[:, None] % 256
         assert (found == wanted).all()
 
 
