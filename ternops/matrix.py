@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.array_utils import normalize_axis_tuple
 
-from ternops import matrix_file
 from ternops.arrays import as_array, comes_first, is_array_like
 from ternops.encodings import ENCODINGS
+from ternops.matrix_file import read, write
 from ternops.memory import Arena
 from ternops.packed import Packed, check_columns, check_encoding, check_scale, pack_values
 from ternops.product import product
@@ -133,7 +133,7 @@ class TernaryMatrix:
         A symbolic link stays, and what it points to is written; so is a pipe or a device. Raises
         OSError for what cannot be written.
         """
-        matrix_file.save(path, self._packed, self._transposed)
+        write(path, self._packed, self._transposed)
 
     def __matmul__(self, other: Any) -> Array:
         if comes_first(other):
@@ -224,7 +224,7 @@ def load(path: str | os.PathLike[str]) -> TernaryMatrix:
     Raises FileNotFoundError if it does not exist, ValueError, naming what is wrong, if it is cut
     off, damaged, or not such a file.
     """
-    return TernaryMatrix(*matrix_file.load(path))
+    return TernaryMatrix(*read(path))
 
 
 def matmul(

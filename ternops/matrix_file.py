@@ -22,7 +22,7 @@ _FORMAT = "ternops"
 _VERSION = "1"
 
 
-def save(path: str | os.PathLike[str], packed: Packed, transposed: bool) -> None:
+def write(path: str | os.PathLike[str], packed: Packed, transposed: bool) -> None:
     """Write a file, whole or not at all; raises OSError for what cannot be written."""
     tensors = {"packed": packed.bytes}
     if packed.scale is not None:
@@ -40,8 +40,8 @@ def save(path: str | os.PathLike[str], packed: Packed, transposed: bool) -> None
         temporary.write_bytes(safetensors.numpy.save(tensors, metadata))
 
 
-def load(path: str | os.PathLike[str]) -> tuple[Packed, bool]:
-    """What `save` was given.
+def read(path: str | os.PathLike[str]) -> tuple[Packed, bool]:
+    """What `write` was given.
 
     Raises FileNotFoundError if there is none, ValueError, naming what is wrong, if it is cut off,
     damaged, or somebody else's.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -162,9 +163,7 @@ def _register_with_threadpoolctl() -> None:
             set_num_threads(int(num_threads) if limits else None)
 
         def get_version(self) -> Any:
-            import ternops
-
-            return ternops.__version__
+            return sys.modules["ternops"].__version__
 
     register(TernopsController)
 

@@ -40,9 +40,10 @@ LARGE_BATCHES = (33, 64, 130, 257)
 #: More threads than this machine has cores, and than many of the shapes have rows.
 THREADS = (1, 2, 3, 7)
 
-#: Terms of a sum that reaches towards the ends of int32. 2**22, 2**23 and 5 * 2**21 are the longest
-#: rows whose fields stay in place (kernels.gemv), on vectors of 32 and 64 bytes and for base3.
-LONG_SUMS = (2**15, 2**15 + 1, 2**17, 2**20, 2**22, 2**23, 5 * 2**21, 2**24 - 1)
+#: Terms of a sum that reaches towards the ends of int32. The longest rows whose fields stay in
+#: place (kernels.gemv) have 21845 * 32 * 4 = 2796160, twice as many, and of base3
+#: 21845 * 64 * 5 columns.
+LONG_SUMS = (2**15, 2**15 + 1, 2**17, 2796160, 5592320, 6990400, 6990401, 2**24 - 1)
 
 #: float32 at the ends of its range and of float16's, and on the boundaries between.
 SPECIALS = np.array(
