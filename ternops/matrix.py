@@ -97,16 +97,18 @@ class TernaryMatrix:
         return TernaryMatrix(Packed(p.bytes, p.rows, p.columns, None, p.encoding), self._transposed)
 
     def to(self, encoding: str) -> TernaryMatrix:
-        """The same matrix in another encoding, trit for trit; itself where it has that already.
+        """The same matrix in another encoding, weight for weight; itself where it has that already.
 
-        Raises ValueError for an unknown encoding.
+        Raises ValueError for an unknown encoding, and for a weight that it does not have.
         """
         p = self._packed
         name = check_encoding(encoding, p.rows, p.columns)
         if name == p.encoding:
             return self
-        trits = p.unpack()
-        return TernaryMatrix(pack_values(trits, p.scale, name), self._transposed)
+        values = p.unpack()
+        if not set(ENCODINGS[p.encoding].values) <= set(ENCODINGS[name].values):
+            ENCODINGS[name].check_values("trits", values)
+        return TernaryMatrix(pack_values(values, p.scale, name), self._transposed)
 
     def moved(self, arena: Arena) -> TernaryMatrix:
         """The same matrix with its bytes in an arena."""

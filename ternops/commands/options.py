@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ternops.encodings import ENCODINGS
+from ternops.encodings import TERNARY
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -30,7 +30,7 @@ def add_model_options(
         help="Hugging Face folder, packed file or GGUF file (default: the tiny model inside)",
     )  # fmt: skip
     parser.add_argument(
-        "--weights", choices=("ternary", "fp16", *ENCODINGS), default="ternary",
+        "--weights", choices=("ternary", "fp16", *TERNARY), default="ternary",
         help="ternary: the best encoding here (default); fp16; or that encoding",
     )  # fmt: skip
     parser.add_argument(

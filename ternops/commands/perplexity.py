@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ternops.commands import options
 from ternops.commands.tiers import output_on
-from ternops.encodings import ENCODINGS
+from ternops.encodings import TERNARY
 
 if TYPE_CHECKING:
     from ternops.decoder.model import Session
@@ -95,8 +95,8 @@ def _table(arguments: argparse.Namespace) -> int:
     found = set()
     tiers = [tier.name for tier in detect.available()]
     with options.progress("predicting") as show:
-        for done, (tier, encoding) in enumerate((t, e) for t in tiers for e in ENCODINGS):
-            show(done, len(tiers) * len(ENCODINGS))
+        for done, (tier, encoding) in enumerate((t, e) for t in tiers for e in TERNARY):
+            show(done, len(tiers) * len(TERNARY))
             figures = _figures(arguments, tier, encoding)
             table.add_row(tier, encoding, figures["perplexity"], figures["tokens/s"])
             found.add(figures["perplexity"])

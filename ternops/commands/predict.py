@@ -11,6 +11,8 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ternops.encodings import ENCODINGS
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -49,7 +51,7 @@ def add(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--encoding", nargs="+", default=["base3"], metavar="ENCODING",
-        help="base3 (default), two_bit, tl1, tl2 or fp16",
+        help=f"{', '.join((*ENCODINGS, 'fp16'))} (default: base3)",
     )  # fmt: skip
     parser.add_argument("--threads", type=int, metavar="N", help="default: one a core")
     parser.add_argument(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ternops.commands import options
-from ternops.encodings import ENCODINGS
+from ternops.encodings import TERNARY
 
 
 def add(commands: Any) -> None:
@@ -20,7 +20,7 @@ def add(commands: Any) -> None:
     parser.add_argument("source", metavar="SRC", help="what --model takes: a folder or a file")
     parser.add_argument("target", metavar="DST", help="the file to write")
     parser.add_argument(
-        "--encoding", choices=tuple(ENCODINGS), default="base3",
+        "--encoding", choices=TERNARY, default="base3",
         help="how the linear layers are packed (default: base3)",
     )  # fmt: skip
     options.add_quantize_option(parser)

@@ -15,7 +15,7 @@ from ternops.decoder.generate import generate
 from ternops.decoder.loaded import LoadedModel
 from ternops.decoder.sample import Sampler
 from ternops.decoder.session import Progress, Session
-from ternops.encodings import ENCODINGS
+from ternops.encodings import TERNARY
 from ternops.threads import check_threads
 
 __all__ = ["Model", "Session"]
@@ -59,7 +59,7 @@ class Model(LoadedModel):
         progress: called with layers done and in all.
         Raises FileNotFoundError and ValueError, naming the file, the tensor or the setting.
         """
-        kinds = {"ternary": "auto", **{name: name for name in ("fp16", *ENCODINGS)}}
+        kinds = {"ternary": "auto", **{name: name for name in ("fp16", *TERNARY)}}
         if weights not in kinds:
             raise ValueError(f"weights={weights!r}: expected one of {', '.join(kinds)}")
         check_threads(threads)

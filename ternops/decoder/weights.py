@@ -134,7 +134,7 @@ def random_weights(
 
 
 _REPEATED = 1 << 16  # random float16 before they repeat
-_ROWS = 64  # and rows of random trits
+_ROWS = 64  # and rows of random values
 
 
 def random_half(
@@ -156,15 +156,16 @@ def random_ternary(
     random: np.random.Generator,
     arena: Arena | None = None,
 ) -> TernaryMatrix:
-    """Evenly drawn trits with the scale 1/sqrt(columns)."""
+    """Evenly drawn values of the encoding, with the scale 1/sqrt(columns)."""
     layout = ENCODINGS[encoding]
+    values = np.array(layout.values, np.int8)
     size = layout.nbytes(rows, columns) + SLACK
     packed = (arena.empty if arena else aligned_empty)(size, np.uint8)
-    sample = layout.pack(random.integers(-1, 2, (_ROWS, columns), np.int8))
+    sample = layout.pack(random.choice(values, (_ROWS, columns)))
     _repeat(sample[: layout.nbytes(_ROWS, columns)], packed)
     if rest := rows % _ROWS:
         # The last group of rows of a look-up encoding has a layout of its own.
-        last = layout.pack(random.integers(-1, 2, (rest, columns), np.int8))
+        last = layout.pack(random.choice(values, (rest, columns)))
         packed[layout.nbytes(rows - rest, columns) :] = last
     scale = np.asarray(np.float32(1 / np.sqrt(columns)))
     return TernaryMatrix(Packed(packed, rows, columns, scale, encoding))

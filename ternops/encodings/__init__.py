@@ -12,3 +12,5 @@ from ternops.encodings.two_bit import TWO_BIT
 
 #: Every encoding by its name.
 ENCODINGS: dict[str, Encoding] = {each.name: each for each in (TWO_BIT, BASE3, TL1, TL2)}
+#: The names of those that hold trits, as the linear layers of BitNet b1.58 need it.
+TERNARY = tuple(name for name, each in ENCODINGS.items() if {-1, 0, 1} <= set(each.values))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,25 +58,31 @@ class Blocks(Encoding):
     """A block encoding, which differs from others in what a byte is.
 
     fields: weights of a byte. join, split: codes (fields, ...) -> bytes (...), and back.
-    make_unpack(apart, width): the kernel code, for a tile and vectors of a `ternops.isa.Width`.
+    unpack_code: the module of `ternops.encodings.unpack` that has the kernel code.
     tiles: by tier, for one token; a tier without an entry uses that of the tier it was made from.
     batch_rows: by tier, rows of the tile for a few tokens, where they are not the tier's.
-    max_apart: the greatest `apart` that unpacking gains by. streams_narrow: weights from memory are
-    read by the vectors that leave it the most bandwidth, instead of the widest.
+    pair_apart: by tier, `apart` for the tokens that such tiles leave over. streams_narrow: weights
+    from memory are read by the vectors that leave it the most bandwidth, instead of the widest.
     """
 
     fields: int
     join: Callable[[Array], Array]
     split: Callable[[Array], Array]
-    make_unpack: Callable[[int, Any], Unpack]
+    unpack_code: str
     tiles: Mapping[str, Tile]
     batch_rows: Mapping[str, int]
-    max_apart: int
+    pair_apart: Mapping[str, int]
     streams_narrow: bool = False
 
     @property
     def bits(self) -> float:
         return 8 / self.fields
+
+    def make_unpack(self, apart: int, width: Any) -> Unpack:
+        """The kernel code for a tile and vectors of a `ternops.isa.Width`."""
+        code = import_module(f"ternops.encodings.unpack.{self.unpack_code}")
+        unpack: Unpack = code.make_unpack(self.fields, apart, width)
+        return unpack
 
     @property
     def block(self) -> int:

@@ -20,7 +20,7 @@ class Encoding(ABC):
     values: what a weight may be, evenly spaced: the code i stands for values[i].
     find_flaw: for some of the packed bytes, what they hold that no matrix has, or None.
     quantize: float (rows, columns) -> int8 values of that shape and their scale.
-    color, marker: in plots (Matplotlib).
+    unpacks_slowly: on tiers whose "auto" does not choose it. color, marker: in plots (Matplotlib).
     """
 
     name: str
@@ -28,6 +28,7 @@ class Encoding(ABC):
     color: str
     marker: str
     values: tuple[int, ...] = (-1, 0, 1)
+    unpacks_slowly: bool = False
     quantize: Callable[[npt.ArrayLike], tuple[npt.NDArray[np.int8], np.float32]] = absmean
 
     @property

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from math import prod
 from typing import Any
 
@@ -30,9 +31,8 @@ class RowGroups(Encoding):
     weights: of a tuple. tuples: of a row in a tile. lines: of a tile. entries: the numbers that a
     table has sums for; of others, it has the negative. join, split: numbers (tuples, ...) -> bytes
     (lines, ...), and back.
-    Kernel code: write_table(x, target) writes the table of the tuple of int8 at x, table_bytes of
-    it. add_tile(sums, line, width, tables) adds one tile of a vector's rows: `width` bytes lie from
-    line to line. tiles_open: sums of as many tiles fit int16.
+    look_up_code: the module of `ternops.encodings.unpack` that has the kernel code. tiles_open:
+    sums of as many tiles fit int16.
     """
 
     weights: int
@@ -41,14 +41,21 @@ class RowGroups(Encoding):
     entries: range
     join: Callable[[Array], Array]
     split: Callable[[Array], Array]
-    table_bytes: int
-    write_table: Any
-    add_tile: Any
+    look_up_code: str
     tiles_open: int
 
     @property
     def bits(self) -> float:
         return 8 * self.lines / self.columns
+
+    @property
+    def kernel_code(self) -> Any:
+        """TABLE_BYTES, write_table(x, target) and add_tile(sums, line, width, tables).
+
+        The second writes the table of the tuple of int8 at x, the third adds one tile of a vector's
+        rows: `width` bytes lie from line to line.
+        """
+        return import_module(f"ternops.encodings.unpack.{self.look_up_code}")
 
     @property
     def columns(self) -> int:

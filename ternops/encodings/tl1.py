@@ -8,13 +8,9 @@ for 4 columns (`row_groups`): a byte's low nibble is the first pair, its high ni
 from __future__ import annotations
 
 from ternops.encodings.common import Array
-from ternops.encodings.lookup import add_pair, patterns, weighted, write_entries
 from ternops.encodings.row_groups import RowGroups, join_nibbles, split_nibbles
-from ternops.isa import u8
-from ternops.simd import inlined, load
 
 _NUMBERS = range(-4, 5)
-_TABLE_BYTES = 32
 
 
 def _find_flaw(lines: Array) -> str | None:
@@ -30,22 +26,6 @@ def _split(lines: Array) -> Array:
     return split_nibbles(lines) + _NUMBERS.start
 
 
-_pattern0, _pattern1 = patterns([(i // 3 - 1, i % 3 - 1) for i in range(9)])
-
-
-@inlined
-def _write_table(x, target):
-    write_entries(weighted(x, 0, _pattern0()) + weighted(x, 1, _pattern1()), target)
-
-
-@inlined
-def _add_tile(sums, weights, width, tables):
-    """One line of a vector's rows: two pairs."""
-    line = load(u8, weights)
-    for half in range(2):
-        add_pair(sums, line, half, tables + half * _TABLE_BYTES)
-
-
 TL1 = RowGroups(
     name="tl1",
     weights=2,
@@ -55,9 +35,7 @@ TL1 = RowGroups(
     join=_join,
     split=_split,
     find_flaw=_find_flaw,
-    table_bytes=_TABLE_BYTES,
-    write_table=_write_table,
-    add_tile=_add_tile,
+    look_up_code="tl1",
     tiles_open=63,  # 126 * 2 * 128 is less than 2**15
     color="#009E73",
     marker="^",

@@ -12,20 +12,9 @@ from __future__ import annotations
 import numpy as np
 
 from ternops.encodings.common import Array
-from ternops.encodings.lookup import (
-    TABLE_OF_WORDS,
-    add_triple,
-    patterns,
-    weighted,
-    write_entries,
-)
 from ternops.encodings.row_groups import RowGroups, join_nibbles, split_nibbles
-from ternops.isa import u8
-from ternops.simd import Vector, full, inlined, load, store
 
 _NUMBERS = range(14)
-_TABLE_BYTES = 64 if TABLE_OF_WORDS else 32
-_i16x16 = Vector("i16", 16)
 
 
 def _find_flaw(lines: Array) -> str | None:
@@ -51,33 +40,6 @@ def _fields(lines: Array) -> tuple[Array, Array]:
     return split_nibbles(lines[:4]), np.unpackbits(lines[4:], axis=0, bitorder="little")
 
 
-# An index in balanced ternary: i = 9 w0 + 3 w1 + w2, so (i + 1) // 3 = 3 w0 + w1.
-_PREFIXES = [(i, (i + 1) // 3, (i + 4) // 9) for i in _NUMBERS]
-_pattern0, _pattern1, _pattern2 = patterns(
-    [(w0, w01 - 3 * w0, i - 3 * w01) for i, w01, w0 in _PREFIXES]
-)
-
-
-@inlined
-def _write_table(x, target):
-    entries = weighted(x, 0, _pattern0()) + weighted(x, 1, _pattern1())
-    entries = entries + weighted(x, 2, _pattern2())
-    write_entries(entries, target)
-    if TABLE_OF_WORDS:
-        store(target + 32, full(_i16x16, 0) - entries)
-
-
-@inlined
-def _add_tile(sums, weights, width, tables):
-    """Five lines of a vector's rows: eight triples."""
-    signs = load(u8, weights + 4 * width)
-    for j in range(4):
-        line = load(u8, weights + j * width)
-        for half in range(2):
-            t = 2 * j + half
-            add_triple(sums, line, half, signs, t, tables + t * _TABLE_BYTES)
-
-
 TL2 = RowGroups(
     name="tl2",
     weights=3,
@@ -87,9 +49,7 @@ TL2 = RowGroups(
     join=_join,
     split=_split,
     find_flaw=_find_flaw,
-    table_bytes=_TABLE_BYTES,
-    write_table=_write_table,
-    add_tile=_add_tile,
+    look_up_code="tl2",
     tiles_open=10,  # 80 * 3 * 128 is less than 2**15
     color="#CC79A7",
     marker="v",

@@ -7,11 +7,8 @@ neighbouring weights out of a vector.
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 
-from ternops.encodings import bit_fields
 from ternops.encodings.blocks import Blocks, Tile
 from ternops.encodings.common import Array
 
@@ -36,7 +33,7 @@ TWO_BIT = Blocks(
     join=_join,
     split=_split,
     find_flaw=_find_flaw,
-    make_unpack=partial(bit_fields.make_unpack, 2),
+    unpack_code="bit_fields",
     tiles={
         # Small enough for any register file.
         "generic": Tile(rows=1, apart=1),
@@ -51,7 +48,7 @@ TWO_BIT = Blocks(
         "neon-dotprod": Tile(rows=4, apart=3),
     },
     batch_rows={},
-    max_apart=_FIELDS,
+    pair_apart={"generic": 2},
     streams_narrow=True,
     color="#0072B2",
     marker="o",

@@ -155,7 +155,7 @@ def make_batch(encoding):
     rows = TIER.pick({"generic": TIER.batch.rows, **encoding.batch_rows})
     group = make_group(encoding, rows, tokens, 1)
     # For the tokens that are left over, of which the last may not exist,
-    pair = make_group(encoding, rows, 2, min(2, encoding.max_apart))
+    pair = make_group(encoding, rows, 2, TIER.pick(encoding.pair_apart))
     # and for the rows that streams of equal length leave; a single stream leaves none.
     single = make_group(encoding, 1, 1, 1)
     most_sums = rows * tokens * LANES

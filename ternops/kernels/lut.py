@@ -8,8 +8,8 @@ Bound: memory, the bits of a weight; in cache the shuffles.
 
 import numpy as np
 
-from ternops.encodings.lookup import SUM, SUMS, rows_of
 from ternops.encodings.row_groups import ROWS, RowGroups
+from ternops.encodings.unpack.lookup import SUM, SUMS, rows_of
 from ternops.isa import BYTES, LANES, i32
 from ternops.kernels.linear import quantize_token
 from ternops.kernels.operands import Operands, finish
@@ -35,7 +35,8 @@ _i16 = Vector("i16", LANES)
 def make_prepare(encoding: RowGroups):
     """A function that turns tokens into tables."""
     columns, each = encoding.columns, encoding.weights
-    write_table, table_bytes = encoding.write_table, encoding.table_bytes
+    code = encoding.kernel_code
+    write_table, table_bytes = code.write_table, code.TABLE_BYTES
 
     @inlined
     def prepare(operands, first, last, thread):
@@ -56,8 +57,9 @@ def make_prepare(encoding: RowGroups):
 
 def make_lut(encoding: RowGroups):
     """The product with one token after the other."""
-    columns, lines, add_tile = encoding.columns, encoding.lines, encoding.add_tile
-    tiles_open, tables_bytes = encoding.tiles_open, encoding.tuples * encoding.table_bytes
+    code = encoding.kernel_code
+    columns, lines, add_tile = encoding.columns, encoding.lines, code.add_tile
+    tiles_open, tables_bytes = encoding.tiles_open, encoding.tuples * code.TABLE_BYTES
 
     @inlined
     def group(p, row, count, token, flat):

@@ -105,7 +105,7 @@ def make_plan(name: str, columns: int, kind: str) -> Plan:
     prepare, multiply = (kernel.address for kernel in KERNELS[name, kind])
     if isinstance(encoding, RowGroups):
         tiles = encoding.tiles(columns)
-        placed = tiles * encoding.tuples * encoding.table_bytes
+        placed = tiles * encoding.tuples * encoding.kernel_code.TABLE_BYTES
         # For one token in natural order, and later for the sums of a group's rows.
         scratch = -(-max(tiles * encoding.columns, 2 * ROWS) // 64) * 64
         return Plan(

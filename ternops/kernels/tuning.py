@@ -21,6 +21,11 @@ def best_encoding(weights: int) -> str:
     return cached if ENCODINGS[cached].nbytes(1, weights) <= last_level_bytes() else streamed
 
 
+def is_slow(encoding: str) -> bool:
+    """Whether the tier unpacks an encoding more slowly than memory brings the best one's bytes."""
+    return ENCODINGS[encoding].unpacks_slowly and encoding not in TIER.auto
+
+
 def useful_threads(threads: int, work: int) -> int:
     """At most `threads`, fewer where `work` (bytes of weights times tokens) is too small."""
     return max(1, min(threads, work // BYTES_A_THREAD))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ternops.encodings import lookup
+from ternops.encodings.unpack import lookup
 from ternops.isa import u8
 from ternops.simd import full, kernel, load, pointer, registers, store
 from tests.helpers import cases

@@ -46,6 +46,25 @@ def test_the_language_knows_no_tier_and_no_encoding():
             assert {name.split(".")[1] for name in names} <= below, path
 
 
+def test_records_of_encodings_need_no_kernels():
+    """Packing and ``--help`` wait neither for Numba nor for the tier; a name stands in one file."""
+    for path in (PACKAGE / "encodings").glob("*.py"):
+        names = {name for name in modules(path) if name.startswith("ternops.")}
+        assert {name.split(".")[1] for name in names} <= {"encodings", "absmean", "arrays"}, path
+        assert not any(name.startswith("numba") for name in modules(path)), path
+
+
+@pytest.mark.parametrize("folder", ["simd", "isa", "kernels", "decoder"])
+def test_an_encoding_is_known_by_its_record(folder):
+    """No name of an encoding stands outside its file, but for what the tiers choose for "auto"."""
+    from ternops.encodings import ENCODINGS
+
+    for path in (PACKAGE / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Constant) and node.value in ENCODINGS:
+                assert path.name in ("tiers.py", "convert.py"), f"{path}:{node.lineno}"
+
+
 def imports_within_the_package():
     """Each module -> the modules of the package that it imports: where it is imported itself, in
     its functions, and for type checkers."""

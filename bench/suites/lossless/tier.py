@@ -23,7 +23,7 @@ from ternops.decoder import Model, Session
 from ternops.decoder.formats.loading import TINY
 from ternops.decoder.perplexity import negative_log_likelihoods, perplexity, windows
 from ternops.decoder.text import load_tokenizer
-from ternops.encodings import ENCODINGS
+from ternops.encodings import TERNARY
 
 #: Windows of text, and tokens of each, BOS included: the checkpoint's whole context.
 WINDOWS, CONTEXT = 8, 512
@@ -39,7 +39,7 @@ def figures(threads: Sequence[int], number: int, context: int) -> Iterator[dict[
     likely token at each position of all windows.
     """
     text = text_of(number, context)
-    for encoding in (*ENCODINGS, FP16):
+    for encoding in (*TERNARY, FP16):
         weights = Model.from_pretrained(weights=encoding).weights
         for count in threads:
             model = Model(weights, count)

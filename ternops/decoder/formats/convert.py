@@ -20,7 +20,7 @@ from ternops.decoder.formats.loading import open_checkpoint
 from ternops.decoder.formats.packed import FORMAT, VERSION, PackedFile, header_checksum, whole_lines
 from ternops.decoder.formats.paths import locate
 from ternops.decoder.weights import HalfMatrix
-from ternops.encodings import ENCODINGS
+from ternops.encodings import ENCODINGS, TERNARY
 from ternops.encodings.common import SLACK
 from ternops.files import GrowingFile, behind_links, is_node, replaced
 from ternops.memory import CACHE_LINE
@@ -52,8 +52,8 @@ def convert(
     nothing behind, OSError for a full disk and the like.
     """
     source, target = locate(source), behind_links(target)
-    if encoding not in ENCODINGS:
-        raise ValueError(f"encoding={encoding!r}: expected one of {', '.join(ENCODINGS)}")
+    if encoding not in TERNARY:
+        raise ValueError(f"encoding={encoding!r}: expected one of {', '.join(TERNARY)}")
     checkpoint = open_checkpoint(source, quantize=quantize)
     _check_target(source, target)
     if is_node(target):

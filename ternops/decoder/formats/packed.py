@@ -36,10 +36,10 @@ from ternops.decoder.formats.checkpoint import Checkpoint
 from ternops.decoder.formats.safetensors_file import Mapped, map_file
 from ternops.decoder.text import parse_tokenizer
 from ternops.decoder.weights import HalfMatrix
-from ternops.encodings import ENCODINGS
+from ternops.encodings import ENCODINGS, TERNARY
 from ternops.encodings.common import SLACK
 from ternops.isa import TIER
-from ternops.kernels.tuning import best_encoding
+from ternops.kernels.tuning import best_encoding, is_slow
 from ternops.matrix import TernaryMatrix
 from ternops.memory import CACHE_LINE
 from ternops.packed import Packed
@@ -81,8 +81,8 @@ class PackedFile(Checkpoint):
             self._check_format(header)
             self.config = _parse_config(self._text("config"), self._metadata["version"])
             self.encoding = self._text("encoding")
-            if self.encoding not in ENCODINGS:
-                expected = ", ".join(ENCODINGS)
+            if self.encoding not in TERNARY:
+                expected = ", ".join(TERNARY)
                 raise ValueError(f"encoding {self.encoding!r}, expected one of {expected}")
             self._check_tensors()
         except ValueError as error:
@@ -130,12 +130,12 @@ class PackedFile(Checkpoint):
         return tokens
 
     def preferred_encoding(self) -> str:
-        """The file's, unless that is base3 and a tier is slow with it; a warning tells of that."""
-        if self.encoding != "base3" or "base3" in TIER.auto:
+        """The file's, unless the tier is slow with that, of which a warning says so."""
+        if not is_slow(self.encoding):
             return self.encoding
         better = best_encoding(self.config.linear_weights)
         warnings.warn(
-            f"{self._path.name} holds base3, which is slow on {TIER.name}: converting it "
+            f"{self._path.name} holds {self.encoding}, which is slow on {TIER.name}: converting it "
             f"to {better} (quantize --encoding {better} saves the time and the memory)",
             stacklevel=2,
         )

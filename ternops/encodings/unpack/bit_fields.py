@@ -13,10 +13,9 @@ from ternops.encodings.blocks import Unpack
 from ternops.simd import constant, inlined
 
 
-def make_unpack(bits: int, apart: int, width: Any) -> Unpack:
-    """For fields of 1, 2 or 4 bits and `apart` accumulators."""
-    fields = 8 // bits
-    last = fields - 1
+def make_unpack(fields: int, apart: int, width: Any) -> Unpack:
+    """For 8, 4 or 2 fields in a byte and `apart` accumulators."""
+    bits, last = 8 // fields, fields - 1
     # 32 registers have room for the constants; half as many have not, and on ARM one is an
     # instruction that LLVM may repeat.
     in_memory = width.bytes == 64
