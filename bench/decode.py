@@ -1,8 +1,6 @@
 """The decoder beside the machine's bandwidth and beside llama.cpp."""
 
-import sys
-
 from bench.suites.decode.command import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

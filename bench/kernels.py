@@ -1,8 +1,6 @@
 """The kernels beside the machine's limits and beside other engines."""
 
-import sys
-
 from bench.suites.kernels.command import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -1,8 +1,6 @@
 """Draw the roofline of bench.kernels."""
 
-import sys
-
 from bench.pages.plots.roofline import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -1,8 +1,6 @@
 """How fast is ternary here, is it lossless, and what does the paper say?"""
 
-import sys
-
 from bench.suites.run.command import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

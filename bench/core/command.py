@@ -7,15 +7,17 @@ import itertools
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from bench.core.envelope import TIER
 from bench.core.errors import ResultsError
-from bench.core.tiers import TIER
 from ternops.system import cpu_model
 from ternops.threads import check_threads, default_threads
 
@@ -31,14 +33,12 @@ def make_parser(name: str, description: str | None) -> argparse.ArgumentParser:
     )  # fmt: skip
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: argparse.ArgumentParser, one_count: bool = False) -> None:
     """--threads, --output and --force."""
-    parser.add_argument("--threads", nargs="+", type=int, metavar="N", help="default: 1, 2 and all")
-    add_output(parser)
-
-
-def add_output(parser: argparse.ArgumentParser) -> None:
-    """--output and --force."""
+    threads: dict[str, Any] = {"nargs": "+", "help": "default: 1, 2 and all"}
+    if one_count:
+        threads = {"help": "default: all"}
+    parser.add_argument("--threads", type=int, metavar="N", **threads)
     parser.add_argument("--output", metavar="DIR", help="default: a new folder results/<cpu>")
     parser.add_argument("--force", action="store_true", help="replace the results in the folder")
 
@@ -76,8 +76,13 @@ def chosen_folder(
     if output and not (force or resume) and (folder / written).exists():
         raise ValueError(f"--output {output!r}: has a {written} already; --force replaces it")
     if not output and not force:
-        taken, free = _numbered(folder, written)
-        folder = taken if resume and taken else free
+        # folder, folder-2, folder-3, ...: the first without results, or the last with some.
+        numbered = (folder.with_name(f"{folder.name}-{n}") for n in itertools.count(2))
+        for candidate in itertools.chain([folder], numbered):
+            taken, folder = folder, candidate
+            if not (folder / written).exists():
+                break
+        folder = taken if resume else folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -87,20 +92,31 @@ def chosen_folder(
     return folder
 
 
-def _numbered(folder: Path, written: str) -> tuple[Path | None, Path]:
-    """The last of folder, folder-2, folder-3, ... that has results, and the first that has none."""
-    taken = None
-    for number in itertools.count(1):
-        candidate = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
-        if not (candidate / written).exists():
-            return taken, candidate
-        taken = candidate
-    raise AssertionError
+def _slug() -> str:
+    # Not LLVM's name of the CPU: a guess from a model number, which names an older one at times.
+    words = f"{cpu_model()} {default_threads()} cpus"
+    return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
+
+
+def begin(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None, written: str, width: int,
+    choose: Callable[[Any], list[int]] = chosen_threads,
+) -> tuple[argparse.Namespace, Console, Path, list[int]]:  # fmt: skip
+    """The arguments, a console, the folder of results and the thread counts; or the exit code 2."""
+    arguments = parser.parse_args(argv)
+    try:
+        threads = choose(arguments.threads)
+        folder = chosen_folder(arguments.output, written, arguments.force)
+    except (TypeError, ValueError) as error:
+        parser.error(str(error))
+    console = make_console(width)
+    introduce(console, folder, threads)
+    return arguments, console, folder, threads
 
 
 def on_results(
-    name: str, description: str, file: str, arguments: Sequence[str] | None,
-    work: Callable[[Path], Iterable[Path | str]],
+    name: str, description: str, file: str, work: Callable[[Path], Iterable[Path | str]],
+    argv: Sequence[str] | None = None,
 ) -> int:  # fmt: skip
     """The main function of a module that works on a folder of results; prints what `work` gives.
 
@@ -108,24 +124,19 @@ def on_results(
     """
     parser = make_parser(name, description)
     parser.add_argument("folder", type=Path, metavar="RESULTS_FOLDER", help=f"has a {file}")
-    options = parser.parse_args(arguments)
     try:
-        print(*work(options.folder), sep="\n")
+        print(*work(parser.parse_args(argv).folder), sep="\n")
     except (ResultsError, OSError) as error:
-        print(f"{name}: {_one_line(error)}", file=sys.stderr)
+        words = str(error)
+        if isinstance(error, OSError) and error.filename:
+            words = f"{error.filename}: {error.strerror}"
+        print(f"{name}: {words}", file=sys.stderr)
         return 2
     return 0
 
 
-def _one_line(error: Exception) -> str:
-    """An error's words, of a file that cannot be read its name and the reason."""
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    return str(error)
-
-
 def make_console(width: int) -> Console:
-    """Of so many characters in a line, where the output is no terminal."""
+    """A console with lines of `width` characters where the output is no terminal."""
     console = Console()
     if not console.is_terminal:
         console.width = width
@@ -140,44 +151,30 @@ def tell(console: Console, word: str, lines: Iterable[str], style: str = "yellow
 
 def introduce(console: Console, folder: Path, threads: list[int]) -> None:
     """Print what is measured on, and where the results go."""
-    console.print(
-        f"{cpu_model()}, tier {TIER}, "
-        f"threads {', '.join(map(str, threads))}; results go to {folder}"
-    )
+    counts = ", ".join(map(str, threads))
+    console.print(f"{cpu_model()}, tier {TIER}, threads {counts}; results go to {folder}")
 
 
-class progress:
-    """A progress bar; entering gives ``start(title, steps) -> advance(what)``."""
+@contextmanager
+def progress(console: Console) -> Iterator[Callable[[str, int], Advance]]:
+    """A progress bar: gives ``start(title, steps) -> advance(what)``."""
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(),
+        TextColumn("{task.fields[what]}"), console=console, transient=True,
+    )  # fmt: skip
 
-    def __init__(self, console: Console) -> None:
-        self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(),
-            TextColumn("{task.fields[what]}"), console=console, transient=True,
-        )  # fmt: skip
-        self._console = console
-
-    def __enter__(self) -> Callable[[str, int], Advance]:
-        self._bar.__enter__()
-        return self._start
-
-    def __exit__(self, *exception: object) -> None:
-        self._bar.stop()
-
-    def _start(self, title: str, steps: int) -> Advance:
-        task = self._bar.add_task(title, total=steps, what="")
+    def start(title: str, steps: int) -> Advance:
+        task = bar.add_task(title, total=steps, what="")
         done = itertools.count(1)
 
         def advance(what: str) -> None:
-            self._bar.update(task, advance=1, what=what)
+            bar.update(task, advance=1, what=what)
             # A bar needs a terminal; a log gets a line for every fifth of the work.
             count = next(done)
-            if not self._console.is_terminal and count * 5 // steps > (count - 1) * 5 // steps:
-                self._console.print(f"{title}: {count * 100 // steps}%", highlight=False)
+            if not console.is_terminal and count * 5 // steps > (count - 1) * 5 // steps:
+                console.print(f"{title}: {count * 100 // steps}%", highlight=False)
 
         return advance
 
-
-def _slug() -> str:
-    # Not LLVM's name of the CPU: a guess from a model number, which names an older one at times.
-    words = f"{cpu_model()} {default_threads()} cpus"
-    return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
+    with bar:
+        yield start

@@ -10,8 +10,8 @@ from typing import Any
 
 from bench.core.envelope import load_json
 from bench.core.errors import ResultsError, wrong
+from bench.core.results import ENGINES
 from bench.core.table import Cell, Table, number, table, text
-from bench.core.weights import ENGINES
 from ternops.cost import Hardware, ProfileError, predict
 from ternops.cost.hardware import Curve
 from ternops.cost.layouts import SIZES
@@ -81,8 +81,8 @@ def _check_row(row: Any, where: str) -> None:
 def _pair(row: dict[str, Any], machines: list[Hardware]) -> Pair:
     speeds = [
         predict(
-            SIZES[row["size"]], _reading(each, row["bandwidth"]), ENGINES[row["engine"]],
-            row["threads"], context=row["context"],
+            SIZES[row["size"]], _reading(each, row["bandwidth"]), row["engine"], row["threads"],
+            context=row["context"],
         ).tokens_per_second
         for each in machines
     ]  # fmt: skip

@@ -7,7 +7,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,14 @@ import psutil
 
 import ternops
 from bench.core.errors import ResultsError
-from bench.core.tiers import TIER
 from ternops.cpu_caches import last_level_bytes
 from ternops.files import replaced
+from ternops.isa import detect
 from ternops.simd.host import machine
 from ternops.system import cpu_model
 
+#: Of this process.
+TIER = detect.TIER.name
 #: What every results file says of itself. cpu: the machine, as its system names it.
 ENVELOPE = ("format", "commit", "ternops", "tier", "cpu", "versions")
 _PREFIX = "envelope_"
@@ -73,6 +75,19 @@ def both(old: Any, new: str) -> str:
     """The commits of results that were begun with `old` commits and are gone on with."""
     known = [each for each in str(old or "").split(", ") if each]
     return ", ".join(dict.fromkeys([*known, *filter(None, [new])]))
+
+
+def resumed(
+    found: dict[str, Any], fresh: Mapping[str, Any], path: Path,
+    same: Sequence[str] = ("ternops", "cpu", "tier"),
+) -> dict[str, Any]:  # fmt: skip
+    """What an earlier run left, with both commits; ResultsError unless it was one like this."""
+    for what in same:
+        if found.get(what) != fresh[what]:
+            raise ResultsError(
+                f"--resume: {path} is of {what} {found.get(what)!r}, not {fresh[what]!r}"
+            )
+    return {**found, "commit": both(found.get("commit"), fresh["commit"])}
 
 
 def commit() -> str:

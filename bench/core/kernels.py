@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
 
-from bench.core.measure import Case
+from bench.core.measure import Case, speedup
 from bench.core.pyperf_files import PREFIX, fields_of, load_suite
-from bench.core.stats import speedup
+from bench.core.results import having, plural
 
 #: The engine that is not a peer.
 OURS = "ternops"
@@ -54,8 +53,8 @@ class Product:
     @property
     def name(self) -> str:
         words = (
-            self.group, self.who, self.how, f"{self.tokens} token{'s' if self.tokens > 1 else ''}",
-            self.input, _threads(self.threads),
+            self.group, self.who, self.how, plural(self.tokens, "token"), self.input,
+            plural(self.threads, "thread"),
         )  # fmt: skip
         return ", ".join(word for word in words if word)
 
@@ -87,10 +86,7 @@ class Limit:
 
     @property
     def name(self) -> str:
-        return f"{self.group}, limit {self.what}, {self.how}, {_threads(self.threads)}"
-
-
-Description = TypeVar("Description", Product, Limit)
+        return f"{self.group}, limit {self.what}, {self.how}, {plural(self.threads, 'thread')}"
 
 
 def describe(case: Case, what: Product | Limit) -> Case:
@@ -100,12 +96,6 @@ def describe(case: Case, what: Product | Limit) -> Case:
     case.metadata = {PREFIX + key: value for key, value in known.items()}
     case.metadata[PREFIX + "kind"] = type(what).__name__
     return case
-
-
-def _described(case: Case, kind: type[Description]) -> Description | None:
-    if case.metadata.get(PREFIX + "kind") != kind.__name__:
-        return None
-    return kind(**fields_of(kind, case.metadata, case.name))
 
 
 def load_cases(path: Path) -> list[Case]:
@@ -125,17 +115,14 @@ class Timings:
         self.products: dict[Product, Case] = {}
         self.limits: dict[Limit, Case] = {}
         for case in cases:
-            if product := _described(case, Product):
-                self.products[product] = case
-            elif limit := _described(case, Limit):
-                self.limits[limit] = case
+            match case.metadata.get(PREFIX + "kind"):
+                case "Product":
+                    self.products[Product(**fields_of(Product, case.metadata, case.name))] = case
+                case "Limit":
+                    self.limits[Limit(**fields_of(Limit, case.metadata, case.name))] = case
 
     def find(self, **wanted: object) -> list[Product]:
-        """The products with these values of their fields."""
-        return [
-            each for each in self.products
-            if all(getattr(each, key) == value for key, value in wanted.items())
-        ]  # fmt: skip
+        return having(self.products, **wanted)
 
     def rate(self, product: Product) -> float:
         """Multiply-accumulates a second."""
@@ -143,11 +130,7 @@ class Timings:
 
     def fastest(self, **wanted: object) -> Limit | None:
         """Of the limits with these values of their fields."""
-        limits = [
-            each for each in self.limits
-            if all(getattr(each, key) == value for key, value in wanted.items())
-        ]  # fmt: skip
-        return max(limits, key=self.limit_rate, default=None)
+        return max(having(self.limits, **wanted), key=self.limit_rate, default=None)
 
     def limit_rate(self, limit: Limit) -> float:
         """Bytes or multiply-accumulates a second."""
@@ -166,10 +149,8 @@ class Timings:
         """limit -> what it allows of a product that it was measured beside, as `rate`."""
         roofs = {}
         for what in (product.level, product.peak):
-            limit = self.fastest(
-                group=product.group, threads=product.threads, tier=product.tier, what=what
-            )
-            if limit is not None:
+            same = {"group": product.group, "threads": product.threads, "tier": product.tier}
+            if limit := self.fastest(what=what, **same):
                 a_unit = product.macs / product.bytes if what == product.level else 1.0
                 roofs[what] = self.limit_rate(limit) * a_unit
         return roofs
@@ -183,7 +164,3 @@ class Timings:
         """How many times as many multiply-accumulates a second: the median of paired rounds."""
         times = (self.products[each].values for each in (slower, faster))
         return speedup(*times).median * faster.macs / slower.macs
-
-
-def _threads(count: int) -> str:
-    return f"{count} thread{'s' if count > 1 else ''}"

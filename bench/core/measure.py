@@ -1,4 +1,4 @@
-"""Timing in interleaved rounds.
+"""Timing in interleaved rounds, and the statistics of it.
 
 A round runs every case once, so that a machine that drifts drifts for all of them, and value i of
 two cases makes a fair pair.
@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyperf
@@ -19,8 +19,8 @@ import pyperf
 MAX_SHARE = 1.02
 
 
-def _nothing() -> None:
-    pass
+def nothing() -> None:
+    """Takes no time."""
 
 
 @dataclass
@@ -36,13 +36,13 @@ class Case:
     loops: int = 1
     metadata: dict[str, Any] = field(default_factory=dict)
     values: list[float] = field(default_factory=list)
-    before: Callable[[], object] = _nothing
-    close: Callable[[], object] = _nothing
+    before: Callable[[], object] = nothing
+    close: Callable[[], object] = nothing
 
     def release(self) -> None:
         """Let go of what `run` works on, which may be gigabytes; the values stay."""
         self.close()
-        self.run = self.before = self.close = _nothing
+        self.run = self.before = self.close = nothing
 
     @property
     def median(self) -> float:
@@ -51,15 +51,19 @@ class Case:
 
     @property
     def spread(self) -> float:
-        """Half the interquartile range over the median."""
-        low, high = np.percentile(self.values, (25, 75))
-        return float(high - low) / 2 / self.median
+        return relative_spread(self.values)
 
     def benchmark(self) -> pyperf.Benchmark:
         """This case as a pyperf benchmark."""
         metadata = {"name": self.name, "unit": "second", "loops": self.loops, **self.metadata}
         run = pyperf.Run(self.values, metadata=metadata, collect_metadata=False)
         return pyperf.Benchmark([run])
+
+
+def relative_spread(values: Sequence[float]) -> float:
+    """Half the interquartile range over the median."""
+    low, median, high = np.percentile(values, (25, 50, 75))
+    return float(high - low) / 2 / float(median)
 
 
 def loops_for(seconds: float, run: Callable[[], object]) -> int:
@@ -84,3 +88,23 @@ def interleave(
             if number:
                 case.values.append(seconds)
             advance(case.name)
+
+
+class Spread(NamedTuple):
+    """A median with the quartiles around it, all in the unit of the sample."""
+
+    median: float
+    low: float
+    high: float
+
+
+def speedup(slower: Sequence[float], faster: Sequence[float]) -> Spread:
+    """How many times faster the second of two interleaved series of seconds is.
+
+    Value i of both was measured in the same round, so that slow drifts of the machine (clock,
+    neighbours) cancel in each ratio: the result is the median of the ratios and their quartiles.
+    """
+    if len(slower) != len(faster) or not slower:
+        raise ValueError(f"{len(slower)} and {len(faster)} values cannot be paired")
+    low, median, high = np.percentile(np.asarray(slower) / np.asarray(faster), (25, 50, 75))
+    return Spread(float(median), float(low), float(high))

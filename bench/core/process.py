@@ -19,6 +19,10 @@ from bench.core.command import Advance
 _STEP = "step "  #: lines of a worker's output that begin with it are progress
 
 
+#: Exit code after Ctrl-C, as shells have it.
+INTERRUPTED = 130
+
+
 class WorkerError(RuntimeError):
     """A worker failed; the message is its last word, in one line."""
 

@@ -54,10 +54,10 @@ def load_suite(path: Path) -> pyperf.BenchmarkSuite:
     try:
         suite = pyperf.BenchmarkSuite.load(str(path))
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ResultsError("not a complete pyperf file") from error
+        raise ResultsError(f"{path}: not a complete pyperf file") from error
     found = envelope_of(suite).get("format", FORMAT)
     if found != FORMAT:
-        raise ResultsError(f"format {found!r}, expected {FORMAT}: measure it again")
+        raise ResultsError(f"{path}: format {found!r}, expected {FORMAT}: measure it again")
     return suite
 
 

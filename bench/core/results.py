@@ -1,8 +1,8 @@
 """The rows of a run of bench.run: what they say, and how they lie in a pyperf suite.
 
-decode.json holds a benchmark for each row, its values in seconds a token and everything else in
-its metadata, and one for each probe of the memory; run.json holds how it was made and what was left
-out. Tables, plots and the report are made from these two alone.
+decode.json has a benchmark for each row, with seconds a token as values and all else as metadata,
+and one for each probe of the memory; run.json says how it was made and what was left out. Tables,
+pictures and the report are made from these two alone.
 """
 
 from __future__ import annotations
@@ -11,30 +11,37 @@ import json
 import math
 import re
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
 import pyperf
 
 from bench.core.envelope import save_json
 from bench.core.errors import ResultsError
+from bench.core.measure import Spread, relative_spread, speedup
 from bench.core.pyperf_files import PREFIX, fields_of, save_benchmarks
-from bench.core.stats import Spread, speedup
+from ternops.cost.layouts import SIZES
+from ternops.encodings import ENCODINGS
 
 #: Of the two files; others are not read.
 FORMAT = 2
 ROWS, ABOUT = "decode.json", "run.json"
 #: Of bench.kernels, and of bench.decode.
 KERNELS, DECODER = "kernels.json", "decoder.json"
-FP16 = "fp16"  #: the engine that every other one is compared with
+FP16 = "fp16"
+#: This library by the weights of its decoder; fp16 is what every other engine is compared with.
+ENGINES = (FP16, *ENCODINGS)
+#: Engine -> the type of its linear layers in a GGUF file.
+LLAMA = {f"llama.cpp {kind.upper()}": kind for kind in ("f16", "tq1_0", "tq2_0", "q4_0")}
 #: How a row came about: timed whole; timed with fewer distinct layers than the model has, used in
 #: turn; or computed from measured limits.
 MEASURED, CYCLED, MODELLED = KINDS = ("measured", "cycled", "modelled")
 #: A row whose values spread more is marked.
 MAX_SPREAD = 0.1
+
+Record = TypeVar("Record")
 
 
 @dataclass(frozen=True)
@@ -69,9 +76,7 @@ class Row:
 
     @property
     def spread(self) -> float:
-        """Half the interquartile range over the median."""
-        low, high = np.percentile(self.seconds, (25, 75))
-        return float(high - low) / 2 * self.speed
+        return relative_spread(self.seconds)
 
     @property
     def share(self) -> float:
@@ -99,12 +104,9 @@ class Row:
     @property
     def metadata(self) -> dict[str, Any]:
         """As pyperf keeps it, which takes no empty text and no NaN."""
-        fields = {name: getattr(self, name) for name in _FIELDS}
-        return {
-            PREFIX + name: value
-            for name, value in fields.items()
-            if value != "" and value == value
-        }  # fmt: skip
+        found = {PREFIX + each.name: getattr(self, each.name) for each in fields(self)}
+        del found[PREFIX + "seconds"]
+        return {name: value for name, value in found.items() if value != "" and value == value}
 
     @property
     def name(self) -> str:
@@ -112,13 +114,9 @@ class Row:
         return f"{self.test} {self.size} {self.engine}, {self.threads} thread(s)"
 
 
-_FIELDS = tuple(name for name in Row.__dataclass_fields__ if name != "seconds")
-
-
 def row_of(metadata: Mapping[str, Any], seconds: Iterable[float], name: str) -> Row:
     """The row of a benchmark; ResultsError for one that has no sensible fields."""
-    fields = fields_of(Row, metadata, name, "seconds")
-    row = Row(seconds=tuple(seconds), **fields)
+    row = Row(seconds=tuple(seconds), **fields_of(Row, metadata, name, "seconds"))
     if row.kind not in KINDS:
         raise ResultsError(f"benchmark {name!r} is {row.kind!r}, expected {', '.join(KINDS)}")
     if not row.seconds or not all(0 < each < math.inf for each in row.seconds):
@@ -174,14 +172,30 @@ class Results:
 
     def find(self, **wanted: Any) -> list[Row]:
         """The rows with these values of fields, in order."""
-        return [
-            row for row in self.rows if all(getattr(row, k) == v for k, v in wanted.items())
-        ]  # fmt: skip
+        return having(self.rows, **wanted)
 
     def base_of(self, row: Row) -> Row | None:
         """The fp16 row that a row is compared with."""
         found = self.find(size=row.size, engine=FP16, test=row.test, threads=row.threads)
         return found[0] if found and found[0] is not row else None
+
+
+def having(records: Iterable[Record], **wanted: object) -> list[Record]:
+    """The records with these values of fields, in order."""
+    return [
+        each for each in records if all(getattr(each, k) == v for k, v in wanted.items())
+    ]  # fmt: skip
+
+
+def linear_bytes(size: str, engine: str) -> int:
+    """Bytes of an engine's linear layers, all of them distinct."""
+    weights = SIZES[size].linear_weights
+    return weights * 2 if engine == FP16 else ENCODINGS[engine].nbytes(1, weights)
+
+
+def plural(count: int, what: str) -> str:
+    """ "1 thread", "2 threads"."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def parameters(size: str) -> float:
@@ -202,44 +216,40 @@ def load(folder: Path) -> Results:
         suite = pyperf.BenchmarkSuite.load(str(rows)) if rows.exists() else ()
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ResultsError(f"{folder}: {ROWS} or {ABOUT} is not complete") from error
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
-        found = about.get("format") if isinstance(about, dict) else None
-        raise ResultsError(
-            f"{folder / ABOUT}: format {found!r}, expected {FORMAT}: measure it again"
-        )
-    results = Results(about)
-    seen = set()
+    found = about.get("format") if isinstance(about, dict) else None
+    if found != FORMAT:
+        words = f"format {found!r}, expected {FORMAT}: measure it again"
+        raise ResultsError(f"{folder / ABOUT}: {words}")
+    results, seen = Results(about), set()
     for benchmark in suite:
         metadata, name = benchmark.get_metadata(), benchmark.get_name()
+        seconds = benchmark.get_values()
         if PREFIX + "probe" in metadata:
             size = metadata.get(PREFIX + "bytes")
-            if not isinstance(size, int) or size < 1 or min(benchmark.get_values()) <= 0:
+            if not isinstance(size, int) or size < 1 or min(seconds) <= 0:
                 raise ResultsError(f"probe {name!r} has no usable bytes or values")
-            results.probes.append(Probe(metadata, benchmark.get_values()))
+            results.probes.append(Probe(metadata, seconds))
         elif PREFIX + "size" in metadata:
             if name in seen:
                 raise ResultsError(f"{folder / ROWS}: {name!r} is there twice")
             seen.add(name)
-            results.rows.append(row_of(metadata, benchmark.get_values(), name))
+            results.rows.append(row_of(metadata, seconds, name))
     return results
 
 
 def save(folder: Path, results: Results) -> None:
     """Write run.json and decode.json, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [_benchmark(row.name, row.seconds, row.metadata) for row in results.rows]
-    probes = [
-        _benchmark(each.metadata["name"], each.seconds, each.metadata) for each in results.probes
-    ]
-    if rows:
-        save_benchmarks(folder / ROWS, [*rows, *probes], results.about)
+    measured = [(row.seconds, {**row.metadata, "name": row.name}) for row in results.rows]
+    measured += [(probe.seconds, probe.metadata) for probe in results.probes]
+    if results.rows:
+        benchmarks = [
+            pyperf.Benchmark([pyperf.Run(
+                seconds, metadata={"unit": "second", **metadata}, collect_metadata=False
+            )])
+            for seconds, metadata in measured
+        ]  # fmt: skip
+        save_benchmarks(folder / ROWS, benchmarks, results.about)
     else:  # those of an earlier run are none of this one
         (folder / ROWS).unlink(missing_ok=True)
     save_json(folder / ABOUT, {"format": FORMAT, **results.about})
-
-
-def _benchmark(
-    name: str, seconds: Sequence[float], metadata: Mapping[str, Any]
-) -> pyperf.Benchmark:
-    fields = {"unit": "second", **metadata, "name": name}
-    return pyperf.Benchmark([pyperf.Run(seconds, metadata=fields, collect_metadata=False)])

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 
+from bench.core.envelope import TIER
 from bench.core.kernels import Limit, describe
 from bench.core.measure import Case
-from bench.core.tiers import TIER
 from bench.limits.peaks import BARRIER, PEAKS, Peak, Unit
 from bench.limits.probes import probe_cases
 from ternops.cost.probes import Reader

@@ -5,15 +5,14 @@ python -m bench.cost_model results/<cpu>
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench.core import cost
 from bench.core.command import on_results
 from bench.core.errors import ResultsError
-from bench.core.results import parameters
-from bench.core.weights import ENGINES
+from bench.core.results import ENGINES, parameters
 from bench.pages import page
 from bench.pages.plots import cost as plots
 from bench.published import cost_fit, cost_threads, later, paper
@@ -51,7 +50,7 @@ def write(folder: Path, target: Path = _TARGET) -> list[Path]:
 
 def _by_size(pair: cost.Pair) -> tuple[float, int, int]:
     """Small models first, 2B4T among them by its parameters, and float16 before encodings."""
-    return parameters(pair.size), pair.threads, list(ENGINES).index(pair.engine)
+    return parameters(pair.size), pair.threads, ENGINES.index(pair.engine)
 
 
 def _fit(arch: str) -> dict[str, Any]:
@@ -109,6 +108,4 @@ def _profiles() -> list[Hardware]:
     return [profile.load(name) for name in profile.shipped()]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Write the page from the folder that is named; 0, or 2 with one line."""
-    return on_results("bench.cost_model", __doc__ or "", cost.RESULTS, argv, write)
+main = partial(on_results, "bench.cost_model", __doc__ or "", cost.RESULTS, write)

@@ -8,7 +8,8 @@ a PNG and an SVG of each picture beside them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -19,15 +20,10 @@ from bench.core.kernels import load_cases
 from bench.core.results import ABOUT, KERNELS, Results, load
 from bench.pages.plots import energy, peers, roofline, share, speedup, style, threads
 
-#: Name -> what draws it, and what the results need for it.
-PICTURES: dict[str, tuple[Callable[[Results], Figure | None], str]] = {
-    "speedup": (speedup.draw, speedup.NEEDS),
-    "threads": (threads.draw, threads.NEEDS),
-    "share": (share.draw, share.NEEDS),
-    "energy": (energy.draw, energy.NEEDS),
-    "peers": (peers.draw, peers.NEEDS),
-}
-_ROOFLINE = "roofline"
+#: Each draws a figure from results, or None without what it needs.
+PICTURES = {
+    "speedup": speedup, "threads": threads, "share": share, "energy": energy, "peers": peers,
+}  # fmt: skip
 
 
 def load_rows(folder: Path) -> Results:
@@ -40,23 +36,14 @@ def load_rows(folder: Path) -> Results:
 
 def figures(folder: Path, results: Results) -> Iterator[tuple[str, Figure | str]]:
     """Name and figure of each picture, or why there is none; in the style that is applied."""
-    for name, (draw_one, needs) in PICTURES.items():
-        yield name, draw_one(results) or f"no {needs}"
-    kernels = folder / KERNELS
-    if kernels.exists():
-        yield _ROOFLINE, _roofline(kernels)
-
-
-def _roofline(path: Path) -> Figure | str:
-    """Of the kernels in a file, or why there is none."""
-    try:
-        cases = load_cases(path)
-    except ResultsError as error:
-        raise ResultsError(f"{path}: {error}") from error
-    try:
-        return roofline.figure_of(cases)
-    except ResultsError as error:
-        return str(error)
+    for name, picture in PICTURES.items():
+        yield name, picture.draw(results) or f"no {picture.NEEDS}"
+    if (folder / KERNELS).exists():
+        cases = load_cases(folder / KERNELS)
+        try:
+            yield "roofline", roofline.figure_of(cases)
+        except ResultsError as error:
+            yield "roofline", str(error)
 
 
 def draw(folder: Path, note: Callable[[str], object] = lambda line: None) -> list[Path]:
@@ -77,9 +64,7 @@ def draw(folder: Path, note: Callable[[str], object] = lambda line: None) -> lis
     return paths
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return 0, or 2 with one line on stderr if nothing could be drawn."""
-    return on_results(
-        "bench.plot", "Draw the pictures of a run from its results.", ABOUT, arguments,
-        lambda folder: draw(folder, print),
-    )  # fmt: skip
+main = partial(
+    on_results, "bench.plot", "Draw the pictures of a run from its results.", ABOUT,
+    partial(draw, note=print),
+)  # fmt: skip

@@ -8,7 +8,7 @@ prints one line, as it stands below a table of these figures.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +65,8 @@ def _unique(words: Any) -> list[str]:
     return list(dict.fromkeys(filter(None, words)))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the line; 0, or 2 with one line on stderr."""
-    words = "Say which commit and which machine the figures in a folder of results are from."
-    return on_results(
-        "bench.provenance", words, " or ".join(_FILES), arguments, lambda folder: [line(folder)]
-    )
+main = partial(
+    on_results, "bench.provenance",
+    "Say which commit and which machine the figures in a folder of results are from.",
+    " or ".join(_FILES), lambda folder: [line(folder)],
+)  # fmt: skip

@@ -9,7 +9,8 @@ a heading sorts, and how it was all made.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,7 @@ def _best(results: Results) -> Iterator[str]:
             yield f"{engine} decodes {words}, with {style.plural(results.threads[-1])}"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return 0, or 2 with one line on stderr if nothing could be written."""
-    words = "Write a run's results as one HTML file."
-    return on_results("bench.report", words, ABOUT, arguments, lambda folder: [write(folder)])
+main = partial(
+    on_results, "bench.report", "Write a run's results as one HTML file.", ABOUT,
+    lambda folder: [write(folder)],
+)  # fmt: skip

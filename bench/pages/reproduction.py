@@ -5,15 +5,15 @@ python -m bench.reproduction results/<cpu>
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from bench.core.command import on_results
 from bench.core.errors import ResultsError
-from bench.core.results import ABOUT, FP16, MEASURED, Results, Row, load
+from bench.core.results import ABOUT, FP16, MEASURED, Results, Row, linear_bytes, load
 from bench.core.table import Cell, Table, number, table, text
-from bench.core.weights import linear_bytes
 from bench.pages import page
 from bench.published import paper
 from ternops.cost.layouts import SIZES
@@ -151,7 +151,8 @@ def _reason(
     return "; ".join(reasons) + "."
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """0, or 2 with one line if nothing could be written."""
-    words = "Write docs/REPRODUCTION.md: the paper's speed-ups beside a run's."
-    return on_results("bench.reproduction", words, ABOUT, arguments, lambda folder: [write(folder)])
+main = partial(
+    on_results, "bench.reproduction",
+    "Write docs/REPRODUCTION.md: the paper's speed-ups beside a run's.", ABOUT,
+    lambda folder: [write(folder)],
+)  # fmt: skip

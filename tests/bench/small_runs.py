@@ -3,8 +3,7 @@
 import math
 from dataclasses import replace
 
-from bench.core.results import MEASURED, Row
-from bench.core.weights import ENGINES
+from bench.core.results import ENGINES, MEASURED, Row
 from bench.suites.run.plan import Task
 from ternops.decoder import Config
 

@@ -13,8 +13,8 @@ BENCH = Path(bench.__file__).parent
 
 PROGRAMS = (
     "arm", "arm.loops", "arm.retarget", "compare", "cost", "cost_model", "decode", "dummy",
-    "kernels", "lossless_figures", "plot", "provenance", "report", "reproduction", "roofline",
-    "run",
+    "kernels", "plot", "provenance", "report", "reproduction", "roofline",
+    "run", "suites.lossless.tier",
 )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bench.core.cost import MAX_ERROR, Pair
-from bench.core.weights import ENGINES
+from bench.core.results import ENGINES
 from bench.pages.plots import style
 from ternops.cost import Hardware, Prediction, load, plot, predict
 from ternops.cost.layouts import SIZES
@@ -59,10 +59,9 @@ def _against_measurement(pairs: Sequence[Pair]) -> Figure:
 
 def _predictions(machine: Hardware) -> Mapping[str, Prediction]:
     return {
-        f"{size}\n{engine}": predict(SIZES[size], machine, kind)
+        f"{size}\n{engine}": predict(SIZES[size], machine, engine)
         for size in _SHOWN
-        for engine, kind in ENGINES.items()
-        if engine in ("fp16", "base3")
+        for engine in ("fp16", "base3")
     }
 
 

@@ -10,8 +10,8 @@ roofs of what memory delivers and the flat ones of what instructions compute.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from bench.core.command import make_parser
+from bench.core.command import on_results
 from bench.core.errors import ResultsError
 from bench.core.kernels import OURS, Product, Timings, load_cases
 from bench.core.measure import Case
@@ -45,8 +45,12 @@ def draw(folder: Path) -> list[Path]:
     Raises ResultsError for results that cannot be drawn, OSError for files that cannot be read or
     written.
     """
-    with style.applied():
-        return style.save(figure_of(load_cases(folder / KERNELS)), folder, "roofline")
+    cases = load_cases(folder / KERNELS)
+    try:
+        with style.applied():
+            return style.save(figure_of(cases), folder, "roofline")
+    except ResultsError as error:
+        raise ResultsError(f"{folder / KERNELS}: {error}") from error
 
 
 def figure_of(cases: Sequence[Case]) -> Figure:
@@ -174,17 +178,6 @@ def _legend(products: Sequence[Product]) -> list[Artist]:
     return handles
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return 0, or 2 with one line on stderr if nothing could be drawn."""
-    parser = make_parser("bench.roofline", "Draw the roofline of bench.kernels.")
-    parser.add_argument("folder", type=Path, metavar="RESULTS_FOLDER", help="has a kernels.json")
-    options = parser.parse_args(arguments)
-    try:
-        print(*draw(options.folder), sep="\n")
-    except ResultsError as error:
-        print(f"bench.roofline: {options.folder / KERNELS}: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"bench.roofline: {error}", file=sys.stderr)
-        return 2
-    return 0
+main = partial(
+    on_results, "bench.roofline", "Draw the roofline of bench.kernels.", KERNELS, draw
+)  # fmt: skip

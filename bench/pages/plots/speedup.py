@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from bench.core.measure import Spread
 from bench.core.results import FP16, Results
-from bench.core.stats import Spread
 from bench.pages.plots import style
 from bench.published import paper
 

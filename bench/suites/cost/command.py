@@ -33,11 +33,9 @@ from bench.core.command import (
     tell,
 )
 from bench.core.cost import FORMAT, MAX_ERROR, MAX_MEDIAN, RESULTS, errors, load, table_of
-from bench.core.envelope import both, envelope, save_json
-from bench.core.errors import ResultsError
-from bench.core.process import WorkerError
-from bench.core.results import MEASURED, Row
-from bench.core.weights import ENGINES
+from bench.core.envelope import envelope, resumed, save_json
+from bench.core.process import INTERRUPTED, WorkerError
+from bench.core.results import ENGINES, MEASURED, Row
 from bench.suites.run import decoding, worker
 from bench.suites.run.plan import Effort, tasks_of
 from ternops.cost.calibrate import calibrate
@@ -52,8 +50,6 @@ FULL = Effort(
 #: No size is begun that would not end by then, as the ones before it took.
 MINUTES = 6
 _GROWTH = 2.0  # of a size's time over that of the longest before it, at most
-#: Exit code after Ctrl-C, as shells have it.
-INTERRUPTED = 130
 
 
 class _Run:
@@ -69,7 +65,8 @@ class _Run:
             "profiles": [], "rows": [], "left_out": [],
         }  # fmt: skip
         if resume and path.exists():
-            self._found = _resumed(path, self._found)
+            same = ("options", "ternops", "cpu", "tier")
+            self._found = resumed(load(path)[0], self._found, path, same)
 
     def measure(self) -> list[str]:
         """The rest of the plan; the sizes for which there was no time."""
@@ -120,17 +117,6 @@ class _Run:
 
     def _save(self) -> None:
         save_json(self.path, self._found)
-
-
-def _resumed(path: Path, fresh: dict[str, Any]) -> dict[str, Any]:
-    """What an earlier run left, if it was one like this."""
-    found, _ = load(path)
-    for what in ("options", "ternops", "cpu", "tier"):
-        if found.get(what) != fresh[what]:
-            raise ResultsError(
-                f"--resume: {path} is of {what} {found.get(what)!r}, not {fresh[what]!r}"
-            )
-    return {**found, "commit": both(found["commit"], fresh["commit"])}
 
 
 def _as_json(row: Row, beside: list[Row]) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.core.envelope import TIER
 from bench.core.measure import Case, interleave
-from bench.core.tiers import TIER
 from bench.engines import settle
 from bench.engines.llama_cpp import LlamaDecoder
 from bench.limits.probes import bandwidth, probe_cases

@@ -13,9 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.core.goals import Goal
-from bench.core.measure import Case
-from bench.core.stats import speedup
-from bench.core.tiers import HAS_TILES
+from bench.core.measure import Case, speedup
 from bench.limits.probes import bandwidth
 from bench.models import random_gguf
 from bench.suites.decode.busy import busy
@@ -43,6 +41,7 @@ from bench.suites.decode.cases import (
 from ternops.cost.layouts import SIZES
 from ternops.decoder import Model
 from ternops.decoder.formats.convert import convert
+from ternops.isa import HAS_TILES
 
 _BATCHES = (1, 2, 4, 8, 16, 32)
 

@@ -10,15 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 import ternops
+from bench.core.envelope import TIER
 from bench.core.errors import first_line
 from bench.core.kernels import NO_PYTHON, OURS, REMARK, VERSION, Product, describe
 from bench.core.measure import Case, loops_for
-from bench.core.tiers import HAS_TILES, TIER
 from bench.engines import Engine, settle
 from bench.limits.levels import level_of
 from bench.limits.peaks import multiply_alone, run_again
 from ternops.decoder.weights import random_ternary
 from ternops.encodings import ENCODINGS
+from ternops.isa import HAS_TILES
 from ternops.kernels.linear import linear
 from ternops.kernels.operands import OPERANDS
 from ternops.kernels.plan import kind_of

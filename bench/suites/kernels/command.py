@@ -8,53 +8,36 @@ pyperf suite, and the roofline drawn from it to results/<cpu>/.
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
 import psutil
 from rich.console import Console
 
 from bench import engines
-from bench.core import goals
-from bench.core.command import (
-    Advance,
-    add_options,
-    add_sections,
-    chosen_folder,
-    chosen_threads,
-    introduce,
-    make_console,
-    make_parser,
-    progress,
-    tell,
-)
+from bench.core import command, goals
+from bench.core.envelope import TIER
 from bench.core.errors import ResultsError
 from bench.core.kernels import Timings
 from bench.core.measure import Case, interleave
 from bench.core.pyperf_files import save_suite
 from bench.core.results import KERNELS
-from bench.core.tiers import TIER
 from bench.pages import kernels as kernel_tables
 from bench.pages.plots import roofline
 from bench.suites.kernels import goals as kernel_goals
 from bench.suites.kernels.sections import SECTIONS, Group, KernelOptions
 
-#: Characters in a line, where the output is no terminal.
 _WIDTH = 150
 _WITH_PEERS = ("peers", "published")
 
 
 def main(argv: list[str] | None = None) -> int:
     """0 if all went well, 1 if a check failed, 2 for a wrong argument."""
-    parser = _parser()
-    arguments = parser.parse_args(argv)
-    try:
-        options = KernelOptions(chosen_threads(arguments.threads), arguments.quick)
-        folder = chosen_folder(arguments.output, KERNELS, arguments.force)
-    except (TypeError, ValueError) as error:
-        parser.error(str(error))
-    console = make_console(_WIDTH)
-    introduce(console, folder, options.threads)
+    parser = command.make_parser("bench.kernels", __doc__)
+    command.add_sections(
+        parser, SECTIONS, quick="fewer shapes and rounds: minutes",
+        alone="none of the other engines",
+    )  # fmt: skip
+    command.add_options(parser)
+    arguments, console, folder, threads = command.begin(parser, argv, KERNELS, _WIDTH)
+    options = KernelOptions(threads, arguments.quick)
     sections = [each for each in SECTIONS if each in (arguments.only or SECTIONS)]
     if not arguments.no_peers and set(sections) & set(_WITH_PEERS):
         options.engines, options.notes = engines.find()
@@ -65,14 +48,26 @@ def main(argv: list[str] | None = None) -> int:
         measured = _measure(console, section, options)
         _print(console, section, Timings(measured))
         cases += measured
-    return _finish(console, folder, cases, options)
+    command.tell(console, "left out", options.notes)
+    if cases:
+        save_suite(folder / KERNELS, cases)
+        try:
+            console.print(f"roofline: {roofline.draw(folder)[0]}", highlight=False)
+        except ResultsError as error:
+            command.tell(console, "no roofline", [str(error)])
+    results = Timings(cases)
+    if found := kernel_goals.goals(results, TIER):
+        console.print(goals.asked(found))
+    failures = [*options.failures, *kernel_goals.beyond(results)]
+    command.tell(console, "failed", failures, "red")
+    return 1 if failures or not cases else 0
 
 
 def _measure(console: Console, section: str, options: KernelOptions) -> list[Case]:
     groups = SECTIONS[section](options)
     cases: list[Case] = []
-    with progress(console) as advance_over:
-        advance = advance_over(section, sum(group.rounds + 1 for group in groups))
+    with command.progress(console) as start:
+        advance = start(section, sum(group.rounds + 1 for group in groups))
         for group in groups:
             try:
                 cases += _run(group, advance)
@@ -81,7 +76,7 @@ def _measure(console: Console, section: str, options: KernelOptions) -> list[Cas
     return cases if section == "limits" else Timings(cases).without_slower_limits()
 
 
-def _run(group: Group, advance: Advance) -> list[Case]:
+def _run(group: Group, advance: command.Advance) -> list[Case]:
     free = psutil.virtual_memory().available
     if group.memory > free:
         raise MemoryError(f"needs {group.memory / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
@@ -104,30 +99,3 @@ def _print(console: Console, section: str, results: Timings) -> None:
         console.print(kernel_tables.published(results, title), "")
     elif results.products:
         console.print(kernel_tables.products(results, title, list(results.products)), "")
-
-
-def _finish(console: Console, folder: Path, cases: list[Case], options: KernelOptions) -> int:
-    results = Timings(cases)
-    tell(console, "left out", options.notes)
-    if cases:
-        save_suite(folder / KERNELS, cases)
-        try:
-            console.print(f"roofline: {roofline.draw(folder)[0]}", highlight=False)
-        except ResultsError as error:
-            tell(console, "no roofline", [str(error)])
-    found = kernel_goals.goals(results, TIER)
-    if found:
-        console.print(goals.asked(found))
-    failures = [*options.failures, *kernel_goals.beyond(results)]
-    tell(console, "failed", failures, "red")
-    return 1 if failures or not cases else 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = make_parser("bench.kernels", __doc__)
-    add_sections(
-        parser, SECTIONS, quick="fewer shapes and rounds: minutes",
-        alone="none of the other engines",
-    )  # fmt: skip
-    add_options(parser)
-    return parser

@@ -15,12 +15,13 @@ from typing import NamedTuple
 import numpy as np
 
 import ternops
+from bench.core.envelope import TIER
 from bench.core.kernels import load_cases
 from bench.core.measure import Case
-from bench.core.tiers import HAS_TILES, TIER, available
 from bench.engines import Engine
 from bench.limits import levels
 from bench.suites.kernels import cases as make
+from ternops.isa import HAS_TILES, detect
 from ternops.kernels.plan import KERNELS
 
 #: Encodings that have a kernel for one token, and those that have one for many.
@@ -150,7 +151,7 @@ def gemm(options: KernelOptions) -> list[Group]:
 
 def avx2(options: KernelOptions) -> list[Group]:
     """One token, weights from memory, as on a CPU that has no more than AVX2."""
-    if AVX2 not in available() or TIER == AVX2:
+    if AVX2 not in [tier.name for tier in detect.available()] or TIER == AVX2:
         return []
     # The other process looks for itself whether there is memory enough.
     return [Group(AVX2, 0, partial(_in_tier, options, AVX2, "gemv-dram"), _SPARE)]

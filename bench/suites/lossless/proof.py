@@ -1,8 +1,8 @@
 """The lossless table: every encoding on every tier gives the bits that NumPy gives.
 
-The tiny checkpoint reads 8 windows of 512 tokens of Python. These 4096 tokens take about forty
-seconds on two cores once the kernels are compiled, more than half of them NumPy's. For each tier
-of this CPU, each encoding and "fp16", and each thread count, the table says
+The tiny checkpoint reads 8 windows of 512 tokens of Python, in about forty seconds on two cores
+once the kernels are compiled, more than half of them NumPy's. For each tier of this CPU, each
+encoding and "fp16", and each thread count, the table says
 
 - whether logits are bit-identical. Those of the first window are compared with the NumPy oracle's,
   twice: read as a prompt, 64 tokens in a pass, and decoded, one token in a pass. Those of all
@@ -14,13 +14,13 @@ of this CPU, each encoding and "fp16", and each thread count, the table says
 
 There are two computations, and an oracle and a float64 forward pass (`ternops.decoder.reference`,
 `Exact` and `Double`) of each. The encodings hold the same trits: activations are quantised to int8
-before each linear layer, sums are exact in int32, and so every encoding has the same oracle. In
-"fp16" those weights are the float16 of trit times scale, and activations are not quantised at all:
-its products are sums of float32 in the kernels' fixed order, in its oracle too. It stands where
-bitnet.cpp's paper has full precision; its perplexity differs from the encodings' by what int8
-activations and the rounding of the scale to float16 do, not by what kernels do. The float64 forward
-passes quantise activations as their computation does and round nothing else, not even the cache:
-where that tips a step of an int8 activation, the encodings' most likely token can be another.
+before each linear layer and sums are exact in int32, so that every encoding has the same oracle.
+"fp16" weights are the float16 of trit times scale, and their activations are not quantised: sums
+are float32 in the kernels' fixed order, in the oracle too. They stand where bitnet.cpp's paper has
+full precision; their perplexity differs from the encodings' by int8 activations and the rounding of
+the scale, not by kernels. The float64 forward passes quantise activations as their computation does
+and round nothing else: where that tips a step of an int8 activation, the encodings' most likely
+token can be another.
 
 Lossless means that every tier, encoding and thread count has the bits of its oracle. Perplexities
 are then equal in all digits, which is checked as well.
@@ -31,18 +31,18 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from bench.core.tiers import available
+from bench.core.command import Advance
+from bench.core.results import FP16
 from bench.suites.lossless.tier import (
     CONTEXT,
-    FP16,
     WINDOWS,
     digest_of,
     greedy,
@@ -51,6 +51,7 @@ from bench.suites.lossless.tier import (
 )
 from ternops.commands.tiers import output_on
 from ternops.decoder import Model, reference
+from ternops.isa import detect
 
 #: A perplexity this much off the float64 forward pass's is an error: relative, over 4096 tokens.
 #: Each token is off by chance, so that over n of them sqrt(4096 / n) times as much is allowed.
@@ -58,8 +59,6 @@ MAX_PERPLEXITY_DIFFERENCE = 1e-3
 #: The two computations: trits and int8 activations, in any encoding; float16 weights.
 TERNARY = "ternary"
 COMPUTATIONS = (TERNARY, FP16)
-
-Advance = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -99,27 +98,21 @@ class Proof:
         perplexities = {(row.computation, row.perplexity) for row in self.rows}
         return equal and len(perplexities) == len(COMPUTATIONS)
 
-    def table(self) -> list[dict[str, Any]]:
-        """A dict for each row, of what JSON can hold; a perplexity that is not finite is None."""
-        return [
-            {
-                "tier": row.tier,
-                "encoding": row.encoding,
-                "bit_identical": {str(n): equal for n, equal in row.bit_identical.items()},
-                "perplexity": row.perplexity if math.isfinite(row.perplexity) else None,
-                "agreement": row.agreement,
-            }
-            for row in self.rows
-        ]
-
     def as_json(self) -> dict[str, Any]:
-        """All of it, as run.json holds it."""
+        """As run.json holds it: a perplexity that is not finite is None."""
         return {
             "lossless": self.lossless,
             "tokens_against_numpy": self.tokens,
             "tokens": self.tokens * self.windows,
             "perplexity_float64": self.float64,
-            "table": self.table(),
+            "table": [
+                {
+                    **asdict(row),
+                    "bit_identical": {str(n): equal for n, equal in row.bit_identical.items()},
+                    "perplexity": row.perplexity if math.isfinite(row.perplexity) else None,
+                }
+                for row in self.rows
+            ],
         }
 
 
@@ -131,19 +124,23 @@ def prove(threads: list[int], advance: Advance) -> Proof:
     text = text_of(WINDOWS, CONTEXT)
     oracles = _oracles(text, advance)
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for tier in available():
-        for figures in _figures_on(tier, threads):
-            found.setdefault((tier, figures["encoding"]), []).append(figures)
-        advance(tier)
-    usual = _usual_digests(found.values())
+    digests: dict[str, Counter[str]] = {name: Counter() for name in COMPUTATIONS}
+    for tier in detect.available():
+        for each in _figures_on(tier.name, threads):
+            found.setdefault((tier.name, each["encoding"]), []).append(each)
+            digests[_computation(each["encoding"])][each["text"]] += 1
+        advance(tier.name)
     rows = []
-    for (tier_name, encoding), each in found.items():
+    for (name, encoding), figures in found.items():
         oracle = oracles[_computation(encoding)]
-        wanted = (oracle.digest, oracle.digest, usual[_computation(encoding)])
+        # Of all windows' logits those are right that most have.
+        ((usual, _),) = digests[_computation(encoding)].most_common(1)
+        wanted = (oracle.digest, oracle.digest, usual)
         rows.append(Verdict(
-            tier_name, encoding,
-            {f["threads"]: (f["read"], f["decoded"], f["text"]) == wanted for f in each},
-            each[0]["perplexity"], float(np.mean(np.array(each[0]["greedy"]) == oracle.greedy)),
+            name, encoding,
+            {f["threads"]: (f["read"], f["decoded"], f["text"]) == wanted for f in figures},
+            figures[0]["perplexity"],
+            float(np.mean(np.array(figures[0]["greedy"]) == oracle.greedy)),
         ))  # fmt: skip
     float64 = {name: oracle.perplexity for name, oracle in oracles.items()}
     return Proof(len(text[0]), len(text), rows, float64)
@@ -168,7 +165,7 @@ def failures(record: Mapping[str, Any]) -> list[str]:
 
 def steps() -> int:
     """How often `prove` calls advance."""
-    return len(COMPUTATIONS) * (1 + WINDOWS) + len(available())
+    return len(COMPUTATIONS) * (1 + WINDOWS) + len(detect.available())
 
 
 @dataclass(frozen=True)
@@ -207,15 +204,6 @@ def _oracles(text: list[list[int]], advance: Advance) -> dict[str, _Oracle]:
         return found
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _usual_digests(found: Iterable[list[dict[str, Any]]]) -> dict[str, str]:
-    """computation -> the digest of all windows' logits that most have."""
-    counts: dict[str, Counter[str]] = {name: Counter() for name in COMPUTATIONS}
-    for each in found:
-        for f in each:
-            counts[_computation(f["encoding"])][f["text"]] += 1
-    return {name: count.most_common(1)[0][0] for name, count in counts.items()}
 
 
 def _computation(encoding: str) -> str:

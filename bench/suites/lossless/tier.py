@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 import ternops
 from bench.core.command import make_parser
+from bench.core.results import FP16
 from ternops.decoder import Model, Session
 from ternops.decoder.formats.loading import TINY
 from ternops.decoder.perplexity import negative_log_likelihoods, perplexity, windows
@@ -27,7 +28,6 @@ from ternops.encodings import TERNARY
 
 #: Windows of text, and tokens of each, BOS included: the checkpoint's whole context.
 WINDOWS, CONTEXT = 8, 512
-FP16 = "fp16"
 
 Array = npt.NDArray[Any]
 
@@ -47,14 +47,10 @@ def figures(threads: Sequence[int], number: int, context: int) -> Iterator[dict[
             session = Session(model)
             decoded = np.stack([session.step(token).copy() for token in text[0]])
             yield {
-                "encoding": encoding,
-                "threads": count,
-                "read": digest_of(logits[:1]),
-                "decoded": digest_of([decoded]),
-                "text": digest_of(logits),
-                "perplexity": perplexity_of(logits, text),
-                "greedy": greedy(logits).tolist(),
-            }
+                "encoding": encoding, "threads": count, "read": digest_of(logits[:1]),
+                "decoded": digest_of([decoded]), "text": digest_of(logits),
+                "perplexity": perplexity_of(logits, text), "greedy": greedy(logits).tolist(),
+            }  # fmt: skip
 
 
 def text_of(number: int, context: int) -> list[list[int]]:

@@ -19,35 +19,21 @@ from typing import Any
 import psutil
 from rich.console import Console
 
-from bench.core.command import (
-    Advance,
-    add_options,
-    chosen_folder,
-    chosen_threads,
-    introduce,
-    make_console,
-    make_parser,
-    progress,
-    tell,
-)
-from bench.core.envelope import about, both, host_arch
+from bench.core import command
+from bench.core.envelope import about, host_arch, resumed
 from bench.core.errors import ResultsError, first_line
 from bench.core.measure import MAX_SHARE
-from bench.core.process import WorkerError
-from bench.core.results import ABOUT, FP16, Probe, Results, Row, load, save
+from bench.core.process import INTERRUPTED, WorkerError
+from bench.core.results import ABOUT, ENGINES, FP16, LLAMA, Probe, Results, Row, load, save
 from bench.core.table import Table
-from bench.core.weights import ENGINES, LLAMA
 from bench.limits import machine as limits
 from bench.pages import compare, plot, report, run_tables
 from bench.published import cost_fit
 from bench.suites.lossless import proof as lossless
 from bench.suites.run import decoding, modelled, products, worker
-from bench.suites.run.modelled import with_joules
 from bench.suites.run.plan import DEFAULT, FULL, QUICK, Effort, Task, tasks_of
 from ternops.cost.layouts import SIZES
 
-#: Exit code after Ctrl-C, as shells have it.
-INTERRUPTED = 130
 _WIDTH = 180
 
 
@@ -55,26 +41,28 @@ def main(argv: list[str] | None = None) -> int:
     """0 if all went well, 1 if a check failed, 2 for a wrong argument, 130 if interrupted."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    console = make_console(_WIDTH)
+    words = sys.argv[1:] if argv is None else argv
+    console = command.make_console(_WIDTH)
     try:
         if arguments.compare:
-            return _compare(console, arguments)
+            return _compare(console, arguments.compare, arguments.fail_if_slower)
         if arguments.fail_if_slower is not None:
             raise ValueError("--fail-if-slower: needs --compare OLD NEW")
         if arguments.arch not in ("auto", host_arch()):
-            return _elsewhere(console, arguments, sys.argv[1:] if argv is None else argv)
-        run = _Run(console, arguments, sys.argv[1:] if argv is None else argv)
+            return _elsewhere(console, arguments, words)
+        run = _Run(console, arguments, words)
     except (TypeError, ValueError, OSError) as error:
         parser.error(" ".join(str(error).split()))
     try:
         failures = run.measure()
     except KeyboardInterrupt:
         run.finish()
-        tell(console, "interrupted", [f"{run.folder} has what was measured; --resume goes on"])
+        words = [f"{run.folder} has what was measured; --resume goes on"]
+        command.tell(console, "interrupted", words)
         return INTERRUPTED
     except (ValueError, OSError) as error:  # of a child process, or of a full disk
         failures = [" ".join(str(error).split())]
-    tell(console, "failed", failures, "red")
+    command.tell(console, "failed", failures, "red")
     return 1 if failures else 0
 
 
@@ -84,7 +72,7 @@ class _Run:
     def __init__(self, console: Console, arguments: argparse.Namespace, argv: list[str]) -> None:
         self._console = console
         self._effort = QUICK if arguments.quick else FULL if arguments.full else DEFAULT
-        self._threads = chosen_threads(arguments.threads)
+        self._threads = command.chosen_threads(arguments.threads)
         self._sizes = _chosen("sizes", arguments.sizes, self._effort.sizes, tuple(SIZES))
         names = (*ENGINES, *([] if arguments.no_peers else LLAMA))
         self._engines = _chosen("engines", arguments.engines, names, (*ENGINES, *LLAMA))
@@ -93,34 +81,53 @@ class _Run:
             "threads": self._threads, "engines": self._engines,
             "effort": {**asdict(self._effort), "sizes": None},
         }  # fmt: skip
-        self.folder = chosen_folder(arguments.output, ABOUT, arguments.force, arguments.resume)
+        self.folder = command.chosen_folder(
+            arguments.output, ABOUT, arguments.force, arguments.resume
+        )
         self._results = Results(about(host_arch(), argv, options))
         if arguments.resume and (self.folder / ABOUT).exists():
-            self._results = _resumed(self.folder, self._results.about)
-        introduce(console, self.folder, self._threads)
+            old = load(self.folder)
+            if old.about.get("options") != options:
+                words = f"has other options, those of `{old.about.get('command')}`"
+                raise ResultsError(f"--resume: {self.folder} {words}")
+            old.about = resumed(old.about, self._about, self.folder)
+            self._results = old
+        command.introduce(console, self.folder, self._threads)
 
     def measure(self) -> list[str]:
         """Everything that has not been measured yet; a line for each check that failed."""
-        self._limits()
-        self._lossless()
+        with command.progress(self._console) as start:
+            if "limits" not in self._about:
+                advance = start("limits", limits.steps(self._threads))
+                rounds = max(5, self._effort.rounds)
+                self._about["limits"] = limits.measure(self._threads, rounds, advance)
+                save(self.folder, self._results)
+        self._print(run_tables.limits(self._results))
+        with command.progress(self._console) as start:
+            if "lossless" not in self._about:
+                proof = lossless.prove(self._threads, start("lossless", lossless.steps()))
+                self._about["lossless"] = proof.as_json()
+                save(self.folder, self._results)
+        self._print(run_tables.lossless(self._results))
         for size in self._sizes:
             if size not in self._about["done"]:
                 self._size(size)
-        if self._with_products:
-            self._products()
+        if self._with_products and "products" not in self._about:
+            with command.progress(self._console) as start:
+                advance = start("products", products.STEPS)
+                self._about["products"], left_out = products.run(self._threads[-1], advance)
+            self._about["left_out"] += left_out
         self.finish()
         return self._failures()
 
     def finish(self) -> None:
         """Print and write what was found."""
-        self._save()
+        save(self.folder, self._results)
         self._print(run_tables.fp16_beside_llama(self._results))
         self._print(run_tables.products(self._results))
-        tell(self._console, "left out", self._about["left_out"])
+        command.tell(self._console, "left out", self._about["left_out"])
         if self._results.rows:
-            written = [*plot.draw(self.folder), report.write(self.folder)]
-            for path in written:
-                self._console.print(f"wrote {path}", highlight=False)
+            _draw(self._console, self.folder)
 
     @property
     def _about(self) -> dict[str, Any]:
@@ -130,52 +137,30 @@ class _Run:
         if table.rows:
             self._console.print(table, "")
 
-    def _save(self) -> None:
-        save(self.folder, self._results)
-
-    def _limits(self) -> None:
-        if "limits" not in self._about:
-            rounds = max(5, self._effort.rounds)
-            with progress(self._console) as start:
-                advance = start("limits", limits.steps(self._threads))
-                self._about["limits"] = limits.measure(self._threads, rounds, advance)
-            self._save()
-        self._print(run_tables.limits(self._results))
-
-    def _lossless(self) -> None:
-        if "lossless" not in self._about:
-            with progress(self._console) as start:
-                proof = lossless.prove(self._threads, start("lossless", lossless.steps()))
-            self._about["lossless"] = proof.as_json()
-            self._save()
-        self._print(run_tables.lossless(self._results))
-
     def _size(self, size: str) -> None:
         free = psutil.virtual_memory().available
         tasks, left_out = tasks_of(size, self._engines, self._threads, self._effort, free)
         rows: list[Row] = []
-        probes: list[dict[str, Any]] = []
         count = self._effort.processes
-        with progress(self._console) as start:
+        with command.progress(self._console) as start:
             advance = start(size, count * sum(map(decoding.steps, tasks)))
             for task in tasks:
                 found = [self._task(task, advance, left_out) for _ in range(count)]
                 runs = [each for each, _ in found]
                 if FP16 in self._engines and task is tasks[0]:
                     runs = [[*_modelled(each), *each] for each in runs]
-                rows += worker.merged(runs)
-                probes += found[-1][1]
-        self._results.rows = decoding.with_one_peak([*self._results.rows, *map(with_joules, rows)])
-        self._results.probes += [Probe(each["metadata"], tuple(each["values"])) for each in probes]
+                rows += map(modelled.with_joules, worker.merged(runs))
+                self._results.probes += found[-1][1]
+        self._results.rows = decoding.with_one_peak([*self._results.rows, *rows])
         self._about["left_out"] += dict.fromkeys(left_out)
         self._about["done"].append(size)
-        self._save()
+        save(self.folder, self._results)
         for is_decode in (True, False):
             self._print(run_tables.rows(self._results, is_decode, [size]))
 
     def _task(
-        self, task: Task, advance: Advance, left_out: list[str]
-    ) -> tuple[list[Row], list[dict[str, Any]]]:
+        self, task: Task, advance: command.Advance, left_out: list[str]
+    ) -> tuple[list[Row], list[Probe]]:
         """A process of a task; without its peers if it failed with them."""
         for attempt in (task, task.without_peers()) if task.peers else (task,):
             try:
@@ -187,24 +172,20 @@ class _Run:
             return rows, probes
         return [], []
 
-    def _products(self) -> None:
-        if "products" in self._about:
-            return
-        with progress(self._console) as start:
-            found, left_out = products.run(self._threads[-1], start("products", products.STEPS))
-        self._about["products"] = found
-        self._about["left_out"] += left_out
-
     def _failures(self) -> list[str]:
         found = lossless.failures(self._about["lossless"])
         if not self._results.rows:
             found.append("no size was measured")
-        found += [
+        return found + [
             f"{row.name}: {row.share:.1%} of the {row.limited_by}; the probe missed the limit"
             for row in self._results.rows
             if row.share > MAX_SHARE
         ]
-        return found
+
+
+def _draw(console: Console, folder: Path) -> None:
+    for path in [*plot.draw(folder), report.write(folder)]:
+        console.print(f"wrote {path}", highlight=False)
 
 
 def _modelled(rows: list[Row]) -> list[Row]:
@@ -218,33 +199,15 @@ def _modelled(rows: list[Row]) -> list[Row]:
     return list(found.values())
 
 
-def _resumed(folder: Path, fresh: dict[str, Any]) -> Results:
-    """What an earlier run left, if it was one like this."""
-    results = load(folder)
-    if results.about.get("options") != fresh["options"]:
-        raise ResultsError(f"--resume: {folder} has other options, those of "
-                           f"`{results.about.get('command')}`")  # fmt: skip
-    for what in ("ternops", "cpu", "tier"):
-        if results.about.get(what) != fresh[what]:
-            raise ResultsError(
-                f"--resume: {folder} is of {what} {results.about.get(what)!r}, not {fresh[what]!r}"
-            )
-    # Rows of both are in it from now on.
-    results.about["commit"] = both(results.about.get("commit"), fresh["commit"])
-    return results
-
-
-def _compare(console: Console, arguments: argparse.Namespace) -> int:
-    slower = None
-    if arguments.fail_if_slower is not None:
-        try:
-            slower = compare.parse_percent(arguments.fail_if_slower)
-        except ValueError as error:
-            raise ValueError(f"--fail-if-slower {error}") from None
-    old, new = (compare.read(Path(each)) for each in arguments.compare)
+def _compare(console: Console, names: list[str], percent: str | None) -> int:
+    try:
+        slower = None if percent is None else compare.parse_percent(percent)
+    except ValueError as error:
+        raise ValueError(f"--fail-if-slower {error}") from None
+    old, new = (compare.read(Path(each)) for each in names)
     table, failures = compare.compare(old, new, slower)
     console.print(table)
-    tell(console, "failed", failures, "red")
+    command.tell(console, "failed", failures, "red")
     return 1 if failures else 0
 
 
@@ -253,17 +216,17 @@ def _elsewhere(console: Console, arguments: argparse.Namespace, argv: list[str])
     arch = arguments.arch
     sizes = _chosen("sizes", arguments.sizes, tuple(SIZES), tuple(SIZES))
     results = modelled.results_for(arch, about(arch, argv, {}), sizes)
-    folder = chosen_folder(arguments.output or f"results/{arch}-modelled", ABOUT, arguments.force)
+    output = arguments.output or f"results/{arch}-modelled"
+    folder = command.chosen_folder(output, ABOUT, arguments.force)
     console.print(run_tables.rows(results, True, sizes), "")
     console.print(
         f"modelled: {results.about['cpu']}, all of it from the cost model fitted on the "
         f"paper's fp16 column and its ternary {cost_fit.FITTED} row",
         highlight=False,
     )
-    tell(console, "left out", results.about["left_out"])
+    command.tell(console, "left out", results.about["left_out"])
     save(folder, results)
-    for path in [*plot.draw(folder), report.write(folder)]:
-        console.print(f"wrote {path}", highlight=False)
+    _draw(console, folder)
     return 0
 
 
@@ -277,7 +240,7 @@ def _chosen(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = make_parser("bench.run", __doc__)
+    parser = command.make_parser("bench.run", __doc__)
     parser.add_argument("--arch", choices=("auto", "x86", "arm"), default="auto")
     effort = parser.add_mutually_exclusive_group()
     effort.add_argument("--quick", action="store_true", help=f"{_words(QUICK)}; minutes")
@@ -286,7 +249,7 @@ def _parser() -> argparse.ArgumentParser:
     known = ", ".join((*ENGINES, *LLAMA))
     parser.add_argument("--engines", nargs="+", metavar="ENGINE", help=known)
     parser.add_argument("--no-peers", action="store_true", help="without other libraries")
-    add_options(parser)
+    command.add_options(parser)
     parser.add_argument("--resume", action="store_true", help="go on with the run in the folder")
     parser.add_argument(
         "--compare", nargs=2, metavar=("OLD", "NEW"),

@@ -15,11 +15,10 @@ import numpy as np
 
 from bench.core import energy
 from bench.core.command import Advance
+from bench.core.envelope import TIER
 from bench.core.errors import first_line
 from bench.core.measure import Case, interleave
-from bench.core.results import FP16, MEASURED, MODELLED, Row
-from bench.core.tiers import HAS_TILES, TIER
-from bench.core.weights import ENGINES, LLAMA, linear_bytes
+from bench.core.results import FP16, LLAMA, MEASURED, MODELLED, Row, linear_bytes
 from bench.engines import llama_cpp, settle
 from bench.limits.peaks import PEAKS, Peak, Unit
 from bench.limits.probes import bandwidth, probe_cases
@@ -32,6 +31,7 @@ from ternops.decoder import Config, Model
 from ternops.decoder.cache import kv_cache_bytes
 from ternops.decoder.session import Session
 from ternops.decoder.weights import Weights, random_weights
+from ternops.isa import HAS_TILES
 
 #: Tokens of a prompt whose prefill is measured.
 PROMPT = 512
@@ -78,7 +78,7 @@ class _Engines:
         self.weights: dict[str, Weights] = {}
         for engine, layers in task.layers.items():
             config = SIZES[task.size]
-            self.weights[engine] = random_weights(config, ENGINES[engine], distinct=layers)
+            self.weights[engine] = random_weights(config, engine, distinct=layers)
             advance(f"{engine} weights")
         sizes = [_probed(each.bytes_per_token) for each in self.weights.values()]
         self.readers = {size: Reader(size) for size in dict.fromkeys(sizes)}

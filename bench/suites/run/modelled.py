@@ -7,14 +7,13 @@ where no counter can be read.
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import replace
 
 from bench.core.errors import ResultsError
 from bench.core.results import FP16, MODELLED, Results, Row
 from bench.published import cost_fit, paper
-from ternops.cost import Hardware, load
+from ternops.cost import load
 from ternops.cost.energy import joules_of
 from ternops.cost.layouts import SIZES
 from ternops.cost.workload import weight_bytes
@@ -43,17 +42,17 @@ def results_for(arch: str, about: dict[str, object], sizes: list[str]) -> Result
         if size not in known:
             results.about["left_out"].append(f"{size}: not in the paper's table")
             continue
-        for engine, kind in ((FP16, "fp16"), (encoding, encoding)):
-            needed = weight_bytes(SIZES[size], kind)
+        for engine in (FP16, encoding):
+            needed = weight_bytes(SIZES[size], engine)
             if needed > machine.memory:
                 results.about["left_out"].append(
                     f"{size} {engine}: needs {needed / 1e9:.1f} GB, "
                     f"{machine.name} has {machine.memory / 1e9:.0f}"
                 )
                 continue
-            seconds = cost_fit.seconds(fit, arch, size, kind)
-            total = cost_fit.token_bytes(size, kind)
-            joules = watts * seconds + cost_fit.memory_joules(arch, size, kind)
+            seconds = cost_fit.seconds(fit, arch, size, engine)
+            total = cost_fit.token_bytes(size, engine)
+            joules = watts * seconds + cost_fit.memory_joules(arch, size, engine)
             results.rows.append(Row(
                 size, engine, TEST, machine.threads, MODELLED, (seconds,), total,
                 fit.bandwidth / total, "read bandwidth", joules,
@@ -73,10 +72,5 @@ def with_joules(row: Row) -> Row:
     """
     if not row.is_decode or not math.isnan(row.joules):
         return row
-    joules = joules_of(1 / row.speed, row.bytes_per_token, _machine(), row.threads)
+    joules = joules_of(1 / row.speed, row.bytes_per_token, load(PROFILE), row.threads)
     return replace(row, joules=joules, energy=MODELLED)
-
-
-@functools.cache
-def _machine() -> Hardware:
-    return load(PROFILE)

@@ -10,8 +10,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from bench.core.results import CYCLED, FP16, MEASURED
-from bench.core.weights import ENGINES, LLAMA, linear_bytes
+from bench.core.results import CYCLED, ENGINES, FP16, LLAMA, MEASURED, linear_bytes
 from ternops.cost.layouts import SIZES
 from ternops.cpu_caches import last_level_bytes
 

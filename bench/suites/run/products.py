@@ -18,7 +18,7 @@ from bench import engines
 from bench.core import process
 from bench.core.command import Advance
 from bench.core.errors import first_line
-from bench.core.kernels import OURS, REMARK, VERSION, Product, Timings
+from bench.core.kernels import REMARK, VERSION, Product, Timings
 from bench.core.measure import Case, interleave
 from bench.suites.kernels import cases as make
 from ternops.cost.layouts import SIZES
@@ -61,17 +61,13 @@ def measure(threads: int, advance: Advance) -> dict[str, Any]:
 
 
 def _found(product: Product, case: Case) -> dict[str, Any]:
-    ours = product.engine == OURS
     return {
-        "engine": f"{OURS} {product.encoding}" if ours else product.engine,
-        "shape": [product.rows, product.columns],
-        "tokens": product.tokens,
-        "threads": product.threads,
-        "seconds": case.median,
-        "spread": case.spread,
+        "engine": " ".join(filter(None, (product.engine, product.encoding))),
+        "shape": [product.rows, product.columns], "tokens": product.tokens,
+        "threads": product.threads, "seconds": case.median, "spread": case.spread,
         "version": str(case.metadata.get(VERSION, "")),
         "remark": str(case.metadata.get(REMARK, "")),
-    }
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -9,15 +9,16 @@ from typing import Any
 
 from bench.core import process
 from bench.core.command import Advance
-from bench.core.results import Row, row_of
+from bench.core.results import Probe, Row, row_of
 from bench.suites.run.plan import Task
 
 
-def run(task: Task, advance: Advance) -> tuple[list[Row], list[dict[str, Any]], list[str]]:
-    """The rows, probes ("metadata" and "values") and left-out lines of a task."""
+def run(task: Task, advance: Advance) -> tuple[list[Row], list[Probe], list[str]]:
+    """The rows, probes and left-out lines of a task."""
     found = process.call("bench.suites.run.worker", asdict(task), advance)
-    rows = [row_of(each["metadata"], each["values"], task.name) for each in found["rows"]]
-    return rows, found["probes"], found["left_out"]
+    rows = [row_of(metadata, seconds, task.name) for metadata, seconds in found["rows"]]
+    probes = [Probe(metadata, tuple(seconds)) for metadata, seconds in found["probes"]]
+    return rows, probes, found["left_out"]
 
 
 def merged(runs: list[list[Row]]) -> list[Row]:
@@ -29,19 +30,14 @@ def merged(runs: list[list[Row]]) -> list[Row]:
     first, *others = runs
     rows = []
     for row in first:
-        same = [each for run in others for each in run if each.name == row.name]
-        if len(same) == len(others):
-            rows.append(_together([row, *same]))
+        same = [row] + [each for run in others for each in run if each.name == row.name]
+        if len(same) == len(runs):
+            seconds = tuple(value for each in same for value in each.seconds)
+            whole = replace(row, seconds=seconds, joules=fmean(each.joules for each in same))
+            known = all(each.limit for each in same)
+            limit = whole.speed / fmean(each.share for each in same) if known else 0.0
+            rows.append(replace(whole, limit=limit))
     return rows
-
-
-def _together(rows: list[Row]) -> Row:
-    seconds = tuple(value for row in rows for value in row.seconds)
-    joules = fmean(row.joules for row in rows)
-    whole = replace(rows[0], seconds=seconds, joules=joules)
-    if not all(row.limit for row in rows):
-        return replace(whole, limit=0.0)
-    return replace(whole, limit=whole.speed / fmean(row.share for row in rows))
 
 
 def _measure(request: dict[str, Any], advance: Advance) -> dict[str, Any]:
@@ -51,14 +47,13 @@ def _measure(request: dict[str, Any], advance: Advance) -> dict[str, Any]:
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in request.items()}
     found = measure(Task(**fields), advance)
     return {
-        "rows": [{"metadata": row.metadata, "values": row.seconds} for row in found.rows],
+        "rows": [(row.metadata, row.seconds) for row in found.rows],
         "probes": [
-            {"metadata": {"name": case.name, "loops": case.loops, **case.metadata},
-             "values": case.values}
+            ({"name": case.name, "loops": case.loops, **case.metadata}, case.values)
             for case in found.probes
         ],
         "left_out": found.left_out,
-    }  # fmt: skip
+    }
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bench.core import stats
+from bench.core import measure as stats
 from bench.core.measure import Case, interleave
 from bench.limits.probes import bandwidth, probe_cases
 from bench.published import paper

@@ -8,8 +8,7 @@ import pytest
 from bench.core import results
 from bench.core.envelope import host_arch
 from bench.core.errors import ResultsError
-from bench.core.results import FP16, MODELLED
-from bench.core.weights import ENGINES
+from bench.core.results import ENGINES, FP16, MODELLED
 from bench.pages import cost_model
 from bench.published import paper
 from bench.suites.cost import command as cost
@@ -32,9 +31,9 @@ def stored(folder, factor=1.1):
             "size": size, "engine": engine, "threads": threads, "spread": 0.01, "context": 8,
             "bandwidth": machine.levels[-1].rate(threads),
             "tokens_per_second": factor
-            * predict(SIZES[size], machine, kind, threads, context=8).tokens_per_second,
+            * predict(SIZES[size], machine, engine, threads, context=8).tokens_per_second,
         }
-        for size in ("125M", "700M") for engine, kind in ENGINES.items() for threads in (1, 2)
+        for size in ("125M", "700M") for engine in ENGINES for threads in (1, 2)
     ]  # fmt: skip
     found = {"format": 1, "profiles": [PROFILE] * 2, "rows": rows, "left_out": []}
     folder.mkdir(exist_ok=True)

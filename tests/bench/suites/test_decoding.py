@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from bench.core.measure import Case
-from bench.core.results import CYCLED, FP16, MEASURED, MODELLED
-from bench.core.weights import ENGINES, LLAMA
+from bench.core.results import CYCLED, ENGINES, FP16, LLAMA, MEASURED, MODELLED
 from bench.limits.peaks import PEAKS, Peak, barriers
 from bench.suites.run import command as run
 from bench.suites.run import decoding, plan

@@ -14,8 +14,7 @@ import pytest
 
 from bench.core import command, process, results
 from bench.core.envelope import host_arch
-from bench.core.results import Results
-from bench.core.weights import ENGINES
+from bench.core.results import ENGINES, Results
 from bench.limits import levels
 from bench.suites.lossless import proof as lossless
 from bench.suites.run import command as run
