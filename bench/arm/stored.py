@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
 from bench.core.envelope import envelope, load_json, save_json
-from bench.core.errors import wrong
+from bench.core.errors import expect, is_positive
 from bench.core.results import MODELLED
 
 RESULTS = "arm.json"
@@ -107,29 +106,28 @@ def save(folder: Path, parts: dict[str, Part]) -> Path:
 
 
 def _part(found: Any, kind: type[Entry], where: str) -> Part:
-    if not isinstance(found, dict):
-        raise wrong(where, found, "an object")
+    expect(isinstance(found, dict), where, found, "an object")
     versions, rows, left_out = (found.get(key) for key in ("versions", "rows", "left_out"))
-    if not isinstance(versions, dict) or not all(isinstance(v, str) for v in versions.values()):
-        raise wrong(f"{where}.versions", versions, "an object of texts")
-    if not isinstance(left_out, list) or not all(isinstance(line, str) for line in left_out):
-        raise wrong(f"{where}.left_out", left_out, "a list of texts")
-    if not isinstance(rows, list):
-        raise wrong(f"{where}.rows", rows, "a list")
+    are_texts = isinstance(versions, dict) and all(isinstance(v, str) for v in versions.values())
+    expect(are_texts, f"{where}.versions", versions, "an object of texts")
+    are_texts = isinstance(left_out, list) and all(isinstance(line, str) for line in left_out)
+    expect(are_texts, f"{where}.left_out", left_out, "a list of texts")
+    expect(isinstance(rows, list), f"{where}.rows", rows, "a list")
     checked = [_row(row, kind, f"{where}.rows[{n}]") for n, row in enumerate(rows)]
     return Part(versions, checked, left_out)
 
 
 def _row(found: Any, kind: type[Entry], where: str) -> Entry:
     types = get_type_hints(kind)
-    if not isinstance(found, dict) or found.keys() != types.keys():
-        raise wrong(where, found, f"an object with {', '.join(types)}")
+    is_whole = isinstance(found, dict) and found.keys() == types.keys()
+    expect(is_whole, where, found, f"an object with {', '.join(types)}")
     for name, value in found.items():
-        wanted = (int, float) if types[name] is float else (types[name],)
-        is_number = types[name] in (int, float)
-        if type(value) not in wanted or (is_number and not 0 < value < math.inf):
-            expected = "a number above 0" if is_number else f"a {types[name].__name__}"
-            raise wrong(f"{where}.{name}", value, expected)
-    if found.get("kind", MODELLED) != MODELLED:
-        raise wrong(f"{where}.kind", found["kind"], MODELLED)
+        if types[name] in (int, float):
+            kinds = (int,) if types[name] is int else (int, float)
+            expect(is_positive(value, kinds), f"{where}.{name}", value, "a number above 0")
+        else:
+            right = type(value) is types[name]
+            expect(right, f"{where}.{name}", value, f"a {types[name].__name__}")
+    word = found.get("kind", MODELLED)
+    expect(word == MODELLED, f"{where}.kind", word, MODELLED)
     return kind(**found)

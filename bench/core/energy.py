@@ -5,9 +5,9 @@ package-* domains and the dram domains beside them. core and uncore are parts of
 psys, the whole platform, holds the packages: none of these is added. The counters see all that the
 machine does, not this process alone, and none of them is read where a hypervisor hides them.
 
-A counter starts again at 0 behind its range, every few minutes of full load: one such turn between
-two readings is seen, a second one cannot be. Read at least once in range/power seconds: 262 kJ, as
-many CPUs have it, at 200 W every 21 minutes.
+Counters wrap around every few minutes of full load: one wrap between two readings is detected, two
+are not. Read at least once in range/power seconds: 262 kJ, as many CPUs have it, at 200 W every 21
+minutes.
 """
 
 from __future__ import annotations
@@ -15,18 +15,14 @@ from __future__ import annotations
 import importlib
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench.core.errors import first_line
 
 POWERCAP = Path("/sys/class/powercap")
-#: The end of a zone's name; a second number is that of a part.
-_ZONE = re.compile(r"intel-rapl:(\d+)(?::\d+)?")
-_MICRO = 1e-6
 
 #: What the counters showed, in joules and in their order; NaN for one that cannot be read.
 Reading = tuple[float, ...]
@@ -38,9 +34,9 @@ class _Unreadable(Exception):
 
 @dataclass(frozen=True)
 class Counter:
-    """read: joules since some moment, below `range`; raises _Unreadable.
+    """read: joules since some moment, below `range`, where it wraps around; raises _Unreadable.
 
-    range: joules behind which it starts again at 0; NaN for one that never does.
+    range: NaN for a counter that never wraps around.
     """
 
     name: str
@@ -70,14 +66,13 @@ class Meter:
         0 is no answer: counters that did not move are not counting, or were read too soon.
         """
         spent = math.fsum(
-            _difference(before, after, counter.range)
+            after - before + (0 if after >= before else counter.range)
             for counter, before, after in zip(self.counters, reading, self.read(), strict=True)
         )
         if spent > 0:
             return spent
-        if not self.problem:
-            missing = math.isnan(spent)
-            self.problem = f"{self.name}: " + ("a reading is missing" if missing else "no change")
+        missing = "a reading is missing" if math.isnan(spent) else "no change"
+        self.problem = self.problem or f"{self.name}: {missing}"
         return math.nan
 
     def _read(self, counter: Counter) -> float:
@@ -88,6 +83,29 @@ class Meter:
             return math.nan
 
 
+@dataclass(frozen=True)
+class _Zone:
+    """A folder of powercap: number of the package, and whether it is a whole one or a part."""
+
+    path: Path
+    number: int
+    is_whole: bool
+    name: str
+
+    @property
+    def is_package(self) -> bool:
+        return self.is_whole and self.name.startswith("package-")
+
+    def counter(self) -> Counter:
+        """Read once; raises _Unreadable."""
+        most = _joules(self.path / "max_energy_range_uj", math.inf)
+        if most <= 0:
+            raise _Unreadable(f"{self.path / 'max_energy_range_uj'} is 0")
+        counter = Counter(self.name, lambda: _joules(self.path / "energy_uj", most), most)
+        counter.read()
+        return counter
+
+
 def find_meter(root: Path = POWERCAP) -> tuple[Meter | None, str]:
     """The counters of this machine, or None and the reason in one line.
 
@@ -95,74 +113,50 @@ def find_meter(root: Path = POWERCAP) -> tuple[Meter | None, str]:
     zeus is asked, whose daemon may be allowed to read them. All packages are read or none is.
     root: the folder of powercap's zones.
     """
-    zones = _zones(root)
+    zones = list(_zones(root))
     try:
         return _powercap(root, zones), ""
     except _Unreadable as error:
         reason = str(error)
-    parts = (zone for zone, name in zones.items() if not _is_package(zone, name))
-    others = {_number(zone) for zone in parts if _is_whole(zone)}
+    others = {zone.number for zone in zones if zone.is_whole and not zone.is_package}
     try:
         return _zeus(others), ""
     except _Unreadable as error:
         return None, f"{reason}; {error}"
 
 
-def _zones(root: Path) -> dict[Path, str]:
-    """The folder of each zone and its name, each once however often it is linked to."""
+def _zones(root: Path) -> Iterable[_Zone]:
+    """Each zone once however often it is linked to; one that cannot be read has no name."""
     try:
-        found = sorted(path for path in root.iterdir() if _ZONE.fullmatch(path.name))
+        found = sorted(root.iterdir())
     except OSError:
-        return {}
-    once = {path.resolve(): path for path in reversed(found)}
-    return {path: _text(path / "name") for path in reversed(once.values())}
+        return
+    seen = set()
+    for path in found:
+        # A second number is that of a part.
+        match = re.fullmatch(r"intel-rapl:(\d+)(:\d+)?", path.name)
+        if match and path.resolve() not in seen:
+            seen.add(path.resolve())
+            try:
+                name = (path / "name").read_text("ascii").strip()
+            except (OSError, ValueError):
+                name = ""
+            yield _Zone(path, int(match[1]), not match[2], name)
 
 
-def _text(path: Path) -> str:
-    """A small file's line, empty if there is none."""
-    try:
-        return path.read_text("ascii").strip()
-    except (OSError, ValueError):
-        return ""
-
-
-def _number(zone: Path) -> int:
-    match = _ZONE.fullmatch(zone.name)
-    assert match  # `_zones` looked
-    return int(match[1])
-
-
-def _is_whole(zone: Path) -> bool:
-    return zone.name.count(":") == 1
-
-
-def _is_package(zone: Path, name: str) -> bool:
-    return _is_whole(zone) and name.startswith("package-")
-
-
-def _powercap(root: Path, zones: dict[Path, str]) -> Meter:
-    for zone, name in zones.items():
-        if not name:  # it may be that of a package, whose joules would be missing
-            raise _Unreadable(f"{zone / 'name'} cannot be read")
-    packages = {_number(zone) for zone, name in zones.items() if _is_package(zone, name)}
+def _powercap(root: Path, zones: list[_Zone]) -> Meter:
+    for zone in zones:
+        if not zone.name:  # it may be that of a package, whose joules would be missing
+            raise _Unreadable(f"{zone.path / 'name'} cannot be read")
+    packages = {zone.number for zone in zones if zone.is_package}
     if not packages:
         raise _Unreadable(f"{root} has no intel-rapl zone of a package")
     counters = [
-        _counter(zone, name)
-        for zone, name in zones.items()
-        if _is_package(zone, name) or (name == "dram" and _number(zone) in packages)
+        zone.counter()
+        for zone in zones
+        if zone.is_package or (zone.name == "dram" and zone.number in packages)
     ]
     return Meter(f"RAPL {' + '.join(counter.name for counter in counters)}", counters)
-
-
-def _counter(zone: Path, name: str) -> Counter:
-    """Of a zone, read once; raises _Unreadable."""
-    most = _joules(zone / "max_energy_range_uj", math.inf)
-    if most <= 0:
-        raise _Unreadable(f"{zone / 'max_energy_range_uj'} is 0")
-    counter = Counter(name, lambda: _joules(zone / "energy_uj", most), most)
-    counter.read()
-    return counter
 
 
 def _joules(path: Path, most: float) -> float:
@@ -175,39 +169,34 @@ def _joules(path: Path, most: float) -> float:
         raise _Unreadable(f"{path} holds no number") from None
     if not re.fullmatch(r"[0-9]{1,20}", text):
         raise _Unreadable(f"{path} holds {text[:40]!r}, expected microjoules")
-    joules = int(text) * _MICRO
+    joules = int(text) * 1e-6
     if joules > most:
         raise _Unreadable(f"{path} holds {text}, more than the range of the counter")
     return joules
 
 
-def _difference(before: float, after: float, most: float) -> float:
-    """Joules between two values of a counter that starts again at 0 behind `most`, once."""
-    return after - before if after >= before else after - before + most
-
-
 def _zeus(others: set[int]) -> Meter:
     """Of the package zeus; `others` are the numbers of zones that it takes for packages."""
+
+    def counter(cpu: Any) -> Counter:
+        """A package's and its memory's, which zeus counts on behind the range."""
+
+        def read() -> float:
+            try:
+                found = cpu.get_total_energy_consumption()
+                return float(found.cpu_mj + (found.dram_mj or 0)) / 1e3
+            except Exception as error:  # the daemon may be gone
+                raise _Unreadable(f"zeus: {first_line(error)}") from None
+
+        return Counter(f"package-{cpu.cpu_index}", read, math.nan)
+
     try:
         cpus = importlib.import_module("zeus.device.cpu").get_cpus().cpus
-        counters = [
-            Counter(f"package-{cpu.cpu_index}", partial(_zeus_joules, cpu), math.nan)
-            for cpu in cpus
-            if cpu.cpu_index not in others
-        ]
+        counters = [counter(cpu) for cpu in cpus if cpu.cpu_index not in others]
     except Exception as error:  # it is not installed, or may not read them, and has many for that
         raise _Unreadable(f"zeus: {first_line(error)}") from None
     if not counters:
         raise _Unreadable("zeus: no package")
-    for counter in counters:
-        counter.read()
-    return Meter(f"zeus {' + '.join(counter.name for counter in counters)}", counters)
-
-
-def _zeus_joules(cpu: Any) -> float:
-    """A package's and its memory's, which zeus counts on behind the range."""
-    try:
-        found = cpu.get_total_energy_consumption()
-        return float(found.cpu_mj + (found.dram_mj or 0)) / 1e3
-    except Exception as error:  # the daemon may be gone
-        raise _Unreadable(f"zeus: {first_line(error)}") from None
+    for each in counters:
+        each.read()
+    return Meter(f"zeus {' + '.join(each.name for each in counters)}", counters)

@@ -38,6 +38,8 @@ LLAMA = {f"llama.cpp {kind.upper()}": kind for kind in ("f16", "tq1_0", "tq2_0",
 #: How a row came about: timed whole; timed with fewer distinct layers than the model has, used in
 #: turn; or computed from measured limits.
 MEASURED, CYCLED, MODELLED = KINDS = ("measured", "cycled", "modelled")
+#: What is done, by whether tokens are generated.
+TITLES = {True: "Generating tokens (tg)", False: "Reading a prompt (pp)"}
 #: A row whose values spread more is marked.
 MAX_SPREAD = 0.1
 
@@ -160,6 +162,10 @@ class Results:
     def sizes(self) -> list[str]:
         """From small to large, 2B4T between 1.5B and 2.7B."""
         return sorted({row.size for row in self.rows}, key=lambda s: (parameters(s), s))
+
+    @property
+    def arch(self) -> str:
+        return str(self.about.get("arch"))
 
     @property
     def threads(self) -> list[int]:

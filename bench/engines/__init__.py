@@ -10,12 +10,13 @@ import importlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from bench.core.errors import first_line
+from bench.core.measure import nothing
 from ternops.simd import host
 
 Trits = npt.NDArray[np.int8]
@@ -37,35 +38,29 @@ class Unsupported(Exception):
     """A product that an engine cannot do, in one line."""
 
 
-class Computation(Protocol):
-    """One product, converted, allocated and run once: a call does nothing else than compute it."""
+class Computation:
+    """One product, converted, allocated and run once: a call does nothing else than compute it.
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the weights as the engine holds them."""
+    nbytes: of the weights as the engine holds them. out: what the last call computed, (m, n).
+    """
+
+    def __init__(
+        self, nbytes: int, run: Callable[[], object], out: Callable[[], Any],
+        close: Callable[[], object] = nothing,
+    ) -> None:  # fmt: skip
+        self.nbytes, self._run, self._out, self._close = int(nbytes), run, out, close
+        run()
 
     def __call__(self) -> None:
-        """Compute the product once."""
-
-    def result(self) -> Floats:
-        """What the last call computed, (m, n)."""
-
-    def close(self) -> None:
-        """Let go of the memory; there is no call after this one."""
-
-
-class Held:
-    """What computations have in common whose result is the array `_out`."""
-
-    _out: Any
-    nbytes: int
+        self._run()
 
     def result(self) -> Floats:
         """A copy of what the last call computed."""
-        return np.array(self._out)
+        return np.array(self._out())
 
     def close(self) -> None:
         """Let go of all; using it again is an error here."""
+        self._close()
         self.__dict__.clear()
 
 

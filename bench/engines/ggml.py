@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.engines import Engine, Floats, Held, Trits, Unsupported, has_avx512
+from bench.engines import Computation, Engine, Floats, Trits, Unsupported, has_avx512
 
 #: enum ggml_type, by the names that ggml gives them.
 _TYPES = {"tq1_0": 34, "tq2_0": 35, "f16": 1}
@@ -87,64 +87,57 @@ def engines() -> Iterator[Engine]:
         if ggml.ggml_type_name(kind) != name.encode():
             raise ImportError(f"its type {kind} is not {name}")
         title = f"llama.cpp {name.upper()}"
-        yield Engine(title, version, remark, partial(_Product, ggml, title, kind))
+        yield Engine(title, version, remark, partial(_prepare, ggml, title, kind))
 
 
-class _Product(Held):
-    def __init__(
-        self, ggml: ctypes.CDLL, title: str, kind: int, trits: Trits, x: Floats, threads: int
-    ) -> None:
-        (rows, columns), tokens = trits.shape, len(x)
-        block = ggml.ggml_blck_size(kind)
-        if columns % block:
-            raise Unsupported(f"{title} needs K in blocks of {block}, got {columns}")
-        self._ggml = ggml
-        self._out = np.empty((tokens, rows), np.float32)
+def _prepare(
+    ggml: ctypes.CDLL, title: str, kind: int, trits: Trits, x: Floats, threads: int
+) -> Computation:
+    (rows, columns), tokens = trits.shape, len(x)
+    block = ggml.ggml_blck_size(kind)
+    if columns % block:
+        raise Unsupported(f"{title} needs K in blocks of {block}, got {columns}")
+    out = np.empty((tokens, rows), np.float32)
 
-        # The context holds the descriptions only: two operands, their product, the graph.
-        memory = 3 * ggml.ggml_tensor_overhead() + ggml.ggml_graph_overhead()
-        self._context = ggml.ggml_init(_InitParameters(memory, None, True))
-        weights = ggml.ggml_new_tensor_2d(self._context, kind, columns, rows)
-        activations = ggml.ggml_new_tensor_2d(self._context, _F32, columns, tokens)
-        self._product = ggml.ggml_mul_mat(self._context, weights, activations)
-        self._graph = ggml.ggml_new_graph(self._context)
-        ggml.ggml_build_forward_expand(self._graph, self._product)
+    # The context holds the descriptions only: two operands, their product, the graph.
+    memory = 3 * ggml.ggml_tensor_overhead() + ggml.ggml_graph_overhead()
+    context = ggml.ggml_init(_InitParameters(memory, None, True))
+    weights = ggml.ggml_new_tensor_2d(context, kind, columns, rows)
+    activations = ggml.ggml_new_tensor_2d(context, _F32, columns, tokens)
+    product = ggml.ggml_mul_mat(context, weights, activations)
+    graph = ggml.ggml_new_graph(context)
+    ggml.ggml_build_forward_expand(graph, product)
 
-        self._backend = ggml.ggml_backend_cpu_init()
-        parameters = ctypes.create_string_buffer(_POOL_PARAMETERS)
-        ggml.ggml_threadpool_params_init(parameters, threads)
-        self._pool = ggml.ggml_threadpool_new(parameters)
-        ggml.ggml_backend_cpu_set_threadpool(self._backend, self._pool)
-        ggml.ggml_backend_cpu_set_n_threads(self._backend, threads)
-        self._buffer = ggml.ggml_backend_alloc_ctx_tensors(self._context, self._backend)
+    backend = ggml.ggml_backend_cpu_init()
+    parameters = ctypes.create_string_buffer(_POOL_PARAMETERS)
+    ggml.ggml_threadpool_params_init(parameters, threads)
+    pool = ggml.ggml_threadpool_new(parameters)
+    ggml.ggml_backend_cpu_set_threadpool(backend, pool)
+    ggml.ggml_backend_cpu_set_n_threads(backend, threads)
+    buffer = ggml.ggml_backend_alloc_ctx_tensors(context, backend)
 
-        self.nbytes = int(ggml.ggml_nbytes(weights))
-        packed = np.empty(self.nbytes, np.uint8)
-        dense = trits.astype(np.float32)
-        ggml.ggml_quantize_chunk(
-            kind, dense.ctypes.data, packed.ctypes.data, 0, rows, columns, None
-        )
-        ggml.ggml_backend_tensor_set(weights, packed.ctypes.data, 0, packed.nbytes)
-        x = np.ascontiguousarray(x)
-        ggml.ggml_backend_tensor_set(activations, x.ctypes.data, 0, x.nbytes)
-        self()
+    packed = np.empty(int(ggml.ggml_nbytes(weights)), np.uint8)
+    dense = trits.astype(np.float32)
+    ggml.ggml_quantize_chunk(kind, dense.ctypes.data, packed.ctypes.data, 0, rows, columns, None)
+    ggml.ggml_backend_tensor_set(weights, packed.ctypes.data, 0, packed.nbytes)
+    x = np.ascontiguousarray(x)
+    ggml.ggml_backend_tensor_set(activations, x.ctypes.data, 0, x.nbytes)
 
-    def __call__(self) -> None:
-        status = self._ggml.ggml_backend_graph_compute(self._backend, self._graph)
-        if status:
+    def run() -> None:
+        if status := ggml.ggml_backend_graph_compute(backend, graph):
             raise RuntimeError(f"ggml_backend_graph_compute returned {status}")
 
-    def result(self) -> Floats:
-        out = self._out
-        self._ggml.ggml_backend_tensor_get(self._product, out.ctypes.data, 0, out.nbytes)
-        return out.copy()
+    def result() -> Floats:
+        ggml.ggml_backend_tensor_get(product, out.ctypes.data, 0, out.nbytes)
+        return out
 
-    def close(self) -> None:
-        self._ggml.ggml_backend_free(self._backend)
-        self._ggml.ggml_threadpool_free(self._pool)
-        self._ggml.ggml_backend_buffer_free(self._buffer)
-        self._ggml.ggml_free(self._context)
-        super().close()
+    def close() -> None:
+        ggml.ggml_backend_free(backend)
+        ggml.ggml_threadpool_free(pool)
+        ggml.ggml_backend_buffer_free(buffer)
+        ggml.ggml_free(context)
+
+    return Computation(packed.nbytes, run, result, close)
 
 
 def _load() -> ctypes.CDLL:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from bench.core.errors import first_line
-from bench.engines import Engine, Floats, Held, Trits, Unsupported, library
+from bench.engines import Computation, Engine, Floats, Trits, Unsupported, library
 
 #: Rows of activations in one call; its kernel returns without a result when given more.
 _MAX_ROWS = 64
@@ -43,7 +43,7 @@ def engines() -> Iterator[Engine]:
         "litespark",
         f"{version}, {tier}, {'OpenMP' if set_threads else 'built without OpenMP'}",
         f"given {_MAX_ROWS} rows at a time, because it silently computes nothing for more",
-        partial(_Product, kernel, pack, set_threads),
+        partial(_prepare, kernel, pack, set_threads),
     )
 
     models = library("litespark_inference.models")
@@ -55,76 +55,56 @@ def engines() -> Iterator[Engine]:
         "litespark int8",
         f"{version}, {kind}, compiled by torch {library('torch').__version__}",
         "as its own benchmark: activations quantised beforehand, int32 sums as the result",
-        partial(_Int8Product, models, _INT8_FUNCTIONS[kind]),
+        partial(_prepare_int8, models, _INT8_FUNCTIONS[kind]),
     )
 
 
-class _Product(Held):
-    def __init__(
-        self, kernel: Any, pack: Any, set_threads: Any, trits: Trits, x: Floats, threads: int
-    ) -> None:
-        columns = trits.shape[1]
-        if columns % 4:
-            raise Unsupported(f"litespark needs K in bytes of 4 weights, got {columns}")
-        if set_threads is None and threads > 1:
-            raise Unsupported("litespark was built without OpenMP and has one thread only")
-        self._kernel = kernel
-        self._set_threads = set_threads
-        self._threads = threads
-        self._weights = pack(np.ascontiguousarray(trits))
-        self.nbytes = int(self._weights.nbytes)
-        self._x = np.ascontiguousarray(x)
-        self._int8 = np.empty(x.shape, np.int8)
-        self._steps = np.empty(len(x), np.float32)
-        self._out = np.empty((len(x), len(trits)), np.float32)
-        batched = len(x) > 1 and kernel.has_batched_matmul() and kernel.has_batched_helpers()
-        self._multiply = self._by_tiles if batched else self._by_rows
-        self()
+def _prepare(
+    kernel: Any, pack: Any, set_threads: Any, trits: Trits, x: Floats, threads: int
+) -> Computation:
+    columns = trits.shape[1]
+    if columns % 4:
+        raise Unsupported(f"litespark needs K in bytes of 4 weights, got {columns}")
+    if set_threads is None and threads > 1:
+        raise Unsupported("litespark was built without OpenMP and has one thread only")
+    weights, x = pack(np.ascontiguousarray(trits)), np.ascontiguousarray(x)
+    int8, steps = np.empty(x.shape, np.int8), np.empty(len(x), np.float32)
+    out = np.empty((len(x), len(trits)), np.float32)
+    batched = len(x) > 1 and kernel.has_batched_matmul() and kernel.has_batched_helpers()
 
-    def __call__(self) -> None:
+    def run() -> None:
         # The count belongs to the process, and products of other counts take turns with this one.
-        if self._set_threads is not None:
-            self._set_threads(self._threads)
-        self._multiply()
+        if set_threads is not None:
+            set_threads(threads)
+        if batched:
+            kernel.quantize_activation_batched(x, int8, steps)
+            for first in range(0, len(x), _MAX_ROWS):
+                rows = slice(first, first + _MAX_ROWS)
+                kernel.matmul_packed_mT(int8[rows], steps[rows], weights, 1.0, out[rows])
+            return
+        for row, codes, sums in zip(x, int8, out, strict=True):
+            step = kernel.quantize_activation(row, codes)
+            kernel.matmul_packed_m1(codes, weights, 1.0, step, sums)
 
-    def _by_rows(self) -> None:
-        for x, int8, out in zip(self._x, self._int8, self._out, strict=True):
-            step = self._kernel.quantize_activation(x, int8)
-            self._kernel.matmul_packed_m1(int8, self._weights, 1.0, step, out)
-
-    def _by_tiles(self) -> None:
-        self._kernel.quantize_activation_batched(self._x, self._int8, self._steps)
-        for first in range(0, len(self._x), _MAX_ROWS):
-            rows = slice(first, first + _MAX_ROWS)
-            self._kernel.matmul_packed_mT(
-                self._int8[rows], self._steps[rows], self._weights, 1.0, self._out[rows]
-            )
+    return Computation(weights.nbytes, run, lambda: out)
 
 
-class _Int8Product(Held):
-    def __init__(self, models: Any, function: str, trits: Trits, x: Floats, threads: int) -> None:
-        columns = trits.shape[1]
-        if columns % 64:
-            # It pads the weights to 64 but takes rows of activations to be K apart.
-            raise Unsupported(f"litespark int8 needs K in vectors of 64, got {columns}")
-        try:
-            kernel = models.get_kernel()
-        except Exception as error:
-            raise Unsupported(f"litespark int8 was not compiled: {first_line(error)}") from error
-        torch = models.torch
-        weights = torch.tensor(trits)
-        int8, self._steps = models.quantize_activation(torch.tensor(x))
-        sums = weights.sum(dim=1, dtype=torch.int32)
-        self._out = torch.zeros(len(x), len(trits), dtype=torch.int32)
-        self.nbytes = int(weights.nbytes + sums.nbytes)
-        self._run = partial(
-            getattr(kernel, function), int8, self._steps, weights, sums, self._out,
-            len(x), len(trits), columns, threads,
-        )  # fmt: skip
-        self()
-
-    def __call__(self) -> None:
-        self._run()
-
-    def result(self) -> Floats:
-        return np.array((self._out * self._steps[:, None]).numpy())
+def _prepare_int8(models: Any, function: str, trits: Trits, x: Floats, threads: int) -> Computation:
+    columns = trits.shape[1]
+    if columns % 64:
+        # It pads the weights to 64 but takes rows of activations to be K apart.
+        raise Unsupported(f"litespark int8 needs K in vectors of 64, got {columns}")
+    try:
+        kernel = models.get_kernel()
+    except Exception as error:
+        raise Unsupported(f"litespark int8 was not compiled: {first_line(error)}") from error
+    torch = models.torch
+    weights = torch.tensor(trits)
+    int8, steps = models.quantize_activation(torch.tensor(x))
+    sums = weights.sum(dim=1, dtype=torch.int32)
+    out = torch.zeros(len(x), len(trits), dtype=torch.int32)
+    run = partial(
+        getattr(kernel, function), int8, steps, weights, sums, out, len(x), len(trits), columns,
+        threads,
+    )  # fmt: skip
+    return Computation(weights.nbytes + sums.nbytes, run, lambda: (out * steps[:, None]).numpy())

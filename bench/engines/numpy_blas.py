@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.engines import Engine, Floats, Held, Trits, has_avx512, library
+from bench.engines import Computation, Engine, Floats, Trits, has_avx512, library
 
 #: OpenBLAS's names of CPUs whose kernels use AVX-512.
 _AVX512_KERNELS = ("SkylakeX", "Cooperlake", "SapphireRapids")
@@ -16,7 +16,7 @@ _AVX512_KERNELS = ("SkylakeX", "Cooperlake", "SapphireRapids")
 
 def engines() -> Iterator[Engine]:
     """One engine, whatever the BLAS."""
-    blas = _libraries()
+    blas = library("threadpoolctl").ThreadpoolController().select(user_api="blas").lib_controllers
     infos = [each.info() for each in blas]
     # Another package may have brought a BLAS of its own: NumPy's stands first.
     infos.sort(key=lambda info: "numpy" not in info["filepath"])
@@ -26,32 +26,19 @@ def engines() -> Iterator[Engine]:
         words.append(f"({info['architecture']} kernels, {info['threading_layer']})")
     version = f"numpy {np.__version__}, {' '.join(word for word in words if word)}"
 
-    def prepare(trits: Trits, x: Floats, threads: int) -> _Product:
-        return _Product(blas, trits, x, threads)
+    def prepare(trits: Trits, x: Floats, threads: int) -> Computation:
+        weights = trits.astype(np.float32)
+        out = np.empty((len(x), len(trits)), np.float32)
+
+        def run() -> None:
+            # The count belongs to the process, and products of other counts take turns with this.
+            for each in blas:
+                each.set_num_threads(threads)
+            np.matmul(x, weights.T, out=out)
+
+        return Computation(weights.nbytes, run, lambda: out)
 
     yield Engine("NumPy float32", version, _remark(info), prepare)
-
-
-class _Product(Held):
-    def __init__(self, blas: list[Any], trits: Trits, x: Floats, threads: int) -> None:
-        self._blas = blas
-        self._threads = threads
-        self._weights = trits.astype(np.float32)
-        self._x = x
-        self.nbytes = self._weights.nbytes
-        self._out = np.empty((len(x), len(trits)), np.float32)
-        self()
-
-    def __call__(self) -> None:
-        # The count belongs to the process, and products of other counts take turns with this one.
-        for each in self._blas:
-            each.set_num_threads(self._threads)
-        np.matmul(self._x, self._weights.T, out=self._out)
-
-
-def _libraries() -> list[Any]:
-    controller = library("threadpoolctl").ThreadpoolController()
-    return list(controller.select(user_api="blas").lib_controllers)
 
 
 def _remark(info: dict[str, Any]) -> str:

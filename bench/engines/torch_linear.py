@@ -12,9 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
-
-from bench.engines import Engine, Floats, Held, Trits, has_avx512, library
+from bench.engines import Computation, Engine, Floats, Trits, has_avx512, library
 
 
 def engines() -> Iterator[Engine]:
@@ -32,36 +30,31 @@ def engines() -> Iterator[Engine]:
     if has_avx512() and not capability.startswith("AVX512"):
         remarks.append(f"uses {capability} kernels; this CPU has AVX-512")
 
-    def bfloat16(trits: Trits, x: Floats, threads: int) -> _Product:
+    def computation(product: Callable[[], Any], nbytes: int, threads: int) -> Computation:
+        out: list[Any] = [None]
+
+        def run() -> None:
+            # The count belongs to the process, and products of other counts take turns with this.
+            if torch.get_num_threads() != threads:
+                torch.set_num_threads(threads)
+            out[0] = product()
+
+        return Computation(nbytes, run, lambda: out[0].float().numpy())
+
+    def bfloat16(trits: Trits, x: Floats, threads: int) -> Computation:
         weights = torch.tensor(trits).to(torch.bfloat16)
         x16, linear = torch.tensor(x).to(torch.bfloat16), torch.nn.functional.linear
-        return _Product(torch, lambda: linear(x16, weights), int(weights.nbytes), threads)
+        return computation(lambda: linear(x16, weights), weights.nbytes, threads)
 
-    def int8(trits: Trits, x: Floats, threads: int) -> _Product:
+    def int8(trits: Trits, x: Floats, threads: int) -> Computation:
         operations, x32 = torch.ops.quantized, torch.tensor(x)
         with warnings.catch_warnings():
             # These are to move to another package, which this one will follow then.
             warnings.simplefilter("ignore")
             quantized = torch.quantize_per_tensor(torch.tensor(trits).float(), 1.0, 0, torch.qint8)
             weights = operations.linear_prepack(quantized, None)
-        return _Product(torch, lambda: operations.linear_dynamic(x32, weights), trits.size, threads)
+        return computation(lambda: operations.linear_dynamic(x32, weights), trits.size, threads)
 
     yield Engine("torch bfloat16", version, "; ".join(remarks), bfloat16)
     backend = f"{version}, quantized engine {torch.backends.quantized.engine}"
     yield Engine("torch int8", backend, "; ".join(remarks), int8)
-
-
-class _Product(Held):
-    def __init__(self, torch: Any, product: Callable[[], Any], nbytes: int, threads: int) -> None:
-        self._torch, self._product, self._threads = torch, product, threads
-        self.nbytes = nbytes
-        self()
-
-    def __call__(self) -> None:
-        # The count belongs to the process, and products of other counts take turns with this one.
-        if self._torch.get_num_threads() != self._threads:
-            self._torch.set_num_threads(self._threads)
-        self._out = self._product()
-
-    def result(self) -> Floats:
-        return np.array(self._out.float().numpy())

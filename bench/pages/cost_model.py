@@ -15,7 +15,7 @@ from bench.core.errors import ResultsError
 from bench.core.results import ENGINES, parameters
 from bench.pages import page
 from bench.pages.plots import cost as plots
-from bench.published import cost_fit, cost_threads, later, paper
+from bench.published import cost_fit, cost_threads, paper
 from ternops.cost import Hardware, arithmetic, profile, stt_ram
 from ternops.cost.layouts import SIZES
 from ternops.decoder.weights import random_ternary
@@ -38,10 +38,10 @@ def write(folder: Path, target: Path = _TARGET) -> list[Path]:
         aims=(cost.MAX_MEDIAN, cost.MAX_ERROR), pictures=Path("..") / folder,
         fits=[_fit(arch) for arch in cost_fit.MACHINES], fit=cost_fit, paper=paper,
         savings={arch: cost_fit.savings(arch) for arch in cost_fit.MACHINES},
-        report=_report(), later=later, saving=arithmetic.ternary_saving(),
-        threads=[_threads(name) for name in later.THREADS],
+        report=_report(), saving=arithmetic.ternary_saving(),
+        threads=[_threads(name) for name in paper.THREADS],
         threads_bytes=cost_threads.token_bytes(), saturated=cost_threads.SATURATED,
-        names={name: each.name for name, each in later.THREADS.items()},
+        names={name: each.name for name, each in paper.THREADS.items()},
         roofline=(folder / "roofline.png").exists(), memory=stt_ram.load(),
         codes=_codes(), profiles=_profiles(), sizes=SIZES,
     )  # fmt: skip
@@ -71,14 +71,14 @@ def _report() -> list[dict[str, Any]]:
                 each.decoder, "ternary" if each.is_ternary else "fp16"
             ),
         }
-        for name, each in later.REPORT.items()
+        for name, each in paper.REPORT.items()
     ]  # fmt: skip
 
 
 def _threads(name: str) -> dict[str, Any]:
     steps = cost_threads.steps(name)
     return {
-        "name": later.THREADS[name].name,
+        "name": paper.THREADS[name].name,
         "steps": steps,
         "off": cost_threads.off_by(steps),
     }

@@ -18,7 +18,17 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from bench.core.command import on_results
-from bench.core.results import ABOUT, CYCLED, KINDS, MAX_SPREAD, MEASURED, MODELLED, Results
+from bench.core.results import (
+    ABOUT,
+    CYCLED,
+    ENGINES,
+    KINDS,
+    MAX_SPREAD,
+    MEASURED,
+    MODELLED,
+    Results,
+    plural,
+)
 from bench.pages import page, plot, run_tables
 from bench.pages.plots import style
 from bench.published import paper
@@ -47,11 +57,7 @@ _MEANINGS = {
 
 
 def write(folder: Path) -> Path:
-    """Write folder/report.html, whole or not at all, and return its path.
-
-    Raises ResultsError for results that cannot be shown, OSError for files that cannot be read or
-    written.
-    """
+    """Write folder/report.html; ResultsError or OSError if that cannot be."""
     results = plot.load_rows(folder)
     return page.write(folder / NAME, _TEMPLATE, _content(folder, results))
 
@@ -60,6 +66,7 @@ def _content(folder: Path, results: Results) -> dict[str, Any]:
     """What the template shows."""
     kinds = [row.kind for row in results.rows]
     pictures, missing = _pictures(folder, results)
+    left_out = results.about.get("left_out")
     return {
         "machine": style.machine(results),
         "facts": [(words, _fact(results, name)) for name, words in _FACTS.items()
@@ -67,18 +74,10 @@ def _content(folder: Path, results: Results) -> dict[str, Any]:
         "best": list(_best(results)),
         "kinds": [(kind, _MEANINGS[kind], kinds.count(kind)) for kind in KINDS if kind in kinds],
         "most_spread": MAX_SPREAD,
-        "paper": f"{paper.SOURCE}, on {paper.CPUS[arch]}" if (arch := _arch(results)) else "",
-        "pictures": pictures,
-        "missing": missing,
-        "tables": run_tables.all_of(results),
-        "left_out": _left_out(results),
+        "paper": f"{paper.SOURCE}, on {cpu}" if (cpu := paper.CPUS.get(results.arch)) else "",
+        "pictures": pictures, "missing": missing, "tables": run_tables.all_of(results),
+        "left_out": [str(line) for line in left_out] if isinstance(left_out, list) else [],
     }  # fmt: skip
-
-
-def _arch(results: Results) -> str:
-    """The architecture, if the paper has figures for it."""
-    arch = results.about.get("arch")
-    return arch if isinstance(arch, str) and arch in paper.CPUS else ""
 
 
 def _fact(results: Results, name: str) -> str:
@@ -86,11 +85,6 @@ def _fact(results: Results, name: str) -> str:
     if name == "memory" and isinstance(value, int | float):
         return f"{value / 2**30:.1f} GiB"
     return f"{value:.2f}" if isinstance(value, float) else str(value)
-
-
-def _left_out(results: Results) -> list[str]:
-    lines = results.about.get("left_out")
-    return [str(line) for line in lines] if isinstance(lines, list) else []
 
 
 def _pictures(folder: Path, results: Results) -> tuple[list[tuple[str, str, Markup]], list[str]]:
@@ -118,7 +112,7 @@ def _inline(name: str, svg: str) -> Markup:
 def _best(results: Results) -> Iterator[str]:
     """A sentence on each encoding: its speed-ups where both sides were measured."""
     rows = style.decoding(results)
-    for engine in filter(style.is_ours, results.engines):
+    for engine in [each for each in results.engines if each in ENGINES]:
         found = {
             size: row.over(base).median
             for (size, name), row in rows.items()
@@ -127,13 +121,11 @@ def _best(results: Results) -> Iterator[str]:
         }  # fmt: skip
         if found:
             low, high = min(found, key=found.__getitem__), max(found, key=found.__getitem__)
-            words = f"{found[high]:.2f} times as fast as fp16 at {high}"
-            if low != high:
-                words = (
-                    f"{found[low]:.2f} (at {low}) to {found[high]:.2f} (at {high}) times as fast"
-                )
-                words += " as fp16"
-            yield f"{engine} decodes {words}, with {style.plural(results.threads[-1])}"
+            words = f"{found[low]:.2f} (at {low}) to {found[high]:.2f} (at {high})"
+            words = f"{words} times as fast as fp16"
+            if low == high:
+                words = f"{found[high]:.2f} times as fast as fp16 at {high}"
+            yield f"{engine} decodes {words}, with {plural(results.threads[-1], 'thread')}"
 
 
 main = partial(

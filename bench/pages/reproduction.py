@@ -95,7 +95,7 @@ def _pair(results: Results, size: str, threads: int) -> tuple[Row, Row] | None:
     return None
 
 
-def _line(size: str, fp16: Row, base3: Row, figures: paper.Decode, cached: int) -> Line:
+def _line(size: str, fp16: Row, base3: Row, figures: paper.Published, cached: int) -> Line:
     here, allowed = base3.over(fp16).median, base3.fewer_bytes(fp16)
     config = SIZES[size]
     head = 2 * config.vocabulary * config.hidden

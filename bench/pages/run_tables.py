@@ -7,9 +7,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bench.core.results import FP16, MAX_SPREAD, MEASURED, Results, Row, parameters
+from bench.core.results import ENGINES, FP16, MAX_SPREAD, MEASURED, TITLES, Results, Row, parameters
 from bench.core.table import Cell, Table, number, speed, table, text
-from bench.pages.plots import style
 from bench.published import paper
 
 _Columns = dict[str, Callable[[Any], Cell]]
@@ -26,7 +25,7 @@ def all_of(results: Results) -> list[Table]:
 
 def rows(results: Results, is_decode: bool, sizes: Sequence[str] | None = None) -> Table:
     """Every row of generating or of reading, of some sizes (None: of all)."""
-    found = [row for row in results.rows if row.is_decode == is_decode]
+    found = [row for row in results.find(is_decode=is_decode) if sizes is None or row.size in sizes]
     columns: _Columns = {
         "size": _size,
         "engine": lambda row: text(row.engine),
@@ -45,11 +44,8 @@ def rows(results: Results, is_decode: bool, sizes: Sequence[str] | None = None) 
         "energy": lambda row: text(row.energy),
         "test": lambda row: text(row.test),
     }
-    name, title = (
-        ("decode", "Generating tokens (tg)") if is_decode else ("prefill", "Reading a prompt (pp)")
-    )
-    chosen = [row for row in found if sizes is None or row.size in sizes]
-    return table(name, title, columns, chosen)
+    title = TITLES[is_decode]
+    return table("decode" if is_decode else "prefill", title, columns, found)
 
 
 def _size(row: Row) -> Cell:
@@ -82,9 +78,8 @@ def _allowed(results: Results, row: Row) -> Cell:
 
 def _published(results: Results, row: Row) -> Cell:
     """The paper's figure, beside encodings."""
-    if not row.is_decode or not style.is_ours(row.engine) or results.base_of(row) is None:
-        return text(None)
-    return number(paper.speedup(str(results.about.get("arch")), row.size), "{:.2f}x")
+    shown = row.is_decode and row.engine in ENGINES and results.base_of(row) is not None
+    return number(paper.speedup(results.arch, row.size) if shown else None, "{:.2f}x")
 
 
 def limits(results: Results) -> Table:

@@ -44,12 +44,17 @@ class Fit:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A published speed in tokens/s and what the fit makes of it."""
+    """A published speed in tokens/s and what the model makes of it.
 
-    size: str
+    fitted: whether it was read for that. unknown: kernels that the profile has no rate of; if there
+    are any, the prediction is at most.
+    """
+
     published: float
     predicted: float
-    fitted: bool
+    size: str = ""
+    fitted: bool = False
+    unknown: tuple[str, ...] = ()
 
     @property
     def error(self) -> float:
@@ -93,12 +98,12 @@ def speeds(arch: str, with_rate: bool = True) -> tuple[Fit, list[Comparison], li
     """
     table, found = paper.DECODE[arch], fit(arch, with_rate)
     dense = [
-        Comparison(size, row.fp16, 1 / seconds(found, arch, size, FP16), True)
+        Comparison(row.fp16, 1 / seconds(found, arch, size, FP16), size, True)
         for size, row in table.items()
         if row.fp16
     ]
     ternary = [
-        Comparison(size, row.ternary, _speed(found, arch, size), with_rate and size == FITTED)
+        Comparison(row.ternary, _speed(found, arch, size), size, with_rate and size == FITTED)
         for size, row in table.items()
     ]
     return found, dense, ternary
@@ -193,13 +198,13 @@ def savings(arch: str) -> tuple[float, list[Saving]]:
     watts = fit_power(arch, energy_fp16(arch))
     found = []
     for size, row in paper.ENERGY[arch].items():
-        speed = paper.DECODE[arch][size]
-        dense = watts / speed.fp16 + memory_joules(arch, size, FP16) if speed.fp16 else math.nan
-        encoding = MACHINES[arch][1]
+        speed, encoding = paper.DECODE[arch][size], MACHINES[arch][1]
+        fp16 = speed.fp16 or math.nan
         found.append(Saving(
-            size, row.fp16, row.ternary, dense,
-            watts / speed.ternary + memory_joules(arch, size, encoding),
-            (row.fp16 or math.nan) * (speed.fp16 or math.nan), row.ternary * speed.ternary,
+            size, row.fp16, row.ternary,
+            predicted_fp16=watts / fp16 + memory_joules(arch, size, FP16),
+            predicted_ternary=watts / speed.ternary + memory_joules(arch, size, encoding),
+            watts_fp16=(row.fp16 or math.nan) * fp16, watts_ternary=row.ternary * speed.ternary,
         ))  # fmt: skip
     return watts, found
 

@@ -3,36 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-from bench.published.later import THREADS
+from bench.published.cost_fit import Comparison
+from bench.published.paper import THREADS
 from ternops.cost import load, predict
 from ternops.cost.layouts import SIZES
 from ternops.cost.workload import workload
 
-_SIZE = "2B4T"
+_LAYOUT = SIZES["2B4T"]
 #: bitnet.cpp's I2_S has two bits a weight, as this encoding has.
 ENCODING = "two_bit"
 #: Generation is saturated where this share of its best speed is reached.
 SATURATED = 0.95
-
-
-@dataclass(frozen=True)
-class Step:
-    """Published and predicted tokens/s with so many threads.
-
-    unknown: kernels that the profile has no rate of; if there are any, the prediction is at most.
-    """
-
-    threads: int
-    published: float
-    predicted: float
-    unknown: tuple[str, ...]
-
-    @property
-    def error(self) -> float:
-        """Relative, of the speed."""
-        return self.predicted / self.published - 1
 
 
 def saturation(speeds: Mapping[int, float]) -> int:
@@ -41,26 +23,22 @@ def saturation(speeds: Mapping[int, float]) -> int:
     return next(n for n, speed in enumerate(speeds.values()) if speed >= SATURATED * best)
 
 
-def steps(profile: str) -> list[Step]:
+def steps(profile: str) -> dict[int, Comparison]:
     """The published thread counts of a machine."""
-    hardware = load(profile)
-    found = []
+    hardware, found = load(profile), {}
     for threads, speed in THREADS[profile].generation.items():
         # A virtual machine's or a hybrid CPU's profile may have fewer cores than threads ran.
-        prediction = predict(SIZES[_SIZE], hardware, ENCODING, min(threads, hardware.threads))
-        found.append(Step(threads, speed, prediction.tokens_per_second, prediction.unknown))
+        guess = predict(_LAYOUT, hardware, ENCODING, min(threads, hardware.threads))
+        found[threads] = Comparison(speed, guess.tokens_per_second, unknown=guess.unknown)
     return found
 
 
 def token_bytes() -> int:
     """Bytes that a token reads, without the few of keys and values."""
-    return workload(SIZES[_SIZE], ENCODING, "decode", 1).bytes
+    return workload(_LAYOUT, ENCODING, "decode", 1).bytes
 
 
-def off_by(found: list[Step]) -> int:
+def off_by(found: Mapping[int, Comparison]) -> int:
     """Steps between the published and the predicted saturation."""
-    published, predicted = (
-        saturation({each.threads: getattr(each, name) for each in found})
-        for name in ("published", "predicted")
-    )
-    return abs(published - predicted)
+    published = saturation({threads: each.published for threads, each in found.items()})
+    return abs(published - saturation({threads: each.predicted for threads, each in found.items()}))

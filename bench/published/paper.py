@@ -1,23 +1,19 @@
-"""Published decoding speeds and energies that this benchmark is compared with.
+"""What others have published, from `figures.toml`, which names the sources."""
 
-Source: "1-bit AI Infra: Part 1.1, Fast and Lossless BitNet b1.58 Inference on CPUs",
-arXiv:2410.16144, the tables of decoding speed at batch size 1. The fp16 column is llama.cpp with
-fp16 weights, the ternary column is bitnet.cpp, both with all threads of the machine. The numbers
-are copied as printed; a dash in a table (the model did not fit in memory) is None here. The
-energies are from the same report's table of joules a token.
-"""
+from __future__ import annotations
 
-from typing import NamedTuple
+import tomllib
+from pathlib import Path
+from typing import Any, NamedTuple
 
-SOURCE = "arXiv 2410.16144"
-"""Where the figures come from, as it is cited in a legend."""
-
-CPUS = {"x86": "i7-13700H", "arm": "M2 Ultra"}
-"""The CPU (Intel, Apple) behind the figures of each architecture."""
+from ternops.cost.arithmetic import Decoder
 
 
-class Decode(NamedTuple):
-    """One row of a decoding table, in tokens/s."""
+class Published(NamedTuple):
+    """A speed (tokens/s) or an energy (joules a token) of fp16 and of ternary weights.
+
+    fp16: None where the model did not fit in memory.
+    """
 
     fp16: float | None
     ternary: float
@@ -28,67 +24,53 @@ class Decode(NamedTuple):
         return None if self.fp16 is None else self.ternary / self.fp16
 
 
-# The tables call the size that has 2.7e9 parameters "2.5B"; it has the name of its layout here.
-DECODE: dict[str, dict[str, Decode]] = {
-    "x86": {
-        "125M": Decode(164.04, 389.08),
-        "350M": Decode(56.67, 172.95),
-        "700M": Decode(30.73, 119.08),
-        "1B": Decode(22.31, 86.50),
-        "1.5B": Decode(15.02, 67.12),
-        "2.7B": Decode(11.07, 46.33),
-        "3.8B": Decode(5.85, 30.51),
-        "7B": Decode(3.30, 18.75),
-        "13B": Decode(1.78, 10.99),
-        "30B": Decode(None, 5.10),
-        "70B": Decode(None, 2.44),
-        "100B": Decode(None, 1.70),
-    },
-    "arm": {
-        "125M": Decode(434.40, 593.43),
-        "350M": Decode(185.56, 281.51),
-        "700M": Decode(114.47, 194.38),
-        "1B": Decode(85.60, 169.45),
-        "1.5B": Decode(60.95, 119.24),
-        "2.7B": Decode(39.73, 96.21),
-        "3.8B": Decode(28.31, 84.77),
-        "7B": Decode(15.61, 52.36),
-        "13B": Decode(8.79, 33.78),
-        "30B": Decode(3.78, 17.07),
-        "70B": Decode(1.71, 8.67),
-        "100B": Decode(None, 6.58),
-    },
+class Scaling(NamedTuple):
+    """generation: number of threads -> tokens/s."""
+
+    name: str
+    generation: dict[int, float]
+
+
+class Reported(NamedTuple):
+    """A model, whether its weights are ternary, and its printed joules for 512 tokens."""
+
+    decoder: Decoder
+    is_ternary: bool
+    joules: float
+
+
+_FIGURES: dict[str, Any] = tomllib.loads(
+    Path(__file__).with_name("figures.toml").read_text("utf-8")
+)
+
+
+def _table(what: str) -> dict[str, dict[str, Published]]:
+    return {
+        arch: {size: Published(row.get("fp16"), row["ternary"]) for size, row in rows.items()}
+        for arch, rows in _FIGURES["paper"][what].items()
+    }
+
+
+#: Of the two tables: by architecture ("x86", "arm") and model size.
+SOURCE: str = _FIGURES["paper"]["source"]
+DECODE, ENERGY = _table("decode"), _table("energy")
+#: Architecture -> the CPU that was measured.
+CPUS: dict[str, str] = _FIGURES["paper"]["cpus"]
+
+#: Later figures that the cost model is compared with: of bitnet.cpp by profile, and of models.
+THREADS_SOURCE: str = _FIGURES["threads"]["source"]
+THREADS = {
+    profile: Scaling(each["name"], {int(n): speed for n, speed in each["generation"].items()})
+    for profile, each in _FIGURES["threads"]["machines"].items()
 }
-"""Decoding speed by architecture ("x86", "arm") and model size."""
-
-
-class Energy(NamedTuple):
-    """One row of the energy table, in joules a token."""
-
-    fp16: float | None
-    ternary: float
-
-
-# The row of 7B is copied at second hand; its saving on x86 is the 82.2% of the report's abstract.
-ENERGY: dict[str, dict[str, Energy]] = {
-    "x86": {
-        "700M": Energy(1.367, 0.384),
-        "7B": Energy(11.305, 2.017),
-        "70B": Energy(None, 17.33),
-    },
-    "arm": {
-        "700M": Energy(0.314, 0.140),
-        "7B": Energy(3.013, 1.068),
-        "70B": Energy(28.02, 8.42),
-    },
+REPORT_SOURCE: str = _FIGURES["report"]["source"]
+REPORT = {
+    name: Reported(Decoder(*each["decoder"]), each["is_ternary"], each["joules"])
+    for name, each in _FIGURES["report"]["models"].items()
 }
-"""Energy of decoding by architecture ("x86", "arm") and model size."""
 
 
 def speedup(arch: str, size: str) -> float | None:
-    """Return the published speed-up of ternary over fp16 decoding (a plain quotient).
-
-    None when the architecture or the size is not in the tables, or fp16 did not fit in memory.
-    """
+    """The published speed-up of ternary over fp16 decoding; None where there is none."""
     row = DECODE.get(arch, {}).get(size)
     return None if row is None else row.speedup

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -23,24 +24,26 @@ _MARKERS = "osD^v"
 
 def draw(folder: Path, machine: Hardware, pairs: Sequence[Pair]) -> list[Path]:
     """Write all pictures as PNG and SVG; their paths."""
+    here = "all threads, context 128, modelled from calibrated kernels"
+    there = "all cores, context 128, modelled from its profile"
     with style.applied():
-        return [
-            *style.save(_against_measurement(pairs), folder, "cost-predicted"),
-            *style.save(_by_part(machine), folder, "cost-parts"),
-            *style.save(_by_term(), folder, "cost-energy"),
-            *style.save(_by_machine(), folder, "cost-machines"),
-        ]
+        figures = {
+            "cost-predicted": _against_measurement(pairs),
+            "cost-parts": _stacked("time", machine, here, plot.draw_parts),
+            "cost-energy": _stacked("energy", load(MACHINES[0]), there, plot.draw_terms),
+            "cost-machines": _by_machine(),
+        }
+        return [path for name, each in figures.items() for path in style.save(each, folder, name)]
 
 
 def _against_measurement(pairs: Sequence[Pair]) -> Figure:
     engines = [engine for engine in ENGINES if any(each.engine == engine for each in pairs)]
     threads = sorted({each.threads for each in pairs})
-    handles = [Line2D([], [], linestyle="", label=each, **style.points(each)) for each in engines]
     figure = style.sheet(
         4.2, "Decoding: predicted from calibrated kernels, and measured",
         (f"A point a size, encoding and thread count ({', '.join(map(str, threads))}). "
          f"Band: {MAX_ERROR:.0%} off.",),
-        handles, columns=5,
+        style.marks(engines), columns=5,
     )  # fmt: skip
     axes = figure.subplots()
     values = [each.measured for each in pairs] + [each.predicted for each in pairs]
@@ -57,30 +60,16 @@ def _against_measurement(pairs: Sequence[Pair]) -> Figure:
     return figure
 
 
-def _predictions(machine: Hardware) -> Mapping[str, Prediction]:
-    return {
+def _stacked(
+    what: str, machine: Hardware, words: str, draw: Callable[[Axes, Mapping[str, Prediction]], None]
+) -> Figure:
+    title = f"Decoding: where the {what} of a token goes"
+    figure = style.sheet(3.2, title, (f"{machine.name}, {words}.",))
+    draw(figure.subplots(), {
         f"{size}\n{engine}": predict(SIZES[size], machine, engine)
         for size in _SHOWN
         for engine in ("fp16", "base3")
-    }
-
-
-def _by_part(machine: Hardware) -> Figure:
-    figure = style.sheet(
-        3.2, "Decoding: where the time of a token goes",
-        (f"{machine.name}, all threads, context 128, modelled from calibrated kernels.",),
-    )  # fmt: skip
-    plot.draw_parts(figure.subplots(), _predictions(machine))
-    return figure
-
-
-def _by_term() -> Figure:
-    machine = load(MACHINES[0])
-    figure = style.sheet(
-        3.2, "Decoding: where the energy of a token goes",
-        (f"{machine.name}, all cores, context 128, modelled from its profile.",),
-    )  # fmt: skip
-    plot.draw_terms(figure.subplots(), _predictions(machine))
+    })  # fmt: skip
     return figure
 
 

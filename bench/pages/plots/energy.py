@@ -19,8 +19,8 @@ _PAPER: dict[str, Any] = {
     "linestyle": "", "marker": "*", "markersize": 10, "markeredgecolor": style.INK,
     "markeredgewidth": 0.7,
 }  # fmt: skip
-_NAMES = {"fp16": "llama.cpp fp16", "ternary": "bitnet.cpp"}
-_FACES = {"fp16": "white", "ternary": style.PAPER}
+#: Of the paper: what it is called, and the colour of its star.
+_STARS = {"fp16": ("llama.cpp fp16", "white"), "ternary": ("bitnet.cpp", style.PAPER)}
 
 
 def draw(results: Results) -> Figure | None:
@@ -35,70 +35,50 @@ def draw(results: Results) -> Figure | None:
     if not rows:
         return None
     sizes = [size for size in results.sizes if any(key[0] == size for key in rows)]
-    arch = str(results.about.get("arch"))
-    published = {size: paper.ENERGY.get(arch, {}).get(size) for size in sizes}
-    threads = style.plural(results.threads[-1])
+    published = {
+        (size, name): value
+        for size in sizes
+        if (row := paper.ENERGY.get(results.arch, {}).get(size))
+        for name, value in row._asdict().items()
+        if value is not None
+    }
     best = encodings[0] if encodings else ""
-    savings = _savings(rows, sizes, best)
-    saved = f"Percentages: what {best} saves of fp16's." if savings else ""
+    savings = {
+        size: 1 - rows[size, best].joules / rows[size, FP16].joules
+        for size in sizes
+        if (size, best) in rows and (size, FP16) in rows
+    }
+    stars = f"Stars: the paper's ({paper.SOURCE}), on {paper.CPUS[results.arch]}." * bool(published)
     figure = style.sheet(
         3.0, "Decoding: energy a token",
-        (f"{style.machine(results)}, {threads}, batch 1.", saved,
-         _source(published, arch), left_out),
-        _legend(rows, shown, published), columns=4,
+        (style.setting(results), f"Percentages: what {best} saves of fp16's." * bool(savings),
+         stars, left_out),
+        _legend(rows, shown, {name for _, name in published}), columns=4,
     )  # fmt: skip
     axes = figure.subplots()
-    middles = style.label_sizes(
-        axes, [f"{size}\n{savings[size]:.0%}" if size in savings else size for size in sizes]
-    )
-    _draw(axes, rows, shown, dict(zip(sizes, middles, strict=True)))
-    for position, size in zip(middles, sizes, strict=True):
-        if energy := published[size]:
-            for name, value in energy._asdict().items():
-                if value is not None:
-                    axes.plot(position + 0.22, value, **_PAPER, markerfacecolor=_FACES[name])
+    labels = [f"{size}\n{savings[size]:.0%}" if size in savings else size for size in sizes]
+    middles = dict(zip(sizes, style.label_sizes(axes, labels), strict=True))
+    _draw(axes, rows, shown, middles)
+    for (size, name), value in published.items():
+        axes.plot(middles[size] + 0.22, value, **_PAPER, markerfacecolor=_STARS[name][1])
     return figure
 
 
-def _source(published: Mapping[str, paper.Energy | None], arch: str) -> str:
-    """Where the stars are from."""
-    return (
-        f"Stars: the paper's ({paper.SOURCE}), on {paper.CPUS[arch]}."
-        if any(published.values())
-        else ""
-    )
-
-
-def _savings(
-    rows: Mapping[tuple[str, str], Row], sizes: Sequence[str], engine: str
-) -> dict[str, float]:
-    """size -> the part of fp16's joules that an engine does not take."""
-    return {
-        size: 1 - rows[size, engine].joules / rows[size, FP16].joules
-        for size in sizes
-        if (size, engine) in rows and (size, FP16) in rows
-    }
-
-
 def _legend(
-    rows: Mapping[tuple[str, str], Row], shown: Sequence[str],
-    published: Mapping[str, paper.Energy | None],
-) -> list[Artist]:  # fmt: skip
-    kinds = {row.energy for row in rows.values()}
-    handles: list[Artist] = []
-    for engine in shown:
-        if any(key[1] == engine for key in rows):
-            handles.append(Line2D([], [], linestyle="", label=engine, **style.points(engine)))
+    rows: Mapping[tuple[str, str], Row], shown: Sequence[str], published: set[str]
+) -> list[Artist]:
+    present = {engine for _, engine in rows}
+    handles = style.marks(engine for engine in shown if engine in present)
     for kind in (MEASURED, MODELLED):
-        if kind in kinds:
-            look = {**style.points("", kind), "color": style.GREY, "marker": "o"}
+        if kind in {row.energy for row in rows.values()}:
             face = style.GREY if kind == MEASURED else "white"
-            look |= {"markeredgecolor": style.GREY, "markerfacecolor": face, "linestyle": ""}
+            look = {**style.points("", kind), "color": style.GREY, "marker": "o", "linestyle": "",
+                    "markeredgecolor": style.GREY, "markerfacecolor": face}  # fmt: skip
             handles.append(Line2D([], [], label=f"{kind} energy", **look))
-    for name in _NAMES:
-        if any(each and getattr(each, name) is not None for each in published.values()):
-            label = f"{_NAMES[name]} (paper)"
-            handles.append(Line2D([], [], label=label, **_PAPER, markerfacecolor=_FACES[name]))
+    for name, (words, face) in _STARS.items():
+        if name in published:
+            star = Line2D([], [], label=f"{words} (paper)", **_PAPER, markerfacecolor=face)
+            handles.append(star)
     return handles
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.core.results import Results, Row
+from bench.core.results import ENGINES, Results, Row, having
 from bench.pages.plots import style
 
 NEEDS = "row of another engine at all threads"
@@ -23,13 +23,15 @@ def draw(results: Results) -> Figure | None:
         return None
     sizes = list(dict.fromkeys(size for size, _ in panels))
     tests = sorted({is_decode for _, is_decode in panels}, reverse=True)
-    names = {size: _names(results, panels, size) for size in sizes}
+    names = {}
+    for size in sizes:
+        present = {row.engine for key, found in panels.items() if key[0] == size for row in found}
+        names[size] = [each for each in results.engines if each in present]
     heights = [_BAR * len(names[size]) + 0.42 for size in sizes]
     rows = [row for found in panels.values() for row in found]
-    threads = style.plural(results.threads[-1])
     figure = style.sheet(
         sum(heights), "Beside other engines: tokens/s",
-        (f"{style.machine(results)}, {threads}, batch 1. Medians and quartiles.",),
+        (f"{style.setting(results)} Medians and quartiles.",),
         style.hatched(row.kind for row in rows), columns=1,
     )  # fmt: skip
     grid = figure.subplots(len(sizes), len(tests), squeeze=False, height_ratios=heights)
@@ -49,23 +51,12 @@ def _panels(results: Results) -> dict[tuple[str, bool], list[Row]]:
     panels: dict[tuple[str, bool], list[Row]] = {}
     for size in results.sizes:
         for is_decode in _TITLES:
-            rows = [
-                row
-                for row in results.find(size=size, threads=results.threads[-1])
-                if row.is_decode == is_decode
-            ]
-            tests = [row.test for row in rows if not style.is_ours(row.engine)]
+            same = {"size": size, "is_decode": is_decode, "threads": results.threads[-1]}
+            rows = results.find(**same)
+            tests = [row.test for row in rows if row.engine not in ENGINES]
             if tests:
-                panels[size, is_decode] = [row for row in rows if row.test == tests[0]]
+                panels[size, is_decode] = having(rows, test=tests[0])
     return panels
-
-
-def _names(
-    results: Results, panels: Mapping[tuple[str, bool], Sequence[Row]], size: str
-) -> list[str]:
-    """The engines in the panels of a size."""
-    present = {row.engine for key, rows in panels.items() if key[0] == size for row in rows}
-    return [each for each in results.engines if each in present]
 
 
 def _draw(axes: Axes, names: Sequence[str], rows: Sequence[Row], labelled: bool) -> None:
@@ -77,15 +68,13 @@ def _draw(axes: Axes, names: Sequence[str], rows: Sequence[Row], labelled: bool)
         ends.append(high)
         axes.barh(place, row.speed, 0.78, **style.bar(style.colour(row.engine), row.kind))
         if high > low:
-            axes.errorbar(
-                row.speed, place, xerr=[[row.speed - low], [high - row.speed]], color=style.INK,
-                elinewidth=0.8, capsize=1.5,
-            )  # fmt: skip
+            ends_of = [[row.speed - low], [high - row.speed]]
+            axes.errorbar(row.speed, place, xerr=ends_of, **style.WHISKER)
         axes.annotate(
             brief(row.speed), (high, place), (4, 0), textcoords="offset points", va="center",
             fontsize=8,
         )  # fmt: skip
-    labels = [e if not style.is_ours(e) else f"ternops {e}" for e in names]
+    labels = [f"ternops {e}" if e in ENGINES else e for e in names]
     axes.set_yticks(range(len(names)), labels if labelled else [""] * len(names))
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlim(0, 1.2 * max(ends))

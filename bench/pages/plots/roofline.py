@@ -25,7 +25,7 @@ from bench.core.command import on_results
 from bench.core.errors import ResultsError
 from bench.core.kernels import OURS, Product, Timings, load_cases
 from bench.core.measure import Case
-from bench.core.results import FP16, KERNELS
+from bench.core.results import FP16, KERNELS, plural
 from bench.pages.plots import style
 
 _WIDTH, _PANEL = 7.2, 3.5  # inches; wider than other pictures, for the words at the right end
@@ -115,7 +115,7 @@ def _set_scales(axes: Axes, results: Timings, products: Sequence[Product]) -> No
 
 def _draw_panel(axes: Axes, results: Timings, products: Sequence[Product], threads: int) -> None:
     """The points, on a band for each number of tokens."""
-    axes.set_title(f"{threads} thread{'s' if threads > 1 else ''}", loc="left", weight="bold")
+    axes.set_title(plural(threads, "thread"), loc="left", weight="bold")
     axes.set_ylabel("GMAC/s (log scale)")
     for tokens in sorted({each.tokens for each in products}):
         places = [each.macs / each.bytes for each in products if each.tokens == tokens]

@@ -7,46 +7,38 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MultipleLocator, PercentFormatter
 
-from bench.core.results import Results, Row
+from bench.core.results import ENGINES, TITLES, Results, Row, having
 from bench.pages.plots import style
 
 NEEDS = "row at all threads with a known limit"
 _GAP = 2.0  # between sizes, in points
-_TITLES = {True: "Generating tokens (tg)", False: "Reading a prompt (pp)"}
 
 
 def draw(results: Results) -> Figure | None:
     """Dots by size, one panel for generating and one for reading, as far as limits are known."""
-    rows = [
-        row for row in results.find(threads=results.threads[-1]) if not math.isnan(row.share)
-    ]  # fmt: skip
+    rows = [r for r in results.find(threads=results.threads[-1]) if not math.isnan(r.share)]
     panels = {
-        is_decode: found
-        for is_decode in _TITLES
-        if (found := [row for row in rows if row.is_decode == is_decode])
+        is_decode: found for is_decode in TITLES if (found := having(rows, is_decode=is_decode))
     }
     if not panels:
         return None
     engines = [each for each in results.engines if any(row.engine == each for row in rows)]
-    handles = [Line2D([], [], linestyle="", label=each, **style.points(each)) for each in engines]
-    ours = sum(map(style.is_ours, engines))
+    ours = len(set(engines) & set(ENGINES))
     columns = ours if 0 < ours < len(engines) else len(engines)  # peers on a line of their own
-    threads = style.plural(results.threads[-1])
     limits = " and ".join(dict.fromkeys(row.limited_by for row in rows if row.limited_by))
     figure = style.sheet(
         0.3 + 2.2 * len(panels), "Share of what this machine's limits allow",
-        (f"{style.machine(results)}, {threads}, batch 1, medians.",
+        (f"{style.setting(results)[:-1]}, medians.",
          f"100%: what {limits or 'the limit'}, measured in the same run, would allow.",
          style.hollow(row.kind for row in rows)),
-        handles, columns=min(5, columns),
+        style.marks(engines), columns=min(5, columns),
     )  # fmt: skip
     grid = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
     for axes, (is_decode, found) in zip(grid, panels.items(), strict=True):
         if len(panels) > 1 or not is_decode:
-            axes.set_title(_TITLES[is_decode])
+            axes.set_title(TITLES[is_decode])
         _draw(axes, [size for size in results.sizes if any(r.size == size for r in found)], found)
     return figure
 

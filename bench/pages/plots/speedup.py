@@ -24,12 +24,11 @@ _HATCHED = " Hatched: the bar's or the fp16 row's kind."
 _GROUP = 0.88  # width of all bars of a size, as a part of the distance between sizes
 _WIDEST = 0.28  # of one bar
 _LIMIT: dict[str, Any] = {"color": style.INK, "linewidth": 1.6}
-_WHISKER: dict[str, Any] = {"color": style.INK, "elinewidth": 0.8, "capsize": 1.5}
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A speed-up with its quartiles, and what the bytes allow (NaN if that is unknown)."""
+    """A speed-up with its quartiles, and what the bytes allow (0 if that is unknown)."""
 
     ratio: Spread
     allowed: float
@@ -43,29 +42,22 @@ def draw(results: Results) -> Figure | None:
     bars = _bars(results, shown)
     if not bars:
         return None
-    published = {size: paper.speedup(_arch(results), size) for size in results.sizes}
-    for size, value in published.items():
-        if value is not None:
-            ratio = Spread(value, value, value)
-            bars.setdefault(size, []).append(Bar(ratio, math.nan, (), style.PAPER))
+    for size in results.sizes:
+        if value := paper.speedup(results.arch, size):
+            bar = Bar(Spread(value, value, value), 0.0, (), style.PAPER)
+            bars.setdefault(size, []).append(bar)
     is_hatched = style.hatched(kind for each in bars.values() for bar in each for kind in bar.kinds)
-    threads = style.plural(results.threads[-1])
     figure = style.sheet(
         3.1, "Decoding: how many times faster than fp16 weights",
-        (f"{style.machine(results)}, {threads}, batch 1.",
+        (style.setting(results),
          f"Medians and quartiles of ratios.{_HATCHED if is_hatched else ''}", left_out),
-        _legend(bars, shown, _arch(results)), columns=2,
+        _legend(bars, shown, results.arch), columns=2,
     )  # fmt: skip
     axes = figure.subplots()
     axes.set_ylabel("times faster than fp16")
     sizes = [size for size in results.sizes if size in bars]
-    middles = style.label_sizes(axes, sizes)
-    _draw(figure, axes, middles, [bars[size] for size in sizes])
+    _draw(figure, axes, style.label_sizes(axes, sizes), [bars[size] for size in sizes])
     return figure
-
-
-def _arch(results: Results) -> str:
-    return str(results.about.get("arch"))
 
 
 def _bars(results: Results, shown: Sequence[str]) -> dict[str, list[Bar]]:
@@ -74,10 +66,12 @@ def _bars(results: Results, shown: Sequence[str]) -> dict[str, list[Bar]]:
     for size, encoding in itertools.product(results.sizes, shown):
         row, base = rows.get((size, encoding)), rows.get((size, FP16))
         if row and base and row.test == base.test:
-            kinds, colour = (row.kind, base.kind), style.colour(encoding)
-            bars.setdefault(size, []).append(
-                Bar(row.over(base), row.fewer_bytes(base), kinds, colour)
-            )
+            allowed = row.fewer_bytes(base)
+            bar = Bar(
+                row.over(base), 0.0 if math.isnan(allowed) else allowed, (row.kind, base.kind),
+                style.colour(encoding),
+            )  # fmt: skip
+            bars.setdefault(size, []).append(bar)
     return bars
 
 
@@ -89,7 +83,7 @@ def _legend(bars: Mapping[str, list[Bar]], shown: Sequence[str], arch: str) -> l
     if any(bar.colour == style.PAPER for bar in present):
         label = f"bitnet.cpp on {paper.CPUS[arch]} ({paper.SOURCE})"
         handles.append(Patch(label=label, **style.bar(style.PAPER)))
-    if any(not math.isnan(bar.allowed) for bar in present):
+    if any(bar.allowed for bar in present):
         handles.append(Line2D([], [], label="what the bytes allow", **_LIMIT))
     return handles + style.hatched(kind for bar in present for kind in bar.kinds)
 
@@ -106,8 +100,8 @@ def _draw(
             axes.bar(x, bar.ratio.median, 0.9 * width, **style.bar(bar.colour, *bar.kinds))
             median, low, high = bar.ratio
             if high > low:
-                axes.errorbar(x, median, [[median - low], [high - median]], **_WHISKER)
-            if not math.isnan(bar.allowed):
+                axes.errorbar(x, median, [[median - low], [high - median]], **style.WHISKER)
+            if bar.allowed:
                 axes.hlines(bar.allowed, x - width / 2, x + width / 2, **_LIMIT)
             placed.append((x, bar))
     _write_values(figure, axes, placed, width)
@@ -117,7 +111,7 @@ def _write_values(
     figure: Figure, axes: Axes, placed: Sequence[tuple[float, Bar]], width: float
 ) -> None:
     """Each value above its bar, upright where bars are narrow, clear of the limit."""
-    peak = max(max(bar.ratio.high, _number(bar.allowed)) for _, bar in placed)
+    peak = max(max(bar.ratio.high, bar.allowed) for _, bar in placed)
     figure.draw_without_rendering()  # lays out the axes: only then are sizes in pixels known
     box = axes.get_window_extent()
     left, right = axes.get_xlim()
@@ -139,10 +133,5 @@ def _write_values(
     room = peak * pixels / (box.height - pixels)  # the height of a text, in units of the axis
     axes.set_ylim(0, peak + room)
     for text, (x, bar) in zip(texts, placed, strict=True):
-        limit = _number(bar.allowed)
-        covers = bar.ratio.high <= limit < bar.ratio.high + room
-        text.xy = (x, limit if covers else bar.ratio.high)
-
-
-def _number(value: float) -> float:
-    return 0.0 if math.isnan(value) else value
+        covers = bar.ratio.high <= bar.allowed < bar.ratio.high + room
+        text.xy = (x, bar.allowed if covers else bar.ratio.high)

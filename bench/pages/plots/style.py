@@ -14,10 +14,11 @@ import matplotlib.style
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from bench.core.results import CYCLED, FP16, MEASURED, MODELLED, Results, Row
+from bench.core.results import CYCLED, FP16, MEASURED, MODELLED, Results, Row, plural
 from ternops.encodings import ENCODINGS
 from ternops.files import replaced
 
@@ -25,6 +26,8 @@ _STYLE = Path(__file__).with_name("style.mplstyle")
 #: Inches. Narrow, so that the fonts can still be read when a picture takes half of a page.
 WIDTH = 6.4
 INK, GREY, PAPER = "#222222", "#666666", "#BDBDBD"
+#: Of quartiles.
+WHISKER: dict[str, Any] = {"color": INK, "elinewidth": 0.8, "capsize": 1.5}
 _LINE, _TITLE = 0.172, 0.25  # inches: a line of words or of the legend, the title
 _CHARACTERS = 98  # in a line of words
 
@@ -73,6 +76,11 @@ def points(engine: str, kind: str = MEASURED, size: float = 5.5) -> dict[str, An
             "markeredgecolor": edge, "markeredgewidth": 1.1}  # fmt: skip
 
 
+def marks(engines: Iterable[str]) -> list[Artist]:
+    """The points of engines, for a legend."""
+    return [Line2D([], [], linestyle="", label=each, **points(each)) for each in engines]
+
+
 def bar(face: str, *kinds: str) -> dict[str, Any]:
     """Of a bar: hatched in white unless all behind it was measured."""
     hatch = "".join(_HATCHES[kind] for kind in sorted(set(kinds)))
@@ -81,50 +89,39 @@ def bar(face: str, *kinds: str) -> dict[str, Any]:
 
 def hatched(kinds: Iterable[str]) -> list[Artist]:
     """What the hatches of these kinds mean, for a legend."""
-    present = set(kinds)
-    return [
-        Patch(label=meaning, **bar(GREY, kind))
-        for kind, meaning in _MEANINGS.items()
-        if kind in present
-    ]
+    present = set(kinds) & _MEANINGS.keys()
+    return [Patch(label=_MEANINGS[kind], **bar(GREY, kind)) for kind in sorted(present)]
 
 
 def hollow(kinds: Iterable[str]) -> str:
     """A sentence on what a hollow point means; empty if there is none."""
-    present = set(kinds)
-    found = [kind for kind in _MEANINGS if kind in present]
+    found = sorted(set(kinds) & _MEANINGS.keys())
     return f"Hollow: {' or '.join(found)}." if found else ""
-
-
-def is_ours(engine: str) -> bool:
-    """Whether it is this library, not a peer."""
-    return engine == FP16 or engine in ENCODINGS
 
 
 def encodings(results: Results) -> tuple[list[str], str]:
     """The encodings for which there is room beside one another, and a sentence on the others."""
-    found = [each for each in results.engines if each != FP16 and is_ours(each)]
+    found = [each for each in results.engines if each in ENCODINGS]
     found.sort(key=lambda each: each not in _FIRST)
     room = len(_FIRST) if len(results.sizes) > _FEW_SIZES else len(found)
-    left_out = ", ".join(found[room:])
-    return found[:room], f"{left_out}: in the tables only." if left_out else ""
+    return found[:room], f"{', '.join(found[room:])}: in the tables only." * bool(found[room:])
 
 
 def decoding(results: Results, threads: int | None = None) -> dict[tuple[str, str], Row]:
     """(size, engine) -> the row of generating tokens, with all threads unless told otherwise."""
-    count = threads or results.threads[-1]
-    rows = (row for row in reversed(results.rows) if row.is_decode and row.threads == count)
-    return {(row.size, row.engine): row for row in rows}
-
-
-def plural(threads: int) -> str:
-    return f"{threads} thread" if threads == 1 else f"{threads} threads"
+    rows = results.find(is_decode=True, threads=threads or results.threads[-1])
+    return {(row.size, row.engine): row for row in reversed(rows)}
 
 
 def machine(results: Results) -> str:
     """The CPU and the tier, as far as they are known."""
     words = (str(results.about.get(each) or "") for each in ("cpu", "tier"))
     return ", ".join(" ".join(each.split()) for each in words if each) or "an unnamed CPU"
+
+
+def setting(results: Results) -> str:
+    """What a picture of all threads shows."""
+    return f"{machine(results)}, {plural(results.threads[-1], 'thread')}, batch 1."
 
 
 def sheet(
@@ -154,15 +151,8 @@ def sheet(
 
 def _by_rows(handles: Sequence[Artist], columns: int) -> list[Artist]:
     """A legend fills column after column; in this order it reads row by row."""
-    rows = -(-len(handles) // columns)
     columns = min(columns, len(handles))
-    full = len(handles) - columns * (rows - 1)  # columns that have a handle in the last row
-    order = [
-        row * columns + column
-        for column in range(columns)
-        for row in range(rows if column < full else rows - 1)
-    ]
-    return [handles[each] for each in order]
+    return [each for column in range(columns) for each in handles[column::columns]]
 
 
 def label_sizes(axes: Axes, names: Sequence[str], widths: Sequence[float] = ()) -> list[float]:

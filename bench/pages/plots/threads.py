@@ -10,17 +10,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from bench.core.results import FP16, Results, Row
+from bench.core.results import ENGINES, FP16, Results, Row
 from bench.pages.plots import style
 
 NEEDS = "engine of this library decoded a size with two thread counts"
 _MAX_SIZES = 4
 _IDEAL: dict[str, Any] = {
-    "color": "#999999",
-    "linewidth": 0.9,
-    "linestyle": (0, (3, 2)),
-    "zorder": 1,
-}
+    "color": "#999999", "linewidth": 0.9, "linestyle": (0, (3, 2)), "zorder": 1,
+}  # fmt: skip
 
 
 def draw(results: Results) -> Figure | None:
@@ -62,7 +59,7 @@ def _curves(results: Results, size: str) -> dict[str, list[Row]]:
     """engine -> its rows by number of threads, where there are two or more."""
     by_threads = {count: style.decoding(results, count) for count in results.threads}
     curves = {}
-    for engine in filter(style.is_ours, results.engines):
+    for engine in [each for each in results.engines if each in ENGINES]:
         found = [rows[size, engine] for rows in by_threads.values() if (size, engine) in rows]
         if len(found) > 1:
             curves[engine] = found

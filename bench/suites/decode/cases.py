@@ -1,10 +1,9 @@
-"""What bench.decode times: our decoder and llama.cpp's, on random models, ready to run."""
+"""What bench.decode times: decoders on random models, ready to run."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -18,11 +17,11 @@ from bench.core.measure import Case, interleave
 from bench.engines import settle
 from bench.engines.llama_cpp import LlamaDecoder
 from bench.limits.probes import bandwidth, probe_cases
-from bench.models import random_gguf
-from bench.suites.decode.text import prompt
+from bench.suites.decoders import llama, release, settled
 from ternops.cost.probes import MAX_PROBED, Reader
 from ternops.decoder import Batch, Config, Model
 from ternops.decoder.cache import kv_cache_bytes
+from ternops.decoder.formats.loading import open_checkpoint
 from ternops.decoder.model import Session
 from ternops.decoder.records import PARTS
 from ternops.decoder.weights import HalfMatrix, Weights, random_weights
@@ -32,7 +31,6 @@ from ternops.memory import aligned_empty
 ENCODING = "base3"
 #: What llama.cpp's linear layers are held in, and its embedding and head.
 LLAMA_LINEAR, LLAMA_HEADS = ("tq1_0", "tq2_0"), ("f16", "q8_0", "q6_k", "q4_0")
-PROMPT = 512
 #: Tokens that llama.cpp generates to find out which of its settings is the fastest.
 _SCOUTED = 12
 
@@ -52,9 +50,10 @@ class DecodeOptions:
     notes: list[str] = field(default_factory=list)
 
     def measure(self, cases: list[Case], rounds: int | None = None) -> None:
-        """Time the cases in turn and keep them."""
+        """Time the cases in turn, keep them, and let go of what they work on."""
         interleave(cases, rounds or self.rounds)
         self.cases += cases
+        release(cases)
 
 
 class OurDecoder:
@@ -77,40 +76,39 @@ class OurDecoder:
         cache = kv_cache_bytes(self.model.config, self.model.cache, 1) * (self.tokens + 1) // 2
         return self.model.bytes_per_token + rescored + cache
 
+    def case(self, name: str) -> Case:
+        """What times it, a token its unit."""
+        metadata = {"ternops_threads": self.model.threads, "ternops_tier": TIER}
+        return Case(name, self, self.tokens, metadata)
+
+    def probes(self, what: str) -> list[Case]:
+        """The ways to read as many bytes as a token needs."""
+        self()  # so that it is known how many rows are rescored
+        return probe_cases(what, Reader(min(MAX_PROBED, self.nbytes)), self.model.threads)
+
+    def breakdown(self) -> str:
+        """Milliseconds of a token by part, over the tokens once more."""
+        profile = self.session.profile()
+        self()
+        parts = (
+            f"{name} {lap / (1e6 * self.tokens):.3f}"
+            for name, lap in zip(PARTS, profile, strict=True)
+        )  # fmt: skip
+        return f"ms a token: {', '.join(parts)}"
+
 
 def our_decoder(config: Config, options: DecodeOptions, head: str = "fp16") -> OurDecoder:
     """Our decoder on random weights."""
     return OurDecoder(Model(gaussian(config), options.threads, head), options.tokens)
 
 
-def case_of(name: str, decoder: OurDecoder, options: DecodeOptions) -> Case:
-    """What times a decoder, a token its unit."""
-    metadata = {"ternops_threads": options.threads, "ternops_tier": TIER}
-    return Case(name, decoder, decoder.tokens, metadata)
-
-
-def probes_of(what: str, decoder: OurDecoder, options: DecodeOptions) -> list[Case]:
-    """The ways to read as many bytes as a token of the decoder needs."""
-    decoder()  # so that it is known how many rows are rescored
-    return probe_cases(what, Reader(min(MAX_PROBED, decoder.nbytes)), options.threads)
-
-
-def beside_limit(name: str, decoder: OurDecoder, options: DecodeOptions) -> tuple[Case, float]:
-    """A decoder's case, measured in turn with its probes, and their bandwidth."""
-    case, probes = case_of(name, decoder, options), probes_of(name, decoder, options)
-    options.measure([case, *probes])
-    limit = bandwidth(probes, case.values)
-    release([case, *probes])
-    return case, limit
-
-
-def breakdown(decoder: OurDecoder) -> str:
-    """Milliseconds of a token by part, over the decoder's tokens once more."""
-    profile = decoder.session.profile()
-    decoder()
-    each = profile / (1e6 * decoder.tokens)
-    parts = (f"{name} {value:.3f}" for name, value in zip(PARTS, each, strict=True))
-    return f"ms a token: {', '.join(parts)}"
+def beside_limit(
+    decoders: dict[str, OurDecoder], options: DecodeOptions
+) -> dict[str, tuple[Case, float]]:
+    """Each decoder's case, by its name, measured in turn with its probes, and their bandwidth."""
+    cases = {name: (each.case(name), each.probes(name)) for name, each in decoders.items()}
+    options.measure([each for case, probes in cases.values() for each in (case, *probes)])
+    return {name: (case, bandwidth(probes, case.values)) for name, (case, probes) in cases.items()}
 
 
 def gaussian(config: Config) -> Weights:
@@ -128,72 +126,66 @@ def gaussian(config: Config) -> Weights:
     return replace(random_weights(config, ENCODING), embedding=table, head=table)
 
 
-class Together:
-    """Decodes `tokens` tokens of each of `size` sequences."""
+def llama_case(
+    name: str, decoder: LlamaDecoder, reads: bool, options: DecodeOptions, tokens: int
+) -> Case:
+    """llama.cpp's prompt, or its generation."""
+    run = decoder.prompt if reads else decoder.generate
+    metadata = {"ternops_version": options.version}
+    return settled(Case(name, partial(run, tokens), tokens, metadata))
 
-    def __init__(self, model: Model, size: int, tokens: int) -> None:
-        self._batch, self._size, self._tokens = Batch(model, size), size, tokens
 
-    def admit(self) -> None:
-        """Let all of them in; their first token is not timed."""
-        for i in range(self._size):
-            self._batch.add([i + 1], self._tokens + 2, stop_at_eos=False)
-        self._batch.step()
+def together(model: Model, size: int, tokens: int) -> Case:
+    """`tokens` tokens of each of `size` sequences; the first one of each is not timed."""
+    batch = Batch(model, size)
 
-    def __call__(self) -> None:
-        for _ in range(self._tokens):
-            self._batch.step()
-        assert not len(self._batch)
+    def admit() -> None:
+        for i in range(size):
+            batch.add([i + 1], tokens + 2, stop_at_eos=False)
+        batch.step()
+
+    def run() -> None:
+        for _ in range(tokens):
+            batch.step()
+        assert not len(batch)
+
+    return Case(f"decode 700M {ENCODING}, batch {size}", run, size * tokens, before=admit)
 
 
 def fastest_settings(config: Config, linear: str, options: DecodeOptions) -> tuple[str, int]:
     """The type of embedding and head, and the threads, with which llama.cpp generates fastest."""
-    seconds = {kind: _seconds(config, linear, kind, options.threads) for kind in LLAMA_HEADS}
-    kind = min(seconds, key=lambda each: seconds[each])
+
+    def seconds(head: str, threads: int) -> float:
+        """Of a short generation, the better of two."""
+        with ExitStack() as stack:
+            decoder, _ = llama(config, linear, head, threads, stack)
+            settle(partial(decoder.generate, 1))
+            return min(decoder.generate(_SCOUTED) for _ in range(2))
+
+    found = {head: seconds(head, options.threads) for head in LLAMA_HEADS}
+    head = min(found, key=found.__getitem__)
     # A second thread does not always pay.
-    alone = _seconds(config, linear, kind, 1)
-    return kind, 1 if alone < seconds[kind] else options.threads
+    return head, 1 if seconds(head, 1) < found[head] else options.threads
 
 
-def _seconds(config: Config, linear: str, head: str, threads: int) -> float:
-    """Of a short generation by llama.cpp, the better of two."""
-    with ExitStack() as stack:
-        decoder, _ = llama(config, linear, head, threads, stack)
-        settle(partial(decoder.generate, 1))
-        return min(decoder.generate(_SCOUTED) for _ in range(2))
+#: Text like code: calls that differ in a word.
+_TEXT = "def main():\n    parser = argparse.ArgumentParser()\n" + "".join(
+    f"    parser.add_argument('--{word}', action='store_true', help='{word} the files')\n"
+    for word in ("copy", "move", "delete", "list")
+)
 
 
-def llama(
-    config: Config, linear: str, head: str, threads: int, stack: ExitStack
-) -> tuple[LlamaDecoder, float]:
-    """llama.cpp with a random model, and what its rates are to be multiplied with."""
-    layout, scale = random_gguf.for_llama_cpp(config, linear, head)
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-    path = stack.enter_context(random_gguf.random_gguf(folder, layout, linear, head))
-    decoder = LlamaDecoder(path, threads, PROMPT)
-    stack.callback(decoder.close)
-    return decoder, scale
-
-
-def settled(case: Case) -> Case:
-    """The same, timed when the threads of other engines have gone to sleep."""
-    run = case.run
-    case.before = lambda: settle(run)
-    return case
-
-
-def release(cases: list[Case]) -> None:
-    """Let go of what the cases work on."""
-    for case in cases:
-        case.release()
+def lookup_prompt() -> list[int]:
+    """The tokens of the text, for the tiny checkpoint's vocabulary."""
+    return list(open_checkpoint().tokenizer().encode(_TEXT).ids)
 
 
 class Drafted:
-    """Generates behind `lookup_text`, which has been read before."""
+    """Generates after `lookup_prompt`, which has been read before, with drafts from it."""
 
     def __init__(self, draft: int, options: DecodeOptions) -> None:
         model = Model.from_pretrained(threads=options.threads)
-        session, tokens = Session(model), prompt()
+        session, tokens = Session(model), lookup_prompt()
         session.read(tokens)
         most = 8 * options.tokens
         self.output: list[int] = []

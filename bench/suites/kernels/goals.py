@@ -9,6 +9,7 @@ import numpy as np
 from bench.core.goals import Goal
 from bench.core.kernels import NO_PYTHON, OURS, Product, Timings
 from bench.core.measure import MAX_SHARE
+from bench.core.results import plural
 
 _LOOKED_UP = ("tl1", "tl2")
 _VNNI_TIERS = ("avx512vbmi", "avx512vnni", "avxvnni")
@@ -127,4 +128,4 @@ _GOALS: tuple[Callable[[Timings, str], Iterator[Goal]], ...] = (
 
 
 def _name(product: Product) -> str:
-    return f"{product.encoding}, {product.threads} thread{'s' if product.threads > 1 else ''}"
+    return f"{product.encoding}, {plural(product.threads, 'thread')}"

@@ -5,13 +5,13 @@ from types import MappingProxyType
 
 import pytest
 
-from bench.published import cost_fit, cost_threads, later, paper
+from bench.published import cost_fit, cost_threads, paper
 from ternops.cost import arithmetic
 
 HELD_OUT = [size for size in paper.DECODE["x86"] if size != cost_fit.FITTED]
 
 
-class Unread(paper.Decode):
+class Unread(paper.Published):
     """A row whose ternary speed may not be read."""
 
     @property
@@ -44,7 +44,7 @@ def test_the_fit_is_that_of_the_sealed_rows(arch, monkeypatch):
     """Other figures in the held-out rows change no parameter."""
     before = cost_fit.fit(arch)
     table = {
-        size: row if size == cost_fit.FITTED else paper.Decode(row.fp16, 1.0)
+        size: row if size == cost_fit.FITTED else paper.Published(row.fp16, 1.0)
         for size, row in paper.DECODE[arch].items()
     }
     monkeypatch.setitem(paper.DECODE, arch, table)
@@ -100,10 +100,10 @@ def test_the_papers_energy_savings(arch, points):
         assert abs(row.predicted - row.saved) <= points
 
 
-@pytest.mark.parametrize("name", list(later.REPORT))
+@pytest.mark.parametrize("name", list(paper.REPORT))
 def test_the_reports_energy_column(name):
     """To three decimals."""
-    each = later.REPORT[name]
+    each = paper.REPORT[name]
     kind = "ternary" if each.is_ternary else "fp16"
     assert round(arithmetic.report_joules(each.decoder, kind), 3) == each.joules
 
@@ -114,7 +114,7 @@ def test_the_arithmetic_ratio():
     assert round(arithmetic.ternary_saving(), 1) == 71.4
 
 
-@pytest.mark.parametrize("name", list(later.THREADS))
+@pytest.mark.parametrize("name", list(paper.THREADS))
 def test_generation_saturates_where_it_was_published_to(name):
     """Within one step of the thread counts."""
     assert cost_threads.off_by(cost_threads.steps(name)) <= 1

@@ -16,7 +16,6 @@ from bench.suites.decode import busy as decode_busy
 from bench.suites.decode import cases as decode_cases
 from bench.suites.decode import command as decode
 from bench.suites.decode import sections as decode_sections
-from bench.suites.decode import text as lookup_text
 from ternops.decoder import Config
 from ternops.decoder.records import PARTS
 
@@ -66,7 +65,7 @@ def test_a_token_by_part(small, tmp_path, capsys):
     """Every part in milliseconds; the share section says so in its remarks."""
     decoder = decode_cases.our_decoder(SMALL, decode_cases.DecodeOptions(2, 16, 1))
     decoder()
-    words = decode_cases.breakdown(decoder)
+    words = decoder.breakdown()
     found = dict(re.findall(r"(?:, |: )(\D+) (\d+\.\d+)", words))
     assert tuple(found) == PARTS
     assert sum(map(float, found.values())) > 0
@@ -140,5 +139,5 @@ def test_gaussian_rows_do_not_repeat():
 
 def test_the_lookup_text_is_code():
     """It repeats itself, as accessors do, and fits the tiny checkpoint's context."""
-    tokens = lookup_text.prompt()
+    tokens = decode_cases.lookup_prompt()
     assert 100 < len(tokens) < 385
