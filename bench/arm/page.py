@@ -44,14 +44,14 @@ def _unique(values: Iterable[str]) -> list[str]:
 
 def _executed(rows: Sequence[Count]) -> Table:
     """A line for each kernel, with the counts by CPU."""
-    lines: dict[tuple[str, int, str], dict[str, float]] = {}
+    lines: dict[tuple[str, int, int, int], dict[str, float]] = {}
     for row in rows:
-        key = row.kernel, row.tokens, f"{row.rows} x {row.columns}"
+        key = row.kernel, row.tokens, row.rows, row.columns
         lines.setdefault(key, {})[row.cpu] = row.each
     columns: dict[str, Callable[[Any], Cell]] = {
         "kernel": lambda key: text(key[0]),
         "tokens": lambda key: number(key[1], "{}"),
-        "weights": lambda key: text(key[2]),
+        "weights": lambda key: Cell(f"{key[2]} x {key[3]}", key[2] * key[3]),
     }
     for cpu, tier in {row.cpu: row.tier for row in rows}.items():
         each = partial(lambda cpu, key: number(lines[key].get(cpu), "{:.3f}"), cpu)

@@ -5,7 +5,7 @@ python -m bench.reproduction results/<cpu>
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from bench.core.results import ABOUT, FP16, MEASURED, Results, Row, linear_bytes
 from bench.core.table import Cell, Table, number, table, text
 from bench.pages import page
 from bench.published import paper
+from bench.published.paper import Published
 from ternops.cost.layouts import SIZES
 
 _TARGET = Path("docs") / "REPRODUCTION.md"
@@ -28,59 +29,52 @@ _MUCH = 0.04
 
 @dataclass(frozen=True)
 class Line:
-    """One size: shares of the bandwidth here, GB/s there, and why the speed-ups differ.
+    """One size: the two rows of here, and what the paper's figures are worth in GB/s.
 
-    paper, paper_fp16: None where the paper has none.
+    paper_fp16: None where the paper has none.
     """
 
     size: str
-    paper: float | None
-    here: float
-    allowed: float
-    fp16_share: float
-    base3_share: float
+    fp16: Row
+    base3: Row
+    paper: Published
     paper_fp16: float | None
     paper_ternary: float
-    kind: str
-    reason: str
 
+    @property
+    def here(self) -> float:
+        return self.base3.over(self.fp16).median
 
-def _table(lines: list[Line]) -> Table:
-    columns: dict[str, Callable[[Line], Cell]] = {
-        "size": lambda each: text(each.size),
-        "paper": lambda each: number(each.paper, "{:.2f}x"),
-        "here": lambda each: number(each.here, "{:.2f}x"),
-        "over the paper": lambda each: number(each.paper and each.here / each.paper, "{:.2f}"),
-        "bytes allow": lambda each: number(each.allowed, "{:.2f}x"),
-        "here: fp16, share of bandwidth": lambda each: number(each.fp16_share, "{:.0%}"),
-        "base3, share": lambda each: number(each.base3_share, "{:.0%}"),
-        "paper: fp16, GB/s": lambda each: number(each.paper_fp16, "{:.0f}"),
-        "ternary, GB/s": lambda each: number(each.paper_ternary, "{:.0f}"),
-        "rows": lambda each: text(each.kind),
-    }
-    return table("reproduction", "The paper's speed-ups, here", columns, lines)
+    @property
+    def allowed(self) -> float:
+        return self.base3.fewer_bytes(self.fp16)
+
+    @property
+    def kind(self) -> str:
+        if self.base3.kind == self.fp16.kind == MEASURED:
+            return MEASURED
+        return f"{_ENCODING} {self.base3.kind} / {FP16} {self.fp16.kind}"
 
 
 def write(folder: Path, target: Path = _TARGET) -> Path:
     """Write the page from the results in a folder; ResultsError or OSError if that cannot be."""
     results = load(folder)
     threads = results.threads[-1] if results.rows else 0
-    lines, missing = [], []
+    published = paper.DECODE[results.arch]
+    found = {
+        size: _line(size, pair, published[size])
+        for size in SIZES
+        if size in published and (pair := _pair(results, size, threads))
+    }
+    if not found:
+        raise ResultsError(f"{folder}: no size of the paper was measured")
     # Of the machine of the results, not of this one; older results do not say.
     cached = int(results.about.get("last_level") or 0)
-    for size in SIZES:
-        pair = _pair(results, size, threads)
-        figures = paper.DECODE[str(results.about["arch"])].get(size)
-        if pair and figures:
-            lines.append(_line(size, *pair, figures, cached))
-        elif figures:
-            missing.append(size)
-    if not lines:
-        raise ResultsError(f"{folder}: no size of the paper was measured")
-    arch = str(results.about["arch"])
     values = dict(
-        folder=folder.as_posix(), source=paper.SOURCE, paper_cpu=paper.CPUS[arch],
-        paper_bits=_PAPER_BITS, lines=lines, table=_table(lines), missing=missing, threads=threads,
+        folder=folder.as_posix(), source=paper.SOURCE, paper_cpu=paper.CPUS[results.arch],
+        paper_bits=_PAPER_BITS, table=_table(list(found.values())), threads=threads,
+        reasons={size: "; ".join(_reasons(each, cached)) for size, each in found.items()},
+        missing=[size for size in SIZES if size in published and size not in found],
         **{name: results.about.get(name) for name in ("cpu", "tier", "command", "commit")},
     )  # fmt: skip
     return page.write(target, "reproduction.md.jinja", values)
@@ -88,67 +82,76 @@ def write(folder: Path, target: Path = _TARGET) -> Path:
 
 def _pair(results: Results, size: str, threads: int) -> tuple[Row, Row] | None:
     """The fp16 and the base3 row of decoding."""
-    for row in results.find(size=size, engine=_ENCODING, threads=threads):
-        base = results.base_of(row)
-        if row.is_decode and base is not None:
+    for row in results.find(size=size, engine=_ENCODING, threads=threads, is_decode=True):
+        if base := results.base_of(row):
             return base, row
     return None
 
 
-def _line(size: str, fp16: Row, base3: Row, figures: paper.Published, cached: int) -> Line:
-    here, allowed = base3.over(fp16).median, base3.fewer_bytes(fp16)
-    config = SIZES[size]
-    head = 2 * config.vocabulary * config.hidden
-    ternary_bytes = config.linear_weights * _PAPER_BITS / 8 + head
-    ternary = figures.ternary * ternary_bytes / 1e9
-    half = None
-    if figures.fp16 is not None:
-        half = figures.fp16 * (linear_bytes(size, FP16) + head) / 1e9
-    kind = MEASURED
-    if {base3.kind, fp16.kind} != {MEASURED}:
-        kind = f"{_ENCODING} {base3.kind} / {FP16} {fp16.kind}"
-    return Line(
-        size, figures.speedup, here, allowed, fp16.share, base3.share, half, ternary, kind,
-        _reason(size, fp16, base3, here, allowed, half, ternary, ternary_bytes, cached),
-    )  # fmt: skip
+def _line(size: str, pair: tuple[Row, Row], published: Published) -> Line:
+    fp16 = published.fp16 and published.fp16 * (linear_bytes(size, FP16) + _head(size)) / 1e9
+    return Line(size, *pair, published, fp16, published.ternary * _paper_bytes(size) / 1e9)
 
 
-def _reason(
-    size: str, fp16: Row, base3: Row, here: float, allowed: float, half: float | None,
-    ternary: float, ternary_bytes: float, cached: int,
-) -> str:  # fmt: skip
-    """Why the two speed-ups differ, from the figures alone."""
-    reasons = []
-    if half is None:
-        reasons.append("the paper has no fp16 figure: the model did not fit its machine's memory")
+def _head(size: str) -> int:
+    return 2 * SIZES[size].vocabulary * SIZES[size].hidden
+
+
+def _paper_bytes(size: str) -> float:
+    """Of a token with bitnet.cpp's ternary weights."""
+    return SIZES[size].linear_weights * _PAPER_BITS / 8 + _head(size)
+
+
+def _table(lines: list[Line]) -> Table:
+    columns: dict[str, Callable[[Line], Cell]] = {
+        "size": lambda each: text(each.size),
+        "paper": lambda each: number(each.paper.speedup, "{:.2f}x"),
+        "here": lambda each: number(each.here, "{:.2f}x"),
+        "over the paper": lambda each: number(
+            each.paper.speedup and each.here / each.paper.speedup, "{:.2f}"
+        ),
+        "bytes allow": lambda each: number(each.allowed, "{:.2f}x"),
+        "here: fp16, share of bandwidth": lambda each: number(each.fp16.share, "{:.0%}"),
+        "base3, share": lambda each: number(each.base3.share, "{:.0%}"),
+        "paper: fp16, GB/s": lambda each: number(each.paper_fp16, "{:.0f}"),
+        "ternary, GB/s": lambda each: number(each.paper_ternary, "{:.0f}"),
+        "rows": lambda each: text(each.kind),
+    }
+    return table("reproduction", "The paper's speed-ups, here", columns, lines)
+
+
+def _reasons(line: Line, cached: int) -> Iterator[str]:
+    """Why the two speed-ups differ, from the figures alone. cached: bytes of the last level."""
+    size, fp16, base3 = line.size, line.fp16, line.base3
+    if line.paper_fp16 is None:
+        yield "the paper has no fp16 figure: the model did not fit its machine's memory"
     else:
-        reasons.append(
-            f"the paper's ternary weights came at {ternary / half:.0%} of the rate of its fp16 "
-            f"ones, here it is {base3.share / fp16.share:.0%}"
+        yield (
+            f"the paper's ternary weights came at {line.paper_ternary / line.paper_fp16:.0%} of "
+            f"the rate of its fp16 ones, here it is {base3.share / fp16.share:.0%}"
         )
-    fewer = ternary_bytes / base3.bytes_per_token
+    fewer = _paper_bytes(size) / base3.bytes_per_token
     if fewer > 1 + _MUCH:
-        reasons.append(
+        yield (
             f"a token of base3 (1.6 bits) reads {1 - 1 / fewer:.0%} less than one of "
             f"{_PAPER_BITS}-bit weights"
         )
-    head = 2 * SIZES[size].vocabulary * SIZES[size].hidden / base3.bytes_per_token
+    head = _head(size) / base3.bytes_per_token
     if head > 1 / 3:
-        reasons.append(f"the fp16 head is {head:.0%} of the bytes of a ternary token")
-    if cached and linear_bytes(size, _ENCODING) < cached:
-        reasons.append(
-            f"all packed layers ({linear_bytes(size, _ENCODING) / 1e6:.0f} MB) could stay in the "
-            f"last-level cache ({cached / 1e6:.0f} MB), were it not for the head"
+        yield f"the fp16 head is {head:.0%} of the bytes of a ternary token"
+    if cached and (packed := linear_bytes(size, _ENCODING)) < cached:
+        yield (
+            f"all packed layers ({packed / 1e6:.0f} MB) could stay in the last-level cache "
+            f"({cached / 1e6:.0f} MB), were it not for the head"
         )
     if fp16.kind != MEASURED:
-        reasons.append("fp16 is taken to be as fast as the bandwidth allows, which none is")
-    lost = 1 - here / allowed
+        yield "fp16 is taken to be as fast as the bandwidth allows, which none is"
+    lost = 1 - line.here / line.allowed
     if lost > _MUCH and fp16.kind == MEASURED:
-        reasons.append(
+        yield (
             f"{lost:.0%} of what the bytes allow is lost to what is not weights: attention, norms "
             "and the meetings of threads weigh more the faster a token is"
         )
-    return "; ".join(reasons) + "."
 
 
 main = partial(

@@ -16,7 +16,7 @@ from bench.core.envelope import TIER
 from bench.core.measure import Case, interleave
 from bench.engines import settle
 from bench.engines.llama_cpp import LlamaDecoder
-from bench.limits.probes import bandwidth, probe_cases
+from bench.limits.levels import bandwidth, probe_cases
 from bench.suites.decoders import llama, release, settled
 from ternops.cost.probes import MAX_PROBED, Reader
 from ternops.decoder import Batch, Config, Model

@@ -75,7 +75,7 @@ def limits(options: KernelOptions) -> list[Group]:
     """What the machine can do."""
     groups = []
     for threads in options.threads:
-        for level in (*levels.LEVELS, ""):
+        for level in levels.ALL:
             name = f"limits, {level or 'instructions'}"
             read = 2 * (levels.level_bytes(level, threads) or 0) if level else 0
             built = partial(levels.all_limits, "limits", name, level, threads)

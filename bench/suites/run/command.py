@@ -26,7 +26,7 @@ from bench.core.measure import MAX_SHARE
 from bench.core.process import INTERRUPTED, WorkerError
 from bench.core.results import ABOUT, ENGINES, FP16, LLAMA, Probe, Results, Row, load, save
 from bench.core.table import Table
-from bench.limits import machine as limits
+from bench.limits import levels as limits
 from bench.pages import compare, plot, report, run_tables
 from bench.published import cost_fit
 from bench.suites.lossless import proof as lossless

@@ -19,8 +19,8 @@ from bench.core.errors import first_line
 from bench.core.measure import Case, interleave
 from bench.core.results import FP16, LLAMA, MEASURED, MODELLED, Row, linear_bytes
 from bench.engines import llama_cpp
+from bench.limits.levels import bandwidth, probe_cases
 from bench.limits.peaks import PEAKS, Peak, Unit
-from bench.limits.probes import bandwidth, probe_cases
 from bench.models import random_gguf
 from bench.suites.decoders import PROMPT, llama, release, settled
 from bench.suites.run.plan import Task

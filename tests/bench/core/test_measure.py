@@ -5,7 +5,7 @@ import pytest
 
 from bench.core import measure as stats
 from bench.core.measure import Case, interleave
-from bench.limits.probes import bandwidth, probe_cases
+from bench.limits.levels import bandwidth, probe_cases
 from bench.published import paper
 from ternops.cost.layouts import SIZES
 from ternops.cost.probes import PROBES, Reader
