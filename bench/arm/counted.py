@@ -25,10 +25,9 @@ from ternops.memory import aligned_zeros
 from ternops.team import TEAM
 
 ROWS, COLUMNS = 64, 2560
-_FLOAT16 = "fp16"
 #: (encoding, tokens): a kernel each.
 PRODUCTS = (
-    ("two_bit", 1), ("base3", 1), ("tl1", 1), ("tl2", 1), (_FLOAT16, 1),
+    ("two_bit", 1), ("base3", 1), ("tl1", 1), ("tl2", 1), ("fp16", 1),
     ("two_bit", 16), ("base3", 16),
 )  # fmt: skip
 

@@ -10,7 +10,7 @@ from bench.core.envelope import envelope, load_json, save_json
 from bench.core.errors import expect, is_positive
 from bench.core.results import MODELLED
 
-RESULTS = "arm.json"
+ARM_FILE = "arm.json"
 FORMAT = 1
 
 
@@ -85,7 +85,7 @@ KINDS: dict[str, type[Entry]] = {"executed": Count, "mca": Cycles, "predicted": 
 
 def load(folder: Path) -> dict[str, Part]:
     """The parts that a folder has, none without a file; ResultsError for one of another kind."""
-    path = folder / RESULTS
+    path = folder / ARM_FILE
     if not path.exists():
         return {}
     found = load_json(path, "bench.arm", FORMAT)
@@ -102,7 +102,7 @@ def save(folder: Path, parts: dict[str, Part]) -> Path:
     for name, part in parts.items():
         rows = [row._asdict() for row in part.rows]
         found[name] = {"versions": part.versions, "rows": rows, "left_out": list(part.left_out)}
-    return save_json(folder / RESULTS, found)
+    return save_json(folder / ARM_FILE, found)
 
 
 def _part(found: Any, kind: type[Entry], where: str) -> Part:

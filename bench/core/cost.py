@@ -17,7 +17,7 @@ from ternops.cost.hardware import Curve
 from ternops.cost.layouts import SIZES
 from ternops.cost.profile import parse
 
-RESULTS = "cost.json"
+COST_FILE = "cost.json"
 FORMAT = 1
 #: The aim: median and largest error of the speed.
 MAX_MEDIAN, MAX_ERROR = 0.08, 0.20

@@ -27,9 +27,9 @@ from ternops.encodings import ENCODINGS
 
 #: Of the two files; others are not read.
 FORMAT = 2
-ROWS, ABOUT = "decode.json", "run.json"
+ROWS_FILE, RUN_FILE = "decode.json", "run.json"
 #: Of bench.kernels, and of bench.decode.
-KERNELS, DECODER = "kernels.json", "decoder.json"
+KERNELS_FILE, DECODER_FILE = "kernels.json", "decoder.json"
 FP16 = "fp16"
 #: This library by the weights of its decoder; fp16 is what every other engine is compared with.
 ENGINES = (FP16, *ENCODINGS)
@@ -199,6 +199,11 @@ def linear_bytes(size: str, engine: str) -> int:
     return weights * 2 if engine == FP16 else ENCODINGS[engine].nbytes(1, weights)
 
 
+def head_bytes(size: str) -> int:
+    """Bytes of an fp16 head, and of an embedding."""
+    return 2 * SIZES[size].vocabulary * SIZES[size].hidden
+
+
 def plural(count: int, what: str) -> str:
     """ "1 thread", "2 threads"."""
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
@@ -217,15 +222,15 @@ def load(folder: Path) -> Results:
     some that cannot be read.
     """
     try:
-        about = json.loads((folder / ABOUT).read_text("utf-8"))
-        rows = folder / ROWS
+        about = json.loads((folder / RUN_FILE).read_text("utf-8"))
+        rows = folder / ROWS_FILE
         suite = pyperf.BenchmarkSuite.load(str(rows)) if rows.exists() else ()
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ResultsError(f"{folder}: {ROWS} or {ABOUT} is not complete") from error
+        raise ResultsError(f"{folder}: {ROWS_FILE} or {RUN_FILE} is not complete") from error
     found = about.get("format") if isinstance(about, dict) else None
     if found != FORMAT:
         words = f"format {found!r}, expected {FORMAT}: measure it again"
-        raise ResultsError(f"{folder / ABOUT}: {words}")
+        raise ResultsError(f"{folder / RUN_FILE}: {words}")
     results, seen = Results(about), set()
     for benchmark in suite:
         metadata, name = benchmark.get_metadata(), benchmark.get_name()
@@ -237,7 +242,7 @@ def load(folder: Path) -> Results:
             results.probes.append(Probe(metadata, seconds))
         elif PREFIX + "size" in metadata:
             if name in seen:
-                raise ResultsError(f"{folder / ROWS}: {name!r} is there twice")
+                raise ResultsError(f"{folder / ROWS_FILE}: {name!r} is there twice")
             seen.add(name)
             results.rows.append(row_of(metadata, seconds, name))
     return results
@@ -255,7 +260,7 @@ def save(folder: Path, results: Results) -> None:
             )])
             for seconds, metadata in measured
         ]  # fmt: skip
-        save_benchmarks(folder / ROWS, benchmarks, results.about)
+        save_benchmarks(folder / ROWS_FILE, benchmarks, results.about)
     else:  # those of an earlier run are none of this one
-        (folder / ROWS).unlink(missing_ok=True)
-    save_json(folder / ABOUT, {"format": FORMAT, **results.about})
+        (folder / ROWS_FILE).unlink(missing_ok=True)
+    save_json(folder / RUN_FILE, {"format": FORMAT, **results.about})

@@ -31,7 +31,7 @@ _ADAPTERS = {
 }
 #: Seconds over which `settle` looks for threads that compute, for which it does so at most, and
 #: for which it then runs what is to be timed.
-_LOOK, _LONGEST, _WARM_UP = 0.005, 1.0, 0.02
+_LOOK, _MAX_WAIT, _WARM_UP = 0.005, 1.0, 0.02
 
 
 class Unsupported(Exception):
@@ -100,7 +100,7 @@ def settle(run: Callable[[], object]) -> None:
     cores of whatever comes next; woken up, they take some ms to find a core each. Measured on two
     cores: without this, products of a tenth of a millisecond took 3 to 6 times as long.
     """
-    end = time.monotonic() + _LONGEST
+    end = time.monotonic() + _MAX_WAIT
     while time.monotonic() < end:
         start = time.process_time()
         time.sleep(_LOOK)

@@ -70,6 +70,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "ggml_threadpool_params_init": (None, (c_void_p, c_int)),
     "ggml_type_name": (c_char_p, (c_int,)),
     "ggml_version": (c_char_p, ()),
+    "llama_attach_threadpool": (None, (c_void_p,) * 3),
 }  # fmt: skip
 
 
@@ -109,9 +110,7 @@ def _prepare(
     ggml.ggml_build_forward_expand(graph, product)
 
     backend = ggml.ggml_backend_cpu_init()
-    parameters = ctypes.create_string_buffer(_POOL_PARAMETERS)
-    ggml.ggml_threadpool_params_init(parameters, threads)
-    pool = ggml.ggml_threadpool_new(parameters)
+    pool = make_pool(ggml, threads)
     ggml.ggml_backend_cpu_set_threadpool(backend, pool)
     ggml.ggml_backend_cpu_set_n_threads(backend, threads)
     buffer = ggml.ggml_backend_alloc_ctx_tensors(context, backend)
@@ -151,10 +150,22 @@ def _load() -> ctypes.CDLL:
     if not paths:
         raise ImportError(f"no libggml-cpu in {folder}")
     ggml = ctypes.CDLL(str(paths[0]))
-    for name, (result, arguments) in _FUNCTIONS.items():
-        function = getattr(ggml, name)
-        function.restype, function.argtypes = result, arguments
+    declare(ggml, *(name for name in _FUNCTIONS if name.startswith("ggml_")))
     return ggml
+
+
+def declare(ggml: ctypes.CDLL, *names: str) -> None:
+    """Tell ctypes the types of functions."""
+    for name in names:
+        function = getattr(ggml, name)
+        function.restype, function.argtypes = _FUNCTIONS[name]
+
+
+def make_pool(ggml: ctypes.CDLL, threads: int) -> int:
+    """A thread pool, which outlives the calls."""
+    parameters = ctypes.create_string_buffer(_POOL_PARAMETERS)
+    ggml.ggml_threadpool_params_init(parameters, threads)
+    return int(ggml.ggml_threadpool_new(parameters))
 
 
 def _features(ggml: ctypes.CDLL) -> list[str]:

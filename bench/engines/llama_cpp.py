@@ -7,7 +7,6 @@ float16; flash attention as llama.cpp decides. Nothing is left to a GPU.
 
 from __future__ import annotations
 
-import ctypes
 import importlib.metadata
 import os
 import time
@@ -19,15 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from bench.engines import has_avx512, library
+from bench.engines import ggml, has_avx512, library
 
 #: The longest batch that is computed at once.
 BATCH = 512
 
 #: GGML_MAX_N_THREADS; ggml aborts beyond.
 _MAX_THREADS = 512
-#: More than struct ggml_threadpool_params in any version: ggml fills it in, nothing here reads it.
-_POOL_PARAMETERS = 4096
 #: GGML_LOG_LEVEL_ERROR.
 _ERROR = 4
 
@@ -68,11 +65,11 @@ class LlamaDecoder:
             self._model = llama.load_model(path)
             stack.callback(package.llama_model_free, self._model)
             _check("context", context, package.llama_model_n_ctx_train(self._model))
-            pool = llama.make_pool(threads)
-            stack.callback(llama.free_pool, pool)
+            pool = ggml.make_pool(llama.shared, threads)
+            stack.callback(llama.shared.ggml_threadpool_free, pool)
             self._context = llama.make_context(self._model, threads, context)
             stack.callback(package.llama_free, self._context)
-            llama.attach_pool(self._context, pool, None)
+            llama.shared.llama_attach_threadpool(self._context, pool, None)
             self._release = stack.pop_all()
         self._most = context
         vocabulary = package.llama_vocab_n_tokens(package.llama_model_get_vocab(self._model))
@@ -128,22 +125,16 @@ class LlamaDecoder:
 
 
 class _Llama:
-    """The package, quiet, and what it lacks: thread pools."""
+    """The package, quiet, and the libraries behind it, which have thread pools."""
 
     def __init__(self) -> None:
         self.package = package = library("llama_cpp")
-        shared = package.llama_cpp._lib  # whose handle finds the functions of libggml-cpu as well
-        self._pool_parameters = shared.ggml_threadpool_params_init
-        self._pool_parameters.restype = None
-        self._pool_parameters.argtypes = ctypes.c_void_p, ctypes.c_int
-        self._new_pool = shared.ggml_threadpool_new
-        self._new_pool.restype, self._new_pool.argtypes = ctypes.c_void_p, (ctypes.c_void_p,)
-        self.free_pool = shared.ggml_threadpool_free
-        self.free_pool.restype, self.free_pool.argtypes = None, (ctypes.c_void_p,)
-        self.attach_pool = shared.llama_attach_threadpool
-        self.attach_pool.restype, self.attach_pool.argtypes = None, (ctypes.c_void_p,) * 3
-        shared.ggml_version.restype = ctypes.c_char_p
-        self.version = shared.ggml_version().decode()
+        self.shared = package.llama_cpp._lib  # finds the functions of libggml-cpu as well
+        ggml.declare(
+            self.shared, "ggml_threadpool_free", "ggml_threadpool_new", "ggml_version",
+            "ggml_threadpool_params_init", "llama_attach_threadpool",
+        )  # fmt: skip
+        self.version = self.shared.ggml_version().decode()
         self._errors: list[str] = []
         self._callback = package.llama_log_callback(self._log)
         package.llama_log_set(self._callback, None)
@@ -157,11 +148,6 @@ class _Llama:
         if not model:
             raise ValueError(f"llama.cpp does not load {str(path)!r}: {self._reason()}")
         return model
-
-    def make_pool(self, threads: int) -> int:
-        parameters = ctypes.create_string_buffer(_POOL_PARAMETERS)
-        self._pool_parameters(parameters, threads)
-        return int(self._new_pool(parameters))
 
     def make_context(self, model: Any, threads: int, tokens: int) -> Any:
         parameters = self.package.llama_context_default_params()

@@ -141,7 +141,7 @@ def dots_4x3(record, team, thread, threads):
 
 @TeamJob
 def multiply_adds(record, team, thread, threads):
-    """Some lines of float32 weights times some of activations, as the float16 kernels do it."""
+    """Some lines of float32 weights times some of activations, as the fp16 kernels do it."""
     p = record_at(_Peak, record)
     _fmas(pointer(p.ones), p.rounds, pointer(p.scratch) + thread * SPARE_BYTES)
 
@@ -209,7 +209,7 @@ class Peak(NamedTuple):
 _DOTS = 12 * _STEPS * BYTES
 _FLOATS = _ROWS * _TOKENS * _FLOAT_STEPS * _LANES
 #: The instructions that kernels of this tier add products up with; the fastest of a name counts.
-#: "multiply-add" is of float32, which float16 weights are turned into.
+#: "multiply-add" is of float32, which fp16 weights are turned into.
 PEAKS = (
     Peak("dot", "1 line of codes x 12 of activations", dots_12, _DOTS),
     Peak("dot", "4 lines of codes x 3 of activations", dots_4x3, _DOTS),

@@ -17,7 +17,7 @@ import pyperf
 from bench.core import results
 from bench.core.errors import ResultsError
 from bench.core.pyperf_files import envelope_of
-from bench.core.results import ABOUT, MEASURED, MODELLED, ROWS, Results, Row
+from bench.core.results import MEASURED, MODELLED, ROWS_FILE, RUN_FILE, Results, Row
 from bench.core.table import Cell, Table, number, speed, table, text
 
 #: Fewer values have no quartiles to speak of.
@@ -46,7 +46,7 @@ def read(path: Path) -> Results:
     """
     if path.is_dir():
         return results.load(path)
-    if path.name == ROWS and (path.parent / ABOUT).exists():
+    if path.name == ROWS_FILE and (path.parent / RUN_FILE).exists():
         return results.load(path.parent)
     try:
         suite = pyperf.BenchmarkSuite.load(str(path))

@@ -15,8 +15,8 @@ from bench.core.errors import ResultsError
 from bench.core.results import ENGINES, parameters
 from bench.pages import page
 from bench.pages.plots import cost as plots
-from bench.published import cost_fit, cost_threads, paper
-from ternops.cost import Hardware, arithmetic, profile, stt_ram
+from bench.published import cost_fit, paper
+from ternops.cost import arithmetic, profile, stt_ram
 from ternops.cost.layouts import SIZES
 from ternops.decoder.weights import random_ternary
 
@@ -26,11 +26,11 @@ _MATRIX = (2048, 2520)  # whole blocks of every encoding
 
 def write(folder: Path, target: Path = _TARGET) -> list[Path]:
     """Write the page and its pictures; ResultsError or OSError if that cannot be."""
-    stored, found = cost.load(folder / cost.RESULTS)
+    stored, found = cost.load(folder / cost.COST_FILE)
     pairs = sorted(found, key=_by_size)
     if not pairs:
-        raise ResultsError(f"{folder / cost.RESULTS}: rows: none, nothing to show")
-    machine = profile.parse(stored["profiles"][0], str(folder / cost.RESULTS))
+        raise ResultsError(f"{folder / cost.COST_FILE}: rows: none, nothing to show")
+    machine = profile.parse(stored["profiles"][0], str(folder / cost.COST_FILE))
     pictures = plots.draw(folder, machine, pairs)
     values = dict(
         folder=folder.as_posix(), machine=machine, pairs=cost.table_of(pairs),
@@ -38,18 +38,23 @@ def write(folder: Path, target: Path = _TARGET) -> list[Path]:
         aims=(cost.MAX_MEDIAN, cost.MAX_ERROR), pictures=Path("..") / folder,
         fits=[_fit(arch) for arch in cost_fit.MACHINES], fit=cost_fit, paper=paper,
         savings={arch: cost_fit.savings(arch) for arch in cost_fit.MACHINES},
-        report=_report(), saving=arithmetic.ternary_saving(),
+        report={
+            name: (each.joules, arithmetic.report_joules(
+                each.decoder, 'ternary' if each.is_ternary else 'fp16'
+            ))
+            for name, each in paper.REPORT.items()
+        }, saving=arithmetic.ternary_saving(),
         threads=[_threads(name) for name in paper.THREADS],
-        threads_bytes=cost_threads.token_bytes(), saturated=cost_threads.SATURATED,
+        threads_bytes=cost_fit.threads_bytes(), saturated=cost_fit.SATURATED,
         names={name: each.name for name, each in paper.THREADS.items()},
         roofline=(folder / "roofline.png").exists(), memory=stt_ram.load(),
-        codes=_codes(), profiles=_profiles(), sizes=SIZES,
+        codes=_codes(), profiles=[profile.load(name) for name in profile.shipped()], sizes=SIZES,
     )  # fmt: skip
     return [page.write(target, "cost_model.md.jinja", values), *pictures]
 
 
 def _by_size(pair: cost.Pair) -> tuple[float, int, int]:
-    """Small models first, 2B4T among them by its parameters, and float16 before encodings."""
+    """Small models first, 2B4T among them by its parameters, and fp16 before encodings."""
     return parameters(pair.size), pair.threads, ENGINES.index(pair.engine)
 
 
@@ -63,25 +68,9 @@ def _fit(arch: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _report() -> list[dict[str, Any]]:
-    return [
-        {
-            "name": name, "printed": each.joules,
-            "model": arithmetic.report_joules(
-                each.decoder, "ternary" if each.is_ternary else "fp16"
-            ),
-        }
-        for name, each in paper.REPORT.items()
-    ]  # fmt: skip
-
-
 def _threads(name: str) -> dict[str, Any]:
-    steps = cost_threads.steps(name)
-    return {
-        "name": paper.THREADS[name].name,
-        "steps": steps,
-        "off": cost_threads.off_by(steps),
-    }
+    steps = cost_fit.steps(name)
+    return {"name": paper.THREADS[name].name, "steps": steps, "off": cost_fit.off_by(steps)}
 
 
 def _codes() -> list[dict[str, Any]]:
@@ -104,8 +93,4 @@ def _codes() -> list[dict[str, Any]]:
     return found
 
 
-def _profiles() -> list[Hardware]:
-    return [profile.load(name) for name in profile.shipped()]
-
-
-main = partial(on_results, "bench.cost_model", __doc__ or "", cost.RESULTS, write)
+main = partial(on_results, "bench.cost_model", __doc__ or "", cost.COST_FILE, write)

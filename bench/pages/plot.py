@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from bench.core.command import on_results
 from bench.core.errors import ResultsError
 from bench.core.kernels import load_cases
-from bench.core.results import ABOUT, KERNELS, Results, load
+from bench.core.results import KERNELS_FILE, RUN_FILE, Results, load
 from bench.pages.plots import energy, peers, roofline, share, speedup, style, threads
 
 #: Each draws a figure from results, or None without what it needs.
@@ -38,8 +38,8 @@ def figures(folder: Path, results: Results) -> Iterator[tuple[str, Figure | str]
     """Name and figure of each picture, or why there is none; in the style that is applied."""
     for name, picture in PICTURES.items():
         yield name, picture.draw(results) or f"no {picture.NEEDS}"
-    if (folder / KERNELS).exists():
-        cases = load_cases(folder / KERNELS)
+    if (folder / KERNELS_FILE).exists():
+        cases = load_cases(folder / KERNELS_FILE)
         try:
             yield "roofline", roofline.figure_of(cases)
         except ResultsError as error:
@@ -65,6 +65,6 @@ def draw(folder: Path, note: Callable[[str], object] = lambda line: None) -> lis
 
 
 main = partial(
-    on_results, "bench.plot", "Draw the pictures of a run from its results.", ABOUT,
+    on_results, "bench.plot", "Draw the pictures of a run from its results.", RUN_FILE,
     partial(draw, note=print),
 )  # fmt: skip

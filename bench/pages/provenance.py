@@ -19,12 +19,12 @@ from bench.core.command import on_results
 from bench.core.envelope import ENVELOPE
 from bench.core.errors import ResultsError
 from bench.core.pyperf_files import envelope_of
-from bench.core.results import ABOUT, DECODER, KERNELS
+from bench.core.results import DECODER_FILE, KERNELS_FILE, RUN_FILE
 
 #: Files and what writes them; decode.json says what run.json does.
 _FILES = {
-    ABOUT: "bench.run", KERNELS: "bench.kernels", DECODER: "bench.decode",
-    cost.RESULTS: "bench.cost",
+    RUN_FILE: "bench.run", KERNELS_FILE: "bench.kernels", DECODER_FILE: "bench.decode",
+    cost.COST_FILE: "bench.cost",
 }  # fmt: skip
 _UNKNOWN = "a commit that was not recorded"
 

@@ -19,13 +19,13 @@ from matplotlib.figure import Figure
 
 from bench.core.command import on_results
 from bench.core.results import (
-    ABOUT,
     CYCLED,
     ENGINES,
     KINDS,
     MAX_SPREAD,
     MEASURED,
     MODELLED,
+    RUN_FILE,
     Results,
     plural,
 )
@@ -129,6 +129,6 @@ def _best(results: Results) -> Iterator[str]:
 
 
 main = partial(
-    on_results, "bench.report", "Write a run's results as one HTML file.", ABOUT,
+    on_results, "bench.report", "Write a run's results as one HTML file.", RUN_FILE,
     lambda folder: [write(folder)],
 )  # fmt: skip

@@ -12,7 +12,16 @@ from pathlib import Path
 
 from bench.core.command import on_results
 from bench.core.errors import ResultsError
-from bench.core.results import ABOUT, FP16, MEASURED, Results, Row, linear_bytes, load
+from bench.core.results import (
+    FP16,
+    MEASURED,
+    RUN_FILE,
+    Results,
+    Row,
+    head_bytes,
+    linear_bytes,
+    load,
+)
 from bench.core.table import Cell, Table, number, table, text
 from bench.pages import page
 from bench.published import paper
@@ -89,17 +98,13 @@ def _pair(results: Results, size: str, threads: int) -> tuple[Row, Row] | None:
 
 
 def _line(size: str, pair: tuple[Row, Row], published: Published) -> Line:
-    fp16 = published.fp16 and published.fp16 * (linear_bytes(size, FP16) + _head(size)) / 1e9
+    fp16 = published.fp16 and published.fp16 * (linear_bytes(size, FP16) + head_bytes(size)) / 1e9
     return Line(size, *pair, published, fp16, published.ternary * _paper_bytes(size) / 1e9)
-
-
-def _head(size: str) -> int:
-    return 2 * SIZES[size].vocabulary * SIZES[size].hidden
 
 
 def _paper_bytes(size: str) -> float:
     """Of a token with bitnet.cpp's ternary weights."""
-    return SIZES[size].linear_weights * _PAPER_BITS / 8 + _head(size)
+    return SIZES[size].linear_weights * _PAPER_BITS / 8 + head_bytes(size)
 
 
 def _table(lines: list[Line]) -> Table:
@@ -136,7 +141,7 @@ def _reasons(line: Line, cached: int) -> Iterator[str]:
             f"a token of base3 (1.6 bits) reads {1 - 1 / fewer:.0%} less than one of "
             f"{_PAPER_BITS}-bit weights"
         )
-    head = _head(size) / base3.bytes_per_token
+    head = head_bytes(size) / base3.bytes_per_token
     if head > 1 / 3:
         yield f"the fp16 head is {head:.0%} of the bytes of a ternary token"
     if cached and (packed := linear_bytes(size, _ENCODING)) < cached:
@@ -156,6 +161,6 @@ def _reasons(line: Line, cached: int) -> Iterator[str]:
 
 main = partial(
     on_results, "bench.reproduction",
-    "Write docs/REPRODUCTION.md: the paper's speed-ups beside a run's.", ABOUT,
+    "Write docs/REPRODUCTION.md: the paper's speed-ups beside a run's.", RUN_FILE,
     lambda folder: [write(folder)],
 )  # fmt: skip

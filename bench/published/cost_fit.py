@@ -2,7 +2,7 @@
 
 Speeds: bandwidth and overhead a layer on the fp16 column, and one rate of the ternary kernel on its
 7B row. Energies: power on the fp16 rows, with the published times. No other row is read before it
-is predicted.
+is predicted. By threads: the profiles as they are, with nothing fitted.
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ CONTEXT = 64
 #: is half of two look-ups, a merge and an addition; an activation half of a table's 16 sums, each
 #: added, split into bytes, transposed in three steps and stored, and 4 operations to quantise it.
 LOOKED_UP = 30
+#: The size that bitnet.cpp's figures by threads are of; its I2_S has two bits a weight, too.
+SCALED, SCALED_ENCODING = "2B4T", "two_bit"
+#: Generation is saturated where this share of its best speed is reached.
+SATURATED = 0.95
 
 
 @dataclass(frozen=True)
@@ -212,3 +216,30 @@ def savings(arch: str) -> tuple[float, list[Saving]]:
 def memory_joules(arch: str, size: str, kind: str) -> float:
     """Of a token's bytes from DRAM, by the profile's energy a byte."""
     return token_bytes(size, kind) * load(MACHINES[arch][0]).levels[-1].energy
+
+
+def saturation(speeds: Mapping[int, float]) -> int:
+    """The number of the first thread count that reaches SATURATED of the best, from 0."""
+    best = max(speeds.values())
+    return next(n for n, speed in enumerate(speeds.values()) if speed >= SATURATED * best)
+
+
+def steps(profile: str) -> dict[int, Comparison]:
+    """The published thread counts of a machine."""
+    hardware, found = load(profile), {}
+    for threads, speed in paper.THREADS[profile].generation.items():
+        # A virtual machine's or a hybrid CPU's profile may have fewer cores than threads ran.
+        guess = predict(SIZES[SCALED], hardware, SCALED_ENCODING, min(threads, hardware.threads))
+        found[threads] = Comparison(speed, guess.tokens_per_second, unknown=guess.unknown)
+    return found
+
+
+def threads_bytes() -> int:
+    """Bytes that a token reads, without the few of keys and values."""
+    return workload(SIZES[SCALED], SCALED_ENCODING, "decode", 1).bytes
+
+
+def off_by(found: Mapping[int, Comparison]) -> int:
+    """Steps between the published and the predicted saturation."""
+    published = saturation({threads: each.published for threads, each in found.items()})
+    return abs(published - saturation({threads: each.predicted for threads, each in found.items()}))

@@ -25,7 +25,7 @@ from bench.core.command import on_results
 from bench.core.errors import ResultsError
 from bench.core.kernels import OURS, Product, Timings, load_cases
 from bench.core.measure import Case
-from bench.core.results import FP16, KERNELS, plural
+from bench.core.results import FP16, KERNELS_FILE, plural
 from bench.pages.plots import style
 
 _WIDTH, _PANEL = 7.2, 3.5  # inches; wider than other pictures, for the words at the right end
@@ -45,12 +45,12 @@ def draw(folder: Path) -> list[Path]:
     Raises ResultsError for results that cannot be drawn, OSError for files that cannot be read or
     written.
     """
-    cases = load_cases(folder / KERNELS)
+    cases = load_cases(folder / KERNELS_FILE)
     try:
         with style.applied():
             return style.save(figure_of(cases), folder, "roofline")
     except ResultsError as error:
-        raise ResultsError(f"{folder / KERNELS}: {error}") from error
+        raise ResultsError(f"{folder / KERNELS_FILE}: {error}") from error
 
 
 def figure_of(cases: Sequence[Case]) -> Figure:
@@ -179,5 +179,5 @@ def _legend(products: Sequence[Product]) -> list[Artist]:
 
 
 main = partial(
-    on_results, "bench.roofline", "Draw the roofline of bench.kernels.", KERNELS, draw
+    on_results, "bench.roofline", "Draw the roofline of bench.kernels.", KERNELS_FILE, draw
 )  # fmt: skip

@@ -22,7 +22,7 @@ from bench.published import paper
 NEEDS = "size with rows of fp16 and of an encoding at all threads"
 _HATCHED = " Hatched: the bar's or the fp16 row's kind."
 _GROUP = 0.88  # width of all bars of a size, as a part of the distance between sizes
-_WIDEST = 0.28  # of one bar
+_MAX_BAR = 0.28  # of one bar
 _LIMIT: dict[str, Any] = {"color": style.INK, "linewidth": 1.6}
 
 
@@ -92,7 +92,7 @@ def _draw(
     figure: Figure, axes: Axes, middles: Sequence[float], groups: Sequence[Sequence[Bar]]
 ) -> None:
     """Bars, quartiles, limits; then the values, once it is known how wide the bars are."""
-    width = min(_WIDEST, _GROUP / max(map(len, groups)))
+    width = min(_MAX_BAR, _GROUP / max(map(len, groups)))
     placed = []
     for middle, group in zip(middles, groups, strict=True):
         for place, bar in enumerate(group):

@@ -11,7 +11,6 @@ cost.json in a folder of results after every step, and --resume goes on with the
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import sys
@@ -23,19 +22,11 @@ from typing import Any
 import psutil
 from rich.console import Console
 
-from bench.core.command import (
-    add_options,
-    chosen_folder,
-    chosen_threads,
-    introduce,
-    make_parser,
-    progress,
-    tell,
-)
-from bench.core.cost import FORMAT, MAX_ERROR, MAX_MEDIAN, RESULTS, errors, load, table_of
+from bench.core import command
+from bench.core.cost import COST_FILE, FORMAT, MAX_ERROR, MAX_MEDIAN, errors, load, table_of
 from bench.core.envelope import envelope, resumed, save_json
 from bench.core.process import INTERRUPTED, WorkerError
-from bench.core.results import ENGINES, MEASURED, Row
+from bench.core.results import ENGINES, MEASURED, Row, having
 from bench.suites.run import decoding, worker
 from bench.suites.run.plan import Effort, tasks_of
 from ternops.cost.calibrate import calibrate
@@ -72,7 +63,7 @@ class _Run:
         """The rest of the plan; the sizes for which there was no time."""
         sizes = [size for size in self._effort.sizes if size not in self._found["done"]]
         end = time.monotonic() + (math.inf if self._effort is FULL else 60 * MINUTES)
-        with progress(self._console) as start:
+        with command.progress(self._console) as start:
             calibration = 0.0 if self._found["profiles"] else self._calibrate(start)
             longest = 0.0
             for i, size in enumerate(sizes):
@@ -91,7 +82,7 @@ class _Run:
         """Seconds that it took."""
         begin = time.monotonic()
         self._found["profiles"].append(calibrate(self._threads, start("calibrating", 12)))
-        self._save()
+        save_json(self.path, self._found)
         return time.monotonic() - begin
 
     def _size(self, size: str, start: Any) -> float:
@@ -107,21 +98,18 @@ class _Run:
                 left_out.append(f"{task.name}: {error}")
                 continue
             left_out += lines
-            decode = [row for row in rows if row.is_decode and row.kind == MEASURED]
+            decode = having(rows, is_decode=True, kind=MEASURED)
             found += [_as_json(row, decode) for row in decode]
         self._found["rows"] += found
         self._found["left_out"] += left_out
         self._found["done"].append(size)
-        self._save()
-        return time.monotonic() - begin
-
-    def _save(self) -> None:
         save_json(self.path, self._found)
+        return time.monotonic() - begin
 
 
 def _as_json(row: Row, beside: list[Row]) -> dict[str, Any]:
     # Of those that took turns, the probe of the most bytes: no cache holds a part of it.
-    same = [each for each in beside if each.threads == row.threads]
+    same = having(beside, threads=row.threads)
     largest = max(same, key=lambda each: each.bytes_per_token)
     return {
         "size": row.size, "engine": row.engine, "threads": row.threads,
@@ -136,25 +124,34 @@ def main(argv: list[str] | None = None) -> int:
 
     130 if it was interrupted; what was measured by then is kept.
     """
-    arguments = _parser().parse_args(argv)
+    parser = command.make_parser("bench.cost", __doc__)
+    sizes = ", ".join(FULL.sizes)
+    words = f"{sizes}, {FULL.rounds} rounds: half an hour or more"
+    parser.add_argument("--full", action="store_true", help=words)
+    command.add_options(parser)
+    parser.add_argument("--resume", action="store_true", help="go on with what is in the folder")
+    arguments = parser.parse_args(argv)
     console = Console()
     effort = FULL if arguments.full else DEFAULT
     try:
-        threads = chosen_threads(arguments.threads)
-        folder = chosen_folder(arguments.output, RESULTS, arguments.force, arguments.resume)
-        run = _Run(console, folder / RESULTS, threads, effort, arguments.resume)
+        threads = command.chosen_threads(arguments.threads)
+        folder = command.chosen_folder(
+            arguments.output, COST_FILE, arguments.force, arguments.resume
+        )
+        run = _Run(console, folder / COST_FILE, threads, effort, arguments.resume)
     except (TypeError, ValueError) as error:
         print(f"bench.cost: {error}", file=sys.stderr)
         return 2
-    introduce(console, folder, threads)
+    command.introduce(console, folder, threads)
     try:
         missing = run.measure()
     except KeyboardInterrupt:
-        tell(console, "interrupted", [f"{run.path} has what was measured; --resume goes on"])
+        words = f"{run.path} has what was measured; --resume goes on"
+        command.tell(console, "interrupted", [words])
         return INTERRUPTED
     if missing:
         line = f"{', '.join(missing)}: no time within {MINUTES} minutes; --resume goes on"
-        tell(console, "left out", [line])
+        command.tell(console, "left out", [line])
     return _show(console, run.path)
 
 
@@ -162,22 +159,11 @@ def _show(console: Console, path: Path) -> int:
     """Print every pair and the errors; 1 if they are above the aims."""
     found, pairs = load(path)
     console.print(table_of(pairs))
-    tell(console, "left out", found["left_out"])
+    command.tell(console, "left out", found["left_out"])
     if not pairs:
-        tell(console, "failed", ["no size was measured"], "red")
+        command.tell(console, "failed", ["no size was measured"], "red")
         return 1
     middle, worst = errors(pairs)
     console.print(f"median error {middle:.1%} (at most {MAX_MEDIAN:.0%}), "
                   f"worst {worst:.1%} (at most {MAX_ERROR:.0%}); wrote {path}")  # fmt: skip
     return int(middle > MAX_MEDIAN or worst > MAX_ERROR or math.isnan(middle))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = make_parser("bench.cost", __doc__)
-    parser.add_argument(
-        "--full", action="store_true",
-        help=f"{', '.join(FULL.sizes)}, {FULL.rounds} rounds: half an hour or more",
-    )  # fmt: skip
-    add_options(parser)
-    parser.add_argument("--resume", action="store_true", help="go on with what is in the folder")
-    return parser

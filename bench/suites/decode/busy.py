@@ -53,24 +53,19 @@ def busy(options: DecodeOptions) -> Iterator[Goal]:
 
 
 def _timed(what: str, others: int, steps: dict[int | None, Step]) -> dict[int | None, Case]:
-    """Seconds a step on each number of threads, in turn."""
+    """Seconds a step on each number of threads, in turn, over SECONDS of them."""
     cases = {
         count: Case(f"{what} beside {others} busy, {count or 'default'} thread(s)", step)
         for count, step in steps.items()
     }
     for _ in range(_ROUNDS):
         for case in cases.values():
-            case.values.append(_seconds(case.run))
+            begin, count = time.perf_counter(), 0
+            while (spent := time.perf_counter() - begin) < SECONDS:
+                case.run()
+                count += 1
+            case.values.append(spent / count)
     return cases
-
-
-def _seconds(step: Step) -> float:
-    """Of one step, over SECONDS of them."""
-    begin, count = time.perf_counter(), 0
-    while time.perf_counter() - begin < SECONDS:
-        step()
-        count += 1
-    return (time.perf_counter() - begin) / count
 
 
 def _decoding(weights: Weights, tokens: int, threads: int | None) -> Step:

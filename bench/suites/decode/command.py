@@ -17,7 +17,7 @@ from bench.core import command, goals
 from bench.core.errors import first_line
 from bench.core.measure import MAX_SHARE
 from bench.core.pyperf_files import save_suite
-from bench.core.results import DECODER
+from bench.core.results import DECODER_FILE
 from bench.engines import llama_cpp
 from bench.suites.decode.cases import DecodeOptions
 from bench.suites.decode.sections import PEERS, SECTIONS
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     command.add_options(parser, one_count=True)
     arguments, console, folder, (threads,) = command.begin(
-        parser, argv, DECODER, _WIDTH, lambda count: [check_threads(count)]
+        parser, argv, DECODER_FILE, _WIDTH, lambda count: [check_threads(count)]
     )
     options = DecodeOptions(threads, *((16, 5) if arguments.quick else (32, 9)))
     found: list[goals.Goal] = []
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
                 found.append(goal)
     command.tell(console, "left out", options.notes)
     if options.cases:
-        save_suite(folder / DECODER, options.cases)
+        save_suite(folder / DECODER_FILE, options.cases)
     if found:
         console.print(goals.asked(found))
     return _failed(console, found)

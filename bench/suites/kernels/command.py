@@ -18,7 +18,7 @@ from bench.core.errors import ResultsError
 from bench.core.kernels import Timings
 from bench.core.measure import Case, interleave
 from bench.core.pyperf_files import save_suite
-from bench.core.results import KERNELS
+from bench.core.results import KERNELS_FILE
 from bench.pages import kernels as kernel_tables
 from bench.pages.plots import roofline
 from bench.suites.kernels import goals as kernel_goals
@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
         alone="none of the other engines",
     )  # fmt: skip
     command.add_options(parser)
-    arguments, console, folder, threads = command.begin(parser, argv, KERNELS, _WIDTH)
+    arguments, console, folder, threads = command.begin(parser, argv, KERNELS_FILE, _WIDTH)
     options = KernelOptions(threads, arguments.quick)
     sections = [each for each in SECTIONS if each in (arguments.only or SECTIONS)]
     if not arguments.no_peers and set(sections) & set(_WITH_PEERS):
@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
         cases += measured
     command.tell(console, "left out", options.notes)
     if cases:
-        save_suite(folder / KERNELS, cases)
+        save_suite(folder / KERNELS_FILE, cases)
         try:
             console.print(f"roofline: {roofline.draw(folder)[0]}", highlight=False)
         except ResultsError as error:

@@ -17,7 +17,7 @@ _VNNI_TIERS = ("avx512vbmi", "avx512vnni", "avxvnni")
 
 def goals(results: Timings, tier: str) -> list[Goal]:
     """All that was asked of a machine whose own tier is `tier`, as far as it was measured."""
-    return [figure for each in _GOALS for figure in each(results, tier)]
+    return [goal for each in _GOALS for goal in each(results, tier)]
 
 
 def beyond(results: Timings) -> list[str]:

@@ -56,7 +56,7 @@ from ternops.isa import detect
 #: A perplexity this much off the float64 forward pass's is an error: relative, over 4096 tokens.
 #: Each token is off by chance, so that over n of them sqrt(4096 / n) times as much is allowed.
 MAX_PERPLEXITY_DIFFERENCE = 1e-3
-#: The two computations: trits and int8 activations, in any encoding; float16 weights.
+#: The two computations: trits and int8 activations, in any encoding; fp16 weights.
 TERNARY = "ternary"
 COMPUTATIONS = (TERNARY, FP16)
 
@@ -126,7 +126,7 @@ def prove(threads: list[int], advance: Advance) -> Proof:
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     digests: dict[str, Counter[str]] = {name: Counter() for name in COMPUTATIONS}
     for tier in detect.available():
-        for each in _figures_on(tier.name, threads):
+        for each in _computed_on(tier.name, threads):
             found.setdefault((tier.name, each["encoding"]), []).append(each)
             digests[_computation(each["encoding"])][each["text"]] += 1
         advance(tier.name)
@@ -210,7 +210,7 @@ def _computation(encoding: str) -> str:
     return FP16 if encoding == FP16 else TERNARY
 
 
-def _figures_on(tier: str, threads: Sequence[int]) -> list[dict[str, Any]]:
+def _computed_on(tier: str, threads: Sequence[int]) -> list[dict[str, Any]]:
     options = ["--threads", *threads, "--windows", WINDOWS, "--context", CONTEXT]
     output = output_on(
         tier, ["-m", "bench.suites.lossless.tier", *map(str, options)], "the lossless table"

@@ -32,7 +32,7 @@ WINDOWS, CONTEXT = 8, 512
 Array = npt.NDArray[Any]
 
 
-def figures(threads: Sequence[int], number: int, context: int) -> Iterator[dict[str, Any]]:
+def computed(threads: Sequence[int], number: int, context: int) -> Iterator[dict[str, Any]]:
     """What this process computes, for each encoding and thread count, on `number` windows.
 
     read, decoded: digests of the first window's logits; text: of all windows'. greedy: the most
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=CONTEXT, metavar="N", help="their tokens")
     arguments = parser.parse_args()
     try:
-        for each in figures(arguments.threads, arguments.windows, arguments.context):
+        for each in computed(arguments.threads, arguments.windows, arguments.context):
             print(json.dumps(each))
     except ValueError as error:
         parser.error(str(error))

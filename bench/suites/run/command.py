@@ -24,7 +24,7 @@ from bench.core.envelope import about, host_arch, resumed
 from bench.core.errors import ResultsError, first_line
 from bench.core.measure import MAX_SHARE
 from bench.core.process import INTERRUPTED, WorkerError
-from bench.core.results import ABOUT, ENGINES, FP16, LLAMA, Probe, Results, Row, load, save
+from bench.core.results import ENGINES, FP16, LLAMA, RUN_FILE, Probe, Results, Row, load, save
 from bench.core.table import Table
 from bench.limits import levels as limits
 from bench.pages import compare, plot, report, run_tables
@@ -82,10 +82,10 @@ class _Run:
             "effort": {**asdict(self._effort), "sizes": None},
         }  # fmt: skip
         self.folder = command.chosen_folder(
-            arguments.output, ABOUT, arguments.force, arguments.resume
+            arguments.output, RUN_FILE, arguments.force, arguments.resume
         )
         self._results = Results(about(host_arch(), argv, options))
-        if arguments.resume and (self.folder / ABOUT).exists():
+        if arguments.resume and (self.folder / RUN_FILE).exists():
             old = load(self.folder)
             if old.about.get("options") != options:
                 words = f"has other options, those of `{old.about.get('command')}`"
@@ -217,7 +217,7 @@ def _elsewhere(console: Console, arguments: argparse.Namespace, argv: list[str])
     sizes = _chosen("sizes", arguments.sizes, tuple(SIZES), tuple(SIZES))
     results = modelled.results_for(arch, about(arch, argv, {}), sizes)
     output = arguments.output or f"results/{arch}-modelled"
-    folder = command.chosen_folder(output, ABOUT, arguments.force)
+    folder = command.chosen_folder(output, RUN_FILE, arguments.force)
     console.print(run_tables.rows(results, True, sizes), "")
     console.print(
         f"modelled: {results.about['cpu']}, all of it from the cost model fitted on the "

@@ -17,7 +17,7 @@ from bench.core.command import Advance
 from bench.core.envelope import TIER
 from bench.core.errors import first_line
 from bench.core.measure import Case, interleave
-from bench.core.results import FP16, LLAMA, MEASURED, MODELLED, Row, linear_bytes
+from bench.core.results import FP16, LLAMA, MEASURED, MODELLED, Row, head_bytes, linear_bytes
 from bench.engines import llama_cpp
 from bench.limits.levels import bandwidth, probe_cases
 from bench.limits.peaks import PEAKS, Peak, Unit
@@ -231,7 +231,7 @@ def modelled_fp16(row: Row) -> Row:
     config = SIZES[row.size]
     tokens = int(row.test.removeprefix("tg"))
     norms = config.layers * sum(config.norm_sizes().values()) + config.hidden
-    rest = 2 * config.vocabulary * config.hidden + 2 * config.hidden + 4 * norms
+    rest = head_bytes(row.size) + 2 * config.hidden + 4 * norms
     total = linear_bytes(row.size, FP16) + rest + _cache(config, tokens)
     limit = row.limit * row.bytes_per_token / total
     return Row(
@@ -245,7 +245,7 @@ def _probed(size: int) -> int:
 
 
 def _cache(config: Config, tokens: int) -> int:
-    """Bytes of keys and values that a token reads, the mean; a peer's are float16 as ours."""
+    """Bytes of keys and values that a token reads, the mean; a peer's are fp16 as ours."""
     return kv_cache_bytes(config, "fp16", tokens // 2 + 1)
 
 

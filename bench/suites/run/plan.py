@@ -10,13 +10,13 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from bench.core.results import CYCLED, ENGINES, FP16, LLAMA, MEASURED, linear_bytes
+from bench.core.results import CYCLED, ENGINES, FP16, LLAMA, MEASURED, head_bytes, linear_bytes
+from bench.models.random_gguf import bytes_read
 from ternops.cost.layouts import SIZES
 from ternops.cpu_caches import last_level_bytes
 
-# Bits a weight, and how often it holds the model, with a tenth for what else it allocates.
-_PEER_BITS = {"f16": 16.0, "tq1_0": 1.6875, "tq2_0": 2.0625, "q4_0": 4.5}
-_PEER_COPIES = {"f16": 1.1, "tq1_0": 1.1, "tq2_0": 1.1, "q4_0": 2.1}
+# How often llama.cpp holds the model, with a tenth for what else it allocates.
+_HELD, _REPACKED = 1.1, 2.1
 #: Sizes at which llama.cpp is measured too.
 WITH_PEERS = ("700M", "2B4T", "3B")
 #: Of the free memory so much is used at the most.
@@ -86,56 +86,54 @@ def tasks_of(
     free: bytes of memory. fp16 weights that do not fit are modelled later, others have fewer
     distinct layers.
     """
-    room = int(free * MEMORY_SHARE) - _spare(size)
+    config = SIZES[size]
+    # But for probes, caches and activations.
+    spare = (3 << 28) + 512 * 4 * (4 * config.hidden + 2 * config.ffn + config.vocabulary)
+    room = rest = int(free * MEMORY_SHARE) - spare
     groups: list[dict[str, int]] = []
     peers: list[str] = []
     left_out = []
-    rest = room
-    for engine in _in_order(size, engines):
+    # The pair that every speed-up is of, then the peers beside it, then the other encodings.
+    ours = [each for each in engines if each in ENGINES]
+    known = [each for each in engines if each in LLAMA and size in WITH_PEERS]
+    for engine in [*ours[:2], *known, *ours[2:]]:
         if engine in LLAMA:
-            needed = _peer_bytes(size, engine)
-            if len(groups) != 1 or needed > rest:
-                left_out.append(_too_large(size, engine, needed, rest))
-                continue
-            peers.append(engine)
+            needed, layers = _peer_bytes(size, engine), 1
+            fits, limit = len(groups) == 1 and needed <= rest, rest
         else:
             layers = _distinct(size, engine, room)
-            needed = needed_bytes(size, engine, layers)
-            if not layers:
-                left_out.append(_too_large(size, engine, needed_bytes(size, engine), free))
-                continue
+            needed = needed_bytes(size, engine, layers or None)
+            fits, limit = layers > 0, free
+        if not fits:
+            left_out.append(
+                f"{size} {engine}: needs {needed / 1e9:.1f} GB, {limit / 1e9:.1f} GB are free"
+            )
+            continue
+        if engine in LLAMA:
+            peers.append(engine)
+        else:
             if not groups or needed > rest:
                 groups.append({})
                 rest = room
             groups[-1][engine] = layers
         rest -= needed
     tokens = min((_tokens(size, each, effort) for each in groups), default=0)
-    prompt = _prefills(size, effort)
-    tasks = [
-        Task(size, number, layers, (), tuple(threads), tokens, effort.rounds, prompt)
+    prompt = config.linear_weights + config.vocabulary * config.hidden <= effort.prompt
+    # Peers are those that were found to fit beside the first group.
+    return [
+        Task(
+            size, number, layers, () if number else tuple(peers), tuple(threads), tokens,
+            effort.rounds, prompt,
+        )
         for number, layers in enumerate(groups)
-    ]
-    # Those that were found to fit, beside the first group.
-    return [replace(task, peers=tuple(peers)) for task in tasks[:1]] + tasks[1:], left_out
-
-
-def _too_large(size: str, engine: str, needed: int, free: int) -> str:
-    return f"{size} {engine}: needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
+    ], left_out  # fmt: skip
 
 
 def needed_bytes(size: str, engine: str, layers: int | None = None) -> int:
     """Bytes of an engine's weights with so many distinct layers (None: all)."""
-    config = SIZES[size]
-    whole = linear_bytes(size, engine)
+    config, whole = SIZES[size], linear_bytes(size, engine)
     part = whole if layers is None else whole * layers // config.layers
-    tables = 1 if config.tied else 2
-    return part + tables * 2 * config.vocabulary * config.hidden
-
-
-def _spare(size: str) -> int:
-    """Bytes for probes, caches and activations."""
-    config = SIZES[size]
-    return (3 << 28) + 512 * 4 * (4 * config.hidden + 2 * config.ffn + config.vocabulary)
+    return part + (1 if config.tied else 2) * head_bytes(size)
 
 
 def _distinct(size: str, engine: str, room: int) -> int:
@@ -150,29 +148,14 @@ def _distinct(size: str, engine: str, room: int) -> int:
     return fitting if fitting * one >= _MIN_CACHES * last_level_bytes() else 0
 
 
-def _in_order(size: str, engines: Iterable[str]) -> list[str]:
-    """The pair that every speed-up is of, then the peers beside it, then the other encodings."""
-    ours = [each for each in engines if each in ENGINES]
-    peers = [each for each in engines if each in LLAMA and size in WITH_PEERS]
-    return [*ours[:2], *peers, *ours[2:]]
-
-
 def _peer_bytes(size: str, engine: str) -> int:
     """Bytes that llama.cpp takes: the file's, which for Q4_0 it repacks into another copy."""
-    kind, config = LLAMA[engine], SIZES[size]
-    head = 2 * config.vocabulary * config.hidden
-    return int((config.linear_weights * _PEER_BITS[kind] / 8 + head) * _PEER_COPIES[kind])
+    copies = _REPACKED if LLAMA[engine] == "q4_0" else _HELD
+    return int(bytes_read(SIZES[size], LLAMA[engine], "f16") * copies)
 
 
 def _tokens(size: str, layers: dict[str, int], effort: Effort) -> int:
     """Tokens of a round: a power of two, and the same on every machine with as much memory."""
-    config = SIZES[size]
-    head = 2 * config.vocabulary * config.hidden
-    once = sum(linear_bytes(size, engine) + head for engine in layers)
+    once = sum(linear_bytes(size, engine) + head_bytes(size) for engine in layers)
     most = min(effort.tokens, max(_MIN_TOKENS, int(effort.most_read / once)))
     return 1 << most.bit_length() - 1
-
-
-def _prefills(size: str, effort: Effort) -> bool:
-    config = SIZES[size]
-    return config.linear_weights + config.vocabulary * config.hidden <= effort.prompt

@@ -264,7 +264,7 @@ def test_what_is_stored_comes_back(tmp_path):
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 7}', "{", "[" * 100_000])
 def test_other_files_are_refused(tmp_path, text):
     """One line that names the file."""
-    (tmp_path / stored.RESULTS).write_text(text)
+    (tmp_path / stored.ARM_FILE).write_text(text)
     with pytest.raises(ResultsError, match=r"arm\.json: no results of bench\.arm"):
         stored.load(tmp_path)
 
@@ -350,11 +350,11 @@ def test_the_tools_need_this_kind_of_machine(target, monkeypatch, capsys):
 def test_a_damaged_file_stays_as_it_is(target, capsys):
     """One line, and no page."""
     target.mkdir()
-    (target / stored.RESULTS).write_text("{")
+    (target / stored.ARM_FILE).write_text("{")
     assert command.main(["--only", "predicted"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"bench.arm: {target / stored.RESULTS}: no results of bench.arm")
-    assert [each.name for each in target.iterdir()] == [stored.RESULTS]
+    assert line.startswith(f"bench.arm: {target / stored.ARM_FILE}: no results of bench.arm")
+    assert [each.name for each in target.iterdir()] == [stored.ARM_FILE]
 
 
 @pytest.mark.parametrize("arguments", [["--only", "x"], ["--only"], ["x"], ["--x"]])

@@ -147,7 +147,7 @@ def test_settle_waits_for_threads_that_compute(monkeypatch):
     """It looks again while CPU time goes by, and runs nothing before none does."""
     cpu = iter([0.0, 0.005, 0.005, 0.009, 0.009, 0.009, "never read"])
     left = []
-    monkeypatch.setattr(engines, "_LONGEST", 60)
+    monkeypatch.setattr(engines, "_MAX_WAIT", 60)
     monkeypatch.setattr(engines.time, "process_time", lambda: next(cpu))
     engines.settle(lambda: left or left.extend(cpu))
     assert left == ["never read"]

@@ -153,10 +153,10 @@ def test_a_folder_and_its_file_are_the_same(tmp_path):
     results.save(folder, Results(ABOUT, rows, [results.Probe(probe, TEN)]))
     read = compare.read(folder)
     assert read.rows == [ROW, replace(ROW, threads=1)]
-    assert compare.read(folder / results.ROWS) == read
+    assert compare.read(folder / results.ROWS_FILE) == read
     assert read.about["tier"] == "avx2"
-    (folder / results.ABOUT).unlink()
-    assert compare.read(folder / results.ROWS).rows == read.rows
+    (folder / results.RUN_FILE).unlink()
+    assert compare.read(folder / results.ROWS_FILE).rows == read.rows
 
 
 def test_plain_pyperf_files(tmp_path):

@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 import pytest
 
-from bench.published import cost_fit, cost_threads, paper
+from bench.published import cost_fit, paper
 from ternops.cost import arithmetic
 
 HELD_OUT = [size for size in paper.DECODE["x86"] if size != cost_fit.FITTED]
@@ -117,10 +117,10 @@ def test_the_arithmetic_ratio():
 @pytest.mark.parametrize("name", list(paper.THREADS))
 def test_generation_saturates_where_it_was_published_to(name):
     """Within one step of the thread counts."""
-    assert cost_threads.off_by(cost_threads.steps(name)) <= 1
+    assert cost_fit.off_by(cost_fit.steps(name)) <= 1
 
 
 def test_saturation_is_the_first_count_that_is_nearly_best():
     """Of speeds by threads, counted from 0."""
-    assert cost_threads.saturation({1: 10.0, 2: 19.0, 4: 20.0}) == 1
-    assert cost_threads.saturation({1: 10.0, 2: 18.0, 4: 20.0}) == 2
+    assert cost_fit.saturation({1: 10.0, 2: 19.0, 4: 20.0}) == 1
+    assert cost_fit.saturation({1: 10.0, 2: 18.0, 4: 20.0}) == 2

@@ -37,13 +37,13 @@ def stored(folder, factor=1.1):
     ]  # fmt: skip
     found = {"format": 1, "profiles": [PROFILE] * 2, "rows": rows, "left_out": []}
     folder.mkdir(exist_ok=True)
-    (folder / cost.RESULTS).write_text(json.dumps(found))
+    (folder / cost.COST_FILE).write_text(json.dumps(found))
     return folder
 
 
 def test_errors_are_those_of_the_speed(tmp_path):
     """The same machine twice predicts as once; 1.1 times as fast is 9.1% less."""
-    _, pairs = cost.load(stored(tmp_path / "run") / cost.RESULTS)
+    _, pairs = cost.load(stored(tmp_path / "run") / cost.COST_FILE)
     assert len(pairs) == 20
     assert [each.error for each in pairs] == pytest.approx([1 / 1.1 - 1] * 20)
     assert cost.errors(pairs) == pytest.approx((1 - 1 / 1.1, 1 - 1 / 1.1))
@@ -52,7 +52,7 @@ def test_errors_are_those_of_the_speed(tmp_path):
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 7}', "{", "[" * 100_000])
 def test_other_files_are_refused(tmp_path, text):
     """One line that names the file."""
-    path = tmp_path / cost.RESULTS
+    path = tmp_path / cost.COST_FILE
     path.write_text(text)
     with pytest.raises(ResultsError, match=r"no results of bench\.cost"):
         cost.load(path)
@@ -79,7 +79,7 @@ def test_other_files_are_refused(tmp_path, text):
 )
 def test_damaged_results_are_named_with_their_key(tmp_path, way, value, words):
     """One line: the file, the key, what it is and what was expected."""
-    path = stored(tmp_path / "run") / cost.RESULTS
+    path = stored(tmp_path / "run") / cost.COST_FILE
     run_results.damage(path, way, value)
     with pytest.raises(ResultsError, match=words) as error:
         cost.load(path)
@@ -89,7 +89,7 @@ def test_damaged_results_are_named_with_their_key(tmp_path, way, value, words):
 
 def test_there_is_no_page_of_nothing(tmp_path, capsys):
     """Where no size was measured."""
-    path = stored(tmp_path / "run") / cost.RESULTS
+    path = stored(tmp_path / "run") / cost.COST_FILE
     path.write_text(json.dumps({**json.loads(path.read_text()), "rows": []}))
     assert cost_model.main([str(path.parent)]) == 2
     assert capsys.readouterr().err == f"bench.cost_model: {path}: rows: none, nothing to show\n"
@@ -189,7 +189,7 @@ def test_an_interrupted_run_is_kept_and_gone_on_with(quick, monkeypatch, tmp_pat
     monkeypatch.setattr(cost.worker, "run", interrupted)
     assert cost.main(arguments) == 130
     assert "--resume goes on" in capsys.readouterr().out
-    found, pairs = cost.load(tmp_path / cost.RESULTS)
+    found, pairs = cost.load(tmp_path / cost.COST_FILE)
     assert found["done"] == ["125M", "350M"]
     assert {each.size for each in pairs} == {"125M", "350M"}
     assert found["tier"]
@@ -200,7 +200,7 @@ def test_an_interrupted_run_is_kept_and_gone_on_with(quick, monkeypatch, tmp_pat
     assert "--resume: " in capsys.readouterr().err
     assert cost.main([*arguments, "--resume"]) in (0, 1)
     assert steps == ["calibrate", "125M", "350M", "700M", "2B4T", "3B", "calibrate"]
-    _, pairs = cost.load(tmp_path / cost.RESULTS)
+    _, pairs = cost.load(tmp_path / cost.COST_FILE)
     assert len(pairs) == 5 * len(ENGINES)
 
 

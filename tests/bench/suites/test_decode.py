@@ -10,7 +10,7 @@ import pytest
 
 from bench.core.errors import first_line
 from bench.core.goals import Goal
-from bench.core.results import DECODER
+from bench.core.results import DECODER_FILE
 from bench.engines import llama_cpp
 from bench.suites.decode import busy as decode_busy
 from bench.suites.decode import cases as decode_cases
@@ -49,7 +49,7 @@ def test_a_section_end_to_end(small, tmp_path, capsys, section):
     assert "Asked / seen" in output
     assert decode_sections.SECTIONS[section].__doc__
     if section != "start":
-        suite = pyperf.BenchmarkSuite.load(str(tmp_path / DECODER))
+        suite = pyperf.BenchmarkSuite.load(str(tmp_path / DECODER_FILE))
         assert len(suite) > 1
     if section == "lookup":
         assert "identical output" in output

@@ -48,10 +48,10 @@ def here(short, oracles, monkeypatch):
     monkeypatch.setattr(lossless, "_oracles", lambda text, advance: oracles)
 
     def figures(tier, threads):
-        found = lossless_tier.figures(threads, NUMBER, CONTEXT)
+        found = lossless_tier.computed(threads, NUMBER, CONTEXT)
         return [json.loads(json.dumps(each)) for each in found]
 
-    monkeypatch.setattr(lossless, "_figures_on", figures)
+    monkeypatch.setattr(lossless, "_computed_on", figures)
 
 
 def prove(threads):
@@ -204,9 +204,9 @@ def test_a_tier_that_fails_is_one_line(short, monkeypatch):
     """What its process said last."""
     monkeypatch.setattr(lossless, "CONTEXT", 1)
     with pytest.raises(ValueError, match=r"^the lossless table on generic: .*: context=1: "):
-        lossless._figures_on("generic", [1])
+        lossless._computed_on("generic", [1])
     with pytest.raises(ValueError, match=r"TERNOPS_ISA='none': unknown tier"):
-        lossless._figures_on("none", [1])
+        lossless._computed_on("none", [1])
 
 
 @pytest.mark.parametrize(("option", "words"), [("--windows=0", "windows=0"), ("--threads=0", "0")])
