@@ -16,8 +16,9 @@ from bench.arm.packages import RELEASE, do, unpack
 from bench.arm.retarget import CORES, assemblies
 from bench.arm.stored import Cycles, Part
 from bench.core.errors import ResultsError
+from ternops.encodings import ENCODINGS
 
-KERNELS = ("gemv_two_bit", "gemv_base3", "gemv_tl1", "gemv_tl2")
+KERNELS = tuple(f"gemv_{encoding}" for encoding in ENCODINGS)
 _TURNS = 1000  # of a loop, so that its start does not count
 _MAJOR = 22
 #: With the libraries that it needs, but for those of C.

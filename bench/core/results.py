@@ -33,6 +33,8 @@ KERNELS_FILE, DECODER_FILE = "kernels.json", "decoder.json"
 FP16 = "fp16"
 #: This library by the weights of its decoder; fp16 is what every other engine is compared with.
 ENGINES = (FP16, *ENCODINGS)
+#: The encodings that are multiplied by look-ups.
+LOOK_UPS = tuple(name for name, module in ENCODINGS.items() if hasattr(module, "tables"))
 #: Engine -> the type of its linear layers in a GGUF file.
 LLAMA = {f"llama.cpp {kind.upper()}": kind for kind in ("f16", "tq1_0", "tq2_0", "q4_0")}
 #: How a row came about: timed whole; timed with fewer distinct layers than the model has, used in

@@ -16,7 +16,7 @@ import pyperf
 
 from bench.core import results
 from bench.core.errors import ResultsError
-from bench.core.pyperf_files import envelope_of
+from bench.core.pyperf_files import PREFIX, envelope_of
 from bench.core.results import MEASURED, MODELLED, ROWS_FILE, RUN_FILE, Results, Row
 from bench.core.table import Cell, Table, number, speed, table, text
 
@@ -67,17 +67,26 @@ def compare(old: Results, new: Results, most_slower: float | None) -> tuple[Tabl
     the difference is more than scatter, too; that no row was measured in both runs is a failure.
     """
     before, after = _by_key(old), _by_key(new)
-    both = [key for key in before if key in after]
-    rows = [(before[key], after[key], _verdict(before[key], after[key])) for key in both]
-    failures = []
-    measured = [each for each in rows if each[0].kind == each[1].kind == MEASURED]
-    for each in measured:
-        failures += _failures(*each, most_slower)
-    only: list[_Pair] = [(before[key], None, "only in old") for key in before if key not in after]
-    only += [(None, after[key], "only in new") for key in after if key not in before]
+    rows: list[_Pair] = []
+    failures, measured = [], 0
+    for key, one in before.items():
+        if other := after.get(key):
+            rows.append((one, other, verdict := _verdict(one, other)))
+            if most_slower is None or not one.kind == other.kind == MEASURED:
+                continue
+            measured += 1
+            lost = 1 - other.speed / one.speed
+            if verdict == "slower" and lost > most_slower:
+                failures.append(
+                    f"{one.name if one.size else one.engine}: {speed(other.speed).text} a second "
+                    f"after {speed(one.speed).text}, {lost:.1%} slower, expected at most "
+                    f"{most_slower:.2%}"
+                )
+    rows += [(before[key], None, "only in old") for key in before if key not in after]
+    rows += [(None, after[key], "only in new") for key in after if key not in before]
     if most_slower is not None and not measured:
         failures.append("no row was measured in both runs")
-    return _table(old, new, [*rows, *only]), failures
+    return _table(old, new, rows), failures
 
 
 def _row(benchmark: pyperf.Benchmark) -> Row:
@@ -87,12 +96,9 @@ def _row(benchmark: pyperf.Benchmark) -> Row:
         raise ResultsError(f"benchmark {name!r} is in {benchmark.get_unit()}, expected seconds")
     if "ternops_size" in metadata:
         return results.row_of(metadata, values, name)
-    threads = metadata.get("ternops_threads", 0)
-    fields = {
-        "ternops_size": "", "ternops_engine": name, "ternops_test": "", "ternops_kind": MEASURED,
-        "ternops_threads": threads,
-    }  # fmt: skip
-    return results.row_of(fields, values, name)
+    fields = {"size": "", "engine": name, "test": "", "kind": MEASURED}
+    fields["threads"] = metadata.get("ternops_threads", 0)
+    return results.row_of({PREFIX + key: each for key, each in fields.items()}, values, name)
 
 
 def _by_key(run: Results) -> dict[_Key, Row]:
@@ -126,17 +132,6 @@ def _verdict(old: Row, new: Row) -> str:
     if new_low > old_high:
         return "slower"
     return "faster" if new_high < old_low else "within scatter"
-
-
-def _failures(old: Row, new: Row, verdict: str, most_slower: float | None) -> list[str]:
-    lost = 1 - new.speed / old.speed
-    if most_slower is None or verdict != "slower" or lost <= most_slower:
-        return []
-    name = old.name if old.size else old.engine
-    return [
-        f"{name}: {speed(new.speed).text} a second after {speed(old.speed).text}, "
-        f"{lost:.1%} slower, expected at most {most_slower:.2%}"
-    ]
 
 
 def _table(old: Results, new: Results, rows: Sequence[_Pair]) -> Table:

@@ -41,16 +41,13 @@ def products(results: Timings, title: str, shown: Sequence[Product]) -> Table:
     """One row each; a peer's tells how many times faster ours is."""
     ours = {_turn(each): each for each in reversed(shown) if each.engine == OURS}
 
-    def share(each: Product) -> Cell:
-        return number(results.share(each), "{:.1%}")
-
     def limit(each: Product) -> Cell:
         roofs = results.roofs(each)
-        return text(min(roofs, key=lambda name: roofs[name], default=""))
+        return text(min(roofs, key=roofs.__getitem__, default=""))
 
     def faster(each: Product) -> Cell:
-        base = ours.get(_turn(each))
-        return text("") if each.engine == OURS or base is None else _ratio(results, base, each)
+        base = ours.get(_turn(each)) if each.engine != OURS else None
+        return _ratio(results, base, each)
 
     columns: _Columns = {
         "tokens": lambda each: number(each.tokens, "{}"),
@@ -62,8 +59,10 @@ def products(results: Timings, title: str, shown: Sequence[Product]) -> Table:
         "spread": lambda each: _spread(results.products[each].spread),
         "GMAC/s": lambda each: number(results.rate(each) / 1e9, "{:.1f}"),
         "GB/s": lambda each: number(each.bytes / results.products[each].median / 1e9, "{:.1f}"),
-        "limit": limit, "share": share, "ours faster": faster,
-    }  # fmt: skip
+        "limit": limit,
+        "share": lambda each: number(results.share(each), "{:.1%}"),
+        "ours faster": faster,
+    }
     return table("products", title, columns, shown, _remarks(results, shown), _turn)
 
 
@@ -75,17 +74,13 @@ def _turn(product: Product) -> tuple[str, int]:
 def published(results: Timings, title: str) -> Table:
     """Mean and deviation, one row a shape."""
     shown = results.find(section="published")
-
-    def peer(engine: str, ours: Product) -> Product | None:
-        found = results.find(section="published", group=ours.group, engine=engine)
-        return found[0] if found else None
-
     columns: _Columns = {
         "shape": lambda ours: text(ours.label),
         "ours, ms": lambda ours: _mean(results, ours),
     }
     for engine in dict.fromkeys(each.engine for each in shown if each.engine != OURS):
-        of = partial(peer, engine)
+        peers = {each.group: each for each in reversed(shown) if each.engine == engine}
+        of = partial(lambda peers, ours: peers.get(ours.group), peers)
         columns[f"{engine}, ms"] = partial(lambda of, ours: _mean(results, of(ours)), of)
         columns[f"ours faster than {engine}"] = partial(
             lambda of, ours: _ratio(results, ours, of(ours)), of
@@ -113,8 +108,8 @@ def _spread(value: float) -> Cell:
     return number(value, "{:.1%} !" if is_wide else "{:.1%}", "warn" if is_wide else "")
 
 
-def _ratio(results: Timings, ours: Product, other: Product | None) -> Cell:
-    if other is None:
+def _ratio(results: Timings, ours: Product | None, other: Product | None) -> Cell:
+    if ours is None or other is None:
         return text(None)
     ratio = results.ratio(ours, other)
     return number(ratio, "{:.2f}x", "" if ratio >= 1 else "warn")

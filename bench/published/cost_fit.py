@@ -180,26 +180,18 @@ class Saving:
         return 100 * (1 - self.predicted_ternary / self.predicted_fp16) if self.fp16 else math.nan
 
 
-def energy_fp16(arch: str) -> dict[str, tuple[float, float]]:
-    """size -> joules a token and tokens/s of the fp16 rows, all that power is fitted on."""
-    return {
-        size: (row.fp16, speed)
+def fit_power(arch: str) -> float:
+    """Watts of the machine at work but for its memory's bytes: the mean of the fp16 rows."""
+    return float(np.mean([
+        row.fp16 * speed - memory_joules(arch, size, FP16) * speed
         for size, row in paper.ENERGY[arch].items()
         if row.fp16 and (speed := paper.DECODE[arch][size].fp16)
-    }
-
-
-def fit_power(arch: str, rows: Mapping[str, tuple[float, float]]) -> float:
-    """Watts of the machine at work beside those of its memory's bytes, the mean of the rows."""
-    return float(np.mean([
-        joules * speed - memory_joules(arch, size, FP16) * speed
-        for size, (joules, speed) in rows.items()
     ]))  # fmt: skip
 
 
 def savings(arch: str) -> tuple[float, list[Saving]]:
     """The fitted watts, and every row that has an energy, from the published times."""
-    watts = fit_power(arch, energy_fp16(arch))
+    watts = fit_power(arch)
     found = []
     for size, row in paper.ENERGY[arch].items():
         speed, encoding = paper.DECODE[arch][size], MACHINES[arch][1]

@@ -48,7 +48,8 @@ def draw(results: Results) -> Figure | None:
         for size in sizes
         if (size, best) in rows and (size, FP16) in rows
     }
-    stars = f"Stars: the paper's ({paper.SOURCE}), on {paper.CPUS[results.arch]}." * bool(published)
+    cpu = paper.CPUS.get(results.arch)
+    stars = f"Stars: the paper's ({paper.SOURCE}), on {cpu}." * bool(published)
     figure = style.sheet(
         3.0, "Decoding: energy a token",
         (style.setting(results), f"Percentages: what {best} saves of fp16's." * bool(savings),

@@ -27,9 +27,9 @@ from bench.core.kernels import OURS, Product, Timings, load_cases
 from bench.core.measure import Case
 from bench.core.results import FP16, KERNELS_FILE, plural
 from bench.pages.plots import style
+from ternops.encodings import ENCODINGS
 
 _WIDTH, _PANEL = 7.2, 3.5  # inches; wider than other pictures, for the words at the right end
-_ENCODINGS = ("two_bit", "base3", "tl1", "tl2")
 _MEMORY = "DRAM"
 #: Levels of memory and their lines; instructions and their names.
 _SLANTED = {_MEMORY: "-", "last level": "--", "L2": ":"}
@@ -171,7 +171,7 @@ def _legend(products: Sequence[Product]) -> list[Artist]:
     """What the marks mean."""
     present = {each.encoding for each in products}
     handles: list[Artist] = [
-        Line2D([], [], label=name, **_look(name, True)) for name in _ENCODINGS if name in present
+        Line2D([], [], label=name, **_look(name, True)) for name in ENCODINGS if name in present
     ]
     for words, from_memory in (("weights from DRAM", True), ("from a cache", False)):
         handles.append(Line2D([], [], label=words, **_look(FP16, from_memory)))

@@ -14,6 +14,7 @@ from bench.core.envelope import TIER
 from bench.core.errors import first_line
 from bench.core.kernels import NO_PYTHON, OURS, REMARK, VERSION, Product, describe
 from bench.core.measure import Case, loops_for
+from bench.core.results import LOOK_UPS
 from bench.engines import Engine, settle
 from bench.limits.levels import level_of
 from bench.limits.peaks import multiply_alone, run_again
@@ -66,12 +67,11 @@ def _product(
     tokens = len(x)
     if level is None:
         level = level_of(matrix.nbytes, threads) if tokens <= MAX_READ else ""
-    looked_up = matrix.encoding in ("tl1", "tl2")
     tiles = HAS_TILES and kind_of(tokens, matrix.nbytes) == "many"
     return Product(
         section, group, OURS, tokens, rows, columns, threads, matrix.nbytes, TIER,
         matrix.encoding, str(x.dtype), level,
-        "" if looked_up else "tile" if tiles else "dot", how,
+        "" if matrix.encoding in LOOK_UPS else "tile" if tiles else "dot", how,
     )  # fmt: skip
 
 

@@ -9,9 +9,8 @@ import numpy as np
 from bench.core.goals import Goal
 from bench.core.kernels import NO_PYTHON, OURS, Product, Timings
 from bench.core.measure import MAX_SHARE
-from bench.core.results import plural
+from bench.core.results import LOOK_UPS, plural
 
-_LOOKED_UP = ("tl1", "tl2")
 _VNNI_TIERS = ("avx512vbmi", "avx512vnni", "avxvnni")
 
 
@@ -32,14 +31,14 @@ def beyond(results: Timings) -> list[str]:
 
 def _gemv_dram(results: Timings, tier: str) -> Iterator[Goal]:
     for product in results.find(section="gemv-dram", tier=tier):
-        asked = 0.60 if product.encoding in _LOOKED_UP else 0.95
+        asked = 0.60 if product.encoding in LOOK_UPS else 0.95
         yield from _share_of_reading(results, product, "gemv-dram", asked)
 
 
 def _avx2(results: Timings, tier: str) -> Iterator[Goal]:
     for product in results.find(section="gemv-dram", tier="avx2") if tier != "avx2" else []:
         if product.encoding != "base3":
-            asked = 0.60 if product.encoding in _LOOKED_UP else 0.90
+            asked = 0.60 if product.encoding in LOOK_UPS else 0.90
             yield from _share_of_reading(results, product, "avx2", asked)
 
 

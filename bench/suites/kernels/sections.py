@@ -18,6 +18,7 @@ import ternops
 from bench.core.envelope import TIER
 from bench.core.kernels import load_cases
 from bench.core.measure import Case
+from bench.core.results import LOOK_UPS
 from bench.engines import Engine
 from bench.limits import levels
 from bench.suites.kernels import cases as make
@@ -26,7 +27,7 @@ from ternops.kernels.plan import KERNELS
 
 #: Encodings that have a kernel for one token, and those that have one for many.
 ENCODINGS = tuple(dict.fromkeys(encoding for encoding, _ in KERNELS))
-BLOCKS = tuple(each for each in ENCODINGS if each in ("two_bit", "base3"))
+BLOCKS = tuple(each for each in ENCODINGS if each not in LOOK_UPS)
 #: What is compared with AMX, and what stands for CPUs without AVX-512.
 VNNI, AVX2 = "avx512vbmi", "avx2"
 

@@ -33,7 +33,7 @@ def results_for(arch: str, about: dict[str, object], sizes: list[str]) -> Result
     name, encoding = cost_fit.MACHINES[arch]
     machine = load(name)
     fit = cost_fit.fit(arch)
-    watts = cost_fit.fit_power(arch, cost_fit.energy_fp16(arch))
+    watts = cost_fit.fit_power(arch)
     results = Results({
         **about, "arch": arch, "cpu": machine.name, "tier": machine.tiers[-1],
         "memory": int(machine.memory), "left_out": [],

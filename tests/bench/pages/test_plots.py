@@ -340,7 +340,7 @@ def test_kernels_without_a_roof_cost_the_roofline_alone(tmp_path, capsys):
 
 
 def test_results_without_rows_are_one_line(tmp_path, capsys):
-    written(tmp_path, Results(dict(run_results.RUN_FILE)))
+    written(tmp_path, Results(dict(run_results.ABOUT)))
     assert plot.main([str(tmp_path)]) == 2
     assert "no rows" in capsys.readouterr().err
 
