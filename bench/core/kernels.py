@@ -6,11 +6,11 @@ Each case says in its metadata what was timed, so that a suite read back tells a
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.core.measure import Case, speedup
-from bench.core.pyperf_files import PREFIX, fields_of, load_suite
+from bench.core.pyperf_files import PREFIX, fields_of, load_suite, metadata_of
 from bench.core.results import having, plural
 
 #: The engine that is not a peer.
@@ -92,9 +92,7 @@ class Limit:
 def describe(case: Case, what: Product | Limit) -> Case:
     """The case with a name and metadata that tell what it is."""
     case.name = what.name
-    known = {key: value for key, value in asdict(what).items() if value != ""}
-    case.metadata = {PREFIX + key: value for key, value in known.items()}
-    case.metadata[PREFIX + "kind"] = type(what).__name__
+    case.metadata = {**metadata_of(what), PREFIX + "kind": type(what).__name__}
     return case
 
 

@@ -70,6 +70,16 @@ def envelope_of(suite: pyperf.BenchmarkSuite) -> dict[str, Any]:
     return {key: found[key] for key in ENVELOPE if key in found}
 
 
+def metadata_of(record: Any, *others: str) -> dict[str, Any]:
+    """The fields of a dataclass but `others` as pyperf keeps them: no empty text and no NaN."""
+    found = {each.name: getattr(record, each.name) for each in fields(record)}
+    return {
+        PREFIX + name: value
+        for name, value in found.items()
+        if name not in others and value != "" and value == value
+    }
+
+
 def fields_of(kind: Any, metadata: Mapping[str, Any], name: str, *others: str) -> dict[str, Any]:
     """The fields of a dataclass but `others`, as a benchmark's metadata has them or by default.
 

@@ -12,7 +12,7 @@ import math
 import re
 import statistics
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +21,7 @@ import pyperf
 from bench.core.envelope import save_json
 from bench.core.errors import ResultsError
 from bench.core.measure import Spread, relative_spread, speedup
-from bench.core.pyperf_files import PREFIX, fields_of, save_benchmarks
+from bench.core.pyperf_files import PREFIX, fields_of, metadata_of, save_benchmarks
 from ternops.cost.layouts import SIZES
 from ternops.encodings import ENCODINGS
 
@@ -107,10 +107,7 @@ class Row:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """As pyperf keeps it, which takes no empty text and no NaN."""
-        found = {PREFIX + each.name: getattr(self, each.name) for each in fields(self)}
-        del found[PREFIX + "seconds"]
-        return {name: value for name, value in found.items() if value != "" and value == value}
+        return metadata_of(self, "seconds")
 
     @property
     def name(self) -> str:

@@ -27,7 +27,10 @@ _MATRIX = (2048, 2520)  # whole blocks of every encoding
 def write(folder: Path, target: Path = _TARGET) -> list[Path]:
     """Write the page and its pictures; ResultsError or OSError if that cannot be."""
     stored, found = cost.load(folder / cost.COST_FILE)
-    pairs = sorted(found, key=_by_size)
+    # Small models first, 2B4T among them by its parameters, and fp16 before encodings.
+    pairs = sorted(
+        found, key=lambda pair: (parameters(pair.size), pair.threads, ENGINES.index(pair.engine))
+    )
     if not pairs:
         raise ResultsError(f"{folder / cost.COST_FILE}: rows: none, nothing to show")
     machine = profile.parse(stored["profiles"][0], str(folder / cost.COST_FILE))
@@ -51,11 +54,6 @@ def write(folder: Path, target: Path = _TARGET) -> list[Path]:
         codes=_codes(), profiles=[profile.load(name) for name in profile.shipped()], sizes=SIZES,
     )  # fmt: skip
     return [page.write(target, "cost_model.md.jinja", values), *pictures]
-
-
-def _by_size(pair: cost.Pair) -> tuple[float, int, int]:
-    """Small models first, 2B4T among them by its parameters, and fp16 before encodings."""
-    return parameters(pair.size), pair.threads, ENGINES.index(pair.engine)
 
 
 def _fit(arch: str) -> dict[str, Any]:

@@ -32,7 +32,9 @@ def rows(results: Results, is_decode: bool, sizes: Sequence[str] | None = None) 
         "threads": lambda row: number(row.threads, "{}"),
         "tokens/s": lambda row: speed(row.speed),
         "over fp16": lambda row: _over(results, row),
-        "bytes allow": lambda row: _allowed(results, row),
+        "bytes allow": lambda row: number(
+            row.fewer_bytes(base) if (base := results.base_of(row)) else None, "{:.2f}x"
+        ),
         "paper": lambda row: _published(results, row),
         "share of limit": lambda row: number(row.share, "{:.1%}"),
         "spread": _spread,
@@ -69,11 +71,6 @@ def _over(results: Results, row: Row) -> Cell:
     median, low, high = row.over(base)
     hint = f"quartiles {low:.2f} to {high:.2f}" if high > low else f"fp16 row {base.kind}"
     return number(median, "{:.2f}x", "" if base.kind == MEASURED else "kind", hint)
-
-
-def _allowed(results: Results, row: Row) -> Cell:
-    base = results.base_of(row)
-    return number(row.fewer_bytes(base) if base else math.nan, "{:.2f}x")
 
 
 def _published(results: Results, row: Row) -> Cell:

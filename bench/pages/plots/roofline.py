@@ -76,7 +76,15 @@ def figure_of(cases: Sequence[Case]) -> Figure:
         columns=len(handles), width=_WIDTH,
     )  # fmt: skip
     panels = figure.subplots(len(counts), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
-    roofs = {threads: _roofs(results, tier, threads) for threads in counts}
+    # limit -> bytes or multiply-accumulates a second, the most that was measured anywhere.
+    roofs = {
+        threads: {
+            what: results.limit_rate(limit)
+            for what in (*_SLANTED, *_FLAT)
+            if (limit := results.fastest(what=what, threads=threads, tier=tier))
+        }
+        for threads in counts
+    }
     _set_scales(panels[0], results, products)
     for axes, threads in zip(panels, counts, strict=True):
         _draw_panel(axes, results, products, threads)
@@ -87,16 +95,6 @@ def figure_of(cases: Sequence[Case]) -> Figure:
     for axes, threads in zip(panels, counts, strict=True):
         _draw_slopes(axes, roofs[threads])
     return figure
-
-
-def _roofs(results: Timings, tier: str, threads: int) -> dict[str, float]:
-    """limit -> bytes or multiply-accumulates a second, the most that was measured anywhere."""
-    roofs = {}
-    for what in (*_SLANTED, *_FLAT):
-        limit = results.fastest(what=what, threads=threads, tier=tier)
-        if limit is not None:
-            roofs[what] = results.limit_rate(limit)
-    return roofs
 
 
 def _set_scales(axes: Axes, results: Timings, products: Sequence[Product]) -> None:

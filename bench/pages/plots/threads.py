@@ -25,7 +25,9 @@ def draw(results: Results) -> Figure | None:
     curves = {size: found for size in results.sizes if (found := _curves(results, size))}
     if not curves:
         return None
-    sizes = _some(list(curves))
+    # At most a few, evenly from the smallest to the largest.
+    places = np.linspace(0, len(curves) - 1, min(len(curves), _MAX_SIZES)).round().astype(int)
+    sizes = [list(curves)[each] for each in places]
     engines = [each for each in results.engines if any(each in curves[size] for size in sizes)]
     kinds = [row.kind for size in sizes for rows in curves[size].values() for row in rows]
     handles = [
@@ -64,12 +66,6 @@ def _curves(results: Results, size: str) -> dict[str, list[Row]]:
         if len(found) > 1:
             curves[engine] = found
     return curves
-
-
-def _some(sizes: list[str]) -> list[str]:
-    """At most a few, evenly from the smallest to the largest."""
-    places = np.linspace(0, len(sizes) - 1, min(len(sizes), _MAX_SIZES)).round().astype(int)
-    return [sizes[each] for each in places]
 
 
 def _draw(axes: Axes, curves: dict[str, list[Row]]) -> None:
