@@ -26,7 +26,7 @@ TABLE = Path(__file__).parents[2] / "results" / "arm-static" / "loops.csv"
 _COLUMNS = ("core", "kernel", "instructions", "products", "instructions a product", "spills")
 
 #: Instruction -> the products of a weight and an activation that one stands for. Look-ups: 16 rows
-#: of a pair's or a triple's sum, whose low and high bytes are looked up apart.
+#: of a group's sum, whose low and high bytes are looked up apart.
 PRODUCTS = {
     "sdot": 16, "smmla": 32, "smull": 8, "smull2": 8, "smlal": 8, "smlal2": 8, "fmla": 4,
 }  # fmt: skip

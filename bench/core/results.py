@@ -24,6 +24,7 @@ from bench.core.measure import Spread, relative_spread, speedup
 from bench.core.pyperf_files import PREFIX, fields_of, metadata_of, save_benchmarks
 from ternops.cost.layouts import SIZES
 from ternops.encodings import ENCODINGS
+from ternops.encodings.row_groups import RowGroups
 
 #: Of the two files; others are not read.
 FORMAT = 2
@@ -34,7 +35,7 @@ FP16 = "fp16"
 #: This library by the weights of its decoder; fp16 is what every other engine is compared with.
 ENGINES = (FP16, *ENCODINGS)
 #: The encodings that are multiplied by look-ups.
-LOOK_UPS = tuple(name for name, module in ENCODINGS.items() if hasattr(module, "tables"))
+LOOK_UPS = tuple(name for name, each in ENCODINGS.items() if isinstance(each, RowGroups))
 #: Engine -> the type of its linear layers in a GGUF file.
 LLAMA = {f"llama.cpp {kind.upper()}": kind for kind in ("f16", "tq1_0", "tq2_0", "q4_0")}
 #: How a row came about: timed whole; timed with fewer distinct layers than the model has, used in

@@ -37,10 +37,7 @@ _MIN_SIZES = 3  # that an axis has room for
 #: Engine -> colour, marker. Okabe-Ito colours, told apart with any colour vision.
 _LOOKS = {
     FP16: (GREY, "s"),
-    "base3": ("#D55E00", "D"),
-    "two_bit": ("#0072B2", "o"),
-    "tl1": ("#009E73", "^"),
-    "tl2": ("#CC79A7", "v"),
+    **{name: (each.color, each.marker) for name, each in ENCODINGS.items()},
     "llama.cpp F16": ("#222222", "X"),
     "llama.cpp TQ1_0": ("#E69F00", "P"),
     "llama.cpp TQ2_0": ("#56B4E9", "*"),
