@@ -19,7 +19,7 @@ from bench.core.errors import ResultsError
 
 #: Of qemu's models.
 CPUS = ("cortex-a72", "neoverse-n1", "neoverse-v1")
-_AROUND = 0x8000  # bytes of code before and behind a kernel's entry that are logged
+_AROUND = 0x8000  # bytes of code before and after a kernel's entry that are logged
 _TURNS = 2  # a first one may have compiled, which leaves the code elsewhere
 # `bl` and `blr`, `ret`: bits that tell them, and what they are.
 _CALLS = ((0xFC000000, 0x94000000), (0xFFFFFC1F, 0xD63F0000))

@@ -54,7 +54,7 @@ class Mca:
         return self._run("--version").split("version ")[1].split()[0]
 
     def simulate(self, core: str, kernel: str, assembly: str) -> Cycles:
-        """The hot loop of a kernel; ResultsError for an answer that is none."""
+        """The hot loop of a kernel; ResultsError for another kind of answer."""
         lines, weights = loop_of(kernel, assembly)
         answer = self._run(
             "-mtriple=aarch64", f"-mcpu={core}", f"-iterations={_TURNS}", "-json",

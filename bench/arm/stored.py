@@ -32,7 +32,7 @@ class Count(NamedTuple):
 
 
 class Cycles(NamedTuple):
-    """One turn of a kernel's hot loop, which is so many weights, by LLVM's model of a core.
+    """One turn of a kernel's hot loop (of `weights`), by LLVM's model of a core.
 
     model: of whose units LLVM schedules for the core. units: cycles if only the units were the
     limit, cycles: with dependencies and dispatch as well, by simulation.

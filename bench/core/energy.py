@@ -61,7 +61,7 @@ class Meter:
         return tuple(map(self._read, self.counters))
 
     def since(self, reading: Reading) -> float:
-        """Joules since a reading of this meter; NaN where that cannot be told, `problem` says why.
+        """Joules since a reading of this meter; NaN where that is unknown, `problem` says why.
 
         0 is no answer: counters that did not move are not counting, or were read too soon.
         """
@@ -179,7 +179,7 @@ def _zeus(others: set[int]) -> Meter:
     """Of the package zeus; `others` are the numbers of zones that it takes for packages."""
 
     def counter(cpu: Any) -> Counter:
-        """A package's and its memory's, which zeus counts on behind the range."""
+        """A package's and its memory's, which zeus counts on past the range."""
 
         def read() -> float:
             try:

@@ -1,4 +1,4 @@
-"""What errors are called, and how they are told."""
+"""Errors of results, and how errors are put into one line."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bench.core.table import Cell, Table, table, text
 
-#: What is written behind a figure and by what it is multiplied before; times begin with a space.
+#: The unit that follows a figure, and what the figure is multiplied by; times begin with a space.
 _UNITS = {"%": 100, "x": 1, " us": 1e6, " s": 1}
 
 

@@ -97,7 +97,7 @@ def describe(case: Case, what: Product | Limit) -> Case:
 
 
 def load_cases(path: Path) -> list[Case]:
-    """The cases of a suite; ResultsError if it is none, OSError if it cannot be read."""
+    """The cases of a suite; ResultsError for another file, OSError if it cannot be read."""
     cases = []
     for each in load_suite(path):
         metadata = dict(each.get_metadata())

@@ -50,7 +50,7 @@ def save_benchmarks(
 
 
 def load_suite(path: Path) -> pyperf.BenchmarkSuite:
-    """A pyperf suite; ResultsError for one that is none, or of another format, OSError else."""
+    """A pyperf suite; ResultsError for another file or format, else OSError."""
     try:
         suite = pyperf.BenchmarkSuite.load(str(path))
     except (ValueError, LookupError, TypeError, AttributeError) as error:

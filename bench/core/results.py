@@ -218,8 +218,7 @@ def parameters(size: str) -> float:
 def load(folder: Path) -> Results:
     """The results in a folder.
 
-    Raises ResultsError for files that are no results, or of another version of them; OSError for
-    some that cannot be read.
+    Raises ResultsError for other files and for another version; OSError for what cannot be read.
     """
     try:
         about = json.loads((folder / RUN_FILE).read_text("utf-8"))
@@ -261,6 +260,6 @@ def save(folder: Path, results: Results) -> None:
             for seconds, metadata in measured
         ]  # fmt: skip
         save_benchmarks(folder / ROWS_FILE, benchmarks, results.about)
-    else:  # those of an earlier run are none of this one
+    else:  # an earlier run's do not belong to this one
         (folder / ROWS_FILE).unlink(missing_ok=True)
     save_json(folder / RUN_FILE, {"format": FORMAT, **results.about})

@@ -29,7 +29,7 @@ _L2 = cpu_cache_bytes().get(2, 1 << 20)
 
 
 def level_bytes(level: str, threads: int) -> int | None:
-    """A size that lies in a level while so many threads share it; None if none does for sure."""
+    """Bytes that fit a level which `threads` share; None where that is not certain."""
     if level == DRAM:
         return DRAM_BYTES
     if level == L2:
@@ -39,7 +39,7 @@ def level_bytes(level: str, threads: int) -> int | None:
 
 
 def level_of(size: int, threads: int) -> str:
-    """The fastest level that can hold a good part of so many bytes."""
+    """The fastest level that can hold a good part of `size` bytes."""
     if size <= 4 * _L2 * threads:
         return L2
     return LAST if size <= 2 * last_level_bytes() else DRAM

@@ -198,7 +198,7 @@ def multiply_alone(record, team, thread, threads):
 
 
 class Peak(NamedTuple):
-    """A job that does so many multiply-accumulates in a round of each thread; 0: barriers."""
+    """A job. macs: multiply-accumulates in a round of each thread; 0: barriers."""
 
     what: str
     how: str
@@ -240,5 +240,5 @@ class Unit:
 
 
 def run_again(job: TeamJob, record: int, threads: int, times: int) -> None:
-    """Run the job on the record at an address so many times, as one job."""
+    """Run the job on the record at an address `times` times, as one job."""
     TEAM.run(repeat, np.array((job.address, record, times), _REPEAT), threads)

@@ -49,9 +49,8 @@ def figures(folder: Path, results: Results) -> Iterator[tuple[str, Figure | str]
 def draw(folder: Path, note: Callable[[str], object] = lambda line: None) -> list[Path]:
     """Draw everything that the results in a folder have data for; return the pictures' paths.
 
-    note: is told of each picture that was not drawn; an older one of that name is removed.
-    Raises ResultsError for results that cannot be drawn, OSError for files that cannot be read or
-    written.
+    note: called with a line for each picture that was not drawn; an older one is removed. Raises
+    ResultsError for results that cannot be drawn, OSError for files.
     """
     results, paths = load_rows(folder), list[Path]()
     with style.applied():

@@ -88,7 +88,7 @@ def _fact(results: Results, name: str) -> str:
 
 
 def _pictures(folder: Path, results: Results) -> tuple[list[tuple[str, str, Markup]], list[str]]:
-    """Name, caption and SVG of each picture, and a line for each that there is none of."""
+    """Name, caption and SVG of each picture, and a line for each that is missing."""
     found, missing = [], []
     with style.applied():
         for name, figure in plot.figures(folder, results):
@@ -100,7 +100,7 @@ def _pictures(folder: Path, results: Results) -> tuple[list[tuple[str, str, Mark
 
 
 def _inline(name: str, svg: str) -> Markup:
-    """An SVG document as an element of the page, its ids told apart from those of others."""
+    """An SVG document as an element of the page, with ids of its own."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(\sid="|href="#|url\(#)', rf"\g<1>{name}-", svg)

@@ -1,4 +1,4 @@
-"""The tables of a run, made from its results; nothing in what run.json lists is trusted."""
+"""The tables of a run, made from its results; run.json may list anything."""
 
 from __future__ import annotations
 

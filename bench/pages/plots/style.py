@@ -79,7 +79,7 @@ def marks(engines: Iterable[str]) -> list[Artist]:
 
 
 def bar(face: str, *kinds: str) -> dict[str, Any]:
-    """Of a bar: hatched in white unless all behind it was measured."""
+    """Of a bar: hatched in white unless all of it was measured."""
     hatch = "".join(_HATCHES[kind] for kind in sorted(set(kinds)))
     return {"facecolor": face, "edgecolor": "white", "linewidth": 0, "hatch": hatch}
 
@@ -105,7 +105,7 @@ def encodings(results: Results) -> tuple[list[str], str]:
 
 
 def decoding(results: Results, threads: int | None = None) -> dict[tuple[str, str], Row]:
-    """(size, engine) -> the row of generating tokens, with all threads unless told otherwise."""
+    """(size, engine) -> the row of generating tokens, by default with all threads."""
     rows = results.find(is_decode=True, threads=threads or results.threads[-1])
     return {(row.size, row.engine): row for row in reversed(rows)}
 
@@ -153,7 +153,7 @@ def _by_rows(handles: Sequence[Artist], columns: int) -> list[Artist]:
 
 
 def label_sizes(axes: Axes, names: Sequence[str], widths: Sequence[float] = ()) -> list[float]:
-    """Name the sizes along x, with bands behind every other one; where their middles are.
+    """Name the sizes along x, with a band under every other one; the x of their middles.
 
     widths: of each size, 1 by default; a few sizes are not stretched over the whole axis.
     """

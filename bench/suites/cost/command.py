@@ -32,7 +32,7 @@ from bench.suites.run.plan import Effort, tasks_of
 from ternops.cost.calibrate import calibrate
 
 #: Without more being said, and --full. A shared machine drifts with its neighbours: calibrated
-#: before and behind, in a full run amidst them, too; and its memory, which drifts most, by the read
+#: before and after, in a full run amidst them, too; and its memory, which drifts most, by the read
 #: probes that took turns with each size.
 DEFAULT = Effort(("125M", "350M", "700M", "2B4T", "3B"), 16, 5, 8e9, 1, 0)
 FULL = Effort(
@@ -67,7 +67,7 @@ class _Run:
             calibration = 0.0 if self._found["profiles"] else self._calibrate(start)
             longest = 0.0
             for i, size in enumerate(sizes):
-                # The next one is larger; behind it comes another calibration.
+                # The next one is larger; another calibration follows it.
                 if time.monotonic() + _GROWTH * longest + calibration > end:
                     self._calibrate(start)
                     return sizes[i:]

@@ -49,7 +49,7 @@ def weights(encoding: str, rows: int, columns: int) -> TernaryMatrix:
 
 
 def weights_of(encoding: str, columns: int, size: int) -> TernaryMatrix:
-    """A random matrix of about so many packed bytes."""
+    """A random matrix of about `size` packed bytes."""
     groups = size // ENCODINGS[encoding].nbytes(_GROUP, columns)
     return weights(encoding, max(1, groups) * _GROUP, columns)
 
@@ -109,7 +109,7 @@ class Prepared:
         TEAM.run(linear, self._record, threads)
 
     def run(self, alone: bool, times: int) -> None:
-        """The whole product, or only its multiplication, so many times."""
+        """The whole product, or only its multiplication, `times` times."""
         job = multiply_alone if alone else linear
         run_again(job, self._record.ctypes.data, self._threads, times)
 

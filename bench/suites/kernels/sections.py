@@ -56,7 +56,7 @@ class KernelOptions:
     failures: list[str] = field(default_factory=list)
 
     def rounds(self, full: int) -> int:
-        """How many, where a run that is not quick does so many."""
+        """The number of rounds; full: of a run that is not quick."""
         return max(3, full // 3) if self.quick else full
 
 
@@ -217,7 +217,7 @@ def _beside(
         x = make.tokens_of(tokens, columns)
         matrix = ternops.pack(trits)
         cases = [make.matmul_case(section, name, matrix, x, threads, beside_peers=bool(engines))]
-        # Right behind ours, because the same threads measure them.
+        # Right after ours, because the same threads measure them.
         cases += levels.peak_limits(section, name, threads)
         if tokens <= make.MAX_READ:
             level = levels.level_of(matrix.nbytes, threads)

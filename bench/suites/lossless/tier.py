@@ -84,7 +84,7 @@ def perplexity_of(logits: Sequence[Array], text: list[list[int]]) -> float:
 
 
 def greedy(logits: Sequence[Array]) -> Array:
-    """The most likely token at each position, all windows behind one another."""
+    """The most likely token at each position, one window after another."""
     return np.concatenate([each.argmax(axis=1) for each in logits])
 
 

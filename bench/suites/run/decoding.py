@@ -39,7 +39,7 @@ TILES = "tile product"
 #: What products of int8 activations are limited by here.
 INTEGERS = TILES if HAS_TILES else DOTS
 _HEAD = "f16"  # of llama.cpp's models, as of ours
-# A working set so many times the last-level cache is read no faster or slower than a larger one.
+# A working set of this many last-level caches is read no faster or slower than a larger one.
 _PROBED_CACHES = 8
 _PEAK_ROUNDS = 20_000
 # A peak takes milliseconds, as long as a time slice that is lost to others: in several turns one at

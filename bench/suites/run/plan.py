@@ -21,7 +21,7 @@ _HELD, _REPACKED = 1.1, 2.1
 WITH_PEERS = ("700M", "2B4T", "3B")
 #: Of the free memory so much is used at the most.
 MEMORY_SHARE = 0.9
-#: Cycled layers are at least so many times the last-level cache: none is found in it again.
+#: Cycled layers fill the last-level cache at least this many times: it never holds the next one.
 _MIN_CACHES = 4
 _MIN_TOKENS = 2
 
@@ -130,7 +130,7 @@ def tasks_of(
 
 
 def needed_bytes(size: str, engine: str, layers: int | None = None) -> int:
-    """Bytes of an engine's weights with so many distinct layers (None: all)."""
+    """Bytes of an engine's weights with this many distinct layers (None: all)."""
     config, whole = SIZES[size], linear_bytes(size, engine)
     part = whole if layers is None else whole * layers // config.layers
     return part + (1 if config.tied else 2) * head_bytes(size)

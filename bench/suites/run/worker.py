@@ -22,7 +22,7 @@ def run(task: Task, advance: Advance) -> tuple[list[Row], list[Probe], list[str]
 
 
 def merged(runs: list[list[Row]]) -> list[Row]:
-    """The rows of several processes as one each, their values one behind another.
+    """The rows of several processes as one each, their values one after another.
 
     A process may find the machine faster than another did, limits and all: a row's share is the
     mean of its shares in each of them. A row that one of the processes lacks is left out of all.
