@@ -10,6 +10,7 @@ import pytest
 
 from bench.core.measure import Case
 from bench.core.results import CYCLED, ENGINES, FP16, LLAMA, MEASURED, MODELLED
+from bench.engines import llama_cpp
 from bench.limits.peaks import PEAKS, Peak, barriers
 from bench.suites.run import command as run
 from bench.suites.run import decoding, plan
@@ -123,6 +124,7 @@ def test_cycled_layers_are_used_in_turn(small):
 
 def test_a_missing_peer_costs_a_line(small, monkeypatch):
     """And ours are measured all the same."""
+    llama_cpp._load.cache_clear()  # tests of peers may have loaded it
     monkeypatch.setitem(sys.modules, "llama_cpp", None)
     task = replace(TASK, layers={FP16: 2}, peers=("llama.cpp F16",), prompt=False)
     found = decoding.measure(task)
