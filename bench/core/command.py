@@ -77,11 +77,11 @@ def chosen_folder(
         raise ValueError(f"--output {output!r}: has a {written} already; --force replaces it")
     if not output and not force:
         # folder, folder-2, folder-3, ...: the first without results, or the last with some.
-        numbered = (folder.with_name(f"{folder.name}-{n}") for n in itertools.count(2))
-        for candidate in itertools.chain([folder], numbered):
-            taken, folder = folder, candidate
+        first = taken = folder
+        for number in itertools.count(2):
             if not (folder / written).exists():
                 break
+            taken, folder = folder, first.with_name(f"{first.name}-{number}")
         folder = taken if resume else folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
