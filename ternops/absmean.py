@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,18 @@ def absmean(w: npt.ArrayLike) -> tuple[npt.NDArray[np.int8], np.float32]:
     s * trits; trits = clip(round(w / s), -1, 1), ties to even.
     Raises TypeError for another dtype, ValueError for another shape or for NaN and infinity.
     """
+    weight = check_weights(w)
+    scale = max(mean_of(weight, np.abs), MIN_SCALE)
+    trits = np.empty(weight.shape, np.int8)
+    for rows in _pieces(weight):
+        block = weight[rows]
+        ratio = block.astype(np.result_type(block.dtype, np.float32), copy=False) / scale
+        trits[rows] = np.clip(np.rint(ratio), -1, 1)
+    return trits, scale
+
+
+def check_weights(w: npt.ArrayLike) -> npt.NDArray[Any]:
+    """A matrix of floats to quantise; raises TypeError and ValueError for anything else."""
     weight = as_array("w", w)
     if weight.dtype not in (np.float16, np.float32, np.float64):
         raise TypeError(
@@ -35,29 +48,35 @@ def absmean(w: npt.ArrayLike) -> tuple[npt.NDArray[np.int8], np.float32]:
         )
     if weight.ndim != 2:
         raise ValueError(f"w: shape {weight.shape}, expected two dimensions")
-    rows = max(1, _ROWS_AT_ONCE // max(1, weight.shape[1]))
-    blocks = [weight[i : i + rows] for i in range(0, weight.shape[0], rows)]
-    # Sums of float32 magnitudes in float64: the mean is then right to float32's last bit.
-    with np.errstate(over="ignore"):
-        total = sum(float(np.abs(block).sum(dtype=np.float64)) for block in blocks)
+    return weight
+
+
+def mean_of(weight: npt.NDArray[Any], function: Callable[[Any], Any]) -> np.float32:
+    """The mean of function(weight); 0 for an empty matrix.
+
+    Raises ValueError for NaN and infinity, and for a mean beyond float32.
+    """
+    # Sums of float32 in float64: the mean is then right to float32's last bit.
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = [function(weight[rows]).sum(dtype=np.float64) for rows in _pieces(weight)]
+        total = float(sum(sums))
     if not np.isfinite(total):
-        raise ValueError(f"w: {_first_bad(blocks)}, expected finite numbers")
-    if total / max(1, weight.size) > float(np.finfo(np.float32).max):
+        raise ValueError(f"w: {_first_bad(weight)}, expected finite numbers")
+    if abs(total) / max(1, weight.size) > float(np.finfo(np.float32).max):
         raise ValueError("w: mean magnitude beyond float32, expected a float32 scale")
-    scale = max(np.float32(total / max(1, weight.size)), MIN_SCALE)
-    trits = np.empty(weight.shape, np.int8)
-    for i, block in enumerate(blocks):
-        ratio = block.astype(np.result_type(block.dtype, np.float32), copy=False) / scale
-        trits[i * rows : i * rows + len(block)] = np.clip(np.rint(ratio), -1, 1)
-    return trits, scale
+    return np.float32(total / max(1, weight.size))
 
 
-def _first_bad(blocks: list[npt.NDArray[Any]]) -> str:
-    row = 0
-    for block in blocks:
-        bad = np.argwhere(~np.isfinite(block))
+def _pieces(weight: npt.NDArray[Any]) -> Iterator[slice]:
+    """Rows worked on at a time: no temporary is as large as a matrix."""
+    rows = max(1, _ROWS_AT_ONCE // max(1, weight.shape[1]))
+    return (slice(start, start + rows) for start in range(0, len(weight), rows))
+
+
+def _first_bad(weight: npt.NDArray[Any]) -> str:
+    for rows in _pieces(weight):
+        bad = np.argwhere(~np.isfinite(weight[rows]))
         if len(bad):
             i, j = bad[0]
-            return f"w[{row + i}, {j}] is {block[i, j]}"
-        row += len(block)
+            return f"w[{rows.start + i}, {j}] is {weight[rows.start + i, j]}"
     return "the sum of magnitudes is infinite"
