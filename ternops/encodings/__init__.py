@@ -6,11 +6,12 @@ two_bit and base3 share, `row_groups` what tl1 and tl2 share, `encoding` what al
 
 from ternops.encodings.base3 import BASE3
 from ternops.encodings.encoding import Encoding
+from ternops.encodings.one_bit import ONE_BIT
 from ternops.encodings.tl1 import TL1
 from ternops.encodings.tl2 import TL2
 from ternops.encodings.two_bit import TWO_BIT
 
 #: Every encoding by its name.
-ENCODINGS: dict[str, Encoding] = {each.name: each for each in (TWO_BIT, BASE3, TL1, TL2)}
+ENCODINGS: dict[str, Encoding] = {each.name: each for each in (TWO_BIT, BASE3, TL1, TL2, ONE_BIT)}
 #: The names of those that hold trits, as the linear layers of BitNet b1.58 need it.
 TERNARY = tuple(name for name, each in ENCODINGS.items() if {-1, 0, 1} <= set(each.values))

@@ -73,9 +73,9 @@ class Encoding(ABC):
     def check_values(self, name: str, array: npt.NDArray[np.int8]) -> None:
         """Raise ValueError, naming the argument, if a weight is none of `values`."""
         low, high = self.values[0], self.values[-1]
-        bad = (array < low) | (array > high) if array.size else np.zeros(0, bool)
-        if self.step > 1:
-            bad |= (array - low) % self.step != 0
+        if not array.size or (self.step == 1 and low <= array.min() and array.max() <= high):
+            return
+        bad = (array < low) | (array > high) | ((array - low) % self.step != 0)
         if bad.any():
             i, j = np.argwhere(bad)[0]
             *most, last = map(str, self.values)

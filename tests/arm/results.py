@@ -20,7 +20,7 @@ import numpy as np
 
 import ternops
 from ternops.decoder import Model
-from ternops.encodings import ENCODINGS
+from ternops.encodings import ENCODINGS, TERNARY
 from ternops.isa import detect
 
 #: (rows, columns): whole blocks, a ragged end, and more than a panel of the GEMM holds.
@@ -28,7 +28,7 @@ SHAPES = ((64, 640), (37, 333), (70, 8500))
 TOKENS = (1, 3, 21)
 #: (weights, head, cache) of the decoder: every encoding, and, which --brief leaves out, every head
 #: and cache.
-ENCODED = [(encoding, "fp16", "fp16") for encoding in ENCODINGS]
+ENCODED = [(encoding, "fp16", "fp16") for encoding in TERNARY]
 OTHERS = [("two_bit", "screened", "int8"), ("base3", "int8", "fp16"), ("fp16", "fp16", "fp16")]
 PROMPT = [1, 17, 300, 42, 7, 99, 256, 3]
 _NEW_TOKENS = 24
@@ -45,8 +45,9 @@ def products() -> dict[str, str]:
     found = {}
     for rows, columns in SHAPES:
         random = np.random.default_rng(rows)
-        trits = random.integers(-1, 2, (rows, columns), np.int8)
+        ternary = random.integers(-1, 2, (rows, columns), np.int8)
         for encoding in ENCODINGS:
+            trits = ternary if encoding in TERNARY else np.where(ternary, ternary, np.int8(-1))
             matrix = ternops.pack(trits, 0.25, encoding)
             ones = ternops.pack(np.ones_like(trits), 1.0, encoding)
             for tokens in TOKENS:

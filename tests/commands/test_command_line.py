@@ -20,7 +20,7 @@ from ternops.commands import perplexity as command
 from ternops.decoder import Model, reference
 from ternops.decoder.formats.loading import TINY
 from ternops.decoder.text import load_tokenizer
-from ternops.encodings import ENCODINGS
+from ternops.encodings import TERNARY
 from ternops.isa import detect
 from tests.helpers import checkpoints, processes
 
@@ -476,8 +476,8 @@ def test_the_table_of_this_tier(capfd, text, monkeypatch):
     digits = capfd.readouterr().out.split()[1]
     assert main([*arguments, "--table"]) == 0
     out, _ = capfd.readouterr()
-    assert out.count(digits) == len(ENCODINGS)
-    for encoding in ENCODINGS:
+    assert out.count(digits) == len(TERNARY)
+    for encoding in TERNARY:
         assert re.search(rf"{tier.name}\W+{encoding}\W+{re.escape(digits)}\W+\d", out)
     assert out.endswith("all digits are equal\n")
 
@@ -493,7 +493,7 @@ def test_the_table_of_different_digits(capfd, text, monkeypatch):
     monkeypatch.setattr(command, "_figures", figures)
     assert main(["perplexity", "--text", str(text), "--table"]) == 1
     assert "2 different perplexities" in capfd.readouterr().out
-    assert asked == [(tier.name, each) for tier in detect.available() for each in ENCODINGS]
+    assert asked == [(tier.name, each) for tier in detect.available() for each in TERNARY]
 
 
 def test_a_table_that_fails_is_one_line(capfd, tmp_path):

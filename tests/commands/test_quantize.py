@@ -17,7 +17,7 @@ from ternops import files
 from ternops.__main__ import main
 from ternops.decoder.formats import convert
 from ternops.decoder.formats.loading import TINY, open_checkpoint
-from ternops.encodings import ENCODINGS
+from ternops.encodings import TERNARY
 from ternops.files import GrowingFile
 from tests.helpers import checkpoints, processes
 
@@ -59,7 +59,7 @@ def lines_of(capfd, code):
     return [line for line in err.splitlines() if not line.startswith("quantizing")]
 
 
-@pytest.mark.parametrize("encoding", [None, *ENCODINGS])
+@pytest.mark.parametrize("encoding", [None, *TERNARY])
 def test_the_command(source, target, encoding):
     """A process of its own: one file, one line, and the model generates."""
     options = ["--encoding", encoding] if encoding else []

@@ -47,7 +47,7 @@ def test_tiny_logits_equal_the_oracle(weights, text):
         assert cases.same_bits(model.logits(tokens), expected), f"{threads} threads"
 
 
-@pytest.mark.parametrize("encoding", cases.ENCODINGS)
+@pytest.mark.parametrize("encoding", cases.TERNARY)
 def test_every_encoding_gives_the_same_logits(encoding, tiny, text):
     """The packaged checkpoint, its weights held in another way."""
     model = Model.from_pretrained(weights=encoding, threads=2)
@@ -64,7 +64,7 @@ def test_layers_of_several_encodings_are_refused():
         Model(mixed)
 
 
-@pytest.mark.parametrize("kind", [*cases.ENCODINGS, "fp16"])
+@pytest.mark.parametrize("kind", [*cases.TERNARY, "fp16"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("size", SIZES)
 def test_small_logits_equal_the_oracle(size, layout, kind):
@@ -94,7 +94,7 @@ def test_an_int8_cache_equals_the_oracle(size, layout):
 
 
 @pytest.mark.parametrize("cache", ["fp16", "int8"])
-@pytest.mark.parametrize("kind", [*cases.ENCODINGS, "fp16"])
+@pytest.mark.parametrize("kind", [*cases.TERNARY, "fp16"])
 @pytest.mark.parametrize("size", ["hidden 100", "hidden 200", "hidden 257"])
 def test_passes_of_any_length_give_the_same_bits(size, kind, cache):
     """One token at a time, a few, and the hundreds of which a prompt is read."""

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ternops.encodings import ENCODINGS, common
+import ternops
+from ternops.encodings import ENCODINGS, TERNARY, common
 from tests.helpers import cases
 
 SHAPES = st.tuples(st.integers(0, 140), st.integers(0, 700), st.integers(0, 2**32 - 1))
@@ -23,7 +24,11 @@ WIDTHS = (
 )  # fmt: skip
 
 #: What a code counts in its byte, field after field; and the number of codes.
-FACTORS = {"two_bit": ((1, 4, 16, 64), 4), "base3": ((27, 9, 3, 1, 81), 3)}
+FACTORS = {
+    "two_bit": ((1, 4, 16, 64), 4),
+    "base3": ((27, 9, 3, 1, 81), 3),
+    "one_bit": ((1, 2, 4, 8, 16, 32, 64, 128), 2),
+}
 
 #: Of `check`.
 ONE_LINE = rf"^packed: holds .*, expected .* \(not ({'|'.join(ENCODINGS)})\?\)\Z"
@@ -60,7 +65,8 @@ def described(name, trits):
             block, place = divmod(column, 64 * fields)
             stride = min(64, -(-(columns - 64 * fields * block) // fields))
             field, byte = divmod(place, stride)
-            result[row * -(-columns // fields) + 64 * block + byte] += (weight + 1) * factors[field]
+            code = ENCODINGS[name].values.index(weight)
+            result[row * -(-columns // fields) + 64 * block + byte] += code * factors[field]
     return np.array(result, np.uint8)
 
 
@@ -70,7 +76,7 @@ def described(name, trits):
 def test_unpack_is_the_inverse_of_pack(name, shape):
     """For any shape; the bytes have the promised number, the slack is zero, check accepts them."""
     rows, columns, seed = shape
-    layout, trits = ENCODINGS[name], cases.trits(rows, columns, seed)
+    layout, trits = ENCODINGS[name], cases.trits(rows, columns, seed, encoding=name)
     packed = layout.pack(trits)
     size = layout.nbytes(rows, columns)
     assert packed.dtype == np.uint8
@@ -88,7 +94,7 @@ def test_unpack_takes_any_range_of_rows(name, shape, data):
     rows, columns, seed = shape
     first = data.draw(st.integers(0, rows))
     last = data.draw(st.none() | st.integers(first, rows))
-    layout, trits = ENCODINGS[name], cases.trits(rows, columns, seed)
+    layout, trits = ENCODINGS[name], cases.trits(rows, columns, seed, encoding=name)
     part = layout.unpack(layout.pack(trits), rows, columns, first, last)
     assert cases.same_bits(part, trits[first:last])
 
@@ -101,7 +107,7 @@ def test_unpack_takes_any_range_of_rows(name, shape, data):
 )
 def test_each_trit_has_its_place(name, rows, columns):
     """Every byte by the module's description, that of no weight included."""
-    trits = cases.trits(rows, columns)
+    trits = cases.trits(rows, columns, encoding=name)
     packed = ENCODINGS[name].pack(trits)
     assert (packed[:-64] == described(name, trits)).all()
 
@@ -109,7 +115,7 @@ def test_each_trit_has_its_place(name, rows, columns):
 @EVERY
 def test_large_matrices_are_worked_on_in_pieces(name):
     """Beside the result, packing and unpacking need little memory; pieces join without a seam."""
-    layout, trits = ENCODINGS[name], cases.trits(2111, 9000)
+    layout, trits = ENCODINGS[name], cases.trits(2111, 9000, encoding=name)
     tracemalloc.start()
     packed = layout.pack(trits)
     packing = tracemalloc.get_traced_memory()[1] - packed.nbytes
@@ -124,7 +130,7 @@ def test_large_matrices_are_worked_on_in_pieces(name):
 @EVERY
 def test_trits_in_any_order_of_memory(name):
     """A transposed view packs as its copy does."""
-    layout, trits = ENCODINGS[name], cases.trits(700, 130).T
+    layout, trits = ENCODINGS[name], cases.trits(700, 130, encoding=name).T
     assert cases.same_bits(layout.pack(trits), layout.pack(trits.copy()))
 
 
@@ -133,9 +139,10 @@ def test_one_encoding_becomes_another(left, right):
     """Through trits, without loss: there and back gives the same bytes."""
     source, target = ENCODINGS[left], ENCODINGS[right]
     for shape in cases.SHAPES:
-        packed = source.pack(cases.trits(*shape))
+        trits = cases.trits(*shape, encoding=cases.both(left, right))
+        packed = source.pack(trits)
         there = target.pack(source.unpack(packed, *shape))
-        assert cases.same_bits(there, target.pack(cases.trits(*shape)))
+        assert cases.same_bits(there, target.pack(trits))
         assert cases.same_bits(source.pack(target.unpack(there, *shape)), packed)
 
 
@@ -175,7 +182,10 @@ def test_place_meets_the_codes(name, shape):
     rows, columns, seed = shape
     layout, (factors, codes) = ENCODINGS[name], FACTORS[name]
     assert layout.block == 64 * layout.fields == 64 * len(factors)
-    trits, x = cases.trits(rows, columns, seed), cases.activations(3, columns, seed=seed)
+    trits, x = (
+        cases.trits(rows, columns, seed, encoding=name),
+        cases.activations(3, columns, seed=seed),
+    )
     placed = layout.place(x)
     blocks = -(-columns // layout.block)
     assert placed.dtype == np.int8
@@ -188,7 +198,8 @@ def test_place_meets_the_codes(name, shape):
     whole[:, size:] = 0b10_01_10_01
     fields = whole.reshape(rows, blocks, 1, 64) // np.array(factors)[:, None] % codes
     sums = placed.astype(np.int32) @ fields.reshape(rows, blocks * layout.block).T
-    assert (sums == x.astype(np.int32) @ (trits.T.astype(np.int32) + 1)).all()
+    codes = np.searchsorted(layout.values, trits.T)
+    assert (sums == x.astype(np.int32) @ codes).all()
 
 
 @LOOK_UPS
@@ -216,7 +227,7 @@ def test_tables_hold_the_sum_of_every_index(name, columns):
 def test_multiply_is_the_product(name, shape):
     """Exactly, for any shape."""
     rows, columns, seed = shape
-    layout, trits = ENCODINGS[name], cases.trits(rows, columns, seed)
+    layout, trits = ENCODINGS[name], cases.trits(rows, columns, seed, encoding=name)
     x = cases.activations(3, columns, seed=seed)
     sums = layout.multiply(layout.pack(trits), rows, columns, x)
     assert cases.same_bits(sums, x.astype(np.int32) @ trits.T.astype(np.int32))
@@ -249,11 +260,13 @@ def accepted(name, packed, *shape):
         ("base3", 5, lambda byte: byte <= 242),
         ("tl1", 4, lambda byte: byte >> 4 <= 8 and byte & 15 <= 8),
         ("tl2", 24, lambda byte: byte >> 4 <= 13 and byte & 15 <= 13),
+        ("one_bit", 8, lambda byte: True),
     ],
 )
 def test_every_byte_is_judged_by_its_meaning(name, columns, good):
     """256 bytes, as the first one; in tl2 these are indices, and there are no signs."""
-    packed = ENCODINGS[name].pack(np.zeros((1, columns), np.int8))
+    weights = np.full((1, columns), 0 if name in TERNARY else 1, np.int8)
+    packed = ENCODINGS[name].pack(weights)
     for byte in range(256):
         packed[0] = byte
         assert accepted(name, packed, 1, columns) == good(byte)
@@ -301,17 +314,42 @@ def test_damage_is_found_anywhere(name, lines, line, byte):
 def test_only_the_bytes_of_weights_are_judged(name):
     """What stands behind them is never looked at, even in an empty matrix."""
     for rows, columns in ((0, 0), (0, 5), (5, 0), (3, 7), (64, 24), (66, 50)):
-        packed = ENCODINGS[name].pack(cases.trits(rows, columns))
+        packed = ENCODINGS[name].pack(cases.trits(rows, columns, encoding=name))
         packed[ENCODINGS[name].nbytes(rows, columns) :] = 255
         assert accepted(name, packed, rows, columns)
 
 
 def test_the_table_of_encodings():
     """By name, with what tells them apart."""
-    assert list(ENCODINGS) == ["two_bit", "base3", "tl1", "tl2"]
+    assert list(ENCODINGS) == ["two_bit", "base3", "tl1", "tl2", "one_bit"]
     assert all(name == encoding.name for name, encoding in ENCODINGS.items())
     bits = {name: encoding.bits for name, encoding in ENCODINGS.items()}
-    assert bits == {"two_bit": 2, "base3": 1.6, "tl1": 2, "tl2": pytest.approx(5 / 3)}
+    assert bits == {"two_bit": 2, "base3": 1.6, "tl1": 2, "tl2": pytest.approx(5 / 3), "one_bit": 1}
     assert common.SLACK == 64
     looks = {(encoding.color, encoding.marker) for encoding in ENCODINGS.values()}
     assert len(looks) == len(ENCODINGS)
+
+
+def test_every_encoding_has_its_own_quantiser():
+    """`quantize` gives values of the encoding; one_bit's are sign(w - mean) and mean|w|."""
+    w = np.array([[0.5, -1.5, 0.25], [2.0, 0.25, 0.0]], np.float32)  # mean 0.25, mean|w| 0.75
+    signs = ternops.quantize(w, encoding="one_bit")
+    assert signs.to_trits().tolist() == [[1, -1, -1], [1, -1, -1]]
+    assert signs.scale == np.float32(0.75)
+    for name, layout in ENCODINGS.items():
+        matrix = ternops.quantize(cases.floats(33, 70), encoding=name)
+        assert set(np.unique(matrix.to_trits())) <= set(layout.values)
+    with pytest.raises(ValueError, match=r"^w: w\[1, 2\] is nan, expected finite numbers\Z"):
+        ternops.quantize(np.where(w == 0, np.nan, w), encoding="one_bit")
+
+
+def test_a_weight_that_an_encoding_has_not():
+    """Is named, where it is packed and where a matrix is converted."""
+    words = r"^trits: trits\[0, 1\] is 0, expected -1 or 1\Z"
+    trits = np.array([[1, 0]], np.int8)
+    with pytest.raises(ValueError, match=words):
+        ternops.pack(trits, encoding="one_bit")
+    with pytest.raises(ValueError, match=words):
+        ternops.pack(trits).to("one_bit")
+    signs = ternops.pack(np.array([[1, -1]], np.int8))
+    assert signs.to("one_bit").to("two_bit").to_trits().tolist() == [[1, -1]]

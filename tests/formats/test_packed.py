@@ -17,7 +17,7 @@ from ternops.decoder.formats import convert, packed
 from ternops.decoder.formats.hugging_face import HuggingFace
 from ternops.decoder.formats.loading import TINY, load_weights, open_checkpoint
 from ternops.decoder.formats.packed import PackedFile, header_checksum, whole_lines
-from ternops.encodings import ENCODINGS
+from ternops.encodings import ENCODINGS, TERNARY
 from ternops.isa import detect
 from ternops.kernels import tuning
 from tests.helpers import cases, checkpoints, gguf_files, processes
@@ -58,7 +58,7 @@ def small(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("encoding", TERNARY)
 @pytest.mark.parametrize("name", SOURCES)
 def test_a_packed_model_is_the_same_model(tmp_path, name, encoding):
     """Config, weights and logits, bit for bit; packed again from the packed file, too."""
@@ -244,7 +244,7 @@ def test_scales_of_rows(tmp_path, monkeypatch):
     assert again.read_bytes() == (tmp_path / "x").read_bytes()
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("encoding", TERNARY)
 def test_which_encoding_a_file_is_loaded_in(tmp_path, monkeypatch, encoding):
     """Its own; base3 is converted, and says so once, where a tier is slow with it."""
     path = tmp_path / "x"
@@ -508,7 +508,7 @@ print("alive")
 """
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("encoding", TERNARY)
 def test_damaged_codes_do_no_harm(tmp_path, encoding):
     """Bytes that stand for no trits are some weights or other, in whatever encoding they are
     held, and no crash."""

@@ -7,12 +7,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ternops.encodings import ENCODINGS as ALL_ENCODINGS
+from ternops.encodings import TERNARY as ALL_TERNARY
 from ternops.kernels.plan import KERNELS
 
 Array = npt.NDArray[Any]
 
 #: The encodings that multiply.
 ENCODINGS = tuple(dict.fromkeys(encoding for encoding, _ in KERNELS))
+#: Those that decoders can use.
+TERNARY = tuple(name for name in ENCODINGS if name in ALL_TERNARY)
 #: Each kernel once: (encoding, the last shape class that it serves).
 KINDS = [(encoding, kind) for (encoding, _), kind in
          {(key[0], kernels): key[1] for key, kernels in KERNELS.items()}.items()]  # fmt: skip
@@ -61,9 +65,16 @@ def name(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
 
 
-def trits(rows: int, columns: int, seed: int = 0) -> Array:
-    """Random int8 trits, each value equally likely."""
-    return np.random.default_rng((seed, rows, columns)).integers(-1, 2, (rows, columns), np.int8)
+def trits(rows: int, columns: int, seed: int = 0, encoding: str = "two_bit") -> Array:
+    """Random int8 of the values that an encoding has, each equally likely."""
+    values = np.array(ALL_ENCODINGS[encoding].values, np.int8)
+    random = np.random.default_rng((seed, rows, columns))
+    return values[random.integers(0, len(values), (rows, columns), np.int8)]
+
+
+def both(left: str, right: str) -> str:
+    """The one of two encodings whose values the other has too."""
+    return min(left, right, key=lambda name: len(ALL_ENCODINGS[name].values))
 
 
 def activations(*shape: int, seed: int = 0) -> Array:

@@ -27,8 +27,9 @@ def report():
     print(ternops.info()["cache"])
 atexit.register(report)
 from ternops.kernels import call
-trits, x = cases.trits(37, 1021), cases.activations(3, 1021)
+x = cases.activations(3, 1021)
 def right(encoding, kind):
+    trits = cases.trits(37, 1021, encoding=encoding)
     with mock.patch.object(call, "kind_of", return_value=kind) as kind_of:
         some = x[:1] if kind in cases.OF_ONE_TOKEN else x
         found = ternops.matmul(some, ternops.pack(trits, encoding=encoding).T, threads=2)

@@ -30,7 +30,8 @@ from tests.helpers import cases
 from ternops.kernels import call
 for encoding, kind in cases.KINDS:
     for shape in ((1, 1), (37, 1021), (64, 1024), (130, 641)):
-        trits, x = cases.trits(*shape), cases.activations(33, shape[1])
+        trits = cases.trits(*shape, encoding=encoding)
+        x = cases.activations(33, shape[1])
         expected = reference.matmul_int32(x, trits)
         matrix = ternops.pack(trits, encoding=encoding)
         with mock.patch.object(call, "kind_of", return_value=kind) as kind_of:

@@ -84,7 +84,7 @@ shapes += [(1, 256), (2, 256), (3, 512), (5, 768), (7, 1024), (2, 128), (6, 128)
            (192, 65), (192, 25), (256, 257), (64, 4097)]
 tried = dict.fromkeys(cases.ENCODINGS, 0)
 for encoding, shape in itertools.product(cases.ENCODINGS, shapes):
-    trits = cases.trits(*shape)
+    trits = cases.trits(*shape, encoding=encoding)
     matrix = matrix_ending(trits, encoding)
     if matrix is None:
         continue
@@ -109,7 +109,7 @@ print("done")
 FLOATS = """
 lengths = (1, 2, 3, 4, 7, 15, 16, 17, 31, 32, 33, 63, 64, 65, 255, 256, 257, 320, 321, 509, 769)
 for encoding, columns in itertools.product(cases.ENCODINGS, lengths):
-    trits, scale = cases.trits(64, columns), ending(cases.scales(64)["rows"])
+    trits, scale = cases.trits(64, columns, encoding=encoding), ending(cases.scales(64)["rows"])
     x = cases.floats(17, columns)
     quantized, step = reference.quantize_rows(x, MIN_ABSMAX)
     expected = reference.matmul_int32(quantized, trits).astype(np.float32) * scale * step[:, None]
@@ -129,7 +129,7 @@ print("done")
 COLUMNS = """
 shapes = ((64, 5), (64, 64), (64, 257), (4096, 4), (192, 25))
 for encoding, shape in itertools.product(ENCODINGS, shapes):
-    trits = cases.trits(*shape)
+    trits = cases.trits(*shape, encoding=encoding)
     matrix = matrix_ending(trits, encoding)
     x = cases.activations(3, shape[0])
     expected = reference.matmul_int32(x, trits.T)

@@ -43,7 +43,9 @@ def refused(path, error=ValueError):
 @pytest.mark.parametrize("shape", [(0, 0), (0, 5), (5, 0), (1, 1), (7, 127), (37, 1021), (66, 50)])
 def test_a_round_trip(tmp_path, shape, kind, transposed, encoding):
     """Shape, trits, scale, orientation and encoding, also when saved again; equal products."""
-    matrix = ternops.pack(cases.trits(*shape), cases.scales(shape[0])[kind], encoding)
+    matrix = ternops.pack(
+        cases.trits(*shape, encoding=encoding), cases.scales(shape[0])[kind], encoding
+    )
     if transposed:
         matrix = matrix.T
     first, second = tmp_path / "a.ternops", str(tmp_path / "b")
@@ -263,7 +265,9 @@ def test_the_permissions_are_those_of_open(tmp_path):
 def test_copies_stand_alone(duplicate, kind, encoding):
     """A copy, also of W.T, has the same value and works when the original is gone."""
     for transposed in (False, True):
-        matrix = ternops.pack(cases.trits(13, 509), cases.scales(13)[kind], encoding)
+        matrix = ternops.pack(
+            cases.trits(13, 509, encoding=encoding), cases.scales(13)[kind], encoding
+        )
         matrix = matrix.T if transposed else matrix
         x = cases.activations(3, matrix.shape[1])
         expected, value = x @ matrix.T, content(matrix)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import ternops
 from ternops.absmean import MIN_ABSMAX
-from ternops.encodings import ENCODINGS
+from ternops.encodings import ENCODINGS, TERNARY
 from ternops.isa import detect
 from ternops.kernels import call, plan, reference, tuning
 from ternops.kernels.tuning import useful_threads
@@ -63,7 +63,7 @@ def batches(kind, *numbers):
 @SHAPE
 def test_int8_equals_the_oracle_for_every_batch(shape, encoding):
     """Exact int32 for 0 to 17 tokens, on both sides of @."""
-    trits = cases.trits(*shape)
+    trits = cases.trits(*shape, encoding=encoding)
     matrix = ternops.pack(trits, encoding=encoding)
     x = cases.activations(max(cases.BATCHES), shape[1])
     expected = reference.matmul_int32(x, trits)
@@ -78,7 +78,7 @@ def test_int8_equals_the_oracle_for_every_batch(shape, encoding):
 @SHAPE
 def test_int8_equals_the_oracle_for_every_thread_count(shape, encoding):
     """The same int32 from one thread and from more threads than cores or rows."""
-    trits = cases.trits(*shape)
+    trits = cases.trits(*shape, encoding=encoding)
     matrix = ternops.pack(trits, encoding=encoding)
     x = cases.activations(17, shape[1])
     expected = reference.matmul_int32(x, trits)
@@ -91,7 +91,7 @@ def test_int8_equals_the_oracle_for_every_thread_count(shape, encoding):
 @SOME_SHAPES
 def test_int8_equals_the_oracle_for_large_batches(shape, encoding):
     """Exact int32 where the GEMMs take over."""
-    trits = cases.trits(*shape)
+    trits = cases.trits(*shape, encoding=encoding)
     matrix = ternops.pack(trits, encoding=encoding)
     x = cases.activations(max(cases.LARGE_BATCHES), shape[1])
     expected = reference.matmul_int32(x, trits)
@@ -104,7 +104,7 @@ def test_int8_equals_the_oracle_for_large_batches(shape, encoding):
 @SOME_SHAPES
 def test_every_kernel_takes_every_batch(shape, encoding, kind):
     """Exact int32 from each kernel, also for products that choose another by themselves."""
-    trits = cases.trits(*shape)
+    trits = cases.trits(*shape, encoding=encoding)
     matrix = ternops.pack(trits, encoding=encoding)
     x = cases.activations(66, shape[1])
     expected = reference.matmul_int32(x, trits)
@@ -122,7 +122,7 @@ def test_every_kernel_takes_every_batch(shape, encoding, kind):
 def test_every_kernel_scales(encoding, kind, dtype, kind_of_scale):
     """float32 results of each kernel, in one panel and in more."""
     for shape in ((37, 1021), (66, 8191), (5, 0), (1, 7)):
-        trits, scale = cases.trits(*shape), cases.scales(shape[0])[kind_of_scale]
+        trits, scale = cases.trits(*shape, encoding=encoding), cases.scales(shape[0])[kind_of_scale]
         matrix = ternops.pack(trits, scale, encoding)
         x = made(dtype, 19, shape[1])
         expected = oracle(x, trits, scale)
@@ -145,7 +145,7 @@ def test_the_thread_counts_are_really_used():
 @SOME_SHAPES
 def test_scaled_products_equal_the_oracle(shape, dtype, encoding):
     """float32 results have the bits of quantise, exact sum, and two roundings."""
-    trits, x = cases.trits(*shape), made(dtype, 17, shape[1])
+    trits, x = cases.trits(*shape, encoding=encoding), made(dtype, 17, shape[1])
     for kind, scale in cases.scales(shape[0]).items():
         matrix = ternops.pack(trits, scale, encoding)
         expected = oracle(x, trits, scale)
@@ -159,7 +159,7 @@ def test_scaled_products_equal_the_oracle(shape, dtype, encoding):
 @pytest.mark.parametrize("kind", ["none", "scalar", "rows"])
 def test_other_floats_equal_the_oracle_of_their_float32(dtype, kind, encoding):
     """float16 widens exactly; float64 that float32 holds exactly gives float32's result."""
-    trits = cases.trits(13, 509)
+    trits = cases.trits(13, 509, encoding=encoding)
     matrix = ternops.pack(trits, cases.scales(13)[kind], encoding)
     x = cases.floats(5, 509, dtype=np.float16)
     expected = oracle(x.astype(np.float32), trits, cases.scales(13)[kind])
@@ -169,7 +169,7 @@ def test_other_floats_equal_the_oracle_of_their_float32(dtype, kind, encoding):
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_unscaled_is_the_same_matrix_without_its_scale(encoding):
     """W.unscaled gives exact int32 from the bytes of a scaled matrix."""
-    trits = cases.trits(9, 513)
+    trits = cases.trits(9, 513, encoding=encoding)
     matrix = ternops.pack(trits, cases.scales(9)["rows"], encoding)
     assert matrix.unscaled.scale is None
     assert cases.same_bits(matrix.unscaled.to_trits(), trits)
@@ -185,7 +185,8 @@ def test_unscaled_is_the_same_matrix_without_its_scale(encoding):
 def test_a_matrix_takes_any_other_encoding(left, right, kind):
     """W.to gives the bytes that packing gives, the scale and the orientation; W stays."""
     for shape in ((0, 5), (5, 0), (1, 1), (65, 23), (130, 641)):
-        trits, scale = cases.trits(*shape), cases.scales(shape[0])[kind]
+        trits = cases.trits(*shape, encoding=cases.both(left, right))
+        scale = cases.scales(shape[0])[kind]
         first, second = (ternops.pack(trits, scale, name) for name in (left, right))
         for before, wanted in ((first, second), (first.T, second.T)):
             after = before.to(right)
@@ -211,7 +212,7 @@ def test_the_best_encoding(monkeypatch):
         trits = cases.trits(*shape)
         assert ternops.pack(trits).encoding == expected
         assert ternops.quantize(trits.astype(np.float32)).encoding == expected
-        for name in ENCODINGS:
+        for name in TERNARY:
             assert ternops.pack(trits, encoding=name).to("auto").encoding == expected
     matrix = ternops.pack(trits)
     with pytest.raises(ValueError, match=r"^encoding='three_bit': expected one of auto, two_bit,"):
@@ -222,7 +223,7 @@ def test_the_best_encoding(monkeypatch):
 @pytest.mark.parametrize("rows", [1, 255, 4095, 4096, 4097, 8193])
 def test_sums_over_the_packed_rows_are_exact(rows, encoding):
     """x @ W and W.T @ x, which unpack the matrix block by block."""
-    trits = cases.trits(rows, 5)
+    trits = cases.trits(rows, 5, encoding=encoding)
     matrix = ternops.pack(trits, encoding=encoding)
     x = cases.activations(3, rows)
     expected = reference.matmul_int32(x, trits.T)
@@ -285,7 +286,7 @@ def test_quantised_extremes():
 @DTYPE
 def test_many_tokens_are_multiplied_in_several_turns(encoding, kind, dtype):
     """Each turn takes its own tokens, steps and rows of the result; the last one has fewer."""
-    trits, scale = cases.trits(37, 1021), cases.scales(37)["rows"]
+    trits, scale = cases.trits(37, 1021, encoding=encoding), cases.scales(37)["rows"]
     matrix, x = ternops.pack(trits, scale, encoding), made(dtype, 17, 1021)
     most = max(batches(kind, 1, 8))
 
@@ -316,7 +317,7 @@ def test_any_product(encoding, data):
     seed = data.draw(st.integers(0, 2**32), "seed")
     kinds = [kind for name, kind in cases.KINDS if name == encoding and batches(kind, m)]
     kind = data.draw(st.sampled_from([None, *kinds]), "shape class")
-    trits = cases.trits(rows, columns, seed)
+    trits = cases.trits(rows, columns, seed, encoding=encoding)
     matrix = ternops.pack(trits, encoding=encoding)
     x = cases.activations(m, columns, seed=seed)
     expected = reference.matmul_int32(x, trits)

@@ -247,7 +247,7 @@ def test_opposite_huge_values_cancel():
 @pytest.mark.parametrize("encoding", list(ENCODINGS))
 def test_out_may_overlap_the_operand(encoding):
     """As with numpy.matmul, the result is that of the operand before it was written to."""
-    trits = cases.trits(64, 64)
+    trits = cases.trits(64, 64, encoding=encoding)
     matrix = ternops.pack(trits, encoding=encoding)
     memory = cases.floats(41, 64)
     expected = memory[:-1].copy() @ matrix.T

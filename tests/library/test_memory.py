@@ -30,7 +30,8 @@ def test_a_matrix_that_moved_is_the_same():
     """Its trits, scale and transposition; its bytes are others."""
     arena = Arena()
     for encoding in cases.ENCODINGS:
-        matrix = ternops.pack(cases.trits(70, 101), np.ones(70, np.float32), encoding).T
+        trits = cases.trits(70, 101, encoding=encoding)
+        matrix = ternops.pack(trits, np.ones(70, np.float32), encoding).T
         moved = matrix.moved(arena)
         assert repr(moved) == repr(matrix)
         assert (moved.to_trits() == matrix.to_trits()).all()

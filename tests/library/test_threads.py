@@ -43,7 +43,7 @@ def all_parked():
 @pytest.mark.parametrize(("callers", "threads"), [(2, 1), (2, 2), (5, 1), (5, 3)])
 def test_many_python_threads_share_one_matrix(callers, threads, encoding):
     """Each gets its own right result, however they take turns."""
-    trits = cases.trits(100, 1000)
+    trits = cases.trits(100, 1000, encoding=encoding)
     matrix = ternops.pack(trits, encoding=encoding)
     start, wrong = threading.Barrier(callers), []
 
@@ -73,7 +73,10 @@ def test_a_signal_handler_multiplies_amid_a_product(encoding, threads):
     """At every line of a product a handler runs another one, of another size: both are right."""
     product = importlib.import_module("ternops.product")
     files = {product.__file__, workspace.__file__}
-    outer, inner = cases.trits(100, 1000), cases.trits(70, 3001, seed=1)
+    outer, inner = (
+        cases.trits(100, 1000, encoding=encoding),
+        cases.trits(70, 3001, seed=1, encoding=encoding),
+    )
     x, y = cases.activations(5, 1000), cases.activations(9, 3001)
     expected, wanted = reference.matmul_int32(x, outer), reference.matmul_int32(y, inner)
     other, handled, wrong = ternops.pack(inner, encoding=encoding), [], []
@@ -111,7 +114,9 @@ def test_a_signal_handler_multiplies_amid_a_product(encoding, threads):
 @pytest.mark.parametrize("kind", ["none", "scalar", "rows"])
 def test_results_do_not_depend_on_the_number_of_threads(kind, encoding):
     """The same bits from 1, 2, 3 and 7, for one token and for several."""
-    matrix = ternops.pack(cases.trits(101, 1021), cases.scales(101)[kind], encoding)
+    matrix = ternops.pack(
+        cases.trits(101, 1021, encoding=encoding), cases.scales(101)[kind], encoding
+    )
     for make in (cases.activations, cases.floats):
         for m in (1, 9):
             x = make(m, 1021)

@@ -13,11 +13,11 @@ from bench.suites.lossless import proof as lossless
 from bench.suites.lossless import tier as lossless_tier
 from bench.suites.lossless.proof import COMPUTATIONS, FP16
 from ternops.decoder import Model, Session, reference
-from ternops.encodings import ENCODINGS
+from ternops.encodings import TERNARY
 from ternops.isa import detect
 from tests.helpers import processes
 
-ALL = [*ENCODINGS, FP16]
+ALL = [*TERNARY, FP16]
 NUMBER, CONTEXT = 3, 24
 
 

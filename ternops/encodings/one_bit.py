@@ -1,0 +1,71 @@
+"""one_bit: eight signs a byte, 1.0 bit a weight, as the codes 0 and 1 for -1 and +1.
+
+A row is cut into blocks of 512 weights, 64 bytes (`blocks`). Byte m of a block holds the weights
+m, m + 64, ..., m + 448 in its bits 0 to 7, so that one mask takes 64 neighbouring weights out of a
+vector. Any byte is a valid one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ternops.absmean import check_weights, mean_of
+from ternops.encodings.blocks import Blocks, Tile
+from ternops.encodings.common import Array
+
+_FIELDS = 8
+
+
+def sign_mean(w: npt.ArrayLike) -> tuple[npt.NDArray[np.int8], np.float32]:
+    """Quantise a float matrix to signs and one scale (BitNet, arXiv 2310.11453, section 2.1).
+
+    w: (rows, columns), float16, float32 or float64.
+    Returns int8 signs of that shape and s = mean|w|, such that w is close to s * signs; a sign is
+    +1 where w > mean(w), else -1.
+    Raises TypeError for another dtype, ValueError for another shape or for NaN and infinity.
+    """
+    weight = check_weights(w)
+    scale = mean_of(weight, np.abs)
+    mean = mean_of(weight, np.positive)
+    return np.where(weight > mean, np.int8(1), np.int8(-1)), np.float32(scale)
+
+
+def _find_flaw(piece: Array) -> str | None:
+    return None
+
+
+def _join(codes: Array) -> Array:
+    return np.packbits(codes, axis=0, bitorder="little")[0]
+
+
+def _split(table: Array) -> Array:
+    return np.unpackbits(table[None], axis=0, bitorder="little")
+
+
+ONE_BIT = Blocks(
+    name="one_bit",
+    values=(-1, 1),
+    quantize=sign_mean,
+    fields=_FIELDS,
+    join=_join,
+    split=_split,
+    find_flaw=_find_flaw,
+    unpack_code="bit_fields",
+    tiles={
+        "generic": Tile(rows=1, apart=1),
+        # int16 partial sums have room for codes times 8.
+        "avx2": Tile(rows=1, apart=4),
+        # 16 registers: with four accumulators a row, LLVM spills one.
+        "avxvnni": Tile(rows=2, apart=2),
+        "avx512vnni": Tile(rows=2, apart=8),
+        # As on AVX2; and a code times 128 would not fit a signed byte.
+        "neon": Tile(rows=2, apart=4),
+        "neon-dotprod": Tile(rows=4, apart=4),
+    },
+    batch_rows={},
+    pair_apart={"generic": 2},
+    streams_narrow=True,
+    color="#56B4E9",
+    marker="s",
+)
