@@ -2,7 +2,13 @@
 
 import numpy as np
 
-from ternops.decoder.records import TOKEN_BYTES, ModelRecord, TokenRecord
+from ternops.decoder.records import (
+    LAYER_BYTES,
+    TOKEN_BYTES,
+    LayerRecord,
+    ModelRecord,
+    TokenRecord,
+)
 from ternops.kernels.attention import (
     CHUNK,
     append_fp16,
@@ -12,6 +18,7 @@ from ternops.kernels.attention import (
     prefetch_cache,
     rotate,
 )
+from ternops.kernels.elementwise import rms_norm
 from ternops.simd import LayerKernel, inlined, pointer, record_at
 
 # The last layer's weights have evicted keys and values from the CPU's caches, so that they are
@@ -37,11 +44,19 @@ def _cache(p, t, layer, head, size):
     return keys, values, pointer(t.key_steps) + steps, pointer(t.value_steps) + steps
 
 
+@inlined
+def _norm(p, head, weight):
+    """Norm one head of a query or a key where it lies, if the layer has a weight for it."""
+    if weight != 0:
+        rms_norm(head, pointer(weight), p.head_dim, p.epsilon, head)
+
+
 def _make_append(append, size):
     @inlined
     def append_keys(record, layer, thread, threads):
-        """Rotate the keys of this pass and write keys and values."""
+        """Norm and rotate the keys of this pass, and append keys and values."""
         p = record_at(ModelRecord, record)
+        m = record_at(LayerRecord, p.layer_table + layer * LAYER_BYTES)
         spare = pointer(p.own) + thread * p.own_bytes + p.own_floats
         rotated = spare + 4 * p.head_dim + 128
         if p.tile_tokens == 1 and p.tokens <= _MAX_PREFETCHED:
@@ -56,6 +71,7 @@ def _make_append(append, size):
             keys, values, key_steps, value_steps = _cache(p, t, layer, head, size)
             offset = (token * p.kv_heads + head) * p.head_dim * 4
             cosine, sine = _angles(p, t.position)
+            _norm(p, pointer(p.k) + offset, m.k_norm)
             rotate(pointer(p.k) + offset, cosine, sine, p.head_dim, rotated)
             append(
                 rotated, pointer(p.v) + offset, p.head_dim, t.position, p.context,
@@ -68,8 +84,9 @@ def _make_append(append, size):
 def _make_attend(attend, size):
     @inlined
     def attend_all(record, layer, thread, threads):
-        """Attention over the cache."""
+        """Norm and rotate the queries of this pass; attention over the cache."""
         p = record_at(ModelRecord, record)
+        m = record_at(LayerRecord, p.layer_table + layer * LAYER_BYTES)
         own = pointer(p.own) + thread * p.own_bytes
         queries, scores = own + p.own_queries, own + p.own_scores
         group, width = p.heads // p.kv_heads, p.heads * p.head_dim
@@ -84,6 +101,7 @@ def _make_attend(attend, size):
                 for each in range(group):
                     at = (first + token) * width + (head * group + each) * p.head_dim
                     target = queries + 4 * (token * group + each) * p.head_dim
+                    _norm(p, pointer(p.q) + 4 * at, m.q_norm)
                     rotate(pointer(p.q) + 4 * at, cosine, sine, p.head_dim, target)
             keys, values, key_steps, value_steps = _cache(p, t, layer, head, size)
             out = pointer(p.attention) + 4 * (first * width + head * group * p.head_dim)

@@ -101,6 +101,8 @@ def logits(
     for layer in w.layers:
         h = _norm(m, c, layer, "input", x)
         q, k, v = (_linear(m, h, layer.linear[name]) for name in "qkv")
+        q = _norm(m, c, layer, "q", q.reshape(-1, c.heads, c.head_dim))
+        k = _norm(m, c, layer, "k", k.reshape(-1, c.kv_heads, c.head_dim))
         h = _norm(m, c, layer, "attention", _attention(m, model, q, k, v))
         x = x + _linear(m, h, layer.linear["o"])
         h = _norm(m, c, layer, "post", x)
@@ -151,8 +153,7 @@ def _rotate(x: Array, cosine: Array, sine: Array) -> Array:
 def _attention(m: Any, model: LoadedModel, q: Array, k: Array, v: Array) -> Array:
     c, count = model.config, len(q)
     cosine, sine = model.cosine[:count, None], model.sine[:count, None]
-    queries = _rotate(q.reshape(count, c.heads, c.head_dim), cosine, sine)
-    keys = _rotate(k.reshape(count, c.kv_heads, c.head_dim), cosine, sine)
+    queries, keys = _rotate(q, cosine, sine), _rotate(k, cosine, sine)
     keys, key_steps = m.cached(keys, model.cache)
     values, value_steps = m.cached(v.reshape(count, c.kv_heads, c.head_dim), model.cache)
     scale = np.float32(1) / np.sqrt(np.float32(c.head_dim))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from ternops.decoder import Model, reference
+from ternops.decoder.architectures import ARCHITECTURES, NORMS, Architecture
 from ternops.decoder.formats.loading import TINY
 from ternops.decoder.model import Session
 from ternops.decoder.sample import Sampler
@@ -79,6 +80,25 @@ def test_small_logits_equal_the_oracle(size, layout, kind):
             assert np.isfinite(expected).all()
             assert len(np.unique(expected)) > config.vocabulary
         assert cases.same_bits(model.logits(tokens), expected), f"{threads} threads"
+
+
+@pytest.mark.parametrize("cache", ["fp16", "int8"])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("norms", [("q", "k"), ("q",), ("k",), tuple(reversed(NORMS)), ()])
+def test_a_norm_in_any_place_equals_the_oracle(monkeypatch, norms, size, cache):
+    """Of heads, everywhere and nowhere; token by token and all in one pass."""
+    made = Architecture("made", "Made", norms, (), ())
+    monkeypatch.setitem(ARCHITECTURES, "made", made)
+    config = small_config(size, "llama", architecture="made", context=24)
+    assert set(config.norm_sizes()) == set(norms)
+    tokens = np.random.default_rng(0).integers(0, config.vocabulary, 24).tolist()
+    for threads in (1, 3):
+        model = small_model(config, threads=threads, cache=cache)
+        expected = reference.logits(model, tokens)
+        assert cases.same_bits(model.logits(tokens), expected)
+        session = Session(model)
+        found = np.stack([session.step(token).copy() for token in tokens])
+        assert cases.same_bits(found, expected)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

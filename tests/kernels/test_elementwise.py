@@ -118,13 +118,17 @@ def _rms_norm(x, weight, count, epsilon, target):
 
 @pytest.mark.parametrize("epsilon", [1e-5, 1e-6, 0.1])
 def test_rms_norm(epsilon):
-    """Every length; a row of zeros stays zeros."""
+    """Every length, also where the row lies; a row of zeros stays zeros."""
     for count in LENGTHS:
         weight = row(count, 3, spread=0)
         for x in (row(count), np.zeros(count, np.float32), row(count, spread=12)):
             buffer, out = padded(np.full(count, np.nan, np.float32))
             _rms_norm(x, weight, count, epsilon, buffer)
             assert cases.same_bits(out, reference.rms_norm(x, weight, epsilon)), count
+            assert (buffer[count:] == 7).all()
+            buffer, inside = padded(x)
+            _rms_norm(buffer, weight, count, epsilon, buffer)
+            assert cases.same_bits(inside, out), count
             assert (buffer[count:] == 7).all()
 
 
