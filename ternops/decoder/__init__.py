@@ -1,4 +1,4 @@
-"""A minimal decoder: BitNet b1.58 2B4T's architecture and the plain LLaMA layout."""
+"""A minimal decoder: BitNet b1.58 2B4T's architecture, the plain LLaMA layout, Qwen3's trunk."""
 
 from ternops.decoder.batch import Batch
 from ternops.decoder.config import Config

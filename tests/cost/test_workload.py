@@ -1,5 +1,7 @@
 """The cost model's counts against what the kernels of a decoder are really handed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -18,6 +20,7 @@ CONFIG = Config(hidden=200, ffn=312, layers=3, heads=4, kv_heads=2, head_dim=50,
                 context=700, architecture="bitnet", tied=False)  # fmt: skip
 PLAIN = Config(hidden=128, ffn=384, layers=2, heads=4, kv_heads=4, head_dim=32, vocabulary=100,
                context=700)  # fmt: skip
+QWEN3 = replace(PLAIN, architecture="qwen3", kv_heads=2, head_dim=48)
 
 
 @RowsKernel
@@ -68,7 +71,7 @@ def counted(config, kind, tokens, before):
     return counters.tolist()
 
 
-@pytest.mark.parametrize("config", [CONFIG, PLAIN])
+@pytest.mark.parametrize("config", [CONFIG, PLAIN, QWEN3])
 @pytest.mark.parametrize("kind", ["fp16", "base3", "two_bit"])
 @pytest.mark.parametrize(("tokens", "before"), [(1, 0), (1, 37), (5, 0), (130, 0)])
 def test_counts_are_what_the_kernels_are_handed(config, kind, tokens, before):
@@ -87,7 +90,7 @@ def test_counts_are_what_the_kernels_are_handed(config, kind, tokens, before):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("config", [CONFIG, PLAIN])
+@pytest.mark.parametrize("config", [CONFIG, PLAIN, QWEN3])
 def test_bytes_are_those_of_real_weights(config, kind):
     """What a token reads, and what a machine must hold."""
     weights = random_weights(config, kind)
@@ -99,6 +102,16 @@ def test_bytes_are_those_of_real_weights(config, kind):
     if not config.tied:
         held += weights.embedding.nbytes
     assert weight_bytes(config, kind) == held
+
+
+def test_norms_of_heads_are_counted():
+    """Each head of the queries and keys of a token once, their weights once a layer."""
+    plain, normed = (
+        {part.name: part for part in workload(config, "base3", "prefill", 100).parts}["norms"]
+        for config in (replace(QWEN3, architecture="llama"), QWEN3)
+    )
+    assert normed.prepared - plain.prepared == 2 * 100 * (4 + 2) * 48
+    assert normed.bytes - plain.bytes == 2 * 2 * 48 * 4
 
 
 def test_chunks_of_a_prompt_read_the_weights_again():

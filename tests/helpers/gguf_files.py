@@ -26,8 +26,12 @@ LLAMA = Config(
     hidden=256, ffn=512, layers=2, heads=4, kv_heads=2, head_dim=64, vocabulary=300, context=48,
     activation="silu", architecture="llama", tied=False, rope_theta=10000.0, epsilon=1e-6,
 )  # fmt: skip
+QWEN3 = Config(
+    hidden=256, ffn=512, layers=2, heads=4, kv_heads=2, head_dim=128, vocabulary=300, context=48,
+    activation="silu", architecture="qwen3", tied=True, rope_theta=1000000.0, epsilon=1e-6,
+)  # fmt: skip
 #: Of each architecture a file may name: its layout.
-ARCHITECTURES = {"llama": LLAMA, "bitnet-b1.58": BITNET, "bitnet-25": BITNET}
+ARCHITECTURES = {"llama": LLAMA, "bitnet-b1.58": BITNET, "bitnet-25": BITNET, "qwen3": QWEN3}
 #: bitnet.cpp's number of its type, which the gguf package has no name for.
 I2_S = 36
 

@@ -18,6 +18,7 @@ SIZES = {
 LAYOUTS = {
     "bitnet": {"activation": "relu2", "architecture": "bitnet", "tied": True},
     "llama": {"activation": "silu", "architecture": "llama", "tied": False},
+    "qwen3": {"activation": "silu", "architecture": "qwen3", "tied": True},
 }
 
 

@@ -30,6 +30,7 @@ pytestmark = pytest.mark.peers
 CONFIGS = {
     "llama": replace(gguf_files.LLAMA, ffn=256, vocabulary=256, context=256),
     "bitnet": replace(gguf_files.BITNET, ffn=256, vocabulary=256, context=256, activation="silu"),
+    "qwen3": replace(gguf_files.QWEN3, ffn=256, head_dim=64, vocabulary=256, context=256),
 }
 PROMPTS = ([5, 9, 30, 7], [255], list(range(60, 100)))
 KINDS = ("TQ1_0", "TQ2_0")

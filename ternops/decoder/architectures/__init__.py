@@ -15,12 +15,13 @@ from ternops.decoder.architectures.architecture import (
 )
 from ternops.decoder.architectures.bitnet import BITNET
 from ternops.decoder.architectures.llama import LLAMA
+from ternops.decoder.architectures.qwen3 import QWEN3
 
 __all__ = ["ACTIVATIONS", "ARCHITECTURES", "LINEAR", "NORMS", "Architecture", "Gguf",
            "HuggingFace", "find_gguf", "find_hugging_face"]  # fmt: skip
 
 #: name -> Architecture.
-ARCHITECTURES = {each.name: each for each in (BITNET, LLAMA)}
+ARCHITECTURES = {each.name: each for each in (BITNET, LLAMA, QWEN3)}
 
 
 def find_hugging_face(raw: dict[str, Any]) -> tuple[Architecture, HuggingFace]:

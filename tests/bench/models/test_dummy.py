@@ -25,7 +25,8 @@ BITNET = Config(
 )  # fmt: skip
 #: As 3B: rows of 160 and heads of 20, which no block of 256 divides.
 ODD = replace(LLAMA, hidden=160, ffn=300, heads=8, kv_heads=8, head_dim=20)
-LAYOUTS = {"llama": LLAMA, "bitnet": BITNET, "odd": ODD}
+QWEN3 = replace(LLAMA, architecture="qwen3", head_dim=128)
+LAYOUTS = {"llama": LLAMA, "bitnet": BITNET, "odd": ODD, "qwen3": QWEN3}
 TEXT = "naïve  x\n\tπ <s>"
 #: A token begins; bytes are 3 and more, a space is behind them.
 TOKENS = [1, *(259 if byte == 32 else 3 + byte for byte in TEXT[:-3].encode()), 1]

@@ -1,0 +1,24 @@
+"""Qwen3 (arXiv 2505.09388): LLaMA with a norm for each head of the queries and keys, and a head_dim
+that hidden and heads do not tell."""
+
+from ternops.decoder.architectures.architecture import Architecture, Gguf, HuggingFace
+from ternops.decoder.architectures.llama import LLAMA
+
+QWEN3 = Architecture(
+    name="qwen3",
+    title="Qwen3",
+    norms=("input", "q", "k", "post"),
+    hugging_face=(
+        HuggingFace(
+            "Qwen3ForCausalLM", "qwen3", head_dim=128,
+            settings={
+                "use_sliding_window": (False,), "use_qk_norm": (True,), "qk_norm": (True,),
+            },
+            norms={
+                **LLAMA.hugging_face[0].norms, "q": ("self_attn.q_norm",),
+                "k": ("self_attn.k_norm",),
+            },
+        ),
+    ),
+    gguf=(Gguf("qwen3", norms={**LLAMA.gguf[0].norms, "q": "attn_q_norm", "k": "attn_k_norm"}),),
+)  # fmt: skip
