@@ -43,7 +43,7 @@ _GIGABYTE = 1e9
 
 @dataclass(frozen=True)
 class Dummy:
-    """What is written: `write` takes a path and a function to tell of bytes that were written.
+    """What is written: `write` takes a path and a function that is called with the bytes written.
 
     note: what differs from the layout, empty if nothing does.
     """
@@ -148,7 +148,7 @@ def _place(path: Path, kind: str) -> AbstractContextManager[Path]:
 
 @contextmanager
 def _replaced_folder(path: Path) -> Iterator[Path]:
-    """As `replaced`, for a folder: gives a new one, which becomes `path` if the block ends well."""
+    """As `replaced`, for a folder: yields a new one, which becomes `path` if the block succeeds."""
     with tempfile.TemporaryDirectory(prefix=path.name, suffix=".tmp", dir=path.parent) as beside:
         new, old = Path(beside, "new"), Path(beside, "old")
         new.mkdir()
@@ -165,7 +165,7 @@ def _replaced_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _progress(what: str, nbytes: int) -> Iterator[Callable[[int], object]]:
-    """A bar on stderr, if that is a terminal; gives what advances it by a number of bytes."""
+    """A bar on stderr, if that is a terminal; yields a function that advances it by some bytes."""
     console = Console(stderr=True)
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),

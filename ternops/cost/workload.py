@@ -82,7 +82,7 @@ def weight_bytes(config: Config, kind: str) -> int:
 
 
 def kv_cache_bytes(config: Config, positions: int) -> int:
-    """Bytes of keys and values of so many positions, float16."""
+    """Bytes of the float16 keys and values of `positions` positions."""
     return 2 * _HALF * config.layers * config.kv_heads * config.head_dim * positions
 
 
@@ -133,7 +133,7 @@ def _linear(
 
 
 def _inputs(shapes: list[tuple[int, int]]) -> int:
-    """Activations of the first matrix, which those behind it share, and of the last."""
+    """Activations of the first matrix, which those after it share, and of the last."""
     return shapes[0][1] + shapes[-1][1]
 
 
@@ -174,7 +174,7 @@ def _norm_bytes(config: Config) -> int:
 
 
 def _sum(works: list[Workload], times: int) -> Workload:
-    """Part by part, all of them so many times."""
+    """Part by part, all of them `times` times."""
     merged: dict[str, Part] = {}
     for part in (part for work in works for part in work.parts):
         old = merged.get(part.name, Part(part.name, part.kernel, 0, 0))

@@ -27,7 +27,7 @@ class Emitted(NamedTuple):
 
 @dataclass
 class _Request:
-    """What was asked for. left: tokens that may still be emitted."""
+    """A sequence that was added. left: tokens that may still be emitted."""
 
     number: int
     prompt: list[int]
@@ -56,7 +56,7 @@ class _Running:
 class Batch(HoldsAddresses):
     """Decodes up to `size` sequences together, and admits waiting ones as others end.
 
-    A sequence's tokens are those that `Model.generate` gives, whatever runs beside it. Not for two
+    A sequence's tokens are those that `Model.generate` yields, whatever else runs. Not for two
     Python threads at a time.
     """
 
@@ -90,7 +90,7 @@ class Batch(HoldsAddresses):
         *,
         top_k: int = 0,
     ) -> int:
-        """Ask for a sequence; gives its number. Arguments and errors as `Model.generate`."""
+        """Add a sequence; returns its number. Arguments and errors as `Model.generate`."""
         tokens = self._model.check_tokens(token_ids)
         left = self._model.check_length(tokens, max_new_tokens)
         sampler = Sampler(temperature, top_p, seed, top_k)
@@ -100,7 +100,7 @@ class Batch(HoldsAddresses):
         return self._count - 1
 
     def step(self) -> list[Emitted]:
-        """Admit what there is room for, then decode a token of every sequence in one pass."""
+        """Admit sequences up to `size`, then decode a token of each in one pass."""
         while self._waiting and len(self._active) < self._size:
             self._admit(self._waiting[0])
             self._waiting.popleft()

@@ -55,12 +55,12 @@ def _zeros_in_small_pages(size: int, element: np.dtype[Any]) -> npt.NDArray[Any]
 
 
 def padded_context(config: Config) -> int:
-    """Positions that a cache has room for: whole turns of the attention kernel."""
+    """The context, rounded up to whole turns of the attention kernel."""
     return -(-config.context // POSITIONS) * POSITIONS
 
 
 def kv_cache_bytes(config: Config, kind: str, positions: int) -> int:
-    """Bytes of keys and values that a token reads which sees so many positions."""
+    """Bytes of keys and values that a token reads which attends to `positions` positions."""
     element = np.dtype(CACHES[kind][0]).itemsize
     steps = 4 if kind == "int8" else 0
     heads = config.layers * config.kv_heads

@@ -21,7 +21,7 @@ Message = dict[str, str]
 class ChatTemplate:
     """A template and the special tokens ("bos_token", "eos_token", ...) that it may name.
 
-    Raises ModuleNotFoundError without the jinja2 package, ValueError for a template that is none.
+    Raises ModuleNotFoundError without the jinja2 package, ValueError for an invalid template.
     """
 
     def __init__(self, source: str, special_tokens: dict[str, str]) -> None:

@@ -49,7 +49,7 @@ _RELU2 = ACTIVATIONS.index("relu2")
 
 @inlined
 def _add_time(p, thread, part, since):
-    """Add the time since `since` to a part; gives the time now."""
+    """Add the time since `since` to a part; returns the time now."""
     now = since
     if p.profile != 0 and thread == 0:
         now = nanoseconds()

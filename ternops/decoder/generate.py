@@ -20,9 +20,9 @@ def generate(
     draft: int,
     progress: Progress | None,
 ) -> Iterator[int]:
-    """Yield up to `most` tokens behind `tokens`, ending before one of `ends`.
+    """Yield up to `most` tokens that follow `tokens`, ending before one of `ends`.
 
-    Raises RuntimeError when it goes on with a session that has been used since.
+    Raises RuntimeError if the session was used elsewhere between two tokens.
     """
     if most == 0:
         return

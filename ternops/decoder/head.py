@@ -31,7 +31,7 @@ class View(NamedTuple):
 
 
 class Head:
-    """`kind` is one of HEADS; raises ValueError for another word, or where it cannot be."""
+    """`kind` is one of HEADS; raises ValueError for another word, or if the head is too wide."""
 
     def __init__(self, weights: HalfMatrix, kind: str, threads: int) -> None:
         if kind not in HEADS:
@@ -46,7 +46,7 @@ class Head:
                 f"head={kind!r}: at most {MAX_COLUMNS} columns, but the head has {self.columns}"
             )
         self.kind = kind
-        #: Logits of one token take so many floats, and threads share rows in multiples of ROWS.
+        #: Floats of one token's logits; threads share rows in multiples of ROWS.
         self.padded = -(-self.rows // ROWS) * ROWS
         if kind != "fp16":
             self.codes, self.scales, self.bounds = quantize(weights, self.padded, threads)

@@ -53,7 +53,7 @@ class Model(LoadedModel):
         path: a Hugging Face folder, a GGUF file, or what `python -m ternops quantize` wrote.
         weights: "ternary" for the best encoding here, the name of an encoding, or "fp16" for the
         baseline: the float16 of the quantised values and activations that are not quantised.
-        head, cache: as for Model. context: use at most so many positions of the model's.
+        head, cache: as for Model. context: use at most this many positions of the model's.
         quantize: "absmean" rounds float weights that are not ternary and that no config declares
         to be masters of ternary ones; without, they are a ValueError.
         progress: called with layers done and in all.
@@ -74,7 +74,7 @@ class Model(LoadedModel):
         return cls(loaded, threads, head, cache)
 
     def logits(self, token_ids: Sequence[int]) -> npt.NDArray[np.float32]:
-        """float32 (tokens, vocabulary): the prediction behind each token of one sequence.
+        """float32 (tokens, vocabulary): the prediction after each token of one sequence.
 
         Raises ValueError for no tokens, an unknown one, or more than the context holds.
         """
@@ -103,7 +103,7 @@ class Model(LoadedModel):
     ) -> Iterator[int]:
         """Yield up to max_new_tokens token ids, fewer at an end token or where the context ends.
 
-        temperature, top_p, seed, top_k: see `Sampler`. prompt_lookup: guess up to so many tokens
+        temperature, top_p, seed, top_k: see `Sampler`. prompt_lookup: guess up to this many tokens
         from earlier text and check them in one pass; greedy only, the result is the same.
         progress: called with the tokens of the prompt that are read, and their number.
         session: one of this model, whose cache is used where it holds how the sequence begins.
@@ -131,7 +131,7 @@ class Model(LoadedModel):
         return min(max_new_tokens, self.config.context - len(tokens) + 1)
 
     def check_tokens(self, token_ids: Sequence[int]) -> list[int]:
-        """A sequence of tokens as a list; raises TypeError or ValueError for what is none."""
+        """A sequence of tokens as a list; raises TypeError or ValueError if it is not one."""
         if isinstance(token_ids, str):
             raise TypeError("token_ids: a string, expected integers (tokenize it first)")
         try:

@@ -82,7 +82,7 @@ def _warn(line: str) -> None:
 
 @dataclass(frozen=True)
 class Continuation:
-    """Tokens that stand behind a prompt's: what they are as text depends on what is before."""
+    """Tokens that follow a prompt's: their text depends on what comes before."""
 
     prompt: list[int]
     tokens: Iterable[int]
@@ -105,12 +105,12 @@ def stream_text(tokenizer: Tokenizer, tokens: Iterable[int]) -> Iterator[str]:
         yield text
 
 
-#: Bytes of a character at most: so many byte-level tokens hold all of one that is not whole yet.
+#: The most bytes of a character, and so the most byte-level tokens of an incomplete one.
 _CHARACTER = 4
 
 
 class _Decoder:
-    """Decodes a window of the last tokens and gives what came to it.
+    """Decodes a window of the last tokens and returns what is new in its text.
 
     That is exact where the text of a token depends on no more than the one before it, as with all
     decoders that language models have: a byte-level one, where characters may be spread over

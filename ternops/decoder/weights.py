@@ -108,9 +108,9 @@ def random_weights(
 ) -> Weights:
     """Random weights of a layout, for benchmarks: kind is "fp16" or an encoding.
 
-    Every matrix has bytes of its own, or those of the first `distinct` layers have, and are used in
-    turn. The values repeat, which no kernel notices, so that even gigabytes are written at the
-    speed of memory.
+    Every matrix has separate memory, or with `distinct` those of the first `distinct` layers, which
+    the other layers reuse cyclically. The values repeat, which no kernel notices, so that even
+    gigabytes are written at the speed of memory.
     """
     random, arena = np.random.default_rng(seed), Arena()
     layers: list[Layer] = []
@@ -164,7 +164,7 @@ def random_ternary(
     sample = layout.pack(random.choice(values, (_ROWS, columns)))
     _repeat(sample[: layout.nbytes(_ROWS, columns)], packed)
     if rest := rows % _ROWS:
-        # The last group of rows of a look-up encoding has a layout of its own.
+        # An incomplete last group of rows of a look-up encoding has another layout.
         last = layout.pack(random.choice(values, (rest, columns)))
         packed[layout.nbytes(rows - rest, columns) :] = last
     scale = np.asarray(np.float32(1 / np.sqrt(columns)))

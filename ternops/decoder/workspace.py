@@ -31,7 +31,7 @@ MAX_TOKENS = 512
 _LINE_OF_FLOATS = 16
 # Queries of a tile of attention, where a sequence has several tokens in a pass.
 _TILE_QUERIES = 16
-_PADDING = 256  # bytes that kernels may touch behind a buffer
+_PADDING = 256  # bytes that kernels may touch after a buffer
 _CALL = ("tokens", "tile_tokens", "outputs")
 
 
@@ -109,7 +109,7 @@ class Workspace(HoldsAddresses):
             self._record[name] = value
         for name, buffer in self._buffers.items():
             self._record[name] = buffer.ctypes.data
-        # -inf: what lies behind the last block of rows never is the largest.
+        # -inf: what follows the last block of rows is never the largest.
         self._buffers["peaks"].view(np.float32)[:] = -np.inf
         self._address = self._record.ctypes.data
         first = MODEL.fields[_CALL[0]][1] // 8  # type: ignore[index]
@@ -151,7 +151,7 @@ class Workspace(HoldsAddresses):
         return self._logits[:count]
 
     def take_computed(self) -> int:
-        """Rows that a screened head computed since this was last asked."""
+        """Rows that a screened head computed since the last call."""
         computed = int(self._computed[0])
         self._computed[0] = 0
         return computed
@@ -180,7 +180,7 @@ class ThreadScratch:
         self._alone = capacity == 1
         self._placed = rounded * max(plan.placed_bytes for plan in plans)
         self._tokens = rounded
-        # Beside int8 rows, whose padding is the longest, and which tokens take the most for.
+        # As for int8 rows, which have the longest padding and take the most memory a token.
         self._head_row = placed_bytes(UNPACKED["int8"].stride(hidden))
         self._head_placed = capacity * self._head_row
         self._scratch = max(plan.scratch_bytes for plan in plans)

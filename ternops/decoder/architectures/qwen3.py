@@ -1,5 +1,5 @@
-"""Qwen3 (arXiv 2505.09388): LLaMA with a norm for each head of the queries and keys, and a head_dim
-that hidden and heads do not tell."""
+"""Qwen3 (arXiv 2505.09388): LLaMA with a norm for each head of the queries and keys. Its head_dim
+is not hidden over heads."""
 
 from ternops.decoder.architectures.architecture import Architecture, Gguf, HuggingFace
 from ternops.decoder.architectures.llama import LLAMA

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Checkpoint(ABC):
-    """One model's files, opened and checked as far as their headers tell.
+    """One model's files, opened and checked as far as their headers say.
 
     Every method reads from the files anew and raises ValueError, naming the tensor and what was
     expected, for one that is missing, of another shape or dtype, or not finite. Matrices are those
@@ -49,7 +49,7 @@ class Checkpoint(ABC):
 
     @abstractmethod
     def head(self) -> HalfMatrix:
-        """(vocabulary, hidden); asked for only where `config.tied` is false."""
+        """(vocabulary, hidden); called only if `config.tied` is false."""
 
     @abstractmethod
     def tokenizer(self) -> Tokenizer:

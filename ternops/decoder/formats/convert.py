@@ -125,7 +125,7 @@ def _stamps(source: Path, target: Path) -> list[list[Any]]:
 
 
 def _tokenizer(checkpoint: Checkpoint, say: Callable[[str], None]) -> bytes:
-    """The tokenizer.json, filled up with spaces; nothing if there is none."""
+    """The tokenizer.json, filled up with spaces; empty without a tokenizer."""
     try:
         text = checkpoint.tokenizer().to_str().encode()
     except FileNotFoundError as error:
@@ -201,7 +201,7 @@ def _filled(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _append(file: GrowingFile, name: str, dtype: str, array: npt.NDArray[Any]) -> list[Any]:
-    """Write a tensor; gives what the header needs to know of it."""
+    """Write a tensor; returns its entry for the header."""
     data = np.ascontiguousarray(array)
     start = file.size
     file.append(data.data)
@@ -223,7 +223,7 @@ def _header(metadata: dict[str, str], entries: list[Any], room: int) -> bytes:
 
 
 def _header_room(metadata: dict[str, str], config: Config) -> int:
-    """Bytes that suffice for the header, before it is known; tensors start behind them."""
+    """Bytes that suffice for the header, before it is known; tensors start after them."""
     layer = 2 * len(config.linear_shapes()) + len(config.norm_sizes())
     tensors = 4 + config.layers * layer
     fixed = len(json.dumps({"__metadata__": {**metadata, "crc32": "", "header_crc32": "0" * 8}}))

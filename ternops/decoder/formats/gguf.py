@@ -138,7 +138,7 @@ class Gguf(Checkpoint):
         return self._file.floats(name)[0].copy()
 
     def _rescaled(self, scale: npt.NDArray[np.float32], name: str) -> npt.NDArray[np.float32]:
-        """Times the number that lies beside some tensors."""
+        """Times the number in the tensor `name`, which some writers add."""
         self._file.tensor(name, (1,), ("F32",))
         factor = self._file.floats(name)[0, 0]
         with np.errstate(over="ignore", under="ignore"):

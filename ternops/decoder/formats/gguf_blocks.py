@@ -15,7 +15,7 @@ from ternops.decoder.formats.ternary_floats import row_scales
 
 #: Weights and bytes of a TQ block; both end with a float16 scale.
 TQ_WEIGHTS, TQ1_0_BYTES, TQ2_0_BYTES = 256, 54, 66
-#: Weights and bytes of an I2_S block, and the bytes behind the last of them.
+#: Weights and bytes of an I2_S block, and the bytes after the last of them.
 I2_S_WEIGHTS, I2_S_BYTES = 128, 32
 
 _POWERS = np.array([1, 3, 9, 27, 81], np.uint8)[:, None]
@@ -51,7 +51,7 @@ def decode_i2_s(data: npt.NDArray[np.uint8], shape: tuple[int, int]) -> tuple[Tr
 
     data: uint8 (weights/4 + 32,). Blocks run on over the ends of rows.
     Raises ValueError for what holds no trits or no positive scale. Other interleaves that were
-    written under the same type cannot be told apart where their bytes are valid here.
+    written under the same type cannot be distinguished if their bytes are valid here.
     """
     count = shape[0] * shape[1]
     blocks = data[: count // 4].reshape(-1, I2_S_BYTES)

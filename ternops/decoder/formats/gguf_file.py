@@ -2,7 +2,7 @@
 
 The format is that of ggml-org/ggml, docs/gguf.md. It is read here in one bounded pass: the reader
 of the `gguf` package trusts every length, knows no I2_S, and takes seconds for the hundred
-thousands of strings of a tokenizer. That package tells what types there are and their sizes.
+thousands of strings of a tokenizer. That package knows the types and their sizes.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class _Cursor:
         self.position = 0
 
     def take(self, size: int, field: str) -> int:
-        """Move on by `size` bytes; gives where they begin."""
+        """Move on by `size` bytes; returns where they begin."""
         start = self.position
         if size > len(self.data) - start:
             raise _Damage(f"{field}: {size} bytes at byte {start} of {len(self.data)} (truncated?)")
@@ -162,7 +162,7 @@ class _Cursor:
         return count
 
     def name(self, field: str, most: int) -> str:
-        """A string that can be shown in one line, of at most so many bytes."""
+        """A string of limited length that can be shown in one line."""
         name = self.string(field, most)
         if not name.isprintable():
             raise _Damage(f"{field} is {reprlib.repr(name)}, expected printable characters")

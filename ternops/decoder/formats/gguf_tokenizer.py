@@ -48,7 +48,7 @@ class _Split:
     """How text is cut before its merges: by one pattern after another.
 
     whole_words: a piece that is a token is that token, whatever the merges say; bos: whether the
-    begin token is added where the file does not tell; composed: whether characters are composed
+    begin token is added if the file does not say; composed: whether characters are composed
     first (NFC), which llama.cpp leaves out and the tokenizer's authors do.
     """
 
@@ -71,7 +71,7 @@ _SPLITS = {
     "default": _Split((r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", r"[0-9][0-9][0-9]")),
 }
 
-#: A token of LLaMA 3 and its number, which tell its vocabulary.
+#: A token of LLaMA 3 and its number, which identify its vocabulary.
 _LLAMA3_BEGIN = (128000, "<|begin_of_text|>")
 
 
@@ -131,7 +131,7 @@ class _Vocabulary:
     def finish(self, tokenizer: Tokenizer, metadata: Metadata, bos: bool) -> Tokenizer:
         """Tell it which tokens stand for themselves in a text, and which begin and end one.
 
-        bos: whether the begin token is added where the file does not tell.
+        bos: whether the begin token is added if the file does not say.
         """
         from tokenizers import AddedToken
         from tokenizers.processors import TemplateProcessing
@@ -248,7 +248,7 @@ def _strings(metadata: Metadata, key: str) -> list[str]:
 
 
 def _kinds(metadata: Metadata, tokens: list[str]) -> npt.NDArray[Any]:
-    """The type of each token; all are normal where the file does not tell."""
+    """The type of each token; all are normal if the file does not say."""
     key = "tokenizer.ggml.token_type"
     kinds = metadata.get(key)
     if kinds is None:

@@ -55,8 +55,8 @@ def read_config(folder: Path) -> Config:
 
 
 def _check_program(raw: dict[str, Any], architecture: Architecture, form: HuggingFace) -> None:
-    """transformers chooses the program by model_type and, if it is told to, by auto_map; BitNet's
-    published folders have either of any kind."""
+    """transformers chooses the program by model_type and, if the user allows it, by auto_map;
+    BitNet's published folders have either of any kind."""
     kind = raw.get("model_type", form.model_type)
     if kind != form.model_type:
         raise ValueError(

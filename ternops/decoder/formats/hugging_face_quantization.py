@@ -86,8 +86,8 @@ def read_trits(
 ) -> tuple[Trits, Scale]:
     """int8 trits of a shape and the float32 scale, () or (rows,), that they are multiplied by.
 
-    name: the tensor of the weight, with weight_scale beside it. kind: see `read_quantization`.
-    quantize: how floats that nothing declares may be rounded, if they need to be.
+    name: the tensor of the weight; its scale is in the tensor name + "_scale". kind: see
+    `read_quantization`. quantize: how to round floats that nothing declares and that need it.
     """
     if kind == ONLINE:
         trits, mean = absmean(tensors.floats(name, shape))

@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from ternops.decoder.formats.beside import check_beside
 from ternops.decoder.formats.checkpoint import Checkpoint
+from ternops.decoder.formats.companion_files import check_companions
 from ternops.decoder.formats.gguf import Gguf
 from ternops.decoder.formats.gguf_file import MAGIC
 from ternops.decoder.formats.hugging_face import HuggingFace
@@ -39,7 +39,7 @@ def open_checkpoint(
     if where.is_file():
         return _open_file(where, quantize)
     if where.is_dir():
-        check_beside(where)
+        check_companions(where)
         if gguf := _gguf_file(where):
             return Gguf(gguf, quantize)
         if not (where / "config.json").is_file():

@@ -98,7 +98,7 @@ def _check(raw: dict[str, Any], prefix: str, neutral: dict[str, tuple[Any, ...]]
 
 
 def _check_window(raw: dict[str, Any], key: str, config: Config) -> None:
-    """A window of attention that the whole context fits in is none."""
+    """A window of attention that holds the whole context changes nothing."""
     window = raw.get(key)
     if window is None or _is(window, 0):
         return

@@ -1,6 +1,6 @@
 """The packed model file: all that a decoder needs in one safetensors file, used where it lies.
 
-The metadata tell "format", "version", "encoding", "config" (the fields of Config as JSON; in
+The metadata are "format", "version", "encoding", "config" (the fields of Config as JSON; in
 version 1 with "sub_norms", true for a BitNet, in place of "architecture"), "special_tokens" (JSON),
 "chat_template" where there is one, "crc32", hexadecimal checksums of the tensors in their order,
 and "header_crc32", that of the rest of the header. The tensors are
@@ -130,7 +130,7 @@ class PackedFile(Checkpoint):
         return tokens
 
     def preferred_encoding(self) -> str:
-        """The file's, unless the tier is slow with that, of which a warning says so."""
+        """The file's, unless the tier is slow with it, with a warning."""
         if not is_slow(self.encoding):
             return self.encoding
         better = best_encoding(self.config.linear_weights)
@@ -201,7 +201,7 @@ class PackedFile(Checkpoint):
         return packed, rows, columns, self._line(f"{prefix}.scale", 1).reshape(())
 
     def _line(self, name: str, size: int) -> npt.NDArray[np.float32]:
-        """So many float32 of a tensor that was filled up."""
+        """The first `size` float32 of a tensor that was filled up."""
         return self._array(name, "F32", (whole_lines(4 * size) // 4,))[:size]
 
     def _norm(self, name: str, size: int) -> npt.NDArray[np.float32]:
@@ -228,7 +228,7 @@ class PackedFile(Checkpoint):
 
 
 def whole_lines(size: int) -> int:
-    """So many bytes, filled up to whole cache lines."""
+    """`size` bytes, rounded up to whole cache lines."""
     return -(-size // CACHE_LINE) * CACHE_LINE
 
 

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-#: With what llama.cpp and others put behind it: a type, a revision.
+#: With what llama.cpp and others append to it: a type, a revision.
 _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(/|[:@].*)?", re.ASCII)
 _HUB_ADDRESS = re.compile(
     r"(?:hf://(?:models/)?|(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/)([^/]+/[^/?#:@]+)"
@@ -52,7 +52,7 @@ def locate(path: str | os.PathLike[str]) -> Path:
 
 
 def hint(path: str | os.PathLike[str]) -> str:
-    """What a path may be at which nothing is, and what to pass instead; "" if nothing tells."""
+    """What a path that does not exist may be, and what to pass instead; "" if unknown."""
     text, where = os.fspath(path), _expanded(Path(path))
     found = _HUB_ADDRESS.match(text)
     if not found and not where.parent.exists():
@@ -70,7 +70,7 @@ def hint(path: str | os.PathLike[str]) -> str:
 
 
 def no_model(path: Path) -> str:
-    """What to pass or to do instead of a file that is no model by itself; "" if nothing tells."""
+    """What to pass or do instead of a file that is no model by itself; "" if unknown."""
     with open(path, "rb") as file:
         if file.read(2) in _PICKLE_STARTS:
             return f"model: {str(path)!r} is {_PICKLE}"
@@ -85,7 +85,7 @@ def no_model(path: Path) -> str:
 
 
 def missing_weights(folder: Path) -> str:
-    """Why there is no model.safetensors in a folder, as far as its other files tell."""
+    """Why there is no model.safetensors in a folder, as far as its other files show."""
     weights = folder / "model.safetensors"
     if weights.is_symlink():
         return f": it is a link to {os.readlink(weights)!r}, where nothing is"

@@ -21,7 +21,7 @@ class Mapped(NamedTuple):
 
 
 def map_file(path: Path) -> tuple[dict[str, Any], dict[str, Mapped]]:
-    """The header and the tensors; nothing behind the header is read.
+    """The header and the tensors; nothing after the header is read.
 
     Raises ValueError, without the file's name, for what is no such file or is cut off.
     """

@@ -30,7 +30,7 @@ class _Tensor(NamedTuple):
 
 
 class Tensors:
-    """The tensors of a Hugging Face folder. Nothing is read before it is asked for.
+    """The tensors of a Hugging Face folder. A tensor is read when it is used.
 
     Like transformers it takes all that the shards hold, also what their index leaves out.
     Raises FileNotFoundError and ValueError, naming the file or the tensor and what is wrong.
@@ -119,7 +119,7 @@ class Tensors:
 
 
 def _blocks(array: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
-    """All elements, not so many at once that what is computed of them would fill the memory."""
+    """All elements in blocks, so that results of one block are small in memory."""
     flat = array.reshape(-1)
     return (flat[i : i + _BLOCK] for i in range(0, len(flat), _BLOCK))
 
@@ -147,7 +147,7 @@ def _files(folder: Path) -> dict[Path, list[str]]:
     if not isinstance(shards, dict) or not shards:
         raise ValueError(f"model: {str(index)!r} has no weight_map, expected a shard index")
     for name in shards.values():
-        # A shard lies beside its index: a path in its name could point anywhere.
+        # A shard is in the folder of its index: a path in its name could point anywhere.
         if not isinstance(name, str) or Path(name).name != name or _bytes(name) > _LONGEST_NAME:
             raise ValueError(f"model: shard {str(name)[:99]!r}, expected a plain file name")
         if not (folder / name).is_file():

@@ -24,7 +24,7 @@ _MAX_SHARDS = 8  # of the inputs of a matrix
 
 
 def check_method(quantize: str | None) -> None:
-    """Raises ValueError for what is none of METHODS nor None."""
+    """Raises ValueError for anything but METHODS and None."""
     if quantize is not None and quantize not in METHODS:
         raise ValueError(f"quantize={quantize!r}: expected {' or '.join(map(repr, METHODS))}")
 
@@ -47,7 +47,7 @@ def trits_of_floats(weight: Floats, name: str, quantize: str | None) -> tuple[Tr
 
 
 def exact_product(weight: Floats) -> tuple[Trits, Floats] | None:
-    """The trits and the scale, or one a row, whose product a matrix is already; None if it is none.
+    """The trits and the scale, or one a row, of a matrix that is their product already; else None.
 
     Falcon-E's bfloat16 files are: absmean would take the mean for their scale, zeros included.
     """
@@ -79,6 +79,6 @@ def _description(weight: Floats) -> str:
 
 
 def _has_scales_of(weight: Floats, inputs: int) -> bool:
-    """Whether each row has one magnitude within each so many inputs."""
+    """Whether each row has one magnitude within each group of `inputs` inputs."""
     parts = (weight[:, at : at + inputs] for at in range(0, weight.shape[1], inputs))
     return all(exact_product(part) is not None for part in parts)

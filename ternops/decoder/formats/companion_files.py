@@ -18,7 +18,7 @@ _CHANGES = {
 }
 
 
-def check_beside(folder: Path) -> None:
+def check_companions(folder: Path) -> None:
     """Raises ValueError, naming it, for a file that changes the weights and that nothing reads."""
     for name, reason in _CHANGES.items():
         if (folder / name).is_file():
