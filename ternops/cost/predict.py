@@ -13,14 +13,8 @@ import numpy as np
 from ternops.cost.energy import energy_terms
 from ternops.cost.hardware import Hardware
 from ternops.cost.latency import Timed, timed
-from ternops.cost.workload import (
-    KINDS,
-    PHASES,
-    Workload,
-    kv_cache_bytes,
-    weight_bytes,
-    workload,
-)  # fmt: skip
+from ternops.cost.workload import FP16, KINDS, PHASES, Workload, weight_bytes, workload
+from ternops.decoder.cache import kv_cache_bytes
 from ternops.decoder.config import Config
 
 _MAX_SEQUENCES = 2**16
@@ -86,7 +80,7 @@ def predict(
     batch = _count("batch", batch, _MAX_SEQUENCES)
     positions = context + (phase == "decode")  # the token's own
     _check_memory(
-        hardware, weight_bytes(config, encoding) + batch * kv_cache_bytes(config, positions)
+        hardware, weight_bytes(config, encoding) + batch * kv_cache_bytes(config, FP16, positions)
     )
     work = workload(config, encoding, phase, context, batch)
     parts = timed(work, hardware, threads)

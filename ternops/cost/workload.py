@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from ternops.decoder.cache import kv_cache_bytes
+from ternops.decoder.config import Config
+from ternops.decoder.workspace import MAX_TOKENS
 from ternops.encodings import ENCODINGS
-
-if TYPE_CHECKING:
-    from ternops.decoder.config import Config
 
 FP16 = "fp16"
 #: What the linear layers may be held in.
@@ -22,8 +21,6 @@ KINDS = (FP16, *ENCODINGS)
 FORMER_NAMES = {"float16": FP16}
 PHASES = ("decode", "prefill")
 ATTENTION, ELEMENTWISE = "attention", "elementwise"
-#: Tokens of a prompt that pass together: `ternops.decoder.workspace.MAX_TOKENS`.
-CHUNK = 512
 _PROJECTIONS = ("q", "k", "v", "o")
 _LINE = 64  # bytes that rows of float16 are padded to
 _HALF = 2
@@ -81,11 +78,6 @@ def weight_bytes(config: Config, kind: str) -> int:
     return config.layers * layer + tables * head + _norm_bytes(config)
 
 
-def kv_cache_bytes(config: Config, positions: int) -> int:
-    """Bytes of the float16 keys and values of `positions` positions."""
-    return 2 * _HALF * config.layers * config.kv_heads * config.head_dim * positions
-
-
 def workload(config: Config, kind: str, phase: str, context: int, batch: int = 1) -> Workload:
     """What a pass of `phase` does.
 
@@ -94,8 +86,8 @@ def workload(config: Config, kind: str, phase: str, context: int, batch: int = 1
     """
     if phase == "decode":
         return _pass(config, kind, [[context]] * batch, outputs=batch)
-    starts = range(0, context, CHUNK)
-    chunks = [range(start, min(start + CHUNK, context)) for start in starts]
+    starts = range(0, context, MAX_TOKENS)
+    chunks = [range(start, min(start + MAX_TOKENS, context)) for start in starts]
     passes = [_pass(config, kind, [chunk], outputs=int(chunk is chunks[-1])) for chunk in chunks]
     return _sum(passes, batch)
 
@@ -144,7 +136,7 @@ def _attention(config: Config, positions: list[list[int]]) -> Part:
     longest = sum(each[-1] + 1 for each in positions)
     tokens = sum(map(len, positions))
     return Part(
-        ATTENTION, ATTENTION, macs, kv_cache_bytes(config, longest),
+        ATTENTION, ATTENTION, macs, kv_cache_bytes(config, FP16, longest),
         barriers=config.layers * (1 if tokens == 1 else 2), tokens=tokens,
     )  # fmt: skip
 

@@ -12,7 +12,8 @@ from ternops.cost.hardware import Cores, Curve, Hardware, Kernel, Level
 from ternops.cost.latency import residence
 from ternops.cost.layouts import SIZES
 from ternops.cost.profile import shipped
-from ternops.cost.workload import kv_cache_bytes, weight_bytes, workload
+from ternops.cost.workload import weight_bytes, workload
+from ternops.decoder.cache import kv_cache_bytes
 
 CONFIG = SIZES["700M"]
 MACHINE = Hardware(
@@ -154,7 +155,7 @@ def test_a_model_larger_than_the_memory():
     """Needs so much, has so much; the cache counts too."""
     with pytest.raises(ValueError, match=r"A machine: memory: the model needs 14\.1 GB, has 4"):
         predict(SIZES["7B"], MACHINE, "fp16")
-    exact = weight_bytes(CONFIG, "base3") + kv_cache_bytes(CONFIG, 101)
+    exact = weight_bytes(CONFIG, "base3") + kv_cache_bytes(CONFIG, "fp16", 101)
     predict(CONFIG, replace(MACHINE, memory=exact), "base3", context=100)
     with pytest.raises(ValueError, match="memory"):
         predict(CONFIG, replace(MACHINE, memory=exact - 1), "base3", context=100)

@@ -7,7 +7,6 @@ import pytest
 
 from ternops.cost.workload import KINDS, weight_bytes, workload
 from ternops.decoder import Config, Model
-from ternops.decoder.cache import kv_cache_bytes
 from ternops.decoder.records import MODEL, TOKEN_BYTES, ModelRecord, TokenRecord
 from ternops.decoder.session import Session
 from ternops.decoder.weights import random_weights
@@ -97,7 +96,9 @@ def test_bytes_are_those_of_real_weights(config, kind):
     work = workload(config, kind, "decode", 9)
     # The counts leave out the scale of each packed matrix, and what is behind its last row.
     rest = 0 if kind == "fp16" else (4 + SLACK) * 7 * config.layers
-    assert work.bytes == weights.bytes_per_token - rest + kv_cache_bytes(config, "fp16", 10)
+    # Keys and values of two bytes, ten positions.
+    cache = 2 * 2 * 10 * config.layers * config.kv_heads * config.head_dim
+    assert work.bytes == weights.bytes_per_token - rest + cache
     held = weights.bytes_per_token - rest - weights.embedding.bits[0].nbytes
     if not config.tied:
         held += weights.embedding.nbytes
