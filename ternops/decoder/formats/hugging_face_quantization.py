@@ -29,6 +29,7 @@ OFFLINE = "offline"
 #: Packed trits; the layer's output is DIVIDED by weight_scale (transformers' BitLinear).
 BITLINEAR = "bitlinear"
 
+_METHOD = "bitnet"  # quant_method
 _FIELDS = 4  # trits a byte
 _OUTSIDE_BLOCKS = ("lm_head", "model.embed_tokens", "embed_tokens", "model.norm")
 
@@ -49,8 +50,8 @@ def read_quantization(folder: Path) -> str:
             return ONLINE
         return BITNET if raw.get("is_bitnet_config") is True else UNDECLARED
     method = settings.get("quant_method")
-    if method != "bitnet":
-        raise ValueError(f"config: quant_method is {method!r}, expected 'bitnet'")
+    if method != _METHOD:
+        raise ValueError(f"config: quant_method is {method!r}, expected {_METHOD!r}")
     kind = _choice(settings, "linear_class", ("bitlinear", "autobitlinear"))
     mode = _choice(settings, "quantization_mode", (OFFLINE, ONLINE))
     if settings.get("use_rms_norm"):
