@@ -23,7 +23,7 @@ from bench.core.errors import ResultsError
 from bench.core.measure import Spread, relative_spread, speedup
 from bench.core.pyperf_files import PREFIX, fields_of, metadata_of, save_benchmarks
 from ternops.cost.layouts import SIZES
-from ternops.encodings import ENCODINGS
+from ternops.encodings import ENCODINGS, TERNARY
 from ternops.encodings.row_groups import RowGroups
 
 #: Of the two files; others are not read.
@@ -33,7 +33,7 @@ ROWS_FILE, RUN_FILE = "decode.json", "run.json"
 KERNELS_FILE, DECODER_FILE = "kernels.json", "decoder.json"
 FP16 = "fp16"
 #: This library by the weights of its decoder; fp16 is what every other engine is compared with.
-ENGINES = (FP16, *ENCODINGS)
+ENGINES = (FP16, *TERNARY)
 #: The encodings that are multiplied by look-ups.
 LOOK_UPS = tuple(name for name, each in ENCODINGS.items() if isinstance(each, RowGroups))
 #: Engine -> the type of its linear layers in a GGUF file.

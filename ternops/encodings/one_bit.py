@@ -59,9 +59,8 @@ ONE_BIT = Blocks(
         # 16 registers: with four accumulators a row, LLVM spills one.
         "avxvnni": Tile(rows=2, apart=2),
         "avx512vnni": Tile(rows=2, apart=8),
-        # As on AVX2; and a code times 128 would not fit a signed byte.
+        # As on AVX2; with four rows LLVM spills, and with dotprod these take the fewest instructions.
         "neon": Tile(rows=2, apart=4),
-        "neon-dotprod": Tile(rows=4, apart=4),
     },
     batch_rows={},
     pair_apart={"generic": 2},
