@@ -59,7 +59,7 @@ ONE_BIT = Blocks(
         # 16 registers: with four accumulators a row, LLVM spills one.
         "avxvnni": Tile(rows=2, apart=2),
         "avx512vnni": Tile(rows=2, apart=8),
-        # As on AVX2; with four rows LLVM spills, and with dotprod these take the fewest instructions.
+        # As on AVX2. With four rows LLVM spills, and more instructions are needed.
         "neon": Tile(rows=2, apart=4),
     },
     batch_rows={},
