@@ -34,6 +34,10 @@ AVXVNNI = AVX2.extended(
     # 8 sums in 16 registers; at 64 tokens level with the GEMM, at 512 13% behind.
     batch=Batch(1, 8, most=63),
 )  # fmt: skip
+AVXVNNIINT8 = AVXVNNI.extended(
+    # The int8 output head needs no bias: an XOR less for each line of its weights.
+    "avxvnniint8", "avxvnniint8", dot_signed=x86.dot_signed_avxvnniint8,
+)  # fmt: skip
 AVX512VNNI = AVX2.extended(
     "avx512vnni", *_AVX512, vector_bytes=64, registers=32,
     dot=x86.dot_avx512vnni, close=None, dot_signed=None, narrow_dot=x86.dot_avxvnni,
@@ -83,5 +87,5 @@ NEON_I8MM = NEON_DOTPROD.extended(
 
 #: Best first.
 TIERS = (
-    AMX, AVX512VBMI, AVX512VNNI, AVXVNNI, AVX2, NEON_I8MM, NEON_DOTPROD, NEON, GENERIC,
+    AMX, AVX512VBMI, AVX512VNNI, AVXVNNIINT8, AVXVNNI, AVX2, NEON_I8MM, NEON_DOTPROD, NEON, GENERIC,
 )  # fmt: skip

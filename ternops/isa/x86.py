@@ -1,7 +1,7 @@
 """x86: one short function an instruction, or the few that a tier needs for one operation.
 
-Sources: Intel intrinsics guide (VPDPBUSD, VPMADDUBSW, VPMADDWD, VPERMI2B, VPERMW, VPSHUFB and the
-AMX instructions); the operations' meaning is documented in ternops.isa.tier.
+Sources: Intel intrinsics guide (VPDPBUSD, VPDPBSSD, VPMADDUBSW, VPMADDWD, VPERMI2B, VPERMW,
+VPSHUFB and the AMX instructions); what operations mean is documented in ternops.isa.tier.
 """
 
 import ctypes
@@ -18,6 +18,9 @@ _u8x64, _i8x64, _i32x16 = Vector("u8", 64), Vector("i8", 64), Vector("i32", 16)
 
 dot_avx512vnni = instruction("llvm.x86.avx512.vpdpbusd.512", _i32x16, _i32x16, _u8x64, _i8x64)
 dot_avxvnni = instruction("llvm.x86.avx512.vpdpbusd.256", _i32x8, _i32x8, _u8x32, _i8x32)
+
+#: Of signed bytes both.
+dot_signed_avxvnniint8 = instruction("llvm.x86.avx2.vpdpbssd.256", _i32x8, _i32x8, _i8x32, _i8x32)
 
 _multiply_add_bytes = instruction("llvm.x86.avx2.pmadd.ub.sw", _i16x16, _u8x32, _i8x32)
 _multiply_add_words = instruction("llvm.x86.avx2.pmadd.wd", _i32x8, _i16x16, _i16x16)

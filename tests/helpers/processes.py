@@ -21,16 +21,16 @@ def cpu(name: str, features: str) -> dict[str, str]:
     return {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": f"+{features.replace(' ', ',+')}"}
 
 
-_AVX2 = "avx2 f16c fma avx sse4.2 bmi bmi2 popcnt"
-_AVX512 = f"{_AVX2} avx512f avx512bw avx512vl avx512dq avx512cd avx512vnni"
+AVX2 = "avx2 f16c fma avx sse4.2 bmi bmi2 popcnt"
+_AVX512 = f"{AVX2} avx512f avx512bw avx512vl avx512dq avx512cd avx512vnni"
 #: Numba then compiles for a CPU that has no optional feature at all.
 FEATURELESS = {"NUMBA_CPU_NAME": "generic"}
 #: tier -> an honest CPU of it: one that has nothing of a better tier.
 CPUS = {
     "avx512vbmi": cpu("icelake-client", f"{_AVX512} avx512vbmi"),
     "avx512vnni": cpu("cascadelake", _AVX512),
-    "avxvnni": cpu("alderlake", f"{_AVX2} avxvnni"),
-    "avx2": cpu("haswell", _AVX2),
+    "avxvnni": cpu("alderlake", f"{AVX2} avxvnni"),
+    "avx2": cpu("haswell", AVX2),
     "generic": FEATURELESS,
 }
 

@@ -201,3 +201,12 @@ def test_this_process_gives_its_own_assembly():
         dot, _ = DOTS[tier]
         same = DOTS.get(detect.TIER.name, ("", ""))[0] == dot
         assert bool(re.search(rf"\s{dot}\s", text)) == same
+
+
+def test_signed_bytes_on_a_cpu_that_multiplies_them():
+    """avxvnniint8 has `vpdpbssd`, and nothing of AVX-512; compiled here, run where there is one."""
+    code = "from ternops.kernels.int8 import gemv_i8; print(gemv_i8.assembly())"
+    features = f"{processes.AVX2} avxvnni avxvnniint8"
+    text = processes.run_code(code, **processes.cpu("sierraforest", features))
+    assert re.search(r"\svpdpbssd\s.*%ymm", text)
+    assert not re.search(r"%zmm|\svpdpbusd\s", text)
