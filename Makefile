@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help bench results bench-kernels bench-decode bench-cost bench-arm test test-arm test-peers lint format plot clean
+.PHONY: help bench results bench-kernels bench-decode bench-cost bench-arm test test-quick test-arm test-peers lint format plot clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ results: $(VENV)/.dev ## The tests, then every benchmark (an hour or two): leave
 
 test: $(VENV)/.dev ## Set up and run the tests
 	$(BIN)/python -m pytest -m "not peers" --durations=5
+
+test-quick: $(VENV)/.dev ## Run the tests that take no compiler for long (two minutes)
+	$(BIN)/python -m pytest -m "not slow and not peers" --durations=5
 
 test-arm: $(VENV)/.dev ## Compare the results on emulated ARM CPUs with x86's
 	$(BIN)/python -m tests.arm

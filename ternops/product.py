@@ -14,8 +14,8 @@ from ternops.kernels.linear import linear
 from ternops.kernels.reference import quantize_rows
 from ternops.kernels.tuning import useful_threads
 from ternops.packed import TERMS_LIMIT, Packed
+from ternops.scratch import address_of_array, give_back, take_scratch
 from ternops.team import TEAM
-from ternops.workspace import address_of_array, give_back, take_workspace
 
 Array = npt.NDArray[Any]
 _ROWS_AT_ONCE = 1 << 12
@@ -116,7 +116,7 @@ def _along_rows(
     if m > most and np.may_share_memory(tokens, result):
         tokens = tokens.copy()  # or the first turn's results would overwrite later turns' tokens
     x, out = address_of_array(tokens), address_of_array(result)
-    work = take_workspace()
+    work = take_scratch()
     for first in range(0, m, most):
         if m > most:
             call = packed.call(min(most, m - first), is_float, scaled)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
 import pytest
 
-from ternops.kernels import tuning
+from tests.helpers import internals
 
 
 def pytest_configure() -> None:
@@ -39,6 +40,7 @@ def llama_cpp_without_amx(request: pytest.FixtureRequest, monkeypatch: pytest.Mo
 
 
 @pytest.fixture
-def eager_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def eager_threads() -> Iterator[None]:
     """Use as many threads as are asked for, however little there is to do."""
-    monkeypatch.setattr(tuning, "BYTES_A_THREAD", 1)
+    with internals.eager_threads():
+        yield

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ternops.encodings.blocks import Blocks, Tile
+from ternops.encodings.blocks import Blocks, GemvTile
 from ternops.encodings.common import Array, digits, number
 
 _FIELDS = 5
@@ -38,16 +38,16 @@ BASE3 = Blocks(
     find_flaw=_find_flaw,
     unpack_code="base3",
     tiles={
-        "generic": Tile(rows=1, apart=1),
+        "generic": GemvTile(rows=1, apart=1),
         # The remainders take the registers that a second row would need.
-        "avx2": Tile(rows=1, apart=1),
+        "avx2": GemvTile(rows=1, apart=1),
         # Without the look-up every field comes out shifted down.
-        "avxvnni": Tile(rows=2, apart=1),
-        "avx512vnni": Tile(rows=2, apart=1),
-        "avx512vbmi": Tile(rows=2, apart=4),
+        "avxvnni": GemvTile(rows=2, apart=1),
+        "avx512vnni": GemvTile(rows=2, apart=1),
+        "avx512vbmi": GemvTile(rows=2, apart=4),
         # The table, too, is in registers: LLVM copies it about for a third field, or a second row.
-        "neon": Tile(rows=1, apart=1),
-        "neon-dotprod": Tile(rows=1, apart=2),
+        "neon": GemvTile(rows=1, apart=1),
+        "neon-dotprod": GemvTile(rows=1, apart=2),
     },
     # The table takes the registers of a second row's codes.
     batch_rows={"neon-dotprod": 1},

@@ -23,7 +23,7 @@ from ternops.encodings.encoding import Encoding
 BLOCK_BYTES = 64
 
 
-class Tile(NamedTuple):
+class GemvTile(NamedTuple):
     """What the GEMV keeps in registers while it walks along the columns.
 
     rows: of the matrix at a time. apart: how many of a byte's fields are left where they are, with
@@ -69,7 +69,7 @@ class Blocks(Encoding):
     join: Callable[[Array], Array]
     split: Callable[[Array], Array]
     unpack_code: str
-    tiles: Mapping[str, Tile]
+    tiles: Mapping[str, GemvTile]
     batch_rows: Mapping[str, int]
     pair_apart: Mapping[str, int]
     streams_narrow: bool = False

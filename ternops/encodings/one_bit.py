@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ternops.absmean import check_weights, mean_of
-from ternops.encodings.blocks import Blocks, Tile
+from ternops.encodings.blocks import Blocks, GemvTile
 from ternops.encodings.common import Array
 
 _FIELDS = 8
@@ -53,14 +53,14 @@ ONE_BIT = Blocks(
     find_flaw=_find_flaw,
     unpack_code="bit_fields",
     tiles={
-        "generic": Tile(rows=1, apart=1),
+        "generic": GemvTile(rows=1, apart=1),
         # int16 partial sums have room for codes times 8.
-        "avx2": Tile(rows=1, apart=4),
+        "avx2": GemvTile(rows=1, apart=4),
         # 16 registers: with four accumulators a row, LLVM spills one.
-        "avxvnni": Tile(rows=2, apart=2),
-        "avx512vnni": Tile(rows=2, apart=8),
+        "avxvnni": GemvTile(rows=2, apart=2),
+        "avx512vnni": GemvTile(rows=2, apart=8),
         # As on AVX2. With four rows LLVM spills, and more instructions are needed.
-        "neon": Tile(rows=2, apart=4),
+        "neon": GemvTile(rows=2, apart=4),
     },
     batch_rows={},
     pair_apart={"generic": 2},

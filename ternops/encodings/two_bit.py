@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ternops.encodings.blocks import Blocks, Tile
+from ternops.encodings.blocks import Blocks, GemvTile
 from ternops.encodings.common import Array
 
 _FIELDS = 4
@@ -36,16 +36,16 @@ TWO_BIT = Blocks(
     unpack_code="bit_fields",
     tiles={
         # Small enough for any register file.
-        "generic": Tile(rows=1, apart=1),
+        "generic": GemvTile(rows=1, apart=1),
         # int16 partial sums have no room for codes times 16.
-        "avx2": Tile(rows=2, apart=2),
+        "avx2": GemvTile(rows=2, apart=2),
         # Two streams came nearest to the read bandwidth (1: -4%, 4: -2%); 8 independent chains.
-        "avxvnni": Tile(rows=2, apart=4),
-        "avx512vnni": Tile(rows=2, apart=4),
+        "avxvnni": GemvTile(rows=2, apart=4),
+        "avx512vnni": GemvTile(rows=2, apart=4),
         # Codes times 16 fit int16 for the one field that has them; its sums take registers as well.
-        "neon": Tile(rows=2, apart=3),
+        "neon": GemvTile(rows=2, apart=3),
         # A code times 64 would not fit a signed byte; four rows share the activations' loads.
-        "neon-dotprod": Tile(rows=4, apart=3),
+        "neon-dotprod": GemvTile(rows=4, apart=3),
     },
     batch_rows={},
     pair_apart={"generic": 2},

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 Value = TypeVar("Value")
 
 
-class Batch(NamedTuple):
+class BatchTile(NamedTuple):
     """Several tokens with weights that are decoded where they are used: rows x tokens at a time.
 
     most: more tokens go to the GEMM.
@@ -20,7 +20,7 @@ class Batch(NamedTuple):
     most: int
 
 
-class Panel(NamedTuple):
+class GemmTile(NamedTuple):
     """rows x tokens of the product that the GEMM keeps in registers."""
 
     rows: int
@@ -65,8 +65,8 @@ class Tier:
     vector_bytes: int
     registers: int
     dot: Any
-    batch: Batch
-    gemm: Panel
+    batch: BatchTile
+    gemm: GemmTile
     auto: tuple[str, str]
     parent: Tier | None = None
     close: Any = None

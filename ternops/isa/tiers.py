@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ternops.isa import arm, portable, x86
-from ternops.isa.tier import Batch, ByteTable, Panel, Tier
+from ternops.isa.tier import BatchTile, ByteTable, GemmTile, Tier
 from ternops.simd import host
 
 _X86 = ("x86_64", "amd64")
@@ -12,7 +12,7 @@ _AVX512 = ("avx512f", "avx512bw", "avx512vl", "avx512vnni")
 GENERIC = Tier(
     "generic", machines=(), features=(), vector_bytes=16, registers=16,
     dot=portable.dot_portable, dot_signed=portable.dot_portable,
-    batch=Batch(1, 4, most=7), gemm=Panel(2, 4),
+    batch=BatchTile(1, 4, most=7), gemm=GemmTile(2, 4),
     # Slower than any memory: what is decoded most cheaply.
     auto=("two_bit", "two_bit"),
 )  # fmt: skip
@@ -22,9 +22,9 @@ AVX2 = GENERIC.extended(
     dot=x86.dot_avx2, close=x86.close_avx2, dot_signed=x86.dot_signed_avx2,
     shuffle_bytes=x86.shuffle_bytes,
     # The GEMM is 15% ahead from 16 tokens on, with base3 from 8.
-    batch=Batch(1, 4, most=7),
+    batch=BatchTile(1, 4, most=7),
     # 8 sums, 2 lines and 1 in 16 registers.
-    gemm=Panel(2, 4),
+    gemm=GemmTile(2, 4),
     # Without the look-up base3 decodes 60 G weights a second, while two_bit's come from memory at
     # 150.
     auto=("two_bit", "two_bit"),
@@ -32,7 +32,7 @@ AVX2 = GENERIC.extended(
 AVXVNNI = AVX2.extended(
     "avxvnni", "avxvnni", dot=x86.dot_avxvnni, close=None, dot_signed=None,
     # 8 sums in 16 registers; at 64 tokens level with the GEMM, at 512 13% behind.
-    batch=Batch(1, 8, most=63),
+    batch=BatchTile(1, 8, most=63),
 )  # fmt: skip
 AVXVNNIINT8 = AVXVNNI.extended(
     # The int8 output head needs no bias: an XOR less for each line of its weights.
@@ -43,9 +43,9 @@ AVX512VNNI = AVX2.extended(
     dot=x86.dot_avx512vnni, close=None, dot_signed=None, narrow_dot=x86.dot_avxvnni,
     shuffle_words=x86.permute_words, shuffle_bytes=None,
     # 16 sums, and each code serves eight tokens. Level with the GEMM at 512, 10% ahead at 128.
-    batch=Batch(2, 8, most=255),
+    batch=BatchTile(2, 8, most=255),
     # 24 sums, 4 lines of codes and 1 of activations in 32 registers.
-    gemm=Panel(4, 6),
+    gemm=GemmTile(4, 6),
     # As with AVX2, but 120 G.
     auto=("two_bit", "two_bit"),
 )  # fmt: skip
@@ -57,9 +57,9 @@ AVX512VBMI = AVX512VNNI.extended(
 AMX = AVX512VBMI.extended(
     "amx", "amx-tile", "amx-int8", has_tiles=True,
     # AMX is faster from half a tile of tokens on.
-    batch=Batch(2, 8, most=15),
+    batch=BatchTile(2, 8, most=15),
     # Four tiles of sums, two of codes and two of activations.
-    gemm=Panel(32, 32),
+    gemm=GemmTile(32, 32),
 )  # fmt: skip
 
 NEON = GENERIC.extended(  # every 64-bit ARM core has it
@@ -67,9 +67,9 @@ NEON = GENERIC.extended(  # every 64-bit ARM core has it
     dot=arm.dot_neon, close=arm.close_neon, dot_signed=arm.dot_signed_neon,
     byte_table=ByteTable(96, arm.look_up_96, is_arm=True),
     shuffle_bytes=arm.shuffle_bytes,
-    batch=Batch(1, 4, most=7),
+    batch=BatchTile(1, 4, most=7),
     # 8 sums, and 8 in int16.
-    gemm=Panel(4, 2),
+    gemm=GemmTile(4, 2),
     # base3 takes half as many instructions again, which costs more than its fewer bytes bring
     # wherever the cores, and not the memory, are the bound: many an ARM machine, by the profiles.
     auto=("two_bit", "two_bit"),
@@ -77,12 +77,12 @@ NEON = GENERIC.extended(  # every 64-bit ARM core has it
 NEON_DOTPROD = NEON.extended(
     "neon-dotprod", "dotprod", dot=arm.dot_dotprod, close=None, dot_signed=arm.dot_dotprod,
     # 8 sums, and the codes of two rows, in 32 registers.
-    batch=Batch(2, 4, most=7), gemm=Panel(4, 4),
+    batch=BatchTile(2, 4, most=7), gemm=GemmTile(4, 4),
 )  # fmt: skip
 NEON_I8MM = NEON_DOTPROD.extended(
     "neon-i8mm", "i8mm", dot_pairs=arm.dot_pairs,
     # 16 sums of two rows and two tokens, 4 lines and 4.
-    gemm=Panel(8, 8),
+    gemm=GemmTile(8, 8),
 )  # fmt: skip
 
 #: Best first.

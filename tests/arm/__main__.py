@@ -28,13 +28,6 @@ TIERS = {
 }
 #: The newest of all has the tier of another: less is compiled there, which is what takes the time.
 _BRIEF = ("max",)
-#: A product of the kernels of a tier.
-_PRODUCT = """
-import numpy as np, ternops
-matrix = ternops.pack(np.ones((64, 640), np.int8), encoding="two_bit")
-assert (ternops.matmul(np.ones((32, 640), np.int8), matrix.unscaled.T) == 640).all()
-print("computed")
-"""
 
 
 def _compare(emulator: Emulator, cpu: str) -> list[str]:
@@ -63,7 +56,7 @@ def _refuse(emulator: Emulator, cpu: str) -> list[str]:
     _, tier, feature = TIERS[cpu]
     if not tier:
         return []
-    process = emulator.run(cpu, "-c", _PRODUCT, TERNOPS_ISA=tier)
+    process = emulator.run(cpu, "-m", "tests.programs.product", TERNOPS_ISA=tier)
     _, errors = process.communicate()
     line = (errors.strip().splitlines() or ["nothing"])[-1]
     refusal = f"ValueError: TERNOPS_ISA={tier!r}: this CPU lacks {feature}; expected one of "
@@ -74,7 +67,7 @@ def _refuse(emulator: Emulator, cpu: str) -> list[str]:
     # equal results a proof that none was executed.
     deceived = {"TERNOPS_ISA": tier, "NUMBA_CPU_NAME": "generic",
                 "NUMBA_CPU_FEATURES": "+dotprod,+i8mm"}  # fmt: skip
-    process = emulator.run(cpu, "-c", _PRODUCT, **deceived)
+    process = emulator.run(cpu, "-m", "tests.programs.product", **deceived)
     output, _ = process.communicate()
     if process.returncode != -signal.SIGILL or output:
         failures.append(f"{cpu}: executes {feature}: exit code {process.returncode}, {output!r}")

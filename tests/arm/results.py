@@ -2,7 +2,7 @@
 
     python -m tests.arm.results [--brief]
 
-prints one JSON object, of which expected.json beside it is the one that x86 gave: of products in
+prints one JSON object; expected.json in this folder is the one that x86 gave. It is of products in
 every encoding and for few and many tokens, each compared with NumPy first, and of the tiny
 checkpoint's logits and greedy tokens with every head and cache.
 """

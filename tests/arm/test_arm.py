@@ -46,6 +46,8 @@ def multiplying(core, kernel):
     return "sdot" if "dotprod" in features else "smlal2"
 
 
+@pytest.mark.timeout(2000)
+@pytest.mark.slow
 @CORES
 def test_the_loops_are_made_of_the_cores_instruction(compiled, core):
     """Of all that multiplies, and base3's look-up by two instructions."""
@@ -56,14 +58,16 @@ def test_the_loops_are_made_of_the_cores_instruction(compiled, core):
             assert loop.instructions["tbl"] == loop.instructions["tbx"] > 0, kernel
 
 
+@pytest.mark.slow
 @CORES
 def test_the_loops_spill_nothing(compiled, core):
-    """But for some tokens at a time, where the codes of a line are kept beside all the sums."""
+    """But for some tokens at a time, where the codes of a line are kept along with all the sums."""
     for kernel, assembly in compiled[core].result().items():
         loop = loops.hot(kernel, assembly)
         assert kernel.startswith("batch") or not loop.spills, kernel
 
 
+@pytest.mark.slow
 @CORES
 def test_no_more_instructions_than_the_table_has(compiled, core):
     """Nor spills: `python -m bench.arm.loops` writes it anew."""
@@ -77,6 +81,7 @@ def test_no_more_instructions_than_the_table_has(compiled, core):
         assert loop.spills <= spills, f"{kernel}: {loop}"
 
 
+@pytest.mark.slow
 @CORES
 def test_no_instruction_that_the_core_lacks(compiled, core):
     """Nowhere in the code, and SVE on no core."""
@@ -88,6 +93,7 @@ def test_no_instruction_that_the_core_lacks(compiled, core):
             assert feature in features or not found, f"{kernel}: {found}"
 
 
+@pytest.mark.slow
 def test_few_instructions_a_weight(compiled):
     """On a core with the dot product: 64 weights of two_bit need 9 and their activations."""
     found = compiled["neoverse-n1"].result()
@@ -95,6 +101,7 @@ def test_few_instructions_a_weight(compiled):
     assert loops.hot("gemv_base3", found["gemv_base3"]).each <= 0.35
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("core", ["cortex-a72", "neoverse-n1"])
 def test_the_barrier_acquires_and_releases(core):
     """The phase is loaded so twice and stored so, the number reset and added to; on cores with and
@@ -137,8 +144,9 @@ def test_the_table_of_loops_can_be_read_again(tmp_path, monkeypatch):
     assert loops.committed() == {("neoverse-n1", "gemv_tl1"): (21 / 64, 2)}
 
 
+@pytest.mark.slow
 def test_the_results_of_this_machine_are_x86s():
-    """Bit for bit, whatever its architecture; `make test-arm` shows it of emulated ARM CPUs."""
+    """Bit for bit, whatever its architecture; `make test-arm` shows it for emulated ARM CPUs."""
     found = json.loads(processes.run_code("from tests.arm.results import main; main()"))
     assert found == {"tier": detect.TIER.name, "results": results.expected()}
 
@@ -182,15 +190,15 @@ class Library:
         ("darwin", Library(sysctl={b"hw.optional.arm.FEAT_DotProd": 0}), (False, False)),
     ],
 )  # fmt: skip
-def test_the_system_tells_the_features(monkeypatch, platform, library, expected):
-    """Linux by the auxiliary vector, macOS by sysctl; what nobody tells is not there."""
+def test_the_system_reports_the_features(monkeypatch, platform, library, expected):
+    """Linux by the auxiliary vector, macOS by sysctl; what is not reported is not there."""
     monkeypatch.setattr(hwcap, "sys", types.SimpleNamespace(platform=platform))
     monkeypatch.setattr(hwcap.ctypes, "CDLL", lambda name: library)
     assert hwcap.features.__wrapped__() == dict(zip(("dotprod", "i8mm"), expected, strict=True))
 
 
 @pytest.mark.parametrize("has", [True, False])
-def test_llvm_is_told_what_the_system_tells(monkeypatch, has):
+def test_llvm_gets_what_the_system_reports(monkeypatch, has):
     """Whatever LLVM finds by the model's name; and nothing of SVE."""
     monkeypatch.setattr(host.config, "CPU_FEATURES", None)
     monkeypatch.setattr(host, "machine", lambda: "aarch64")

@@ -18,6 +18,7 @@ PROGRAMS = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_program_says_what_it_takes(name):
     """Without measuring anything."""

@@ -16,13 +16,12 @@ from tokenizers.models import BPE
 
 import ternops
 from ternops.__main__ import main
-from ternops.commands import perplexity as command
 from ternops.decoder import Model, reference
 from ternops.decoder.formats.loading import TINY
 from ternops.decoder.text import load_tokenizer
 from ternops.encodings import TERNARY
 from ternops.isa import detect
-from tests.helpers import checkpoints, processes
+from tests.helpers import checkpoints, internals, processes
 
 PROMPT = "def main("
 #: The lines that a log gets while something takes long.
@@ -41,7 +40,7 @@ def expected_text(count, **settings):
     ("settings", "held"),
     [
         ({}, "two_bit weights, fp16 head, fp16 cache"),
-        ({"weights": "fp16"}, "float16 weights, fp16 head, fp16 cache"),
+        ({"weights": "fp16"}, "fp16 weights, fp16 head, fp16 cache"),
         ({"weights": "tl2", "head": "int8", "cache": "int8"},
          "tl2 weights, int8 head, int8 cache"),
         ({"head": "screened", "context": "40"}, "two_bit weights, screened head, fp16 cache"),
@@ -232,6 +231,7 @@ def test_a_continuation_of_pieces(capfd, tmp_path):
     assert capfd.readouterr().out == f" {text}\n"
 
 
+@pytest.mark.slow
 def test_a_character_that_stdout_has_not():
     """It is replaced and ends nothing."""
     arguments = ["generate", "--prompt", "café = 1", "--max-new-tokens", "4"]
@@ -242,9 +242,10 @@ def test_a_character_that_stdout_has_not():
     assert done.stdout.decode("ascii") == expected.replace("é", "?")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_a_path_that_stdout_has_not(tmp_path, encoding):
-    """What was done is told, with question marks."""
+    """The output says what was done, with question marks."""
     folder = shutil.copytree(TINY, tmp_path / "модель")
     for arguments, words in (
         (["quantize", str(folder), str(folder / "packed")], "??????/packed: base3"),
@@ -284,15 +285,17 @@ def test_a_token_beyond_the_model(capfd, tmp_path):
     assert main(["generate", "--model", str(folder), "--prompt", "a", "--max-new-tokens", "2"]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("locale", ["C.UTF-8", "C"])
 def test_a_prompt_that_is_no_text(locale):
-    """Bytes that are no UTF-8, in any locale."""
+    """Bytes that are not UTF-8, in any locale."""
     done = run([b"generate", b"--prompt", b"a\xffb"], LC_ALL=locale)
     assert done.returncode == 2
     line = error_of(done.stdout.decode(), done.stderr.decode())
     assert "--prompt: not UTF-8 at character 1" in line
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away():
     """A pipe that is closed, and a stdout that never was open: one line, exit code 2."""
     program = f"{sys.executable} -m ternops generate --max-new-tokens 300 --prompt 'def f('"
@@ -350,7 +353,7 @@ def test_the_process_ends_with_the_code():
         assert "Traceback" not in done.stderr
 
 
-def test_help_tells_the_commands():
+def test_help_lists_the_commands():
     """Exit code 0 and all commands; each has help of its own."""
     done = processes.python("-m", "ternops", "--help")
     assert done.returncode == 0
@@ -361,6 +364,7 @@ def test_help_tells_the_commands():
         assert caught.value.code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ["tokenizers", "rich"])
 def test_without_a_package_the_error_says_what_to_install(tmp_path, package):
     """One line with the command, where that package cannot be imported."""
@@ -376,6 +380,7 @@ def test_without_a_package_the_error_says_what_to_install(tmp_path, package):
     ]
 
 
+@pytest.mark.slow
 def test_a_warning_is_one_line(tmp_path):
     """A packed file in an encoding that this tier is slow with."""
     path = tmp_path / "tiny.safetensors"
@@ -434,7 +439,7 @@ def test_perplexity_does_not_depend_on_the_passes(capfd, text, monkeypatch):
     """To its last digit: the sum over the tokens is rounded once."""
     digits = set()
     for most in (1, 7, 64):
-        monkeypatch.setattr(command, "_TOKENS", most)
+        internals.limit_tokens_of_a_pass(monkeypatch, most)
         assert main(["perplexity", "--text", str(text)]) == 0
         digits.add(capfd.readouterr().out.splitlines()[0])
     assert len(digits) == 1
@@ -467,6 +472,7 @@ def test_a_text_that_cannot_be_read(capfd, tmp_path):
     assert "--context 600:" in complaint([*arguments, str(path), "--context", "600"], capfd)
 
 
+@pytest.mark.slow
 def test_the_table_of_this_tier(capfd, text, monkeypatch):
     """Every encoding, each in a process of its own; the digits of this process."""
     tier = next(each for each in detect.available() if each.name == detect.TIER.name)
@@ -490,7 +496,7 @@ def test_the_table_of_different_digits(capfd, text, monkeypatch):
         asked.append((tier, encoding))
         return {"perplexity": "3.5" if len(asked) != 3 else "3.5000000000000004", "tokens/s": "1"}
 
-    monkeypatch.setattr(command, "_figures", figures)
+    internals.replace_figures(monkeypatch, figures)
     assert main(["perplexity", "--text", str(text), "--table"]) == 1
     assert "2 different perplexities" in capfd.readouterr().out
     assert asked == [(tier.name, each) for tier in detect.available() for each in TERNARY]

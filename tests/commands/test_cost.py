@@ -1,15 +1,14 @@
 """`python -m ternops predict` and `calibrate`: tables, pictures, and one line for what is wrong."""
 
-import json
 import sys
 
 import pytest
 
 from ternops.__main__ import main
-from ternops.commands import predict as command
 from ternops.cost import load, predict
 from ternops.cost.layouts import SIZES
 from ternops.decoder.formats.loading import TINY
+from tests.helpers import internals
 from tests.helpers.profiles import PROFILE
 
 
@@ -36,7 +35,7 @@ def test_one_combination_has_its_parts(capsys):
 
 
 def test_several_give_a_table(capsys):
-    """Sizes by encodings by machines; what cannot run has a dash and a reason."""
+    """Sizes by encodings by machines; models that cannot run have a dash and a reason."""
     text = run(
         capsys, "--model", "700M", "100B", "--hardware", "generic", "epyc-7v13",
         "--encoding", "base3", "fp16",
@@ -181,6 +180,5 @@ def test_a_missing_package_is_named_with_its_extra(
 
 def test_labels_tell_rows_apart():
     """By what differs alone."""
-    rows = [command._Row(size, "m", "base3", 1, None, "") for size in ("7B", "13B")]
-    assert [command._label(row, rows) for row in rows] == ["7B", "13B"]
-    assert json.dumps(command._label(rows[0], rows[:1])) == json.dumps("7B\nbase3")
+    assert internals.bar_labels(("7B", "13B")) == ["7B", "13B"]
+    assert internals.bar_labels(("7B",)) == ["7B\nbase3"]

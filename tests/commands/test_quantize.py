@@ -13,13 +13,12 @@ import sys
 import numpy as np
 import pytest
 
-from ternops import files
 from ternops.__main__ import main
 from ternops.decoder.formats import convert
 from ternops.decoder.formats.loading import TINY, open_checkpoint
 from ternops.encodings import TERNARY
 from ternops.files import GrowingFile
-from tests.helpers import checkpoints, processes
+from tests.helpers import checkpoints, internals, processes
 
 #: Of the small model: tokenizer, embedding, head, two layers, norm.
 STEPS = 6
@@ -121,8 +120,8 @@ def test_a_target_that_is_the_source(source, target, capfd):
     assert target.read_bytes() == before
 
 
-def test_a_target_beside_the_source(source, whole):
-    """In the folder of the model: written, and written again; its own files are no source's."""
+def test_a_target_in_the_folder_of_the_source(source, whole):
+    """Written, and written again: a packed file is not a part of the source."""
     target = source / "packed.safetensors"
     for _ in range(2):
         assert quantize(source, target) == 0
@@ -168,33 +167,17 @@ def test_a_model_without_a_tokenizer(source, target, capfd):
         open_checkpoint(target).tokenizer()
 
 
-KILLED = """
-import os, signal, sys
-from ternops import files
-from ternops.__main__ import main
-source, target, name, count = sys.argv[1:]
-original, calls = getattr(files.GrowingFile, name), 0
-
-def method(*arguments):
-    global calls
-    original(*arguments)
-    calls += 1
-    if calls == int(count):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-setattr(files.GrowingFile, name, method)
-sys.exit(main(["quantize", source, target]))
-"""
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "count"),
     [("append", 1), ("append", 3), ("append", 10), ("append", 35), ("finish_step", 1),
      ("finish_step", 4), ("finish_step", STEPS), ("_lock", 1), ("__enter__", 1)],
 )  # fmt: skip
 def test_a_killed_run_is_continued(source, whole, target, capfd, method, count):
-    """SIGKILL behind any write: nothing under the name, and then the same bytes."""
-    done = processes.python("-c", KILLED, str(source), str(target), method, str(count))
+    """SIGKILL after any write: nothing under the name, and then the same bytes."""
+    done = processes.program(
+        "killed_quantize", str(source), str(target), method, str(count), "SIGKILL"
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert not target.exists()
     steps = {"append": {1: 0, 3: 2, 10: 3, 35: 4}.get(count), "finish_step": count}.get(method, 0)
@@ -208,7 +191,7 @@ def test_a_killed_run_is_continued(source, whole, target, capfd, method, count):
 
 
 def interrupted_run(source, target, monkeypatch, steps, error=KeyboardInterrupt, *options):
-    """A run that ends with an error when so many steps are done; its exit code."""
+    """A run that ends with an error after `steps` steps; its exit code."""
     original = GrowingFile.finish_step
 
     def finish_step(self, record):
@@ -221,7 +204,7 @@ def interrupted_run(source, target, monkeypatch, steps, error=KeyboardInterrupt,
         return quantize(source, target, *options)
 
 
-def test_ctrl_c_tells_how_to_go_on(source, whole, target, capfd, monkeypatch):
+def test_ctrl_c_says_how_to_go_on(source, whole, target, capfd, monkeypatch):
     """130, one line, the partial file; any number of times."""
     for steps in range(1, STEPS):
         assert interrupted_run(source, target, monkeypatch, steps) == 130
@@ -235,8 +218,9 @@ def test_ctrl_c_tells_how_to_go_on(source, whole, target, capfd, monkeypatch):
 
 def test_ctrl_c_of_a_process(source, target):
     """A real signal."""
-    code = KILLED.replace("SIGKILL", "SIGINT")
-    done = processes.python("-c", code, str(source), str(target), "finish_step", "3")
+    done = processes.program(
+        "killed_quantize", str(source), str(target), "finish_step", "3", "SIGINT"
+    )
     assert done.returncode == 130
     assert done.stderr.splitlines()[-1] == (
         f"ternops: interrupted; {target}.partial is kept: the same command goes on with it"
@@ -264,14 +248,7 @@ def test_a_full_disk(source, whole, target, capfd, monkeypatch):
 
 def test_a_really_full_disk(source, target):
     """RLIMIT_FSIZE stands for it: one line, exit code 2."""
-    code = (
-        "import resource, signal, sys\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (30000, 30000))\n"
-        "from ternops.__main__ import main\n"
-        "sys.exit(main(['quantize', *sys.argv[1:]]))"
-    )
-    done = processes.python("-c", code, str(source), str(target))
+    done = processes.program("with_full_disk", "30000", "quantize", str(source), str(target))
     assert done.returncode == 2
     assert "File too large" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
@@ -370,10 +347,14 @@ def test_two_at_a_time(source, whole, target, capfd, monkeypatch):
 
 
 def test_each_finished_step_is_on_the_disk(source, target, monkeypatch):
-    """Data before the journal that tells of it, all before the file gets its name."""
+    """Data before the journal that lists it, all before the file gets its name."""
     order = []
-    monkeypatch.setattr(files, "_sync", lambda file: order.append(os.path.basename(file.name)
-                        if isinstance(file.name, str) else "data"))  # fmt: skip
+    internals.watch_syncs(
+        monkeypatch,
+        lambda file: order.append(
+            os.path.basename(file.name) if isinstance(file.name, str) else "data"
+        ),
+    )
     original = os.replace
     monkeypatch.setattr(os, "replace", lambda *a: (order.append("replace"), original(*a)))
     convert.convert(source, target)

@@ -9,25 +9,20 @@ from ternops.cost.layouts import SIZES
 from ternops.cost.profile import parse
 from ternops.cost.trials import Attention, Chain
 from ternops.cost.workload import KINDS
+from tests.helpers import internals
 
 
 @pytest.fixture(scope="module")
 def profile():
     """Of this machine, with little memory and few rounds."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr(module, "_ROUNDS", 1)
-    patch.setattr(module, "_TURN", 1e-4)
-    patch.setattr(module, "_CACHES", 1)
-    patch.setattr(module, "last_level_bytes", lambda: 4 << 20)
     said = []
-    try:
+    with internals.quick_calibration():
         found = module.calibrate([1, 2], said.append)
-    finally:
-        patch.undo()
     assert len(said) == len(set(said))
     return found
 
 
+@pytest.mark.slow
 def test_it_is_a_profile(profile):
     """Every kernel's rates, every level, barriers."""
     machine = parse(profile, "this machine")
@@ -39,6 +34,7 @@ def test_it_is_a_profile(profile):
     assert machine.barrier.at(2) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", ["decode", "prefill"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_predicts_everything(profile, kind, phase):
@@ -53,13 +49,13 @@ def test_it_predicts_everything(profile, kind, phase):
 def test_a_chain_multiplies(kind):
     """Every matrix, with what was prepared."""
     chain = Chain(kind, 64, 128, 3, 2, "few", 2)
-    out = chain._kept[1]
-    out[:] = 0
+    internals.chain_output(chain)[:] = 0
     chain.multiply(2)
-    assert (out[: 2 * 64] != 0).mean() > 0.9
+    assert (internals.chain_output(chain)[: 2 * 64] != 0).mean() > 0.9
     assert chain.macs == 3 * 64 * 128 * 2
 
 
+@pytest.mark.slow
 def test_attention_runs_on_zeros():
     """Every weight is the same, every value 0."""
     trial = Attention(64, 128, 2)
@@ -72,7 +68,7 @@ def test_attention_runs_on_zeros():
     [([0], ValueError), ([1, 10**9], ValueError), (["2"], TypeError), ([True], TypeError)],
 )
 def test_other_threads_are_refused(threads, error):
-    """Before room for so many is made."""
+    """Before memory for that number is allocated."""
     with pytest.raises(error, match=r"^threads="):
         module.calibrate(threads, pytest.fail)
 
@@ -85,15 +81,15 @@ def test_threads_of_numpy_are_plain_in_a_profile():
 
 
 @pytest.mark.parametrize("text", ["", "cpu MHz\t\t: 0.000\n", "cpu MHz : 1.2.3\n"])
-def test_a_clock_that_is_not_told_is_assumed(text, monkeypatch):
+def test_an_unknown_clock_is_assumed(text, monkeypatch):
     """Some virtual machines say 0; a rate a cycle of it would be infinite."""
     monkeypatch.setattr(module.Path, "read_text", lambda *_: text)
-    hertz, source = module._clock()
+    hertz, source = internals.clock()
     assert hertz == 3e9
     assert source.startswith("assumed")
 
 
-def test_a_clock_that_is_told(monkeypatch):
+def test_a_clock_that_the_system_reports(monkeypatch):
     """In hertz."""
     monkeypatch.setattr(module.Path, "read_text", lambda *_: "cpu MHz\t\t: 2399.5\n")
-    assert module._clock() == (2399.5e6, "/proc/cpuinfo")
+    assert internals.clock() == (2399.5e6, "/proc/cpuinfo")

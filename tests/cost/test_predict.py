@@ -48,7 +48,7 @@ def test_what_bounds_it():
     assert predict(CONFIG, slow, "base3", 2).parts["head"].bound == "memory"
 
 
-def test_one_thread_meets_nobody():
+def test_one_thread_needs_no_barrier():
     """No barriers."""
     parts = predict(CONFIG, MACHINE, "base3", 1).parts.values()
     assert {part.barriers for part in parts} == {0.0}
@@ -144,7 +144,7 @@ def test_a_batch_shares_the_weights():
         ({"encoding": np.array(["base3", "tl1"])}, "encoding=array.*: expected fp16 or"),
     ],
 )
-def test_what_cannot_be_is_said_in_one_line(more, words):
+def test_a_bad_argument_is_one_line(more, words):
     """The argument, its value, what was expected."""
     with pytest.raises(ValueError, match=words) as found:
         predict(CONFIG, MACHINE, **more)

@@ -9,7 +9,7 @@ import ternops
 from ternops.cost import stt_ram
 from ternops.cost.stt_ram import PatternMemory, best_codes, energy_of, histogram, load
 from ternops.cost.tables import ProfileError
-from tests.helpers import cases
+from tests.helpers import cases, internals
 
 MEMORY = PatternMemory("made up", (1.0, 3.0, 4.0, 2.0), (5.0, 8.0, 7.0, 6.0), {})
 
@@ -55,7 +55,7 @@ def test_no_choice_of_two_bit_codes_is_cheaper(what):
 def test_best_codes_of_real_bytes(encoding):
     """Never dearer, a permutation, and what they claim when the bytes are written with them."""
     memory, bits = load(), stt_ram.CODE_BITS[encoding]
-    data = ternops.pack(cases.trits(64, 640), 1.0, encoding)._packed.bytes
+    data = internals.packed(ternops.pack(cases.trits(64, 640), 1.0, encoding)).bytes
     found = best_codes(memory, data, bits)
     assert found.read <= energy_of(memory, data)
     assert sorted(found.patterns) == list(range(1 << bits))

@@ -12,8 +12,9 @@ from ternops.decoder.session import Session
 from ternops.decoder.weights import random_weights
 from ternops.encodings import ENCODINGS
 from ternops.encodings.common import SLACK
-from ternops.kernels.operands import OPERANDS, Operands
+from ternops.kernels.operands import Operands
 from ternops.simd import LayerKernel, RowsKernel, atomic_add, pointer, record_at
+from tests.helpers import internals
 
 CONFIG = Config(hidden=200, ffn=312, layers=3, heads=4, kv_heads=2, head_dim=50, vocabulary=333,
                 context=700, architecture="bitnet", tied=False)  # fmt: skip
@@ -48,22 +49,15 @@ def counted_attention(record, layer, thread, threads):
 
 
 def counted(config, kind, tokens, before):
-    """macs, bytes, activations and the attention's macs of a pass behind so many positions."""
+    """macs, bytes, activations and the attention's macs of a pass after `before` positions."""
     weights = random_weights(config, kind)
     model = Model(weights, threads=1)
     session = Session(model)
     if before:
         session.extend([1] * before, 1)
-    workspace = session._pool(tokens)
     counters = np.zeros(4, np.int64)
-    workspace._use_head(0)
-    linear = workspace._own._memory[: OPERANDS.itemsize].data
-    for memory in (linear, *(memory for memory, _ in workspace._own.heads)):
-        record = np.frombuffer(memory, OPERANDS)
-        record["multiply"], record["prepare"] = counted_product.address, counted_tokens.address
-        record["scratch"] = counters.ctypes.data
-    workspace._record["attend"] = counted_attention.address
-    workspace._record["own_scores"] = counters.ctypes.data + 24
+    jobs = (counted_product.address, counted_tokens.address, counted_attention.address)
+    internals.replace_jobs(session, tokens, *jobs, counters)
     # The kernels take strides from the layers' records, which only block encodings and floats have.
     session.extend([1] * tokens, 1)
     assert MODEL.itemsize  # the record's layout is the decoder's own
@@ -94,7 +88,7 @@ def test_bytes_are_those_of_real_weights(config, kind):
     """What a token reads, and what a machine must hold."""
     weights = random_weights(config, kind)
     work = workload(config, kind, "decode", 9)
-    # The counts leave out the scale of each packed matrix, and what is behind its last row.
+    # The counts leave out the scale of each packed matrix, and what follows its last row.
     rest = 0 if kind == "fp16" else (4 + SLACK) * 7 * config.layers
     # Keys and values of two bytes, ten positions.
     cache = 2 * 2 * 10 * config.layers * config.kv_heads * config.head_dim

@@ -1,4 +1,4 @@
-"""Sequences decoded together are what each is alone, whoever comes and goes beside them."""
+"""Sequences decoded together are what each is alone, whatever other sequences come and go."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The decoder's logits have the oracle's very bits; generating obeys its settings."""
+"""The decoder's logits have the oracle's bits exactly; generating obeys its settings."""
 
 from __future__ import annotations
 
@@ -264,7 +264,7 @@ def test_a_bfloat16_embedding(tied):
     assert cases.same_bits(model.logits(tokens), reference.logits(model, tokens))
 
 
-def test_a_bfloat16_embedding_beside_a_float16_head():
+def test_a_bfloat16_embedding_with_a_float16_head():
     """Each is read in its own type."""
     config = small_config("hidden 100", "bitnet", tied=False)
     mixed = small_model(config, bf16=True).weights
@@ -292,7 +292,7 @@ def test_perplexity_of_known_logits():
 
 
 def test_greedy_is_the_argmax_of_the_logits(tiny, text):
-    """Each generated token is the likeliest one behind all before it."""
+    """Each generated token is the likeliest one after all before it."""
     prompt = text[:20]
     tokens = list(tiny.generate(prompt, max_new_tokens=30, stop_at_eos=False))
     assert len(tokens) == 30
@@ -423,7 +423,7 @@ def test_a_session_ends_with_the_context():
 
 
 def test_what_a_session_cannot_decode_is_refused():
-    """Tokens there are none of, passes that are too long, more logits than tokens."""
+    """Tokens outside the vocabulary, passes that are too long, more logits than tokens."""
     model = small_model(small_config("hidden 24", "bitnet", context=600), "tl1")
     session = Session(model)
     for call, words in (
@@ -529,7 +529,7 @@ def test_logits_that_are_no_numbers_are_named():
 @pytest.mark.parametrize("temperature", [5e-324, 1e-300])
 @pytest.mark.parametrize("top_p", [1.0, 0.5])
 def test_a_tiny_temperature_is_greedy(temperature, top_p):
-    """And no warning tells of weights that vanish."""
+    """And no warning about weights that vanish."""
     logits = np.random.default_rng(0).standard_normal(500).astype(np.float32)
     logits[::2] = -np.inf
     assert Sampler(temperature, top_p, 1)(logits) == logits.argmax()

@@ -124,7 +124,7 @@ def test_most_rows_are_ruled_out():
 
 
 def test_as_many_as_there_are_need_no_screening():
-    """However large the number is; a pass would look for so many peaks in vain."""
+    """However large the number is; a pass would look for that number of peaks in vain."""
     whole, screened = (screened_model(MATRICES["gauss"], kind) for kind in ("fp16", "screened"))
     assert screened.head.screens(6)
     for top_k in (7, 400, 2**40, 2**70):
@@ -166,7 +166,7 @@ def test_nan_rules_nothing_out():
 
 
 def test_auto_screens_what_exceeds_the_cache(monkeypatch):
-    """And a word that is none is refused."""
+    """And an unknown word is refused."""
     matrix = MATRICES["gauss"]
     monkeypatch.setattr("ternops.decoder.head.last_level_bytes", lambda: matrix.nbytes - 1)
     assert Head(matrix, "auto", 1).kind == "screened"

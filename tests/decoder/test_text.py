@@ -72,7 +72,7 @@ TOKENIZERS = {
 
 
 def _tokens(tokenizer):
-    """Sequences of all tokens, some that are none, and of few that come often."""
+    """Sequences of all tokens, some outside the vocabulary, and of few that come often."""
     size = tokenizer.get_vocab_size()
     few = st.lists(st.integers(0, size + 1), min_size=1, max_size=3)
     return st.lists(st.integers(0, size + 1), max_size=20) | few.flatmap(
@@ -82,7 +82,7 @@ def _tokens(tokenizer):
 
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_a_stream_is_what_decode_makes_of_all(name):
-    """Of any tokens, in whole characters; behind a prompt, what they add to its text."""
+    """Of any tokens, in whole characters; after a prompt, what they add to its text."""
     tokenizer = TOKENIZERS[name]
 
     @settings(max_examples=200, deadline=None)

@@ -177,7 +177,7 @@ def test_bits_a_weight(columns):
 @BLOCKS
 @MANY
 @given(SHAPES)
-def test_place_meets_the_codes(name, shape):
+def test_place_fits_the_codes(name, shape):
     """Placed activations times the fields of the packed bytes give the sums of the product."""
     rows, columns, seed = shape
     layout, (factors, codes) = ENCODINGS[name], FACTORS[name]
@@ -194,7 +194,7 @@ def test_place_meets_the_codes(name, shape):
     assert rows * size == layout.nbytes(rows, columns)
     whole = np.zeros((rows, blocks * 64), np.int32)
     whole[:, :size] = layout.pack(trits)[: rows * size].reshape(rows, size)
-    # Bytes behind a row's last one belong to the next row: zeros in x must hide them.
+    # Bytes after a row's last one belong to the next row: zeros in x must hide them.
     whole[:, size:] = 0b10_01_10_01
     fields = whole.reshape(rows, blocks, 1, 64) // np.array(factors)[:, None] % codes
     sums = placed.astype(np.int32) @ fields.reshape(rows, blocks * layout.block).T
@@ -312,7 +312,7 @@ def test_damage_is_found_anywhere(name, lines, line, byte):
 
 @EVERY
 def test_only_the_bytes_of_weights_are_judged(name):
-    """What stands behind them is never looked at, even in an empty matrix."""
+    """What follows them is never looked at, even in an empty matrix."""
     for rows, columns in ((0, 0), (0, 5), (5, 0), (3, 7), (64, 24), (66, 50)):
         packed = ENCODINGS[name].pack(cases.trits(rows, columns, encoding=name))
         packed[ENCODINGS[name].nbytes(rows, columns) :] = 255

@@ -114,7 +114,7 @@ def test_a_size_without_head_dim(tmp_path):
 @pytest.mark.parametrize(
     "data", [b"", b"{", b"\xff\xfe{}", b"[" * 100_000, b"[]", b"null", b"3", b'"a"']
 )
-def test_a_config_that_is_none(tmp_path, data):
+def test_a_config_that_is_not_a_json_object(tmp_path, data):
     """Nothing, half of it, other bytes, endless nesting, other JSON."""
     (checkpoints.write(tmp_path) / "config.json").write_bytes(data)
     refused(tmp_path, "model: config.json")
@@ -176,7 +176,7 @@ def test_other_bad_tensors(tmp_path):
 
 
 def test_damaged_weights(tmp_path):
-    """Cut off anywhere, bytes too many, and what is no safetensors file at all."""
+    """Cut off anywhere, bytes too many, and a file of another kind."""
     path = checkpoints.write(tmp_path) / "model.safetensors"
     data = path.read_bytes()
     header = 8 + int.from_bytes(data[:8], "little")

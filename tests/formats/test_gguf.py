@@ -168,7 +168,7 @@ def test_blocks_equal_the_gguf_package(kind):
 
 
 def test_i2_s_blocks():
-    """Weight 32 g + m of a block lies in byte m, group 0 in its highest bits; a scale behind."""
+    """Weight 32 g + m of a block lies in byte m, group 0 in its highest bits; a scale follows."""
     data = np.full(2 * 64 + 32, 0b01_01_01_01, np.uint8)
     data[3] = 0b10_01_00_01
     data[64 + 32 + 31] = 0b01_01_01_10
@@ -249,7 +249,7 @@ def test_what_is_not_ternary_is_named(tmp_path, values, words, block):
     ],
 )
 def test_i2_s_of_another_layout_is_named(tmp_path, values, words, at, written):
-    """As far as its content tells: the code 3, and a scale that is none."""
+    """As far as its content shows: the code 3, and a scale that is not a number."""
     path = gguf_files.write_gguf(tmp_path / "a.gguf", values["llama"], kind="I2_S")
     data = bytearray(path.read_bytes())
     start = tensor_start(path, DOWN) + (at if at >= 0 else 256 * 512 // 4)
@@ -331,7 +331,7 @@ def test_what_metadata_may_leave_out(tmp_path, values):
     ],
 )
 def test_the_activation(tmp_path, values, architecture, key, expected):
-    """The architecture tells, unless the file does."""
+    """The architecture decides, unless the file does."""
     config = gguf_files.ARCHITECTURES.get(architecture, gguf_files.BITNET)
     source = values.get(architecture, values["bitnet-25"])
     path = gguf_files.write_gguf(
@@ -439,7 +439,7 @@ def test_what_is_opened(tmp_path, values):
 
 
 def test_without_the_gguf_package(tmp_path, values, monkeypatch):
-    """One line tells what to install."""
+    """One line says what to install."""
     path = gguf_files.write_gguf(tmp_path / "a.gguf", values["llama"])
     monkeypatch.setitem(sys.modules, "gguf", None)
     refused(path, "gguf is not installed: pip install 'ternops[llm]'", ModuleNotFoundError)
@@ -563,7 +563,7 @@ def test_truncated_files(tmp_path, small):
 
 
 def test_other_damage(tmp_path, small):
-    """Old versions, swapped bytes, names twice, bytes that are no text, and nested arrays."""
+    """Old versions, swapped bytes, names twice, bytes that are not text, and nested arrays."""
     data = small[0]
     length, three, many = b"\x01" + bytes(7), b"\x03" + bytes(7), (2**60).to_bytes(8, "little")
     for old, new, words in (

@@ -168,7 +168,7 @@ def sentence_piece():
 
 
 def test_sentence_piece(tmp_path, sentence_piece):
-    """Merges out of scores, bytes for what is no token, a space in front."""
+    """Merges out of scores, bytes for what is not a token, a space in front."""
     original, metadata = sentence_piece
     found = read(tmp_path, metadata)
     for text in gguf_files.TEXTS:
@@ -259,7 +259,7 @@ def test_bad_scores_are_named(sentence_piece, scores):
 
 
 @pytest.mark.parametrize("number", [1024, 2**32 - 1])
-def test_a_special_token_that_is_none(tmp_path, byte_level, number):
+def test_a_special_token_out_of_range(tmp_path, byte_level, number):
     """The file opens, as it does in llama.cpp; the token is absent, and one line says so."""
     names = ("bos", "eos", "padding", "eot")
     keys = {f"tokenizer.ggml.{name}_token_id": number for name in names}
@@ -294,7 +294,7 @@ def test_end_tokens_need_no_tokens():
 
 
 def test_without_the_tokenizers_package(tmp_path, byte_level, monkeypatch):
-    """One line tells what to install."""
+    """One line says what to install."""
     file = in_file(tmp_path, byte_level)
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(ModuleNotFoundError, match=r"^tokenizers is not installed: pip install"):

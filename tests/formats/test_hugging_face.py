@@ -10,11 +10,10 @@ import safetensors.numpy
 
 from ternops.absmean import absmean
 from ternops.decoder import Model
-from ternops.decoder.formats import tensors
 from ternops.decoder.formats.hugging_face import HuggingFace
 from ternops.decoder.formats.hugging_face_config import read_config
 from ternops.decoder.formats.tensors import Tensors
-from tests.helpers import cases, checkpoints
+from tests.helpers import cases, checkpoints, internals
 from tests.helpers.checkpoints import FIRST, quantization, quantized, refused
 
 TOKENS = [0, 32, 7, 7, 19, 2]
@@ -93,7 +92,7 @@ def test_bfloat16_around_the_weights(tmp_path, random, kind, packed):
 @pytest.mark.parametrize("name", [FIRST, "model.embed_tokens.weight", "model.norm.weight"])
 def test_bfloat16_that_is_not_finite(tmp_path, monkeypatch, name, value):
     """Is found wherever it stands, in large tensors too, which are checked in parts."""
-    monkeypatch.setattr(tensors, "_BLOCK", 7)
+    internals.read_in_blocks(monkeypatch, 7)
     values = checkpoints.tensors()
     folder = checkpoints.write(tmp_path)
     checkpoints.write_bf16(folder / "model.safetensors", values)
@@ -170,7 +169,7 @@ def test_the_names_of_1bitllm(tmp_path):
 
 def test_which_head(tmp_path, monkeypatch):
     """tie_word_embeddings decides, unless the file has two matrices that differ, or one only."""
-    monkeypatch.setattr(tensors, "_BLOCK", 100)
+    internals.read_in_blocks(monkeypatch, 100)
     tied = {**checkpoints.CONFIG, "tie_word_embeddings": True}
     values = checkpoints.tensors()
     embedding, head = values["model.embed_tokens.weight"], values.pop("lm_head.weight")
@@ -247,7 +246,7 @@ def test_a_scale_without_an_inverse(tmp_path, random):
     ],
 )
 def test_bad_trits_are_named(tmp_path, random, kind, words, damage):
-    """A fourth code anywhere, another shape or dtype, floats that are no trits."""
+    """A fourth code anywhere, another shape or dtype, floats that are not trits."""
     values, _ = quantized(random, SCALE)
     found = damage(values[FIRST])
     if found is not None:
@@ -293,7 +292,7 @@ def test_what_would_be_left_out(tmp_path, name):
         ({"modules_to_not_convert": []}, "modules_to_not_convert head"),
     ],
 )
-def test_a_quantization_that_is_none_of_these(tmp_path, settings, words):
+def test_an_unknown_quantization(tmp_path, settings, words):
     """Each setting with its value and what was expected."""
     config = quantization("online")
     config["quantization_config"] |= settings
@@ -351,7 +350,7 @@ def test_a_file_that_is_no_object(tmp_path, file, data):
 
 @pytest.mark.parametrize("model", [None, 3, [], {}, {"vocab": "x"}, {"vocab": [3, [], ["<e>"]]},
                                    {"vocab": {"<e>": "1"}}])  # fmt: skip
-def test_a_vocabulary_that_is_none(tmp_path, model):
+def test_a_tokenizer_without_a_vocabulary(tmp_path, model):
     """It gives no end."""
     folder = checkpoints.write(tmp_path)
     (folder / "tokenizer_config.json").write_text('{"eos_token": "<f>"}')
@@ -359,7 +358,7 @@ def test_a_vocabulary_that_is_none(tmp_path, model):
     assert read_config(folder).eos[:1] == (1,)
 
 
-def test_bad_values_beside_the_config(tmp_path):
+def test_bad_values_in_the_other_files(tmp_path):
     """Of generation_config.json and tokenizer_config.json."""
     folder = checkpoints.write(tmp_path)
     for value in ("1", True, [1.0], {}):
@@ -486,7 +485,7 @@ def test_llama3_rope_scaling(tmp_path):
         ({"rope_type": "linear", "factor": 2, "head_dim": None}, None),
     ],
 )
-def test_a_rope_that_is_none_of_these(tmp_path, rope, words):
+def test_an_unknown_rope(tmp_path, rope, words):
     """Each setting with its value and what was expected; what is not known is not read."""
     folder = checkpoints.write(tmp_path, settings(rope_parameters=rope))
     if words is None:
@@ -523,7 +522,7 @@ FILES = {
     "a size of 2**60": ({"a": entry("F32", [2**60], 0, 64)}, 64),
     "a size of 2**64": ({"a": entry("F32", [2**32, 2**32], 0, 64)}, 64),
     "a size below zero": ({"a": entry("F32", [-16], 0, 64)}, 64),
-    "a size that is none": ({"a": entry("F32", ["16"], 0, 64)}, 64),
+    "a size that is not a number": ({"a": entry("F32", ["16"], 0, 64)}, 64),
     "an offset below zero": ({"a": entry("F32", [16], -64, 0)}, 64),
     "offsets backwards": ({"a": entry("F32", [16], 64, 0)}, 64),
     "an offset beyond the end": ({"a": entry("F32", [16], 0, 2**60)}, 64),
@@ -540,7 +539,7 @@ FILES = {
     "no offsets": ({"a": {"dtype": "F32", "shape": [16]}}, 64),
     "a name of two lines": ({"a\nb": entry("F32", [16], 32, 96)}, 96),
     "a header that is a list": ([], 0),
-    "a header that is no JSON": ("{", 0),
+    "a header that is not JSON": ("{", 0),
     "a header without an end": ('{"a":' * 10_000, 0),
 }  # fmt: skip
 
@@ -566,7 +565,7 @@ def test_a_tensor_that_is_named_twice(tmp_path, first, last):
 
 @pytest.mark.parametrize("spaces", range(4))
 def test_tensors_at_odd_addresses(tmp_path, spaces):
-    """A header of any length: the values behind it are read from where they lie."""
+    """A header of any length: the values after it are read from where they lie."""
     values = np.arange(7, dtype=np.float32)
     text = json.dumps({"a": entry("F32", [7], 0, 28)}) + " " * spaces
     path = checkpoints.write(tmp_path) / "model.safetensors"
@@ -651,7 +650,7 @@ def test_scales_of_weights_that_are_quantised_online(tmp_path, random):
         ({"a": "b"}, ValueError),
     ],
 )
-def test_a_shard_that_is_none(tmp_path, shard, error):
+def test_an_invalid_shard(tmp_path, shard, error):
     """Elsewhere, the folder itself, the index itself, no name."""
     folder = checkpoints.write_shards(tmp_path / "x", checkpoints.tensors(), 2)
     index = {"weight_map": {FIRST: shard}}

@@ -105,8 +105,8 @@ def test_the_program(tmp_path):
         ("hf_quant_config.json", "ModelOpt"),
     ],
 )
-def test_a_file_beside_the_model(tmp_path, name, words):
-    """That changes it: refused, with the rest of the model or without, and beside a GGUF file."""
+def test_a_file_next_to_the_model(tmp_path, name, words):
+    """That changes it: refused, with the rest of the model or without, and next to a GGUF file."""
     folder = checkpoints.write(tmp_path / "x")
     (folder / name).write_bytes(b"{}")
     refused(folder, f"model: x {name} {words}")
@@ -196,7 +196,7 @@ def test_the_activation_of_published_models(tmp_path, vocabulary, base, expected
 
 
 @pytest.mark.parametrize(("vocabulary", "base"), [(128256, 1e4), (32002, 5e5), (300, 1e4)])
-def test_an_activation_that_nothing_tells(tmp_path, vocabulary, base):
+def test_an_activation_that_no_file_names(tmp_path, vocabulary, base):
     """Neither is taken."""
     refused(write_bitnet(tmp_path, vocabulary, base),
             f"config: bitnet.hidden_activation missing 'relu2' {vocabulary} {base}")  # fmt: skip

@@ -20,7 +20,7 @@ from ternops.decoder.formats.packed import PackedFile, header_checksum, whole_li
 from ternops.encodings import ENCODINGS, TERNARY
 from ternops.isa import detect
 from ternops.kernels import tuning
-from tests.helpers import cases, checkpoints, gguf_files, processes
+from tests.helpers import cases, checkpoints, gguf_files, internals, processes
 
 TOKENS = [0, 32, 7, 7, 19, 2]
 #: A model with untied head, odd sizes and float16 embedding, one with a tokenizer, one in GGUF.
@@ -41,7 +41,7 @@ def model_files(path):
 
 
 def write_file(path, header, data, shift=0):
-    """A safetensors file whose tensors start `shift` bytes behind a multiple of 64, the checksum of
+    """A safetensors file whose tensors start `shift` bytes after a multiple of 64, the checksum of
     its header put right."""
     if isinstance(header, dict) and "header_crc32" in header["__metadata__"]:
         header["__metadata__"]["header_crc32"] = header_checksum(header)
@@ -148,8 +148,8 @@ def test_weights_are_views_of_the_file(small):
     weights = load_weights(open_checkpoint(small), "base3")
     arrays = [weights.embedding.bits, weights.head.bits, weights.norm]
     for layer in weights.layers:
-        arrays += [each._packed.bytes for each in layer.linear.values()]
-        arrays += [each._packed.scale for each in layer.linear.values()]
+        arrays += [internals.packed(each).bytes for each in layer.linear.values()]
+        arrays += [internals.packed(each).scale for each in layer.linear.values()]
         arrays += layer.norms.values()
     for array in arrays:
         assert isinstance(mapping_of(array), np.memmap)
@@ -168,17 +168,7 @@ def test_a_model_outlives_its_file(small):
     assert cases.same_bits(model.logits(TOKENS), before)
 
 
-BIG = """
-import resource, sys, time
-from ternops.decoder.formats.loading import load_weights, open_checkpoint
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-checkpoint = open_checkpoint(sys.argv[1])
-weights = load_weights(checkpoint, checkpoint.encoding)
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(checkpoint.config.linear_weights, weights.bytes_per_token, (after - before) * 1024)
-"""
-
-
+@pytest.mark.slow
 def test_a_hundred_billion_weights_open_at_once(tmp_path):
     """A file of 20 GB, all of it a hole, is opened in the memory of its header and norms."""
     config = Config(
@@ -209,7 +199,7 @@ def test_a_hundred_billion_weights_open_at_once(tmp_path):
     path = tmp_path / "big"
     write_file(path, header, b"")
     os.truncate(path, path.stat().st_size + at)
-    done = processes.python("-c", BIG, str(path), timeout=120)
+    done = processes.program("memory_of_opening", str(path), timeout=120)
     assert done.returncode == 0, done.stderr
     weights, size, memory = map(int, done.stdout.split())
     assert weights > 100e9
@@ -228,7 +218,7 @@ class ManyScales(HuggingFace):
 
 
 def test_scales_of_rows(tmp_path, monkeypatch):
-    """They are kept as they are, beside those of whole matrices."""
+    """They are kept as they are, along with those of whole matrices."""
     folder = checkpoints.write(tmp_path / "source")
     monkeypatch.setattr(convert, "open_checkpoint", ManyScales)
     convert.convert(folder, tmp_path / "x")
@@ -286,7 +276,7 @@ def refused(path, words):
 
 
 def test_damaged_files(small):
-    """Cut off anywhere, with bytes too many, and what is no safetensors file at all."""
+    """Cut off anywhere, with bytes too many, and a file of another kind."""
     raw = small.read_bytes()
     start = 8 + int.from_bytes(raw[:8], "little")
     for length in (0, 1, 7, 8, 9, start - 1, start, start + 1, len(raw) - 64, len(raw) - 1):
@@ -481,7 +471,7 @@ def test_what_is_not_finite_is_refused_when_loading(small, name, value):
 
 
 def test_text_that_is_damaged(tmp_path):
-    """A tokenizer that is none, special tokens that are none, no tokenizer."""
+    """An invalid tokenizer, invalid special tokens, no tokenizer."""
     path = tmp_path / "x.safetensors"
     convert.convert(shutil.copytree(TINY, tmp_path / "source"), path)
     header, data = model_files(path)
@@ -499,18 +489,10 @@ def test_text_that_is_damaged(tmp_path):
         open_checkpoint(path).tokenizer()
 
 
-DAMAGED = """
-import sys
-from ternops.decoder import Model
-for weights in ("ternary", "two_bit", "base3", "tl1", "tl2", "fp16"):
-    Model.from_pretrained(sys.argv[1], weights=weights, threads=2).logits([0, 5, 9])
-print("alive")
-"""
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", TERNARY)
 def test_damaged_codes_do_no_harm(tmp_path, encoding):
-    """Bytes that stand for no trits are some weights or other, in whatever encoding they are
+    """Bytes that stand for no trits give arbitrary weights, in whatever encoding they are
     held, and no crash."""
     path = tmp_path / "x.safetensors"
     convert.convert(checkpoints.write(tmp_path / "source"), path, encoding)
@@ -523,7 +505,7 @@ def test_damaged_codes_do_no_harm(tmp_path, encoding):
                 last - first, b"\xff"
             )
     write_file(path, header, bytes(damaged))
-    done = processes.python("-W", "ignore", "-c", DAMAGED, str(path))
+    done = processes.python("-W", "ignore", "-m", "tests.programs.every_encoding", str(path))
     assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
 
 

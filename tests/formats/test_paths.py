@@ -104,7 +104,7 @@ def test_a_prediction_of_what_is_elsewhere(tmp_path, monkeypatch, capfd):
 
 
 def test_a_path_that_is_mistyped(tmp_path, tiny, monkeypatch):
-    """Is no id of the hub where its first folder is there; upper and lower case are told."""
+    """It is not an id of the hub if its first folder exists; upper and lower case differ."""
     monkeypatch.chdir(tmp_path)
     assert error("tiny/none", FileNotFoundError) == "model: 'PATH' is no file or folder"
     (tmp_path / "Model.GGUF").write_bytes(b"")
@@ -154,7 +154,7 @@ def test_a_file_of_a_folder(tiny):
 
 
 def test_gguf_in_a_folder(tmp_path, tiny):
-    """Beside a config.json it is used where there are no safetensors; several are named; a folder
+    """Next to a config.json it is used where there are no safetensors; several are named; a folder
     may be called x.gguf."""
     (tiny / "folder.gguf").mkdir()
     assert isinstance(open_checkpoint(tiny), HuggingFace)

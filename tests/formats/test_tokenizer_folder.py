@@ -13,6 +13,7 @@ from ternops.decoder.formats import convert
 from ternops.decoder.formats.hugging_face_config import read_config
 from ternops.decoder.formats.loading import TINY
 from ternops.decoder.text import load_tokenizer, stream_text
+from tests.helpers import internals
 
 _BEGIN, _END = "<|begin_of_text|>", "<|end_of_text|>"
 _FAST = {"tokenizer_class": "PreTrainedTokenizerFast"}
@@ -228,7 +229,7 @@ def test_nothing_is_cut_off_or_filled_up(tmp_path, name):
     with pytest.MonkeyPatch.context() as patch:  # as they were written before
         whole = (folder / "tokenizer.json").read_bytes()
         padded = whole.ljust(-(-len(whole) // 64) * 64)
-        patch.setattr(convert, "_tokenizer", lambda checkpoint, say: padded)
+        internals.replace_tokenizer(patch, padded)
         convert.convert(folder, tmp_path / "old")
     for path in (tmp_path / "new", tmp_path / "old"):
         tokenizer = open_checkpoint(path).tokenizer()
@@ -361,7 +362,7 @@ def test_what_is_not_done_is_said(tmp_path, settings, words):
     ],
 )
 def test_damaged_files_are_named(tmp_path, file, value, words):
-    """One line, from whatever reads them."""
+    """One line, from every reader of them."""
     folder = write(tmp_path / "x", {file: value})
     for reads in (load_tokenizer, read_config, lambda path: open_checkpoint(path).special_tokens()):
         with pytest.raises(ValueError, match=rf"^{file}: ") as caught:

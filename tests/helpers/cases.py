@@ -22,6 +22,10 @@ KINDS = [(encoding, kind) for (encoding, _), kind in
          {(key[0], kernels): key[1] for key, kernels in KERNELS.items()}.items()]  # fmt: skip
 #: The shape classes whose kernels multiply a single token only.
 OF_ONE_TOKEN = ("one", "stream")
+#: The kernels of those, by name.
+GEMVS = {
+    multiply.name: multiply for (_, kind), (_, multiply) in KERNELS.items() if kind in OF_ONE_TOKEN
+}
 
 #: (rows, columns): empty, single, prime, and on both sides of multiples of 4, 24, 64, 256 and 320
 #: columns, of 64 rows (a group of the look-up encodings, a panel of the GEMM), and of a panel's

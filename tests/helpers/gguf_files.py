@@ -191,7 +191,8 @@ def add_tensor(writer: GGUFWriter, name: str, array: Any, kind: str) -> None:
     elif kind == "I2_S":
         # The package cannot write it: as bytes, with the type changed before it is written.
         writer.add_tensor(name, i2_s_bytes(array), array.shape, Type.I8)
-        writer.tensors[-1][name].dtype = I2_S
+        written: Any = writer.tensors[-1][name]
+        written.dtype = I2_S
     else:
         data = array if array.dtype == np.uint8 else quants.quantize(array, Type[kind])
         writer.add_tensor(name, data, raw_dtype=Type[kind])
@@ -282,7 +283,9 @@ def _add_value(writer: GGUFWriter, key: str, value: Any) -> None:
     if isinstance(value, list):
         writer.add_array(key, value)
     elif value is not None:
-        kinds = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32,
-                 str: writer.add_string}  # fmt: skip
+        kinds: dict[type, Any] = {
+            bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32,
+            str: writer.add_string,
+        }  # fmt: skip
         writer.kv_data[0].pop(key, None)
         kinds[type(value)](key, value)

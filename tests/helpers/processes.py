@@ -79,7 +79,7 @@ def beside_one_another(calls: dict[str, Callable[[], Any]]) -> Iterator[dict[str
 
 
 def python(
-    *arguments: str, timeout: float = 900, **changes: str
+    *arguments: str, timeout: float = 500, **changes: str
 ) -> subprocess.CompletedProcess[str]:
     """Run Python with `arguments` from the project's folder; a hang is a TimeoutExpired."""
     return subprocess.run(
@@ -93,8 +93,20 @@ def python(
     )
 
 
-def run_code(code: str, timeout: float = 900, **changes: str) -> str:
+def run_code(code: str, timeout: float = 500, **changes: str) -> str:
     """What a piece of Python prints in a process of its own, which must end with success."""
     done = python("-c", code, timeout=timeout, **changes)
+    assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def program(name: str, *arguments: str, **settings: Any) -> subprocess.CompletedProcess[str]:
+    """Run one of tests/programs; `settings` as `python` takes them."""
+    return python("-m", f"tests.programs.{name}", *arguments, **settings)
+
+
+def run_program(name: str, *arguments: str, **settings: Any) -> str:
+    """What one of tests/programs prints; it must end with success."""
+    done = program(name, *arguments, **settings)
     assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout

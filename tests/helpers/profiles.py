@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
 
-def figure(value, unit, **more):
+
+def figure(value: Any, unit: str, **more: Any) -> dict[str, Any]:
+    """A value with its unit and source."""
     return {"value": value, "unit": unit, "source": "a test", **more}
 
 
-PROFILE = {
+PROFILE: dict[str, Any] = {
     "name": "A machine",
     "arch": "x86",
     "tiers": ["avx2"],

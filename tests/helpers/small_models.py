@@ -1,6 +1,8 @@
-"""Small random models of odd sizes, for whatever decodes."""
+"""Small random models of odd sizes, for tests that decode."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
@@ -8,28 +10,41 @@ from ternops.decoder import Config, Model
 from ternops.decoder.weights import HalfMatrix, Layer, Weights, random_weights
 
 #: Small models of odd sizes: heads x head_dim need not be hidden, nothing is a power of two.
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
     "hidden 24": {"hidden": 24, "ffn": 70, "heads": 3, "kv_heads": 1, "head_dim": 10},
     "hidden 100": {"hidden": 100, "ffn": 70, "heads": 3, "kv_heads": 3, "head_dim": 50},
     "hidden 200": {"hidden": 200, "ffn": 300, "heads": 6, "kv_heads": 3, "head_dim": 100},
     "hidden 1": {"hidden": 1, "ffn": 1, "heads": 1, "kv_heads": 1, "head_dim": 2},
     "hidden 257": {"hidden": 257, "ffn": 513, "heads": 2, "kv_heads": 1, "head_dim": 34},
 }
-LAYOUTS = {
+LAYOUTS: dict[str, dict[str, Any]] = {
     "bitnet": {"activation": "relu2", "architecture": "bitnet", "tied": True},
     "llama": {"activation": "silu", "architecture": "llama", "tied": False},
     "qwen3": {"activation": "silu", "architecture": "qwen3", "tied": True},
 }
 
 
-def small_config(size, layout, **changes):
+def small_config(size: str, layout: str, **changes: Any) -> Config:
     """A Config of two layers, 33 tokens and a short context."""
-    settings = {"layers": 2, "vocabulary": 33, "context": 40, **SIZES[size], **LAYOUTS[layout]}
+    settings = {
+        "layers": 2,
+        "vocabulary": 33,
+        "context": 40,
+        **SIZES[size],
+        **LAYOUTS[layout],
+    }
     return Config(**{**settings, **changes})
 
 
-def small_model(config, kind="two_bit", threads=2, bf16=False, head="fp16", cache="fp16"):
-    """A random model whose norms are no ones, with a bfloat16 embedding if asked for."""
+def small_model(
+    config: Config,
+    kind: str = "two_bit",
+    threads: int = 2,
+    bf16: bool = False,
+    head: str = "fp16",
+    cache: str = "fp16",
+) -> Model:
+    """A random model whose norms are not all 1, with a bfloat16 embedding if asked for."""
     plain = random_weights(config, kind, seed=1)
     random = np.random.default_rng(2)
     layers = [

@@ -13,44 +13,11 @@ from tests.helpers import processes
 #: What the bits of every tier are judged by.
 FILES = (
     "library/test_matmul_exact.py", "library/test_matmul_numpy.py", "simd/test_simd.py",
-    "kernels/test_lookup.py", "isa/test_half.py", "kernels/test_elementwise.py",
+    "encodings/test_lookup.py", "isa/test_half.py", "kernels/test_elementwise.py",
     "kernels/test_dense.py", "kernels/test_attention.py", "decoder/test_screen.py",
     "decoder/test_decoder.py",
 )  # fmt: skip
 
-#: A product of every kernel, compared with its oracle; prints the tier.
-PRODUCTS = """
-import importlib
-from unittest import mock
-import numpy as np
-import ternops
-from ternops.kernels import reference
-from ternops.isa import detect
-from tests.helpers import cases
-from ternops.kernels import call
-for encoding, kind in cases.KINDS:
-    for shape in ((1, 1), (37, 1021), (64, 1024), (130, 641)):
-        trits = cases.trits(*shape, encoding=encoding)
-        x = cases.activations(33, shape[1])
-        expected = reference.matmul_int32(x, trits)
-        matrix = ternops.pack(trits, encoding=encoding)
-        with mock.patch.object(call, "kind_of", return_value=kind) as kind_of:
-            assert cases.same_bits(matrix @ x[0], expected[0]), (encoding, kind, shape)
-            if kind not in cases.OF_ONE_TOKEN:
-                assert cases.same_bits(x @ matrix.T, expected), (encoding, kind, shape)
-        assert kind_of.called
-print(detect.TIER.name)
-"""
-#: And a short text.
-TEXT = """
-from ternops.decoder import Model, reference as decoder
-tokens = [0, 5, 900, 31, 77, 512]
-for settings in ({}, {"head": "screened", "cache": "int8"}):
-    model = Model.from_pretrained(threads=2, **settings)
-    logits = model.logits(tokens)
-    assert cases.same_bits(logits, decoder.logits(model, tokens))
-    assert next(model.generate(tokens)) == logits[-1].argmax()
-"""
 CHOICE = "from ternops.isa import detect; print(detect.TIER.name)"
 
 X86 = pytest.mark.skipif(host.machine() not in ("x86_64", "amd64"), reason="not an x86 CPU")
@@ -73,6 +40,8 @@ def passes():
         yield futures
 
 
+@pytest.mark.timeout(3600)
+@pytest.mark.slow
 @TIERS
 def test_every_tier_passes_the_exactness_tests(passes, tier):
     """The products, vector operations and decoder of a tier, in a process of its own."""
@@ -88,11 +57,12 @@ def test_every_tier_passes_the_exactness_tests(passes, tier):
 
 @pytest.fixture(scope="module")
 def works():
-    """tier -> the future of what PRODUCTS prints on an honest CPU; TEXT takes long to compile."""
+    """tier -> the future of what the products print on an honest CPU; two tiers decode as well."""
     calls = {
         tier: functools.partial(
-            processes.run_code,
-            PRODUCTS + (TEXT if tier in ("avx2", "generic") else ""),
+            processes.run_program,
+            "tier_products",
+            *(["--decode"] if tier in ("avx2", "generic") else []),
             timeout=1800,
             **environment,
         )
@@ -103,15 +73,18 @@ def works():
         yield futures
 
 
+@pytest.mark.timeout(3600)
+@pytest.mark.slow
 @X86
 @pytest.mark.parametrize("tier", processes.CPUS)
 def test_an_honest_cpu_uses_its_tier_by_itself(works, tier):
-    """Numba told of a tier's features and of no better one's: that tier, and the right bits."""
+    """Numba sees the features of a tier and no better ones: that tier, and the right bits."""
     if reason := processes.lacking(tier):
         pytest.skip(reason)
     assert works[tier].result().split() == [tier]
 
 
+@pytest.mark.slow
 @X86
 @pytest.mark.parametrize(
     ("tier", "lost", "expected"),
@@ -162,7 +135,7 @@ def test_an_arm_core_gets_neon(monkeypatch, machine):
 
 @X86
 def test_amx_needs_the_systems_permission(monkeypatch):
-    """A CPU that has it under a system that withholds it gets the next tier, and is told why."""
+    """Without the permission the CPU gets the next tier, and the error names the reason."""
     amx = detect.TIERS[0]
     for granted, expected in ((True, "amx"), (False, "avx512vbmi")):
         monkeypatch.setattr(detect.x86, "tiles_granted", lambda granted=granted: granted)
@@ -172,8 +145,8 @@ def test_amx_needs_the_systems_permission(monkeypatch):
 
 
 def refusal(**environment):
-    """The last line of the error of `import ternops`, which must be an ordinary exception."""
-    done = processes.python("-c", "import ternops", **environment)
+    """The last line of the error of the first use, which must be an ordinary exception."""
+    done = processes.python("-c", "import ternops; ternops.matmul", **environment)
     assert done.returncode == 1, f"exit code {done.returncode}\n{done.stderr}"
     assert done.stdout == ""
     return done.stderr.splitlines()[-1]
@@ -195,14 +168,14 @@ def test_a_tier_that_the_cpu_lacks_is_a_value_error(tier):
     assert line.endswith("expected one of generic")
 
 
-def test_an_empty_choice_is_none():
+def test_an_empty_choice_counts_as_unset():
     """TERNOPS_ISA set to nothing leaves the choice to the package."""
     code = "from ternops.isa import detect; print(detect.TIER.name, detect.available()[0].name)"
     chosen, best = processes.run_code(code, TERNOPS_ISA="").split()
     assert chosen == best
 
 
-def test_info_tells_the_tier_and_why():
+def test_info_names_the_tier_and_the_reason():
     """`python -m ternops info` under a tier that was asked for."""
     done = processes.python("-m", "ternops", "info", TERNOPS_ISA="generic")
     assert done.returncode == 0

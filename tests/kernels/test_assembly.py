@@ -12,22 +12,9 @@ from ternops.encodings import ENCODINGS
 from ternops.encodings.blocks import Blocks
 from ternops.encodings.row_groups import RowGroups
 from ternops.isa import detect
-from ternops.kernels import plan
 from ternops.simd import host
 from tests.helpers import cases, processes
 
-#: Prints the machine code of every GEMV below its name.
-PRINT = """
-from tests.kernels.test_assembly import GEMVS
-for name, job in GEMVS.items():
-    print("@@@", name)
-    print(job.assembly())
-"""
-GEMVS = {
-    multiply.name: multiply
-    for (_, kind), (_, multiply) in plan.KERNELS.items()
-    if kind in cases.OF_ONE_TOKEN
-}
 #: On any tier: weights from memory have a kernel of their own where vectors have two widths.
 EVERY = (
     "gemv_two_bit", "stream_two_bit", "gemv_base3", "gemv_tl1", "gemv_tl2", "gemv_one_bit",
@@ -87,7 +74,7 @@ def printed():
         if not processes.lacking(name)
     }
     calls = {
-        name: functools.partial(processes.run_code, PRINT, **environment)
+        name: functools.partial(processes.run_program, "assembly", **environment)
         for name, environment in {**settings, "this": processes.current()}.items()
     }
     with processes.beside_one_another(calls) as futures:
@@ -153,6 +140,8 @@ def test_the_loop_finder():
     assert len(spills(body)) == 3
 
 
+@pytest.mark.timeout(2000)
+@pytest.mark.slow
 @CPU
 @GEMV
 def test_the_loops_are_made_of_the_tiers_instruction(texts, cpu, gemv):
@@ -173,6 +162,7 @@ def test_the_loops_are_made_of_the_tiers_instruction(texts, cpu, gemv):
         assert all(count(body, r"vperm[it]2b", "%zmm") for body in loops)
 
 
+@pytest.mark.slow
 @CPU
 @GEMV
 def test_the_loops_of_the_gemv_spill_nothing(texts, cpu, gemv):
@@ -184,6 +174,7 @@ def test_the_loops_of_the_gemv_spill_nothing(texts, cpu, gemv):
         assert not spills(body), "\n".join(body)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cpu", processes.CPUS)
 def test_nothing_of_a_better_tier(texts, cpu):
     """On a CPU that has a tier and nothing more; a CPU without features gets plain SSE2."""
@@ -193,9 +184,10 @@ def test_nothing_of_a_better_tier(texts, cpu):
         assert not (found := better.search(text)), f"{name}: {found}"
 
 
+@pytest.mark.slow
 def test_this_process_gives_its_own_assembly():
     """`assembly` of this process names the function and its tier's instruction."""
-    text = GEMVS["gemv_two_bit"].assembly()
+    text = cases.GEMVS["gemv_two_bit"].assembly()
     assert "gemv_two_bit" in text
     for tier in ("avxvnni", "avx2"):
         dot, _ = DOTS[tier]

@@ -1,4 +1,4 @@
-"""The cache of keys and values, and attention over it: the oracles' very bits."""
+"""The cache of keys and values, and attention over it: the oracles' bits exactly."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_attention(functions, kind, head_dim):
     ):  # fmt: skip
         positions = first + tokens
         padded = -(-head_dim // attention.CHUNK) * attention.CHUNK
-        # What is behind the last position, of another sequence for all we know, must not matter.
+        # What comes after the last position, of another sequence for all we know, must not matter.
         cache_keys = np.full(MANY * head_dim + 64, 77, element)
         cache_values = np.zeros(MANY * padded + 64, element)
         steps = [np.full(MANY + 64, 3, np.float32) for _ in range(2)]

@@ -1,4 +1,4 @@
-"""Products with float16, bfloat16 and int8 weights: the oracle's very bits."""
+"""Products with float16, bfloat16 and int8 weights: the oracle's bits exactly."""
 
 from __future__ import annotations
 

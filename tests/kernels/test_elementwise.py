@@ -1,4 +1,4 @@
-"""Norms, activations, softmax, quantisation, rotation: the oracles' very bits."""
+"""Norms, activations, softmax, quantisation, rotation: the oracles' bits exactly."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def row(count, seed=0, spread=3):
 
 
 def padded(x):
-    """A copy with 16 floats behind that must not count, and the view that does."""
+    """A copy followed by 16 floats that must not count, and the view that does."""
     buffer = np.full(len(x) + 16, 7, x.dtype)
     buffer[: len(x)] = x
     return buffer, buffer[: len(x)]
@@ -178,7 +178,7 @@ def _rotate(x, cosine, sine, head_dim, target):
 
 @pytest.mark.parametrize("head_dim", [2, 4, 10, 30, 32, 34, 50, 64, 80, 100, 128])
 def test_rotate(head_dim):
-    """The halves of a head turned by an angle each, with nothing written behind."""
+    """The halves of a head turned by an angle each, with nothing written after them."""
     x, angles = row(head_dim), np.linspace(0, 300, head_dim // 2)
     cosine, sine = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
     target = np.full(head_dim + 16, -5, np.float32)

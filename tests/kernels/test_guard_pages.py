@@ -11,218 +11,28 @@ from tests.helpers import processes
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mprotect and its pages of Linux")
 
-#: `ending(array)` is a copy whose last byte is the last before a page that faults.
-GUARDS = """
-import ctypes, importlib, itertools, mmap
-from unittest import mock
-import numpy as np
-import ternops
-from ternops import workspace
-from ternops.encodings import ENCODINGS
-from ternops.kernels import reference, tuning
-from ternops.matrix import Packed, TernaryMatrix
-from ternops.absmean import MIN_ABSMAX
-from tests.helpers import cases
-
-tuning.BYTES_A_THREAD = 1
-PAGE = mmap.PAGESIZE
-libc = ctypes.CDLL(None, use_errno=True)
-libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-kept = []
-
-def ending(array):
-    array = np.ascontiguousarray(array)
-    pages = -(-array.nbytes // PAGE) + 2
-    memory = mmap.mmap(-1, pages * PAGE)
-    kept.append(memory)
-    whole = np.frombuffer(memory, np.uint8)
-    for guard in (0, (pages - 1) * PAGE):
-        assert libc.mprotect(whole.ctypes.data + guard, PAGE, 0) == 0, ctypes.get_errno()
-    last = (pages - 1) * PAGE
-    part = whole[last - array.nbytes : last].view(array.dtype).reshape(array.shape)
-    part[...] = array
-    return part
-
-def matrix_ending(trits, encoding, scale=None):
-    "None where the packed bytes do not fill cache lines, and so cannot end at a page"
-    packed = ending(ENCODINGS[encoding].pack(trits))
-    if packed.ctypes.data % 64:
-        return None
-    matrix = TernaryMatrix(Packed(packed, *trits.shape, scale, encoding))
-    assert np.shares_memory(matrix._packed.bytes, packed)
-    return matrix
-
-def room_ending(size, dtype):
-    return ending(np.empty(-(-size // 64) * 64, dtype))
-
-# Each product has room of its own for prepared tokens, no byte more than it has asked for.
-def reserve(self, size):
-    self._resize(size)
-    return self.room
-
-workspace.aligned_empty = room_ending
-workspace.Workspace.reserve = reserve
-workspace._KEPT_BYTES = -1
-from ternops.kernels import call
-
-def kernels(encoding):
-    "Has each shape class of an encoding used for every product that its kernels can take."
-    for kind in [kind for name, kind in cases.KINDS if name == encoding]:
-        with mock.patch.object(call, "kind_of", return_value=kind) as kind_of:
-            yield (1,) if kind in cases.OF_ONE_TOKEN else (1, 2, 3, 8, 9, 17)
-        assert kind_of.called
-"""
-
-MATRICES = """
-# 64 rows of anything fill whole cache lines, and so do fewer rows of some lengths.
-shapes = [(64, columns) for columns in (
-    1, 2, 3, 4, 5, 23, 24, 25, 63, 64, 65, 127, 128, 129, 191, 192, 193, 251, 253, 254, 255, 256,
-    257, 258, 259, 319, 320, 321, 322, 511, 512, 513, 639, 640, 641, 1021)]
-shapes += [(1, 256), (2, 256), (3, 512), (5, 768), (7, 1024), (2, 128), (6, 128), (4, 64), (4, 320),
-           (12, 64), (1, 253), (1, 254), (3, 255), (16, 16), (32, 8), (2, 4223), (1, 8191),
-           (1, 320), (2, 320), (3, 640), (1, 317), (2, 158), (4, 80), (16, 20), (128, 5), (1, 8320),
-           (192, 65), (192, 25), (256, 257), (64, 4097)]
-tried = dict.fromkeys(cases.ENCODINGS, 0)
-for encoding, shape in itertools.product(cases.ENCODINGS, shapes):
-    trits = cases.trits(*shape, encoding=encoding)
-    matrix = matrix_ending(trits, encoding)
-    if matrix is None:
-        continue
-    tried[encoding] += 1
-    x = cases.activations(17, shape[1])
-    expected = reference.matmul_int32(x, trits)
-    for batches in kernels(encoding):
-        matrix = matrix_ending(trits, encoding)
-        for m, threads in itertools.product(batches, (1, 3)):
-            out = ending(np.full((m, shape[0]), -1, np.int32))
-            found = ternops.matmul(ending(x[:m]), matrix.T, out=out, threads=threads)
-            assert found is out
-            assert cases.same_bits(out, expected[:m]), (encoding, shape, m, threads)
-        out = ending(np.full(shape[0], -1, np.int32))
-        assert ternops.matmul(matrix, ending(x[0]), out=out) is out
-        assert cases.same_bits(out, expected[0]), (encoding, shape)
-    kept.clear()
-assert min(tried.values()) > 40, tried
-print("done")
-"""
-
-FLOATS = """
-lengths = (1, 2, 3, 4, 7, 15, 16, 17, 31, 32, 33, 63, 64, 65, 255, 256, 257, 320, 321, 509, 769)
-for encoding, columns in itertools.product(cases.ENCODINGS, lengths):
-    trits, scale = cases.trits(64, columns, encoding=encoding), ending(cases.scales(64)["rows"])
-    x = cases.floats(17, columns)
-    quantized, step = reference.quantize_rows(x, MIN_ABSMAX)
-    expected = reference.matmul_int32(quantized, trits).astype(np.float32) * scale * step[:, None]
-    for batches in kernels(encoding):
-        matrix = matrix_ending(trits, encoding, scale)
-        for m in batches:
-            out = ending(np.full((m, 64), np.nan, np.float32))
-            assert ternops.matmul(ending(x[:m]), matrix.T, out=out, threads=2) is out
-            assert cases.same_bits(out, expected[:m]), (encoding, columns, m)
-    for dtype in (np.float16, np.float64):
-        x = cases.floats(2, columns, dtype=np.float16).astype(dtype)
-        assert cases.same_bits(ending(x) @ matrix.T, x @ matrix.T)
-    kept.clear()
-print("done")
-"""
-
-COLUMNS = """
-shapes = ((64, 5), (64, 64), (64, 257), (4096, 4), (192, 25))
-for encoding, shape in itertools.product(ENCODINGS, shapes):
-    trits = cases.trits(*shape, encoding=encoding)
-    matrix = matrix_ending(trits, encoding)
-    x = cases.activations(3, shape[0])
-    expected = reference.matmul_int32(x, trits.T)
-    out = ending(np.full((3, shape[1]), -1, np.int32))
-    assert ternops.matmul(ending(x), matrix, out=out) is out
-    assert cases.same_bits(out, expected), shape
-    assert (matrix.to_trits() == trits).all()
-    kept.clear()
-print("done")
-"""
-
-HALVES = """
-from ternops.kernels.elementwise import (
-    add, copy_row, gate_relu2, gate_silu, quantize_row, rms_norm)
-from ternops.kernels.fp16 import half_row
-from ternops.kernels.linear import linear
-from ternops.kernels.operands import OPERANDS
-from ternops.kernels.call import Call, Operand
-from ternops.simd import kernel, pointer
-from ternops.team import TEAM
-
-@kernel
-def run(a, b, c, d, e, n):
-    rms_norm(pointer(a), pointer(b), n, 1e-5, pointer(c))
-    gate_silu(pointer(a), pointer(b), 0, n, pointer(c))
-    gate_relu2(pointer(a), pointer(b), 0, n, pointer(c))
-    add(pointer(c), pointer(b), 0, n)
-    quantize_row(pointer(a), n, 1e-5, pointer(d))
-    copy_row(pointer(d), n, pointer(e))
-
-@kernel
-def last_row(weights, rows, columns, row):
-    half_row(False, pointer(weights), 2 * columns, rows - 1, columns, pointer(row))
-
-def product(weights, x, out):
-    columns = weights.shape[1]
-    operand = Operand("fp16", weights.ctypes.data, weights.nbytes, *weights.shape, scale_step=0)
-    call = Call.of(operand, len(x), kind="one")
-    placed = ending(np.empty(call.placed_bytes // 4, np.float32))
-    record = np.zeros((), OPERANDS)
-    call.write_apart(
-        record.data.cast("B"), x.ctypes.data, out.ctypes.data, placed.ctypes.data, 0, 0, 0
-    )
-    TEAM.run(linear, record, 2)
-
-for n in range(1, 70):
-    a, b, c = (ending(cases.floats(n, seed=seed)) for seed in range(3))
-    d, e = (ending(np.zeros(n, np.int8)) for _ in range(2))
-    run(a, b, c, d, e, n)
-    positive = np.maximum(a, 0)
-    assert cases.same_bits(c, positive * positive * b + b)
-    assert cases.same_bits(d[None], reference.quantize_rows(a[None], 1e-5)[0])
-    assert cases.same_bits(e, d)
-    kept.clear()
-for rows in (1, 2, 3, 5, 8):
-    for columns in (32, 64, 96):
-        weights = ending(cases.floats(rows, columns, dtype=np.float16))
-        last = weights[-1].astype(np.float32)
-        row = ending(np.ones(columns, np.float32))
-        last_row(weights.view(np.uint16), rows, columns, row)
-        assert cases.same_bits(row, last)
-        for tokens in (1, 4, 6):
-            x = ending(cases.floats(tokens, columns))
-            out = ending(np.ones((tokens, rows), np.float32))
-            product(weights, x, out)
-            expected = reference.dot(weights.astype(np.float32), x[:, None])
-            assert cases.same_bits(out, expected)
-    kept.clear()
-print("done")
-"""
-
 
 def test_the_guard_pages_do_fault():
-    """Reading one byte behind such an array ends the process with a signal."""
-    code = GUARDS + "ctypes.string_at(ending(np.zeros(5, np.uint8)).ctypes.data + 5, 1)"
-    assert processes.python("-c", code).returncode < 0
+    """Reading one byte after such an array ends the process with a signal."""
+    assert processes.program("guard_pages", "fault").returncode < 0
 
 
 @pytest.mark.parametrize(
-    "code",
-    [MATRICES, FLOATS, COLUMNS, HALVES],
-    ids=["int8", "floats", "along-columns", "rows-of-floats"],
+    "part",
+    [pytest.param("int8", marks=pytest.mark.slow), "floats", "along-columns", "rows-of-floats"],
 )
-def test_nothing_is_touched_beyond_the_operands(code):
+def test_nothing_is_touched_beyond_the_operands(part):
     """Right results for every kind of tail, each operand ending at a page that faults."""
-    assert processes.run_code(GUARDS + code).split() == ["done"]
+    assert processes.run_program("guard_pages", part).split() == ["done"]
 
 
 @pytest.fixture(scope="module")
 def others():
-    """setting -> the future of what MATRICES prints under it, of all that can run here."""
+    """setting -> the future of what the int8 products print under it, of all that can run here."""
     calls = {
-        name: functools.partial(processes.run_code, GUARDS + MATRICES, **environment)
+        name: functools.partial(
+            processes.run_program, "guard_pages", "int8", timeout=1800, **environment
+        )
         for name, environment in processes.SETTINGS.items()
         if not processes.is_current(name) and not processes.lacking(name)
     }
@@ -230,6 +40,8 @@ def others():
         yield futures
 
 
+@pytest.mark.timeout(2000)
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", processes.SETTINGS)
 def test_nothing_is_touched_on_other_tiers(others, setting):
     """The int8 products of every kind of tail on the tiers that this process does not use."""

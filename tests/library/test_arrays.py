@@ -1,4 +1,4 @@
-"""Arrays that are no plain ones in native order: converted exactly, refused, or left to others."""
+"""Unusual arrays and foreign byte orders: converted exactly, refused, or left to others."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ class Gradient(Tensor):
 
 
 def test_tensors():
-    """bfloat16 is float32; what cannot be an array is an error that names the argument."""
+    """bfloat16 is float32; anything that is not an array is an error that names the argument."""
     assert cases.same_bits(Tensor() @ MATRIX.T, X @ MATRIX.T)
     assert (ternops.quantize(Tensor()).to_trits() == ternops.quantize(X).to_trits()).all()
     with pytest.raises(TypeError, match=r"^matmul: b: Can't call numpy\(\) on Tensor that"):
@@ -231,7 +231,7 @@ def test_in_place(shape, dtype):
 
 
 def test_in_place_of_another_shape_or_axes():
-    """A matrix that is not square does not fit; other axes are no product of ours."""
+    """A matrix that is not square does not fit; other axes are not supported."""
     x = X.copy()
     with pytest.raises(ValueError, match=r"^matmul: out has shape"):
         x @= MATRIX.T

@@ -121,7 +121,7 @@ def test_a_number_of_threads_out_of_range(threads):
 
 
 @pytest.mark.parametrize("threads", [True, 2.5, "2", [2], np.float32(2)])
-def test_a_number_of_threads_that_is_none(threads):
+def test_an_invalid_number_of_threads(threads):
     """A TypeError that names the argument."""
     matrix, x = ternops.pack(cases.trits(2, 3)), cases.activations(3)
     fails(TypeError, "threads integer", lambda: ternops.matmul(matrix, x, threads=threads))

@@ -1,4 +1,4 @@
-"""How many threads are used beside other processes, on a machine whose clock is played."""
+"""How many threads are used while other processes are busy, on a simulated machine and clock."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 
 from ternops import contention
 from ternops.contention import Contention
+from tests.helpers import internals
 
 MS = 1_000_000
 
@@ -70,7 +71,7 @@ def test_alone_nothing_is_tried(monkeypatch, cpus):
 
 
 @pytest.mark.parametrize(("cpus", "busy"), [(2, 1), (2, 2), (4, 1), (4, 3), (64, 1), (64, 40)])
-def test_beside_busy_processes_the_fastest_number_is_found(monkeypatch, cpus, busy):
+def test_with_busy_processes_the_fastest_number_is_found(monkeypatch, cpus, busy):
     """Within a second, and kept for nine tenths of the time; all of them a second after."""
     machine = Machine(monkeypatch, cpus)
     machine.run_for(100)
@@ -108,7 +109,7 @@ def test_a_job_late_once_changes_nothing(monkeypatch):
 
 def test_jobs_are_compared_with_their_like(monkeypatch):
     """Long jobs in one window and short ones in the other say nothing of the threads."""
-    few, many = contention._Window(1), contention._Window(2)
+    few, many = internals.window(1), internals.window(2)
     for _ in range(10):
         many.add("long", 10 * MS, 0)
         few.add("short", 2 * MS, 0)
@@ -130,7 +131,7 @@ def test_small_jobs_that_take_fewer_threads_are_left_alone(monkeypatch):
     machine = Machine(monkeypatch, 4)
     machine.busy = 1
     machine.run("token")
-    window = machine.contention._window
+    window = internals.window_of(machine.contention)
     machine.contention.note("small", 1, 1, 10 * MS, 0)
-    assert machine.contention._window is window
+    assert internals.window_of(machine.contention) is window
     assert window.spent == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import json
 import pickle
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 import ternops
 from ternops.decoder import Batch, Config, Model, Session
 from ternops.decoder.weights import random_weights
-from tests.helpers import cases, processes
+from tests.helpers import cases, internals, processes
 
 CONFIG = Config(
     hidden=100, ffn=70, layers=2, heads=3, kv_heads=1, head_dim=34, vocabulary=130, context=64
@@ -25,6 +26,7 @@ def litter():
     return [np.full(1 << size, 9, np.uint8) for size in range(6, 22) for _ in range(20)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["fp16", "int8", "screened"])
 @pytest.mark.parametrize("kind", ["two_bit", "base3", "tl2", "fp16"])
 def test_a_pickled_model_says_the_same(kind, head):
@@ -59,13 +61,14 @@ def test_a_copied_model_is_the_model(duplicate):
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])
 def test_what_holds_addresses_is_refused(duplicate):
     """Sessions, batches, caches, workspaces, teams: a TypeError of one line."""
+    from ternops.scratch import Scratch
     from ternops.team import TEAM
-    from ternops.workspace import Workspace
 
     model = Model(random_weights(CONFIG, "two_bit"), threads=1)
     session, batch = Session(model), Batch(model, 2)
     matrix = ternops.pack(cases.trits(5, 7))
-    for each in (session, batch, session.cache, session._alone, TEAM, Workspace(), matrix._packed):
+    held = session.cache, internals.lone_workspace(session), TEAM, internals.packed(matrix)
+    for each in (session, batch, Scratch(), *held):
         words = rf"^a {type(each).__name__} cannot be copied or pickled; make another one$"
         with pytest.raises(TypeError, match=words):
             duplicate(each)
@@ -88,25 +91,9 @@ def test_a_copied_matrix_outlives_its_original(duplicate):
         del kept
 
 
-SPAWNED = """
-import multiprocessing
-from ternops.decoder import Config, Model
-from ternops.decoder.weights import random_weights
-
-def logits(model):
-    return model.logits([1, 2, 3]).tobytes()
-
-if __name__ == "__main__":
-    model = Model(random_weights(Config(**{config}), "two_bit"), threads=1)
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert pool.apply(logits, (model,)) == logits(model)
-"""
-
-
-def test_a_model_sent_to_a_spawned_process(tmp_path):
+@pytest.mark.slow
+def test_a_model_sent_to_a_spawned_process():
     """As multiprocessing sends it from Python 3.14 on, joblib and dask always."""
     settings = {name: getattr(CONFIG, name) for name in CONFIG.__dataclass_fields__}
-    path = tmp_path / "spawned.py"
-    path.write_text(SPAWNED.replace("{config}", repr(settings)))
-    done = processes.python(str(path))
+    done = processes.program("spawned_model", json.dumps(settings))
     assert done.returncode == 0, done.stderr

@@ -13,10 +13,9 @@ import pytest
 import safetensors.numpy
 
 import ternops
-from ternops import matrix_file as module
 from ternops.encodings import ENCODINGS
 from ternops.matrix import TernaryMatrix
-from tests.helpers import cases
+from tests.helpers import cases, internals
 
 
 def content(matrix):
@@ -24,7 +23,14 @@ def content(matrix):
     scale = None if matrix.scale is None else np.asarray(matrix.scale).tobytes()
     ndim = None if matrix.scale is None else np.ndim(matrix.scale)
     trits = matrix.to_trits()
-    return matrix.shape, trits.tobytes("C"), scale, ndim, matrix.encoding, matrix._transposed
+    return (
+        matrix.shape,
+        trits.tobytes("C"),
+        scale,
+        ndim,
+        matrix.encoding,
+        internals.is_transposed(matrix),
+    )
 
 
 def refused(path, error=ValueError):
@@ -69,7 +75,7 @@ def small(tmp_path):
 
 
 def test_a_flipped_bit_never_gives_another_matrix(small, tmp_path):
-    """Each bit of the file in turn: refused, or the very same matrix."""
+    """Each bit of the file in turn: refused, or the same matrix."""
     matrix, path = small
     data, same = path.read_bytes(), 0
     target = tmp_path / "flipped"
@@ -122,7 +128,7 @@ def rewritten(path, target, change, checksum=True):
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     change(metadata, tensors)
     if checksum and "crc32" in metadata:
-        metadata["crc32"] = module._checksum(metadata, tensors)
+        metadata["crc32"] = internals.file_checksum(metadata, tensors)
     target.write_bytes(safetensors.numpy.save(tensors, metadata))
 
 
@@ -275,7 +281,7 @@ def test_copies_stand_alone(duplicate, kind, encoding):
         assert isinstance(twin, TernaryMatrix)
         del matrix
         assert content(twin) == value
-        assert twin._packed.operand.address % 64 == 0
+        assert internals.packed(twin).operand.address % 64 == 0
         assert cases.same_bits(x @ twin.T, expected)
         if twin.scale is not None and np.ndim(twin.scale):
             assert not twin.scale.flags.writeable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -151,3 +152,25 @@ def test_a_job_of_other_parameters_is_an_error_at_once():
         RowsKernel(product)
     with pytest.raises(TypeError, match=words + r"\(record, .*, threads\) of a TeamJob"):
         TeamJob(product, "named")
+
+
+def test_one_file_knows_what_is_private():
+    """Of tests, only helpers/internals.py names the package's private attributes."""
+    tests = Path(__file__).parents[1]
+    others = {"_replace", "_exit", "_dynamo", "_candidate_tempdir_list"}
+    for path in sorted(tests.rglob("*.py")):
+        # The rooms of bench have none, and are no part of the package.
+        if tests / "bench" in path.parents or path.name == "internals.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Attribute) and re.match("_[a-z]", node.attr):
+                own = isinstance(node.value, ast.Name) and node.value.id == "self"
+                assert own or node.attr in others, f"{path}:{node.lineno}"
+
+
+def test_no_test_module_imports_another():
+    """What several use is in helpers, or a fixture."""
+    tests = Path(__file__).parents[1]
+    for path in tests.rglob("*.py"):
+        for name in modules(path):
+            assert not re.match(r"tests\..*\btest_", name), f"{path}: {name}"

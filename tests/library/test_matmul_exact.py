@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -16,10 +15,10 @@ import ternops
 from ternops.absmean import MIN_ABSMAX
 from ternops.encodings import ENCODINGS, TERNARY
 from ternops.isa import detect
-from ternops.kernels import call, plan, reference, tuning
+from ternops.kernels import reference, tuning
 from ternops.kernels.tuning import useful_threads
-from ternops.team import TEAM
-from tests.helpers import cases
+from tests.helpers import cases, internals
+from tests.helpers.internals import forced_kernel
 
 pytestmark = pytest.mark.usefixtures("eager_threads")
 
@@ -47,11 +46,6 @@ def oracle(x, trits, scale):
 def made(dtype, *shape):
     """Random activations of a dtype."""
     return (cases.activations if dtype == np.int8 else cases.floats)(*shape)
-
-
-def forced(kind):
-    """While this lasts, new matrices use the kernels of a shape class for whatever product."""
-    return mock.patch.object(call, "kind_of", return_value=kind)
 
 
 def batches(kind, *numbers):
@@ -108,7 +102,7 @@ def test_every_kernel_takes_every_batch(shape, encoding, kind):
     matrix = ternops.pack(trits, encoding=encoding)
     x = cases.activations(66, shape[1])
     expected = reference.matmul_int32(x, trits)
-    with forced(kind) as kind_of:
+    with forced_kernel(kind) as kind_of:
         for m in batches(kind, *cases.BATCHES, 33, 66):
             for threads in (1, 2 + m % 2):
                 result = ternops.matmul(x[:m], matrix.T, threads=threads)
@@ -126,7 +120,7 @@ def test_every_kernel_scales(encoding, kind, dtype, kind_of_scale):
         matrix = ternops.pack(trits, scale, encoding)
         x = made(dtype, 19, shape[1])
         expected = oracle(x, trits, scale)
-        with forced(kind):
+        with forced_kernel(kind):
             for m in batches(kind, 1, 2, 9, 19):
                 result = ternops.matmul(x[:m], matrix.T, threads=1 + m % 3)
                 assert cases.same_bits(result, expected[:m]), (shape, m)
@@ -137,7 +131,7 @@ def test_the_thread_counts_are_really_used():
     matrix = ternops.pack(cases.trits(64, 64))
     ternops.matmul(matrix, cases.activations(64), threads=7)
     assert useful_threads(7, matrix.nbytes) == 7
-    assert len(TEAM._threads) >= 6
+    assert len(internals.workers()) >= 6
 
 
 @ENCODING
@@ -192,7 +186,7 @@ def test_a_matrix_takes_any_other_encoding(left, right, kind):
             after = before.to(right)
             assert (before.encoding, after.encoding) == (left, right)
             assert after.shape == wanted.shape
-            assert cases.same_bits(after._packed.bytes, wanted._packed.bytes)
+            assert cases.same_bits(internals.packed(after).bytes, internals.packed(wanted).bytes)
             assert cases.same_bits(after.to_dense(), before.to_dense())
             assert (after.scale is None) == (scale is None)
             if scale is not None:
@@ -247,13 +241,16 @@ def extremes(columns):
 
 
 @ENCODING
-@pytest.mark.parametrize("columns", cases.LONG_SUMS)
+@pytest.mark.parametrize(
+    "columns",
+    [pytest.param(n, marks=pytest.mark.slow) if n > 2**20 else n for n in cases.LONG_SUMS],
+)
 def test_the_largest_sums(columns, encoding):
     """All -128, all 127 and both in turn, times all signs of trits, in every kernel and tile."""
     x, rows, expected = extremes(columns)
     for kind in (kind for name, kind in cases.KINDS if name == encoding):
         matrix = ternops.pack(rows, encoding=encoding)
-        with forced(kind):
+        with forced_kernel(kind):
             for i, threads in itertools.product(range(3), (1, 2)):
                 found = ternops.matmul(matrix, x[i], threads=threads)
                 assert cases.same_bits(found, expected[i]), f"{kind}, {threads} threads"
@@ -289,11 +286,7 @@ def test_many_tokens_are_multiplied_in_several_turns(encoding, kind, dtype):
     trits, scale = cases.trits(37, 1021, encoding=encoding), cases.scales(37)["rows"]
     matrix, x = ternops.pack(trits, scale, encoding), made(dtype, 17, 1021)
     most = max(batches(kind, 1, 8))
-
-    def short(*arguments):
-        return plan.make_plan(*arguments)._replace(max_tokens=most)
-
-    with forced(kind), mock.patch.object(call, "make_plan", short):
+    with forced_kernel(kind), internals.at_most(most):
         for m in (1, 7, 8, 9, 16, 17):
             assert cases.same_bits(x[:m] @ matrix.T, oracle(x[:m], trits, scale)), f"{m} tokens"
 
@@ -321,6 +314,6 @@ def test_any_product(encoding, data):
     matrix = ternops.pack(trits, encoding=encoding)
     x = cases.activations(m, columns, seed=seed)
     expected = reference.matmul_int32(x, trits)
-    with forced(kind) if kind else contextlib.nullcontext():
+    with forced_kernel(kind) if kind else contextlib.nullcontext():
         assert cases.same_bits(ternops.matmul(x, matrix.T, threads=threads), expected)
         assert cases.same_bits(ternops.matmul(matrix, x.T, threads=threads), expected.T)

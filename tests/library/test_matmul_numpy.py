@@ -122,7 +122,7 @@ def bound(dense, x):
 
     x: (k, m) float64. A row's step is max|x| / 127, so that each term is off by at most
     |w| * max|x| / 254; the factor covers the rounding of x * (127 / max|x|), the last term that of
-    the sum to float32 and of the two products behind it.
+    the sum to float32 and of the two products after it.
     """
     step = np.abs(dense) @ np.broadcast_to(np.abs(x).max(axis=0, initial=0) / 254, x.shape)
     return step * (1 + 1e-4) + 4 * 2.0**-24 * (np.abs(dense) @ np.abs(x) + step) + 1e-45
@@ -196,7 +196,7 @@ def test_a_row_with_nan_or_infinity_gives_a_nan_row(dtype, bad):
 
 
 def test_a_bad_row_of_huge_float64_warns_of_nothing():
-    """NaN beside 1e200 is a NaN row, without a warning from NumPy."""
+    """NaN next to 1e200 is a NaN row, without a warning from NumPy."""
     matrix = ternops.pack(np.ones((2, 3), np.int8))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

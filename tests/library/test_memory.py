@@ -8,7 +8,7 @@ import numpy as np
 
 import ternops
 from ternops.memory import HUGE, Arena
-from tests.helpers import cases
+from tests.helpers import cases, internals
 
 
 def test_arrays_of_an_arena_are_aligned_and_apart():
@@ -35,4 +35,5 @@ def test_a_matrix_that_moved_is_the_same():
         moved = matrix.moved(arena)
         assert repr(moved) == repr(matrix)
         assert (moved.to_trits() == matrix.to_trits()).all()
-        assert moved._packed.operand.address != matrix._packed.operand.address
+        before, after = (internals.packed(each).operand for each in (matrix, moved))
+        assert after.address != before.address

@@ -155,7 +155,7 @@ def test_a_link_stays(matrix, tmp_path, there):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux's /proc")
 def test_stdout_by_name(matrix, tmp_path):
-    """Bytes go where stdout is, behind what is there, into a pipe and into a file.
+    """Bytes go where stdout is, after what is there, into a pipe and into a file.
 
     Its name is a link made for this test, as /dev/stdout is one: a fault here may replace it.
     """
@@ -220,7 +220,7 @@ def test_the_umask_is_left_alone(matrix, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("letter", ["x", "\u00e4"])
 def test_the_longest_name(matrix, tmp_path, letter):
-    """A temporary file beside it has a shorter one."""
+    """A temporary file next to it has a shorter one."""
     path = tmp_path / (letter * (255 // len(letter.encode())))
     matrix.save(path)
     assert holds(path, matrix)
@@ -228,13 +228,6 @@ def test_the_longest_name(matrix, tmp_path, letter):
 
 def test_a_folder_that_may_not_be_written_to(tmp_path):
     """Though the file in it may: the line names both."""
-    code = (
-        "import os, sys, ternops; from tests.helpers import cases\n"
-        "matrix = ternops.pack(cases.trits(3, 9))\n"
-        "if os.geteuid() == 0: os.setuid(65534)\n"
-        "try: matrix.save(sys.argv[1])\n"
-        "except PermissionError as error: print(error)"
-    )
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "x").write_bytes(b"old")
@@ -242,7 +235,7 @@ def test_a_folder_that_may_not_be_written_to(tmp_path):
     for each in (folder, *folder.parents[:3]):
         with contextlib.suppress(PermissionError):
             each.chmod(0o555 if each == folder else 0o755)
-    done = processes.python("-c", code, str(folder / "x"))
+    done = processes.program("save_as_nobody", str(folder / "x"))
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == (
         f"[Errno 13] Permission denied in its folder, where the new file is written: "

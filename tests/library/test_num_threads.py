@@ -1,4 +1,4 @@
-"""How many threads there are to be: the default, limits, and what the system does not grant."""
+"""How many threads are used: the default, limits, and what the system does not grant."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import threadpoolctl
 
 import ternops
 from ternops import team, threads
-from ternops.contention import Contention
 from ternops.decoder import Model
 from ternops.kernels import reference
 from ternops.simd import TeamJob, load, nanoseconds, pointer, record_at, store
 from ternops.team import TEAM, Team, barrier
-from tests.helpers import cases, processes
+from tests.helpers import cases, internals, processes
 
-pytestmark = pytest.mark.usefixtures("eager_threads")
+#: Barriers that nobody leaves are what some of these look for.
+pytestmark = [pytest.mark.usefixtures("eager_threads"), pytest.mark.timeout(120)]
 
 TRITS, X = cases.trits(100, 1000), cases.activations(3, 1000)
 MATRIX, EXPECTED = ternops.pack(TRITS), reference.matmul_int32(X, TRITS)
@@ -29,19 +29,7 @@ MATRIX, EXPECTED = ternops.pack(TRITS), reference.matmul_int32(X, TRITS)
 @pytest.fixture
 def used(monkeypatch):
     """The numbers of threads that jobs are started on, however busy the machine is."""
-    seen = []
-    monkeypatch.setattr(TEAM, "_contention", Contention())
-    monkeypatch.setattr(Contention, "begin", lambda self, threads: None)
-    launch = team._launch
-
-    def counting(address, job, record, count):
-        waited = launch(address, job, record, count)
-        if waited >= 0:  # no worker was parked
-            seen.append(count)
-        return waited
-
-    monkeypatch.setattr(team, "_launch", counting)
-    return seen
+    return internals.watch_launches(monkeypatch)
 
 
 def product(**settings):
@@ -97,7 +85,7 @@ def test_a_bad_limit_is_named(error, count):
 
 
 def test_threadpoolctl_limits_us(used, monkeypatch):
-    """As it limits BLAS and OpenMP; a limit for BLAS alone is none of ours."""
+    """As it limits BLAS and OpenMP; a limit for BLAS alone does not apply."""
     monkeypatch.setattr(threads, "default_threads", lambda: 8)
     (found,) = [each for each in threadpoolctl.threadpool_info() if each["user_api"] == "ternops"]
     assert found["num_threads"] == 8
@@ -129,7 +117,7 @@ def test_no_more_threads_to_be_had(monkeypatch):
         product(threads=7)
     with warnings.catch_warnings(action="error"):
         product(threads=7)
-    assert len(TEAM._threads) == 2
+    assert len(internals.workers()) == 2
     TEAM.stop()
 
 
@@ -147,15 +135,15 @@ def test_the_affinity_of_the_process(monkeypatch):
     """CPUs that the process may not use do not count; a change is noticed."""
     affinity = {0}
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: affinity, raising=False)
-    monkeypatch.setattr(threads, "_quota", lambda: None)
-    monkeypatch.setattr(threads, "_usable", threads._Usable())
+    internals.set_quota(monkeypatch, None)
+    count = internals.count_cpus_anew(monkeypatch)
     now = [0.0]
     monkeypatch.setattr(threads.time, "monotonic", lambda: now[0])
-    assert threads._usable.count() == 1
+    assert count() == 1
     affinity = {0, 1, 5}
-    assert threads._usable.count() == 1
+    assert count() == 1
     now[0] += 1.5
-    assert threads._usable.count() == 3
+    assert count() == 3
 
 
 @pytest.mark.parametrize(
@@ -164,7 +152,7 @@ def test_the_affinity_of_the_process(monkeypatch):
 def test_the_quota_of_the_control_group(monkeypatch, quota, count):
     """As many threads as it fills, a last one in part."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
-    monkeypatch.setattr(threads, "_quota", lambda: quota)
+    internals.set_quota(monkeypatch, quota)
     assert threads.usable_cpus() == count
 
 
@@ -188,28 +176,28 @@ def test_the_quota_of_the_control_group(monkeypatch, quota, count):
     ],
 )  # fmt: skip
 def test_quotas_of_both_versions(tmp_path, groups, files, expected):
-    """The least of all levels; what cannot be read limits nothing."""
+    """The smallest limit of all levels counts; unreadable files limit nothing."""
     for name, text in files.items():
         path = tmp_path / "groups" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     own = tmp_path / "own"
     own.write_text(groups)
-    assert threads._quota(tmp_path / "groups", own) == expected
-    assert threads._quota(tmp_path / "groups", tmp_path / "missing") is None
+    assert internals.quota(tmp_path / "groups", own) == expected
+    assert internals.quota(tmp_path / "groups", tmp_path / "missing") is None
 
 
-MEETING = np.dtype([(name, np.int64) for name in ("rounds", "late", "counts", "wrong")])
-_Meeting = numba.from_dtype(MEETING)
+BARRIERS = np.dtype([(name, np.int64) for name in ("rounds", "late", "counts", "wrong")])
+_Barriers = numba.from_dtype(BARRIERS)
 
 
 @TeamJob
-def meet(record, team, thread, threads):
-    """Meet `rounds` times; each time another thread comes `late` nanoseconds later.
+def pass_barriers(record, team, thread, threads):
+    """Pass `rounds` barriers; at each of them another thread comes `late` nanoseconds later.
 
-    Each counts its rounds, and compares the counts of all between two meetings.
+    Each counts its rounds, and compares the counts of all between two barriers.
     """
-    p = record_at(_Meeting, record)
+    p = record_at(_Barriers, record)
     own = pointer(p.counts) + 64 * thread
     for turn in range(p.rounds):
         if turn % threads == thread:
@@ -227,13 +215,13 @@ def meet(record, team, thread, threads):
 @pytest.mark.parametrize("count", [2, 3, 7])
 @pytest.mark.parametrize("late", [0, 20_000, 400_000])
 def test_who_waits_long_sleeps_and_is_woken(count, late):
-    """Nobody passes a meeting early or misses it, and long waits are told of."""
+    """No thread passes a barrier early or misses it, and long waits are reported."""
     counts, wrong = np.zeros(8 * count, np.int64), np.zeros(1, np.int64)
-    record = np.array((200, late, counts.ctypes.data, wrong.ctypes.data), MEETING)
+    record = np.array((200, late, counts.ctypes.data, wrong.ctypes.data), BARRIERS)
     crew = Team()
     try:
-        crew.run(meet, record, count)
-        waited = crew._run_together(meet.address, record.ctypes.data, count)
+        crew.run(pass_barriers, record, count)
+        waited = internals.waited_for(crew, pass_barriers, record, count)
     finally:
         crew.stop()
     assert counts[::8].tolist() == [200] * count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,9 +16,11 @@ from ternops.simd import host
 from tests.helpers import processes
 from tests.helpers.kernel_cache import COMPILED, ONE, READ, run
 
+#: A command that does not end, after a signal or a stream that is closed, is one failure here.
+pytestmark = pytest.mark.timeout(400)
 X86 = pytest.mark.skipif(host.machine() not in ("x86_64", "amd64"), reason="not an x86 CPU")
 
-#: Name, value, what the line says behind them.
+#: Name, value, what the line says after them.
 BAD = [
     ("TERNOPS_ISA", "AVX2", ": unknown tier; expected one of "),
     ("NUMBA_DISABLE_JIT", "1", ": ternops has no kernels without Numba's JIT"),
@@ -35,6 +38,7 @@ BAD = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "value", "words"), BAD)
 def test_a_bad_value_is_one_line(name, value, words):
     """Exit code 2 from a command, help all the same, an ordinary error from the import."""
@@ -59,8 +63,9 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("glued", [False, True])
-def test_the_command_tells_it_in_a_line_too(tmp_path, glued):
+def test_the_command_prints_one_line_too(tmp_path, glued):
     """`ternops` and `python -Imternops` are `python -m ternops`."""
     path = tmp_path / "ternops"
     path.write_text(COMMAND)
@@ -82,17 +87,13 @@ def test_the_command_tells_it_in_a_line_too(tmp_path, glued):
 
 def test_a_warning_that_is_an_error():
     """With -W error a command ends with the line of it."""
-    code = (
-        "import sys, warnings\nfrom ternops import __main__, system\n"
-        "def info(): warnings.warn('lost')\n"
-        "__main__.ternops.info = info\nsys.exit(__main__.main(['info']))"
-    )
-    done = processes.python("-W", "error", "-c", code)
+    done = processes.python("-W", "error", "-m", "tests.programs.warn")
     assert (done.returncode, done.stderr) == (2, "ternops: error: lost\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["bench.kernels", "bench.run"])
-def test_the_benchmarks_tell_it_in_a_line_too(module):
+def test_the_benchmarks_print_one_line_too(module):
     """Exit code 2."""
     done = processes.python("-m", module, TERNOPS_ISA="AVX2")
     assert (done.returncode, done.stdout) == (2, "")
@@ -124,14 +125,8 @@ CHANGES = {
     "NUMBA_FUNCTION_CACHE_SIZE": "1",
     "NUMBA_CACHE_LOCATOR_CLASSES": "InTreeCacheLocator",
 }
-#: Prints the machine code of a kernel, without the names that count what was compiled before.
-ASSEMBLY = """
-import re
-from ternops.kernels.plan import KERNELS
-job = {job.name: job for _, *jobs in KERNELS.values() for job in jobs}["gemv_two_bit"]
-lines = [line.split("#")[0] for line in job.assembly().splitlines()]
-print(*[line for line in lines if re.match(r"\\s+[a-z]", line) and "_Z" not in line], sep="\\n")
-"""
+#: An instruction of a kernel, but for one with a name that counts what was compiled before.
+INSTRUCTION = re.compile(r"\s+[a-z](?!.*_Z)")
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +139,7 @@ def compiled(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [{}, CHANGES, {"NUMBA_OPT": "max"}, {"NUMBA_CACHE_LOCATOR_CLASSES": "nonsense"}],
@@ -154,28 +150,32 @@ def test_no_setting_changes_which_kernels_are_used(compiled, settings):
     assert run(compiled, **settings)[0] == READ
 
 
+@pytest.mark.slow
 def test_no_setting_changes_the_machine_code():
     """Instruction for instruction."""
-    plain, changed = (processes.run_code(ASSEMBLY, **each) for each in ({}, CHANGES))
-    assert len(plain.splitlines()) > 100
+    plain, changed = (
+        processes.run_program("assembly", "gemv_two_bit", **each).splitlines()
+        for each in ({}, CHANGES)
+    )
+    plain, changed = (
+        [code for line in lines if INSTRUCTION.match(code := line.split("#")[0])]
+        for lines in (plain, changed)
+    )
+    assert len(plain) > 100
     assert plain == changed
 
 
-def test_settings_are_numbas_own_again_behind_a_compilation():
+@pytest.mark.slow
+def test_numbas_settings_are_restored_after_a_compilation():
     """Other code in the process is compiled as its user asked."""
-    code = (
-        "import numba, numpy as np, ternops\n"
-        "assert ternops.pack(np.ones((1, 1), np.int8)) @ np.ones(1, np.int8) == 1\n"
-        "c = numba.config\n"
-        "print(int(c.OPT), c.BOUNDSCHECK, c.DEBUGINFO_DEFAULT, c.CACHE_LOCATOR_CLASSES)"
-    )
-    assert processes.run_code(code, **CHANGES).split() == ["0", "1", "1", "InTreeCacheLocator"]
+    found = processes.run_program("numba_settings", **CHANGES)
+    assert found.split() == ["0", "1", "1", "InTreeCacheLocator"]
 
 
+@pytest.mark.slow
 def test_a_relative_cache_folder(tmp_path):
     """It is below the folder that the process was in at first."""
-    code = f"import os\nos.chdir({str(tmp_path)!r})\n{ONE}\nos.chdir('/')"
-    hits, used = run("relative", code)
+    hits, used = run("relative", "--folder", str(tmp_path), ONE, "go:/")
     assert hits == COMPILED
     assert used.startswith(str(tmp_path / "relative" / "ternops"))
 
@@ -189,6 +189,7 @@ def command(*arguments, **streams):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_ctrl_c_while_it_starts():
     """At any moment: no traceback, and the exit code of an interruption if it came in time."""
@@ -226,10 +227,10 @@ def test_a_stream_that_is_full(stream):
     with open("/dev/full", "w") as full:
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: full}
         with command(*arguments, **streams) as process:
-            told = "".join(each or "" for each in process.communicate(timeout=60))
+            printed = "".join(each or "" for each in process.communicate(timeout=60))
     assert process.returncode == 2
     expected = "ternops: error: [Errno 28] No space left on device\n"
-    assert told == (expected if stream == "stdout" else "")
+    assert printed == (expected if stream == "stdout" else "")
 
 
 def test_a_stderr_that_is_closed(tmp_path):

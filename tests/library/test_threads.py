@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import signal
 import sys
@@ -11,32 +10,16 @@ import threading
 import pytest
 
 import ternops
-from ternops import workspace
+from ternops import product, scratch
 from ternops.kernels import reference
 from ternops.team import TEAM, Team
 from ternops.threads import check_threads, default_threads
-from tests.helpers import cases, processes
+from tests.helpers import cases, internals, processes
 
-pytestmark = pytest.mark.usefixtures("eager_threads")
+#: A hang is what most of these look for; each process that they start ends earlier.
+pytestmark = [pytest.mark.usefixtures("eager_threads"), pytest.mark.timeout(330)]
 
 FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="no os.fork here")
-
-SETUP = """
-import os, signal, sys, threading, time
-import numpy as np
-import ternops
-from ternops.kernels import reference, tuning
-from ternops.team import TEAM
-from tests.helpers import cases
-tuning.BYTES_A_THREAD = 1
-trits = cases.trits(100, 1000)
-matrix, x = ternops.pack(trits), cases.activations(1000)
-expected = reference.matmul_int32(x[None], trits)[0]
-def right(threads):
-    return cases.same_bits(ternops.matmul(matrix, x, threads=threads), expected)
-def all_parked():
-    return all(state == 1 for state in TEAM._states[1 : len(TEAM._threads) + 1])
-"""
 
 
 @pytest.mark.parametrize("encoding", cases.ENCODINGS)
@@ -71,8 +54,7 @@ def test_many_python_threads_share_one_matrix(callers, threads, encoding):
 @pytest.mark.parametrize("encoding", cases.ENCODINGS)
 def test_a_signal_handler_multiplies_amid_a_product(encoding, threads):
     """At every line of a product a handler runs another one, of another size: both are right."""
-    product = importlib.import_module("ternops.product")
-    files = {product.__file__, workspace.__file__}
+    files = {product.__file__, scratch.__file__}
     outer, inner = (
         cases.trits(100, 1000, encoding=encoding),
         cases.trits(70, 3001, seed=1, encoding=encoding),
@@ -132,10 +114,10 @@ def test_a_stopped_team_starts_again():
     expected = ternops.matmul(matrix, x, threads=1)
     for threads in (3, 7, 2):
         assert cases.same_bits(ternops.matmul(matrix, x, threads=threads), expected)
-        before = list(TEAM._threads)
+        before = internals.workers()
         TEAM.stop()
         TEAM.stop()
-        assert TEAM._threads == []
+        assert internals.workers() == []
         assert not any(worker.is_alive() for worker in before)
 
 
@@ -147,201 +129,74 @@ def test_two_teams_do_not_mix():
     team.stop()
 
 
+@pytest.mark.slow
 def test_a_parked_team_wakes_up():
     """After its workers have gone to sleep a product is right, and again."""
-    code = SETUP + (
-        "for _ in range(3):\n"
-        "    assert right(4)\n"
-        "    while not all_parked(): time.sleep(0.01)\n"
-        "print('done', len(TEAM._threads))"
-    )
-    assert processes.run_code(code).split() == ["done", "3"]
+    assert processes.run_program("threads", "wake_up", timeout=120).split() == ["done", "3"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["unused", "spinning", "parked", "stopped"])
 def test_the_interpreter_ends_cleanly(state):
-    """Exit code 0 and not a word, whatever the workers are doing."""
-    code = (
-        SETUP
-        + {
-            "unused": "",
-            "spinning": "assert right(7)\n",
-            "parked": "assert right(7)\nwhile not all_parked(): time.sleep(0.01)\n",
-            "stopped": "assert right(7)\nTEAM.stop()\n",
-        }[state]
-    )
-    done = processes.python("-c", code + "sys.exit(0)")
+    """Exit code 0 and no output, whatever the workers are doing."""
+    done = processes.program("threads", f"end_{state}", timeout=120)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_a_product_at_the_very_end_of_the_interpreter():
     """In a `__del__`, when no thread can be started any more: on one."""
-    code = SETUP + (
-        "class Late:\n    def __del__(self): print(right(3))\nlate = Late()\nprint(right(3))"
-    )
-    assert processes.run_code(code, timeout=120).split() == ["True", "True"]
+    found = processes.run_program("threads", "multiply_at_the_end", timeout=120)
+    assert found.split() == ["True", "True"]
 
 
 def test_the_interpreter_ends_with_its_error():
     """An exception after a product ends the process as ever: traceback, exit code 1."""
-    done = processes.python("-c", SETUP + "right(3)\nraise RuntimeError('as ever')")
+    done = processes.program("threads", "end_with_an_error", timeout=120)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "RuntimeError: as ever"
 
 
+@pytest.mark.slow
 def test_the_interpreter_ends_while_a_daemon_multiplies():
     """A daemon thread that never stops neither crashes the end of the process nor holds it up."""
-    code = SETUP + (
-        "started = threading.Event()\n"
-        "def forever():\n"
-        "    while True:\n"
-        "        right(3)\n"
-        "        started.set()\n"
-        "threading.Thread(target=forever, daemon=True).start()\n"
-        "started.wait()\n"
-        "sys.exit(0)"
-    )
-    assert [processes.python("-c", code).returncode for _ in range(5)] == [0] * 5
+    for _ in range(5):
+        assert processes.program("threads", "end_while_a_daemon_runs", timeout=60).returncode == 0
 
 
 @FORKS
 @pytest.mark.parametrize("used", [1, 4])
 def test_a_forked_child_works(used):
     """It makes a team of its own; the parent's goes on, and both are right."""
-    code = SETUP + (
-        f"assert right({used})\n"
-        "for _ in range(3):\n"
-        "    child = os.fork()\n"
-        "    if child == 0:\n"
-        "        signal.alarm(240)\n"  # a child that hangs must not outlive the test
-        "        os._exit(0 if right(3) and right(1) and right(5) else 3)\n"
-        "    assert right(3)\n"
-        "    assert os.waitpid(child, 0)[1] == 0\n"
-        "print('done')"
-    )
-    assert processes.run_code(code).split() == ["done"]
+    found = processes.run_program("threads", "fork", str(used), timeout=300)
+    assert found.split() == ["done"]
 
 
+@pytest.mark.slow
 @FORKS
-@pytest.mark.parametrize("first", ["right(3)\n", ""], ids=["compiled", "compiling"])
-def test_a_child_forked_amid_a_product_works(first):
+@pytest.mark.parametrize("compiled", [1, 0], ids=["compiled", "compiling"])
+def test_a_child_forked_amid_a_product_works(compiled):
     """Another thread compiles, or runs the team, while the process forks; all are right."""
-    code = SETUP + (
-        f"{first}stop, wrong = threading.Event(), []\n"
-        "def hammer():\n"
-        "    while not stop.is_set(): right(3) or wrong.append('parent')\n"
-        "worker = threading.Thread(target=hammer)\n"
-        "worker.start()\n"
-        "for _ in range(20):\n"
-        "    child = os.fork()\n"
-        "    if child == 0:\n"
-        "        grandchild = os.fork()\n"
-        "        signal.alarm(240)\n"
-        "        fine = right(3)\n"
-        "        if grandchild: fine = os.waitpid(grandchild, 0)[1] == 0 and fine\n"
-        "        os._exit(0 if fine else 3)\n"
-        "    status = os.waitpid(child, 0)[1]\n"
-        "    if status: wrong.append(status); break\n"
-        "stop.set()\n"
-        "worker.join()\n"
-        "print('done', wrong)"
-    )
-    assert processes.run_code(code).split() == ["done", "[]"]
-
-
-FORK_WHILE_LAUNCHING = (
-    SETUP
-    + """
-import sys
-from ternops import team
-
-steps = forks = 0
-
-def trace(frame, event, argument):
-    global steps, forks, child
-    if frame.f_code is not team.Team._run_together.__code__: return
-    def step(frame, event, argument):
-        global steps, child
-        if event == "line":
-            steps += 1
-            if steps == wanted:
-                child = os.fork()
-                if child == 0: signal.alarm(60)  # one that hangs must not outlive the test
-        return step
-    return step
-
-assert right(3)
-for wanted in range(1, 30):
-    steps, child = 0, None
-    sys.settrace(trace)
-    fine = right(3)
-    sys.settrace(None)
-    if child == 0:
-        os._exit(0 if fine and right(3) else 3)
-    assert fine
-    if child is None: break
-    forks += 1
-    assert os.waitpid(child, 0)[1] == 0, wanted
-print(forks > 1)
-"""
-)
+    found = processes.run_program("threads", "fork_amid_products", str(compiled), timeout=300)
+    assert found.split() == ["done", "[]"]
 
 
 @FORKS
 def test_a_fork_in_a_signal_handler_amid_a_launch():
     """At any line: the child goes on with a team of its own."""
-    assert processes.run_code(FORK_WHILE_LAUNCHING, timeout=120).split() == ["True"]
-
-
-INTERRUPTED_START = (
-    SETUP
-    + """
-from ternops.team import TEAM
-real = threading.Event.wait
-
-def interrupted(self, timeout=None):
-    threading.Event.wait = real
-    raise KeyboardInterrupt
-
-assert right(3)
-TEAM.stop()
-threading.Event.wait = interrupted  # before the first worker has said that it runs
-try:
-    right(3)
-except KeyboardInterrupt:
-    print(all(right(3) for _ in range(300)))
-"""
-)
+    found = processes.run_program("threads", "fork_amid_a_launch", timeout=120)
+    assert found.split() == ["True"]
 
 
 def test_an_interruption_before_a_worker_has_a_name():
     """No two workers take the same place of the team."""
-    assert processes.run_code(INTERRUPTED_START, timeout=120).split() == ["True"]
-
-
-INTERRUPTED_WAKING = (
-    SETUP
-    + """
-real = threading.Semaphore.release
-
-def interrupted(self, n=1):
-    threading.Semaphore.release = real
-    raise KeyboardInterrupt
-
-assert right(3)
-while not all_parked(): time.sleep(0.01)
-threading.Semaphore.release = interrupted
-try:
-    right(3)
-except KeyboardInterrupt:
-    print(right(3), right(3))
-"""
-)
+    found = processes.run_program("threads", "interrupt_a_start", timeout=120)
+    assert found.split() == ["True"]
 
 
 def test_an_interruption_before_a_worker_is_woken():
-    """It is woken by the next product, which does not wait for it for ever."""
-    assert processes.run_code(INTERRUPTED_WAKING, timeout=120).split() == ["True", "True"]
+    """It is woken by the next product, which does not wait for it forever."""
+    found = processes.run_program("threads", "interrupt_waking", timeout=120)
+    assert found.split() == ["True", "True"]
 
 
 def test_the_default_is_numbas():
@@ -364,40 +219,7 @@ def test_a_bad_number_of_threads_is_named(error, threads):
         check_threads(threads)
 
 
-SIGNAL_WHILE_STARTING = (
-    SETUP
-    + """
-from ternops import team
-number, seen = 0, 0
-
-def trace(frame, event, argument):
-    global seen
-    if frame.f_code is team.Team._start_worker.__code__ and event == "line":
-        seen += 1
-        if seen == number:
-            signal.raise_signal(signal.SIGINT)
-    return trace if frame.f_code.co_filename == team.__file__ else None
-
-def handler(number, frame):
-    assert right(3)
-
-assert right(1)
-signal.signal(signal.SIGINT, handler)
-while seen >= number:
-    number, seen = number + 1, 0
-    TEAM.stop()
-    sys.settrace(trace)
-    assert right(3)
-    sys.settrace(None)
-    for _ in range(20):
-        assert right(3)
-    names = [each.name for each in threading.enumerate() if each.name.startswith("ternops")]
-    assert sorted(names) == ["ternops-1", "ternops-2"], (number, names)
-print(number > 10)
-"""
-)
-
-
 def test_a_product_in_a_signal_handler_that_interrupts_the_teams_start():
     """At any line it runs on its own thread alone; afterwards the team has its two workers."""
-    assert processes.run_code(SIGNAL_WHILE_STARTING, timeout=300).split() == ["True"]
+    found = processes.run_program("threads", "signal_amid_a_start", timeout=300)
+    assert found.split() == ["True"]

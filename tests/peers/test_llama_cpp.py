@@ -46,7 +46,7 @@ def their_model(path, **settings):
 
 
 def their_logits(path, tokens):
-    """llama.cpp's logits behind each token."""
+    """llama.cpp's logits after each token."""
     model = their_model(path, logits_all=True)
     model.eval(tokens)
     return np.array(model.scores[: len(tokens)])
@@ -107,7 +107,7 @@ def check_logits(path, tokens):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("architecture", CONFIGS)
 def test_the_same_greedy_tokens(tmp_path, architecture, kind):
-    """48 steps behind each prompt, on models whose margins are wider than all differences."""
+    """48 steps after each prompt, on models whose margins are wider than all differences."""
     path = write(tmp_path / "a.gguf", architecture, kind, decided_values(architecture))
     model = Model.from_pretrained(path, threads=2)
     for prompt in PROMPTS:

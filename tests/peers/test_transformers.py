@@ -195,7 +195,7 @@ LLAMA3 = {
 def test_same_logits_and_greedy_tokens(
     tmp_path, torch, transformers, monkeypatch, layout, kind, seed, options
 ):
-    """The same 64 greedy tokens behind a prompt of 8, and every logit within a bound: a tight one
+    """The same 64 greedy tokens after a prompt of 8, and every logit within a bound: a tight one
     without the rounding of the cache, which transformers does not do, and one with it."""
     write(tmp_path, layout, kind, seed, torch, transformers, **copy.deepcopy(options))
     prompt = np.random.default_rng(seed).integers(2, SIZES["vocab_size"], PROMPT).tolist()
@@ -280,7 +280,7 @@ def test_same_rotations(tmp_path, torch, transformers, rope):
 
 
 def test_same_end_tokens_and_shards(tmp_path, torch, transformers):
-    """What save_pretrained writes beside the weights, and in several files."""
+    """What save_pretrained writes next to the weights, and in several files."""
     write(tmp_path, "llama", "online", 0, torch, transformers)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
     theirs.generation_config.eos_token_id = [1, 7]

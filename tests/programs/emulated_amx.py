@@ -1,9 +1,10 @@
 """The amx tier on a CPU without AMX: its tile registers in memory, everything else as it is.
 
-    python -m tests.programs.emulated_amx FILE.py
+python -m tests.programs.emulated_amx [--compile-only] NAME [ARGUMENT ...]
 
-runs a file after that. The instructions are replaced in `ternops.isa.x86` before the package that
-uses them is imported; threads take turns, because there is one set of registers.
+runs another one of these programs after that; with --compile-only the instructions stay what they
+are. They are replaced in `ternops.isa.x86` before the package that uses them is imported; threads
+take turns, because there is one set of registers.
 """
 
 from __future__ import annotations
@@ -89,6 +90,7 @@ def _replace(simd, x86):
 
 
 if __name__ == "__main__":
-    install()
-    sys.argv = sys.argv[1:]
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    compile_only = sys.argv[1] == "--compile-only"
+    install(instructions=not compile_only)
+    sys.argv = sys.argv[2:] if compile_only else sys.argv[1:]
+    runpy.run_module(f"tests.programs.{sys.argv[0]}", run_name="__main__")

@@ -13,8 +13,8 @@ import pytest
 import ternops
 from ternops.simd import folder
 from ternops.simd.folder import cache_folder
-from tests.helpers import processes
-from tests.helpers.kernel_cache import COMPILED, COUNTING, EVERY, ONE, READ, run
+from tests.helpers import internals, processes
+from tests.helpers.kernel_cache import COMPILED, ONE, READ, run, start
 
 
 def content(folder):
@@ -45,6 +45,7 @@ def copied(filled, target):
     return target
 
 
+@pytest.mark.slow
 def test_a_second_process_compiles_nothing(filled):
     """It takes all from the disk and leaves the files alone."""
     before = content(filled)
@@ -53,20 +54,22 @@ def test_a_second_process_compiles_nothing(filled):
     assert content(filled) == before
 
 
+@pytest.mark.slow
 def test_a_second_process_compiles_no_kernel_of_any_encoding(tmp_path):
     """Every job of every encoding is kept."""
     # What is there already spares the first process most of its work.
     own = Path(cache_folder())
     shutil.copytree(own, tmp_path / "ternops" / own.name)
     isa = {"TERNOPS_ISA": os.environ.get("TERNOPS_ISA", "")}
-    _, used = run(tmp_path, EVERY, **isa)
+    _, used = run(tmp_path, "every", **isa)
     assert used.startswith(str(tmp_path))
     before = content(tmp_path)
-    hits, _ = run(tmp_path, EVERY, **isa)
+    hits, _ = run(tmp_path, "every", **isa)
     assert hits == READ
     assert content(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_another_tier_has_a_folder_of_its_own(filled):
     """And adds its files without touching the others."""
     before = content(filled)
@@ -99,6 +102,7 @@ def package(tmp_path):
     return copy, {"PYTHONPATH": os.pathsep.join((str(copy.parent), str(processes.ROOT)))}
 
 
+@pytest.mark.slow
 def test_an_edited_package_compiles_anew(filled, package):
     """A copy finds the original's kernels until a file that they only import from is edited."""
     folder, environment = package
@@ -114,26 +118,9 @@ def test_an_edited_package_compiles_anew(filled, package):
 def test_any_edit_leads_to_another_folder(package, tmp_path):
     """Of each file of the package in turn, by a single byte, but for those without kernels."""
     folder, environment = package
-    code = (
-        "import sys\n"
-        "from pathlib import Path\n"
-        "import ternops\n"
-        "from ternops.simd import folder\n"
-        "from ternops.simd.folder import cache_folder\n"
-        "before, seen = cache_folder(), []\n"
-        "for path in sorted(Path(ternops.__file__).parent.rglob('*.py')):\n"
-        "    kept = path.read_bytes()\n"
-        "    path.write_bytes(kept + b'#')\n"
-        "    cache_folder.cache_clear()\n"
-        "    plain = any(each in path.parents for each in folder.WITHOUT_KERNELS)\n"
-        "    assert plain == (cache_folder() == before), path\n"
-        "    seen.append(cache_folder())\n"
-        "    path.write_bytes(kept)\n"
-        "cache_folder.cache_clear()\n"
-        "assert cache_folder() == before\n"
-        "print(ternops.__file__, len(seen), len({before, *seen}))"
+    done = processes.python(
+        "-P", "-m", "tests.programs.edit_sources", NUMBA_CACHE_DIR=str(tmp_path), **environment
     )
-    done = processes.python("-P", "-c", code, NUMBA_CACHE_DIR=str(tmp_path), **environment)
     assert done.returncode == 0, done.stderr
     file, edits, folders = done.stdout.split()
     assert file == str(folder / "__init__.py")
@@ -141,6 +128,7 @@ def test_any_edit_leads_to_another_folder(package, tmp_path):
     assert 50 < int(folders) < int(edits)
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_made(tmp_path):
     """Below a file no folder can be: the kernels go to a temporary one, and work."""
     (tmp_path / "file").write_text("in the way")
@@ -161,6 +149,7 @@ DAMAGE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DAMAGE)
 def test_damaged_files_only_cost_a_compilation(filled, tmp_path, name):
     """The result is right, and the next process is as well off as ever."""
@@ -179,6 +168,7 @@ def test_damaged_files_only_cost_a_compilation(filled, tmp_path, name):
     assert hits == READ
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_of_the_code_is_noticed(filled, tmp_path):
     """What would be executed otherwise, in each file."""
     folder = copied(filled, tmp_path)
@@ -190,6 +180,7 @@ def test_a_flipped_bit_of_the_code_is_noticed(filled, tmp_path):
     assert run(folder)[0] == READ
 
 
+@pytest.mark.slow
 def test_each_key_has_an_index_of_its_own(tmp_path):
     """So that two CPUs that share a home, or two processes, cannot mix their code up."""
     cpus = {"TERNOPS_ISA": "generic"}, {"TERNOPS_ISA": "generic", **processes.FEATURELESS}
@@ -206,7 +197,7 @@ def test_each_key_has_an_index_of_its_own(tmp_path):
 def test_each_version_of_the_compiler_has_a_folder(monkeypatch, tmp_path, module):
     """Of Numba, of LLVM, of Python."""
     monkeypatch.setattr(folder.config, "CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(folder, "_TOLD", [])
+    internals.forget_tier(monkeypatch)
     folder.cache_folder.cache_clear()
     before = cache_folder()
     monkeypatch.setattr(getattr(folder, module), "__version__", "99.0")
@@ -220,45 +211,36 @@ def test_each_version_of_the_compiler_has_a_folder(monkeypatch, tmp_path, module
 
 # where the usual folder cannot be used
 
-#: Takes the home away, and prints ONE's lines.
-NO_HOME = """
-import pwd
-def missing(uid):
-    raise KeyError(f"getpwuid(): uid not found: {uid}")
-pwd.getpwuid = missing
-"""
-#: And the temporary folder.
-NO_FOLDER = NO_HOME + "import tempfile\ntempfile._candidate_tempdir_list = lambda: []\n"
 LOSS = "RuntimeWarning: compiled kernels are "
 
 
-def run_without(temporary, code, **changes):
+def run_without(temporary, *arguments, **changes):
     """As `run`, without a home; its warnings, too, and `info`'s words on the cache."""
     gone = ("HOME", "XDG_CACHE_HOME", "NUMBA_CACHE_DIR")
     with pytest.MonkeyPatch.context() as patch:
         for name in gone:
             patch.delenv(name, raising=False)
-        done = processes.python("-P", "-c", code, TMPDIR=str(temporary), **changes)
-    assert done.returncode == 0, done.stderr
+        done = start(*arguments, TMPDIR=str(temporary), **changes)
     compiled, hits, used = done.stdout.splitlines()
-    told = [line.partition(LOSS)[2] for line in done.stderr.splitlines() if LOSS in line]
-    return (compiled.split(), hits.split()), used, told
+    warned = [line.partition(LOSS)[2] for line in done.stderr.splitlines() if LOSS in line]
+    return (compiled.split(), hits.split()), used, warned
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="users of POSIX")
 def test_without_a_home_all_processes_share_a_temporary_folder(tmp_path):
     """One line of the first; the second finds what that compiled; nobody else may enter."""
-    hits, used, told = run_without(tmp_path, NO_HOME + ONE)
+    hits, used, warned = run_without(tmp_path, "--no-home", ONE)
     assert hits == COMPILED
-    assert len(told) == 1
+    assert len(warned) == 1
     own = tmp_path / f"ternops-{os.geteuid()}"
     assert used.startswith(str(own))
     assert "home" in used
-    assert told[0].startswith(f"kept in {own}")
-    assert told[0].endswith("NUMBA_CACHE_DIR names another folder")
+    assert warned[0].startswith(f"kept in {own}")
+    assert warned[0].endswith("NUMBA_CACHE_DIR names another folder")
     assert own.stat().st_mode & 0o077 == 0
     before = content(tmp_path)
-    assert run_without(tmp_path, NO_HOME + ONE) == (READ, used, [])
+    assert run_without(tmp_path, "--no-home", ONE) == (READ, used, [])
     assert content(tmp_path) == before
     assert os.listdir(tmp_path) == [own.name]
 
@@ -301,7 +283,7 @@ def test_code_of_others_is_not_executed(monkeypatch, tmp_path, spoil, words):
     monkeypatch.setattr(folder.config, "CACHE_DIR", str(tmp_path / "usual"))
     monkeypatch.setattr(folder.tempfile, "tempdir", str(tmp_path))
     places = tmp_path / "usual" / "ternops", tmp_path / f"ternops-{os.geteuid()}"
-    digest = folder._digest()
+    digest = internals.cache_digest()
     for place, expected in zip(places, (str(places[1] / digest), ""), strict=True):
         folder.make(place / digest)
         folder.check(place / digest)
@@ -317,32 +299,32 @@ def test_code_of_others_is_not_executed(monkeypatch, tmp_path, spoil, words):
     assert folder.cache_folder()
 
 
+@pytest.mark.slow
 def test_nothing_to_write_to(tmp_path):
     """Products and `info` work, with one line; nothing in the current folder is read or written."""
-    away = f"import os\nos.chdir({str(tmp_path)!r})\n"
-    hits, used, told = run_without(tmp_path, NO_FOLDER + away + ONE)
+    hits, used, warned = run_without(tmp_path, "--no-folder", "--folder", str(tmp_path), ONE)
     assert hits == COMPILED
     assert used.startswith("none, each process compiles anew (")
-    assert len(told) == 1
+    assert len(warned) == 1
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
 def test_a_disk_that_is_full(tmp_path):
     """Each kernel is compiled and none kept; one line, and no half of a file."""
-    full = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
-    hits, _, told = run_without(tmp_path, full + ONE, NUMBA_CACHE_DIR=str(tmp_path / "cache"))
+    full = ("--max-file-bytes", "100", ONE)
+    hits, _, warned = run_without(tmp_path, *full, NUMBA_CACHE_DIR=str(tmp_path / "cache"))
     assert hits == COMPILED
-    assert len(told) == 1
-    assert "File too large" in told[0]
+    assert len(warned) == 1
+    assert "File too large" in warned[0]
     assert content(tmp_path) == {}
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_cleaned_meanwhile(tmp_path):
     """What is compiled after that is kept again."""
-    clean = f"import shutil\nshutil.rmtree({str(tmp_path)!r})\n"
-    code = COUNTING + 'right("two_bit", "one")\n' + clean + 'right("two_bit", "many")'
-    hits, used = run(tmp_path, code)
+    hits, used = run(tmp_path, ONE, f"clean:{tmp_path}", "two_bit/many")
     assert len(hits[0]) > len(COMPILED[0])
     assert len(list(Path(used).glob("*.nbc"))) == len(hits[0]) - len(COMPILED[0])
 
@@ -371,7 +353,7 @@ def test_a_relative_home_is_one_folder(tmp_path, name):
     assert found.startswith(str(tmp_path / "here"))
 
 
-def test_this_process_tells_its_folder():
+def test_info_names_the_folder():
     """`info` names it, and it stays the same."""
     assert ternops.info()["cache"] == ternops.info()["cache"]
     assert "ternops" in ternops.info()["cache"]

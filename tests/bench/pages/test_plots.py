@@ -20,7 +20,7 @@ from bench.pages.plots import energy, peers, share, speedup, style, threads
 from bench.published import paper
 from tests.bench import run_results
 from tests.bench.run_results import made_up, written
-from tests.helpers.processes import run_code
+from tests.helpers.processes import run_program
 
 SIZES = ("350M", "700M", "30B", "100B")
 
@@ -223,6 +223,7 @@ def test_every_kind_looks_different(kind):
     assert (face == "white") == (kind != MEASURED)
 
 
+@pytest.mark.slow
 def test_everything_is_written_twice_with_the_same_bytes(tmp_path, capsys, monkeypatch):
     """Whatever the user's own settings of matplotlib; and no older picture stays."""
     written(tmp_path, made_up(["700M", "30B"]))
@@ -258,6 +259,7 @@ def test_names_of_engines_and_cpus_are_only_words(tmp_path):
     assert r"$\nothing$" in texts(speedup.draw(results))
 
 
+@pytest.mark.slow
 def test_pictures_need_no_display_and_no_decimal_points(tmp_path):
     """A process whose locale writes 1,5 and that has no display, and pyplot is never loaded."""
     results = made_up(["3B"])
@@ -265,20 +267,7 @@ def test_pictures_need_no_display_and_no_decimal_points(tmp_path):
     results.rows = [dataclasses.replace(r, seconds=(1.0,), bytes_per_token=0) for r in results.rows]
     written(tmp_path, results)
     comma = next((name for name in ("de_DE.UTF-8", "fr_FR.UTF-8") if _has(name)), "")
-    code = f"""
-import locale, os, sys
-os.environ.pop("DISPLAY", None)
-os.environ["MPLBACKEND"] = "TkAgg"
-if {comma!r}:
-    locale.setlocale(locale.LC_ALL, {comma!r})
-else:
-    comma = dict(locale.localeconv(), decimal_point=",", thousands_sep=".")
-    locale.localeconv = lambda: comma
-from bench import plot
-assert plot.main([{str(tmp_path)!r}]) == 0
-assert "matplotlib.pyplot" not in sys.modules
-"""
-    run_code(code)
+    run_program("foreign_locale", str(tmp_path), *([comma] if comma else []))
     pictures = sorted(tmp_path.glob("*.svg"))
     foreign = [each.read_bytes() for each in pictures]
     assert b"<!-- 0.2 -->" in (tmp_path / "speedup.svg").read_bytes()
@@ -331,6 +320,7 @@ def test_bad_results_are_one_line(name, tmp_path, capsys):
     assert str(tmp_path) in error
 
 
+@pytest.mark.slow
 def test_kernels_without_a_roof_cost_the_roofline_alone(tmp_path, capsys):
     written(tmp_path, made_up(["700M"]))
     case = Case("a probe", lambda: None, 1, values=[1.0])
@@ -345,6 +335,7 @@ def test_results_without_rows_are_one_line(tmp_path, capsys):
     assert "no rows" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_cannot_be_written_leaves_the_old_picture(tmp_path, monkeypatch, capsys):
     written(tmp_path, made_up(["700M"]))
     plot.draw(tmp_path)

@@ -139,6 +139,7 @@ def test_lossless_rows_that_differ_stand_out(tmp_path):
     assert "NOT lossless" in "".join(page.words)
 
 
+@pytest.mark.slow
 def test_what_is_missing_or_odd_is_left_out_of_the_page(tmp_path):
     """Of run.json nothing but its format is needed, and nothing in it is trusted."""
     results = made_up(["700M"], threads=(2,), peers=False, joules=False)
@@ -184,6 +185,7 @@ def test_everything_is_escaped(tmp_path):
     assert not [name for _, attributes in page.tags for name in attributes if name[:2] == "on"]
 
 
+@pytest.mark.slow
 def test_nothing_is_loaded_from_elsewhere(tmp_path):
     """No reference leaves the file, ids are unique, and the page forbids any request itself."""
     page = page_of(tmp_path, made_up(SIZES))
@@ -204,6 +206,7 @@ def test_nothing_is_loaded_from_elsewhere(tmp_path):
     assert policies[0].startswith("default-src 'none'")
 
 
+@pytest.mark.slow
 def test_the_same_results_give_the_same_bytes(tmp_path, capsys):
     first = report.write(written(tmp_path, made_up(["700M"]))).read_bytes()
     assert report.main([str(tmp_path)]) == 0
@@ -258,6 +261,7 @@ document.body.append(result);
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="neither chromium nor google-chrome is installed")
 def test_a_browser_sorts_the_tables_and_asks_nobody(tmp_path):
     """In the window of a phone, over which the page does not reach out, either."""

@@ -96,6 +96,7 @@ def test_there_is_no_page_of_nothing(tmp_path, capsys):
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.slow
 def test_the_page_says_what_the_data_say(tmp_path):
     """Every pair, every fit, the report's column; the pictures are beside the data."""
     folder = stored(tmp_path / "run")
@@ -127,6 +128,7 @@ def test_rows_of_another_architecture_are_modelled(arch):
     assert any(line.startswith("2B4T") for line in found.about["left_out"])
 
 
+@pytest.mark.slow
 def test_the_other_architectures_table_is_written(tmp_path, capsys):
     """In a folder like that of a run, with the picture beside the paper's figures."""
     folder = tmp_path / "other"

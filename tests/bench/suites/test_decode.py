@@ -41,6 +41,7 @@ def run(tmp_path, capsys, *arguments):
     return code, capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("section", [x for x in decode_sections.SECTIONS if x not in decode.PEERS])
 def test_a_section_end_to_end(small, tmp_path, capsys, section):
     """It measures, prints what was asked and seen, and writes a suite if it timed anything."""

@@ -64,10 +64,11 @@ def test_a_peak_computes_what_it_counts(peak, threads):
     assert sums.sum(axis=1).tolist() == [3 * peak.macs] * threads
 
 
+@pytest.mark.timeout(150)
 def test_barriers_come_to_an_end():
     """On three threads; a process of its own, which would be ended, where one waits for ever."""
     code = "from bench.limits.peaks import BARRIER, Unit; Unit().run(BARRIER, 3, rounds=5)"
-    run_code(code, timeout=300)
+    run_code(code, timeout=120)
 
 
 @pytest.mark.parametrize("dtype", ["int8", "float32"])
@@ -232,6 +233,7 @@ def made_up(tier, peaks):
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tier", "peaks"), [("avx512vbmi", {"dot": 250}), ("amx", {"dot": 250, "tile": 2100})]
 )
@@ -348,6 +350,7 @@ def test_wrong_arguments_are_one_line(arguments, words, capsys):
     assert words in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_from_end_to_end(monkeypatch, tmp_path, capsys):
     """Sections that measure, their tables, the suite and the pictures."""
     monkeypatch.setattr(levels, "DRAM_BYTES", 1 << 20)

@@ -89,6 +89,7 @@ def flip_decoded(monkeypatch, encoding, position):
     monkeypatch.setattr(Session, "step", wrong)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["first window", "last window", "decoded"])
 @pytest.mark.parametrize("encoding", ALL)
 def test_a_wrong_bit_is_no_lossless_run(encoding, where, here, text, monkeypatch):
@@ -123,6 +124,7 @@ def test_a_bit_that_is_wrong_everywhere(encoding, here, monkeypatch):
         assert set(row.bit_identical.values()) == {row.computation != encoding}
 
 
+@pytest.mark.slow
 def test_every_encoding_and_tier(short, text, oracles, monkeypatch):
     """In processes of their own: bit for bit, and with NumPy's perplexity and likeliest tokens."""
     done = []
@@ -151,6 +153,7 @@ def perplexity(logits, text):
     return np.exp(np.mean(np.log(each)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("computation", COMPUTATIONS)
 def test_agreement_is_the_share_of_positions(computation, here, oracles, text, monkeypatch):
     """Of all windows: with other tokens at some positions of the float64 pass, it is less."""
@@ -209,6 +212,7 @@ def test_a_tier_that_fails_is_one_line(short, monkeypatch):
         lossless._computed_on("none", [1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("option", "words"), [("--windows=0", "windows=0"), ("--threads=0", "0")])
 def test_wrong_arguments_are_one_line(option, words):
     """Of the process that computes a tier's figures."""

@@ -54,6 +54,7 @@ def call_here(module, request, advance):
     return json.loads(json.dumps(found))
 
 
+@pytest.mark.slow
 def test_the_main_job_from_end_to_end(quick, capsys):
     """Limits, proof, decoding, prefill, products; tables, suites, plots and report."""
     folder, arguments = quick
@@ -73,6 +74,7 @@ def test_the_main_job_from_end_to_end(quick, capsys):
     assert "pp512" in output
 
 
+@pytest.mark.slow
 def test_results_are_never_overwritten_unasked(quick, capsys):
     """A folder that has some is refused; --force replaces them."""
     folder, arguments = quick
@@ -102,6 +104,7 @@ def test_a_run_gets_a_folder_of_its_own(tmp_path, monkeypatch):
         assert command.chosen_folder(None, "run.json").name == f"{first.name}-{number}"
 
 
+@pytest.mark.slow
 def test_resume_goes_on_where_it_was_interrupted(quick, monkeypatch, capsys):
     """Ctrl-C keeps what there is; --resume measures the rest, but only of a run like it."""
     folder, arguments = quick
@@ -133,6 +136,7 @@ def test_resume_goes_on_where_it_was_interrupted(quick, monkeypatch, capsys):
     assert {row.size for row in found.rows} == {"125M", "350M"}
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_costs_its_rows(quick, monkeypatch, capsys):
     """With the peers first; the others go on. One that dies all the same leaves no rows."""
     folder, arguments = quick
@@ -156,6 +160,7 @@ def test_a_worker_that_dies_costs_its_rows(quick, monkeypatch, capsys):
     assert "no size was measured" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_failing_proof_is_one_line(quick, monkeypatch, capsys):
     """Of a tier whose process fails, for example."""
     _, arguments = quick
@@ -200,6 +205,7 @@ def test_wrong_arguments_are_one_line(arguments, words, capsys):
     assert words in one_line(capsys)
 
 
+@pytest.mark.slow
 def test_a_worker_of_its_own_process(tmp_path):
     """Its answer and its steps arrive; of one that fails the last line does."""
     steps = []
@@ -213,6 +219,7 @@ def test_a_worker_of_its_own_process(tmp_path):
         worker.run(replace(task, size="no such size"), steps.append)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_ctrl_c_ends_the_workers(tmp_path):
     """Of a real run: it stops within seconds, and leaves no process behind."""

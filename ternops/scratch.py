@@ -14,7 +14,7 @@ from ternops.memory import HoldsAddresses, aligned_empty
 _KEPT_BYTES = 1 << 20
 
 
-class Workspace(HoldsAddresses):
+class Scratch(HoldsAddresses):
     """An OPERANDS record and room for prepared tokens. `record` is a buffer, the rest addresses."""
 
     __slots__ = ("_room", "address", "record", "room", "size")
@@ -38,22 +38,22 @@ class Workspace(HoldsAddresses):
 
 
 # Taking from and adding to a list are atomic: products of several Python threads, or one inside
-# a signal handler of another, each have a workspace of their own.
-_free: list[Workspace] = []
+# a signal handler of another, each have a scratch of their own.
+_free: list[Scratch] = []
 
 
-def take_workspace() -> Workspace:
-    """A workspace that nobody else uses until `give_back`."""
+def take_scratch() -> Scratch:
+    """A scratch that nobody else uses until `give_back`."""
     try:
         return _free.pop()
     except IndexError:
-        return Workspace()
+        return Scratch()
 
 
-def give_back(workspace: Workspace) -> None:
-    """Keep a workspace for the next product, unless it is large."""
-    if workspace.size <= _KEPT_BYTES:
-        _free.append(workspace)
+def give_back(scratch: Scratch) -> None:
+    """Keep a scratch for the next product, unless it is large."""
+    if scratch.size <= _KEPT_BYTES:
+        _free.append(scratch)
 
 
 def address_of_array(array: npt.NDArray[Any]) -> int:
