@@ -18,6 +18,7 @@ from ternops.decoder.chat import ChatTemplate
 from ternops.decoder.formats import convert
 from ternops.decoder.formats.loading import TINY, open_checkpoint
 from tests.helpers import processes
+from tests.helpers.marks import slow_but
 
 #: A chat that waits forever, for a key or for an end, is what some of these look for.
 pytestmark = pytest.mark.timeout(400)
@@ -61,7 +62,7 @@ def chat(folder, text, *options, **settings):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["folder", "packed"])
+@pytest.mark.parametrize("kind", slow_but(["folder", "packed"], "folder"))
 def test_a_conversation(talker, tmp_path, kind):
     """Each turn is answered with all before it; blank lines do not count; figures are on stderr."""
     turns, system = ["def f(x):", "class A:", "import os"], "Python"

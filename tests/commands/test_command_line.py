@@ -40,9 +40,10 @@ def expected_text(count, **settings):
     ("settings", "held"),
     [
         ({}, "two_bit weights, fp16 head, fp16 cache"),
-        ({"weights": "fp16"}, "fp16 weights, fp16 head, fp16 cache"),
-        ({"weights": "tl2", "head": "int8", "cache": "int8"},
-         "tl2 weights, int8 head, int8 cache"),
+        pytest.param({"weights": "fp16"}, "fp16 weights, fp16 head, fp16 cache",
+                     marks=pytest.mark.slow),
+        pytest.param({"weights": "tl2", "head": "int8", "cache": "int8"},
+                     "tl2 weights, int8 head, int8 cache", marks=pytest.mark.slow),
         ({"head": "screened", "context": "40"}, "two_bit weights, screened head, fp16 cache"),
     ],
 )  # fmt: skip
@@ -338,6 +339,7 @@ def test_a_tokenizer_of_another_model_is_one_line(capfd, tmp_path):
     assert "no token, expected 0 to 32" in line
 
 
+@pytest.mark.slow
 def test_the_process_ends_with_the_code():
     """2 and no traceback for errors of ours and of the arguments."""
     for arguments in (
@@ -418,6 +420,7 @@ def expected_perplexity(path, context, **settings):
     return np.exp(np.mean(scores)), len(tokens)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context", [None, 2, 100, 512])
 def test_perplexity(capfd, text, context):
     """Of all tokens of the text, in windows that begin with BOS."""
@@ -502,6 +505,7 @@ def test_the_table_of_different_digits(capfd, text, monkeypatch):
     assert asked == [(tier.name, each) for tier in detect.available() for each in TERNARY]
 
 
+@pytest.mark.slow
 def test_a_table_that_fails_is_one_line(capfd, tmp_path):
     """What went wrong in the other process."""
     arguments = ["perplexity", "--table", "--text", str(tmp_path / "none"), "--threads", "1"]

@@ -19,6 +19,7 @@ from ternops.decoder.formats.loading import TINY, open_checkpoint
 from ternops.encodings import TERNARY
 from ternops.files import GrowingFile
 from tests.helpers import checkpoints, internals, processes
+from tests.helpers.marks import slow_but
 
 #: Of the small model: tokenizer, embedding, head, two layers, norm.
 STEPS = 6
@@ -58,7 +59,7 @@ def lines_of(capfd, code):
     return [line for line in err.splitlines() if not line.startswith("quantizing")]
 
 
-@pytest.mark.parametrize("encoding", [None, *TERNARY])
+@pytest.mark.parametrize("encoding", slow_but([None, *TERNARY], None))
 def test_the_command(source, target, encoding):
     """A process of its own: one file, one line, and the model generates."""
     options = ["--encoding", encoding] if encoding else []

@@ -19,6 +19,7 @@ from ternops.decoder.text import load_tokenizer
 from ternops.decoder.weights import Weights
 from ternops.decoder.workspace import Workspace
 from tests.helpers import cases
+from tests.helpers.marks import slow_but
 from tests.helpers.small_models import LAYOUTS, SIZES, small_config, small_model
 
 
@@ -37,7 +38,7 @@ def text():
     return tokens
 
 
-@pytest.mark.parametrize("weights", ["ternary", "fp16"])
+@pytest.mark.parametrize("weights", slow_but(["ternary", "fp16"], "ternary"))
 def test_tiny_logits_equal_the_oracle(weights, text):
     """The packaged checkpoint, both weights, any number of threads."""
     tokens, expected = text[:70], None
@@ -65,9 +66,9 @@ def test_layers_of_several_encodings_are_refused():
         Model(mixed)
 
 
-@pytest.mark.parametrize("kind", [*cases.TERNARY, "fp16"])
+@pytest.mark.parametrize("kind", slow_but([*cases.TERNARY, "fp16"], "two_bit", "fp16"))
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", slow_but(SIZES, "hidden 24", "hidden 257"))
 def test_small_logits_equal_the_oracle(size, layout, kind):
     """Both architectures in odd sizes, tied and not, the whole context, 1 to 7 threads."""
     config = small_config(size, layout)
@@ -83,7 +84,7 @@ def test_small_logits_equal_the_oracle(size, layout, kind):
 
 
 @pytest.mark.parametrize("cache", ["fp16", "int8"])
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", slow_but(SIZES, "hidden 24"))
 @pytest.mark.parametrize("norms", [("q", "k"), ("q",), ("k",), tuple(reversed(NORMS)), ()])
 def test_a_norm_in_any_place_equals_the_oracle(monkeypatch, norms, size, cache):
     """Of heads, everywhere and nowhere; token by token and all in one pass."""
@@ -115,7 +116,7 @@ def test_an_int8_cache_equals_the_oracle(size, layout):
 
 @pytest.mark.parametrize("cache", ["fp16", "int8"])
 @pytest.mark.parametrize("kind", [*cases.TERNARY, "fp16"])
-@pytest.mark.parametrize("size", ["hidden 100", "hidden 200", "hidden 257"])
+@pytest.mark.parametrize("size", slow_but(["hidden 100", "hidden 200", "hidden 257"], "hidden 100"))
 def test_passes_of_any_length_give_the_same_bits(size, kind, cache):
     """One token at a time, a few, and the hundreds of which a prompt is read."""
     config = small_config(size, "bitnet", context=700)

@@ -80,6 +80,7 @@ def _tokens(tokenizer):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_a_stream_is_what_decode_makes_of_all(name):
     """Of any tokens, in whole characters; after a prompt, what they add to its text."""

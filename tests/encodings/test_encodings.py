@@ -99,6 +99,7 @@ def test_unpack_takes_any_range_of_rows(name, shape, data):
     assert cases.same_bits(part, trits[first:last])
 
 
+@pytest.mark.slow
 @EVERY
 @pytest.mark.parametrize("rows", [1, 2, 63, 64, 65, 130])
 @pytest.mark.parametrize(
@@ -280,6 +281,7 @@ def test_tl2_has_no_sign_of_zero():
         assert accepted("tl2", packed, 1, 24) == (signs & 0b00111001 == 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "lines", "line", "byte"),
     [

@@ -9,6 +9,7 @@ import pytest
 from ternops.isa import detect
 from ternops.simd import host
 from tests.helpers import processes
+from tests.helpers.marks import slow_but
 
 #: What the bits of every tier are judged by.
 FILES = (
@@ -152,7 +153,7 @@ def refusal(**environment):
     return done.stderr.splitlines()[-1]
 
 
-@pytest.mark.parametrize("name", ["bogus", "AVX2", "avx512vnni ", "auto"])
+@pytest.mark.parametrize("name", slow_but(["bogus", "AVX2", "avx512vnni ", "auto"], "bogus"))
 def test_an_unknown_tier_is_a_value_error(name):
     """One line that names the variable, its value and the tiers there are; no abort."""
     line = refusal(TERNOPS_ISA=name)
@@ -160,6 +161,7 @@ def test_an_unknown_tier_is_a_value_error(name):
     assert "generic" in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tier", [tier.name for tier in detect.TIERS if tier.features])
 def test_a_tier_that_the_cpu_lacks_is_a_value_error(tier):
     """One line that names what is lacking; never an illegal instruction."""

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from tests.helpers import processes
+from tests.helpers.marks import slow_but
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mprotect and its pages of Linux")
 
@@ -19,7 +20,9 @@ def test_the_guard_pages_do_fault():
 
 @pytest.mark.parametrize(
     "part",
-    [pytest.param("int8", marks=pytest.mark.slow), "floats", "along-columns", "rows-of-floats"],
+    slow_but(
+        ["int8", "floats", "along-columns", "rows-of-floats"], "along-columns", "rows-of-floats"
+    ),
 )
 def test_nothing_is_touched_beyond_the_operands(part):
     """Right results for every kind of tail, each operand ending at a page that faults."""

@@ -19,6 +19,7 @@ from ternops.kernels import reference, tuning
 from ternops.kernels.tuning import useful_threads
 from tests.helpers import cases, internals
 from tests.helpers.internals import forced_kernel
+from tests.helpers.marks import slow_but
 
 pytestmark = pytest.mark.usefixtures("eager_threads")
 
@@ -68,6 +69,7 @@ def test_int8_equals_the_oracle_for_every_batch(shape, encoding):
         assert cases.same_bits(found, expected[:m].T), f"{m} tokens"
 
 
+@pytest.mark.slow
 @ENCODING
 @SHAPE
 def test_int8_equals_the_oracle_for_every_thread_count(shape, encoding):
@@ -134,6 +136,7 @@ def test_the_thread_counts_are_really_used():
     assert len(internals.workers()) >= 6
 
 
+@pytest.mark.slow
 @ENCODING
 @DTYPE
 @SOME_SHAPES
@@ -243,7 +246,7 @@ def extremes(columns):
 @ENCODING
 @pytest.mark.parametrize(
     "columns",
-    [pytest.param(n, marks=pytest.mark.slow) if n > 2**20 else n for n in cases.LONG_SUMS],
+    slow_but(cases.LONG_SUMS, *cases.LONG_SUMS[:4]),
 )
 def test_the_largest_sums(columns, encoding):
     """All -128, all 127 and both in turn, times all signs of trits, in every kernel and tile."""

@@ -15,6 +15,7 @@ from ternops.kernels import reference
 from ternops.team import TEAM, Team
 from ternops.threads import check_threads, default_threads
 from tests.helpers import cases, internals, processes
+from tests.helpers.marks import slow_but
 
 #: A hang is what most of these look for; each process that they start ends earlier.
 pytestmark = [pytest.mark.usefixtures("eager_threads"), pytest.mark.timeout(330)]
@@ -22,6 +23,7 @@ pytestmark = [pytest.mark.usefixtures("eager_threads"), pytest.mark.timeout(330)
 FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="no os.fork here")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", cases.ENCODINGS)
 @pytest.mark.parametrize(("callers", "threads"), [(2, 1), (2, 2), (5, 1), (5, 3)])
 def test_many_python_threads_share_one_matrix(callers, threads, encoding):
@@ -164,7 +166,7 @@ def test_the_interpreter_ends_while_a_daemon_multiplies():
 
 
 @FORKS
-@pytest.mark.parametrize("used", [1, 4])
+@pytest.mark.parametrize("used", slow_but([1, 4], 4))
 def test_a_forked_child_works(used):
     """It makes a team of its own; the parent's goes on, and both are right."""
     found = processes.run_program("threads", "fork", str(used), timeout=300)
@@ -180,6 +182,7 @@ def test_a_child_forked_amid_a_product_works(compiled):
     assert found.split() == ["done", "[]"]
 
 
+@pytest.mark.slow
 @FORKS
 def test_a_fork_in_a_signal_handler_amid_a_launch():
     """At any line: the child goes on with a team of its own."""
@@ -187,6 +190,7 @@ def test_a_fork_in_a_signal_handler_amid_a_launch():
     assert found.split() == ["True"]
 
 
+@pytest.mark.slow
 def test_an_interruption_before_a_worker_has_a_name():
     """No two workers take the same place of the team."""
     found = processes.run_program("threads", "interrupt_a_start", timeout=120)
@@ -219,6 +223,7 @@ def test_a_bad_number_of_threads_is_named(error, threads):
         check_threads(threads)
 
 
+@pytest.mark.slow
 def test_a_product_in_a_signal_handler_that_interrupts_the_teams_start():
     """At any line it runs on its own thread alone; afterwards the team has its two workers."""
     found = processes.run_program("threads", "signal_amid_a_start", timeout=300)

@@ -80,6 +80,7 @@ def test_another_tier_has_a_folder_of_its_own(filled):
     assert {str(path.parent) for path in after if path not in before} == {used}
 
 
+@pytest.mark.slow
 def test_the_folder_is_that_of_the_tier_however_it_was_chosen(tmp_path):
     """By name or as the best there is; what the system refuses makes another tier of it."""
     settings = {**processes.current(), "NUMBA_CACHE_DIR": str(tmp_path)}

@@ -463,6 +463,7 @@ def test_a_look_up_among_128_bytes():
 LOOKS_UP = internals.base3_looks_up()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "apart", "size"),
     [

@@ -248,6 +248,7 @@ def test_everything_is_written_twice_with_the_same_bytes(tmp_path, capsys, monke
     assert not list(tmp_path.glob("energy.*")) + list(tmp_path.glob("peers.*"))
 
 
+@pytest.mark.slow
 def test_names_of_engines_and_cpus_are_only_words(tmp_path):
     """No formulas, no markup, none too many: an engine that nobody knows is drawn, too."""
     results = made_up(["700M"])
@@ -307,6 +308,7 @@ SPOILT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SPOILT)
 def test_bad_results_are_one_line(name, tmp_path, capsys):
     spoil, words = SPOILT[name]

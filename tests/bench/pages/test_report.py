@@ -82,6 +82,7 @@ def test_every_row_is_there_with_its_figures(tmp_path):
             assert shown["share of limit"] == share
 
 
+@pytest.mark.slow
 def test_what_the_bytes_allow_and_the_paper_stand_beside_ours(tmp_path):
     results = made_up(SIZES)
     page = page_of(tmp_path, results)
@@ -99,6 +100,7 @@ def test_what_the_bytes_allow_and_the_paper_stand_beside_ours(tmp_path):
     assert found["100B", "base3", "2"]["paper"] == "-"
 
 
+@pytest.mark.slow
 def test_large_spreads_are_marked(tmp_path):
     results = made_up(SIZES)
     page = page_of(tmp_path, results)
@@ -160,6 +162,7 @@ def test_what_is_missing_or_odd_is_left_out_of_the_page(tmp_path):
     assert page.column("products", "shape") == ["a x None"]
 
 
+@pytest.mark.slow
 def test_everything_is_escaped(tmp_path):
     """Markup in a name is text, wherever it comes from, and also inside of the pictures."""
     evil = "--><script>alert(1)</script>'\"<img src=x onerror=y>"
@@ -214,6 +217,7 @@ def test_the_same_results_give_the_same_bytes(tmp_path, capsys):
     assert (tmp_path / "report.html").read_bytes() == first
 
 
+@pytest.mark.slow
 def test_bad_results_are_one_line_and_leave_the_old_report(tmp_path, capsys):
     path = report.write(written(tmp_path, made_up(["700M"])))
     before = path.read_bytes()

@@ -75,7 +75,7 @@ def test_barriers_come_to_an_end():
 @pytest.mark.parametrize("encoding", kernel_sections.ENCODINGS)
 def test_kernels_alone_compute_the_product(encoding, dtype):
     """The same bits as `ternops.matmul`, however often, with or without preparing the tokens."""
-    matrix = ternops.pack(cases.trits(70, 400), 0.5, encoding)
+    matrix = ternops.pack(cases.trits(70, 400, encoding=encoding), 0.5, encoding)
     x = kernel_cases.tokens_of(1, 400, dtype)
     if dtype == "int8":
         matrix = matrix.unscaled
