@@ -239,7 +239,7 @@ def matmul(
 
     a, b: one is a TernaryMatrix (a product of two is a TypeError), the other an array of int8,
     float16, float32 or float64, 1-D or more; leading dimensions of the array are a batch.
-    out: an array for the result, which is returned. threads: so many, where the matrix is large
+    out: an array for the result, which is returned. threads: how many, where the matrix is large
     enough for them (default: all usable CPUs, fewer while other processes keep them busy).
 
     An int8 operand and a matrix without a scale give the exact int32. Otherwise the result is

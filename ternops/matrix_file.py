@@ -43,8 +43,8 @@ def write(path: str | os.PathLike[str], packed: Packed, transposed: bool) -> Non
 def read(path: str | os.PathLike[str]) -> tuple[Packed, bool]:
     """What `write` was given.
 
-    Raises FileNotFoundError if there is none, ValueError, naming what is wrong, if it is cut off,
-    damaged, or somebody else's.
+    Raises FileNotFoundError if it does not exist, ValueError, naming what is wrong, if it is cut
+    off, damaged, or not such a file.
     """
     name = os.fspath(path)
     if not os.path.isfile(name):

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 CACHE_LINE = 64
-#: NumPy asks for huge pages for arrays of so many bytes.
+#: NumPy asks for huge pages for arrays of at least this many bytes.
 HUGE = 1 << 22
 _HUGE_PAGE = 1 << 21
 _SLAB = 1 << 26

@@ -59,7 +59,7 @@ class Packed(HoldsAddresses):
         return ENCODINGS[self.encoding].unpack(self.bytes, self.rows, self.columns, first, last)
 
     def call(self, tokens: int, is_float: bool, scaled: bool) -> Call:
-        """The product with so many tokens; kept, because each object that is touched costs time."""
+        """The product with `tokens` tokens; kept, because every object touched costs time."""
         key = (tokens, is_float, scaled)
         found = self.calls.get(key)
         if found is None:

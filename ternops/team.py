@@ -67,7 +67,7 @@ _SLEEPING, _LATE = 256, 264  # threads in a futex; nanoseconds that threads wait
 _STATES = 320  # one cache line a worker
 _LINE = 64
 
-# What a worker's state says; 0: there is none.
+# The states of a worker; 0: not started.
 _ABSENT, _PARKED, _SPINNING, _WOKEN, _CLAIMED, _RUN, _STOP = range(7)
 
 _SPINS_BEFORE_YIELD = 1 << 10
@@ -150,7 +150,7 @@ def _wait_once(spins):
 
 @entry
 def _work(team, thread):
-    """Run jobs until there is none for a while; tell whether the team goes on."""
+    """Run jobs until none has come for a while; returns whether the team goes on."""
     control = pointer(team)
     state = control + _STATES + thread * _LINE
     spins = short = 0
@@ -263,7 +263,7 @@ class Team(HoldsAddresses):
         self._contention.note(work, threads, used, time.perf_counter_ns() - start, late)
 
     def _run_together(self, job: int, record: int, threads: int) -> int:
-        """On so many threads, or as many as the system grants; what `_launch` gives."""
+        """On `threads` threads, or as many as the system grants; what `_launch` gives."""
         while True:
             while len(self._threads) < threads - 1:
                 try:

@@ -47,7 +47,7 @@ def get_num_threads() -> int:
 
 
 def set_num_threads(threads: int | None) -> _Limit:
-    """From now on let products and models use at most so many threads; None: what they ask for.
+    """Limit products and models to at most this many threads from now on; None: no limit.
 
     It holds for the whole process, for models that exist already, and for any number in
     ``threads=``; results are the same bits. As a context manager it holds until the block ends:

@@ -35,7 +35,7 @@ def load_rows(folder: Path) -> Results:
 
 
 def figures(folder: Path, results: Results) -> Iterator[tuple[str, Figure | str]]:
-    """Name and figure of each picture, or why there is none; in the style that is applied."""
+    """Name and figure of each picture, or why it cannot be drawn; in the style that is applied."""
     for name, picture in PICTURES.items():
         yield name, picture.draw(results) or f"no {picture.NEEDS}"
     if (folder / KERNELS_FILE).exists():

@@ -30,7 +30,7 @@ _UNKNOWN = "a commit that was not recorded"
 
 
 def line(folder: Path) -> str:
-    """Machines and tiers, and of each file of results the commit; ResultsError if there is none."""
+    """Machines, tiers and the commit of each file of results; ResultsError if there are none."""
     found = {name: _envelope(folder / name) for name in _FILES if (folder / name).exists()}
     if not found:
         raise ResultsError(f"{folder}: none of {', '.join(_FILES)}")

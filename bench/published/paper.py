@@ -71,6 +71,6 @@ REPORT = {
 
 
 def speedup(arch: str, size: str) -> float | None:
-    """The published speed-up of ternary over fp16 decoding; None where there is none."""
+    """The published speed-up of ternary over fp16 decoding; None where the paper has no figure."""
     row = DECODE.get(arch, {}).get(size)
     return None if row is None else row.speedup

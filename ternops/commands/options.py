@@ -166,7 +166,7 @@ def progress(title: str) -> Iterator[Progress]:
 
 
 def checked(name: str, text: str) -> str:
-    """The text, or ValueError if it is none: bytes that are no UTF-8 arrive as lone surrogates."""
+    """The text, or ValueError if it is not valid UTF-8: other bytes arrive as lone surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -180,7 +180,7 @@ def unmarked(text: str) -> str:
 
 
 def read_text(name: str, path: str) -> str:
-    """A file of UTF-8 text; ValueError, naming the option, if it is none or cannot be read."""
+    """A file of UTF-8 text; ValueError, naming the option, if it is not one or cannot be read."""
     try:
         return Path(path).read_bytes().decode()
     except OSError as error:

@@ -34,7 +34,7 @@ _TOKENS = 128  # of a GEMM
 _HEAD_DIM, _POSITIONS = 128, 512
 _ROUNDS = 7
 _TURN = 0.002  # seconds between two looks at the clock, at least
-# Nothing of so many times the last-level cache is found in it again.
+# Data this many times as large as the last-level cache is not found in it again.
 _CACHES = 8
 _MIN_EXPOSED = 0.001  # as good as none: a profile's figures are above 0
 _USUAL_CLOCK = 3.0  # GHz, where the system does not tell

@@ -38,7 +38,7 @@ def energy_terms(
 
 
 def joules_of(seconds: float, read: float, hardware: Hardware, threads: int) -> float:
-    """What a pass takes that took so long and read so many bytes from DRAM, arithmetic left out.
+    """Joules of a pass by its seconds and the bytes that it read from DRAM, without arithmetic.
 
     NaN if the profile has no power, or its DRAM no energy a byte.
     """

@@ -21,7 +21,7 @@ class Curve:
     values: tuple[float, ...]
 
     def at(self, threads: int) -> float:
-        """The value with so many of them."""
+        """The value for a number of threads."""
         return float(np.interp(threads, self.threads, self.values))
 
 
@@ -38,8 +38,8 @@ class Cores:
 class Level:
     """A level of memory.
 
-    capacity: bytes; infinite for DRAM. bandwidth: bytes/s that so many threads read together. Both
-    are a core's own where the level is not shared. energy: joules a byte, NaN if unknown.
+    capacity: bytes; infinite for DRAM. bandwidth: bytes/s of a number of threads together. Both are
+    a core's own where the level is not shared. energy: joules a byte, NaN if unknown.
     """
 
     name: str
@@ -49,11 +49,11 @@ class Level:
     energy: float = math.nan
 
     def room(self, threads: int) -> float:
-        """Bytes that so many threads have in it together."""
+        """Bytes of it that a number of threads have together."""
         return self.capacity * (1 if self.shared else threads)
 
     def rate(self, threads: int) -> float:
-        """Bytes/s that so many threads read from it together."""
+        """Bytes/s that a number of threads read from it together."""
         return self.bandwidth.at(threads) * (1 if self.shared else threads)
 
 
@@ -99,7 +99,7 @@ class Hardware:
         return sum(each.count for each in self.cores)
 
     def clock(self, threads: int) -> float:
-        """Hertz of the slowest of the first so many cores, for which the others wait."""
+        """Hertz of the slowest of the first `threads` cores, for which the others wait."""
         clocks = [each.clock for each in self.cores for _ in range(each.count)]
         return min(clocks[:threads])
 

@@ -65,7 +65,7 @@ def _within(working_set: float, room: float) -> float:
 
 
 def timed(work: Workload, hardware: Hardware, threads: int) -> list[Timed]:
-    """Every part of a workload on so many threads."""
+    """Every part of a workload on a number of threads."""
     shares = residence(hardware, work.bytes / work.passes, threads)
     return [_timed(part, hardware, threads, shares) for part in work.parts]
 
@@ -90,5 +90,5 @@ def _timed(part: Part, hardware: Hardware, threads: int, shares: dict[str, float
 
 
 def _at(count: int, rate: Curve | None, cycles: float, threads: int) -> float:
-    """Seconds of so many operations at a rate a cycle; 0 if that is unknown."""
+    """Seconds of a number of operations at a rate a cycle; 0 if that is unknown."""
     return count / (rate.at(threads) * cycles) if rate else 0.0

@@ -81,7 +81,7 @@ def _energy(
 
 
 def histogram(data: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.int64]:
-    """int64 (2 ** bits,): how often each code of so many bits (2, 4 or 8) is in the bytes.
+    """int64 (2 ** bits,): how often each code of 2, 4 or 8 bits is in the bytes.
 
     Raises ValueError for other bits, TypeError for what is no array of bytes.
     """
@@ -119,7 +119,7 @@ def _by_code(energies: tuple[float, ...], bits: int) -> npt.NDArray[np.float64]:
 def best_codes(
     memory: PatternMemory, data: npt.NDArray[np.uint8], bits: int, what: str = "read"
 ) -> Codes:
-    """The codes of so many bits that make the bytes cheapest to read (or to write).
+    """The codes of 2, 4 or 8 bits that make the bytes cheapest to read (or to write).
 
     The most frequent code gets the cheapest pattern, and so on: no other order costs less, by the
     rearrangement inequality. Raises ValueError for other bits or another `what`.

@@ -40,7 +40,7 @@ def is_file(path: Path) -> bool:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The tables of a file; ProfileError if it is none, or far larger than a profile."""
+    """The tables of a file; ProfileError if it is not TOML, or far larger than a profile."""
     if not is_file(path):
         raise ProfileError(f"{path}: expected a TOML file")
     try:

@@ -146,11 +146,11 @@ class Chain:
         return self._columns
 
     def multiply(self, times: int) -> None:
-        """All products, so many times."""
+        """All products, `times` times."""
         TEAM.run(multiply_chain, self._chain(times), self._threads)
 
     def prepare(self, times: int) -> None:
-        """Their activations made ready, so many times."""
+        """Their activations prepared, `times` times."""
         TEAM.run(prepare_chain, self._chain(times), self._threads)
 
     def _chain(self, times: int) -> npt.NDArray[Any]:
@@ -158,7 +158,7 @@ class Chain:
 
 
 class Rows:
-    """Norms of rows of so many float32, one a thread."""
+    """Norms of rows of `count` float32, one a thread."""
 
     def __init__(self, count: int, threads: int) -> None:
         self.count, self._threads = count, threads
@@ -172,7 +172,7 @@ class Rows:
 
 
 class Attention:
-    """Attention of one query of one head over so many positions, one a thread."""
+    """Attention of one query of one head over a number of positions, one a thread."""
 
     def __init__(self, head_dim: int, positions: int, threads: int) -> None:
         self._sizes, self._threads = (head_dim, positions), threads

@@ -71,7 +71,7 @@ class Encoding(ABC):
                 raise ValueError(f"packed: holds {flaw} (not {self.name}?)")
 
     def check_values(self, name: str, array: npt.NDArray[np.int8]) -> None:
-        """Raise ValueError, naming the argument, if a weight is none of `values`."""
+        """Raise ValueError, naming the argument, if a weight is not one of `values`."""
         low, high = self.values[0], self.values[-1]
         if not array.size or (self.step == 1 and low <= array.min() and array.max() <= high):
             return

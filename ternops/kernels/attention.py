@@ -26,7 +26,7 @@ from ternops.simd import (
 )
 
 TURN = 4  #: blocks of keys in one loop, where there is one query
-POSITIONS = 64  #: a cache holds a multiple of so many
+POSITIONS = 64  #: a cache's capacity is a multiple of this
 CHUNK = 32  #: dimensions of a value that lie together
 QUERIES = 4  #: of a tile: they share each key that is loaded
 #: An int8 key or value of zeros has this absmax, as float16's smallest has about.

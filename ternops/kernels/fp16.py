@@ -107,7 +107,7 @@ def make_tile(floats, load_weights, rows, tokens):
 def make_streams(tile_of, rows):
     """A function for rows [first, last) and one token, `rows` streams of them.
 
-    tile_of: makes the function for so many rows and tokens, as `make_tile`.
+    tile_of: makes the function for a tile of rows and tokens, as `make_tile`.
     """
     together, alone = (tile_of(n, 1) for n in (rows, 1))
 
@@ -123,7 +123,7 @@ def make_streams(tile_of, rows):
 
 
 def make_rows(tile_of, rows, tokens):
-    """A function for rows [first, last) and so many tokens."""
+    """A function for rows [first, last) and a tile of tokens."""
     together, alone = (tile_of(n, tokens) for n in (rows, 1))
 
     @inlined

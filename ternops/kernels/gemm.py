@@ -49,7 +49,7 @@ PANEL_ROWS, _DEPTH = 64, 4160
 # Rows a multiple of 4 KB apart would all compete for the same few places of the first-level cache.
 _STRIDE = _DEPTH + BLOCK_BYTES
 PANEL_BYTES = PANEL_ROWS * _STRIDE
-#: Codes of at most 2 can be added up for so many lines between `open_sums` and `close_sums`.
+#: Codes of at most 2 can be added up over this many lines between `open_sums` and `close_sums`.
 _LINES_OPEN = 64 * BYTES // BLOCK_BYTES
 _TILE = TIER.gemm
 # Rows whose sums are complete at the same time.

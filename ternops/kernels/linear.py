@@ -80,7 +80,7 @@ _piece = {4: np.int32, 8: np.int64}.get(_PIECE, np.int8)
 
 @RowsKernel
 def place_together(operands, first, last, thread):
-    """As `place_tokens`; then TOGETHER tokens take turns, with so many columns as fill a line."""
+    """As `place_tokens`, with TOGETHER tokens interleaved: one line has the same columns of all."""
     p = record_at(Operands, operands)
     row = pointer(p.scratch) + thread * p.scratch_stride
     for token in range(first, last):

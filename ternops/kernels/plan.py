@@ -1,4 +1,4 @@
-"""Which kernels multiply a packed matrix with so many tokens, and the memory that they need."""
+"""Which kernels multiply a packed matrix with a number of tokens, and the memory they need."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Plan(NamedTuple):
 
 
 def kind_of(tokens: int, weights: int) -> str:
-    """The shape class of a product with so many bytes of weights."""
+    """The shape class of a product, by its tokens and bytes of weights."""
     if tokens == 1:
         return "one" if weights <= last_level_bytes() else "stream"
     return "few" if tokens <= TIER.batch.most else "many"

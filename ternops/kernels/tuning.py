@@ -16,7 +16,7 @@ BYTES_A_THREAD = 1 << 17
 
 
 def best_encoding(weights: int) -> str:
-    """What "auto" stands for here, for so many weights that are used together."""
+    """What "auto" stands for here; weights: how many are used together."""
     cached, streamed = TIER.auto
     return cached if ENCODINGS[cached].nbytes(1, weights) <= last_level_bytes() else streamed
 

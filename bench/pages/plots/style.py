@@ -91,7 +91,7 @@ def hatched(kinds: Iterable[str]) -> list[Artist]:
 
 
 def hollow(kinds: Iterable[str]) -> str:
-    """A sentence on what a hollow point means; empty if there is none."""
+    """A sentence on what a hollow point means; empty if no point is hollow."""
     found = sorted(set(kinds) & _MEANINGS.keys())
     return f"Hollow: {' or '.join(found)}." if found else ""
 

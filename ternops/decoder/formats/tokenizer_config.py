@@ -195,7 +195,7 @@ def _code(raw: dict[str, Any]) -> Any:
 
 
 def _named(file: str, raw: dict[str, Any]) -> dict[str, Token | None]:
-    """The tokens of a file by their names; None where it says that there is none."""
+    """The tokens of a file by their names; None where it says that it has no such token."""
     values = {
         key: value
         for key, value in raw.items()
