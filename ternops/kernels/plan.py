@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
+from itertools import product
 from typing import NamedTuple
 
 from ternops.cpu_caches import last_level_bytes
 from ternops.encodings import ENCODINGS
 from ternops.encodings.blocks import Blocks
-from ternops.encodings.encoding import Encoding
 from ternops.encodings.row_groups import ROWS, RowGroups
 from ternops.isa import LANES, TIER, TOGETHER
 from ternops.kernels.amx import SPARE_BYTES
@@ -47,23 +49,36 @@ UNPACKED = {
 }
 
 
-def _kernels(encoding: Encoding) -> list[tuple[RowsKernel, RowsKernel]]:
+@cache
+def _kernels_of(name: str) -> dict[str, tuple[RowsKernel, RowsKernel]]:
     """What prepares tokens, and what multiplies, for each of KINDS."""
+    encoding = ENCODINGS[name]
     if isinstance(encoding, Blocks):
         place_many = place_together if TOGETHER > 1 else place_tokens
         products = (*gemv_kernels(encoding), gemm_kernel(encoding))
-        return list(zip([place_tokens] * 3 + [place_many], products, strict=True))
+        pairs = zip([place_tokens] * 3 + [place_many], products, strict=True)
+        return dict(zip(KINDS, pairs, strict=True))
     if isinstance(encoding, RowGroups):
-        return [lut_kernels(encoding)] * len(KINDS)
-    raise TypeError(f"encoding {encoding.name!r}: no kernels for {type(encoding).__name__}")
+        return dict.fromkeys(KINDS, lut_kernels(encoding))
+    raise TypeError(f"encoding {name!r}: no kernels for {type(encoding).__name__}")
+
+
+class _Kernels(Mapping[tuple[str, str], tuple[RowsKernel, RowsKernel]]):
+    """Kernels are made when their encoding is first asked for: most programs use one or two."""
+
+    def __getitem__(self, key: tuple[str, str]) -> tuple[RowsKernel, RowsKernel]:
+        name, kind = key
+        return _kernels_of(name)[kind]
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return product(ENCODINGS, KINDS)
+
+    def __len__(self) -> int:
+        return len(ENCODINGS) * len(KINDS)
 
 
 #: (encoding, shape class) -> the kernel that prepares tokens, and the one that multiplies.
-KERNELS = {
-    (name, kind): kernels
-    for name, encoding in ENCODINGS.items()
-    for kind, kernels in zip(KINDS, _kernels(encoding), strict=True)
-}
+KERNELS = _Kernels()
 
 
 class Plan(NamedTuple):
