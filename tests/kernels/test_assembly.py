@@ -195,6 +195,7 @@ def test_this_process_gives_its_own_assembly():
         assert bool(re.search(rf"\s{dot}\s", text)) == same
 
 
+@pytest.mark.slow
 def test_signed_bytes_on_a_cpu_that_multiplies_them():
     """avxvnniint8 has `vpdpbssd`, and nothing of AVX-512; compiled here, run where there is one."""
     code = "from ternops.kernels.int8 import gemv_i8; print(gemv_i8.assembly())"

@@ -110,6 +110,7 @@ def test_large_spreads_are_marked(tmp_path):
     assert len([tag for tag in page.tags if tag[1].get("class") == "warn"]) == len(wide) == 1
 
 
+@pytest.mark.slow
 def test_how_it_was_made_and_what_is_missing_is_told(tmp_path):
     page = page_of(tmp_path, made_up(SIZES))
     words = " ".join("".join(page.words).split())
