@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
-import io
-import os
 import sys
-import warnings
-from contextlib import suppress
-from typing import TextIO
 
-import ternops
+try:
+    import argparse
+    import io
+    import os
+    import warnings
+    from contextlib import suppress
+    from typing import TextIO
+
+    import ternops
+except KeyboardInterrupt:  # `main` takes it from here on
+    sys.exit(130)
 
 
 def _info(arguments: argparse.Namespace) -> None:
