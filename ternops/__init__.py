@@ -43,7 +43,6 @@ def __getattr__(name: str) -> Any:
     """Import what is asked for (PEP 562): Numba takes a while, which --help need not wait for."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    importlib.import_module("ternops.settings").check()
     found = getattr(importlib.import_module(f"ternops.{_MODULES[name]}"), name)
     return globals().setdefault(name, found)
 

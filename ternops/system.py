@@ -6,9 +6,8 @@ import os
 import platform
 import sys
 import time
+from importlib.metadata import version
 
-import llvmlite
-import numba
 import numpy as np
 
 from ternops.isa import REASON, TIER, available
@@ -27,8 +26,8 @@ def info() -> dict[str, str]:
         "threading layer": "ternops' own team (Numba's layers are not used)",
         "cache": cache_state(),
         "versions": (
-            f"python {platform.python_version()}, numba {numba.__version__}, "
-            f"llvmlite {llvmlite.__version__}, numpy {np.__version__}"
+            f"python {platform.python_version()}, numba {version('numba')}, "
+            f"llvmlite {version('llvmlite')}, numpy {np.__version__}"
         ),
     }
 

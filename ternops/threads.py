@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import config
 
+from ternops.simd import host
 from ternops.team import MAX_THREADS, TEAM
 
 _SECONDS_BETWEEN_LOOKS = 1.0
 #: What NUMBA_NUM_THREADS asks for; 0: nothing.
-_ASKED = 0
-if config.NUMBA_NUM_THREADS != config.NUMBA_DEFAULT_NUM_THREADS:
-    _ASKED = min(int(config.NUMBA_NUM_THREADS), MAX_THREADS)
+_ASKED = min(host.chosen_threads(), MAX_THREADS)
 
 
 def default_threads() -> int:

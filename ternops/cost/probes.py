@@ -10,7 +10,6 @@ from __future__ import annotations
 import mmap
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -24,6 +23,7 @@ from ternops.simd import (
     pointer,
     prefetch,
     record_at,
+    record_type,
     registers,
     store,
 )
@@ -34,7 +34,7 @@ MAX_PROBED = 1 << 30
 
 _NAMES = ("source", "size", "streams", "ahead", "sink", "times")
 RECORD = np.dtype([(name, np.intp) for name in _NAMES])
-_Record = numba.from_dtype(RECORD)
+_Record = record_type(RECORD)
 _MAX_STREAMS = 4
 _UNROLLED = 256  # bytes of a stream in one step: four cache lines
 _SUMS = _MAX_STREAMS * 4

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -20,18 +19,18 @@ from ternops.kernels.call import Call, Operand
 from ternops.kernels.elementwise import rms_norm
 from ternops.kernels.operands import OPERANDS, Operands
 from ternops.memory import Arena, aligned_empty, aligned_zeros
-from ternops.simd import TeamJob, call_rows_kernel, pointer, record_at
+from ternops.simd import TeamJob, call_rows_kernel, pointer, record_at, record_type
 from ternops.team import TEAM, barrier, share
 
 _CHAIN = np.dtype([(name, np.intp) for name in ("records", "count", "times")])
-_Chain = numba.from_dtype(_CHAIN)
+_Chain = record_type(_CHAIN)
 _VECTORS = np.dtype([(name, np.intp) for name in ("x", "weights", "out", "count", "times")])
-_Vectors = numba.from_dtype(_VECTORS)
+_Vectors = record_type(_VECTORS)
 _CACHED = np.dtype([
     (name, np.intp)
     for name in ("queries", "keys", "values", "scores", "out", "head_dim", "positions", "times")
 ])  # fmt: skip
-_Cached = numba.from_dtype(_CACHED)
+_Cached = record_type(_CACHED)
 _RECORD_BYTES = OPERANDS.itemsize
 _PADDING = 256  # bytes that kernels may touch behind a buffer
 

@@ -1,9 +1,9 @@
 """What the compiled forward pass reads: records of addresses and counts, in memory."""
 
-import numba
 import numpy as np
 
 from ternops.decoder.architectures import LINEAR, NORMS
+from ternops.simd import record_type
 
 _COUNTS = "hidden ffn layers heads kv_heads head_dim vocabulary context activation"
 _WEIGHTS = "layer_table embedding embedding_stride embedding_is_bf16 norm cosine sine"
@@ -41,7 +41,7 @@ TOKEN = np.dtype(
 )
 TOKEN_BYTES = TOKEN.itemsize
 
-ModelRecord, LayerRecord, TokenRecord = (numba.from_dtype(each) for each in (MODEL, LAYER, TOKEN))
+ModelRecord, LayerRecord, TokenRecord = (record_type(each) for each in (MODEL, LAYER, TOKEN))
 
 #: What the time of a token is spent on.
 PARTS = ("norm and quantise", "ternary products", "attention", "waiting", "head")

@@ -7,9 +7,17 @@ VPSHUFB and the AMX instructions); what operations mean is documented in ternops
 import ctypes
 import functools
 
-from numba import types
-
-from ternops.simd import IMMEDIATE, POINTER, Vector, bitcast, full, inlined, instruction
+from ternops.simd import (
+    IMMEDIATE,
+    INTEGER,
+    POINTER,
+    VOID,
+    Vector,
+    bitcast,
+    full,
+    inlined,
+    instruction,
+)
 
 _u8x32, _i8x32, _i16x16, _i32x8 = (
     Vector("u8", 32), Vector("i8", 32), Vector("i16", 16), Vector("i32", 8)
@@ -56,12 +64,12 @@ permute_words = instruction("llvm.x86.avx512.permvar.hi.512", _i16x32, _i16x32, 
 #: Byte i of the result is byte index[i] % 16 of the table's same half.
 shuffle_bytes = instruction("llvm.x86.avx2.pshuf.b", _u8x32, _u8x32, _u8x32)
 
-tile_configure = instruction("llvm.x86.ldtilecfg", types.none, POINTER)
-tile_release = instruction("llvm.x86.tilerelease", types.none)
-tile_zero = instruction("llvm.x86.tilezero", types.none, IMMEDIATE)
-tile_load = instruction("llvm.x86.tileloadd64", types.none, IMMEDIATE, POINTER, types.intp)
-tile_store = instruction("llvm.x86.tilestored64", types.none, IMMEDIATE, POINTER, types.intp)
-tile_dot = instruction("llvm.x86.tdpbusd", types.none, IMMEDIATE, IMMEDIATE, IMMEDIATE)
+tile_configure = instruction("llvm.x86.ldtilecfg", VOID, POINTER)
+tile_release = instruction("llvm.x86.tilerelease", VOID)
+tile_zero = instruction("llvm.x86.tilezero", VOID, IMMEDIATE)
+tile_load = instruction("llvm.x86.tileloadd64", VOID, IMMEDIATE, POINTER, INTEGER)
+tile_store = instruction("llvm.x86.tilestored64", VOID, IMMEDIATE, POINTER, INTEGER)
+tile_dot = instruction("llvm.x86.tdpbusd", VOID, IMMEDIATE, IMMEDIATE, IMMEDIATE)
 
 
 @functools.cache

@@ -5,11 +5,19 @@ A kernel is called with (operands, first, last, thread): the record's address, a
 compute rows [first, last) of the product for all tokens. `ternops.kernels.call` makes records.
 """
 
-import numba
 import numpy as np
 
 from ternops.isa import f32_lanes
-from ternops.simd import convert, full, inlined, load, load_first, pointer, store_first
+from ternops.simd import (
+    convert,
+    full,
+    inlined,
+    load,
+    load_first,
+    pointer,
+    record_type,
+    store_first,
+)
 
 #: What a matrix, the number of tokens and their type tell, and what changes from call to call.
 FIXED = (
@@ -28,7 +36,7 @@ CHANGING = ("x", "out", "placed", "offsets", "steps", "scratch")
 #: scratch_stride bytes a thread. floor: the least max|x| of a float token. Addresses and counts
 #: are intp.
 OPERANDS = np.dtype([("floor", np.float64)] + [(name, np.intp) for name in (*FIXED, *CHANGING)])
-Operands = numba.from_dtype(OPERANDS)
+Operands = record_type(OPERANDS)
 
 
 @inlined

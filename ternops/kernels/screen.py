@@ -5,7 +5,6 @@ Layout: int8 rows with a scale and an error bound each, beside the float16 or bf
 below the lower bounds of as many others as are wanted. Bound: memory, 8 bits a weight.
 """
 
-import numba
 import numpy as np
 
 from ternops.isa import WIDE_FLOATS, load_fp16
@@ -27,6 +26,7 @@ from ternops.simd import (
     maximum_i32,
     pointer,
     record_at,
+    record_type,
     reduce_max,
     registers,
     select_greater,
@@ -51,7 +51,7 @@ QUANTIZE = np.dtype(
         "is_bf16", "rows", "weights", "stride", "codes", "code_stride", "scales", "bounds",
     )]
 )  # fmt: skip
-_Quantize = numba.from_dtype(QUANTIZE)
+_Quantize = record_type(QUANTIZE)
 
 
 @inlined

@@ -1,8 +1,12 @@
 """The language that kernels are written in: vectors as Numba values, the same on every CPU.
 
-What tiers have different instructions for is in `ternops.isa`. Only this package imports the
-internals of Numba and llvmlite.
+What tiers have different instructions for is in `ternops.isa`. Only this package imports Numba and
+llvmlite, so that their settings are checked first, however one comes here.
 """
+
+from ternops.simd.settings import check as check_settings
+
+check_settings()
 
 from ternops.simd import operators  # noqa: F401 (which registers them)
 from ternops.simd.atomics import (
@@ -70,11 +74,13 @@ from ternops.simd.memory import (
     store,
     store_first,
 )
-from ternops.simd.types import POINTER, Vector
+from ternops.simd.types import INTEGER, POINTER, VOID, Vector, record_type
 
 __all__ = [
     "IMMEDIATE",
+    "INTEGER",
     "POINTER",
+    "VOID",
     "Job",
     "LayerKernel",
     "RowsKernel",
@@ -118,6 +124,7 @@ __all__ = [
     "pointer",
     "prefetch",
     "record_at",
+    "record_type",
     "reduce_add",
     "reduce_max",
     "registers",

@@ -22,6 +22,12 @@ def cpu_name() -> str:
     return config.CPU_NAME or llvm.get_host_cpu_name()
 
 
+def chosen_threads() -> int:
+    """What NUMBA_NUM_THREADS asks for; 0 if it is not set."""
+    chosen, default = config.NUMBA_NUM_THREADS, config.NUMBA_DEFAULT_NUM_THREADS
+    return 0 if chosen == default else int(chosen)
+
+
 _SCALABLE = ("sve", "sve2", "sme")
 
 

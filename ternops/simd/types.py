@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba import types
+from numba import from_dtype, types
 from numba.extending import models, register_model
 
 ELEMENTS: dict[str, ir.Type] = {
@@ -22,6 +22,10 @@ ELEMENTS: dict[str, ir.Type] = {
     "f16": ir.HalfType(),
     "f32": ir.FloatType(),
 }
+#: The type of records in memory, by their NumPy dtype.
+record_type = from_dtype
+#: What an instruction takes and gives besides vectors and pointers.
+INTEGER, VOID = types.intp, types.none
 I32 = ir.IntType(32)
 I64 = ir.IntType(64)
 BYTE_POINTER = ir.IntType(8).as_pointer()

@@ -49,9 +49,10 @@ def test_a_bad_value_is_one_line(name, value, words):
     done = processes.python("-m", "ternops", "generate", "--help", **{name: value})
     assert (done.returncode, done.stderr) == (0, "")
     assert "--prompt" in done.stdout
-    done = processes.python("-c", "import ternops; ternops.matmul", **{name: value})
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == line.replace("ternops: error", "ValueError")
+    for code in ("import ternops; ternops.matmul", "from ternops.decoder import Model"):
+        done = processes.python("-c", code, **{name: value})
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1] == line.replace("ternops: error", "ValueError")
 
 
 #: What pip writes for the command `ternops`, by a name that is not on anybody's path.

@@ -12,6 +12,8 @@ import subprocess
 import sys
 import warnings
 
+#: LLVM's name for a CPU without any optional feature.
+_FEATURELESS = "generic"
 _UNREADABLE = "Environment variable 'NUMBA_"
 #: What LLVM does with a CPU and its features in a process of its own, which it may abort.
 _TRIAL = """
@@ -68,7 +70,7 @@ def _check_cpu(name: str | None, features: str | None) -> None:
         if word.lstrip("+-") == "help":  # for which LLVM prints its lists
             raise _unknown(kind, word, name, features)
     found = llvm.get_host_cpu_features()
-    is_plain = name in (None, "generic", llvm.get_host_cpu_name())
+    is_plain = name in (None, _FEATURELESS, llvm.get_host_cpu_name())
     if is_plain and all(each[0] == "+" and each[1:] in found for each in asked):
         return
     tried = name or llvm.get_host_cpu_name(), found.flatten() if features is None else features
