@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ternops.absmean import BITNET_ABSMAX
-from ternops.decoder.weights import random_half, random_ternary
+from ternops.decoder.weights import HalfMatrix, operand_of, random_half, random_ternary
 from ternops.kernels.attention import attend_fp16
 from ternops.kernels.call import Call, Operand
 from ternops.kernels.elementwise import rms_norm
 from ternops.kernels.operands import OPERANDS, Operands
+from ternops.matrix import TernaryMatrix
 from ternops.memory import Arena, aligned_empty, aligned_zeros
 from ternops.simd import TeamJob, call_rows_kernel, pointer, record_at, record_type
 from ternops.team import TEAM, barrier, share
@@ -129,15 +130,12 @@ class Chain:
     ) -> Operand:
         """New weights."""
         if kind == "fp16":
-            half = random_half(rows, columns, random, arena)
-            operand, nbytes = half.operand, half.nbytes
-            self._kept.append(half)
+            matrix: HalfMatrix | TernaryMatrix = random_half(rows, columns, random, arena)
         else:
             matrix = random_ternary(rows, columns, kind, random, arena)
-            operand, nbytes = matrix._packed.operand, matrix.nbytes
-            self._kept.append(matrix)
-        self.total += nbytes
-        return operand
+        self._kept.append(matrix)
+        self.total += matrix.nbytes
+        return operand_of(matrix)
 
     @property
     def prepared(self) -> int:

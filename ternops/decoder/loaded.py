@@ -11,7 +11,7 @@ from ternops.decoder.attention import CACHES
 from ternops.decoder.config import Config
 from ternops.decoder.head import Head
 from ternops.decoder.records import LAYER
-from ternops.decoder.weights import HalfMatrix, Weights
+from ternops.decoder.weights import Weights, operand_of
 from ternops.kernels.plan import make_plan
 from ternops.matrix import TernaryMatrix
 from ternops.threads import check_threads
@@ -84,15 +84,11 @@ def _layer_table(weights: Weights) -> npt.NDArray[Any]:
     table = np.zeros(len(weights.layers), LAYER)
     for row, layer in zip(table, weights.layers, strict=True):
         for name, matrix in layer.linear.items():
-            if isinstance(matrix, HalfMatrix):
-                row[name] = matrix.bits.ctypes.data
-                row[f"{name}_stride"] = matrix.bits.strides[0]
-            else:
-                operand = matrix._packed.operand
-                row[name] = operand.address
-                row[f"{name}_stride"] = make_plan(matrix.encoding, operand.columns, "stream").stride
-                row[f"{name}_scale"] = operand.scales
-                row[f"{name}_scale_step"] = operand.scale_step
+            operand = operand_of(matrix)
+            row[name] = operand.address
+            row[f"{name}_stride"] = make_plan(operand.encoding, operand.columns, "stream").stride
+            row[f"{name}_scale"] = operand.scales
+            row[f"{name}_scale_step"] = operand.scale_step
         for name, norm in layer.norms.items():
             row[f"{name}_norm"] = norm.ctypes.data
     return table

@@ -75,6 +75,11 @@ class HalfMatrix:
         return bits.view(np.float16).astype(np.float32)
 
 
+def operand_of(matrix: TernaryMatrix | HalfMatrix) -> Operand:
+    """A matrix of either kind for kernels."""
+    return matrix.operand if isinstance(matrix, HalfMatrix) else matrix._packed.operand
+
+
 @dataclass(frozen=True)
 class Layer:
     """One block. linear: a matrix for each name in LINEAR; norms: a float32 weight for each norm of

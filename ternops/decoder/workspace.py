@@ -63,7 +63,6 @@ class Workspace(HoldsAddresses):
         longest = max(c.hidden, c.ffn, queries)
         plans = [make_plan(model.encoding, length, kind) for length in (c.hidden, queries, c.ffn)]
         self.tile_tokens = max(1, _TILE_QUERIES // c.group) if capacity > 1 else 1
-        rounded = -(-capacity // plans[0].token_step) * plans[0].token_step
         score_stride = padded_context(c) + POSITIONS
         shared = {
             "x": capacity * c.hidden,
@@ -83,10 +82,10 @@ class Workspace(HoldsAddresses):
         self._outputs = np.zeros(capacity, np.int64)
         self._computed = np.zeros(1, np.int64)
         call = Call.of(
-            Operand(model.encoding, 0, 0, 0, c.hidden), 1, kind=kind, floor=BITNET_ABSMAX
+            Operand(model.encoding, 0, 0, 0, c.hidden), capacity, kind=kind, floor=BITNET_ABSMAX
         )
         longest = max(longest, 3 * c.head_dim + 64)
-        own = ThreadScratch(call, plans, capacity, rounded, c.hidden, longest)
+        own = ThreadScratch(call, plans, capacity, c.hidden, longest)
         rows = self.tile_tokens * c.group
         self._own = own.allocate(model.threads, rows * c.head_dim, rows * score_stride)
         _, append, attend = CACHES[model.cache]
@@ -174,12 +173,11 @@ class ThreadScratch:
     """
 
     def __init__(
-        self, call: Call, plans: list[Plan], capacity: int, rounded: int, hidden: int, longest: int
+        self, call: Call, plans: list[Plan], capacity: int, hidden: int, longest: int
     ) -> None:
         self._call = call
         self._alone = capacity == 1
-        self._placed = rounded * max(plan.placed_bytes for plan in plans)
-        self._tokens = rounded
+        self._placed = call.prepared * max(plan.placed_bytes for plan in plans)
         # As for int8 rows, which have the longest padding and take the most memory a token.
         self._head_row = placed_bytes(UNPACKED["int8"].stride(hidden))
         self._head_placed = capacity * self._head_row
@@ -200,7 +198,7 @@ class ThreadScratch:
         linear, self.head = add(OPERANDS.itemsize), add(OPERANDS.itemsize)
         self.floats, self.queries = add(self._floats), add(4 * queries)
         self.scores, scratch = add(4 * scores), add(self._scratch)
-        prepared = [add(8 * self._tokens), add(self._placed), add(self._head_placed)]
+        prepared = [add(8 * self._call.prepared), add(self._placed), add(self._head_placed)]
         if not self._alone:
             # Behind the areas of all threads.
             size = prepared[0]
@@ -213,7 +211,7 @@ class ThreadScratch:
             base = own if self._alone else self.address + (threads - 1) * size
             sums, placed, head_placed = (base + each for each in prepared)
             record = self._record(thread * size + linear)
-            steps = sums + 4 * self._tokens
+            steps = sums + 4 * self._call.prepared
             self._call.write_apart(record, 0, 0, placed, sums, steps, own + scratch)
             self.heads.append((self._record(thread * size + self.head), head_placed))
         return self

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib import import_module
+from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +21,18 @@ from ternops.encodings.common import PIECE, SLACK, Array, padded, spans
 from ternops.encodings.encoding import Encoding
 
 BLOCK_BYTES = 64
+
+
+def join_bits(codes: Array) -> Array:
+    """Codes (fields, ...) -> bytes (...), the first field in the lowest bits."""
+    bits = 8 // len(codes)
+    return reduce(np.bitwise_or, (code << bits * field for field, code in enumerate(codes)))
+
+
+def split_bits(fields: int, table: Array) -> Array:
+    """The inverse of `join_bits`."""
+    bits = 8 // fields
+    return np.stack([table >> bits * field & ((1 << bits) - 1) for field in range(fields)])
 
 
 class GemvTile(NamedTuple):
@@ -58,7 +70,6 @@ class Blocks(Encoding):
     """A block encoding, which differs from others in what a byte is.
 
     fields: weights of a byte. join, split: codes (fields, ...) -> bytes (...), and back.
-    unpack_code: the module of `ternops.encodings.unpack` that has the kernel code.
     tiles: by tier, for one token; a tier without an entry uses that of the tier it was made from.
     batch_rows: by tier, rows of the tile for a few tokens, where they are not the tier's.
     pair_apart: by tier, `apart` for the tokens that such tiles leave over. streams_narrow: weights
@@ -68,7 +79,6 @@ class Blocks(Encoding):
     fields: int
     join: Callable[[Array], Array]
     split: Callable[[Array], Array]
-    unpack_code: str
     tiles: Mapping[str, GemvTile]
     batch_rows: Mapping[str, int]
     pair_apart: Mapping[str, int]
@@ -80,8 +90,7 @@ class Blocks(Encoding):
 
     def make_unpack(self, apart: int, width: Any) -> Unpack:
         """The kernel code for a tile and vectors of a `ternops.isa.Width`."""
-        code = import_module(f"ternops.encodings.unpack.{self.unpack_code}")
-        unpack: Unpack = code.make_unpack(self.fields, apart, width)
+        unpack: Unpack = self.kernel_code.make_unpack(self.fields, apart, width)
         return unpack
 
     @property

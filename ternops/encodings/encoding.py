@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +21,14 @@ class Encoding(ABC):
 
     values: what a weight may be, evenly spaced: the code i stands for values[i].
     find_flaw: for some of the packed bytes, what they hold that no matrix has, or None.
+    unpack_code: the module of `ternops.encodings.unpack` that has the kernel code.
     quantize: float (rows, columns) -> int8 values of that shape and their scale.
     unpacks_slowly: on tiers whose "auto" does not choose it. color, marker: in plots (Matplotlib).
     """
 
     name: str
     find_flaw: Callable[[Array], str | None]
+    unpack_code: str
     color: str
     marker: str
     values: tuple[int, ...] = (-1, 0, 1)
@@ -35,6 +39,11 @@ class Encoding(ABC):
     def step(self) -> int:
         """From one value to the next: values[i] is values[0] + i * step."""
         return self.values[1] - self.values[0]
+
+    @property
+    def kernel_code(self) -> Any:
+        """That module, imported when kernels are made: it needs Numba."""
+        return import_module(f"ternops.encodings.unpack.{self.unpack_code}")
 
     @property
     @abstractmethod

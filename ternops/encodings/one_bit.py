@@ -7,11 +7,13 @@ vector. Any byte is a valid one.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import numpy.typing as npt
 
 from ternops.absmean import check_weights, mean_of
-from ternops.encodings.blocks import Blocks, GemvTile
+from ternops.encodings.blocks import Blocks, GemvTile, join_bits, split_bits
 from ternops.encodings.common import Array
 
 _FIELDS = 8
@@ -26,21 +28,12 @@ def sign_mean(w: npt.ArrayLike) -> tuple[npt.NDArray[np.int8], np.float32]:
     Raises TypeError for another dtype, ValueError for another shape or for NaN and infinity.
     """
     weight = check_weights(w)
-    scale = mean_of(weight, np.abs)
-    mean = mean_of(weight, np.positive)
-    return np.where(weight > mean, np.int8(1), np.int8(-1)), np.float32(scale)
+    scale, mean = mean_of(weight, np.abs), mean_of(weight, np.positive)
+    return np.where(weight > mean, np.int8(1), np.int8(-1)), scale
 
 
 def _find_flaw(piece: Array) -> str | None:
     return None
-
-
-def _join(codes: Array) -> Array:
-    return np.packbits(codes, axis=0, bitorder="little")[0]
-
-
-def _split(table: Array) -> Array:
-    return np.unpackbits(table[None], axis=0, bitorder="little")
 
 
 ONE_BIT = Blocks(
@@ -48,8 +41,8 @@ ONE_BIT = Blocks(
     values=(-1, 1),
     quantize=sign_mean,
     fields=_FIELDS,
-    join=_join,
-    split=_split,
+    join=join_bits,
+    split=partial(split_bits, _FIELDS),
     find_flaw=_find_flaw,
     unpack_code="bit_fields",
     tiles={

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib import import_module
 from math import prod
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,8 +29,10 @@ class RowGroups(Encoding):
     weights: of a tuple. tuples: of a row in a tile. lines: of a tile. entries: the numbers that a
     table has sums for; of others, it has the negative. join, split: numbers (tuples, ...) -> bytes
     (lines, ...), and back.
-    look_up_code: the module of `ternops.encodings.unpack` that has the kernel code. tiles_open:
-    sums of as many tiles fit int16.
+    tiles_open: sums of as many tiles fit int16.
+    Its kernel code has TABLE_BYTES, write_table(x, target), which writes the table of the tuple of
+    int8 at x, and add_tile(sums, line, width, tables), which adds one tile of a vector's rows:
+    `width` bytes lie from line to line.
     """
 
     weights: int
@@ -41,21 +41,11 @@ class RowGroups(Encoding):
     entries: range
     join: Callable[[Array], Array]
     split: Callable[[Array], Array]
-    look_up_code: str
     tiles_open: int
 
     @property
     def bits(self) -> float:
         return 8 * self.lines / self.columns
-
-    @property
-    def kernel_code(self) -> Any:
-        """TABLE_BYTES, write_table(x, target) and add_tile(sums, line, width, tables).
-
-        The second writes the table of the tuple of int8 at x, the third adds one tile of a vector's
-        rows: `width` bytes lie from line to line.
-        """
-        return import_module(f"ternops.encodings.unpack.{self.look_up_code}")
 
     @property
     def columns(self) -> int:

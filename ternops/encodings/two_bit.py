@@ -7,9 +7,11 @@ neighbouring weights out of a vector.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
-from ternops.encodings.blocks import Blocks, GemvTile
+from ternops.encodings.blocks import Blocks, GemvTile, join_bits, split_bits
 from ternops.encodings.common import Array
 
 _FIELDS = 4
@@ -19,19 +21,11 @@ def _find_flaw(piece: Array) -> str | None:
     return "the code 3, expected only 0, 1 and 2" if np.any(piece & (piece >> 1) & 0x55) else None
 
 
-def _join(codes: Array) -> Array:
-    return codes[0] | codes[1] << 2 | codes[2] << 4 | codes[3] << 6
-
-
-def _split(table: Array) -> Array:
-    return np.stack([table >> 2 * field & 3 for field in range(_FIELDS)])
-
-
 TWO_BIT = Blocks(
     name="two_bit",
     fields=_FIELDS,
-    join=_join,
-    split=_split,
+    join=join_bits,
+    split=partial(split_bits, _FIELDS),
     find_flaw=_find_flaw,
     unpack_code="bit_fields",
     tiles={

@@ -39,7 +39,7 @@ class Unpacked:
 
     def stride(self, columns: int) -> int:
         """Bytes of a row."""
-        return unpacked_stride(columns, self.itemsize)
+        return -(-columns * self.itemsize // LINE_BYTES) * LINE_BYTES
 
 
 UNPACKED = {
@@ -142,8 +142,3 @@ def make_plan(name: str, columns: int, kind: str) -> Plan:
 def max_tokens(name: str) -> int:
     """The most tokens of one product."""
     return _MAX_TABLES if isinstance(ENCODINGS.get(name), RowGroups) else sys.maxsize
-
-
-def unpacked_stride(columns: int, itemsize: int) -> int:
-    """Bytes of a row of weights that are not packed."""
-    return -(-columns * itemsize // LINE_BYTES) * LINE_BYTES
