@@ -164,13 +164,17 @@ def random_ternary(
     """Evenly drawn values of the encoding, with the scale 1/sqrt(columns)."""
     layout = ENCODINGS[encoding]
     values = np.array(layout.values, np.int8)
+
+    def draw(count: int) -> npt.NDArray[np.int8]:
+        return values[random.integers(0, len(values), (count, columns), np.int8)]
+
     size = layout.nbytes(rows, columns) + SLACK
     packed = (arena.empty if arena else aligned_empty)(size, np.uint8)
-    sample = layout.pack(random.choice(values, (_ROWS, columns)))
+    sample = layout.pack(draw(_ROWS))
     _repeat(sample[: layout.nbytes(_ROWS, columns)], packed)
     if rest := rows % _ROWS:
         # An incomplete last group of rows of a look-up encoding has another layout.
-        last = layout.pack(random.choice(values, (rest, columns)))
+        last = layout.pack(draw(rest))
         packed[layout.nbytes(rows - rest, columns) :] = last
     scale = np.asarray(np.float32(1 / np.sqrt(columns)))
     return TernaryMatrix(Packed(packed, rows, columns, scale, encoding))
