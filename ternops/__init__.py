@@ -5,6 +5,7 @@
 """
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -40,9 +41,12 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for (PEP 562): Numba takes a while, which --help need not wait for."""
+    """Import what is asked for (PEP 562): NumPy takes a while, which --help need not wait for."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if any(each == "TERNOPS_ISA" or each.startswith("NUMBA_") for each in os.environ):
+        # What the environment says of kernels is an error here, and not in the first product.
+        importlib.import_module("ternops.isa.detect")
     found = getattr(importlib.import_module(f"ternops.{_MODULES[name]}"), name)
     return globals().setdefault(name, found)
 

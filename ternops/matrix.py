@@ -11,10 +11,9 @@ from numpy.lib.array_utils import normalize_axis_tuple
 
 from ternops.arrays import as_array, comes_first, is_array_like
 from ternops.encodings import ENCODINGS
-from ternops.matrix_file import read, write
 from ternops.memory import Arena
 from ternops.packed import Packed, check_columns, check_encoding, check_scale, pack_values
-from ternops.product import product
+from ternops.simd.lock import LOCK
 from ternops.threads import check_threads
 
 Array = npt.NDArray[Any]
@@ -135,6 +134,8 @@ class TernaryMatrix:
         A symbolic link stays, and what it points to is written; so is a pipe or a device. Raises
         OSError for what cannot be written.
         """
+        from ternops.matrix_file import write
+
         write(path, self._packed, self._transposed)
 
     def __matmul__(self, other: Any) -> Array:
@@ -226,7 +227,19 @@ def load(path: str | os.PathLike[str]) -> TernaryMatrix:
     Raises FileNotFoundError if it does not exist, ValueError, naming what is wrong, if it is cut
     off, damaged, or not such a file.
     """
+    from ternops.matrix_file import read
+
     return TernaryMatrix(*read(path))
+
+
+def _product(*arguments: Any) -> Array:
+    """`ternops.product.product`, which takes this name when it is first called: the kernels need
+    not be there before."""
+    with LOCK:  # for whoever forks
+        from ternops.product import product
+
+    globals()["_product"] = product
+    return product(*arguments)
 
 
 def matmul(
@@ -257,9 +270,9 @@ def matmul(
     if isinstance(a, TernaryMatrix):
         if isinstance(b, TernaryMatrix):
             raise TypeError("matmul: a and b are both TernaryMatrix, expected one of them an array")
-        return product(a._packed, a._transposed, b, "b", False, out, threads, adapts)
+        return _product(a._packed, a._transposed, b, "b", False, out, threads, adapts)
     if isinstance(b, TernaryMatrix):
-        return product(b._packed, b._transposed, a, "a", True, out, threads, adapts)
+        return _product(b._packed, b._transposed, a, "a", True, out, threads, adapts)
     raise TypeError(
         f"matmul: a is {type(a).__name__} and b is {type(b).__name__}, "
         "expected one of them a TernaryMatrix"

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ternops.arrays import as_array
 from ternops.encodings import ENCODINGS
-from ternops.kernels.call import Call, Operand
-from ternops.kernels.tuning import best_encoding
 from ternops.memory import HoldsAddresses, aligned_copy
+from ternops.simd.lock import LOCK
+
+if TYPE_CHECKING:  # kernels are imported when the first matrix is packed
+    from ternops.kernels.call import Call
 
 Array = npt.NDArray[Any]
 
@@ -38,6 +40,9 @@ class Packed(HoldsAddresses):
         scale: Array | None,
         encoding: str,
     ) -> None:
+        with LOCK:  # for whoever forks
+            from ternops.kernels.call import Operand
+
         self.bytes = aligned_copy(packed)
         self.bytes.flags.writeable = False
         self.rows = rows
@@ -64,7 +69,10 @@ class Packed(HoldsAddresses):
         found = self.calls.get(key)
         if found is None:
             operand = self.operand if scaled else self.operand._replace(scale_step=-1)
-            found = self.calls[key] = Call.of(operand, tokens, is_float)
+            with LOCK:
+                from ternops.kernels.call import Call
+
+                found = self.calls[key] = Call.of(operand, tokens, is_float)
         return found
 
 
@@ -77,6 +85,9 @@ def pack_values(values: npt.NDArray[np.int8], scale: Array | None, encoding: str
 def check_encoding(encoding: str, rows: int, columns: int) -> str:
     """The name of an encoding, also for "auto"; ValueError for others."""
     if encoding == "auto":
+        with LOCK:
+            from ternops.kernels.tuning import best_encoding
+
         return best_encoding(rows * columns)
     if encoding not in ENCODINGS:
         names = ", ".join(["auto", *ENCODINGS])

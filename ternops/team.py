@@ -36,13 +36,13 @@ import numpy as np
 from ternops.contention import MIN_LATE, Contention
 from ternops.memory import HoldsAddresses
 from ternops.simd import (
+    Entry,
     TeamJob,
     atomic_add,
     atomic_load,
     atomic_store,
     atomic_swap_if,
     call_team_job,
-    entry,
     futex_wait,
     futex_wake,
     inlined,
@@ -148,7 +148,7 @@ def _wait_once(spins):
     return spins + 1
 
 
-@entry
+@Entry
 def _work(team, thread):
     """Run jobs until none has come for a while; returns whether the team goes on."""
     control = pointer(team)
@@ -174,7 +174,7 @@ def _work(team, thread):
                 return True
 
 
-@entry
+@Entry
 def _launch(team, job, record, threads):
     """Run a job with this thread as number 0; -1, having done nothing, if a worker is parked or
     not there.
@@ -240,12 +240,12 @@ class Team(HoldsAddresses):
         if threads > self.limit:  # faster than min()
             threads = self.limit
         if threads == 1:
-            _launch(self.address, job, record, 1)
+            _launch.call(self.address, job, record, 1)
             return
         with self._lock:
             if self._launching:
                 # A signal handler's job, in the middle of this thread's own launch.
-                _launch(self.address, job, record, 1)
+                _launch.call(self.address, job, record, 1)
                 return
             self._launching = True
             try:
@@ -272,7 +272,7 @@ class Team(HoldsAddresses):
                     threads = self.limit = len(self._threads) + 1
                     warnings.warn(f"{error}: going on with {threads}", RuntimeWarning, stacklevel=2)
             # A signal handler may fork anywhere here: in the child the workers are gone again.
-            if (late := _launch(self.address, job, record, threads)) >= 0:
+            if (late := _launch.call(self.address, job, record, threads)) >= 0:
                 return int(late)
             for thread, wake in enumerate(self._wake[: threads - 1], 1):
                 # A parked worker leaves its state alone until it is woken.
@@ -316,7 +316,7 @@ class Team(HoldsAddresses):
 
     def _serve(self, number: int, wake: threading.Semaphore) -> None:
         wake.acquire()
-        while _work(self.address, number):
+        while _work.call(self.address, number):
             wake.acquire()
 
 

@@ -45,16 +45,10 @@ def jobs() -> dict[str, Any]:
 
 
 def _pretend(core: str) -> None:
-    """This process compiles for a core from now on; it may not have imported ternops.simd."""
-    import llvmlite.binding as llvm
-    from llvmlite.binding import targets
-    from numba import config
+    """This process compiles for a core from now on; it may not have imported `ternops.isa`."""
+    from ternops.simd import host
 
-    llvm.initialize_all_targets()
-    llvm.initialize_all_asmprinters()
-    for module in (llvm, targets):
-        module.get_process_triple = module.get_default_triple = lambda: _TRIPLE
-    config.CPU_NAME, config.CPU_FEATURES = core, ",".join(f"+{each}" for each in CORES[core])
+    host.compile_for(_TRIPLE, core, ",".join(f"+{each}" for each in CORES[core]))
 
 
 def kernels() -> dict[str, Any]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
 from ternops.isa import (
@@ -43,15 +42,16 @@ from ternops.simd import (
     load,
     pointer,
     record_at,
+    record_type,
     registers,
     store,
 )
 from ternops.team import MAX_THREADS, TEAM, barrier, share
 
 _PEAK = np.dtype([(name, np.intp) for name in ("source", "ones", "rounds", "scratch")])
-_Peak = numba.from_dtype(_PEAK)
+_Peak = record_type(_PEAK)
 _REPEAT = np.dtype([(name, np.intp) for name in ("job", "record", "times")])
-_Repeat = numba.from_dtype(_REPEAT)
+_Repeat = record_type(_REPEAT)
 
 #: Dots of one sum between `open_sums` and `close_sums`: as many as in the GEMM, and the operands of
 #: twelve sums still fit the first-level cache.

@@ -8,30 +8,6 @@ from ternops.simd.settings import check as check_settings
 
 check_settings()
 
-from ternops.simd import operators  # noqa: F401 (which registers them)
-from ternops.simd.atomics import (
-    atomic_add,
-    atomic_load,
-    atomic_store,
-    atomic_swap_if,
-    futex_wait,
-    futex_wake,
-    nanoseconds,
-    pause,
-    yield_thread,
-)
-from ternops.simd.compiler import (
-    Job,
-    LayerKernel,
-    RowsKernel,
-    TeamJob,
-    call_layer_kernel,
-    call_rows_kernel,
-    call_team_job,
-    entry,
-    inlined,
-    kernel,
-)
 from ternops.simd.floats import (
     f16,
     f32,
@@ -46,41 +22,63 @@ from ternops.simd.floats import (
     tree_sum,
     u16,
 )
-from ternops.simd.intrinsics import IMMEDIATE, constant, instruction
-from ternops.simd.lanes import (
+from ternops.simd.jobs import Entry, Job, LayerKernel, RowsKernel, TeamJob
+from ternops.simd.language import (
+    IMMEDIATE,
+    INTEGER,
+    POINTER,
+    VOID,
+    Vector,
+    constant,
+    inlined,
+    instruction,
+    kernel,
+    record_type,
+)
+from ternops.simd.operations import (
+    address_of,
     at_least,
+    atomic_add,
+    atomic_load,
+    atomic_store,
+    atomic_swap_if,
     bitcast,
+    call_layer_kernel,
+    call_rows_kernel,
+    call_team_job,
     concatenate,
     convert,
+    full,
+    futex_wait,
+    futex_wake,
     gather,
     interleave,
     lane,
+    load,
+    load_first,
+    nanoseconds,
+    pause,
+    pointer,
+    prefetch,
+    record_at,
     reduce_add,
+    registers,
     select_greater,
+    store,
+    store_first,
     sum_lanes,
     take,
     transpose,
     widen,
+    yield_thread,
 )
-from ternops.simd.memory import (
-    address_of,
-    full,
-    load,
-    load_first,
-    pointer,
-    prefetch,
-    record_at,
-    registers,
-    store,
-    store_first,
-)
-from ternops.simd.types import INTEGER, POINTER, VOID, Vector, record_type
 
 __all__ = [
     "IMMEDIATE",
     "INTEGER",
     "POINTER",
     "VOID",
+    "Entry",
     "Job",
     "LayerKernel",
     "RowsKernel",
@@ -99,7 +97,6 @@ __all__ = [
     "concatenate",
     "constant",
     "convert",
-    "entry",
     "f16",
     "f32",
     "fma",

@@ -4,20 +4,15 @@ A float sum must not depend on the CPU: 16 partial sums, each a chain of fused m
 one fixed tree.
 """
 
-from numba import types
-
-from ternops.simd.compiler import inlined
-from ternops.simd.intrinsics import instruction
-from ternops.simd.lanes import bitcast, convert, lane, select_greater, take
-from ternops.simd.memory import load
-from ternops.simd.types import Vector
+from ternops.simd.language import INT32, Vector, inlined, instruction
+from ternops.simd.operations import bitcast, convert, lane, load, select_greater, take
 
 f32, f16, u16 = Vector("f32", 16), Vector("f16", 16), Vector("u16", 16)
 i32x16, i8x16 = Vector("i32", 16), Vector("i8", 16)
 
 fma = instruction("llvm.fma.v16f32", f32, f32, f32, f32)  #: a * b + c, rounded once
 maximum_i32 = instruction("llvm.smax.v16i32", i32x16, i32x16, i32x16)
-_reduce_max = instruction("llvm.vector.reduce.smax.v16i32", types.int32, i32x16)
+_reduce_max = instruction("llvm.vector.reduce.smax.v16i32", INT32, i32x16)
 
 
 @inlined

@@ -6,18 +6,13 @@ A kept kernel is executed, so its folder must be one that nobody else can have w
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 import stat
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
-
-import llvmlite
-import numba
-from numba import config
 
 PACKAGE = Path(__file__).resolve().parent.parent
 #: Folders that no kernel code imports anything from: an edit there compiles nothing anew.
@@ -31,6 +26,11 @@ _TOLD: list[str] = []
 def compile_for(tier: str) -> None:
     """Tell the name of the tier: compiled code depends on it, and not on the features alone."""
     _COMPILED_FOR.append(tier)
+
+
+def tier() -> str:
+    """That name; empty as long as it is not known."""
+    return _COMPILED_FOR[0] if _COMPILED_FOR else ""
 
 
 @functools.cache
@@ -81,6 +81,8 @@ def make(folder: Path) -> None:
     for each in (folder.parent, folder):
         each.mkdir(mode=0o700, exist_ok=True)
     check(folder)
+    import tempfile
+
     with tempfile.TemporaryFile(dir=folder):
         pass
 
@@ -97,13 +99,20 @@ def check(folder: Path) -> None:
 
 
 def _digest() -> str:
-    """Of all that can hold kernel code, and of what compiles it; empty without any sources.
+    """Of the sources and of what compiles them; empty without any sources."""
+    sources = sources_digest()
+    import hashlib
 
-    Numba's own index sees a change in a kernel's file only, not in the files of the functions
-    that it calls. CPU and features are in the index.
-    """
-    versions = numba.__version__, llvmlite.__version__, sys.implementation.cache_tag
-    digest = hashlib.sha256(repr((_COMPILED_FOR, versions)).encode())
+    digest = hashlib.sha256(repr((sources, _compilers())).encode())
+    return digest.hexdigest()[:16] if sources else ""
+
+
+@functools.cache
+def sources_digest() -> str:
+    """Of all that can hold kernel code, and the tier; empty without any sources."""
+    import hashlib
+
+    digest = hashlib.sha256(repr(_COMPILED_FOR).encode())
     sources = sorted(PACKAGE.rglob("*.py"))
     for path in sources:
         if not any(folder in path.parents for folder in WITHOUT_KERNELS):
@@ -111,9 +120,19 @@ def _digest() -> str:
     return digest.hexdigest()[:16] if sources else ""
 
 
+def _compilers() -> tuple[str, ...]:
+    """The versions of Numba, which is not imported for that, of LLVM's, and of Python."""
+    found = [sys.implementation.cache_tag]
+    for name in ("numba", "llvmlite"):
+        spec = find_spec(name)
+        place = Path(spec.origin or "").parent if spec else Path()
+        found.append((place / "_version.py").read_text("utf-8"))
+    return tuple(found)
+
+
 def _usual() -> Path:
-    if config.CACHE_DIR:
-        base = Path(config.CACHE_DIR)
+    if named := os.environ.get("NUMBA_CACHE_DIR"):
+        base = Path(named)
     elif sys.platform == "win32":
         base = Path(os.environ.get("LOCALAPPDATA") or Path.home())
     elif sys.platform == "darwin":
@@ -125,6 +144,8 @@ def _usual() -> Path:
 
 
 def _temporary() -> Path:
+    import tempfile
+
     user = f"-{os.geteuid()}" if hasattr(os, "geteuid") else ""
     return Path(tempfile.gettempdir()).absolute() / f"ternops{user}"
 

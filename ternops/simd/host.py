@@ -3,29 +3,53 @@
 from __future__ import annotations
 
 import functools
-
-import llvmlite.binding as llvm
-from numba import config
+import os
+from typing import Any
 
 from ternops.simd import hwcap
 
 ARM = ("aarch64", "arm64")  #: `machine` on 64-bit ARM
 
 
+#: LLVM's name for a CPU without any optional feature.
+FEATURELESS = "generic"
+#: What NUMBA_CPU_NAME and NUMBA_CPU_FEATURES ask for; None: what LLVM finds.
+CPU_NAME = os.environ.get("NUMBA_CPU_NAME")
+CPU_FEATURES = os.environ.get(
+    "NUMBA_CPU_FEATURES", "" if CPU_NAME and CPU_NAME.lower() == FEATURELESS else None
+)
+
+
+def llvm() -> Any:
+    """llvmlite's bindings, which take longer to import than all that needs none of them."""
+    import llvmlite.binding
+
+    return llvmlite.binding
+
+
+def compile_for(triple: str, cpu: str, features: str) -> None:
+    """Compile for another machine from now on; nothing may have asked for this one's features."""
+    global CPU_NAME, CPU_FEATURES
+    llvm().initialize_all_targets()
+    llvm().initialize_all_asmprinters()
+    for module in (llvm(), llvm().targets):
+        module.get_process_triple = module.get_default_triple = lambda: triple
+    CPU_NAME, CPU_FEATURES = cpu, features
+
+
 def machine() -> str:
     """The architecture that Numba compiles for, as LLVM names it: "x86_64", "aarch64", ..."""
-    return llvm.get_process_triple().split("-")[0]
+    return llvm().get_process_triple().split("-")[0]
 
 
 def cpu_name() -> str:
     """The CPU model that Numba compiles for, as LLVM names it."""
-    return config.CPU_NAME or llvm.get_host_cpu_name()
+    return CPU_NAME or llvm().get_host_cpu_name()
 
 
 def chosen_threads() -> int:
     """What NUMBA_NUM_THREADS asks for; 0 if it is not set."""
-    chosen, default = config.NUMBA_NUM_THREADS, config.NUMBA_DEFAULT_NUM_THREADS
-    return 0 if chosen == default else int(chosen)
+    return int(os.environ.get("NUMBA_NUM_THREADS") or 0)
 
 
 _SCALABLE = ("sve", "sve2", "sme")
@@ -40,8 +64,8 @@ def feature_list() -> str:
     kernels have vectors of one width, and LLVM 22 miscompiles some sums for SVE of 256 bits
     (llvm-project 204939).
     """
-    asked = config.CPU_FEATURES
-    found = llvm.get_host_cpu_features().flatten() if asked is None else asked
+    asked = CPU_FEATURES
+    found = llvm().get_host_cpu_features().flatten() if asked is None else asked
     if machine() not in ARM:
         return str(found)
     kept = [name for name in found.split(",") if name and not name[1:].startswith(_SCALABLE)]

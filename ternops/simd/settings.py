@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 import warnings
 
-#: LLVM's name for a CPU without any optional feature.
-_FEATURELESS = "generic"
+from ternops.simd.host import FEATURELESS
+
 _UNREADABLE = "Environment variable 'NUMBA_"
 #: What LLVM does with a CPU and its features in a process of its own, which it may abort.
 _TRIAL = """
@@ -27,14 +26,51 @@ machine.emit_object(llvm.parse_assembly("define void @f() { ret void }"))
 """
 
 
+#: What needs no Numba to be checked, or to be used.
+_KNOWN = {
+    "NUMBA_CACHE_DIR", "NUMBA_CPU_FEATURES", "NUMBA_CPU_NAME", "NUMBA_DISABLE_JIT",
+    "NUMBA_FUNCTION_CACHE_SIZE", "NUMBA_NUM_THREADS",
+}  # fmt: skip
+
+
 def check() -> None:
-    """Import Numba; ValueError, naming the variable and its value, where one cannot be used."""
-    threads = os.environ.get("NUMBA_NUM_THREADS", "")
-    if re.fullmatch(r"\s*(-\s*\d+|\+?0+)\s*", threads):
-        raise ValueError(f"NUMBA_NUM_THREADS={threads!r}: expected 1 or more")
-    kept = os.environ.get("NUMBA_FUNCTION_CACHE_SIZE", "")
-    if re.fullmatch(r"\s*-\s*\d+\s*", kept):
-        raise ValueError(f"NUMBA_FUNCTION_CACHE_SIZE={kept!r}: expected 0 or more")
+    """ValueError, naming the variable and its value, where a setting cannot be used.
+
+    Numba, whose import takes a while, is asked only where one is set that it alone can read.
+    """
+    for name, least in (("NUMBA_NUM_THREADS", 1), ("NUMBA_FUNCTION_CACHE_SIZE", 0)):
+        number = _integer(name)
+        if number is not None and number < least:
+            raise ValueError(f"{name}={os.environ[name]!r}: expected {least} or more")
+    if _integer("NUMBA_DISABLE_JIT"):
+        raise _no_jit(os.environ["NUMBA_DISABLE_JIT"])
+    # What a program itself has set is its own affair: a CPU to look at the code for, say.
+    cpu, features = (os.environ.get(f"NUMBA_CPU_{each}") for each in ("NAME", "FEATURES"))
+    if cpu is not None or features is not None:
+        _check_cpu(cpu, features)
+    if any(each.startswith("NUMBA_") and each not in _KNOWN for each in os.environ):
+        check_numba()
+
+
+def _integer(name: str) -> int | None:
+    """What a variable says, as Numba reads it."""
+    value = os.environ.get(name)
+    if value is None:
+        return None
+    try:
+        return int(value)
+    except ValueError as error:
+        raise ValueError(f"{name}={value!r}: Numba cannot read it ({error})") from None
+
+
+def _no_jit(value: object) -> ValueError:
+    return ValueError(
+        f"NUMBA_DISABLE_JIT={value!r}: ternops has no kernels without Numba's JIT, expected 0"
+    )
+
+
+def check_numba() -> None:
+    """Import Numba; ValueError where it cannot read a setting."""
     with warnings.catch_warnings():
         warnings.filterwarnings("error", _UNREADABLE, RuntimeWarning)
         try:
@@ -42,12 +78,7 @@ def check() -> None:
         except RuntimeWarning as warning:
             raise ValueError(_unreadable(str(warning))) from None
     if config.DISABLE_JIT:
-        value = os.environ.get("NUMBA_DISABLE_JIT", config.DISABLE_JIT)
-        raise ValueError(
-            f"NUMBA_DISABLE_JIT={value!r}: ternops has no kernels without Numba's JIT, expected 0"
-        )
-    # What a program itself has set is its own affair: a CPU to look at the code for, say.
-    _check_cpu(os.environ.get("NUMBA_CPU_NAME"), os.environ.get("NUMBA_CPU_FEATURES"))
+        raise _no_jit(os.environ.get("NUMBA_DISABLE_JIT", config.DISABLE_JIT))
 
 
 def _unreadable(warning: str) -> str:
@@ -70,9 +101,11 @@ def _check_cpu(name: str | None, features: str | None) -> None:
         if word.lstrip("+-") == "help":  # for which LLVM prints its lists
             raise _unknown(kind, word, name, features)
     found = llvm.get_host_cpu_features()
-    is_plain = name in (None, _FEATURELESS, llvm.get_host_cpu_name())
+    is_plain = name in (None, FEATURELESS, llvm.get_host_cpu_name())
     if is_plain and all(each[0] == "+" and each[1:] in found for each in asked):
         return
+    import subprocess
+
     tried = name or llvm.get_host_cpu_name(), found.flatten() if features is None else features
     try:
         done = subprocess.run(

@@ -200,11 +200,11 @@ def test_the_system_reports_the_features(monkeypatch, platform, library, expecte
 @pytest.mark.parametrize("has", [True, False])
 def test_llvm_gets_what_the_system_reports(monkeypatch, has):
     """Whatever LLVM finds by the model's name; and nothing of SVE."""
-    monkeypatch.setattr(host.config, "CPU_FEATURES", None)
+    monkeypatch.setattr(host, "CPU_FEATURES", None)
     monkeypatch.setattr(host, "machine", lambda: "aarch64")
     monkeypatch.setattr(hwcap, "features", lambda: {"dotprod": has, "i8mm": False})
     found = llvm.FeatureMap(neon=True, sve=True, lse=False)
-    monkeypatch.setattr(host.llvm, "get_host_cpu_features", lambda: found)
+    monkeypatch.setattr(llvm, "get_host_cpu_features", lambda: found)
     listed = host.feature_list.__wrapped__().split(",")
     assert listed[:2] == ["-lse", "+neon"]
     assert f"{'+' if has else '-'}dotprod" in listed
@@ -214,7 +214,7 @@ def test_llvm_gets_what_the_system_reports(monkeypatch, has):
 
 def test_what_was_asked_for_has_no_sve_either(monkeypatch):
     """NUMBA_CPU_FEATURES stands, but for that; of a feature named twice the last counts."""
-    monkeypatch.setattr(host.config, "CPU_FEATURES", "+neon,+sve2,+dotprod,+i8mm,-dotprod")
+    monkeypatch.setattr(host, "CPU_FEATURES", "+neon,+sve2,+dotprod,+i8mm,-dotprod")
     monkeypatch.setattr(host, "machine", lambda: "aarch64")
     monkeypatch.setattr(host, "feature_list", host.feature_list.__wrapped__)
     expected = "+neon,+dotprod,+i8mm,-dotprod,-sve,-sve2,-sme"

@@ -15,11 +15,11 @@ from unittest import mock
 import numpy as np
 import numpy.typing as npt
 import pytest
-from numba.core import ccallback
 
 from ternops import matrix_file, scratch, team, threads
 from ternops.contention import Contention
 from ternops.kernels import call, plan, tuning
+from ternops.simd import Job
 
 Array = npt.NDArray[Any]
 
@@ -69,20 +69,14 @@ def exact_scratch(allocate: Callable[..., Array]) -> Iterator[None]:
 
 def count_compilations() -> list[str]:
     """The names of the jobs that this process compiles from now on, not read from the cache."""
-    compiler: Any = ccallback.CFunc
-    compiled, original = list[str](), compiler._compile_uncached
+    compiled, original = list[str](), Job.compile
 
     def counting(self: Any) -> Any:
-        compiled.append(self.__name__)
+        compiled.append(self.name)
         return original(self)
 
-    compiler._compile_uncached = counting
+    Job.compile = counting  # type: ignore[method-assign]
     return compiled
-
-
-def cache_hits() -> list[int]:
-    """How often the team's two entry points were read from the cache of compiled code."""
-    return [sum(f.stats.cache_hits.values()) for f in (team._launch, team._work)]
 
 
 def minimum_of_bytes() -> Any:
@@ -144,7 +138,7 @@ def watch_launches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
     monkeypatch.setattr(team.TEAM, "_contention", Contention())
     monkeypatch.setattr(Contention, "begin", lambda self, threads: None)
-    launch = team._launch
+    launch = team._launch.call
 
     def counting(address: int, job: int, record: int, count: int) -> int:
         waited = launch(address, job, record, count)
@@ -152,7 +146,7 @@ def watch_launches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             seen.append(count)
         return int(waited)
 
-    monkeypatch.setattr(team, "_launch", counting)
+    monkeypatch.setattr(team._launch, "call", counting)
     return seen
 
 
@@ -194,11 +188,12 @@ def cache_digest() -> str:
     return folder._digest()
 
 
-def forget_tier(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the cache's folder depend on no tier, as before `ternops.isa` is imported."""
+def look_again() -> None:
+    """Let the sources be read, and the cache's folder be chosen, anew."""
     from ternops.simd import folder
 
-    monkeypatch.setattr(folder, "_TOLD", [])
+    folder.sources_digest.cache_clear()
+    folder.cache_folder.cache_clear()
 
 
 def watch_syncs(monkeypatch: pytest.MonkeyPatch, note: Callable[[Any], None]) -> None:

@@ -3,8 +3,8 @@
 python -P -m tests.programs.kernel_cache [OPTION ...] STEP ...
 
 STEP: ENCODING/KIND is a product by the kernels of that shape class, "every" one of each kernel;
-clean:FOLDER removes a folder, go:FOLDER makes it the current one. Prints three lines: the jobs
-compiled, the functions that were read (those of launch and worker), and the folder of the cache.
+clean:FOLDER removes a folder, go:FOLDER makes it the current one. Prints two lines: the jobs
+compiled, and the folder of the cache.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def prepare(arguments: argparse.Namespace) -> None:
 
 
 def multiply(steps: Sequence[str]) -> None:
-    """Do the steps and print the three lines."""
+    """Do the steps and print the two lines."""
     import ternops
     from ternops.kernels import reference
     from tests.helpers import cases, internals
@@ -64,7 +64,6 @@ def multiply(steps: Sequence[str]) -> None:
             else:
                 product(*step.split("/"))
     print(*sorted(compiled))
-    print(*internals.cache_hits())
     print(ternops.info()["cache"])
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba import from_dtype, types
+from numba import types
 from numba.extending import models, register_model
 
 ELEMENTS: dict[str, ir.Type] = {
@@ -22,20 +22,13 @@ ELEMENTS: dict[str, ir.Type] = {
     "f16": ir.HalfType(),
     "f32": ir.FloatType(),
 }
-#: The type of records in memory, by their NumPy dtype.
-record_type = from_dtype
-#: What an instruction takes and gives besides vectors and pointers.
-INTEGER, VOID = types.intp, types.none
 I32 = ir.IntType(32)
 I64 = ir.IntType(64)
 BYTE_POINTER = ir.IntType(8).as_pointer()
 
 
-class Vector(types.Type):
-    """A SIMD vector of `lanes` elements: "u8", "i8", "u16", "i16", "i32", "f16" or "f32".
-
-    LLVM splits a vector that is wider than the CPU's registers into several of them.
-    """
+class VectorType(types.Type):
+    """A `ternops.simd.Vector`."""
 
     def __init__(self, element: str, lanes: int) -> None:
         self.element = element
@@ -69,7 +62,7 @@ class Pointer(types.Type):
 class Registers(types.Type):
     """A short array of vectors with constant indices, which LLVM turns into registers."""
 
-    def __init__(self, vector: Vector, count: int) -> None:
+    def __init__(self, vector: VectorType, count: int) -> None:
         self.vector = vector
         self.count = count
         super().__init__(name=f"registers({vector.name}, {count})")
@@ -82,9 +75,9 @@ class Registers(types.Type):
 POINTER = Pointer()
 
 
-@register_model(Vector)
+@register_model(VectorType)
 class _VectorModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, vector: Vector) -> None:
+    def __init__(self, manager: Any, vector: VectorType) -> None:
         super().__init__(manager, vector, vector.ir)
 
 
@@ -101,15 +94,15 @@ class _RegistersModel(models.PrimitiveModel):
 
 
 def type_behind(reference: types.Type) -> types.Type | None:
-    """The type behind a type named in kernel code, a Vector or a Numba scalar."""
+    """The type behind a type named in kernel code, a VectorType or a Numba scalar."""
     inner = getattr(reference, "instance_type", None)
-    return inner if isinstance(inner, Vector | types.Number) else None
+    return inner if isinstance(inner, VectorType | types.Number) else None
 
 
 def ir_type(context: Any, kind: types.Type) -> ir.Type:
     if kind == types.none:
         return ir.VoidType()
-    return kind.ir if isinstance(kind, Vector) else context.get_value_type(kind)
+    return kind.ir if isinstance(kind, VectorType) else context.get_value_type(kind)
 
 
 def splat(builder: ir.IRBuilder, scalar: ir.Value, vector: ir.VectorType) -> ir.Value:
@@ -118,7 +111,7 @@ def splat(builder: ir.IRBuilder, scalar: ir.Value, vector: ir.VectorType) -> ir.
     return builder.shuffle_vector(lane, lane, order)
 
 
-def to_element(context: Any, builder: Any, value: Any, kind: Any, vector: Vector) -> ir.Value:
+def to_element(context: Any, builder: Any, value: Any, kind: Any, vector: VectorType) -> ir.Value:
     """A scalar of Numba type `kind` as an element of `vector`."""
     element = ELEMENTS[vector.element]
     if vector.is_float:
@@ -127,6 +120,6 @@ def to_element(context: Any, builder: Any, value: Any, kind: Any, vector: Vector
     return builder.trunc(wide, element)
 
 
-def element_suffix(vector: Vector) -> str:
+def element_suffix(vector: VectorType) -> str:
     """The element's name inside the names of LLVM intrinsics."""
     return ("f" if vector.is_float else "i") + vector.element[1:]

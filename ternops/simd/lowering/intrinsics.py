@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from llvmlite import ir
@@ -11,13 +12,26 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ternops.simd.types import Pointer, Vector, ir_type
+from ternops.simd.language import Constant, Instruction, Kind, Vector
+from ternops.simd.lowering.types import POINTER, Pointer, VectorType, ir_type
 
-IMMEDIATE = types.uint8  #: an `instruction`'s argument that must be a literal: part of its code
+_KINDS = {
+    "integer": types.intp, "int32": types.int32, "pointer": POINTER, "void": types.none,
+    # Any integer type but those above: it is told from them by identity alone.
+    "immediate": types.uint8,
+}  # fmt: skip
+_IMMEDIATE = _KINDS["immediate"]
 
 
-def instruction(name: str, result: types.Type, *arguments: types.Type) -> Any:
-    """A kernel function for one LLVM intrinsic of that name and type."""
+def type_of(each: Vector | Kind) -> types.Type:
+    """Numba's type for what an instruction takes or gives."""
+    return _KINDS[each.name] if isinstance(each, Kind) else VectorType(each.element, each.lanes)
+
+
+@cache
+def instruction(each: Instruction) -> Any:
+    """Numba's intrinsic for one of LLVM's."""
+    name, result, arguments = each.name, type_of(each.result), [*map(type_of, each.arguments)]
 
     def call(context, builder, signature, args):
         kind = ir.FunctionType(
@@ -25,8 +39,8 @@ def instruction(name: str, result: types.Type, *arguments: types.Type) -> Any:
         )
         function = cgutils.get_or_insert_function(builder.module, kind, name)
         values = [
-            ir.Constant(ir.IntType(8), given.literal_value) if wanted is IMMEDIATE else
-            value if isinstance(wanted, Vector | Pointer) else
+            ir.Constant(ir.IntType(8), given.literal_value) if wanted is _IMMEDIATE else
+            value if isinstance(wanted, VectorType | Pointer) else
             context.cast(builder, value, given, wanted)
             for value, given, wanted in zip(args, signature.args, arguments, strict=True)
         ]  # fmt: skip
@@ -34,7 +48,7 @@ def instruction(name: str, result: types.Type, *arguments: types.Type) -> Any:
         return context.get_dummy_value() if result == types.none else called
 
     def fits(given: types.Type, wanted: types.Type) -> bool:
-        if wanted is IMMEDIATE:
+        if wanted is _IMMEDIATE:
             return isinstance(given, types.IntegerLiteral)
         return given == wanted or (isinstance(given, types.Integer) and wanted == types.intp)
 
@@ -55,13 +69,10 @@ def instruction(name: str, result: types.Type, *arguments: types.Type) -> Any:
     return intrinsic(makers[len(arguments)])
 
 
-def constant(vector: Vector, values: Sequence[int], in_memory: bool = False) -> Any:
-    """A kernel function without arguments that gives the vector with these lanes.
-
-    in_memory: load it from memory that LLVM does not know to be constant, once where the function
-    is called. Inside a loop LLVM would rather load a constant each time than keep a register.
-    """
-    lanes = [int(value) for value in values]
+@cache
+def constant(each: Constant) -> Any:
+    """Numba's intrinsic for a constant."""
+    vector, lanes, in_memory = type_of(each.vector), list(each.lanes), each.in_memory
     digest = hashlib.sha256(repr((vector.name, lanes)).encode()).hexdigest()[:16]
 
     def check(typing_context: Any) -> Any:

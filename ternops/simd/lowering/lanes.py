@@ -7,14 +7,22 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ternops.simd.types import ELEMENTS, I32, I64, Pointer, Registers, Vector, type_behind
+from ternops.simd.lowering.types import (
+    ELEMENTS,
+    I32,
+    I64,
+    Pointer,
+    Registers,
+    VectorType,
+    type_behind,
+)
 
 
 @intrinsic
 def bitcast(typing_context, vector_type, value):
     """The same bits as another vector type of the same size."""
     vector = type_behind(vector_type)
-    if not isinstance(vector, Vector):
+    if not isinstance(vector, VectorType):
         return None
 
     def generate(context, builder, signature, args):
@@ -30,7 +38,7 @@ def convert(typing_context, vector_type, value):
     Float to integer is left out on purpose: kernels round by adding 1.5 * 2**23.
     """
     target = type_behind(vector_type)
-    if not isinstance(target, Vector) or not isinstance(value, Vector):
+    if not isinstance(target, VectorType) or not isinstance(value, VectorType):
         return None
     if value.is_float and not target.is_float:
         return None
@@ -54,12 +62,12 @@ def convert(typing_context, vector_type, value):
 def take(typing_context, value, first, count, step):
     """`count` lanes of a vector from `first` on, `step` apart (literals)."""
     literals = (first, count, step)
-    if not isinstance(value, Vector):
+    if not isinstance(value, VectorType):
         return None
     if not all(isinstance(each, types.IntegerLiteral) for each in literals):
         return None
     start, lanes, stride = (each.literal_value for each in literals)
-    result = Vector(value.element, lanes)
+    result = VectorType(value.element, lanes)
 
     def generate(context, builder, signature, args):
         order = [start + i * stride for i in range(lanes)]
@@ -72,9 +80,9 @@ def take(typing_context, value, first, count, step):
 @intrinsic
 def interleave(typing_context, left, right):
     """left[0], right[0], left[1], right[1], ...: a vector of twice as many lanes."""
-    if not isinstance(left, Vector) or left != right:
+    if not isinstance(left, VectorType) or left != right:
         return None
-    result = Vector(left.element, 2 * left.lanes)
+    result = VectorType(left.element, 2 * left.lanes)
 
     def generate(context, builder, signature, args):
         order = [i // 2 + i % 2 * left.lanes for i in range(result.lanes)]
@@ -87,9 +95,9 @@ def interleave(typing_context, left, right):
 @intrinsic
 def concatenate(typing_context, left, right):
     """The lanes of two vectors, one behind the other."""
-    if not isinstance(left, Vector) or left != right:
+    if not isinstance(left, VectorType) or left != right:
         return None
-    result = Vector(left.element, 2 * left.lanes)
+    result = VectorType(left.element, 2 * left.lanes)
 
     def generate(context, builder, signature, args):
         mask = ir.Constant(ir.VectorType(I32, result.lanes), list(range(result.lanes)))
@@ -102,9 +110,9 @@ def concatenate(typing_context, left, right):
 def gather(typing_context, vector_type, table, index):
     """Lane by lane table[index], scalars one after the other, for CPUs without byte shuffles."""
     vector = type_behind(vector_type)
-    if not isinstance(vector, Vector) or not isinstance(table, Pointer):
+    if not isinstance(vector, VectorType) or not isinstance(table, Pointer):
         return None
-    if not isinstance(index, Vector) or index.lanes != vector.lanes:
+    if not isinstance(index, VectorType) or index.lanes != vector.lanes:
         return None
 
     def generate(context, builder, signature, args):
@@ -123,7 +131,7 @@ def gather(typing_context, vector_type, table, index):
 def widen(typing_context, vector_type, value):
     """The lanes of a vector in the first lanes of a longer one, zeros behind."""
     vector = type_behind(vector_type)
-    if not isinstance(vector, Vector) or not isinstance(value, Vector):
+    if not isinstance(vector, VectorType) or not isinstance(value, VectorType):
         return None
     if vector.element != value.element or vector.lanes < value.lanes:
         return None
@@ -139,7 +147,7 @@ def widen(typing_context, vector_type, value):
 @intrinsic
 def select_greater(typing_context, left, right, then, otherwise):
     """Lane by lane ``then if left > right else otherwise`` (signed or float compare)."""
-    if not isinstance(left, Vector) or left != right or then != otherwise:
+    if not isinstance(left, VectorType) or left != right or then != otherwise:
         return None
 
     def generate(context, builder, signature, args):
@@ -152,7 +160,7 @@ def select_greater(typing_context, left, right, then, otherwise):
 @intrinsic
 def at_least(typing_context, value, bound):
     """Lane by lane -1 (all bits) where ``value >= bound``, else 0; both integer vectors."""
-    if not isinstance(value, Vector) or value != bound or value.is_float:
+    if not isinstance(value, VectorType) or value != bound or value.is_float:
         return None
 
     def generate(context, builder, signature, args):
@@ -165,7 +173,7 @@ def at_least(typing_context, value, bound):
 @intrinsic
 def reduce_add(typing_context, value):
     """The sum of an i32 vector's lanes as int32 (wraps around; any order gives the same)."""
-    if not isinstance(value, Vector) or value.element != "i32":
+    if not isinstance(value, VectorType) or value.element != "i32":
         return None
 
     def generate(context, builder, signature, args):
@@ -252,7 +260,7 @@ def transpose(typing_context, square):
 @intrinsic
 def lane(typing_context, value, index):
     """One lane (a literal index) of a vector as a scalar."""
-    if not isinstance(value, Vector) or not isinstance(index, types.IntegerLiteral):
+    if not isinstance(value, VectorType) or not isinstance(index, types.IntegerLiteral):
         return None
     scalar = types.float32 if value.element == "f32" else types.int32
 

@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import lower_builtin, type_callable
 
-from ternops.simd.types import I64, Pointer, Registers, Vector, splat, to_element
+from ternops.simd.lowering.types import I64, Pointer, Registers, VectorType, splat, to_element
 
 _INTEGER_OPERATORS = {
     operator.add: "add",
@@ -32,7 +32,7 @@ _FLOAT_OPERATORS = {
 
 def _register_operator(op: Callable[..., Any]) -> None:
     def allowed(vector: types.Type, other: types.Type) -> bool:
-        if not isinstance(vector, Vector):
+        if not isinstance(vector, VectorType):
             return False
         if op not in (_FLOAT_OPERATORS if vector.is_float else _INTEGER_OPERATORS):
             return False
@@ -50,7 +50,7 @@ def _register_operator(op: Callable[..., Any]) -> None:
     def lower(context: Any, builder: Any, signature: Any, args: Any) -> ir.Value:
         vector = signature.return_type
         left, right = args
-        if not isinstance(signature.args[1], Vector):
+        if not isinstance(signature.args[1], VectorType):
             scalar = to_element(context, builder, right, signature.args[1], vector)
             right = splat(builder, scalar, vector.ir)
         name = (_FLOAT_OPERATORS if vector.is_float else _INTEGER_OPERATORS)[op]
@@ -58,8 +58,8 @@ def _register_operator(op: Callable[..., Any]) -> None:
             name = "lshr"
         return getattr(builder, name)(left, right)
 
-    for right in (Vector, types.Number):
-        lower_builtin(op, Vector, right)(lower)
+    for right in (VectorType, types.Number):
+        lower_builtin(op, VectorType, right)(lower)
 
 
 for _op in {**_INTEGER_OPERATORS, **_FLOAT_OPERATORS}:

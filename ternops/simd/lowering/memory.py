@@ -9,14 +9,14 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ternops.simd.types import (
+from ternops.simd.lowering.types import (
     BYTE_POINTER,
     I32,
     I64,
     POINTER,
     Pointer,
     Registers,
-    Vector,
+    VectorType,
     element_suffix,
     ir_type,
     splat,
@@ -29,7 +29,7 @@ from ternops.simd.types import (
 def full(typing_context, vector_type, value):
     """A vector with `value` in every lane: ``full(f32, 1.0)``."""
     vector = type_behind(vector_type)
-    if not isinstance(vector, Vector) or not isinstance(value, types.Number):
+    if not isinstance(vector, VectorType) or not isinstance(value, types.Number):
         return None
 
     def generate(context, builder, signature, args):
@@ -43,7 +43,7 @@ def full(typing_context, vector_type, value):
 def registers(typing_context, vector_type, count):
     """`count` (a literal) vectors, uninitialised; every index must become a constant."""
     vector = type_behind(vector_type)
-    if not isinstance(vector, Vector) or not isinstance(count, types.IntegerLiteral):
+    if not isinstance(vector, VectorType) or not isinstance(count, types.IntegerLiteral):
         return None
     kind = Registers(vector, count.literal_value)
 
@@ -127,7 +127,7 @@ def _make_load(aligned: bool) -> Any:
 load = _make_load(aligned=False)  #: load(type, pointer): a vector or a scalar, at any address
 
 
-def _first_lanes(context: Any, builder: Any, vector: Vector, count: Any, kind: Any) -> ir.Value:
+def _first_lanes(context: Any, builder: Any, vector: VectorType, count: Any, kind: Any) -> ir.Value:
     index_type = ir.VectorType(I64, vector.lanes)
     index = ir.Constant(index_type, list(range(vector.lanes)))
     limit = splat(builder, context.cast(builder, count, kind, types.int64), index_type)
@@ -138,7 +138,7 @@ def _first_lanes(context: Any, builder: Any, vector: Vector, count: Any, kind: A
 def load_first(typing_context, vector_type, source, count):
     """The first `count` lanes of a vector in memory, zeros behind; touches nothing further."""
     vector = type_behind(vector_type)
-    if not isinstance(vector, Vector) or not isinstance(source, Pointer):
+    if not isinstance(vector, VectorType) or not isinstance(source, Pointer):
         return None
 
     def generate(context, builder, signature, args):
@@ -155,7 +155,7 @@ def load_first(typing_context, vector_type, source, count):
 @intrinsic
 def store_first(typing_context, target, value, count):
     """Write the first `count` lanes of a vector to memory and touch nothing further."""
-    if not isinstance(value, Vector) or not isinstance(target, Pointer):
+    if not isinstance(value, VectorType) or not isinstance(target, Pointer):
         return None
 
     def generate(context, builder, signature, args):

@@ -13,7 +13,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ternops.simd.host import ARM, machine
-from ternops.simd.types import I32, I64, Pointer
+from ternops.simd.lowering.types import I32, I64, Pointer
 
 
 def _atomic(name: str, arity: int, emit: Callable[..., Any], result: types.Type) -> Any:
