@@ -21,10 +21,17 @@ class BatchTile(NamedTuple):
 
 
 class GemmTile(NamedTuple):
-    """rows x tokens of the product that the GEMM keeps in registers."""
+    """rows x tokens of the product that the GEMM keeps in registers.
+
+    panel_rows: unpacked at a time, of at most `depth` columns. block_bytes: of prepared tokens that
+    a panel is used for before the next one; what the second-level cache holds beside a panel.
+    """
 
     rows: int
     tokens: int
+    panel_rows: int = 64
+    depth: int = 4160
+    block_bytes: int = 1 << 60
 
 
 class ByteTable(NamedTuple):
@@ -54,6 +61,7 @@ class Tier:
     byte_table: a look-up of bytes in a table of at least 81 entries, if there is one.
     shuffle_words(table, index), shuffle_bytes(table, index): look-ups of 32 words by their low five
     bits, and of 16 bytes in each half, if there are such.
+    store_fence(): for other threads to see what was stored past the caches; None where nothing is.
     has_tiles: whether there are AMX's tile registers.
     batch, gemm: tiles for several and for many tokens. auto: what "auto" means for weights that the
     last-level cache holds, and for more of them.
@@ -76,6 +84,7 @@ class Tier:
     byte_table: ByteTable | None = None
     shuffle_words: Any = None
     shuffle_bytes: Any = None
+    store_fence: Any = None
     has_tiles: bool = False
 
     def extended(self, name: str, *features: str, **changes: Any) -> Tier:

@@ -1,8 +1,10 @@
 """The GEMM's products on AMX: 16 x 64 bytes of codes times 64 x 16 of activations an instruction.
 
 Layout: tokens in groups of 16; a kilobyte has 64 columns of them, four columns a token in each of
-16 rows, as the instruction wants its right operand; the codes lie as they are. Trick: 32 rows and
-32 tokens are four sums at once, each tile is loaded for two. Bound: the tile product.
+16 rows, as the instruction wants its right operand; the codes lie as they are. Trick: 48 rows and
+32 tokens are six sums at once, which leaves a register for each operand: of the seven loads a step
+two find their kilobyte in the first-level cache, where 32 x 32 loads four from the second for four
+products. Bound: the tile product; the second level brings 5 KB in less than six of them take.
 """
 
 from ternops.isa import (
@@ -14,14 +16,24 @@ from ternops.isa import (
     tile_store,
     tile_zero,
 )
-from ternops.simd import Vector, constant, inlined, load, pointer, registers, store, transpose
+from ternops.kernels.operands import is_past_caches
+from ternops.simd import (
+    Vector,
+    constant,
+    inlined,
+    load,
+    pointer,
+    registers,
+    store,
+    transpose,
+)
 
 SIDE = 16  #: rows and tokens of a tile of sums, and tokens that share a line of activations
-TOKENS = 2 * SIDE
+ROWS, TOKENS = 3 * SIDE, 2 * SIDE
 _LINE = 64
 _TILE_BYTES = SIDE * _LINE
 #: Room for the tiles of sums, and before that for the configuration.
-SPARE_BYTES = 4 * _TILE_BYTES
+SPARE_BYTES = 6 * _TILE_BYTES
 # Palette 1; eight tiles of 16 rows of 64 bytes.
 _configuration = constant(
     Vector("u8", 64), [1, *[0] * 15, *[_LINE, 0] * 8, *[0] * 16, *[SIDE] * 8, *[0] * 8]
@@ -41,43 +53,99 @@ def close_tiles():
     tile_release()
 
 
-def make_tiled(panel_stride, add_up):
-    """A function that multiplies a panel with all tokens by tiles."""
+def make_tiled(panel_stride, output):
+    """A function that multiplies a panel with a block of tokens by tiles."""
 
     @inlined
-    def multiply(p, panel, spare, row, n, depth, lines, is_last):
-        """Rows [row, row + n) from column `depth` on; all of the panel's rows are computed."""
-        square = registers(i32, SIDE)
+    def rows_48(codes, x, lines, group_bytes, spare):
+        """48 rows times 32 tokens: tile i + 3 * j at `spare` has rows 16 * i, tokens 16 * j."""
+        tile_zero(0)
+        tile_zero(1)
+        tile_zero(2)
+        tile_zero(3)
+        tile_zero(4)
+        tile_zero(5)
+        second, third = codes + SIDE * panel_stride, codes + 2 * SIDE * panel_stride
+        for line in range(lines):
+            at, here = line * _LINE, x + line * _TILE_BYTES
+            tile_load(6, here, _LINE)
+            tile_load(7, codes + at, panel_stride)
+            tile_dot(0, 7, 6)
+            tile_load(7, second + at, panel_stride)
+            tile_dot(1, 7, 6)
+            tile_load(7, third + at, panel_stride)
+            tile_dot(2, 7, 6)
+            tile_load(6, here + group_bytes, _LINE)
+            tile_dot(5, 7, 6)
+            tile_load(7, second + at, panel_stride)
+            tile_dot(4, 7, 6)
+            tile_load(7, codes + at, panel_stride)
+            tile_dot(3, 7, 6)
+        tile_store(0, spare, _LINE)
+        tile_store(1, spare + _TILE_BYTES, _LINE)
+        tile_store(2, spare + 2 * _TILE_BYTES, _LINE)
+        tile_store(3, spare + 3 * _TILE_BYTES, _LINE)
+        tile_store(4, spare + 4 * _TILE_BYTES, _LINE)
+        tile_store(5, spare + 5 * _TILE_BYTES, _LINE)
+
+    @inlined
+    def rows_16(codes, x, lines, group_bytes, spare):
+        """16 rows times 32 tokens."""
+        tile_zero(0)
+        tile_zero(1)
+        for line in range(lines):
+            here = x + line * _TILE_BYTES
+            tile_load(4, codes + line * _LINE, panel_stride)
+            tile_load(6, here, _LINE)
+            tile_load(7, here + group_bytes, _LINE)
+            tile_dot(0, 4, 6)
+            tile_dot(1, 4, 7)
+        tile_store(0, spare, _LINE)
+        tile_store(1, spare + _TILE_BYTES, _LINE)
+
+    def make_write(down):
+        """A function that writes tiles of 16 * down rows and 32 tokens."""
+
+        @inlined
+        def write(p, spare, row, n, token, tokens, depth, is_last):
+            square = registers(i32, SIDE)
+            for tile in range(2 * down):
+                sums = spare + tile * _TILE_BYTES
+                for i in range(SIDE):
+                    square[i] = load(i32, sums + i * _LINE)
+                transpose(square)
+                for i in range(SIDE):
+                    store(sums + i * _LINE, square[i])
+            past_caches = is_past_caches(p, row)
+            for t in range(tokens):
+                of_token = spare + (t // SIDE * down * _TILE_BYTES + t % SIDE * _LINE)
+                for i in range(down):
+                    total, left = load(i32, of_token + i * _TILE_BYTES), n - i * SIDE
+                    at = row + i * SIDE
+                    if left >= SIDE:
+                        output(p, total, at, token + t, SIDE, depth, is_last, past_caches)
+                    elif left > 0:
+                        output(p, total, at, token + t, left, depth, is_last, False)
+
+        return write
+
+    write_48, write_16 = make_write(3), make_write(1)
+
+    @inlined
+    def multiply(p, panel, spare, row, n, token, end, depth, lines, is_last):
+        """Rows [row, row + n) and tokens [token, end), from column `depth` on."""
         group_bytes = SIDE * p.placed_stride
-        for token in range(0, p.tokens, TOKENS):
-            x = pointer(p.placed) + (token // SIDE * group_bytes + depth * SIDE)
-            for r in range(0, n, 2 * SIDE):
-                codes = panel + r * panel_stride
-                tile_zero(0)
-                tile_zero(1)
-                tile_zero(2)
-                tile_zero(3)
-                for line in range(lines):
-                    tile_load(4, codes + line * _LINE, panel_stride)
-                    tile_load(6, x + line * _TILE_BYTES, _LINE)
-                    tile_load(5, codes + (SIDE * panel_stride + line * _LINE), panel_stride)
-                    tile_load(7, x + (group_bytes + line * _TILE_BYTES), _LINE)
-                    tile_dot(0, 4, 6)
-                    tile_dot(1, 4, 7)
-                    tile_dot(2, 5, 6)
-                    tile_dot(3, 5, 7)
-                tile_store(0, spare, _LINE)
-                tile_store(1, spare + _TILE_BYTES, _LINE)
-                tile_store(2, spare + 2 * _TILE_BYTES, _LINE)
-                tile_store(3, spare + 3 * _TILE_BYTES, _LINE)
-                for tile in range(4):
-                    down, right = tile // 2 * SIDE, tile % 2 * SIDE
-                    for i in range(SIDE):
-                        square[i] = load(i32, spare + (tile * _TILE_BYTES + i * _LINE))
-                    transpose(square)
-                    count = min(SIDE, n - r - down)
-                    for t in range(min(SIDE, p.tokens - token - right) if count > 0 else 0):
-                        at = row + r + down
-                        add_up(p, square[t], at, token + right + t, count, depth, is_last)
+        for t in range(token, end, TOKENS):
+            x = pointer(p.placed) + (t // SIDE * group_bytes + depth * SIDE)
+            tokens = min(TOKENS, end - t)
+            r = 0
+            while n - r > 2 * SIDE:
+                rows_48(panel + r * panel_stride, x, lines, group_bytes, spare)
+                write_48(p, spare, row + r, min(ROWS, n - r), t, tokens, depth, is_last)
+                r += ROWS
+            while r < n:
+                rows_16(panel + r * panel_stride, x, lines, group_bytes, spare)
+                write_16(p, spare, row + r, min(SIDE, n - r), t, tokens, depth, is_last)
+                r += SIDE
 
     return multiply

@@ -69,7 +69,7 @@ class Call:
             "weights": matrix.address, "stride": plan.stride, "rows": matrix.rows,
             "columns": matrix.columns, "fields": plan.fields, "bias": plan.bias,
             "scales": matrix.scales, "scale_step": matrix.scale_step, "is_float": is_float,
-            "tokens": tokens, "placed_stride": plan.placed_bytes,
+            "tokens": tokens, "token_block": plan.token_block, "placed_stride": plan.placed_bytes,
             "out_stride": out_stride or matrix.rows, "scratch_stride": plan.scratch_bytes,
         }  # fmt: skip
         prepared = -(-tokens // plan.token_step) * plan.token_step

@@ -16,6 +16,7 @@ from ternops.isa import (
     LANES,
     PAIRED,
     PARTIAL,
+    PASSES_CACHES,
     TIER,
     WIDE,
     close_sums,
@@ -23,10 +24,11 @@ from ternops.isa import (
     i8,
     i32,
     open_sums,
+    store_fence,
     u8,
 )
 from ternops.kernels.amx import close_tiles, make_tiled, open_tiles
-from ternops.kernels.operands import Operands, finish
+from ternops.kernels.operands import Operands, finish, finished, is_past_caches
 from ternops.simd import (
     RowsKernel,
     concatenate,
@@ -40,42 +42,46 @@ from ternops.simd import (
     registers,
     store,
     store_first,
+    store_past_caches,
     sum_lanes,
     take,
 )
 
-#: Rows of a panel and most codes of a row, 13 blocks of base3 or 16 of two_bit: 260 KB.
-PANEL_ROWS, _DEPTH = 64, 4160
+_TILE = TIER.gemm
+PANEL_ROWS, _DEPTH = _TILE.panel_rows, _TILE.depth
 # Rows a multiple of 4 KB apart would all compete for the same few places of the first-level cache.
 _STRIDE = _DEPTH + BLOCK_BYTES
 PANEL_BYTES = PANEL_ROWS * _STRIDE
 #: Codes of at most 2 can be added up over this many lines between `open_sums` and `close_sums`.
 _LINES_OPEN = 64 * BYTES // BLOCK_BYTES
-_TILE = TIER.gemm
 # Rows whose sums are complete at the same time.
 _HEIGHT = max(_TILE.rows, LANES)
 _HALF = BYTES // 2
 
 
-def make_add_up(value_step):
-    """A function that adds the sums of one panel to those of the panels before.
+@cache
+def make_output(value_step):
+    """A function that writes the sums of one panel, or adds them to those of the panels before.
 
     These wait in `out` as int32. value_step: from the value of a code to that of the next.
+    past_caches: of `is_past_caches`.
     """
 
     @inlined
-    def add_up(p, total, row, token, count, depth, is_last):
+    def output(p, total, row, token, count, depth, is_last, past_caches):
         place = pointer(p.out) + 4 * (token * p.out_stride + row)
         if value_step > 1:
             total = total * value_step
         if depth > 0:
             total = total + load_first(i32, place, count)
-        if is_last:
-            finish(p, total, row, token, count)
-        else:
+        if not is_last:
             store_first(place, total, count)
+        elif past_caches and count == LANES:
+            store_past_caches(place, finished(p, total, row, token, LANES))
+        else:
+            finish(p, total, row, token, count)
 
-    return add_up
+    return output
 
 
 if PAIRED == 2:
@@ -130,7 +136,7 @@ def make_decode(encoding):
     return decode
 
 
-def make_panel(rows, tokens, add_up):
+def make_panel(rows, tokens, output):
     """A function that multiplies a panel with all tokens by the dot instruction."""
     down, across = rows // PAIRED, tokens // PAIRED
     count = down * across
@@ -161,37 +167,39 @@ def make_panel(rows, tokens, add_up):
                 row_sums[at + r + height * t] = sums[r * across + t]
 
     @inlined
-    def multiply(p, panel, spare, row, n, depth, lines, is_last):
-        """Rows [row, row + n) from column `depth` on; all of the panel's rows are computed."""
+    def multiply(p, panel, spare, row, n, first, end, depth, lines, is_last):
+        """Rows [row, row + n) and tokens [first, end), from column `depth` on.
+
+        All of the panel's rows are computed.
+        """
         row_sums = registers(i32, most_sums)
         x_step = p.placed_stride
-        for token in range(0, p.tokens, tokens):
+        past_caches = is_past_caches(p, row)
+        for token in range(first, end, tokens):
             x = pointer(p.placed) + (token * x_step + depth * PAIRED)
             for group in range(0, n, _HEIGHT):
                 for r in range(0, _HEIGHT, rows):
                     tile(panel + (group + r) * _STRIDE, x, x_step, lines, row_sums, r // PAIRED)
-                for t in range(min(tokens, p.tokens - token)):
+                for t in range(min(tokens, end - token)):
                     for r in range(0, min(_HEIGHT, n - group), LANES):
                         at, left = row + group + r, min(LANES, n - group - r)
-                        add_up(p, _total(row_sums, r, t), at, token + t, left, depth, is_last)
+                        total = _total(row_sums, r, t)
+                        output(p, total, at, token + t, left, depth, is_last, past_caches)
 
     return multiply
 
 
 @cache
-def make_multiply(value_step):
-    """What multiplies a panel with all tokens: the same for encodings of the same step."""
-    add_up = make_add_up(value_step)
+def make_multiply(output):
+    """What multiplies a panel with a block of tokens: the same for encodings of the same step."""
     if HAS_TILES:
-        return make_tiled(_STRIDE, add_up)
-    return make_panel(_TILE.rows, _TILE.tokens, add_up)
+        return make_tiled(_STRIDE, output)
+    return make_panel(_TILE.rows, _TILE.tokens, output)
 
 
-def make_gemm(encoding):
-    """The product with many tokens, panel by panel."""
+def make_gemm(encoding, decode, multiply):
+    """The product with many tokens, of what unpacks a panel and what multiplies it."""
     fields, block_size = encoding.fields, encoding.block
-    multiply = make_multiply(encoding.step)
-    decode = make_decode(encoding)
     most_blocks = _DEPTH // block_size
 
     @inlined
@@ -205,19 +213,25 @@ def make_gemm(encoding):
         blocks = (p.columns + block_size - 1) // block_size
         # Panels of equal depth: each costs a pass over the product's sums. At least an empty one.
         panels = max(1, (blocks + most_blocks - 1) // most_blocks)
-        for row in range(first, last, PANEL_ROWS):
-            n = min(PANEL_ROWS, last - row)
-            for i in range(panels):
-                block, end = blocks * i // panels, blocks * (i + 1) // panels
-                decode(p, row, n, block, end, panel)
-                depth, lines = block * block_size, (end - block) * fields
-                multiply(p, panel, spare, row, n, depth, lines, end == blocks)
+        for token in range(0, p.tokens, p.token_block):
+            tokens_end = min(p.tokens, token + p.token_block)
+            for row in range(first, last, PANEL_ROWS):
+                n = min(PANEL_ROWS, last - row)
+                for i in range(panels):
+                    block, end = blocks * i // panels, blocks * (i + 1) // panels
+                    decode(p, row, n, block, end, panel)
+                    depth, lines = block * block_size, (end - block) * fields
+                    is_last = end == blocks
+                    multiply(p, panel, spare, row, n, token, tokens_end, depth, lines, is_last)
         if HAS_TILES:
             close_tiles()
+        if PASSES_CACHES:
+            store_fence()
 
     return gemm
 
 
 def gemm_kernel(encoding: Blocks) -> RowsKernel:
     """Of many tokens."""
-    return RowsKernel(make_gemm(encoding), f"gemm_{encoding.name}")
+    multiply = make_multiply(make_output(encoding.step))
+    return RowsKernel(make_gemm(encoding, make_decode(encoding), multiply), f"gemm_{encoding.name}")

@@ -7,7 +7,7 @@ some tokens and then computes some rows. Bound: that of the kernel that multipli
 import numpy as np
 
 from ternops.encodings.blocks import BLOCK_BYTES
-from ternops.isa import BYTES, TOGETHER, i8
+from ternops.isa import BYTES, LANES, TOGETHER, i8, i32
 from ternops.kernels.elementwise import copy_row, quantize_row
 from ternops.kernels.operands import Operands
 from ternops.simd import (
@@ -22,8 +22,10 @@ from ternops.simd import (
     load,
     pointer,
     record_at,
+    registers,
     select_greater,
     store,
+    transpose,
 )
 from ternops.team import barrier, share
 
@@ -76,20 +78,48 @@ def place_tokens(operands, first, last, thread):
 
 _PIECE = BYTES // TOGETHER
 _piece = {4: np.int32, 8: np.int64}.get(_PIECE, np.int8)
+#: Whether a piece is a lane of an i32, and TOGETHER of them are a vector.
+_IS_SQUARE = TOGETHER == LANES
+
+
+def gathered_bytes(placed):
+    """Of scratch for the tokens that share lines, each of `placed` bytes; a line lies between them,
+    since rows a multiple of 4 KB apart would compete for a few places of the first-level cache."""
+    return TOGETHER * (placed + BLOCK_BYTES)
+
+
+@inlined
+def _interleave(rows, step, count, first, last, group):
+    """Write tokens [first, last) of those that share lines: a piece of each in turn."""
+    if _IS_SQUARE and last - first == TOGETHER:
+        square = registers(i32, LANES)
+        for at in range(0, count, BYTES):
+            for t in range(LANES):
+                square[t] = load(i32, rows + (t * step + at))
+            transpose(square)
+            for i in range(LANES):
+                store(group + (at * TOGETHER + i * BYTES), square[i])
+        return
+    for t in range(first, last):
+        for at in range(0, count, _PIECE):
+            store(group + (at * TOGETHER + t * _PIECE), load(_piece, rows + (t * step + at)))
 
 
 @RowsKernel
 def place_together(operands, first, last, thread):
     """As `place_tokens`, with TOGETHER tokens interleaved: one line has the same columns of all."""
     p = record_at(Operands, operands)
-    row = pointer(p.scratch) + thread * p.scratch_stride
+    rows = pointer(p.scratch) + thread * p.scratch_stride
+    step = p.placed_stride + BLOCK_BYTES
     for token in range(first, last):
-        quantize_token(p, token, row)
-        place_tail(row, p.columns, p.fields)
-        group = pointer(p.placed) + token // TOGETHER * TOGETHER * p.placed_stride
-        target = group + token % TOGETHER * _PIECE
-        for at in range(0, p.placed_stride, _PIECE):
-            store(target + at * TOGETHER, load(_piece, row + at))
+        here = token % TOGETHER
+        quantize_token(p, token, rows + here * step)
+        place_tail(rows + here * step, p.columns, p.fields)
+        if here == TOGETHER - 1 or token == last - 1:
+            # Tokens before `first` are another thread's.
+            since = max(0, here - (token - first))
+            group = pointer(p.placed) + (token - here) * p.placed_stride
+            _interleave(rows, step, p.placed_stride, since, here + 1, group)
 
 
 @TeamJob

@@ -7,8 +7,9 @@ compute rows [first, last) of the product for all tokens. `ternops.kernels.call`
 
 import numpy as np
 
-from ternops.isa import f32_lanes
+from ternops.isa import BYTES, LANES, PASSES_CACHES, f32_lanes, i32
 from ternops.simd import (
+    bitcast,
     convert,
     full,
     inlined,
@@ -22,21 +23,25 @@ from ternops.simd import (
 #: What a matrix, the number of tokens and their type tell, and what changes from call to call.
 FIXED = (
     "prepare", "multiply", "row_step", "weights", "stride", "rows", "columns", "fields", "bias",
-    "scales", "scale_step", "is_float", "tokens", "placed_stride", "out_stride", "scratch_stride",
+    "scales", "scale_step", "is_float", "tokens", "token_block", "placed_stride", "out_stride",
+    "scratch_stride",
 )  # fmt: skip
 CHANGING = ("x", "out", "placed", "offsets", "steps", "scratch")
 #: One product of W (rows, columns) and the tokens x (tokens, columns): out (tokens, rows).
 #: prepare, multiply: addresses of its kernels; threads share rows in multiples of row_step.
 #: weights: packed, in rows of `stride` bytes; fields: weights of a byte (both of block encodings
 #: only); bias: what codes exceed the values by, at 0. x: contiguous float32 (is_float 1) or int8
-#: tokens. placed: memory for the prepared tokens, placed_stride bytes each; offsets: for the int32
-#: that is to be subtracted from the sums of each; steps: for the float32 step of each.
+#: tokens, of which a panel of the GEMM is used for token_block before the next panel. placed:
+#: memory for the prepared tokens, placed_stride bytes each; offsets: for the int32 that is to be
+#: subtracted from the sums of each; steps: for the float32 step of each.
 #: scales: float32, scale_step bytes from row to row (0: one for all); a negative scale_step stores
 #: int32 sums, else float32 (sum * scale) * step. out_stride counts elements. scratch:
 #: scratch_stride bytes a thread. floor: the least max|x| of a float token. Addresses and counts
 #: are intp.
 OPERANDS = np.dtype([("floor", np.float64)] + [(name, np.intp) for name in (*FIXED, *CHANGING)])
 Operands = record_type(OPERANDS)
+#: Of a result that no cache of a core holds until it is read.
+_MIN_PAST_CACHES = 1 << 21
 
 
 @inlined
@@ -49,12 +54,28 @@ def _row_scales(p, row, count):
 
 
 @inlined
-def finish(p, total, row, token, count):
-    """Scale and write the sums of `count` rows from `row` on, the lanes of an i32, for a token."""
+def finished(p, total, row, token, count):
+    """What stands in `out` for the sums of `count` rows from `row` on, the lanes of an i32, and a
+    token: int32, or the bits of float32."""
     total = total - load(np.int32, pointer(p.offsets) + 4 * token)
-    place = pointer(p.out) + 4 * (token * p.out_stride + row)
     if p.scale_step < 0:
-        store_first(place, total, count)
-        return
+        return total
     step = load(np.float32, pointer(p.steps) + 4 * token)
-    store_first(place, convert(f32_lanes, total) * _row_scales(p, row, count) * step, count)
+    return bitcast(i32, convert(f32_lanes, total) * _row_scales(p, row, count) * step)
+
+
+@inlined
+def is_past_caches(p, row):
+    """Whether the result is out of the caches before it is read again, so that vectors from `row`
+    on, a multiple of LANES, are better written without reading their lines first."""
+    if not PASSES_CACHES:
+        return False
+    aligned = (p.out + 4 * row) % BYTES == 0 and p.out_stride % LANES == 0
+    return aligned and 4 * p.out_stride * p.tokens >= _MIN_PAST_CACHES
+
+
+@inlined
+def finish(p, total, row, token, count):
+    """Scale and write the sums of `count` rows."""
+    place = pointer(p.out) + 4 * (token * p.out_stride + row)
+    store_first(place, finished(p, total, row, token, count), count)

@@ -19,12 +19,14 @@ from ternops.kernels.fp16 import LINE_BYTES, gemv_bf16, gemv_fp16, place_floats
 from ternops.kernels.gemm import PANEL_BYTES, PANEL_ROWS, gemm_kernel
 from ternops.kernels.gemv import gemv_kernels
 from ternops.kernels.int8 import gemv_i8, place_levels, placed_bytes
-from ternops.kernels.linear import place_together, place_tokens
+from ternops.kernels.linear import gathered_bytes, place_together, place_tokens
 from ternops.kernels.lut import lut_kernels
 from ternops.simd import RowsKernel
 
 #: Shape classes: one token, one with weights from memory, a few, and many.
 KINDS = ("one", "stream", "few", "many")
+#: Of the GEMM's, in a block of tokens: fewer, and unpacking takes as long as the products.
+_MIN_TILES = 3
 #: Tokens whose tables are made at once.
 _MAX_TABLES = 16
 
@@ -86,6 +88,7 @@ class Plan(NamedTuple):
 
     prepare, multiply: addresses of compiled kernels. placed_bytes: of one prepared token.
     scratch_bytes: of each thread. token_step: tokens are prepared in multiples of it.
+    token_block: tokens that the GEMM multiplies with a panel before the next one.
     max_tokens: more are multiplied in several turns.
     """
 
@@ -98,6 +101,7 @@ class Plan(NamedTuple):
     bias: int = 0
     scratch_bytes: int = 0
     token_step: int = 1
+    token_block: int = sys.maxsize
     max_tokens: int = sys.maxsize
 
 
@@ -128,14 +132,16 @@ def make_plan(name: str, columns: int, kind: str) -> Plan:
         )
     assert isinstance(encoding, Blocks)
     placed = -(-columns // encoding.block) * encoding.block
-    row_step, scratch, token_step = LANES, 0, 2 if kind == "few" else 1
+    row_step, scratch, token_step, block = LANES, 0, 2 if kind == "few" else 1, sys.maxsize
     if kind == "many":
         row_step, token_step = PANEL_ROWS, TIER.gemm.tokens
-        # Of the panel and a tile of sums, and before that of one token.
-        scratch = max(PANEL_BYTES + SPARE_BYTES, placed)
+        # Of the panel and a tile of sums, and before that of the tokens that share lines.
+        scratch = max(PANEL_BYTES + SPARE_BYTES, gathered_bytes(placed))
+        block = max(_MIN_TILES * token_step, TIER.gemm.block_bytes // max(1, placed))
+        block = block // token_step * token_step
     return Plan(
         prepare, multiply, row_step, placed, encoding.row_bytes(columns), encoding.fields,
-        -encoding.values[0], scratch, token_step,
+        -encoding.values[0], scratch, token_step, block,
     )  # fmt: skip
 
 

@@ -37,6 +37,22 @@ def products(encoding: str) -> None:
     assert cases.same_bits(x @ ternops.pack(trits, encoding=encoding).T, expected), encoding
 
 
+def blocks(encoding: str) -> None:
+    """More tokens than a block; results large enough to be written past the caches, or not so."""
+    for rows, columns in ((2064, 70), (50, 4099), (96, 9000)):
+        trits, x = cases.trits(rows, columns), cases.activations(300, columns)
+        matrix = ternops.pack(trits, encoding=encoding)
+        expected = reference.matmul_int32(x, trits)
+        assert cases.same_bits(ternops.matmul(x, matrix.T), expected), (encoding, rows)
+        for shift in (0, 1, 4):
+            room = np.zeros(300 * rows + 16, np.int32)
+            out = room[shift : shift + 300 * rows].reshape(300, rows)
+            ternops.matmul(x, matrix.T, out=out, threads=2)
+            assert cases.same_bits(out, expected), (encoding, rows, shift)
+            assert not room[:shift].any(), (encoding, rows, shift)
+            assert not room[shift + 300 * rows :].any(), (encoding, rows, shift)
+
+
 def prompts(encoding: str) -> None:
     """A prompt, read by tiles, against the same tokens one by one."""
     model = small_model(small_config("hidden 257", "bitnet", context=80), encoding)
@@ -55,5 +71,6 @@ if __name__ == "__main__":
     assert HAS_TILES
     for each in ("two_bit", "base3"):
         products(each)
+        blocks(each)
         prompts(each)
     print("exact")
