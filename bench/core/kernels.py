@@ -17,6 +17,8 @@ from bench.core.results import having, plural
 OURS = "ternops"
 #: How its kernels are run alone.
 NO_PYTHON = "without Python"
+#: The parts of a product with many tokens, in the order in which it goes through them.
+PREPARING, UNPACKING, PRODUCTS = GEMM_PARTS = "preparing", "unpacking", "products"
 #: Where a peer's product has its version, and what a reader must know to judge its figures.
 VERSION, REMARK = "ternops_version", "ternops_remark"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.core.kernels import OURS, REMARK, Limit, Product, Timings
+from bench.core.kernels import GEMM_PARTS, NO_PYTHON, OURS, REMARK, Limit, Product, Timings
 from bench.core.results import MAX_SPREAD
 from bench.core.table import Cell, Table, number, table, text
 from bench.limits.levels import LEVELS
@@ -69,6 +69,37 @@ def products(results: Timings, title: str, shown: Sequence[Product]) -> Table:
 def _turn(product: Product) -> tuple[str, int]:
     """Those with the same one took turns."""
     return product.group, product.threads
+
+
+def gemm_account(results: Timings) -> Table:
+    """What the time of a product with many tokens goes into, in ms."""
+
+    found = results.find(section="gemm")
+    times = {_part(each, each.how): 1e3 * results.products[each].median for each in found}
+
+    def time(how: str, whole: Product) -> Cell:
+        return number(times[_part(whole, how)], "{:.2f}")
+
+    def output(whole: Product) -> Cell:
+        parts = sum(times[_part(whole, each)] for each in GEMM_PARTS)
+        return number(times[_part(whole, NO_PYTHON)] - parts, "{:.2f}")
+
+    columns: _Columns = {
+        "tier": lambda each: text(each.tier),
+        "what": lambda each: text(each.who),
+        "threads": lambda each: number(each.threads, "{}"),
+        "whole, ms": partial(time, NO_PYTHON),
+        **{each: partial(time, each) for each in GEMM_PARTS},
+        "output": output,
+    }
+    wholes = [each for each in found if each.how == NO_PYTHON]
+    title = "gemm: where the time goes. Each part was run without the others; output is the rest, "
+    title += "less than 0 where parts overlap"
+    return table("gemm account", title, columns, wholes, group=_turn)
+
+
+def _part(product: Product, how: str) -> tuple[str, str, int, str]:
+    return product.tier, product.encoding, product.threads, how
 
 
 def published(results: Timings, title: str) -> Table:

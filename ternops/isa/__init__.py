@@ -111,9 +111,6 @@ HAS_TILES = TIER.has_tiles
 tile_configure, tile_release, tile_zero = x86.tile_configure, x86.tile_release, x86.tile_zero
 tile_load, tile_store = x86.tile_load, x86.tile_store  #: (tile, pointer, bytes from row to row)
 tile_dot = x86.tile_dot  #: tile 0 += unsigned bytes of tile 1 times signed ones of tile 2
-#: Whether results may be stored past the caches; other threads see them after `store_fence()`.
-PASSES_CACHES = TIER.store_fence is not None
-store_fence = x86.store_fence
 #: Tokens that share a line of BYTES bytes in what the GEMM reads.
 TOGETHER = 16 if HAS_TILES else PAIRED
 
@@ -189,7 +186,6 @@ __all__ = [
     "NARROW_FLOATS",
     "PAIRED",
     "PARTIAL",
-    "PASSES_CACHES",
     "REASON",
     "REGISTERS",
     "SIGNED_OFFSET",
@@ -211,7 +207,6 @@ __all__ = [
     "load_fp16",
     "missing",
     "open_sums",
-    "store_fence",
     "tile_configure",
     "tile_dot",
     "tile_load",

@@ -61,7 +61,6 @@ class Tier:
     byte_table: a look-up of bytes in a table of at least 81 entries, if there is one.
     shuffle_words(table, index), shuffle_bytes(table, index): look-ups of 32 words by their low five
     bits, and of 16 bytes in each half, if there are such.
-    store_fence(): for other threads to see what was stored past the caches; None where nothing is.
     has_tiles: whether there are AMX's tile registers.
     batch, gemm: tiles for several and for many tokens. auto: what "auto" means for weights that the
     last-level cache holds, and for more of them.
@@ -84,7 +83,6 @@ class Tier:
     byte_table: ByteTable | None = None
     shuffle_words: Any = None
     shuffle_bytes: Any = None
-    store_fence: Any = None
     has_tiles: bool = False
 
     def extended(self, name: str, *features: str, **changes: Any) -> Tier:

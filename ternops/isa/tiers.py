@@ -20,7 +20,7 @@ GENERIC = Tier(
 AVX2 = GENERIC.extended(
     "avx2", "avx2", "f16c", "fma", machines=_X86, vector_bytes=32,
     dot=x86.dot_avx2, close=x86.close_avx2, dot_signed=x86.dot_signed_avx2,
-    shuffle_bytes=x86.shuffle_bytes, store_fence=x86.store_fence,
+    shuffle_bytes=x86.shuffle_bytes,
     # The GEMM is 15% ahead from 16 tokens on, with base3 from 8.
     batch=BatchTile(1, 4, most=7),
     # 8 sums, 2 lines and 1 in 16 registers.

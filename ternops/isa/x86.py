@@ -70,8 +70,6 @@ tile_zero = instruction("llvm.x86.tilezero", VOID, IMMEDIATE)
 tile_load = instruction("llvm.x86.tileloadd64", VOID, IMMEDIATE, POINTER, INTEGER)
 tile_store = instruction("llvm.x86.tilestored64", VOID, IMMEDIATE, POINTER, INTEGER)
 tile_dot = instruction("llvm.x86.tdpbusd", VOID, IMMEDIATE, IMMEDIATE, IMMEDIATE)
-#: After it other threads see what was stored past the caches.
-store_fence = instruction("llvm.x86.sse.sfence", VOID)
 
 
 @functools.cache

@@ -16,13 +16,13 @@ from ternops.isa import (
     tile_store,
     tile_zero,
 )
-from ternops.kernels.operands import is_past_caches
 from ternops.simd import (
     Vector,
     constant,
     inlined,
     load,
     pointer,
+    prefetch,
     registers,
     store,
     transpose,
@@ -53,12 +53,18 @@ def close_tiles():
     tile_release()
 
 
-def make_tiled(panel_stride, output):
-    """A function that multiplies a panel with a block of tokens by tiles."""
+def make_tiled(panel_stride, add_up):
+    """A function that multiplies a panel with a block of tokens by tiles.
+
+    add_up: what writes a vector of sums; None leaves them in the tiles' memory.
+    """
 
     @inlined
-    def rows_48(codes, x, lines, group_bytes, spare):
-        """48 rows times 32 tokens: tile i + 3 * j at `spare` has rows 16 * i, tokens 16 * j."""
+    def rows_48(codes, x, lines, group_bytes, spare, place, step, tokens):
+        """48 rows times 32 tokens: tile i + 3 * j at `spare` has rows 16 * i, tokens 16 * j.
+
+        place, step, tokens: where the result will be written. Its lines are asked for meanwhile.
+        """
         tile_zero(0)
         tile_zero(1)
         tile_zero(2)
@@ -68,6 +74,10 @@ def make_tiled(panel_stride, output):
         second, third = codes + SIDE * panel_stride, codes + 2 * SIDE * panel_stride
         for line in range(lines):
             at, here = line * _LINE, x + line * _TILE_BYTES
+            if line < tokens:
+                prefetch(place + line * step)
+                prefetch(place + (line * step + _LINE))
+                prefetch(place + (line * step + 2 * _LINE))
             tile_load(6, here, _LINE)
             tile_load(7, codes + at, panel_stride)
             tile_dot(0, 7, 6)
@@ -108,6 +118,8 @@ def make_tiled(panel_stride, output):
 
         @inlined
         def write(p, spare, row, n, token, tokens, depth, is_last):
+            if add_up is None:
+                return
             square = registers(i32, SIDE)
             for tile in range(2 * down):
                 sums = spare + tile * _TILE_BYTES
@@ -116,16 +128,16 @@ def make_tiled(panel_stride, output):
                 transpose(square)
                 for i in range(SIDE):
                     store(sums + i * _LINE, square[i])
-            past_caches = is_past_caches(p, row)
             for t in range(tokens):
-                of_token = spare + (t // SIDE * down * _TILE_BYTES + t % SIDE * _LINE)
-                for i in range(down):
-                    total, left = load(i32, of_token + i * _TILE_BYTES), n - i * SIDE
-                    at = row + i * SIDE
-                    if left >= SIDE:
-                        output(p, total, at, token + t, SIDE, depth, is_last, past_caches)
-                    elif left > 0:
-                        output(p, total, at, token + t, left, depth, is_last, False)
+                sums = spare + (t // SIDE * down * _TILE_BYTES + t % SIDE * _LINE)
+                if n == SIDE * down and depth == 0 and is_last:
+                    for i in range(down):  # the usual case, without masks
+                        total = load(i32, sums + i * _TILE_BYTES)
+                        add_up(p, total, row + i * SIDE, token + t, SIDE, 0, True)
+                else:
+                    for i in range((n + SIDE - 1) // SIDE):
+                        total, left = load(i32, sums + i * _TILE_BYTES), min(SIDE, n - i * SIDE)
+                        add_up(p, total, row + i * SIDE, token + t, left, depth, is_last)
 
         return write
 
@@ -140,7 +152,9 @@ def make_tiled(panel_stride, output):
             tokens = min(TOKENS, end - t)
             r = 0
             while n - r > 2 * SIDE:
-                rows_48(panel + r * panel_stride, x, lines, group_bytes, spare)
+                place = pointer(p.out) + 4 * (t * p.out_stride + row + r)
+                codes, step = panel + r * panel_stride, 4 * p.out_stride
+                rows_48(codes, x, lines, group_bytes, spare, place, step, tokens)
                 write_48(p, spare, row + r, min(ROWS, n - r), t, tokens, depth, is_last)
                 r += ROWS
             while r < n:

@@ -16,7 +16,6 @@ from ternops.isa import (
     LANES,
     PAIRED,
     PARTIAL,
-    PASSES_CACHES,
     TIER,
     WIDE,
     close_sums,
@@ -24,11 +23,10 @@ from ternops.isa import (
     i8,
     i32,
     open_sums,
-    store_fence,
     u8,
 )
 from ternops.kernels.amx import close_tiles, make_tiled, open_tiles
-from ternops.kernels.operands import Operands, finish, finished, is_past_caches
+from ternops.kernels.operands import Operands, finish
 from ternops.simd import (
     RowsKernel,
     concatenate,
@@ -42,7 +40,6 @@ from ternops.simd import (
     registers,
     store,
     store_first,
-    store_past_caches,
     sum_lanes,
     take,
 )
@@ -60,28 +57,25 @@ _HALF = BYTES // 2
 
 
 @cache
-def make_output(value_step):
-    """A function that writes the sums of one panel, or adds them to those of the panels before.
+def make_add_up(value_step):
+    """A function that adds the sums of one panel to those of the panels before.
 
     These wait in `out` as int32. value_step: from the value of a code to that of the next.
-    past_caches: of `is_past_caches`.
     """
 
     @inlined
-    def output(p, total, row, token, count, depth, is_last, past_caches):
+    def add_up(p, total, row, token, count, depth, is_last):
         place = pointer(p.out) + 4 * (token * p.out_stride + row)
         if value_step > 1:
             total = total * value_step
         if depth > 0:
             total = total + load_first(i32, place, count)
-        if not is_last:
-            store_first(place, total, count)
-        elif past_caches and count == LANES:
-            store_past_caches(place, finished(p, total, row, token, LANES))
-        else:
+        if is_last:
             finish(p, total, row, token, count)
+        else:
+            store_first(place, total, count)
 
-    return output
+    return add_up
 
 
 if PAIRED == 2:
@@ -136,7 +130,7 @@ def make_decode(encoding):
     return decode
 
 
-def make_panel(rows, tokens, output):
+def make_panel(rows, tokens, add_up):
     """A function that multiplies a panel with all tokens by the dot instruction."""
     down, across = rows // PAIRED, tokens // PAIRED
     count = down * across
@@ -174,7 +168,6 @@ def make_panel(rows, tokens, output):
         """
         row_sums = registers(i32, most_sums)
         x_step = p.placed_stride
-        past_caches = is_past_caches(p, row)
         for token in range(first, end, tokens):
             x = pointer(p.placed) + (token * x_step + depth * PAIRED)
             for group in range(0, n, _HEIGHT):
@@ -183,18 +176,17 @@ def make_panel(rows, tokens, output):
                 for t in range(min(tokens, end - token)):
                     for r in range(0, min(_HEIGHT, n - group), LANES):
                         at, left = row + group + r, min(LANES, n - group - r)
-                        total = _total(row_sums, r, t)
-                        output(p, total, at, token + t, left, depth, is_last, past_caches)
+                        add_up(p, _total(row_sums, r, t), at, token + t, left, depth, is_last)
 
     return multiply
 
 
 @cache
-def make_multiply(output):
+def make_multiply(add_up):
     """What multiplies a panel with a block of tokens: the same for encodings of the same step."""
     if HAS_TILES:
-        return make_tiled(_STRIDE, output)
-    return make_panel(_TILE.rows, _TILE.tokens, output)
+        return make_tiled(_STRIDE, add_up)
+    return make_panel(_TILE.rows, _TILE.tokens, add_up)
 
 
 def make_gemm(encoding, decode, multiply):
@@ -225,13 +217,11 @@ def make_gemm(encoding, decode, multiply):
                     multiply(p, panel, spare, row, n, token, tokens_end, depth, lines, is_last)
         if HAS_TILES:
             close_tiles()
-        if PASSES_CACHES:
-            store_fence()
 
     return gemm
 
 
 def gemm_kernel(encoding: Blocks) -> RowsKernel:
     """Of many tokens."""
-    multiply = make_multiply(make_output(encoding.step))
+    multiply = make_multiply(make_add_up(encoding.step))
     return RowsKernel(make_gemm(encoding, make_decode(encoding), multiply), f"gemm_{encoding.name}")

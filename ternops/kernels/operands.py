@@ -7,9 +7,8 @@ compute rows [first, last) of the product for all tokens. `ternops.kernels.call`
 
 import numpy as np
 
-from ternops.isa import BYTES, LANES, PASSES_CACHES, f32_lanes, i32
+from ternops.isa import f32_lanes
 from ternops.simd import (
-    bitcast,
     convert,
     full,
     inlined,
@@ -40,8 +39,6 @@ CHANGING = ("x", "out", "placed", "offsets", "steps", "scratch")
 #: are intp.
 OPERANDS = np.dtype([("floor", np.float64)] + [(name, np.intp) for name in (*FIXED, *CHANGING)])
 Operands = record_type(OPERANDS)
-#: Of a result that no cache of a core holds until it is read.
-_MIN_PAST_CACHES = 1 << 21
 
 
 @inlined
@@ -54,28 +51,12 @@ def _row_scales(p, row, count):
 
 
 @inlined
-def finished(p, total, row, token, count):
-    """What stands in `out` for the sums of `count` rows from `row` on, the lanes of an i32, and a
-    token: int32, or the bits of float32."""
-    total = total - load(np.int32, pointer(p.offsets) + 4 * token)
-    if p.scale_step < 0:
-        return total
-    step = load(np.float32, pointer(p.steps) + 4 * token)
-    return bitcast(i32, convert(f32_lanes, total) * _row_scales(p, row, count) * step)
-
-
-@inlined
-def is_past_caches(p, row):
-    """Whether the result is out of the caches before it is read again, so that vectors from `row`
-    on, a multiple of LANES, are better written without reading their lines first."""
-    if not PASSES_CACHES:
-        return False
-    aligned = (p.out + 4 * row) % BYTES == 0 and p.out_stride % LANES == 0
-    return aligned and 4 * p.out_stride * p.tokens >= _MIN_PAST_CACHES
-
-
-@inlined
 def finish(p, total, row, token, count):
-    """Scale and write the sums of `count` rows."""
+    """Scale and write the sums of `count` rows from `row` on, the lanes of an i32, for a token."""
+    total = total - load(np.int32, pointer(p.offsets) + 4 * token)
     place = pointer(p.out) + 4 * (token * p.out_stride + row)
-    store_first(place, finished(p, total, row, token, count), count)
+    if p.scale_step < 0:
+        store_first(place, total, count)
+        return
+    step = load(np.float32, pointer(p.steps) + 4 * token)
+    store_first(place, convert(f32_lanes, total) * _row_scales(p, row, count) * step, count)

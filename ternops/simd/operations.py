@@ -15,7 +15,6 @@ record_at = Operation("memory", "record_at")
 registers = Operation("memory", "registers")
 store = Operation("memory", "store")
 store_first = Operation("memory", "store_first")
-store_past_caches = Operation("memory", "store_past_caches")
 
 # Lanes, converted, moved, compared and added up: `ternops.simd.lowering.lanes`.
 at_least = Operation("lanes", "at_least")

@@ -38,7 +38,7 @@ def products(encoding: str) -> None:
 
 
 def blocks(encoding: str) -> None:
-    """More tokens than a block; results large enough to be written past the caches, or not so."""
+    """More tokens than a block, and results at any address."""
     for rows, columns in ((2064, 70), (50, 4099), (96, 9000)):
         trits, x = cases.trits(rows, columns), cases.activations(300, columns)
         matrix = ternops.pack(trits, encoding=encoding)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,10 +13,21 @@ import numpy.typing as npt
 import ternops
 from bench.core.envelope import TIER
 from bench.core.errors import first_line
-from bench.core.kernels import NO_PYTHON, OURS, REMARK, VERSION, Product, describe
+from bench.core.kernels import (
+    NO_PYTHON,
+    OURS,
+    PREPARING,
+    PRODUCTS,
+    REMARK,
+    UNPACKING,
+    VERSION,
+    Product,
+    describe,
+)
 from bench.core.measure import Case, loops_for
 from bench.core.results import LOOK_UPS
 from bench.engines import Engine, settle
+from bench.limits.gemm_parts import part, prepare_alone
 from bench.limits.levels import level_of
 from bench.limits.peaks import multiply_alone, run_again
 from ternops.decoder.weights import random_ternary
@@ -26,6 +38,7 @@ from ternops.kernels.operands import OPERANDS
 from ternops.kernels.plan import kind_of
 from ternops.matrix import TernaryMatrix
 from ternops.memory import aligned_empty
+from ternops.simd import RowsKernel
 from ternops.team import TEAM
 
 #: With more tokens, no level of memory is slow enough to be the limit.
@@ -113,6 +126,13 @@ class Prepared:
         job = multiply_alone if alone else linear
         run_again(job, self._record.ctypes.data, self._threads, times)
 
+    def part(self, kernel: RowsKernel | None, times: int) -> None:
+        """A kernel instead of the one that multiplies, or, for None, the tokens' preparation."""
+        job, record = prepare_alone, self._record.copy()
+        if kernel:
+            job, record["multiply"] = multiply_alone, kernel.address
+        run_again(job, record.ctypes.data, self._threads, times)
+
     def result(self) -> npt.NDArray[Any]:
         """What the last run computed."""
         return self._out
@@ -126,6 +146,29 @@ def kernel_case(
     times = loops_for(_BATCH, partial(prepared.run, alone, 1))
     case = Case("", partial(prepared.run, alone, times), times)
     return describe(case, _product(section, group, matrix, x, threads, how=NO_PYTHON))
+
+
+def gemm_part_cases(
+    section: str, group: str, matrix: TernaryMatrix, x: npt.NDArray[Any], threads: int
+) -> list[Case]:
+    """The kernels of a product with many tokens, whole and in parts."""
+    prepared = Prepared(_scaled_for(matrix, x), x, threads)
+    parts: dict[str, Callable[[int], None]] = {
+        NO_PYTHON: partial(prepared.run, False),
+        PREPARING: partial(prepared.part, None),
+        **{
+            name: partial(prepared.part, part(name, matrix.encoding))
+            for name in (UNPACKING, PRODUCTS)
+        },
+    }
+    cases = []
+    for how, run in parts.items():
+        times = loops_for(_BATCH, partial(run, 1))
+        what = _product(section, group, matrix, x, threads, how=how)
+        if how in (PREPARING, UNPACKING):  # nothing is multiplied
+            what = replace(what, peak="")
+        cases.append(describe(Case("", partial(run, times), times), what))
+    return cases
 
 
 def peer_cases(

@@ -15,7 +15,7 @@ from bench import engines
 from bench.core import command, goals
 from bench.core.envelope import TIER
 from bench.core.errors import ResultsError
-from bench.core.kernels import Timings
+from bench.core.kernels import GEMM_PARTS, Timings
 from bench.core.measure import Case, interleave
 from bench.core.pyperf_files import save_suite
 from bench.core.results import KERNELS_FILE
@@ -98,4 +98,7 @@ def _print(console: Console, section: str, results: Timings) -> None:
     elif section == "published":
         console.print(kernel_tables.published(results, title), "")
     elif results.products:
-        console.print(kernel_tables.products(results, title, list(results.products)), "")
+        shown = [each for each in results.products if each.how not in GEMM_PARTS]
+        console.print(kernel_tables.products(results, title, shown), "")
+    if section == "gemm":
+        console.print(kernel_tables.gemm_account(results), "")

@@ -78,7 +78,7 @@ def _batch(results: Timings, tier: str) -> Iterator[Goal]:
 def _gemm(results: Timings, tier: str) -> Iterator[Goal]:
     """The worse of the two dtypes counts."""
     asked = {"amx": 0.60, **dict.fromkeys(_VNNI_TIERS, 0.75)}.get(tier)
-    found = results.find(section="gemm", tier=tier)
+    found = results.find(section="gemm", tier=tier, how="")
     for name in dict.fromkeys(map(_name, found)) if asked else ():
         products = [each for each in found if _name(each) == name]
         shares = [share for each in products if (share := results.share(each))]
@@ -91,7 +91,7 @@ def _gemm(results: Timings, tier: str) -> Iterator[Goal]:
 def _over_vnni(results: Timings, products: list[Product]) -> Iterator[float]:
     """How many times as fast as the same without AMX."""
     for each in products:
-        same = {"encoding": each.encoding, "input": each.input, "threads": each.threads}
+        same = {"encoding": each.encoding, "input": each.input, "threads": each.threads, "how": ""}
         for other in results.find(section="gemm", tier="avx512vbmi", **same):
             yield results.rate(each) / results.rate(other)
 

@@ -142,6 +142,8 @@ def gemm(options: KernelOptions) -> list[Group]:
             for dtype in ("int8", "float32"):
                 x = make.tokens_of(512, _GEMM, dtype)
                 cases.append(make.matmul_case(section, name, matrix, x, threads))
+            # Of float32 only: what int8 tokens change is the preparation.
+            cases += make.gemm_part_cases(section, name, matrix, x, threads)
         return cases + levels.peak_limits(section, name, threads)
 
     groups = [Group(name, options.rounds(9), partial(build, n), _SPARE) for n in options.threads]

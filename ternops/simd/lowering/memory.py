@@ -184,24 +184,6 @@ def store(typing_context, target, value):
 
 
 @intrinsic
-def store_past_caches(typing_context, target, value):
-    """Write a vector to memory at a multiple of its size, without reading its line first.
-
-    On x86 other threads see it after a fence only.
-    """
-    if not isinstance(value, VectorType) or not isinstance(target, Pointer):
-        return None
-
-    def generate(context, builder, signature, args):
-        typed = builder.bitcast(args[0], args[1].type.as_pointer())
-        written = builder.store(args[1], typed, align=value.bytes)
-        written.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(I32, 1)]))
-        return context.get_dummy_value()
-
-    return types.none(target, value), generate
-
-
-@intrinsic
 def prefetch(typing_context, source):
     """Ask for the cache line at an address, in every level; never faults."""
     if not isinstance(source, Pointer):
