@@ -205,8 +205,10 @@ def make_gemm(encoding, decode, multiply):
         blocks = (p.columns + block_size - 1) // block_size
         # Panels of equal depth: each costs a pass over the product's sums. At least an empty one.
         panels = max(1, (blocks + most_blocks - 1) // most_blocks)
-        for token in range(0, p.tokens, p.token_block):
-            tokens_end = min(p.tokens, token + p.token_block)
+        step = max(1, min(p.tokens, p.token_block))
+        for number in range((p.tokens + step - 1) // step):
+            token = number * step
+            tokens_end = min(p.tokens, token + step)
             for row in range(first, last, PANEL_ROWS):
                 n = min(PANEL_ROWS, last - row)
                 for i in range(panels):
