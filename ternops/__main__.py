@@ -25,13 +25,13 @@ def _info(arguments: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from ternops.commands import chat, generate, perplexity, predict, quantize
+    from ternops.commands import chat, generate, perplexity, predict, quantize, warmup
 
     parser = argparse.ArgumentParser(prog="python -m ternops", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     info = commands.add_parser("info", help="CPU, instruction tier, threads, cache, versions")
     info.set_defaults(run=_info)
-    for command in (quantize, generate, chat, perplexity, predict):
+    for command in (quantize, generate, chat, perplexity, predict, warmup):
         command.add(commands)
     return parser
 

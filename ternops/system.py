@@ -6,12 +6,13 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 
 import numpy as np
 
 from ternops.isa import REASON, TIER, available
-from ternops.simd import Job, host
+from ternops.simd import host
 from ternops.simd.folder import cache_state
 from ternops.threads import default_threads
 
@@ -32,35 +33,26 @@ def info() -> dict[str, str]:
     }
 
 
-def warmup(decoder: bool = False) -> float:
+def warmup(decoder: bool = False, progress: Callable[[int, int], None] | None = None) -> float:
     """Compile every kernel of the encodings that "auto" chooses among, for any number of tokens.
 
-    decoder: those of a model besides, with any head and cache. Says so in one line on stderr;
-    returns the seconds it took (next to none when cached).
+    decoder: those of a model besides, with any head and cache. Several are compiled at a time, on
+    the usable CPUs. progress: called with the kernels that are there and all; without it one line
+    on stderr says so. Returns the seconds it took (next to none when they are there).
     """
-    from ternops.decoder.attention import CACHES
-    from ternops.decoder.forward import forward
-    from ternops.kernels.linear import linear
-    from ternops.kernels.plan import KERNELS, UNPACKED
-    from ternops.kernels.screen import quantize_head
-    from ternops.matrix import matmul, pack
+    from ternops.ahead.jobs import needed
+    from ternops.ahead.pool import compile_missing
 
-    print(f"ternops: compiling for {TIER.name} ...", end=" ", file=sys.stderr, flush=True)
+    if progress is None:
+        print(f"ternops: compiling for {TIER.name} ...", end=" ", file=sys.stderr, flush=True)
     start = time.perf_counter()
-    jobs: list[Job] = [linear]
-    if decoder:
-        jobs += [forward, quantize_head]
-        jobs += [job for _, *both in CACHES.values() for job in both]
-        jobs += [job for each in UNPACKED.values() for job in (each.prepare, each.multiply)]
-    for (encoding, _), kernels in KERNELS.items():
-        if encoding in TIER.auto:
-            jobs += kernels
+    jobs = needed(TIER.auto, decoder).values()
+    compile_missing(jobs, progress)
     for job in jobs:
         _ = job.address
-    # Large enough for a second thread, so that the team's own functions are compiled too.
-    matmul(pack(np.zeros((2048, 2048), np.int8)), np.zeros(2048, np.int8))
     seconds = time.perf_counter() - start
-    print(f"{seconds:.1f} s", file=sys.stderr)
+    if progress is None:
+        print(f"{seconds:.1f} s", file=sys.stderr)
     return seconds
 
 

@@ -208,6 +208,10 @@ def _launch(team, job, record, threads):
     return atomic_load(control + _LATE)
 
 
+#: What Python calls, and is compiled.
+ENTRIES = (_launch, _work)
+
+
 class Team(HoldsAddresses):
     """Worker threads, started when first needed, and the calling thread as number 0."""
 

@@ -51,6 +51,15 @@ def _norm(p, head, weight):
         rms_norm(head, pointer(weight), p.head_dim, p.epsilon, head)
 
 
+@inlined
+def _turns(count, thread, threads):
+    """How many of `count` items that are dealt out in turn a thread gets.
+
+    A range() with a variable step could raise an exception, which kernels may not.
+    """
+    return (count - thread + threads - 1) // threads
+
+
 def _make_append(append, size):
     @inlined
     def append_keys(record, layer, thread, threads):
@@ -60,12 +69,14 @@ def _make_append(append, size):
         spare = pointer(p.own) + thread * p.own_bytes + p.own_floats
         rotated = spare + 4 * p.head_dim + 128
         if p.tile_tokens == 1 and p.tokens <= _MAX_PREFETCHED:
-            for item in range(thread, p.tokens * p.kv_heads, threads):
+            for turn in range(_turns(p.tokens * p.kv_heads, thread, threads)):
+                item = thread + turn * threads
                 t = record_at(TokenRecord, p.token_table + item // p.kv_heads * TOKEN_BYTES)
                 keys, values, _, _ = _cache(p, t, layer, item % p.kv_heads, size)
                 prefetch_cache(keys, values, p.head_dim, t.position + 1, p.context, size)
         # With one token the thread that writes a head's keys is the one that reads them.
-        for item in range(thread, p.tokens * p.kv_heads, threads):
+        for turn in range(_turns(p.tokens * p.kv_heads, thread, threads)):
+            item = thread + turn * threads
             token, head = item // p.kv_heads, item % p.kv_heads
             t = record_at(TokenRecord, p.token_table + token * TOKEN_BYTES)
             keys, values, key_steps, value_steps = _cache(p, t, layer, head, size)
@@ -92,7 +103,8 @@ def _make_attend(attend, size):
         group, width = p.heads // p.kv_heads, p.heads * p.head_dim
         tiles = (p.tokens + p.tile_tokens - 1) // p.tile_tokens
         # In turn, because later tokens see more positions.
-        for item in range(thread, tiles * p.kv_heads, threads):
+        for turn in range(_turns(tiles * p.kv_heads, thread, threads)):
+            item = thread + turn * threads
             first, head = item // p.kv_heads * p.tile_tokens, item % p.kv_heads
             count = min(p.tile_tokens, p.tokens - first)
             t = record_at(TokenRecord, p.token_table + first * TOKEN_BYTES)

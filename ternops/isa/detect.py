@@ -21,7 +21,7 @@ def missing(tier: Tier) -> str:
     if tier.machines and host.machine() not in tier.machines:
         return f"architecture {' or '.join(tier.machines)} (this is {host.machine()})"
     lacking = [each for each in tier.features if each not in host.features()]
-    if not lacking and tier.has_tiles and not x86.tiles_granted():
+    if not lacking and tier.has_tiles and host.IS_HERE and not x86.tiles_granted():
         return "the system's permission to use AMX"
     return ", ".join(lacking)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent
 #: Folders that no kernel code imports anything from: an edit there compiles nothing anew.
-WITHOUT_KERNELS = (PACKAGE / "commands", PACKAGE / "decoder" / "formats")
+WITHOUT_KERNELS = (PACKAGE / "ahead", PACKAGE / "commands", PACKAGE / "decoder" / "formats")
 _COMPILED_FOR: list[str] = []
 #: Why kernels are not kept where they would be; the first is told, once, when one is compiled.
 _REASONS: list[str] = []
@@ -31,6 +31,11 @@ def compile_for(tier: str) -> None:
 def tier() -> str:
     """That name; empty as long as it is not known."""
     return _COMPILED_FOR[0] if _COMPILED_FOR else ""
+
+
+def is_of_tier() -> bool:
+    """Whether compiled code depends on nothing besides that a process chooses."""
+    return len(_COMPILED_FOR) == 1
 
 
 @functools.cache

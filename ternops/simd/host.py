@@ -20,6 +20,10 @@ CPU_FEATURES = os.environ.get(
 )
 
 
+#: Whether what is compiled is for this machine.
+IS_HERE = True
+
+
 def llvm() -> Any:
     """llvmlite's bindings, which take longer to import than all that needs none of them."""
     import llvmlite.binding
@@ -29,12 +33,12 @@ def llvm() -> Any:
 
 def compile_for(triple: str, cpu: str, features: str) -> None:
     """Compile for another machine from now on; nothing may have asked for this one's features."""
-    global CPU_NAME, CPU_FEATURES
+    global CPU_NAME, CPU_FEATURES, IS_HERE
     llvm().initialize_all_targets()
     llvm().initialize_all_asmprinters()
     for module in (llvm(), llvm().targets):
         module.get_process_triple = module.get_default_triple = lambda: triple
-    CPU_NAME, CPU_FEATURES = cpu, features
+    CPU_NAME, CPU_FEATURES, IS_HERE = cpu, features, False
 
 
 def machine() -> str:

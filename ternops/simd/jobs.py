@@ -65,14 +65,27 @@ class Job:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         with LOCK:
             if "address" not in vars(self):
-                self.address = linker.load(*(kept.find(self._place) or self.compile()))
+                found = kept.find(self._place)
+                if found is None:
+                    found = self.compile()
+                    kept.keep(self._place, *found)
+                self.address = linker.load(*found)
         return self.address
 
+    @property
+    def key(self) -> str:
+        """What tells it from all others of the package."""
+        return self._place.key
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it need not be compiled."""
+        return "address" in vars(self) or kept.find(self._place) is not None
+
     def compile(self) -> tuple[bytes, str]:
-        """Its object code and the symbol of its entry, which are kept for the next process."""
+        """Its object code, made anew, and the symbol of its entry."""
         with LOCK:
             compiled = lowering().compile_job(self._function, self.name, self._arity, self.returns)
-            kept.keep(self._place, *compiled)
         return compiled.code, compiled.symbol
 
     def assembly(self) -> str:

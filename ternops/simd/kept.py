@@ -117,7 +117,8 @@ def _path(place: Place, stamp: str) -> Path:
 def carried() -> Objects | None:
     """What the package has for this process's tier, if it was compiled from these very sources and
     uses no feature that the CPU lacks."""
-    found = open_objects(carried_path())
+    name = carried_name(host.machine(), folder.tier())
+    found = open_objects(folder.PACKAGE / "compiled" / name)
     if found is None or not found.origin.digest or found.origin.platform != platform():
         return None
     needed = {each[1:] for each in found.origin.features if each[0] == "+"}
@@ -126,6 +127,11 @@ def carried() -> Objects | None:
     return found
 
 
-def carried_path(folder_: Path = folder.PACKAGE / "compiled") -> Path:
-    """The file of a tier in a folder, by default the package's."""
-    return folder_ / f"{host.machine()}-{folder.tier()}{SUFFIX}"
+def is_shared() -> bool:
+    """Whether another process of this user, with the same environment, finds what is kept."""
+    return bool(folder.cache_folder()) and host.IS_HERE and folder.is_of_tier()
+
+
+def carried_name(machine: str, tier: str) -> str:
+    """Of the file that has the jobs of a tier."""
+    return f"{machine}-{tier}{SUFFIX}"

@@ -1,8 +1,8 @@
 """The lossless table: every encoding on every tier gives the bits that NumPy gives.
 
 The tiny checkpoint reads 8 windows of 512 tokens of Python, in about forty seconds on two cores
-once the kernels are compiled, more than half of them NumPy's. For each tier of this CPU, each
-encoding and "fp16", and each thread count, the table says
+once the kernels are compiled, more than half of them NumPy's. For each tier of this CPU (in the
+quick form for three of them), each encoding and "fp16", and each thread count, the table says
 
 - whether logits are bit-identical. Those of the first window are compared with the NumPy oracle's,
   twice: read as a prompt, 64 tokens in a pass, and decoded, one token in a pass. Those of all
@@ -116,8 +116,18 @@ class Proof:
         }
 
 
-def prove(threads: list[int], advance: Advance) -> Proof:
-    """Read and decode text with the tiny checkpoint on every tier this CPU has.
+def tiers(few: bool) -> list[str]:
+    """The tiers of the table: all that this CPU has, or the process's own, "generic", which every
+    CPU has, and the one half-way between."""
+    names = [tier.name for tier in detect.available()]
+    if not few:
+        return names
+    own = names.index(detect.TIER.name)
+    return sorted({names[own], names[(own + len(names)) // 2], names[-1]}, key=names.index)
+
+
+def prove(threads: list[int], names: Sequence[str], advance: Advance) -> Proof:
+    """Read and decode text with the tiny checkpoint on tiers that this CPU has.
 
     Raises ValueError if a tier's process fails.
     """
@@ -125,11 +135,11 @@ def prove(threads: list[int], advance: Advance) -> Proof:
     oracles = _oracles(text, advance)
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     digests: dict[str, Counter[str]] = {name: Counter() for name in COMPUTATIONS}
-    for tier in detect.available():
-        for each in _computed_on(tier.name, threads):
-            found.setdefault((tier.name, each["encoding"]), []).append(each)
+    for tier in names:
+        for each in _computed_on(tier, threads):
+            found.setdefault((tier, each["encoding"]), []).append(each)
             digests[_computation(each["encoding"])][each["text"]] += 1
-        advance(tier.name)
+        advance(tier)
     rows = []
     for (name, encoding), figures in found.items():
         oracle = oracles[_computation(encoding)]
@@ -163,9 +173,9 @@ def failures(record: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def steps() -> int:
+def steps(names: Sequence[str]) -> int:
     """How often `prove` calls advance."""
-    return len(COMPUTATIONS) * (1 + WINDOWS) + len(detect.available())
+    return len(COMPUTATIONS) * (1 + WINDOWS) + len(names)
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,9 @@ class _Run:
         self._print(run_tables.limits(self._results))
         with command.progress(self._console) as start:
             if "lossless" not in self._about:
-                proof = lossless.prove(self._threads, start("lossless", lossless.steps()))
+                names = lossless.tiers(few=self._effort == QUICK)
+                advance = start("lossless", lossless.steps(names))
+                proof = lossless.prove(self._threads, names, advance)
                 self._about["lossless"] = proof.as_json()
                 save(self.folder, self._results)
         self._print(run_tables.lossless(self._results))

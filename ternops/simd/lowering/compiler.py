@@ -91,7 +91,7 @@ class _Context(cpu.CPUContext):
         )
         wrapper = ir.Function(module, kind, descriptor.llvm_cfunc_wrapper_name)
         builder = ir.IRBuilder(wrapper.append_basic_block("entry"))
-        # The status is always good: `check_symbols` lets no code pass that can raise.
+        # The status is always good: no code passes `compile_job` that can raise.
         _, result = self.call_conv.call_function(
             builder, function, descriptor.restype, arguments, wrapper.args, attrs=("noinline",)
         )
@@ -174,6 +174,10 @@ def resolve(intrinsic: Any) -> Any:
     return found
 
 
+#: In the name of what Numba keeps of an exception in a module that can raise it.
+_EXCEPTION = "picklebuf"
+
+
 class Compiled(NamedTuple):
     """Machine code as an object file, and the name of the function in it that others call."""
 
@@ -185,7 +189,10 @@ def compile_job(function: Callable[..., Any], name: str, arity: int, returns: bo
     """A function of `arity` integers, which gives one or nothing, as an object file."""
     with _plain_settings():
         library, symbol = _compiled(function, arity, returns)
-        code = library.codegen._tm.emit_object(_stripped(library, symbol))
+        module = _stripped(library, symbol)
+        if any(_EXCEPTION in each.name for each in module.global_variables):
+            raise TypeError(f"{name}: kernels may not raise exceptions, and its code can")
+        code = library.codegen._tm.emit_object(module)
         check_symbols(name, code)
         return Compiled(code, symbol)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import types
 
 import numpy as np
 import pytest
@@ -55,7 +56,7 @@ def here(short, oracles, monkeypatch):
 
 
 def prove(threads):
-    return lossless.prove(threads, lambda what: None)
+    return lossless.prove(threads, lossless.tiers(few=False), lambda what: None)
 
 
 def flip(logits):
@@ -128,8 +129,9 @@ def test_a_bit_that_is_wrong_everywhere(encoding, here, monkeypatch):
 def test_every_encoding_and_tier(short, text, oracles, monkeypatch):
     """In processes of their own: bit for bit, and with NumPy's perplexity and likeliest tokens."""
     done = []
-    proof = lossless.prove([1, 2], done.append)
-    assert len(done) == lossless.steps()
+    names = lossless.tiers(few=False)
+    proof = lossless.prove([1, 2], names, done.append)
+    assert len(done) == lossless.steps(names)
     tiers = [tier.name for tier in detect.available()]
     assert [(r.tier, r.encoding) for r in proof.rows] == list(itertools.product(tiers, ALL))
     assert proof.lossless
@@ -219,3 +221,19 @@ def test_wrong_arguments_are_one_line(option, words):
     done = processes.python("-m", "bench.suites.lossless.tier", "--threads", "1", option)
     assert done.returncode == 2
     assert words in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("own", ["best", "second", "generic"])
+def test_the_quick_forms_tiers(monkeypatch, own):
+    """The process's own, "generic", and one between; the long form has all."""
+    tiers = tuple(
+        types.SimpleNamespace(name=name) for name in ("best", "second", "third", "generic")
+    )
+    monkeypatch.setattr(lossless.detect, "available", lambda: tiers)
+    monkeypatch.setattr(lossless.detect, "TIER", types.SimpleNamespace(name=own))
+    expected = {
+        "best": ["best", "third", "generic"], "second": ["second", "third", "generic"],
+        "generic": ["generic"],
+    }  # fmt: skip
+    assert lossless.tiers(few=True) == expected[own]
+    assert lossless.tiers(few=False) == ["best", "second", "third", "generic"]

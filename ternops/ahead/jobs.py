@@ -1,0 +1,44 @@
+"""Every job of this process's tier, what takes longest to compile first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ternops.simd import Job
+
+Jobs = dict[str, Job]
+
+
+def needed(encodings: Iterable[str], decoder: bool) -> Jobs:
+    """What products of some encodings run, with any number of tokens; key -> job.
+
+    decoder: and models, with any head and cache.
+    """
+    from ternops import team
+    from ternops.decoder.attention import CACHES
+    from ternops.decoder.forward import forward
+    from ternops.kernels.linear import linear
+    from ternops.kernels.plan import KERNELS, UNPACKED
+    from ternops.kernels.screen import quantize_head
+
+    found: list[Job] = []
+    if decoder:
+        found += [job for _, append, attend in CACHES.values() for job in (attend, append)]
+        found += [job for each in UNPACKED.values() for job in (each.multiply, each.prepare)]
+        found += [forward, quantize_head]
+    chosen = set(encodings)
+    for (encoding, _), kernels in KERNELS.items():
+        if encoding in chosen:
+            found += reversed(kernels)
+    return {job.key: job for job in (*found, linear, *team.ENTRIES)}
+
+
+def every() -> Jobs:
+    """All of the package: those of every encoding, of models and of the cost model's trials."""
+    from ternops.cost import probes, trials
+    from ternops.encodings import ENCODINGS
+
+    jobs = needed(ENCODINGS, decoder=True)
+    for module in (probes, trials):
+        jobs |= {each.key: each for each in vars(module).values() if isinstance(each, Job)}
+    return jobs

@@ -1,0 +1,46 @@
+"""A process that compiles the jobs whose keys it reads, a line each, and says when one is done.
+
+    python -m ternops.ahead.worker [TARGET FOLDER]
+
+Without arguments: for this process's own CPU and tier, to the user's folder. TARGET is JSON of
+`ternops.isa.targets.Target`; FOLDER gets a file of `ternops.simd.objects` for each job.
+The first line that it prints is the keys of all jobs there are.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+
+def main(arguments: list[str]) -> None:
+    """Until there are no more lines."""
+    folder = None
+    if arguments:
+        from ternops.simd import host
+
+        target = json.loads(arguments[0])
+        host.compile_for(target["triple"], target["cpu"], target["features"])
+        folder = Path(arguments[1])
+
+    from ternops.ahead.jobs import every
+    from ternops.simd import kept, objects
+
+    jobs = every()
+    # What a job prints, or Numba, must not be taken for an answer.
+    answers, sys.stdout = sys.stdout, sys.stderr
+    print(json.dumps(list(jobs)), file=answers, flush=True)
+    for line in sys.stdin:
+        key = line.strip()
+        if folder is None:
+            _ = jobs[key].address
+        else:
+            code, symbol = jobs[key].compile()
+            file = objects.as_bytes(kept.origin(), [(key, code, symbol)])
+            (folder / f"{key}{kept.SUFFIX}").write_bytes(file)
+        print(key, file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
