@@ -36,14 +36,21 @@ def split_bits(fields: int, table: Array) -> Array:
 
 
 class GemvTile(NamedTuple):
-    """What the GEMV keeps in registers while it walks along the columns.
+    """What the GEMV keeps in registers while it walks along the columns, and how it reads.
 
-    rows: of the matrix at a time. apart: how many of a byte's fields are left where they are, with
-    an accumulator each; 1: every field is shifted down to one accumulator.
+    rows: of the matrix at a time, each a stream of its own. apart: how many of a byte's fields are
+    left where they are, with an accumulator each; 1: every field is shifted down to one
+    accumulator. is_narrow: vectors of `ternops.isa.NARROW` and not the widest. ahead: bytes that
+    each stream is prefetched ahead.
     """
 
     rows: int
     apart: int
+    is_narrow: bool = False
+    ahead: int = 4096
+
+    def __str__(self) -> str:
+        return f"{self.rows}x{self.apart}{'n' if self.is_narrow else 'w'}{self.ahead}"
 
 
 class Unpack(NamedTuple):
@@ -70,10 +77,12 @@ class Blocks(Encoding):
     """A block encoding, which differs from others in what a byte is.
 
     fields: weights of a byte. join, split: codes (fields, ...) -> bytes (...), and back.
-    tiles: by tier, for one token; a tier without an entry uses that of the tier it was made from.
+    tiles: by tier, for one token; a tier without an entry uses that of the tier it was made from,
+    and "tier@family" is for one family of CPUs (`ternops.isa.tier.FAMILIES`).
+    stream_tiles: the same where weights come from memory, where they are others.
     batch_rows: by tier, rows of the tile for a few tokens, where they are not the tier's.
-    pair_apart: by tier, `apart` for the tokens that such tiles leave over. streams_narrow: weights
-    from memory are read by the vectors that leave it the most bandwidth, instead of the widest.
+    pair_apart: by tier, `apart` for the tokens that such tiles leave over.
+    has_narrow: whether tiles may have narrow vectors.
     """
 
     fields: int
@@ -82,7 +91,8 @@ class Blocks(Encoding):
     tiles: Mapping[str, GemvTile]
     batch_rows: Mapping[str, int]
     pair_apart: Mapping[str, int]
-    streams_narrow: bool = False
+    stream_tiles: Mapping[str, GemvTile]
+    has_narrow: bool = False
 
     @property
     def bits(self) -> float:

@@ -30,20 +30,27 @@ TWO_BIT = Blocks(
     unpack_code="bit_fields",
     tiles={
         # Small enough for any register file.
-        "generic": GemvTile(rows=1, apart=1),
+        "generic": GemvTile(rows=1, apart=1, ahead=8192),
         # int16 partial sums have no room for codes times 16.
         "avx2": GemvTile(rows=2, apart=2),
-        # Two streams came nearest to the read bandwidth (1: -4%, 4: -2%); 8 independent chains.
+        # 8 independent chains.
         "avxvnni": GemvTile(rows=2, apart=4),
         "avx512vnni": GemvTile(rows=2, apart=4),
         # Codes times 16 fit int16 for the one field that has them; its sums take registers as well.
         "neon": GemvTile(rows=2, apart=3),
         # A code times 64 would not fit a signed byte; four rows share the activations' loads.
-        "neon-dotprod": GemvTile(rows=4, apart=3),
+        "neon-dotprod": GemvTile(rows=4, apart=3, ahead=2048),
     },
     batch_rows={},
     pair_apart={"generic": 2},
-    streams_narrow=True,
+    stream_tiles={
+        # Sapphire Rapids, weights in DRAM, share of the fastest probe (1 thread): 4 rows 97%,
+        # 8 rows of 2 apart 91 to 95%, 2 rows 83%; narrow vectors are 1 to 2% behind.
+        "avx512vnni": GemvTile(rows=4, apart=4, ahead=2048),
+        # Zen 5: narrow vectors leave memory the most bandwidth, two streams come nearest to it.
+        "avx512vnni@zen": GemvTile(rows=2, apart=4, is_narrow=True),
+    },
+    has_narrow=True,
     color="#0072B2",
     marker="o",
 )

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 
 from ternops.isa import x86
-from ternops.isa.tier import Tier
+from ternops.isa.tier import Tier, family_of
 from ternops.isa.tiers import TIERS
 from ternops.simd import folder, host
 
-__all__ = ["REASON", "TIER", "TIERS", "Tier", "available", "choose", "missing"]
+__all__ = ["FAMILY", "REASON", "TIER", "TIERS", "Tier", "available", "choose", "missing"]
 
 
 def missing(tier: Tier) -> str:
@@ -51,4 +51,5 @@ def choose(requested: str | None) -> tuple[Tier, str]:
 
 
 TIER, REASON = choose(os.environ.get("TERNOPS_ISA"))
+FAMILY = family_of(host.cpu_name())
 folder.compile_for(TIER.name)

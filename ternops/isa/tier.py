@@ -9,6 +9,15 @@ from typing import Any, NamedTuple, TypeVar
 Value = TypeVar("Value")
 
 
+#: Families of CPUs whose tiles differ within a tier: all that are not named, and AMD's Zen.
+FAMILIES = ("", "zen")
+
+
+def family_of(cpu: str) -> str:
+    """The family of a CPU by LLVM's name for it."""
+    return "zen" if cpu.startswith("znver") else ""
+
+
 class BatchTile(NamedTuple):
     """Several tokens with weights that are decoded where they are used: rows x tokens at a time.
 
@@ -18,6 +27,9 @@ class BatchTile(NamedTuple):
     rows: int
     tokens: int
     most: int
+
+    def __str__(self) -> str:
+        return f"{self.rows}x{self.tokens}"
 
 
 class GemmTile(NamedTuple):
@@ -98,6 +110,10 @@ class Tier:
             yield tier
             tier = tier.parent
 
-    def pick(self, by_tier: Mapping[str, Value]) -> Value:
-        """The entry of a table for this tier, or for the nearest that it was made from."""
-        return next(by_tier[tier.name] for tier in self.lineage() if tier.name in by_tier)
+    def pick(self, by_tier: Mapping[str, Value], family: str = "") -> Value:
+        """The entry of a table for this tier, or for the nearest that it was made from.
+
+        One for the family of CPUs, "tier@family", is preferred to the tier's.
+        """
+        keys = (key for tier in self.lineage() for key in (f"{tier.name}@{family}", tier.name))
+        return next(by_tier[key] for key in keys if key in by_tier)

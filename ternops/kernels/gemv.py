@@ -6,12 +6,17 @@ that are left where they are in the byte get a sum each, and the sums are shifte
 Bound: memory, the bits of a weight; in cache the dot instruction.
 """
 
+from functools import cache
+
 import numpy as np
 
-from ternops.encodings.blocks import BLOCK_BYTES, Blocks
+from ternops.encodings import ENCODINGS
+from ternops.encodings.blocks import BLOCK_BYTES, Blocks, GemvTile
 from ternops.isa import LANES, NARROW, PARTIAL, TIER, WIDE, close_sums, open_sums
 from ternops.isa import i32 as wide_i32
+from ternops.isa.tier import BatchTile
 from ternops.kernels.operands import Operands, finish
+from ternops.kernels.tiles import Tile, kernel_name
 from ternops.kernels.tuning import PREFETCH_AHEAD, stream_step
 from ternops.simd import (
     RowsKernel,
@@ -32,11 +37,11 @@ from ternops.simd import (
 _MAX_STEPS_APART = (1 << 31) // (192 * 128 * 4)
 
 
-def make_group(encoding: Blocks, rows, tokens, apart, width=WIDE):
+def make_group(encoding: Blocks, rows, tokens, apart, ahead, width=WIDE):
     """A function that computes a group of rows, for constant counts: their loops unroll.
 
     rows x tokens: the tile that is kept in registers. apart: how many of a byte's fields are left
-    in place, with a sum each.
+    in place, with a sum each. ahead: bytes that each row is prefetched ahead.
     """
     fields, value_step = encoding.fields, encoding.step
     holds, opens, hold, open_fields, codes, shift, factor = encoding.make_unpack(apart, width)
@@ -75,7 +80,7 @@ def make_group(encoding: Blocks, rows, tokens, apart, width=WIDE):
                 for r in range(rows):
                     line = weights + (r * step + block * BLOCK_BYTES + part)
                     if part == 0:
-                        prefetch(line + PREFETCH_AHEAD // rows)
+                        prefetch(line + ahead)
                     open_fields(load(u8, line), opened, held)
                     for field in range(fields):
                         code = codes(opened, held, field)
@@ -108,56 +113,62 @@ def make_group(encoding: Blocks, rows, tokens, apart, width=WIDE):
     return group
 
 
-def make_streams(encoding, rows, apart, width=WIDE):
-    """A function that computes the rows which `rows` streams of equal length cover, for one token.
+def make_streams(encoding: Blocks, tile: GemvTile):
+    """A function that computes rows as `tile.rows` streams of equal length, for one token.
 
-    It gives the first row that it leaves. The rows of a tile lie far apart: each is then a long
-    stream of its own to the prefetchers, which brings more of the memory's bandwidth than
+    There must be at least as many rows as streams. The rows of a tile lie far apart: each is then a
+    long stream of its own to the prefetchers, which brings more of the memory's bandwidth than
     neighbouring rows do.
     """
-    group = make_group(encoding, rows, 1, apart, width)
-    block = encoding.block
+    rows, block = tile.rows, encoding.block
+    width = NARROW if tile.is_narrow else WIDE
+    group = make_group(encoding, rows, 1, tile.apart, tile.ahead, width)
     most_sums = rows * LANES
 
     @inlined
     def streams(p, first, last):
         blocks = (p.columns + block - 1) // block
         row_sums = registers(wide_i32, most_sums)
-        step = stream_step(last - first, rows)
-        for row in range(first, first + step, LANES):
-            group(p, blocks, row, min(LANES, first + step - row), step, 0, row_sums)
-        return first + step * rows
+        while first < last:
+            step = max(1, stream_step(last - first, rows))
+            # Where fewer rows than streams are left, some are computed once more.
+            first = min(first, last - step * rows)
+            for row in range(first, first + step, LANES):
+                group(p, blocks, row, min(LANES, first + step - row), step, 0, row_sums)
+            first += step * rows
 
     return streams
 
 
-def make_gemv(encoding, width):
+def make_gemv(encoding: Blocks, tile: GemvTile):
     """The product with one token."""
-    tile = TIER.pick(encoding.tiles)
-    streams = make_streams(encoding, tile.rows, tile.apart, width)
-    single = make_streams(encoding, 1, 1)
+    rows, apart = tile.rows, tile.apart
+    streams = make_streams(encoding, tile)
+    single = make_streams(encoding, GemvTile(1, 1, ahead=PREFETCH_AHEAD))
+    width = NARROW if tile.is_narrow else WIDE
     most_columns = _MAX_STEPS_APART * width.bytes * encoding.fields
 
     @inlined
     def gemv(operands, first, last, thread):
         """Rows [first, last) of a product with one token."""
         p = record_at(Operands, operands)
-        if tile.apart == 1 or p.columns <= most_columns:
-            first = streams(p, first, last)
-        single(p, first, last)
+        if last - first >= rows and (apart == 1 or p.columns <= most_columns):
+            streams(p, first, last)
+        else:
+            single(p, first, last)
 
     return gemv
 
 
-def make_batch(encoding):
+def make_batch(encoding: Blocks, tile: BatchTile):
     """The product with several tokens: while a group's weights are in a cache, all pass by."""
-    tokens, block = TIER.batch.tokens, encoding.block
-    rows = TIER.pick({"generic": TIER.batch.rows, **encoding.batch_rows})
-    group = make_group(encoding, rows, tokens, 1)
+    rows, tokens, block = tile.rows, tile.tokens, encoding.block
+    ahead = PREFETCH_AHEAD // rows
+    group = make_group(encoding, rows, tokens, 1, ahead)
     # For the tokens that are left over, of which the last may not exist,
-    pair = make_group(encoding, rows, 2, TIER.pick(encoding.pair_apart))
-    # and for the rows that streams of equal length leave; a single stream leaves none.
-    single = make_group(encoding, 1, 1, 1)
+    pair = make_group(encoding, rows, 2, TIER.pick(encoding.pair_apart), ahead)
+    # and for fewer rows than the tile has.
+    single = make_group(encoding, 1, 1, 1, PREFETCH_AHEAD)
     most_sums = rows * tokens * LANES
 
     @inlined
@@ -166,25 +177,32 @@ def make_batch(encoding):
         p = record_at(Operands, operands)
         blocks = (p.columns + block - 1) // block
         row_sums = registers(wide_i32, most_sums)
-        step = stream_step(last - first, rows)
         whole = p.tokens // tokens * tokens
-        for row in range(first, first + step, LANES):
-            n = min(LANES, first + step - row)
-            for token in range(0, whole, tokens):
-                group(p, blocks, row, n, step, token, row_sums)
-            for token in range(whole, p.tokens, 2):
-                pair(p, blocks, row, n, step, token, row_sums)
-        row = first + step * rows
-        if rows > 1 and row < last:
+        if last - first < rows:
             for token in range(p.tokens):
-                single(p, blocks, row, last - row, 0, token, row_sums)
+                single(p, blocks, first, last - first, 0, token, row_sums)
+            return
+        while first < last:
+            step = max(1, stream_step(last - first, rows))
+            first = min(first, last - step * rows)  # as in `streams`
+            for row in range(first, first + step, LANES):
+                n = min(LANES, first + step - row)
+                for token in range(0, whole, tokens):
+                    group(p, blocks, row, n, step, token, row_sums)
+                for token in range(whole, p.tokens, 2):
+                    pair(p, blocks, row, n, step, token, row_sums)
+            first += step * rows
 
     return batch
 
 
-def gemv_kernels(encoding: Blocks) -> tuple[RowsKernel, RowsKernel, RowsKernel]:
-    """Of one token, of one token with weights from memory, and of a few tokens."""
-    gemv = stream = RowsKernel(make_gemv(encoding, WIDE), f"gemv_{encoding.name}")
-    if encoding.streams_narrow and NARROW is not WIDE:
-        stream = RowsKernel(make_gemv(encoding, NARROW), f"stream_{encoding.name}")
-    return gemv, stream, RowsKernel(make_batch(encoding), f"batch_{encoding.name}")
+@cache
+def blocks_kernel(name: str, tile: Tile) -> RowsKernel:
+    """Of one token or of a few, by the tile, for a block encoding."""
+    encoding = ENCODINGS[name]
+    assert isinstance(encoding, Blocks)
+    if isinstance(tile, BatchTile):
+        made = make_batch(encoding, tile)
+    else:
+        made = make_gemv(encoding, tile)
+    return RowsKernel(made, kernel_name(encoding, tile, TIER))

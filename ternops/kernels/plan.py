@@ -17,10 +17,12 @@ from ternops.isa import LANES, TIER, TOGETHER
 from ternops.kernels.amx import SPARE_BYTES
 from ternops.kernels.fp16 import LINE_BYTES, gemv_bf16, gemv_fp16, place_floats
 from ternops.kernels.gemm import PANEL_BYTES, PANEL_ROWS, gemm_kernel
-from ternops.kernels.gemv import gemv_kernels
+from ternops.kernels.gemv import blocks_kernel
 from ternops.kernels.int8 import gemv_i8, place_levels, placed_bytes
 from ternops.kernels.linear import gathered_bytes, place_together, place_tokens
 from ternops.kernels.lut import lut_kernels
+from ternops.kernels.tiles import KINDS as TILED
+from ternops.kernels.tuning import chosen_tile
 from ternops.simd import RowsKernel
 
 #: Shape classes: one token, one with weights from memory, a few, and many.
@@ -57,7 +59,8 @@ def _kernels_of(name: str) -> dict[str, tuple[RowsKernel, RowsKernel]]:
     encoding = ENCODINGS[name]
     if isinstance(encoding, Blocks):
         place_many = place_together if TOGETHER > 1 else place_tokens
-        products = (*gemv_kernels(encoding), gemm_kernel(encoding))
+        products = [blocks_kernel(name, chosen_tile(name, kind)) for kind in TILED]
+        products.append(gemm_kernel(encoding))
         pairs = zip([place_tokens] * 3 + [place_many], products, strict=True)
         return dict(zip(KINDS, pairs, strict=True))
     if isinstance(encoding, RowGroups):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from ternops.cpu_caches import last_level_bytes
 from ternops.encodings import ENCODINGS
-from ternops.isa.detect import TIER
+from ternops.encodings.blocks import Blocks
+from ternops.isa.detect import FAMILY, TIER
+from ternops.kernels.tiles import Tile, default_tile
 from ternops.simd import inlined
 
 #: Weights are prefetched this many bytes ahead, over all streams of a thread: the best of 2048 to
@@ -13,6 +15,13 @@ PREFETCH_AHEAD = 8192
 
 #: A further thread must find this many bytes of weights times tokens, or waking it costs more.
 BYTES_A_THREAD = 1 << 17
+
+
+def chosen_tile(encoding: str, kind: str) -> Tile:
+    """The tile of a block encoding for a shape class here."""
+    record = ENCODINGS[encoding]
+    assert isinstance(record, Blocks)
+    return default_tile(record, kind, TIER, FAMILY)
 
 
 def best_encoding(weights: int) -> str:

@@ -43,6 +43,17 @@ def at_most(tokens: int) -> Any:
     return mock.patch.object(call, "make_plan", short)
 
 
+def forced_tile(tile: Any) -> Any:
+    """While this lasts, new matrices of a block encoding use the kernel of a tile."""
+    from ternops.kernels.gemv import blocks_kernel
+
+    def made(name: str, columns: int, kind: str) -> Any:
+        address = blocks_kernel(name, tile).address
+        return plan.make_plan(name, columns, "few")._replace(multiply=address)
+
+    return mock.patch.object(call, "make_plan", made)
+
+
 def eager_threads() -> Any:
     """While this lasts, all threads asked for are used, however small the product is."""
     return mock.patch.object(tuning, "BYTES_A_THREAD", 1)

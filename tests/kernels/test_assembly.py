@@ -12,16 +12,12 @@ from ternops.encodings import ENCODINGS
 from ternops.encodings.blocks import Blocks
 from ternops.encodings.row_groups import RowGroups
 from ternops.isa import detect
+from ternops.kernels import tiles
 from ternops.simd import host
 from tests.helpers import cases, processes
 
-#: On any tier: weights from memory have a kernel of their own where vectors have two widths.
-EVERY = (
-    "gemv_two_bit", "stream_two_bit", "gemv_base3", "gemv_tl1", "gemv_tl2", "gemv_one_bit",
-    "stream_one_bit",
-)  # fmt: skip
-#: The encoding of each GEMV.
-ENCODING_OF = {name: name.split("_", 1)[1] for name in EVERY}
+#: Encoding and shape class of each GEMV.
+EVERY = [(encoding, kind) for encoding in cases.ENCODINGS for kind in cases.OF_ONE_TOKEN]
 
 #: tier -> its dot product and its look-up, with the registers that they work on.
 DOTS = {
@@ -51,7 +47,7 @@ pytestmark = pytest.mark.skipif(
 )
 #: "this" is the CPU and the choice of this process.
 CPU = pytest.mark.parametrize("cpu", [*(name for name in processes.CPUS if name in DOTS), "this"])
-GEMV = pytest.mark.parametrize("gemv", EVERY)
+GEMV = pytest.mark.parametrize("gemv", EVERY, ids="-".join)
 
 
 def count(body, instruction, registers=""):
@@ -90,26 +86,43 @@ def texts(printed):
             pytest.skip(reason)
         parts = printed[cpu].result().split("@@@ ")[1:]
         found = dict(part.split("\n", 1) for part in parts)
-        tier = detect.TIER.name if cpu == "this" else cpu
-        narrows = DOTS.get(tier, ("", ""))[1] == "zmm"
-        assert set(found) == {name for name in EVERY if narrows or not name.startswith("stream_")}
-        return found
+        assert set(found) == {kernel(cpu, gemv) for gemv in EVERY}
+        return {gemv: found[kernel(cpu, gemv)] for gemv in EVERY}
 
     return of
 
 
+def tier_of(cpu):
+    """Of one of CPUS, or of this one."""
+    name = detect.TIER.name if cpu == "this" else cpu
+    return next(tier for tier in detect.TIERS if tier.name == name)
+
+
+def tile_of(cpu, gemv):
+    """The tile of a GEMV on a CPU."""
+    encoding, kind = gemv
+    family = detect.FAMILY if cpu == "this" else ""
+    return tiles.default_tile(ENCODINGS[encoding], kind, tier_of(cpu), family)
+
+
+def kernel(cpu, gemv):
+    """The name of its kernel."""
+    layout = ENCODINGS[gemv[0]]
+    if isinstance(layout, RowGroups):
+        return f"gemv_{layout.name}"
+    return tiles.kernel_name(layout, tile_of(cpu, gemv), tier_of(cpu))
+
+
 def expected(cpu, gemv):
     """The tier of a CPU, and the instruction that its GEMV is made of, with its registers."""
-    tier = detect.TIER.name if cpu == "this" else cpu
+    tier = tier_of(cpu).name
     if tier not in DOTS:
         pytest.skip(f"the {tier} tier has no instruction of its own")
     dot, registers = DOTS[tier]
-    if gemv.startswith("stream"):
-        if registers != "zmm":
-            pytest.skip(f"the {tier} tier has one width of vectors")
-        registers = "ymm"  # narrow vectors leave memory the most bandwidth
-    if isinstance(ENCODINGS[ENCODING_OF[gemv]], RowGroups):
+    if isinstance(ENCODINGS[gemv[0]], RowGroups):
         return tier, LOOK_UPS[registers], registers
+    if registers == "zmm" and tile_of(cpu, gemv).is_narrow:
+        registers = "ymm"
     return tier, dot, registers
 
 
@@ -149,14 +162,13 @@ def test_the_loops_are_made_of_the_tiers_instruction(texts, cpu, gemv):
     tier, instruction, registers = expected(cpu, gemv)
     loops = loops_of(texts(cpu)[gemv], instruction, registers)
     assert loops
-    encoding = ENCODING_OF[gemv]
+    encoding, _ = gemv
     layout, bytes_ = ENCODINGS[encoding], {"zmm": 64, "ymm": 32}[registers]
     if isinstance(layout, Blocks):
         each = layout.fields * 64 // bytes_
         numbers = [count(body, instruction, f"%{registers}") for body in loops]
         assert all(number % each == 0 for number in numbers)
-        (record,) = (each_tier for each_tier in detect.TIERS if each_tier.name == tier)
-        rows = record.pick(layout.tiles).rows
+        rows = tile_of(cpu, gemv).rows
         assert any(number % (each * rows) == 0 for number in numbers)
     if (encoding, tier) == ("base3", "avx512vbmi"):
         assert all(count(body, r"vperm[it]2b", "%zmm") for body in loops)

@@ -1,0 +1,120 @@
+"""Tiles of the GEMV: the bits do not depend on them, and no kernel is taken for another's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import ternops
+from ternops.encodings import ENCODINGS
+from ternops.encodings.blocks import Blocks, GemvTile
+from ternops.isa import detect
+from ternops.isa.tier import FAMILIES, BatchTile, family_of
+from ternops.kernels import reference, tiles
+from tests.helpers import cases
+from tests.helpers.internals import eager_threads, forced_tile
+
+BLOCKS = [name for name in cases.ENCODINGS if isinstance(ENCODINGS[name], Blocks)]
+#: Fewer rows than streams, as many, one more, what an odd step leaves over, and groups of them.
+ROWS = (1, 2, 3, 5, 7, 8, 9, 12, 15, 16, 17, 23, 31, 33, 65, 130, 257)
+
+
+def exact(encoding: str, tile: tiles.Tile, tokens: tuple[int, ...] = (1,)) -> None:
+    """Products of odd shapes on one and more threads, compared with the oracle."""
+    for rows in ROWS:
+        for columns in (1, 63, 641, 1024):
+            weights = cases.trits(rows, columns, encoding=encoding)
+            x = cases.activations(max(tokens), columns)
+            x[0, ::3] = -128
+            expected = reference.matmul_int32(x, weights)
+            matrix = ternops.pack(weights, encoding=encoding)
+            with forced_tile(tile), eager_threads():
+                for m in tokens:
+                    for threads in (1, 2, 3):
+                        found = ternops.matmul(x[:m], matrix.T, threads=threads)
+                        where = f"{tile}, {rows} x {columns}, {m} tokens, {threads} threads"
+                        assert cases.same_bits(found, expected[:m]), where
+
+
+@pytest.mark.parametrize("encoding", BLOCKS)
+def test_streams_give_the_same_bits(encoding):
+    """Every number of streams; both widths of vectors, and fields apart or not."""
+    for tile in (
+        GemvTile(1, 1), GemvTile(3, 2), GemvTile(4, 1, True, 64), GemvTile(6, 1), GemvTile(8, 2),
+    ):  # fmt: skip
+        if ENCODINGS[encoding].has_narrow or not tile.is_narrow:
+            exact(encoding, tile)
+
+
+@pytest.mark.parametrize("encoding", BLOCKS)
+def test_every_default_gives_the_same_bits(encoding):
+    """Those of other families of CPUs as well."""
+    for choice in tiles.default_tiles(detect.TIER):
+        if choice.encoding == encoding:
+            exact(encoding, choice.tile, (2, 9) if choice.kind == "few" else (1,))
+
+
+@pytest.mark.parametrize("is_narrow", [False, True])
+@pytest.mark.parametrize("encoding", BLOCKS)
+def test_rows_too_long_for_fields_apart(encoding, is_narrow):
+    """On both sides of the length from which the sums of fields in place would overflow."""
+    fields = ENCODINGS[encoding].fields
+    if is_narrow and not ENCODINGS[encoding].has_narrow:
+        pytest.skip(f"{encoding} has no narrow vectors")
+    width = 32 if is_narrow else detect.TIER.vector_bytes
+    longest = 21845 * min(width, detect.TIER.vector_bytes) * fields
+    tile = GemvTile(2, 2, is_narrow)
+    for columns in (longest - 1, longest + fields * 64 + 1):
+        weights = np.ones((2, columns), np.int8)
+        weights[1, ::2] = ENCODINGS[encoding].values[0]
+        x = np.full((1, columns), -128, np.int8)
+        expected = reference.matmul_int32(x, weights)
+        with forced_tile(tile):
+            found = ternops.matmul(x, ternops.pack(weights, encoding=encoding).T)
+        assert cases.same_bits(found, expected), (encoding, columns)
+
+
+def test_names_tell_tiles_apart():
+    """Within a tier: compiled kernels are found by their names."""
+    several = [
+        GemvTile(rows, apart, is_narrow, ahead)
+        for rows in (1, 2, 4) for apart in (1, 2, 4) for is_narrow in (False, True)
+        for ahead in (1024, 2048, 4096, 8192)
+    ]  # fmt: skip
+    batches = [BatchTile(rows, tokens, 7) for rows in (1, 2, 4) for tokens in (4, 8)]
+    for tier in detect.TIERS:
+        named: dict[str, tuple[str, tiles.Tile]] = {}
+        for name in BLOCKS:
+            record = ENCODINGS[name]
+            defaults = [
+                tiles.default_tile(record, kind, tier, family)
+                for kind in tiles.KINDS for family in FAMILIES
+            ]  # fmt: skip
+            for tile in (*several, *batches, *defaults):
+                key = tiles.kernel_name(record, tile, tier)
+                shape = tile[:2] if isinstance(tile, BatchTile) else tile
+                assert named.setdefault(key, (name, shape)) == (name, shape), (tier.name, key)
+            first = tiles.default_tile(record, "one", tier)
+            assert tiles.kernel_name(record, first, tier) == f"gemv_{name}"
+
+
+def test_every_default_is_listed_once():
+    """Of both families, and every one that some CPU would use."""
+    for tier in detect.TIERS:
+        listed = list(tiles.default_tiles(tier))
+        names = [
+            tiles.kernel_name(ENCODINGS[name], tile, tier) for name, _, tile in listed
+        ]  # fmt: skip
+        assert len(set(names)) == len(names)
+        for name in BLOCKS:
+            for kind in tiles.KINDS:
+                for family in FAMILIES:
+                    tile = tiles.default_tile(ENCODINGS[name], kind, tier, family)
+                    assert tiles.kernel_name(ENCODINGS[name], tile, tier) in names
+
+
+def test_families():
+    """By LLVM's names; what no table knows has the tier's own tiles."""
+    assert [family_of(each) for each in ("znver5", "znver4")] == ["zen"] * 2
+    assert {family_of(each) for each in ("sapphirerapids", "generic", "apple-m1")} == {""}
+    assert detect.FAMILY in FAMILIES
