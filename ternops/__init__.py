@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ternops.matrix import TernaryMatrix, load, matmul, pack, quantize
     from ternops.system import info, warmup
     from ternops.threads import get_num_threads, set_num_threads
+    from ternops.tuning import tune
 
 __version__ = "0.1.0"
 
@@ -24,6 +25,7 @@ __all__ = [
     "pack",
     "quantize",
     "set_num_threads",
+    "tune",
     "warmup",
 ]
 
@@ -36,6 +38,7 @@ _MODULES = {
     "pack": "matrix",
     "quantize": "matrix",
     "set_num_threads": "threads",
+    "tune": "tuning",
     "warmup": "system",
 }
 

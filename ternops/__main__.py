@@ -1,4 +1,4 @@
-"""What this machine has, packed model files, text from models, and what a model would cost."""
+"""What this machine has and is tuned for, packed models, text, and what a model would cost."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def _info(arguments: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from ternops.commands import chat, generate, perplexity, predict, quantize, warmup
+    from ternops.commands import chat, generate, perplexity, predict, quantize, tune, warmup
 
     parser = argparse.ArgumentParser(prog="python -m ternops", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     info = commands.add_parser("info", help="CPU, instruction tier, threads, cache, versions")
     info.set_defaults(run=_info)
-    for command in (quantize, generate, chat, perplexity, predict, warmup):
+    for command in (quantize, generate, chat, perplexity, predict, tune, warmup):
         command.add(commands)
     return parser
 

@@ -1,8 +1,9 @@
-"""The sizes of this machine's caches, as Linux tells them."""
+"""The CPU and the sizes of its caches, as the system tells them."""
 
 from __future__ import annotations
 
 import functools
+import platform
 from pathlib import Path
 
 _FOLDER = Path("/sys/devices/system/cpu/cpu0/cache")
@@ -31,3 +32,15 @@ def last_level_bytes() -> int:
     """Bytes of the last-level cache."""
     sizes = cpu_cache_bytes()
     return sizes[max(sizes)] if sizes else USUAL_LAST_LEVEL
+
+
+def cpu_model() -> str:
+    """The CPU as the system names it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith(("model name", "Model")):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or "unknown CPU"

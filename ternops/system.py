@@ -11,14 +11,16 @@ from importlib.metadata import version
 
 import numpy as np
 
+from ternops.cpu_caches import cpu_model
 from ternops.isa import REASON, TIER, available
+from ternops.kernels import tuned
 from ternops.simd import host
 from ternops.simd.folder import cache_state
 from ternops.threads import default_threads
 
 
 def info() -> dict[str, str]:
-    """CPU, tier and why, threads, threading layer, cache folder and versions, as text."""
+    """CPU, tier and why, threads, threading layer, cache folder, tuning and versions, as text."""
     tiers = ", ".join(tier.name for tier in available())
     return {
         "cpu": f"{cpu_model()} ({host.machine()}, LLVM's {host.cpu_name()})",
@@ -26,6 +28,7 @@ def info() -> dict[str, str]:
         "threads": f"{default_threads()} of {os.cpu_count()} CPUs",
         "threading layer": "ternops' own team (Numba's layers are not used)",
         "cache": cache_state(),
+        "tuning": tuned.state(),
         "versions": (
             f"python {platform.python_version()}, numba {version('numba')}, "
             f"llvmlite {version('llvmlite')}, numpy {np.__version__}"
@@ -42,11 +45,12 @@ def warmup(decoder: bool = False, progress: Callable[[int, int], None] | None = 
     """
     from ternops.ahead.jobs import needed
     from ternops.ahead.pool import compile_missing
+    from ternops.kernels.tuning import auto
 
     if progress is None:
         print(f"ternops: compiling for {TIER.name} ...", end=" ", file=sys.stderr, flush=True)
     start = time.perf_counter()
-    jobs = needed(TIER.auto, decoder).values()
+    jobs = needed(auto(), decoder).values()
     compile_missing(jobs, progress)
     for job in jobs:
         _ = job.address
@@ -54,15 +58,3 @@ def warmup(decoder: bool = False, progress: Callable[[int, int], None] | None = 
     if progress is None:
         print(f"{seconds:.1f} s", file=sys.stderr)
     return seconds
-
-
-def cpu_model() -> str:
-    """The CPU as the system names it."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            for line in file:
-                if line.startswith(("model name", "Model")):
-                    return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or "unknown CPU"

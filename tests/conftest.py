@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
 import pytest
+
+# Before anything asks for a kernel, here or in a process of a test: what this machine was tuned for
+# changes no result, but tests of the defaults mean the tables'.
+os.environ["TERNOPS_TUNING"] = "off"
 
 from tests.helpers import internals
 

@@ -16,13 +16,16 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+import ternops
 from bench.core.envelope import TIER
 from bench.core.errors import ResultsError
-from ternops.system import cpu_model
+from ternops.cpu_caches import cpu_model
+from ternops.kernels import tuned
 from ternops.threads import check_threads, default_threads
 
 #: Called with what was done whenever a step is done.
 Advance = Callable[[str], None]
+_TUNING_STEPS = 20
 
 
 def make_parser(name: str, description: str | None) -> argparse.ArgumentParser:
@@ -153,6 +156,25 @@ def introduce(console: Console, folder: Path, threads: list[int]) -> None:
     """Print what is measured on, and where the results go."""
     counts = ", ".join(map(str, threads))
     console.print(f"{cpu_model()}, tier {TIER}, threads {counts}; results go to {folder}")
+
+
+def tune(console: Console) -> None:
+    """Tune this machine first, unless a file fits it or tuning is off; say so either way."""
+    if tuned.is_needed():
+        with progress(console) as start:
+            advance, done = start("tuning, 90 s at most", _TUNING_STEPS), 0
+
+            def announce(what: str, part: float) -> None:
+                nonlocal done
+                while done < int(part * _TUNING_STEPS):
+                    done += 1
+                    advance(what)
+
+            try:
+                ternops.tune(announce=announce)
+            except (ValueError, OSError) as error:
+                tell(console, "not tuned", [" ".join(str(error).split())])
+    console.print(f"tuning: {tuned.state()}", highlight=False)
 
 
 @contextmanager

@@ -17,11 +17,10 @@ import psutil
 
 import ternops
 from bench.core.errors import ResultsError
-from ternops.cpu_caches import last_level_bytes
+from ternops.cpu_caches import cpu_model, last_level_bytes
 from ternops.files import replaced
 from ternops.isa import detect
 from ternops.simd.host import machine
-from ternops.system import cpu_model
 
 #: Of this process.
 TIER = detect.TIER.name

@@ -246,8 +246,8 @@ def _label(row: _Row, rows: list[_Row]) -> str:
 def _calibrate(arguments: argparse.Namespace) -> None:
     from ternops.cost.calibrate import calibrate
     from ternops.cost.profile import save
+    from ternops.cpu_caches import cpu_model
     from ternops.files import behind_links, is_node
-    from ternops.system import cpu_model
     from ternops.threads import check_threads, default_threads
 
     _need("tomli_w")

@@ -18,11 +18,10 @@ from ternops.cost.probes import PROBES, Reader
 from ternops.cost.profile import KERNEL_UNITS
 from ternops.cost.trials import Attention, Chain, Rows, meet
 from ternops.cost.workload import ATTENTION, ELEMENTWISE, FP16
-from ternops.cpu_caches import cpu_cache_bytes, last_level_bytes
+from ternops.cpu_caches import cpu_cache_bytes, cpu_model, last_level_bytes
 from ternops.encodings import ENCODINGS
 from ternops.isa import available
 from ternops.simd import host
-from ternops.system import cpu_model
 from ternops.threads import check_threads, default_threads
 
 #: Called with what is measured next.

@@ -103,24 +103,35 @@ class Reader:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._buffers = {True: aligned_empty(size, np.uint8), False: _small_pages(size)}
-        for buffer in self._buffers.values():
-            buffer[:] = 1
+        self._buffers: dict[bool, npt.NDArray[np.uint8]] = {}
         self._sink = aligned_empty(MAX_THREADS * CACHE_LINE, np.uint8)
 
-    def run(self, probe: Probe, threads: int, times: int = 1) -> None:
-        """Read the whole buffer once, or more often: each thread always the same part."""
+    def buffer(self, huge_pages: bool) -> npt.NDArray[np.uint8]:
+        """What is read, in pages of that kind: ones."""
+        if huge_pages not in self._buffers:
+            make = aligned_empty if huge_pages else _small_pages
+            self._buffers[huge_pages] = made = make(self.size, np.uint8)
+            made[:] = 1
+        return self._buffers[huge_pages]
+
+    def run(
+        self, probe: Probe, threads: int, times: int = 1, first: int = 0, last: int | None = None
+    ) -> None:
+        """Read the whole buffer, or its bytes [first, last), once or more often.
+
+        Each thread always reads the same part.
+        """
         record = np.zeros((), RECORD)
-        source = self._buffers[probe.huge_pages].ctypes.data
-        sink = self._sink.ctypes.data
-        record[()] = (source, self.size, probe.ahead, sink, times)
+        source = self.buffer(probe.huge_pages).ctypes.data + first
+        size = (self.size if last is None else last) - first
+        record[()] = (source, size, probe.ahead, self._sink.ctypes.data, times)
         TEAM.run(_READS[probe.streams], record, threads)
 
 
-def _small_pages(size: int) -> npt.NDArray[Any]:
+def _small_pages(size: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     """Memory that the system was asked not to back with huge pages, where it takes advice."""
     memory = mmap.mmap(-1, size)
-    buffer = np.frombuffer(memory, np.uint8)
+    buffer = np.frombuffer(memory, dtype)
     if hasattr(mmap, "MADV_NOHUGEPAGE"):
         memory.madvise(mmap.MADV_NOHUGEPAGE)
     return buffer

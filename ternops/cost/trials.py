@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ternops.absmean import BITNET_ABSMAX
 from ternops.decoder.weights import HalfMatrix, operand_of, random_half, random_ternary
+from ternops.encodings import ENCODINGS
 from ternops.kernels.attention import attend_fp16
 from ternops.kernels.call import Call, Operand
 from ternops.kernels.elementwise import rms_norm
@@ -101,21 +102,29 @@ class Chain:
     """Products of the same shape with random weights.
 
     kind: "fp16" or an encoding. columns: of every matrix. tokens: random activations. shape: the
-    class of `ternops.kernels.plan`. total: packed bytes of all matrices together.
+    class of `ternops.kernels.plan`. source: packed bytes that the matrices are to be, one behind
+    the other, instead. total: packed bytes of all matrices together.
     """
 
     def __init__(
-        self, kind: str, rows: int, columns: int, count: int, tokens: int, shape: str, threads: int
-    ) -> None:
+        self, kind: str, rows: int, columns: int, count: int, tokens: int, shape: str,
+        threads: int, source: npt.NDArray[np.uint8] | None = None,
+    ) -> None:  # fmt: skip
         random, arena = np.random.default_rng(0), Arena()
         x = aligned_empty(tokens * columns + 64, np.float32)
         x[:] = random.standard_normal(x.size)
         out = aligned_zeros(tokens * rows + 64, np.float32)
         self._records = np.zeros(count, OPERANDS)
-        self._kept: list[Any] = [x, out]  # keeps alive what the records have the addresses of
+        # Keeps alive what the records have the addresses of.
+        self._kept: list[Any] = [x, out, source]
         self.total, memory = 0, None
         for record in self._records.view(np.uint8).reshape(count, -1):
-            operand = self._matrix(kind, rows, columns, random, arena)
+            if source is None:
+                operand = self._matrix(kind, rows, columns, random, arena)
+            else:
+                size = ENCODINGS[kind].nbytes(rows, columns)
+                operand = Operand(kind, source.ctypes.data + self.total, size, rows, columns)
+                self.total += size
             call = Call.of(operand, tokens, kind=shape, floor=BITNET_ABSMAX)
             if memory is None:
                 memory = aligned_zeros(call.memory_bytes(threads) + _PADDING, np.uint8)
@@ -142,16 +151,21 @@ class Chain:
         """Activations of all products."""
         return self._columns
 
-    def multiply(self, times: int) -> None:
-        """All products, `times` times."""
-        TEAM.run(multiply_chain, self._chain(times), self._threads)
+    def use(self, multiply: int) -> None:
+        """From now on multiply by the kernel at this address."""
+        self._records["multiply"] = multiply
+
+    def multiply(self, times: int, first: int = 0, last: int | None = None) -> None:
+        """All products, or those of [first, last), `times` times."""
+        TEAM.run(multiply_chain, self._chain(times, first, last), self._threads)
 
     def prepare(self, times: int) -> None:
         """Their activations prepared, `times` times."""
         TEAM.run(prepare_chain, self._chain(times), self._threads)
 
-    def _chain(self, times: int) -> npt.NDArray[Any]:
-        return np.array((self._records.ctypes.data, len(self._records), times), _CHAIN)
+    def _chain(self, times: int, first: int = 0, last: int | None = None) -> npt.NDArray[Any]:
+        part = self._records[first:last]
+        return np.array((part.ctypes.data, len(part), times), _CHAIN)
 
 
 class Rows:

@@ -68,6 +68,11 @@ def _kernels_of(name: str) -> dict[str, tuple[RowsKernel, RowsKernel]]:
     raise TypeError(f"encoding {name!r}: no kernels for {type(encoding).__name__}")
 
 
+def forget_kernels() -> None:
+    """Let new matrices choose anew: other tiles were found. What is in use stays as it is."""
+    _kernels_of.cache_clear()
+
+
 class _Kernels(Mapping[tuple[str, str], tuple[RowsKernel, RowsKernel]]):
     """Kernels are made when their encoding is first asked for: most programs use one or two."""
 

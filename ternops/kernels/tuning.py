@@ -7,6 +7,7 @@ from ternops.encodings import ENCODINGS
 from ternops.encodings.blocks import Blocks
 from ternops.isa.detect import FAMILY, TIER
 from ternops.kernels.tiles import Tile, default_tile
+from ternops.kernels.tuned import tuned
 from ternops.simd import inlined
 
 #: Weights are prefetched this many bytes ahead, over all streams of a thread: the best of 2048 to
@@ -18,21 +19,28 @@ BYTES_A_THREAD = 1 << 17
 
 
 def chosen_tile(encoding: str, kind: str) -> Tile:
-    """The tile of a block encoding for a shape class here."""
+    """The tile of a block encoding for a shape class here: what was measured, or the table's."""
+    if found := tuned().tiles.get((encoding, kind)):
+        return found
     record = ENCODINGS[encoding]
     assert isinstance(record, Blocks)
     return default_tile(record, kind, TIER, FAMILY)
 
 
+def auto() -> tuple[str, str]:
+    """What "auto" stands for here, for weights that the last-level cache holds and for more."""
+    return tuned().auto or TIER.auto
+
+
 def best_encoding(weights: int) -> str:
     """What "auto" stands for here; weights: how many are used together."""
-    cached, streamed = TIER.auto
+    cached, streamed = auto()
     return cached if ENCODINGS[cached].nbytes(1, weights) <= last_level_bytes() else streamed
 
 
 def is_slow(encoding: str) -> bool:
     """Whether the tier unpacks an encoding more slowly than memory brings the best one's bytes."""
-    return ENCODINGS[encoding].unpacks_slowly and encoding not in TIER.auto
+    return ENCODINGS[encoding].unpacks_slowly and encoding not in auto()
 
 
 def useful_threads(threads: int, work: int) -> int:

@@ -16,7 +16,12 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent
 #: Folders that no kernel code imports anything from: an edit there compiles nothing anew.
-WITHOUT_KERNELS = (PACKAGE / "ahead", PACKAGE / "commands", PACKAGE / "decoder" / "formats")
+WITHOUT_KERNELS = (
+    PACKAGE / "ahead",
+    PACKAGE / "commands",
+    PACKAGE / "decoder" / "formats",
+    PACKAGE / "tuning",
+)
 _COMPILED_FOR: list[str] = []
 #: Why kernels are not kept where they would be; the first is told, once, when one is compiled.
 _REASONS: list[str] = []

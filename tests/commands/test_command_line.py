@@ -72,7 +72,7 @@ def test_info_names_what_there_is():
     done = processes.python("-m", "ternops", "info")
     assert (done.returncode, done.stderr) == (0, "")
     keys = list(ternops.info())
-    assert keys == ["cpu", "tier", "threads", "threading layer", "cache", "versions"]
+    assert keys == ["cpu", "tier", "threads", "threading layer", "cache", "tuning", "versions"]
     lines = done.stdout.splitlines()
     assert len(lines) == len(keys)
     for key, line in zip(keys, lines, strict=True):

@@ -101,7 +101,7 @@ def test_wrong_arguments_are_one_line(arguments, words, capsys):
 def test_calibrate_writes_a_profile(tmp_path, monkeypatch, capsys):
     """To the file that is asked for, or one named after the CPU."""
     monkeypatch.setattr("ternops.cost.calibrate.calibrate", lambda threads, say: PROFILE)
-    monkeypatch.setattr("ternops.system.cpu_model", lambda: "A machine")
+    monkeypatch.setattr("ternops.cpu_caches.cpu_model", lambda: "A machine")
     monkeypatch.chdir(tmp_path)
     assert main(["calibrate"]) == 0
     assert main(["calibrate", "--output", "mine.toml"]) == 0

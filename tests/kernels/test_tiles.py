@@ -74,6 +74,35 @@ def test_rows_too_long_for_fields_apart(encoding, is_narrow):
         assert cases.same_bits(found, expected), (encoding, columns)
 
 
+@pytest.mark.timeout(2000)
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", BLOCKS)
+def test_every_candidate_gives_the_same_bits(encoding):
+    """All forms that tuning may choose; how far ahead of them is prefetched reads nothing."""
+    for kind in tiles.KINDS:
+        found = tiles.candidates(encoding, kind, detect.TIER)
+        assert tiles.default_tile(ENCODINGS[encoding], kind, detect.TIER) in found
+        forms = {str(each).partition("w")[0].partition("n")[0]: each for each in found}
+        for tile in forms.values():
+            exact(encoding, tile, (2, 3, 9) if kind == "few" else (1,))
+
+
+def test_candidates_are_right_on_their_tier():
+    """No more fields apart than the tables have, whose sums fit what the tier adds up in."""
+    for tier in detect.TIERS:
+        for name in BLOCKS:
+            record = ENCODINGS[name]
+            for kind in ("one", "stream"):
+                found = tiles.candidates(name, kind, tier)
+                most = max(
+                    tiles.default_tile(record, each, tier, family).apart
+                    for each in ("one", "stream") for family in FAMILIES
+                )  # fmt: skip
+                assert max(tile.apart for tile in found) == most
+                assert len(set(found)) == len(found)
+                assert record.has_narrow or not any(tile.is_narrow for tile in found)
+
+
 def test_names_tell_tiles_apart():
     """Within a tier: compiled kernels are found by their names."""
     several = [

@@ -154,7 +154,7 @@ def test_a_job_of_other_parameters_is_an_error_at_once():
 def test_one_file_knows_what_is_private():
     """Of tests, only helpers/internals.py names the package's private attributes."""
     tests = Path(__file__).parents[1]
-    others = {"_replace", "_exit", "_dynamo", "_candidate_tempdir_list"}
+    others = {"_asdict", "_replace", "_exit", "_dynamo", "_candidate_tempdir_list"}
     for path in sorted(tests.rglob("*.py")):
         # The rooms of bench have none, and are no part of the package.
         if tests / "bench" in path.parents or path.name == "internals.py":

@@ -96,6 +96,7 @@ class _Run:
 
     def measure(self) -> list[str]:
         """Everything that has not been measured yet; a line for each check that failed."""
+        command.tune(self._console)
         with command.progress(self._console) as start:
             if "limits" not in self._about:
                 advance = start("limits", limits.steps(self._threads))

@@ -25,7 +25,7 @@ from bench.models import random_gguf
 from bench.suites.decoders import PROMPT, llama, release, settled
 from bench.suites.run.plan import Task
 from ternops.cost.layouts import SIZES
-from ternops.cost.probes import Reader
+from ternops.cost.probes import PROBES, Reader
 from ternops.cpu_caches import last_level_bytes
 from ternops.decoder import Config, Model
 from ternops.decoder.cache import kv_cache_bytes
@@ -217,7 +217,7 @@ def with_one_peak(rows: Iterable[Row]) -> list[Row]:
 def steps(task: Task) -> int:
     """About how often `measure` calls advance."""
     engines = len(task.layers) + len(task.peers)
-    probes = 12 * len({_probed(linear_bytes(task.size, engine)) for engine in task.layers})
+    probes = len(PROBES) * len({_probed(linear_bytes(task.size, engine)) for engine in task.layers})
     prompts = (engines + _PEAK_TURNS * len(PEAKS)) * (_prompt_rounds(task) + 1) * task.prompt
     decoded = len(task.threads) * (engines + probes) * (task.rounds + 1)
     return len(task.layers) + decoded + prompts

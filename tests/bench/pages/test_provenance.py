@@ -22,8 +22,8 @@ from bench.suites.cost import command as cost
 from bench.suites.decode import command as decode
 from bench.suites.kernels import command as kernels
 from bench.suites.run import command as run
+from ternops.cpu_caches import cpu_model
 from ternops.isa import detect
-from ternops.system import cpu_model
 from tests.bench.small_runs import row
 
 COMMITTED = Path(__file__).parents[3] / "results"
