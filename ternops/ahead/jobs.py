@@ -34,11 +34,18 @@ def needed(encodings: Iterable[str], decoder: bool) -> Jobs:
 
 
 def every() -> Jobs:
-    """All of the package: those of every encoding, of models and of the cost model's trials."""
+    """All of the package: those of every encoding, with the tiles of every family of CPUs, of models
+    and of the cost model's trials."""
     from ternops.cost import probes, trials
     from ternops.encodings import ENCODINGS
+    from ternops.isa import TIER
+    from ternops.kernels.gemv import blocks_kernel
+    from ternops.kernels.tiles import default_tiles
 
     jobs = needed(ENCODINGS, decoder=True)
+    for each in default_tiles(TIER):
+        kernel = blocks_kernel(each.encoding, each.tile)
+        jobs[kernel.key] = kernel
     for module in (probes, trials):
         jobs |= {each.key: each for each in vars(module).values() if isinstance(each, Job)}
     return jobs
