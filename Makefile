@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help bench results bench-kernels bench-decode bench-cost bench-arm test test-quick test-arm test-peers lint format plot clean
+.PHONY: help bench results bench-kernels bench-decode bench-cost bench-arm test test-quick test-arm test-peers wheel lint format plot clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,10 @@ test-quick: $(VENV)/.dev ## Run the tests that take no compiler for long (two mi
 test-arm: $(VENV)/.dev ## Compare the results on emulated ARM CPUs with x86's
 	$(BIN)/python -m tests.arm
 
+wheel: $(BIN)/python ## A wheel with compiled kernels of every tier of this architecture (minutes)
+	$(PIP) install build
+	$(BIN)/python -m build
+
 test-peers: $(VENV)/.peers ## Compare with transformers and llama.cpp
 	$(BIN)/python -m pytest -m peers
 
@@ -67,12 +71,14 @@ $(BIN)/python:
 $(VENV)/.bench: pyproject.toml Makefile | $(BIN)/python
 	@echo "installing ternops with its benchmark packages (about a minute)"
 	$(PIP) install -e '.[bench,llm]'
+	$(BIN)/python -m ternops warmup
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml Makefile | $(BIN)/python
 	@echo "installing ternops with its developer tools (about a minute)"
 	$(PIP) install --upgrade 'pip>=25.1'
 	$(PIP) install -e '.[bench,llm]' --group dev
+	$(BIN)/python -m ternops warmup
 	@touch $@
 
 $(VENV)/.peers: $(VENV)/.dev

@@ -33,6 +33,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -49,9 +50,11 @@ from bench.suites.lossless.tier import (
     perplexity_of,
     text_of,
 )
+from ternops.ahead.pool import Task, compile_all
 from ternops.commands.tiers import output_on
 from ternops.decoder import Model, reference
 from ternops.isa import detect
+from ternops.threads import usable_cpus
 
 #: A perplexity this much off the float64 forward pass's is an error: relative, over 4096 tokens.
 #: Each token is off by chance, so that over n of them sqrt(4096 / n) times as much is allowed.
@@ -132,6 +135,7 @@ def prove(threads: list[int], names: Sequence[str], advance: Advance) -> Proof:
     Raises ValueError if a tier's process fails.
     """
     text = text_of(WINDOWS, CONTEXT)
+    _compile(names)
     oracles = _oracles(text, advance)
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     digests: dict[str, Counter[str]] = {name: Counter() for name in COMPUTATIONS}
@@ -154,6 +158,13 @@ def prove(threads: list[int], names: Sequence[str], advance: Advance) -> Proof:
         ))  # fmt: skip
     float64 = {name: oracle.perplexity for name, oracle in oracles.items()}
     return Proof(len(text[0]), len(text), rows, float64)
+
+
+def _compile(names: Sequence[str]) -> None:
+    """The kernels of all tiers that are not there yet, as many at a time as there are CPUs."""
+    tasks = [Task(name, environment=(("TERNOPS_ISA", name),)) for name in names]
+    with suppress(RuntimeError, OSError):  # the tier's own process says what is wrong
+        compile_all(tasks, usable_cpus(), lambda key, done, count: None)
 
 
 def failures(record: Mapping[str, Any]) -> list[str]:
