@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Files of tests beside one another; those of a file share what they compile.
+TOGETHER := -n auto --dist loadfile
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 .PHONY: help bench results bench-kernels bench-decode bench-cost bench-arm test test-quick test-arm test-peers wheel lint format plot clean
@@ -25,17 +27,19 @@ bench-arm: $(VENV)/.bench ## ARM without ARM hardware: instructions counted, cyc
 	$(BIN)/python -m bench.arm
 
 results: $(VENV)/.dev ## The tests, then every benchmark (an hour or two): leaves results/<machine>/ to send in
-	$(BIN)/python -m pytest -m "not peers"
+	$(BIN)/python -m pytest $(TOGETHER) -m "not peers"
 	$(BIN)/python -m bench.run
 	$(BIN)/python -m bench.kernels
 	$(BIN)/python -m bench.decode
 	$(BIN)/python -m bench.cost --full
 
 test: $(VENV)/.dev ## Set up and run the tests
-	$(BIN)/python -m pytest -m "not peers" --durations=5
+	$(BIN)/python -m ternops warmup
+	$(BIN)/python -m pytest $(TOGETHER) -m "not peers" --durations=5
 
 test-quick: $(VENV)/.dev ## Run the tests that take no compiler for long (two minutes)
-	$(BIN)/python -m pytest -m "not slow and not peers" --durations=5
+	$(BIN)/python -m ternops warmup
+	$(BIN)/python -m pytest $(TOGETHER) -m "not slow and not peers" --durations=5
 
 test-arm: $(VENV)/.dev ## Compare the results on emulated ARM CPUs with x86's
 	$(BIN)/python -m tests.arm

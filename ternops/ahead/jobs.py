@@ -34,8 +34,8 @@ def needed(encodings: Iterable[str], decoder: bool) -> Jobs:
 
 
 def every() -> Jobs:
-    """All of the package: those of every encoding, with the tiles of every family of CPUs, of models
-    and of the cost model's trials."""
+    """All of the package: of every encoding, with the tiles of every family of CPUs, of models and
+    of the cost model's trials."""
     from ternops.cost import probes, trials
     from ternops.encodings import ENCODINGS
     from ternops.isa import TIER
