@@ -46,6 +46,5 @@ def every() -> Jobs:
     for each in default_tiles(TIER):
         kernel = blocks_kernel(each.encoding, each.tile)
         jobs[kernel.key] = kernel
-    for module in (probes, trials):
-        jobs |= {each.key: each for each in vars(module).values() if isinstance(each, Job)}
-    return jobs
+    others = (*probes.READS.values(), *vars(trials).values())
+    return jobs | {each.key: each for each in others if isinstance(each, Job)}

@@ -73,7 +73,8 @@ def _make_read(streams):
     return read
 
 
-_READS = {streams: TeamJob(_make_read(streams), f"read_{streams}") for streams in _STREAMS}
+#: By the number of streams.
+READS = {streams: TeamJob(_make_read(streams), f"read_{streams}") for streams in _STREAMS}
 
 
 class Probe(NamedTuple):
@@ -125,7 +126,7 @@ class Reader:
         source = self.buffer(probe.huge_pages).ctypes.data + first
         size = (self.size if last is None else last) - first
         record[()] = (source, size, probe.ahead, self._sink.ctypes.data, times)
-        TEAM.run(_READS[probe.streams], record, threads)
+        TEAM.run(READS[probe.streams], record, threads)
 
 
 def _small_pages(size: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:

@@ -16,6 +16,7 @@ from bench.suites.run import command as run
 from bench.suites.run import decoding, plan
 from bench.suites.run.plan import tasks_of
 from ternops.cost.layouts import SIZES
+from ternops.cost.probes import PROBES
 from ternops.cpu_caches import last_level_bytes
 from ternops.isa import HAS_TILES
 from tests.bench.small_runs import GIGABYTE, SMALL, TASK, row
@@ -35,7 +36,7 @@ def test_a_task_gives_a_row_for_each_engine_and_thread_count(found):
         instruction = decoding.FLOATS if each.engine == FP16 else decoding.INTEGERS
         assert each.limited_by == (decoding.BANDWIDTH if each.is_decode else instruction)
         assert each.limit > 0
-    assert len(found.probes) == 2 * 12 * len({
+    assert len(found.probes) == 2 * len(PROBES) * len({
         each.bytes_per_token - cache_bytes() for each in found.rows if each.is_decode
     })  # fmt: skip
 

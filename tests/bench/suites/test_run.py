@@ -21,6 +21,7 @@ from bench.suites.run import command as run
 from bench.suites.run import products, worker
 from bench.suites.run.plan import Effort, Task
 from ternops.cost.layouts import SIZES
+from ternops.cost.probes import PROBES
 from tests.bench.small_runs import SMALL, row, same
 
 
@@ -213,7 +214,7 @@ def test_a_worker_of_its_own_process(tmp_path):
     rows, probes, left_out = worker.run(task, steps.append)
     assert [each.engine for each in rows] == ["base3"]
     assert left_out == []
-    assert len(probes) == 12
+    assert len(probes) == len(PROBES)
     assert "base3 weights" in steps
     with pytest.raises(process.WorkerError, match="KeyError: 'no such size'"):
         worker.run(replace(task, size="no such size"), steps.append)
