@@ -143,11 +143,12 @@ def _kernel(kind: str, counts: Sequence[int], clock: float, announce: Announce) 
     """One encoding's figures: computing from a cache, many tokens, and reading from memory."""
     announce(f"{kind} kernels")
     found: dict[str, list[float]] = {name: [] for name in ("gemv", "gemm", "exposed")}
-    one = Chain(kind, _cached_rows(kind), _COLUMNS, 1, 1, "one", 1)
+    one = Chain(kind, _cached_rows(kind), _COLUMNS, 1, 1, "stream", 1)
     times, prepared = _seconds([_trial(one.multiply), _trial(one.prepare)])
     count = -(-_CACHES * last_level_bytes() // one.total * one.macs // (_ROWS * _COLUMNS))
     for threads in counts:
-        cached = Chain(kind, _cached_rows(kind) * threads, _COLUMNS, 1, 1, "one", threads)
+        # A decoder has the kernels for weights from memory, wherever these are found.
+        cached = Chain(kind, _cached_rows(kind) * threads, _COLUMNS, 1, 1, "stream", threads)
         many = Chain(kind, _ROWS // 2, _COLUMNS, 1, _most_tokens(kind), "many", threads)
         times, together = _seconds([_trial(cached.multiply), _trial(many.multiply)])
         found["gemv"].append(cached.macs / times / clock / threads)

@@ -19,7 +19,8 @@ from ternops.cost.workload import Part, Workload
 class Timed:
     """A part in seconds: computing, reading, preparing activations, and meeting.
 
-    memory: reading, and what of computing does not overlap with it.
+    memory: reading, and what of computing does not overlap with it. hidden: of computing, what was
+    measured together with reading, so that `memory` has it.
 
     bytes: by level. known: False where the profile has no rate for the kernel, so that reading
     alone counts and `seconds` is the least that there can be.
@@ -32,17 +33,18 @@ class Timed:
     barriers: float
     bytes: dict[str, float]
     known: bool = True
+    hidden: float = 0.0
 
     @property
     def seconds(self) -> float:
         """Of the part."""
-        return max(self.compute, self.memory) + self.prepare + self.barriers
+        return max(self.compute - self.hidden, self.memory) + self.prepare + self.barriers
 
     @property
     def bound(self) -> str:
         """What takes most of it: "compute", "memory", "prepare" or "barriers"."""
         terms = {
-            "memory": self.memory, "compute": self.compute, "prepare": self.prepare,
+            "memory": self.memory, "compute": self.compute - self.hidden, "prepare": self.prepare,
             "barriers": self.barriers,
         }  # fmt: skip
         return max(terms, key=lambda name: terms[name])
@@ -77,15 +79,19 @@ def _timed(part: Part, hardware: Hardware, threads: int, shares: dict[str, float
     compute = _at(part.macs, rate, cycles * threads, threads)
     read = {level: share * part.bytes for level, share in shares.items() if share}
     memory = sum(read.get(level.name, 0.0) / level.rate(threads) for level in hardware.levels)
-    if kernel.exposed:
-        memory += kernel.exposed.at(threads) * compute * shares[hardware.levels[-1].name]
+    hidden = 0.0
+    if kernel.exposed and not several:
+        # Measured from DRAM, where computing and reading overlap: there its rate from a cache is no
+        # bound besides.
+        hidden = compute * shares[hardware.levels[-1].name]
+        memory += kernel.exposed.at(threads) * hidden
     # One token is prepared by every thread for itself, more are shared out.
     preparing = threads if several else 1
     return Timed(
         part, compute, memory,
         _at(part.prepared, kernel.prepare, cycles * preparing, threads),
         part.barriers * hardware.barrier.at(threads) if threads > 1 else 0.0,
-        read, known=bool(rate) or not part.macs,
+        read, known=bool(rate) or not part.macs, hidden=hidden,
     )  # fmt: skip
 
 

@@ -62,9 +62,26 @@ def test_what_reading_does_not_hide_of_computing_adds_to_it():
     for name, factor in (("FFN", 0.25), ("projections", 0.25), ("head", 0)):
         added = factor * before[name].compute
         assert after[name].memory == pytest.approx(before[name].memory + added)
+    for part in after.values():
+        assert part.seconds == pytest.approx(part.memory + part.prepare)
     cached = replace(slow, levels=(replace(slow.levels[0], capacity=2.0**40), slow.levels[1]))
     parts = predict(CONFIG, cached, "base3", 1).parts
     assert parts["FFN"].memory == pytest.approx(parts["FFN"].part.bytes / 400e9)
+    assert parts["FFN"].hidden == 0
+
+
+def test_what_was_measured_from_memory_is_bounded_by_no_rate_from_a_cache():
+    """Computing and reading overlap: a kernel whose rate there is less than the memory's bytes."""
+    kernel = Kernel(gemv=Curve((1,), (20.0,)), exposed=Curve((1,), (0.01,)))
+    machine = replace(MACHINE, kernels={"base3": kernel})
+    alone = replace(MACHINE, kernels={"base3": replace(kernel, exposed=None)})
+    for name in ("FFN", "projections"):
+        part = predict(CONFIG, machine, "base3", 1).parts[name]
+        assert part.compute > part.memory
+        assert (part.seconds, part.bound) == (pytest.approx(part.memory), "memory")
+        assert predict(CONFIG, alone, "base3", 1).parts[name].bound == "compute"
+        several = predict(CONFIG, machine, "base3", 1, batch=2).parts[name]
+        assert several.hidden == 0
 
 
 def test_preparing_one_token_is_done_by_every_thread_and_many_are_shared():

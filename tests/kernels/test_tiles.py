@@ -10,7 +10,7 @@ from ternops.encodings import ENCODINGS
 from ternops.encodings.blocks import Blocks, GemvTile
 from ternops.isa import detect
 from ternops.isa.tier import FAMILIES, BatchTile, family_of
-from ternops.kernels import reference, tiles
+from ternops.kernels import int8, reference, tiles
 from tests.helpers import cases
 from tests.helpers.internals import eager_threads, forced_tile
 
@@ -140,6 +140,16 @@ def test_every_default_is_listed_once():
                 for family in FAMILIES:
                     tile = tiles.default_tile(ENCODINGS[name], kind, tier, family)
                     assert tiles.kernel_name(ENCODINGS[name], tile, tier) in names
+
+
+def test_the_output_heads_kernels_are_named_by_their_streams():
+    """Both families' are there for whoever compiles ahead, and this process's is one of them."""
+    streams = {
+        int8.gemv_i8_for(family).name: detect.TIER.pick(int8.STREAMS, family) for family in FAMILIES
+    }
+    assert len(set(streams.values())) == len(streams)
+    assert streams["gemv_i8"] == detect.TIER.pick(int8.STREAMS)
+    assert int8.gemv_i8.name in streams
 
 
 def test_families():
