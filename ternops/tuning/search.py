@@ -174,15 +174,17 @@ def _confirmed(task: Task, tile: Tile, memory: Memory) -> Figures:
     """The best tile beside the default and the read probes."""
     tiles = list(dict.fromkeys([tile, task.default]))
     gains: list[npt.NDArray[np.float64]] = []
-    shares: dict[str, Spread] = {}
+    reads: dict[str, npt.NDArray[np.float64]] = {}
     for setting in _settings(task, memory):
         probes = [] if task.subject.is_cached else [setting.probe(probe) for probe in PROBES]
         values = interleaved([*map(setting.trial, tiles), *probes], _ROUNDS)
         gains.append(values[-1 - len(probes)] / values[0])
         if probes:
             fastest = min(values[len(tiles) :], key=lambda each: float(np.median(each)))
-            shares[str(setting)] = Spread.of(fastest / values[0])
+            reads[str(setting)] = fastest / values[: len(tiles)]
     gain = Spread.of(np.exp(np.mean(np.log(gains), axis=0)))
+    used = 0 if wins(gain) else -1
+    shares = {name: Spread.of(each[used]) for name, each in reads.items()}
     return Figures(task, tile, gain, wins(gain), shares)
 
 
