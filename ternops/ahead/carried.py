@@ -18,6 +18,7 @@ from ternops.ahead.pool import Task, compile_all
 from ternops.files import replaced
 from ternops.isa import detect
 from ternops.isa.targets import target_of
+from ternops.kernels import tuned
 from ternops.simd import host, kept, objects
 from ternops.threads import usable_cpus
 
@@ -35,7 +36,9 @@ def carry(folder: Path, machine: str, tiers: list[str]) -> list[Path]:
             place = Path(temporary, target.tier)
             place.mkdir()
             arguments = json.dumps(target._asdict()), str(place)
-            tasks.append(Task(target.tier, arguments, (("TERNOPS_ISA", target.tier),)))
+            # The tables' tiles, whatever the building machine is tuned for.
+            environment = ("TERNOPS_ISA", target.tier), (tuned.VARIABLE, tuned.OFF)
+            tasks.append(Task(target.tier, arguments, environment))
         compile_all(tasks, usable_cpus(), _tell)
         return [
             _join(sorted(Path(temporary, target.tier).iterdir()), folder, machine, target.tier)

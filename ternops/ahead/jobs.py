@@ -34,17 +34,20 @@ def needed(encodings: Iterable[str], decoder: bool) -> Jobs:
 
 
 def every() -> Jobs:
-    """All of the package: of every encoding, with the tiles of every family of CPUs, of models and
-    of the cost model's trials."""
+    """All of the package: those of every encoding, of models and of the cost model's trials, with
+    the tiles of every family of CPUs."""
     from ternops.cost import probes, trials
     from ternops.encodings import ENCODINGS
     from ternops.isa import TIER
+    from ternops.isa.tier import FAMILIES
     from ternops.kernels.gemv import blocks_kernel
+    from ternops.kernels.int8 import gemv_i8_for
     from ternops.kernels.tiles import default_tiles
 
     jobs = needed(ENCODINGS, decoder=True)
-    for each in default_tiles(TIER):
-        kernel = blocks_kernel(each.encoding, each.tile)
-        jobs[kernel.key] = kernel
-    others = (*probes.READS.values(), *vars(trials).values())
-    return jobs | {each.key: each for each in others if isinstance(each, Job)}
+    tiled = [blocks_kernel(each.encoding, each.tile) for each in default_tiles(TIER)]
+    heads = [gemv_i8_for(family) for family in FAMILIES]
+    others = [each for each in vars(trials).values() if isinstance(each, Job)]
+    for job in (*tiled, *heads, *probes.READS.values(), *others):
+        jobs.setdefault(job.key, job)
+    return jobs

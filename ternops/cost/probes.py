@@ -73,7 +73,7 @@ def _make_read(streams):
     return read
 
 
-#: By the number of streams.
+#: The job of each number of streams.
 READS = {streams: TeamJob(_make_read(streams), f"read_{streams}") for streams in _STREAMS}
 
 
