@@ -105,6 +105,12 @@ BAD = {
 for _rows in ("5", "-4", "1e308", "true", "'4'", "9223372036854775808", "nan", "[4]"):
     _tile = f"tile = {{ rows = {_rows}, apart = 4, is_narrow = false, ahead = 2048 }}\n"
     BAD[f"rows {_rows}"] = (text(more=f"[{ENCODING}.stream]\n{_tile}"), "none of the candidates")
+# What equals a candidate in Python, and is of another type.
+BAD["a flag as a number"] = (text().replace("false", "0").replace("true", "1"), "none of the")
+BAD["rows as a float"] = (
+    text().replace(f"rows = {OTHER.rows}", f"rows = {OTHER.rows}.0"),
+    "none of",
+)
 
 
 @pytest.mark.parametrize("name", BAD)
