@@ -36,6 +36,11 @@ def exact(encoding: str, tile: tiles.Tile, tokens: tuple[int, ...] = (1,)) -> No
                         assert cases.same_bits(found, expected[:m]), where
 
 
+def most_apart(encoding: str) -> int:
+    """The most fields apart that the tier has room for."""
+    return max(tile.apart for tile in tiles.candidates(encoding, "stream", detect.TIER))
+
+
 @pytest.mark.parametrize("encoding", BLOCKS)
 def test_streams_give_the_same_bits(encoding):
     """Every number of streams; both widths of vectors, and fields apart or not."""
@@ -43,7 +48,7 @@ def test_streams_give_the_same_bits(encoding):
         GemvTile(1, 1), GemvTile(3, 2), GemvTile(4, 1, True, 64), GemvTile(6, 1), GemvTile(8, 2),
     ):  # fmt: skip
         if ENCODINGS[encoding].has_narrow or not tile.is_narrow:
-            exact(encoding, tile)
+            exact(encoding, tile._replace(apart=min(tile.apart, most_apart(encoding))))
 
 
 @pytest.mark.parametrize("encoding", BLOCKS)
@@ -61,6 +66,8 @@ def test_rows_too_long_for_fields_apart(encoding, is_narrow):
     fields = ENCODINGS[encoding].fields
     if is_narrow and not ENCODINGS[encoding].has_narrow:
         pytest.skip(f"{encoding} has no narrow vectors")
+    if most_apart(encoding) == 1:
+        pytest.skip(f"{encoding} has no fields apart on {detect.TIER.name}")
     width = 32 if is_narrow else detect.TIER.vector_bytes
     longest = 21845 * min(width, detect.TIER.vector_bytes) * fields
     tile = GemvTile(2, 2, is_narrow)
