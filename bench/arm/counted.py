@@ -45,7 +45,7 @@ def _kernel(encoding: str, matrix: ternops.TernaryMatrix | None, tokens: int) ->
     """What the library multiplies with."""
     if matrix is None:
         return UNPACKED[encoding].multiply
-    return KERNELS[encoding, kind_of(tokens, matrix.nbytes)][-1]
+    return KERNELS[encoding, kind_of(encoding, tokens, matrix.nbytes)][-1]
 
 
 def _multiply(encoding: str, matrix: ternops.TernaryMatrix | None, tokens: int) -> None:

@@ -11,9 +11,8 @@ from functools import cache
 
 from bench.core.kernels import UNPACKING
 from ternops.encodings import ENCODINGS
-from ternops.encodings.blocks import Blocks
 from ternops.isa import HAS_TILES
-from ternops.kernels.gemm import make_decode, make_gemm, make_multiply
+from ternops.kernels.gemm import decode_of, make_gemm, make_multiply
 from ternops.kernels.operands import Operands
 from ternops.simd import (
     RowsKernel,
@@ -54,10 +53,9 @@ def _keep(p, total, row, token, count, depth, is_last):
 @cache
 def part(name: str, encoding: str) -> RowsKernel:
     """The kernel of an encoding that only unpacks, or that only multiplies."""
-    blocks = ENCODINGS[encoding]
-    assert isinstance(blocks, Blocks)
+    record = ENCODINGS[encoding]
     if name == UNPACKING:
-        made = make_gemm(blocks, make_decode(blocks), _multiply_nothing)
+        made = make_gemm(record, decode_of(record), _multiply_nothing)
     else:
-        made = make_gemm(blocks, _unpack_nothing, make_multiply(None if HAS_TILES else _keep))
+        made = make_gemm(record, _unpack_nothing, make_multiply(None if HAS_TILES else _keep))
     return RowsKernel(made, f"gemm_{name}_{encoding}")

@@ -149,7 +149,7 @@ def _kernel(kind: str, counts: Sequence[int], clock: float, announce: Announce) 
     for threads in counts:
         # A decoder has the kernels for weights from memory, wherever these are found.
         cached = Chain(kind, _cached_rows(kind) * threads, _COLUMNS, 1, 1, "stream", threads)
-        many = Chain(kind, _ROWS // 2, _COLUMNS, 1, _most_tokens(kind), "many", threads)
+        many = Chain(kind, _ROWS // 2, _COLUMNS, 1, _TOKENS, "many", threads)
         times, together = _seconds([_trial(cached.multiply), _trial(many.multiply)])
         found["gemv"].append(cached.macs / times / clock / threads)
         found["gemm"].append(many.macs / together / clock / threads)
@@ -165,12 +165,6 @@ def _cached_rows(kind: str) -> int:
     size = cpu_cache_bytes().get(2, 1 << 20) // 4
     row = 2 * _COLUMNS if kind == FP16 else ENCODINGS[kind].nbytes(64, _COLUMNS) // 64
     return max(1, size // row // 64) * 64
-
-
-def _most_tokens(kind: str) -> int:
-    from ternops.kernels.plan import max_tokens
-
-    return min(_TOKENS, max_tokens(kind))
 
 
 def _exposed(kind: str, count: int, threads: int, rate: float) -> float:

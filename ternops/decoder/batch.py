@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ternops.decoder.model import Model
 from ternops.decoder.sample import Sampler
 from ternops.decoder.session import Session, WorkspacePool
-from ternops.decoder.workspace import MAX_TOKENS, size_for
+from ternops.decoder.workspace import MAX_TOKENS
 from ternops.memory import HoldsAddresses
 
 
@@ -126,7 +126,7 @@ class Batch(HoldsAddresses):
             self._active.append(_Running(request, session, token))
 
     def _decode(self) -> None:
-        most = size_for(self._model, MAX_TOKENS)[1]
+        most = MAX_TOKENS
         for start in range(0, len(self._active), most):
             running = self._active[start : start + most]
             for each, logits in zip(running, self._pass(running), strict=True):

@@ -113,7 +113,7 @@ class Session(HoldsAddresses):
     @property
     def max_tokens(self) -> int:
         """Of one pass."""
-        return size_for(self._model, MAX_TOKENS)[1]
+        return MAX_TOKENS
 
     def _pass(
         self, workspace: Workspace, tokens: Sequence[int], outputs: Any, exact_top: int

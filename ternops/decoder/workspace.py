@@ -18,7 +18,7 @@ from ternops.kernels.attention import POSITIONS
 from ternops.kernels.call import Call, Operand
 from ternops.kernels.int8 import placed_bytes
 from ternops.kernels.operands import OPERANDS
-from ternops.kernels.plan import UNPACKED, Plan, kind_of, make_plan, max_tokens
+from ternops.kernels.plan import UNPACKED, Plan, kind_of, make_plan
 from ternops.kernels.screen import ROWS
 from ternops.memory import HoldsAddresses, aligned_zeros
 from ternops.team import TEAM
@@ -42,10 +42,7 @@ def size_for(model: LoadedModel, tokens: int) -> tuple[str, int]:
     """
     if tokens == 1:
         return "stream", 1
-    most = max_tokens(model.encoding)
-    if most < MAX_TOKENS:
-        return "few", most
-    kind = kind_of(tokens, 0)
+    kind = kind_of(model.encoding, tokens, 0)
     return kind, next(size for size in (8, 64, MAX_TOKENS) if tokens <= size)
 
 

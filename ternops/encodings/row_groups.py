@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from math import prod
+from math import lcm, prod
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +32,8 @@ class RowGroups(Encoding):
     tiles_open: sums of as many tiles fit int16.
     Its kernel code has TABLE_BYTES, write_table(x, target), which writes the table of the tuple of
     int8 at x, and add_tile(sums, line, width, tables), which adds one tile of a vector's rows:
-    `width` bytes lie from line to line.
+    `width` bytes lie from line to line. unpack_tile(weights, width, target) writes the codes of 16
+    rows: a vector for each four columns, a row a lane.
     """
 
     weights: int
@@ -51,6 +52,16 @@ class RowGroups(Encoding):
     def columns(self) -> int:
         """Of a tile."""
         return self.tuples * self.weights
+
+    @property
+    def block(self) -> int:
+        """The fewest whole tiles that are whole vectors of 64 columns."""
+        return lcm(self.columns, 64)
+
+    @property
+    def fields(self) -> int:
+        """Vectors of 64 columns in a block."""
+        return self.block // 64
 
     def tiles(self, columns: int) -> int:
         """Tiles of a row."""

@@ -63,7 +63,9 @@ class Call:
         kind: a shape class, by default that of the sizes. floor: the least max|x| of a token.
         out_stride: elements from token to token in the result, by default as many as rows.
         """
-        plan = make_plan(matrix.encoding, matrix.columns, kind or kind_of(tokens, matrix.nbytes))
+        plan = make_plan(
+            matrix.encoding, matrix.columns, kind or kind_of(matrix.encoding, tokens, matrix.nbytes)
+        )
         values = {
             "prepare": plan.prepare, "multiply": plan.multiply, "row_step": plan.row_step,
             "weights": matrix.address, "stride": plan.stride, "rows": matrix.rows,

@@ -8,8 +8,12 @@ Bound: the dot instruction, or AMX's product of two tiles.
 """
 
 from functools import cache
+from typing import Any
 
-from ternops.encodings.blocks import BLOCK_BYTES, Blocks
+from ternops.encodings.blocks import BLOCK_BYTES
+from ternops.encodings.encoding import Encoding
+from ternops.encodings.row_groups import ROWS as GROUP
+from ternops.encodings.row_groups import RowGroups
 from ternops.isa import (
     BYTES,
     HAS_TILES,
@@ -31,6 +35,7 @@ from ternops.simd import (
     RowsKernel,
     concatenate,
     full,
+    i32x16,
     inlined,
     load,
     load_first,
@@ -42,6 +47,7 @@ from ternops.simd import (
     store_first,
     sum_lanes,
     take,
+    transpose,
 )
 
 _TILE = TIER.gemm
@@ -54,6 +60,8 @@ _LINES_OPEN = 64 * BYTES // BLOCK_BYTES
 # Rows whose sums are complete at the same time.
 _HEIGHT = max(_TILE.rows, LANES)
 _HALF = BYTES // 2
+#: Rows that are turned from lanes into lines, and bytes of these.
+_SQUARE, _LINE = 16, 64
 
 
 @cache
@@ -126,6 +134,45 @@ def make_decode(encoding):
                     for field in range(fields):
                         column = ((block - first) * fields + field) * BLOCK_BYTES + part
                         _store_codes(panel, r, column, codes(opened, held, field))
+
+    return decode
+
+
+def make_decode_groups(encoding):
+    """As `make_decode`, for row groups: 16 rows at a time, which tiles have side by side."""
+    columns, size, vectors = encoding.columns, encoding.block, encoding.fields
+    tiles_in, packed_lines = size // columns, encoding.lines
+    unpack_tile, dwords = encoding.kernel_code.unpack_tile, columns // 4
+
+    @inlined
+    def decode(p, row, n, first, last, panel):
+        spare = panel + PANEL_BYTES
+        square = registers(i32x16, _SQUARE)
+        tiles = (p.columns + columns - 1) // columns
+        for top in range(0, n, _SQUARE):
+            group = (row + top) // GROUP * GROUP
+            width = min(GROUP, p.rows - group)
+            weights = pointer(p.weights) + (group * tiles * packed_lines + row + top - group)
+            for block in range(first, last):
+                for t in range(tiles_in):
+                    tile, target = block * tiles_in + t, spare + t * dwords * _LINE
+                    if tile < tiles:
+                        unpack_tile(weights + tile * packed_lines * width, width, target)
+                    else:
+                        for i in range(dwords):
+                            store(target + i * _LINE, full(i32x16, 0))
+                for v in range(vectors):
+                    lanes = spare + v * _SQUARE * _LINE
+                    for i in range(_SQUARE):
+                        square[i] = load(i32x16, lanes + i * _LINE)
+                    transpose(square)
+                    for i in range(_SQUARE):
+                        store(lanes + i * _LINE, square[i])
+                    column = ((block - first) * vectors + v) * _LINE
+                    for i in range(_SQUARE):
+                        for part in range(0, _LINE, BYTES):
+                            codes = load(u8, lanes + (i * _LINE + part))
+                            _store_codes(panel, top + i, column + part, codes)
 
     return decode
 
@@ -223,7 +270,14 @@ def make_gemm(encoding, decode, multiply):
     return gemm
 
 
-def gemm_kernel(encoding: Blocks) -> RowsKernel:
+def decode_of(encoding: Encoding) -> Any:
+    """A function that unpacks a panel of an encoding."""
+    if isinstance(encoding, RowGroups):
+        return make_decode_groups(encoding)
+    return make_decode(encoding)
+
+
+def gemm_kernel(encoding: Encoding) -> RowsKernel:
     """Of many tokens."""
     multiply = make_multiply(make_add_up(encoding.step))
-    return RowsKernel(make_gemm(encoding, make_decode(encoding), multiply), f"gemm_{encoding.name}")
+    return RowsKernel(make_gemm(encoding, decode_of(encoding), multiply), f"gemm_{encoding.name}")

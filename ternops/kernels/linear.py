@@ -33,12 +33,17 @@ _lane_numbers = constant(i8, range(BYTES))
 
 
 @kernel
-def place_tail(row, columns, fields):
+def place_tail(row, columns, fields, placed):
     """Move the last activations of an int8 row to where a shorter last block has them.
 
     As `ternops.encodings.blocks.place`, within the last block of the placed row; from the end
-    downwards, because each piece moves up.
+    downwards, because each piece moves up. fields 0: the order stays, and zeros fill the row up to
+    `placed` bytes.
     """
+    if fields == 0:
+        for i in range(placed - columns):
+            store(row + (columns + i), np.int8(0))
+        return
     rest = columns % (fields * BLOCK_BYTES)
     if rest == 0:
         return
@@ -73,7 +78,7 @@ def place_tokens(operands, first, last, thread):
     for token in range(first, last):
         placed = pointer(p.placed) + token * p.placed_stride
         quantize_token(p, token, placed)
-        place_tail(placed, p.columns, p.fields)
+        place_tail(placed, p.columns, p.fields, p.placed_stride)
 
 
 _PIECE = BYTES // TOGETHER
@@ -114,7 +119,7 @@ def place_together(operands, first, last, thread):
     for token in range(first, last):
         here = token % TOGETHER
         quantize_token(p, token, rows + here * step)
-        place_tail(rows + here * step, p.columns, p.fields)
+        place_tail(rows + here * step, p.columns, p.fields, p.placed_stride)
         if here == TOGETHER - 1 or token == last - 1:
             # Tokens before `first` are another thread's.
             since = max(0, here - (token - first))

@@ -26,11 +26,13 @@ from ternops.kernels.tuning import chosen_tile
 from ternops.simd import RowsKernel
 
 #: Shape classes: one token, one with weights from memory, a few, and many.
-KINDS = ("one", "stream", "few", "many")
+MANY = "many"
+KINDS = (*TILED, MANY)
 #: Of the GEMM's, in a block of tokens: fewer, and unpacking takes as long as the products.
 _MIN_TILES = 3
-#: Tokens whose tables are made at once.
-_MAX_TABLES = 16
+#: Tokens whose tables are made at once. From 9 on unpacking for the GEMM takes less time than
+#: looking up for each of them.
+_MAX_TABLES = 8
 
 
 @dataclass(frozen=True)
@@ -57,14 +59,14 @@ UNPACKED = {
 def _kernels_of(name: str) -> dict[str, tuple[RowsKernel, RowsKernel]]:
     """What prepares tokens, and what multiplies, for each of KINDS."""
     encoding = ENCODINGS[name]
+    many = place_together if TOGETHER > 1 else place_tokens, gemm_kernel(encoding)
     if isinstance(encoding, Blocks):
-        place_many = place_together if TOGETHER > 1 else place_tokens
-        products = [blocks_kernel(name, chosen_tile(name, kind)) for kind in TILED]
-        products.append(gemm_kernel(encoding))
-        pairs = zip([place_tokens] * 3 + [place_many], products, strict=True)
-        return dict(zip(KINDS, pairs, strict=True))
+        kernels = {
+            kind: (place_tokens, blocks_kernel(name, chosen_tile(name, kind))) for kind in TILED
+        }
+        return {**kernels, MANY: many}
     if isinstance(encoding, RowGroups):
-        return dict.fromkeys(KINDS, lut_kernels(encoding))
+        return {**dict.fromkeys(TILED, lut_kernels(encoding)), MANY: many}
     raise TypeError(f"encoding {name!r}: no kernels for {type(encoding).__name__}")
 
 
@@ -113,11 +115,12 @@ class Plan(NamedTuple):
     max_tokens: int = sys.maxsize
 
 
-def kind_of(tokens: int, weights: int) -> str:
+def kind_of(encoding: str, tokens: int, weights: int) -> str:
     """The shape class of a product, by its tokens and bytes of weights."""
     if tokens == 1:
         return "one" if weights <= last_level_bytes() else "stream"
-    return "few" if tokens <= TIER.batch.most else "many"
+    is_grouped = isinstance(ENCODINGS.get(encoding), RowGroups)
+    return "few" if tokens <= (_MAX_TABLES if is_grouped else TIER.batch.most) else MANY
 
 
 def make_plan(name: str, columns: int, kind: str) -> Plan:
@@ -130,29 +133,26 @@ def make_plan(name: str, columns: int, kind: str) -> Plan:
         return Plan(each.prepare.address, each.multiply.address, LANES, placed, stride)
     encoding = ENCODINGS[name]
     prepare, multiply = (kernel.address for kernel in KERNELS[name, kind])
-    if isinstance(encoding, RowGroups):
+    if isinstance(encoding, RowGroups) and kind != MANY:
         tiles = encoding.tiles(columns)
         placed = tiles * encoding.tuples * encoding.kernel_code.TABLE_BYTES
         # For one token in natural order, and later for the sums of a group's rows.
         scratch = -(-max(tiles * encoding.columns, 2 * ROWS) // 64) * 64
-        return Plan(
-            prepare, multiply, ROWS, placed, scratch_bytes=scratch, max_tokens=max_tokens(name)
-        )
-    assert isinstance(encoding, Blocks)
+        return Plan(prepare, multiply, ROWS, placed, scratch_bytes=scratch, max_tokens=_MAX_TABLES)
+    assert isinstance(encoding, Blocks | RowGroups)
     placed = -(-columns // encoding.block) * encoding.block
     row_step, scratch, token_step, block = LANES, 0, 2 if kind == "few" else 1, sys.maxsize
-    if kind == "many":
+    # The codes of row groups are unpacked in the order of their columns, which 0 stands for.
+    stride, fields = 0, 0
+    if isinstance(encoding, Blocks):
+        stride, fields = encoding.row_bytes(columns), encoding.fields
+    if kind == MANY:
         row_step, token_step = PANEL_ROWS, TIER.gemm.tokens
         # Of the panel and a tile of sums, and before that of the tokens that share lines.
         scratch = max(PANEL_BYTES + SPARE_BYTES, gathered_bytes(placed))
         block = max(_MIN_TILES * token_step, TIER.gemm.block_bytes // max(1, placed))
         block = block // token_step * token_step
     return Plan(
-        prepare, multiply, row_step, placed, encoding.row_bytes(columns), encoding.fields,
+        prepare, multiply, row_step, placed, stride, fields,
         -encoding.values[0], scratch, token_step, block,
     )  # fmt: skip
-
-
-def max_tokens(name: str) -> int:
-    """The most tokens of one product."""
-    return _MAX_TABLES if isinstance(ENCODINGS.get(name), RowGroups) else sys.maxsize

@@ -64,7 +64,7 @@ def test_what_was_found_is_used(place):
     assert tuned.state() == f"{place} of 2026-01-01"
     weights, x = cases.trits(130, 641, encoding=ENCODING), cases.activations(1, 641)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ternops.kernels.call.kind_of", lambda tokens, size: "stream")
+        patch.setattr("ternops.kernels.call.kind_of", lambda *_: "stream")
         found = x @ ternops.pack(weights, encoding=ENCODING).T
     assert cases.same_bits(found, matmul_int32(x, weights))
 

@@ -69,7 +69,7 @@ def prompts(encoding: str) -> None:
 if __name__ == "__main__":
     assert detect.TIER.name == "amx"
     assert HAS_TILES
-    for each in ("two_bit", "base3"):
+    for each in ("two_bit", "base3", "tl1", "tl2"):
         products(each)
         blocks(each)
         prompts(each)

@@ -80,7 +80,7 @@ def _product(
     tokens = len(x)
     if level is None:
         level = level_of(matrix.nbytes, threads) if tokens <= MAX_READ else ""
-    tiles = HAS_TILES and kind_of(tokens, matrix.nbytes) == "many"
+    tiles = HAS_TILES and kind_of(matrix.encoding, tokens, matrix.nbytes) == "many"
     return Product(
         section, group, OURS, tokens, rows, columns, threads, matrix.nbytes, TIER,
         matrix.encoding, str(x.dtype), level,

@@ -137,7 +137,7 @@ def gemm(options: KernelOptions) -> list[Group]:
 
     def build(threads: int) -> list[Case]:
         cases = []
-        for encoding in BLOCKS:
+        for encoding in ENCODINGS:
             matrix = make.weights(encoding, _GEMM, _GEMM)
             for dtype in ("int8", "float32"):
                 x = make.tokens_of(512, _GEMM, dtype)

@@ -34,6 +34,8 @@ BYTES = TIER.vector_bytes
 SUM = Vector("i16", BYTES // 2)
 _U8, _I8, _U16 = Vector("u8", BYTES), Vector("i8", BYTES), Vector("u16", BYTES // 2)
 _U8X16, _I16X16 = Vector("u8", 16), Vector("i16", 16)
+#: The bytes of 16 rows in a line.
+LINE = _U8X16
 
 TABLE_OF_WORDS = TIER.shuffle_bytes is None
 

@@ -4,9 +4,9 @@ Layout: ternops.encodings.tl1; a table has the 9 sums of two activations. Trick 
 `lookup`'s.
 """
 
-from ternops.encodings.unpack.lookup import add_pair, patterns, weighted, write_entries
+from ternops.encodings.unpack.lookup import LINE, add_pair, patterns, weighted, write_entries
 from ternops.isa import u8
-from ternops.simd import inlined, load
+from ternops.simd import convert, i32x16, inlined, load, store
 
 TABLE_BYTES = 32
 _pattern0, _pattern1 = patterns([(i // 3 - 1, i % 3 - 1) for i in range(9)])
@@ -24,3 +24,15 @@ def add_tile(sums, weights, width, tables):
     line = load(u8, weights)
     for half in range(2):
         add_pair(sums, line, half, tables + half * TABLE_BYTES)
+
+
+@inlined
+def unpack_tile(weights, width, target):
+    """The codes of 16 rows of a tile: a lane for each row, which has the four columns.
+
+    An index i of a pair has the codes i // 3 and i % 3; 11 / 32 is near enough to a third.
+    """
+    line = convert(i32x16, load(LINE, weights))
+    pairs = (line | line << 12) & 0x000F000F
+    high = (pairs * 11 >> 5) & 0x00030003
+    store(target, high | (pairs - high * 3) << 8)
