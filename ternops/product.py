@@ -112,20 +112,10 @@ def _along_rows(
     is_float = tokens.dtype != _INT8
     call = packed.call(m, is_float, scaled)
     used = threads if threads == 1 else useful_threads(threads, packed.bytes.nbytes * m)
-    most = call.max_tokens
-    if m > most and np.may_share_memory(tokens, result):
-        tokens = tokens.copy()  # or the first turn's results would overwrite later turns' tokens
     x, out = address_of_array(tokens), address_of_array(result)
     work = take_scratch()
-    for first in range(0, m, most):
-        if m > most:
-            call = packed.call(min(most, m - first), is_float, scaled)
-        memory = work.reserve(call.memory_bytes(used))
-        call.write(
-            work.record, x + first * packed.columns * tokens.itemsize,
-            out + 4 * first * packed.rows, memory, used,
-        )  # fmt: skip
-        TEAM.run_at(linear.address, work.address, used, call.fixed if adapts else None)
+    call.write(work.record, x, out, work.reserve(call.memory_bytes(used)), used)
+    TEAM.run_at(linear.address, work.address, used, call.fixed if adapts else None)
     give_back(work)
     if exponents is not None:
         with np.errstate(over="ignore", under="ignore"):

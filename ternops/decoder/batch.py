@@ -126,9 +126,8 @@ class Batch(HoldsAddresses):
             self._active.append(_Running(request, session, token))
 
     def _decode(self) -> None:
-        most = MAX_TOKENS
-        for start in range(0, len(self._active), most):
-            running = self._active[start : start + most]
+        for start in range(0, len(self._active), MAX_TOKENS):
+            running = self._active[start : start + MAX_TOKENS]
             for each, logits in zip(running, self._pass(running), strict=True):
                 token = each.request.sampler(logits)
                 each.session.tokens.append(each.token)

@@ -37,12 +37,11 @@ class Operand(NamedTuple):
 class Call:
     """A product of one matrix with some tokens, but for where the arrays are.
 
-    max_tokens: more of them are multiplied in several calls. scratch_bytes: of each thread.
-    prepared: room for this many prepared tokens. placed_bytes: of all of them.
+    scratch_bytes: of each thread. prepared: room for this many prepared tokens. placed_bytes: of
+    all of them.
     """
 
     fixed: bytes
-    max_tokens: int
     scratch_bytes: int
     prepared: int
     placed_bytes: int
@@ -77,7 +76,6 @@ class Call:
         prepared = -(-tokens // plan.token_step) * plan.token_step
         return cls(
             _FIXED.pack(floor, *(values[name] for name in FIXED)),
-            plan.max_tokens,
             plan.scratch_bytes,
             prepared,
             prepared * plan.placed_bytes,

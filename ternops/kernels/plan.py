@@ -99,7 +99,6 @@ class Plan(NamedTuple):
     prepare, multiply: addresses of compiled kernels. placed_bytes: of one prepared token.
     scratch_bytes: of each thread. token_step: tokens are prepared in multiples of it.
     token_block: tokens that the GEMM multiplies with a panel before the next one.
-    max_tokens: more are multiplied in several turns.
     """
 
     prepare: int
@@ -112,7 +111,6 @@ class Plan(NamedTuple):
     scratch_bytes: int = 0
     token_step: int = 1
     token_block: int = sys.maxsize
-    max_tokens: int = sys.maxsize
 
 
 def kind_of(encoding: str, tokens: int, weights: int) -> str:
@@ -138,7 +136,7 @@ def make_plan(name: str, columns: int, kind: str) -> Plan:
         placed = tiles * encoding.tuples * encoding.kernel_code.TABLE_BYTES
         # For one token in natural order, and later for the sums of a group's rows.
         scratch = -(-max(tiles * encoding.columns, 2 * ROWS) // 64) * 64
-        return Plan(prepare, multiply, ROWS, placed, scratch_bytes=scratch, max_tokens=_MAX_TABLES)
+        return Plan(prepare, multiply, ROWS, placed, scratch_bytes=scratch)
     assert isinstance(encoding, Blocks | RowGroups)
     placed = -(-columns // encoding.block) * encoding.block
     row_step, scratch, token_step, block = LANES, 0, 2 if kind == "few" else 1, sys.maxsize

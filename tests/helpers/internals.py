@@ -34,15 +34,6 @@ def forced_kernel(kind: str) -> Any:
     return mock.patch.object(call, "kind_of", return_value=kind)
 
 
-def at_most(tokens: int) -> Any:
-    """While this lasts, new matrices multiply at most this number of tokens in one turn."""
-
-    def short(*arguments: Any) -> Any:
-        return plan.make_plan(*arguments)._replace(max_tokens=tokens)
-
-    return mock.patch.object(call, "make_plan", short)
-
-
 def forced_tile(tile: Any) -> Any:
     """While this lasts, new matrices of a block encoding use the kernel of a tile."""
     from ternops.kernels.gemv import blocks_kernel

@@ -284,13 +284,12 @@ def test_quantised_extremes():
 
 @KERNEL
 @DTYPE
-def test_many_tokens_are_multiplied_in_several_turns(encoding, kind, dtype):
-    """Each turn takes its own tokens, steps and rows of the result; the last one has fewer."""
+def test_each_token_has_its_own_step(encoding, kind, dtype):
+    """And its own row of the result, whatever number of tokens the kernel is for."""
     trits, scale = cases.trits(37, 1021, encoding=encoding), cases.scales(37)["rows"]
     matrix, x = ternops.pack(trits, scale, encoding), made(dtype, 17, 1021)
-    most = max(batches(kind, 1, 8))
-    with forced_kernel(kind), internals.at_most(most):
-        for m in (1, 7, 8, 9, 16, 17):
+    with forced_kernel(kind):
+        for m in batches(kind, 1, 7, 8, 9, 16, 17):
             assert cases.same_bits(x[:m] @ matrix.T, oracle(x[:m], trits, scale)), f"{m} tokens"
 
 

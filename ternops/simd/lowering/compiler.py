@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from llvmlite import ir
@@ -209,9 +210,9 @@ def assembly(function: Callable[..., Any], arity: int, returns: bool) -> str:
 def _compiled(function: Callable[..., Any], arity: int, returns: bool) -> tuple[Any, str]:
     signature = (types.intp,) * arity, types.intp if returns else types.void
     job: Any = _CFunc(function, signature, {}, dict(_OPTIONS))
-    result = job._compile_uncached()
-    result.library._ensure_finalized()
-    return result.library, result.fndesc.llvm_cfunc_wrapper_name
+    library, descriptor = attrgetter("library", "fndesc")(job._compile_uncached())
+    library._ensure_finalized()
+    return library, descriptor.llvm_cfunc_wrapper_name
 
 
 def _stripped(library: Any, symbol: str) -> Any:
