@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isnan
 
 from bench.core.table import Cell, Table, table, text
 
@@ -13,7 +14,10 @@ _UNITS = {"%": 100, "x": 1, " us": 1e6, " s": 1}
 
 @dataclass(frozen=True)
 class Goal:
-    """A share, a ratio or a time that was asked for: at least so much, of a time at most."""
+    """A share, a ratio or a time that was asked for: at least so much, of a time at most.
+
+    seen: NaN if it could not be measured; the remark says why.
+    """
 
     section: str
     what: str
@@ -38,8 +42,10 @@ class Goal:
         bound = "<=" if self._is_time else ">="
         return (
             f"{bound} {factor * self.asked:g}{self.unit}",
-            f"{factor * self.seen:.{1 if self.unit == '%' else 2}f}{self.unit}",
-            "pass" if self.passed else "MISSED",
+            "-"
+            if isnan(self.seen)
+            else f"{factor * self.seen:.{1 if self.unit == '%' else 2}f}{self.unit}",
+            "not measured" if isnan(self.seen) else "pass" if self.passed else "MISSED",
         )
 
 

@@ -15,6 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyperf
 
+from bench.core.errors import first_line
+from bench.core.process import WorkerError
+
 #: A share of the limit above this means that the probe missed the limit.
 MAX_SHARE = 1.02
 
@@ -28,7 +31,8 @@ class Case:
     """Something to time: `run` does `loops` units of work; `values` are seconds a unit.
 
     before: what is done before each run and not timed. close: what is done once `run` is no longer
-    needed.
+    needed. has_clock: `run` gives the seconds itself, because another process took the time.
+    failure: why `run` failed in that process, in a line; it is not run again then.
     """
 
     name: str
@@ -38,6 +42,8 @@ class Case:
     values: list[float] = field(default_factory=list)
     before: Callable[[], object] = nothing
     close: Callable[[], object] = nothing
+    has_clock: bool = False
+    failure: str = ""
 
     def release(self) -> None:
         """Let go of what `run` works on, which may be gigabytes; the values stay."""
@@ -81,13 +87,23 @@ def interleave(
     """Run every case once in each of `rounds` rounds, after one that does not count."""
     for number in range(rounds + 1):
         for case in cases:
-            case.before()
-            start = time.perf_counter()
-            case.run()
-            seconds = (time.perf_counter() - start) / case.loops
-            if number:
-                case.values.append(seconds)
+            if not case.failure and (seconds := _seconds(case)) and number:
+                case.values.append(seconds / case.loops)
             advance(case.name)
+
+
+def _seconds(case: Case) -> float:
+    """Of one run; 0 if it failed in its process, which leaves the case without values."""
+    try:
+        case.before()
+        start = time.perf_counter()
+        found = case.run()
+    except WorkerError as error:
+        case.failure = first_line(error)
+        case.values.clear()
+        return 0.0
+    seconds = time.perf_counter() - start
+    return float(found) if case.has_clock else seconds  # type: ignore[arg-type]
 
 
 class Spread(NamedTuple):

@@ -51,18 +51,19 @@ class LlamaDecoder:
     """A GGUF file, loaded by llama.cpp.
 
     threads: 1 to 512, for prompts and for generating. context: the most tokens of a prompt or
-    generation, itself at most the context that the file names.
+    generation, itself at most the context that the file names. extra: whether llama.cpp may keep
+    weights in the order that suits the CPU's instructions ("extra buffers").
 
     Raises ImportError as `about` does, ValueError for arguments out of range and for a file that
     llama.cpp does not load, RuntimeError if there is no memory for the context.
     """
 
-    def __init__(self, path: Path, threads: int, context: int) -> None:
+    def __init__(self, path: Path, threads: int, context: int, extra: bool = True) -> None:
         _check("threads", threads, _MAX_THREADS)
         self._llama = llama = _load()
         package = llama.package
         with ExitStack() as stack:
-            self._model = llama.load_model(path)
+            self._model = llama.load_model(path, extra)
             stack.callback(package.llama_model_free, self._model)
             _check("context", context, package.llama_model_n_ctx_train(self._model))
             pool = ggml.make_pool(llama.shared, threads)
@@ -140,9 +141,11 @@ class _Llama:
         package.llama_log_set(self._callback, None)
         package.llama_backend_init()
 
-    def load_model(self, path: Path) -> Any:
+    def load_model(self, path: Path, extra: bool) -> Any:
         parameters = self.package.llama_model_default_params()
         parameters.n_gpu_layers = 0
+        if not extra:
+            parameters.use_extra_bufts = False
         self._errors.clear()
         model = self.package.llama_model_load_from_file(os.fsencode(path), parameters)
         if not model:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from bench.core.envelope import TIER
 from bench.core.measure import Case, interleave
-from bench.engines import settle
-from bench.engines.llama_cpp import LlamaDecoder
+from bench.core.process import WorkerError
 from bench.limits.levels import bandwidth, probe_cases
-from bench.suites.decoders import llama, release, settled
+from bench.suites.decoders import llama, release
 from ternops.cost.probes import MAX_PROBED, Reader
 from ternops.decoder import Batch, Config, Model
 from ternops.decoder.cache import kv_cache_bytes
@@ -52,7 +51,7 @@ class DecodeOptions:
     def measure(self, cases: list[Case], rounds: int | None = None) -> None:
         """Time the cases in turn, keep them, and let go of what they work on."""
         interleave(cases, rounds or self.rounds)
-        self.cases += cases
+        self.cases += [each for each in cases if not each.failure]
         release(cases)
 
 
@@ -126,15 +125,6 @@ def gaussian(config: Config) -> Weights:
     return replace(random_weights(config, ENCODING), embedding=table, head=table)
 
 
-def llama_case(
-    name: str, decoder: LlamaDecoder, reads: bool, options: DecodeOptions, tokens: int
-) -> Case:
-    """llama.cpp's prompt, or its generation."""
-    run = decoder.prompt if reads else decoder.generate
-    metadata = {"ternops_version": options.version}
-    return settled(Case(name, partial(run, tokens), tokens, metadata))
-
-
 def together(model: Model, size: int, tokens: int) -> Case:
     """`tokens` tokens of each of `size` sequences; the first one of each is not timed."""
     batch = Batch(model, size)
@@ -153,17 +143,27 @@ def together(model: Model, size: int, tokens: int) -> Case:
 
 
 def fastest_settings(config: Config, linear: str, options: DecodeOptions) -> tuple[str, int]:
-    """The type of embedding and head, and the threads, with which llama.cpp generates fastest."""
+    """The type of embedding and head, and the threads, with which llama.cpp generates fastest.
+
+    Raises WorkerError, as the last one did, if it does with none.
+    """
+    failures: list[WorkerError] = []
 
     def seconds(head: str, threads: int) -> float:
         """Of a short generation, the better of two."""
         with ExitStack() as stack:
             decoder, _ = llama(config, linear, head, threads, stack)
-            settle(partial(decoder.generate, 1))
-            return min(decoder.generate(_SCOUTED) for _ in range(2))
+            try:
+                decoder.wake()
+                return min(decoder.generate(_SCOUTED) for _ in range(2))
+            except WorkerError as error:
+                failures.append(error)
+                return math.inf
 
     found = {head: seconds(head, options.threads) for head in LLAMA_HEADS}
     head = min(found, key=found.__getitem__)
+    if math.isinf(found[head]):
+        raise failures[-1]
     # A second thread does not always pay.
     return head, 1 if seconds(head, 1) < found[head] else options.threads
 

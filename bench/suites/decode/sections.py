@@ -6,17 +6,19 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from math import nan
 from pathlib import Path
 
 import numpy as np
 
 from bench.core.goals import Goal
 from bench.core.measure import Case, speedup
+from bench.core.process import WorkerError
 from bench.models import random_gguf
 from bench.suites.decode import cases as make
 from bench.suites.decode.busy import busy
 from bench.suites.decode.cases import ENCODING, DecodeOptions
-from bench.suites.decoders import PROMPT, llama, settled
+from bench.suites.decoders import PROMPT, llama, llama_case, settled
 from ternops.cost.layouts import SIZES
 from ternops.decoder import Model
 from ternops.decoder.formats.convert import convert
@@ -58,16 +60,29 @@ def peers(options: DecodeOptions) -> Iterator[Goal]:
     """decoding beside llama.cpp's TQ1_0 and TQ2_0, each with its fastest head and threads"""
     for size in ("700M", "2B4T", "3B"):
         config = SIZES[size]
-        best = {each: make.fastest_settings(config, each, options) for each in make.LLAMA_LINEAR}
+        best = {}
+        for linear in make.LLAMA_LINEAR:
+            try:
+                best[linear] = make.fastest_settings(config, linear, options)
+            except WorkerError as error:
+                options.notes.append(f"tg {size} {linear}: {error}")
         ours = make.our_decoder(config, options, "auto")
         case = settled(ours.case(f"tg {size} ternops {ENCODING}"))
         with ExitStack() as stack:
-            theirs, scales = {}, {}
+            theirs, decoders, scales = {}, {}, {}
             for linear, (kind, threads) in best.items():
-                decoder, scales[linear] = llama(config, linear, kind, threads, stack)
-                name = f"tg {size} llama.cpp {linear}, {kind} head, {threads} thread(s)"
-                theirs[linear] = make.llama_case(name, decoder, False, options, options.tokens)
+                decoders[linear], scales[linear] = llama(config, linear, kind, threads, stack)
+                theirs[linear] = llama_case(
+                    f"tg {size} llama.cpp {linear}, {kind} head, {threads} thread(s)",
+                    decoders[linear], False, options.tokens, ternops_version=options.version,
+                )  # fmt: skip
             options.measure([case, *theirs.values()])
+        for linear in [each for each in theirs if theirs[each].failure]:
+            options.notes.append(f"tg {size} {linear}: {theirs.pop(linear).failure}")
+        if not theirs:
+            yield Goal("peers", f"tg {options.tokens} {size}, over llama.cpp", 2.5, nan, "x",
+                       options.notes[-1])  # fmt: skip
+            continue
         rates = {linear: scales[linear] / each.median for linear, each in theirs.items()}
         fastest = max(rates, key=rates.__getitem__)
         ratio = speedup(theirs[fastest].values, case.values).median / scales[fastest]
@@ -75,10 +90,11 @@ def peers(options: DecodeOptions) -> Iterator[Goal]:
             f"{linear} {rate:.1f} ({' head, '.join(map(str, best[linear]))} thread(s))"
             for linear, rate in rates.items()
         )
-        scaled = f" (times {scales[fastest]:.3f} for its layout)" * (scales[fastest] > 1)
+        words += f" (times {scales[fastest]:.3f} for its layout)" * (scales[fastest] > 1)
+        words += f"; {decoders[fastest].remark}" * bool(decoders[fastest].remark)
         yield Goal(
             "peers", f"tg {options.tokens} {size}, over llama.cpp {fastest.upper()}", 2.5, ratio,
-            "x", f"{1 / case.median:.1f} tokens/s ({ours.model.head.kind} head); {words}{scaled}",
+            "x", f"{1 / case.median:.1f} tokens/s ({ours.model.head.kind} head); {words}",
         )  # fmt: skip
 
 
@@ -95,17 +111,23 @@ def prefill(options: DecodeOptions) -> Iterator[Goal]:
 
     case = settled(Case(f"pp {PROMPT} 2B4T ternops {ENCODING}", read, PROMPT))
     with ExitStack() as stack:
-        theirs = {}
+        theirs, decoders = {}, {}
         for linear in asked:
-            decoder, _ = llama(config, linear, "f16", options.threads, stack)
-            name = f"pp {PROMPT} 2B4T llama.cpp {linear}"
-            theirs[linear] = make.llama_case(name, decoder, True, options, PROMPT)
+            decoders[linear], _ = llama(config, linear, "f16", options.threads, stack)
+            theirs[linear] = llama_case(
+                f"pp {PROMPT} 2B4T llama.cpp {linear}", decoders[linear], True, PROMPT,
+                ternops_version=options.version,
+            )  # fmt: skip
         options.measure([case, *theirs.values()], max(3, options.rounds // 3))
     for linear, each in theirs.items():
+        ratio, words = nan, each.failure
+        if not each.failure:
+            ratio = speedup(each.values, case.values).median
+            words = f"{1 / case.median:.1f} and {1 / each.median:.1f} tokens/s"
+            words += f"; {decoders[linear].remark}" * bool(decoders[linear].remark)
         yield Goal(
-            "prefill", f"pp {PROMPT} 2B4T, over llama.cpp {linear.upper()}", asked[linear],
-            speedup(each.values, case.values).median, "x",
-            f"{1 / case.median:.1f} and {1 / each.median:.1f} tokens/s",
+            "prefill", f"pp {PROMPT} 2B4T, over llama.cpp {linear.upper()}", asked[linear], ratio,
+            "x", words,
         )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from bench.engines import llama_cpp
 from bench.limits.levels import bandwidth, probe_cases
 from bench.limits.peaks import PEAKS, Peak, Unit
 from bench.models import random_gguf
-from bench.suites.decoders import PROMPT, llama, release, settled
+from bench.suites.decoders import PROMPT, llama, llama_case, release, settled
 from bench.suites.run.plan import Task
 from ternops.cost.layouts import SIZES
 from ternops.cost.probes import PROBES, Reader
@@ -99,9 +99,9 @@ class _Engines:
         }
         beside = [*chain.from_iterable(probes.values())]
         tokens = range(task.tokens)
-        cases = self._cases(threads, tokens, _generate, llama_cpp.LlamaDecoder.generate)
+        cases = self._cases(threads, tokens, _generate, reads=False)
         self._time([*cases.values(), *beside], task.rounds)
-        for engine, case in cases.items():
+        for engine, case in self._measured(cases, f"tg{task.tokens}").items():
             if engine in LLAMA:
                 read = round(random_gguf.bytes_read(self._config, LLAMA[engine], _HEAD))
             else:
@@ -121,7 +121,7 @@ class _Engines:
         """Rows of reading a prompt, beside the instruction that adds products up."""
         random = np.random.default_rng(0)
         prompt = random.integers(0, self._config.vocabulary, PROMPT).tolist()
-        cases = self._cases(threads, prompt, Session.read, llama_cpp.LlamaDecoder.prompt)
+        cases = self._cases(threads, prompt, Session.read, reads=True)
         unit = Unit()
         peaks = {
             peak: Case(peak.how, partial(unit.run, peak, threads, _PEAK_ROUNDS), _PEAK_ROUNDS)
@@ -129,7 +129,7 @@ class _Engines:
         }
         self._time([*cases.values(), *_PEAK_TURNS * [*peaks.values()]], _prompt_rounds(self._task))
         rates = _rates(peaks, threads)
-        for engine, case in cases.items():
+        for engine, case in self._measured(cases, f"pp{PROMPT}").items():
             limited = FLOATS if LLAMA.get(engine, engine) in (FP16, "f16") else INTEGERS
             limit = rates[limited] / self._config.linear_weights
             self._add(engine, f"pp{PROMPT}", threads, case, limit, limited)
@@ -137,8 +137,7 @@ class _Engines:
 
     def _cases(
         self, threads: int, tokens: Sequence[int],
-        ours: Callable[[Session, Sequence[int]], object],
-        theirs: Callable[[llama_cpp.LlamaDecoder, int], object],
+        ours: Callable[[Session, Sequence[int]], object], reads: bool,
     ) -> dict[str, Case]:  # fmt: skip
         cases, count = {}, len(tokens)
         for engine, weights in self._weights.items():
@@ -146,14 +145,24 @@ class _Engines:
             cases[engine] = Case(engine, partial(_from_empty, session, ours, tokens), count)
         if threads == self._task.threads[-1]:
             for engine, (decoder, _) in self._peers.items():
-                cases[engine] = Case(engine, partial(theirs, decoder, count), count)
+                cases[engine] = llama_case(engine, decoder, reads, count)
         return cases
 
     def _time(self, turns: list[Case], rounds: int) -> None:
         """Where there are peers, whose threads spin on after their turn, let them sleep first."""
         for case in turns if self._peers else ():
-            settled(case, warm=False)
+            if not case.has_clock:  # a peer's, which is settled
+                settled(case, warm=False)
         interleave(turns, rounds, self._advance)
+
+    def _measured(self, cases: dict[str, Case], test: str) -> dict[str, Case]:
+        """Without those that failed, which cost a line each."""
+        self._found.left_out += [
+            f"{self._task.size} {test} {engine}: {case.failure}"
+            for engine, case in cases.items()
+            if case.failure
+        ]
+        return {engine: case for engine, case in cases.items() if not case.failure}
 
     def _add(
         self, engine: str, test: str, threads: int, case: Case, limit: float, limited_by: str,
@@ -162,7 +171,8 @@ class _Engines:
         """A row; a peer's is as if its layout were not padded to its blocks."""
         version, scale = f"ternops, tier {TIER}", 1.0
         if engine in LLAMA:
-            version, scale = llama_cpp.about()[0], self._peers[engine][1]
+            decoder, scale = self._peers[engine]
+            version = "; ".join(filter(None, (llama_cpp.about()[0], decoder.remark)))
         self._found.rows.append(Row(
             self._task.size, engine, test, threads, self._task.kind(engine),
             tuple(each / scale for each in case.values), limit=limit, limited_by=limited_by,

@@ -5,6 +5,7 @@ import pytest
 
 from bench.core import measure as stats
 from bench.core.measure import Case, interleave
+from bench.core.process import WorkerError
 from bench.limits.levels import bandwidth, probe_cases
 from bench.published import paper
 from ternops.cost.layouts import SIZES
@@ -73,3 +74,32 @@ def test_layouts_have_the_size_that_they_are_named_for():
         total = linear + config.vocabulary * config.hidden
         unit = {"M": 1e6, "B": 1e9}[size[-1]]
         assert total / (float(size[:-1]) * unit) == pytest.approx(1, abs=0.25), size
+
+
+def test_a_case_that_fails_in_its_process_is_not_run_again():
+    """The others go on; it keeps no values, which would pair with none."""
+    runs = []
+
+    def fails():
+        runs.append(len(runs))
+        if len(runs) == 3:
+            raise WorkerError("killed by signal 11\nand more")
+        return 0.5
+
+    failing, other = Case("fails", fails, has_clock=True), Case("other", lambda: None)
+    interleave([failing, other], 4)
+    assert runs == [0, 1, 2]
+    assert (failing.failure, failing.values) == ("killed by signal 11", [])
+    assert (other.failure, len(other.values)) == ("", 4)
+    waking = Case("before", lambda: None, before=fails)
+    interleave([waking], 2)
+    assert len(waking.values) == 2
+    runs[:] = [0, 0]
+    interleave([waking], 2)
+    assert (waking.failure, waking.values) == ("killed by signal 11", [])
+
+
+def test_a_case_with_a_clock_tells_its_seconds_itself():
+    case = Case("clock", lambda: 3.0, loops=2, has_clock=True)
+    interleave([case], 2)
+    assert case.values == [1.5, 1.5]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from bench.core.errors import first_line
 from bench.core.goals import Goal
+from bench.core.process import WorkerError
 from bench.core.results import DECODER_FILE
 from bench.engines import llama_cpp
 from bench.suites.decode import busy as decode_busy
@@ -18,6 +20,7 @@ from bench.suites.decode import command as decode
 from bench.suites.decode import sections as decode_sections
 from ternops.decoder import Config
 from ternops.decoder.records import PARTS
+from ternops.isa import HAS_TILES
 
 SMALL = Config(
     hidden=256, ffn=512, layers=1, heads=4, kv_heads=2, head_dim=64, vocabulary=1000, context=1024,
@@ -89,6 +92,54 @@ def test_a_missing_llama_cpp_is_a_line(small, tmp_path, capsys, monkeypatch):
     assert "No module named 'llama_cpp'" in output
 
 
+class Peer:
+    """In the place of llama.cpp, as fast as a token in 10 ms; may die of prompts or of all."""
+
+    remark = "without something"
+
+    def __init__(self, deadly):
+        self.deadly = deadly
+
+    def _run(self, what, tokens):
+        if what in self.deadly:
+            raise WorkerError(f"llama.cpp: killed by signal 11 (SIGSEGV) in {what} {tokens}")
+        return tokens / 100
+
+    def wake(self):
+        return self._run("decode", 1)
+
+    def generate(self, tokens):
+        return self._run("decode", tokens)
+
+    def prompt(self, tokens):
+        return self._run("prefill", tokens)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("deadly", [(), ("prefill",), ("decode", "prefill")])
+@pytest.mark.parametrize("section", decode.PEERS)
+def test_a_peer_that_dies_is_a_row_that_says_so(
+    small, tmp_path, capsys, monkeypatch, section, deadly
+):
+    """And what it measures before, and ours, is there."""
+    peer = Peer(deadly)
+    for module in (decode_cases, decode_sections):
+        monkeypatch.setattr(module, "llama", lambda *arguments: (peer, 1.0))
+    monkeypatch.setattr(llama_cpp, "about", lambda: ("llama.cpp 0", ""))
+    code, output = run(tmp_path, capsys, "--only", section)
+    assert code == 0, output
+    lines = [line for line in output.splitlines() if line.startswith(("tg 16", "pp 512"))]
+    died = {"peers": "decode", "prefill": "prefill"}[section] in deadly
+    assert len(lines) == (3 if section == "peers" else 2 if HAS_TILES else 1)
+    for line in lines:
+        assert ("llama.cpp: killed by signal 11 (SIGSEGV) in " in line) == died
+        assert ("100.0" in line and "without something" in line) == (not died)
+    assert ("not measured" in output) == died
+    names = {each.get_name() for each in pyperf.BenchmarkSuite.load(str(tmp_path / DECODER_FILE))}
+    assert any("ternops" in name for name in names)
+    assert any("llama.cpp" in name for name in names) != died
+
+
 @pytest.mark.peers
 @pytest.mark.parametrize("section", decode.PEERS)
 def test_beside_llama_cpp(small, tmp_path, capsys, section):
@@ -122,6 +173,7 @@ def test_a_share_beyond_the_limit_is_a_failure():
         (" s", 3.0, 2.9, True, ("<= 3 s", "2.90 s", "pass")),
         (" s", 3.0, 3.1, False, ("<= 3 s", "3.10 s", "MISSED")),
         (" us", 5e-6, 4e-6, True, ("<= 5 us", "4.00 us", "pass")),
+        ("x", 2.5, math.nan, False, (">= 2.5x", "-", "not measured")),
     ],
 )
 def test_figures(unit, asked, seen, passed, words):

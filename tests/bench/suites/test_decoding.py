@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bench.core.measure import Case
+from bench.core.process import WorkerError
 from bench.core.results import CYCLED, ENGINES, FP16, LLAMA, MEASURED, MODELLED
 from bench.engines import llama_cpp
 from bench.limits.peaks import PEAKS, Peak, barriers
@@ -132,6 +133,35 @@ def test_a_missing_peer_costs_a_line(small, monkeypatch):
     assert [each.engine for each in found.rows] == [FP16, FP16]
     assert len(found.left_out) == 1
     assert found.left_out[0].startswith("125M llama.cpp F16: ")
+
+
+def test_a_peer_that_dies_costs_its_rows(small, monkeypatch):
+    """Those of prompts, if it dies of them; generating is measured, and says what is special."""
+
+    class Peer:
+        remark = "without something"
+
+        def prompt(self, tokens):
+            raise WorkerError(f"llama.cpp: killed by signal 11 (SIGSEGV) in prefill {tokens}")
+
+        def generate(self, tokens):
+            return tokens / 100
+
+        def wake(self):
+            self.generate(1)
+
+    engine = "llama.cpp F16"
+    monkeypatch.setattr(decoding, "llama", lambda *arguments: (Peer(), 2.0))
+    monkeypatch.setattr(llama_cpp, "about", lambda: ("llama.cpp 0", ""))
+    found = decoding.measure(replace(TASK, layers={FP16: 2}, peers=(engine,)))
+    assert found.left_out == [
+        f"125M pp512 {engine}: llama.cpp: killed by signal 11 (SIGSEGV) in prefill 512"
+    ]
+    rows = [each for each in found.rows if each.engine == engine]
+    assert [(each.test, each.threads) for each in rows] == [("tg3", 2)]
+    assert rows[0].seconds == pytest.approx([0.005] * TASK.rounds)
+    assert rows[0].version == "llama.cpp 0; without something"
+    assert {each.test for each in found.rows if each.engine == FP16} == {"tg3", "pp512"}
 
 
 def plans(size, free, engines=tuple(ENGINES), effort=plan.DEFAULT):
