@@ -7,6 +7,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import version
 
 import numpy as np
@@ -51,7 +52,9 @@ def warmup(decoder: bool = False, progress: Callable[[int, int], None] | None = 
         print(f"ternops: compiling for {TIER.name} ...", end=" ", file=sys.stderr, flush=True)
     start = time.perf_counter()
     jobs = needed(auto(), decoder).values()
-    compile_missing(jobs, progress)
+    # What a process beside this one cannot, this one says when it tries itself.
+    with suppress(RuntimeError, OSError):
+        compile_missing(jobs, progress)
     for job in jobs:
         _ = job.address
     seconds = time.perf_counter() - start

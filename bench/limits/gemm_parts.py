@@ -12,8 +12,11 @@ from functools import cache
 from bench.core.kernels import UNPACKING
 from ternops.encodings import ENCODINGS
 from ternops.isa import HAS_TILES
+from ternops.isa.tier import GemmTile
 from ternops.kernels.gemm import decode_of, make_gemm, make_multiply
 from ternops.kernels.operands import Operands
+from ternops.kernels.tiles import MANY
+from ternops.kernels.tuning import chosen_tile
 from ternops.simd import (
     RowsKernel,
     TeamJob,
@@ -53,9 +56,11 @@ def _keep(p, total, row, token, count, depth, is_last):
 @cache
 def part(name: str, encoding: str) -> RowsKernel:
     """The kernel of an encoding that only unpacks, or that only multiplies."""
-    record = ENCODINGS[encoding]
+    record, tile = ENCODINGS[encoding], chosen_tile(encoding, MANY)
+    assert isinstance(tile, GemmTile)
     if name == UNPACKING:
-        made = make_gemm(record, decode_of(record), _multiply_nothing)
+        made = make_gemm(record, tile, decode_of(record, tile), _multiply_nothing)
     else:
-        made = make_gemm(record, _unpack_nothing, make_multiply(None if HAS_TILES else _keep))
-    return RowsKernel(made, f"gemm_{name}_{encoding}")
+        multiply = make_multiply(tile, None if HAS_TILES else _keep)
+        made = make_gemm(record, tile, _unpack_nothing, multiply)
+    return RowsKernel(made, f"gemm_{name}_{encoding}_{tile}")

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
+from typing import TYPE_CHECKING
 
 from ternops.simd import Job
+
+if TYPE_CHECKING:
+    from ternops.kernels.tiles import Choice
 
 Jobs = dict[str, Job]
 
@@ -40,14 +45,37 @@ def every() -> Jobs:
     from ternops.encodings import ENCODINGS
     from ternops.isa import TIER
     from ternops.isa.tier import FAMILIES
-    from ternops.kernels.gemv import blocks_kernel
     from ternops.kernels.int8 import gemv_i8_for
+    from ternops.kernels.plan import tiled
     from ternops.kernels.tiles import default_tiles
 
     jobs = needed(ENCODINGS, decoder=True)
-    tiled = [blocks_kernel(each.encoding, each.tile) for each in default_tiles(TIER)]
+    tuned = [tiled(each.encoding, each.tile).multiply for each in default_tiles(TIER)]
     heads = [gemv_i8_for(family) for family in FAMILIES]
     others = [each for each in vars(trials).values() if isinstance(each, Job)]
-    for job in (*tiled, *heads, *probes.READS.values(), *others):
+    for job in (*tuned, *heads, *probes.READS.values(), *others):
         jobs.setdefault(job.key, job)
     return jobs
+
+
+def candidate(key: str) -> Job:
+    """The job of one of the tiles that tuning tries; KeyError if there is none of that key."""
+    from ternops.kernels.plan import tiled
+
+    found = _candidates()[key.rpartition(".")[2]]
+    return tiled(found.encoding, found.tile).multiply
+
+
+@cache
+def _candidates() -> dict[str, Choice]:
+    """By the names of their kernels."""
+    from ternops.encodings import ENCODINGS
+    from ternops.isa import TIER
+    from ternops.kernels.tiles import Choice, candidates, kernel_name, kinds_of
+
+    return {
+        kernel_name(encoding, tile, TIER): Choice(name, kind, tile)
+        for name, encoding in ENCODINGS.items()
+        for kind in kinds_of(encoding)
+        for tile in candidates(name, kind, TIER)
+    }

@@ -4,7 +4,8 @@
 
 Without arguments: for this process's own CPU and tier, to the user's folder. TARGET is JSON of
 `ternops.isa.targets.Target`; FOLDER gets a file of `ternops.simd.objects` for each job.
-The first line that it prints is the keys of all jobs there are.
+The first line that it prints is the keys of all jobs there are; those of tuning's candidates, which
+are many more, it takes as well.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def main(arguments: list[str]) -> None:
         host.compile_for(target["triple"], target["cpu"], target["features"])
         folder = Path(arguments[1])
 
-    from ternops.ahead.jobs import every
+    from ternops.ahead.jobs import candidate, every
     from ternops.simd import kept, objects
 
     jobs = every()
@@ -33,10 +34,11 @@ def main(arguments: list[str]) -> None:
     print(json.dumps(list(jobs)), file=answers, flush=True)
     for line in sys.stdin:
         key = line.strip()
+        job = jobs.get(key) or candidate(key)
         if folder is None:
-            _ = jobs[key].address
+            _ = job.address
         else:
-            code, symbol = jobs[key].compile()
+            code, symbol = job.compile()
             file = objects.as_bytes(kept.origin(), [(key, code, symbol)])
             (folder / f"{key}{kept.SUFFIX}").write_bytes(file)
         print(key, file=answers, flush=True)

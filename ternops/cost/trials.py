@@ -19,6 +19,7 @@ from ternops.kernels.attention import attend_fp16
 from ternops.kernels.call import Call, Operand
 from ternops.kernels.elementwise import rms_norm
 from ternops.kernels.operands import OPERANDS, Operands
+from ternops.kernels.plan import Plan, make_plan
 from ternops.matrix import TernaryMatrix
 from ternops.memory import Arena, aligned_empty, aligned_zeros
 from ternops.simd import TeamJob, call_rows_kernel, pointer, record_at, record_type
@@ -103,7 +104,7 @@ class Chain:
 
     kind: "fp16" or an encoding. columns: of every matrix. tokens: random activations. shape: the
     class of `ternops.kernels.plan`. source: packed bytes that the matrices are to be, one behind
-    the other, instead. total: packed bytes of all matrices together.
+    the other, instead. total: packed bytes of all matrices together. out: what all of them write.
     """
 
     def __init__(
@@ -111,28 +112,27 @@ class Chain:
         threads: int, source: npt.NDArray[np.uint8] | None = None,
     ) -> None:  # fmt: skip
         random, arena = np.random.default_rng(0), Arena()
-        x = aligned_empty(tokens * columns + 64, np.float32)
-        x[:] = random.standard_normal(x.size)
-        out = aligned_zeros(tokens * rows + 64, np.float32)
+        self._x = aligned_empty(tokens * columns + 64, np.float32)
+        self._x[:] = random.standard_normal(self._x.size)
+        self.out = aligned_zeros(tokens * rows + 64, np.float32)
+        self._memory = aligned_zeros(0, np.uint8)
         self._records = np.zeros(count, OPERANDS)
         # Keeps alive what the records have the addresses of.
-        self._kept: list[Any] = [x, out, source]
-        self.total, memory = 0, None
-        for record in self._records.view(np.uint8).reshape(count, -1):
+        self._kept: list[Any] = [source]
+        self._operands: list[Operand] = []
+        self.total = 0
+        for _ in range(count):
             if source is None:
                 operand = self._matrix(kind, rows, columns, random, arena)
             else:
                 size = ENCODINGS[kind].nbytes(rows, columns)
                 operand = Operand(kind, source.ctypes.data + self.total, size, rows, columns)
                 self.total += size
-            call = Call.of(operand, tokens, kind=shape, floor=BITNET_ABSMAX)
-            if memory is None:
-                memory = aligned_zeros(call.memory_bytes(threads) + _PADDING, np.uint8)
-                self._kept.append(memory)
-            call.write(record.data, x.ctypes.data, out.ctypes.data, memory.ctypes.data, threads)
+            self._operands.append(operand)
         self.macs = count * rows * columns * tokens
-        self._columns, self._threads = columns * tokens * count, threads
-        self.prepare(1)
+        self._tokens, self._columns, self._threads = tokens, columns * tokens * count, threads
+        self._plan = make_plan(kind, columns, shape)
+        self._write()
 
     def _matrix(
         self, kind: str, rows: int, columns: int, random: np.random.Generator, arena: Arena
@@ -151,9 +151,24 @@ class Chain:
         """Activations of all products."""
         return self._columns
 
-    def use(self, multiply: int) -> None:
-        """From now on multiply by the kernel at this address."""
-        self._records["multiply"] = multiply
+    def use(self, plan: Plan) -> None:
+        """From now on multiply by the kernel of a plan for these columns."""
+        before, self._plan = self._plan, plan
+        if plan._replace(multiply=before.multiply) == before:
+            self._records["multiply"] = plan.multiply
+        else:
+            self._write()
+
+    def _write(self) -> None:
+        """The records, as the plan says, and their tokens prepared."""
+        records = self._records.view(np.uint8).reshape(len(self._operands), -1)
+        for record, operand in zip(records, self._operands, strict=True):
+            call = Call.of(operand, self._tokens, plan=self._plan, floor=BITNET_ABSMAX)
+            if (size := call.memory_bytes(self._threads) + _PADDING) > self._memory.size:
+                self._memory = aligned_zeros(size, np.uint8)
+            x, out = self._x.ctypes.data, self.out.ctypes.data
+            call.write(record.data, x, out, self._memory.ctypes.data, self._threads)
+        self.prepare(1)
 
     def multiply(self, times: int, first: int = 0, last: int | None = None) -> None:
         """All products, or those of [first, last), `times` times."""

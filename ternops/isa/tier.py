@@ -45,6 +45,10 @@ class GemmTile(NamedTuple):
     depth: int = 4160
     block_bytes: int = 1 << 60
 
+    def __str__(self) -> str:
+        """What is compiled: not the block of tokens, which is a number that kernels are told."""
+        return f"{self.rows}x{self.tokens}p{self.panel_rows}d{self.depth}"
+
 
 class ByteTable(NamedTuple):
     """A look-up of bytes in a table of some registers, of at least 81 entries.

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ternops.absmean import MIN_ABSMAX
 from ternops.kernels.operands import CHANGING, FIXED
-from ternops.kernels.plan import kind_of, make_plan
+from ternops.kernels.plan import Plan, kind_of, make_plan
 
 # They pack the two parts of a record faster than NumPy assigns its fields.
 _FIXED, _CHANGING = struct.Struct(f"=d{len(FIXED)}q"), struct.Struct(f"={len(CHANGING)}q")
@@ -54,17 +54,19 @@ class Call:
         is_float: bool = True,
         *,
         kind: str | None = None,
+        plan: Plan | None = None,
         floor: float = MIN_ABSMAX,
         out_stride: int | None = None,
     ) -> Call:
         """The product of `tokens` tokens, float32 or int8.
 
-        kind: a shape class, by default that of the sizes. floor: the least max|x| of a token.
+        kind: a shape class, by default that of the sizes. plan: for these columns, by default that
+        of the shape class. floor: the least max|x| of a token.
         out_stride: elements from token to token in the result, by default as many as rows.
         """
-        plan = make_plan(
-            matrix.encoding, matrix.columns, kind or kind_of(matrix.encoding, tokens, matrix.nbytes)
-        )
+        if plan is None:
+            kind = kind or kind_of(matrix.encoding, tokens, matrix.nbytes)
+            plan = make_plan(matrix.encoding, matrix.columns, kind)
         values = {
             "prepare": plan.prepare, "multiply": plan.multiply, "row_step": plan.row_step,
             "weights": matrix.address, "stride": plan.stride, "rows": matrix.rows,

@@ -10,6 +10,7 @@ Bound: the dot instruction, or AMX's product of two tiles.
 from functools import cache
 from typing import Any
 
+from ternops.encodings import ENCODINGS
 from ternops.encodings.blocks import BLOCK_BYTES
 from ternops.encodings.encoding import Encoding
 from ternops.encodings.row_groups import ROWS as GROUP
@@ -29,8 +30,10 @@ from ternops.isa import (
     open_sums,
     u8,
 )
+from ternops.isa.tier import GemmTile
 from ternops.kernels.amx import close_tiles, make_tiled, open_tiles
 from ternops.kernels.operands import Operands, finish
+from ternops.kernels.tiles import kernel_name
 from ternops.simd import (
     RowsKernel,
     concatenate,
@@ -50,18 +53,27 @@ from ternops.simd import (
     transpose,
 )
 
-_TILE = TIER.gemm
-PANEL_ROWS, _DEPTH = _TILE.panel_rows, _TILE.depth
-# Rows a multiple of 4 KB apart would all compete for the same few places of the first-level cache.
-_STRIDE = _DEPTH + BLOCK_BYTES
-PANEL_BYTES = PANEL_ROWS * _STRIDE
 #: Codes of at most 2 can be added up over this many lines between `open_sums` and `close_sums`.
 _LINES_OPEN = 64 * BYTES // BLOCK_BYTES
-# Rows whose sums are complete at the same time.
-_HEIGHT = max(_TILE.rows, LANES)
 _HALF = BYTES // 2
 #: Rows that are turned from lanes into lines, and bytes of these.
 _SQUARE, _LINE = 16, 64
+
+
+def _stride(tile: GemmTile) -> int:
+    """Bytes from row to row of a panel: a multiple of 4 KB would have all of them compete for the
+    same few places of the first-level cache."""
+    return tile.depth + BLOCK_BYTES
+
+
+def panel_bytes(tile: GemmTile) -> int:
+    """Of a thread's panel."""
+    return tile.panel_rows * _stride(tile)
+
+
+def _height(tile: GemmTile) -> int:
+    """Rows whose sums are complete at the same time."""
+    return max(tile.rows, LANES)
 
 
 @cache
@@ -86,36 +98,45 @@ def make_add_up(value_step):
     return add_up
 
 
-if PAIRED == 2:
+def _make_store_codes(stride):
+    """A function that writes the codes of BYTES columns from `column` on to a panel's row."""
 
     @inlined
-    def _store_codes(panel, row, column, codes):
-        place = panel + (row // 2 * 2 * _STRIDE + row % 2 * _HALF + 2 * column)
+    def single(panel, row, column, codes):
+        store(panel + (row * stride + column), codes)
+
+    @inlined
+    def paired(panel, row, column, codes):
+        place = panel + (row // 2 * 2 * stride + row % 2 * _HALF + 2 * column)
         store(place, take(codes, 0, _HALF, 1))
         store(place + BYTES, take(codes, _HALF, _HALF, 1))
 
+    return paired if PAIRED == 2 else single
+
+
+def _make_total(height):
+    """A function that gives the sums of LANES rows from `row` on, one of `height`, and a token."""
+
     @inlined
-    def _total(row_sums, row, token):
-        at = (token // 2 * _HEIGHT + row) // 2
+    def single(row_sums, row, token):
+        return sum_lanes(row_sums, token * height + row)
+
+    @inlined
+    def paired(row_sums, row, token):
+        at = (token // 2 * height + row) // 2
         both = concatenate(row_sums[at], row_sums[at + 1])
         return take(both, 1, LANES, 2) if token % 2 else take(both, 0, LANES, 2)
 
-else:
-
-    @inlined
-    def _store_codes(panel, row, column, codes):
-        """The codes of BYTES columns from `column` on."""
-        store(panel + (row * _STRIDE + column), codes)
-
-    @inlined
-    def _total(row_sums, row, token):
-        """The sums of LANES rows from `row` on, one of _HEIGHT, and a token."""
-        return sum_lanes(row_sums, token * _HEIGHT + row)
+    return paired if PAIRED == 2 else single
 
 
-def make_decode(encoding):
+def make_decode(encoding, tile):
     """A function that writes the codes of rows [row, row + n), blocks [first, last), to a panel."""
-    fields = encoding.fields
+    fields, panel_rows, store_codes = (
+        encoding.fields,
+        tile.panel_rows,
+        _make_store_codes(_stride(tile)),
+    )
     holds, opens, hold, open_fields, codes, _, _ = encoding.make_unpack(1, WIDE)
 
     @inlined
@@ -129,24 +150,25 @@ def make_decode(encoding):
                 for part in range(0, BLOCK_BYTES, BYTES):
                     line = weights + (block * BLOCK_BYTES + part)
                     # The same row of the next panel: this thread decodes it next.
-                    prefetch(line + PANEL_ROWS * p.stride)
+                    prefetch(line + panel_rows * p.stride)
                     open_fields(load(u8, line), opened, held)
                     for field in range(fields):
                         column = ((block - first) * fields + field) * BLOCK_BYTES + part
-                        _store_codes(panel, r, column, codes(opened, held, field))
+                        store_codes(panel, r, column, codes(opened, held, field))
 
     return decode
 
 
-def make_decode_groups(encoding):
+def make_decode_groups(encoding, tile):
     """As `make_decode`, for row groups: 16 rows at a time, which tiles have side by side."""
     columns, size, vectors = encoding.columns, encoding.block, encoding.fields
     tiles_in, packed_lines = size // columns, encoding.lines
     unpack_tile, dwords = encoding.kernel_code.unpack_tile, columns // 4
+    size_of_panel, store_codes = panel_bytes(tile), _make_store_codes(_stride(tile))
 
     @inlined
     def decode(p, row, n, first, last, panel):
-        spare = panel + PANEL_BYTES
+        spare = panel + size_of_panel
         square = registers(i32x16, _SQUARE)
         tiles = (p.columns + columns - 1) // columns
         for top in range(0, n, _SQUARE):
@@ -172,20 +194,22 @@ def make_decode_groups(encoding):
                     for i in range(_SQUARE):
                         for part in range(0, _LINE, BYTES):
                             codes = load(u8, lanes + (i * _LINE + part))
-                            _store_codes(panel, top + i, column + part, codes)
+                            store_codes(panel, top + i, column + part, codes)
 
     return decode
 
 
-def make_panel(rows, tokens, add_up):
+def make_panel(tile, add_up):
     """A function that multiplies a panel with all tokens by the dot instruction."""
+    rows, tokens, stride, rows_together = tile.rows, tile.tokens, _stride(tile), _height(tile)
+    total_of = _make_total(rows_together)
     down, across = rows // PAIRED, tokens // PAIRED
     count = down * across
-    height = _HEIGHT // PAIRED
+    height = rows_together // PAIRED
     most_sums = height * across
 
     @inlined
-    def tile(panel, x, x_step, lines, row_sums, at):
+    def product(panel, x, x_step, lines, row_sums, at):
         """`rows` rows from `panel` on times `tokens` tokens, into row_sums[at + r + height * t]."""
         sums = registers(i32, count)
         partial = registers(PARTIAL, count)
@@ -199,7 +223,7 @@ def make_panel(rows, tokens, add_up):
                     for t in range(across):
                         activations = load(i8, x + (t * PAIRED * x_step + offset))
                         for r in range(down):
-                            code = load(u8, panel + (r * PAIRED * _STRIDE + offset))
+                            code = load(u8, panel + (r * PAIRED * stride + offset))
                             i = r * across + t
                             into[i] = dot_lines(into[i], code, activations)
             close_sums(sums, partial, count)
@@ -217,36 +241,35 @@ def make_panel(rows, tokens, add_up):
         x_step = p.placed_stride
         for token in range(first, end, tokens):
             x = pointer(p.placed) + (token * x_step + depth * PAIRED)
-            for group in range(0, n, _HEIGHT):
-                for r in range(0, _HEIGHT, rows):
-                    tile(panel + (group + r) * _STRIDE, x, x_step, lines, row_sums, r // PAIRED)
+            for group in range(0, n, rows_together):
+                for r in range(0, rows_together, rows):
+                    codes = panel + (group + r) * stride
+                    product(codes, x, x_step, lines, row_sums, r // PAIRED)
                 for t in range(min(tokens, end - token)):
-                    for r in range(0, min(_HEIGHT, n - group), LANES):
+                    for r in range(0, min(rows_together, n - group), LANES):
                         at, left = row + group + r, min(LANES, n - group - r)
-                        add_up(p, _total(row_sums, r, t), at, token + t, left, depth, is_last)
+                        add_up(p, total_of(row_sums, r, t), at, token + t, left, depth, is_last)
 
     return multiply
 
 
 @cache
-def make_multiply(add_up):
+def make_multiply(tile, add_up):
     """What multiplies a panel with a block of tokens: the same for encodings of the same step."""
-    if HAS_TILES:
-        return make_tiled(_STRIDE, add_up)
-    return make_panel(_TILE.rows, _TILE.tokens, add_up)
+    return make_tiled(_stride(tile), add_up) if HAS_TILES else make_panel(tile, add_up)
 
 
-def make_gemm(encoding, decode, multiply):
+def make_gemm(encoding, tile, decode, multiply):
     """The product with many tokens, of what unpacks a panel and what multiplies it."""
-    fields, block_size = encoding.fields, encoding.block
-    most_blocks = _DEPTH // block_size
+    fields, block_size, panel_rows = encoding.fields, encoding.block, tile.panel_rows
+    most_blocks, size_of_panel = tile.depth // block_size, panel_bytes(tile)
 
     @inlined
     def gemm(operands, first, last, thread):
         """Rows [first, last) of a product with many tokens."""
         p = record_at(Operands, operands)
         panel = pointer(p.scratch) + thread * p.scratch_stride
-        spare = panel + PANEL_BYTES
+        spare = panel + size_of_panel
         if HAS_TILES:
             open_tiles(spare)
         blocks = (p.columns + block_size - 1) // block_size
@@ -256,8 +279,8 @@ def make_gemm(encoding, decode, multiply):
         for number in range((p.tokens + step - 1) // step):
             token = number * step
             tokens_end = min(p.tokens, token + step)
-            for row in range(first, last, PANEL_ROWS):
-                n = min(PANEL_ROWS, last - row)
+            for row in range(first, last, panel_rows):
+                n = min(panel_rows, last - row)
                 for i in range(panels):
                     block, end = blocks * i // panels, blocks * (i + 1) // panels
                     decode(p, row, n, block, end, panel)
@@ -270,14 +293,17 @@ def make_gemm(encoding, decode, multiply):
     return gemm
 
 
-def decode_of(encoding: Encoding) -> Any:
+def decode_of(encoding: Encoding, tile: GemmTile) -> Any:
     """A function that unpacks a panel of an encoding."""
     if isinstance(encoding, RowGroups):
-        return make_decode_groups(encoding)
-    return make_decode(encoding)
+        return make_decode_groups(encoding, tile)
+    return make_decode(encoding, tile)
 
 
-def gemm_kernel(encoding: Encoding) -> RowsKernel:
-    """Of many tokens."""
-    multiply = make_multiply(make_add_up(encoding.step))
-    return RowsKernel(make_gemm(encoding, decode_of(encoding), multiply), f"gemm_{encoding.name}")
+@cache
+def gemm_kernel(name: str, tile: GemmTile) -> RowsKernel:
+    """Of many tokens, by the tile. Its block of tokens is the caller's: see `make_plan`."""
+    encoding = ENCODINGS[name]
+    multiply = make_multiply(tile, make_add_up(encoding.step))
+    made = make_gemm(encoding, tile, decode_of(encoding, tile), multiply)
+    return RowsKernel(made, kernel_name(encoding, tile, TIER))

@@ -16,7 +16,7 @@ from ternops.isa import LANES, NARROW, PARTIAL, TIER, WIDE, close_sums, open_sum
 from ternops.isa import i32 as wide_i32
 from ternops.isa.tier import BatchTile
 from ternops.kernels.operands import Operands, finish
-from ternops.kernels.tiles import Tile, kernel_name
+from ternops.kernels.tiles import kernel_name
 from ternops.kernels.tuning import PREFETCH_AHEAD, stream_step
 from ternops.simd import (
     RowsKernel,
@@ -197,7 +197,7 @@ def make_batch(encoding: Blocks, tile: BatchTile):
 
 
 @cache
-def blocks_kernel(name: str, tile: Tile) -> RowsKernel:
+def blocks_kernel(name: str, tile: GemvTile | BatchTile) -> RowsKernel:
     """Of one token or of a few, by the tile, for a block encoding."""
     encoding = ENCODINGS[name]
     assert isinstance(encoding, Blocks)

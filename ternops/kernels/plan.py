@@ -14,20 +14,18 @@ from ternops.encodings import ENCODINGS
 from ternops.encodings.blocks import Blocks
 from ternops.encodings.row_groups import ROWS, RowGroups
 from ternops.isa import LANES, TIER, TOGETHER
+from ternops.isa.tier import GemmTile
 from ternops.kernels.amx import SPARE_BYTES
 from ternops.kernels.fp16 import LINE_BYTES, gemv_bf16, gemv_fp16, place_floats
-from ternops.kernels.gemm import PANEL_BYTES, PANEL_ROWS, gemm_kernel
+from ternops.kernels.gemm import gemm_kernel, panel_bytes
 from ternops.kernels.gemv import blocks_kernel
 from ternops.kernels.int8 import gemv_i8, place_levels, placed_bytes
 from ternops.kernels.linear import gathered_bytes, place_together, place_tokens
 from ternops.kernels.lut import lut_kernels
-from ternops.kernels.tiles import KINDS as TILED
+from ternops.kernels.tiles import KINDS, MANY, Tile, kinds_of
 from ternops.kernels.tuning import chosen_tile
 from ternops.simd import RowsKernel
 
-#: Shape classes: one token, one with weights from memory, a few, and many.
-MANY = "many"
-KINDS = (*TILED, MANY)
 #: Of the GEMM's, in a block of tokens: fewer, and unpacking takes as long as the products.
 _MIN_TILES = 3
 #: Tokens whose tables are made at once. From 9 on unpacking for the GEMM takes less time than
@@ -55,18 +53,32 @@ UNPACKED = {
 }
 
 
+class Kernels(NamedTuple):
+    """What prepares tokens, what multiplies, and the tile of that, where there is a choice."""
+
+    prepare: RowsKernel
+    multiply: RowsKernel
+    tile: Tile | None = None
+
+
+def tiled(name: str, tile: Tile) -> Kernels:
+    """The kernels of an encoding by a tile."""
+    if isinstance(tile, GemmTile):
+        place = place_together if TOGETHER > 1 else place_tokens
+        return Kernels(place, gemm_kernel(name, tile), tile)
+    return Kernels(place_tokens, blocks_kernel(name, tile), tile)
+
+
 @cache
-def _kernels_of(name: str) -> dict[str, tuple[RowsKernel, RowsKernel]]:
-    """What prepares tokens, and what multiplies, for each of KINDS."""
+def _kernels_of(name: str) -> dict[str, Kernels]:
+    """Those of each of KINDS. Kept together with their tiles, which tell how much memory they
+    need, so that no kernel ever meets the memory of another's."""
     encoding = ENCODINGS[name]
-    many = place_together if TOGETHER > 1 else place_tokens, gemm_kernel(encoding)
-    if isinstance(encoding, Blocks):
-        kernels = {
-            kind: (place_tokens, blocks_kernel(name, chosen_tile(name, kind))) for kind in TILED
-        }
-        return {**kernels, MANY: many}
+    kernels = {kind: tiled(name, chosen_tile(name, kind)) for kind in kinds_of(encoding)}
     if isinstance(encoding, RowGroups):
-        return {**dict.fromkeys(TILED, lut_kernels(encoding)), MANY: many}
+        return {**dict.fromkeys(KINDS, Kernels(*lut_kernels(encoding))), **kernels}
+    if isinstance(encoding, Blocks):
+        return kernels
     raise TypeError(f"encoding {name!r}: no kernels for {type(encoding).__name__}")
 
 
@@ -80,7 +92,7 @@ class _Kernels(Mapping[tuple[str, str], tuple[RowsKernel, RowsKernel]]):
 
     def __getitem__(self, key: tuple[str, str]) -> tuple[RowsKernel, RowsKernel]:
         name, kind = key
-        return _kernels_of(name)[kind]
+        return _kernels_of(name)[kind][:2]
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         return product(ENCODINGS, KINDS)
@@ -121,8 +133,11 @@ def kind_of(encoding: str, tokens: int, weights: int) -> str:
     return "few" if tokens <= (_MAX_TABLES if is_grouped else TIER.batch.most) else MANY
 
 
-def make_plan(name: str, columns: int, kind: str) -> Plan:
-    """The plan for an encoding, or a name of UNPACKED, the length of the rows and a shape class."""
+def make_plan(name: str, columns: int, kind: str, tile: Tile | None = None) -> Plan:
+    """The plan for an encoding, or a name of UNPACKED, the length of the rows and a shape class.
+
+    tile: instead of the one that was chosen for the encoding and the shape class.
+    """
     if name in UNPACKED:
         each = UNPACKED[name]
         stride = each.stride(columns)
@@ -130,7 +145,8 @@ def make_plan(name: str, columns: int, kind: str) -> Plan:
         placed = placed_bytes(stride) if each.itemsize == 1 else 4 * stride // each.itemsize
         return Plan(each.prepare.address, each.multiply.address, LANES, placed, stride)
     encoding = ENCODINGS[name]
-    prepare, multiply = (kernel.address for kernel in KERNELS[name, kind])
+    kernels = tiled(name, tile) if tile else _kernels_of(name)[kind]
+    prepare, multiply = kernels.prepare.address, kernels.multiply.address
     if isinstance(encoding, RowGroups) and kind != MANY:
         tiles = encoding.tiles(columns)
         placed = tiles * encoding.tuples * encoding.kernel_code.TABLE_BYTES
@@ -144,11 +160,11 @@ def make_plan(name: str, columns: int, kind: str) -> Plan:
     stride, fields = 0, 0
     if isinstance(encoding, Blocks):
         stride, fields = encoding.row_bytes(columns), encoding.fields
-    if kind == MANY:
-        row_step, token_step = PANEL_ROWS, TIER.gemm.tokens
+    if isinstance(kernels.tile, GemmTile):
+        row_step, token_step = kernels.tile.panel_rows, kernels.tile.tokens
         # Of the panel and a tile of sums, and before that of the tokens that share lines.
-        scratch = max(PANEL_BYTES + SPARE_BYTES, gathered_bytes(placed))
-        block = max(_MIN_TILES * token_step, TIER.gemm.block_bytes // max(1, placed))
+        scratch = max(panel_bytes(kernels.tile) + SPARE_BYTES, gathered_bytes(placed))
+        block = max(_MIN_TILES * token_step, kernels.tile.block_bytes // max(1, placed))
         block = block // token_step * token_step
     return Plan(
         prepare, multiply, row_step, placed, stride, fields,

@@ -1,4 +1,4 @@
-"""Tiles of the kernels of block encodings: the literal defaults, their names, and what to try.
+"""Tiles of the kernels: the literal defaults, their names, and what to try.
 
 Needs no Numba, so that whoever only lists or picks kernels need not import it. The bits of a
 product do not depend on any of this.
@@ -13,11 +13,14 @@ from typing import NamedTuple
 
 from ternops.encodings import ENCODINGS
 from ternops.encodings.blocks import Blocks, GemvTile
-from ternops.isa.tier import FAMILIES, BatchTile, Tier
+from ternops.encodings.encoding import Encoding
+from ternops.isa.tier import FAMILIES, BatchTile, GemmTile, Tier
 
-#: The shape classes whose kernels have such tiles.
-KINDS = ("one", "stream", "few")
-Tile = GemvTile | BatchTile
+#: The shape class of products with many tokens, whose GEMM every encoding has.
+MANY = "many"
+#: The shape classes whose kernels have tiles; those but MANY are of block encodings alone.
+KINDS = ("one", "stream", "few", MANY)
+Tile = GemvTile | BatchTile | GemmTile
 
 
 class Choice(NamedTuple):
@@ -28,8 +31,16 @@ class Choice(NamedTuple):
     tile: Tile
 
 
-def default_tile(encoding: Blocks, kind: str, tier: Tier, family: str = "") -> Tile:
+def kinds_of(encoding: Encoding) -> tuple[str, ...]:
+    """The shape classes in which an encoding has a choice of tiles."""
+    return KINDS if isinstance(encoding, Blocks) else (MANY,)
+
+
+def default_tile(encoding: Encoding, kind: str, tier: Tier, family: str = "") -> Tile:
     """What the literal tables say."""
+    if kind == MANY:
+        return tier.gemm
+    assert isinstance(encoding, Blocks)
     if kind == "one":
         return tier.pick(encoding.tiles, family)
     if kind == "stream":
@@ -43,25 +54,31 @@ def default_tiles(tier: Tier) -> Iterator[Choice]:
     seen = set()
     for family in FAMILIES:
         for name, encoding in ENCODINGS.items():
-            if isinstance(encoding, Blocks):
-                for kind in KINDS:
-                    tile = default_tile(encoding, kind, tier, family)
-                    kernel = kernel_name(encoding, tile, tier)
-                    if kernel not in seen:
-                        seen.add(kernel)
-                        yield Choice(name, kind, tile)
+            for kind in kinds_of(encoding):
+                tile = default_tile(encoding, kind, tier, family)
+                kernel = kernel_name(encoding, tile, tier)
+                if kernel not in seen:
+                    seen.add(kernel)
+                    yield Choice(name, kind, tile)
 
 
-def kernel_name(encoding: Blocks, tile: Tile, tier: Tier) -> str:
+def kernel_name(encoding: Encoding, tile: Tile, tier: Tier) -> str:
     """What the compiled kernel is found by: it tells tiles apart, wherever they come from."""
-    if isinstance(tile, BatchTile):
+    if isinstance(tile, GemmTile):
+        prefix, plain = "gemm", {MANY: "gemm"}
+    elif isinstance(tile, BatchTile):
         prefix, plain = "batch", {"few": "batch"}
     else:
         prefix, plain = "gemv", {"one": "gemv", "stream": "stream"}
     for kind, short in plain.items():
-        if default_tile(encoding, kind, tier) == tile:
+        if _compiled(default_tile(encoding, kind, tier)) == _compiled(tile):
             return f"{short}_{encoding.name}"
     return f"{prefix}_{encoding.name}_{tile}"
+
+
+def _compiled(tile: Tile) -> Tile:
+    """A tile as kernels know it."""
+    return tile._replace(block_bytes=0) if isinstance(tile, GemmTile) else tile
 
 
 #: Streams and fields apart, the likeliest first.
@@ -73,6 +90,10 @@ _SHAPES = (
 AHEADS = (8192, 4096, 16384, 32768)
 #: Rows and tokens of a batch, the likeliest first.
 _BATCHES = ((2, 8), (4, 4), (1, 8), (2, 4), (3, 4), (1, 4), (3, 8), (4, 8))
+#: Rows and tokens of a GEMM's sums; a power of two of rows, and those that fit the registers.
+_GEMMS = ((8, 3), (2, 12), (4, 2), (2, 4), (1, 8), (4, 4), (2, 8), (8, 2))
+#: Bytes of the tokens that a panel is used for.
+_BLOCKS = (1 << 19, 1 << 18, 3 << 18, 9 << 17, 3 << 19, 1 << 60)
 
 
 @cache
@@ -82,8 +103,10 @@ def candidates(name: str, kind: str, tier: Tier) -> tuple[Tile, ...]:
     Their sums leave a third of the registers to codes and constants.
     """
     encoding = ENCODINGS[name]
-    assert isinstance(encoding, Blocks)
     tiles = [default_tile(encoding, kind, tier, family) for family in FAMILIES]
+    if kind == MANY:
+        return tuple(dict.fromkeys((*tiles, *_gemm_tiles(tier))))
+    assert isinstance(encoding, Blocks)
     most_sums = tier.registers * 2 // 3
     if kind == "few":
         for rows, tokens in _BATCHES:
@@ -96,6 +119,20 @@ def candidates(name: str, kind: str, tier: Tier) -> tuple[Tile, ...]:
         if apart <= most_apart and rows * apart <= most_sums:
             tiles.append(GemvTile(rows, apart, is_narrow, ahead // rows // 64 * 64))
     return tuple(dict.fromkeys(tiles))
+
+
+def _gemm_tiles(tier: Tier) -> Iterator[GemmTile]:
+    """The default's panel with other sums, its sums with other panels, and blocks of tokens."""
+    own, half = tier.gemm, tier.gemm.depth // 128 * 64
+    forms = [own, own._replace(panel_rows=2 * own.panel_rows), own._replace(depth=half)]
+    if not tier.has_tiles:
+        most, even = own.rows * own.tokens, 1 if tier.dot_pairs is None else 2
+        forms += [
+            own._replace(rows=rows, tokens=tokens) for rows, tokens in _GEMMS
+            if 3 * most // 4 <= rows * tokens <= most and rows % even == tokens % even == 0
+        ]  # fmt: skip
+    for form, block_bytes in product(forms, (own.block_bytes, *_BLOCKS)):
+        yield form._replace(block_bytes=block_bytes)
 
 
 def _most_apart(encoding: Blocks, tier: Tier) -> int:

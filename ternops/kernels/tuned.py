@@ -20,9 +20,8 @@ from typing import Any, NamedTuple
 
 from ternops.cpu_caches import cpu_cache_bytes, cpu_model
 from ternops.encodings import ENCODINGS, TERNARY
-from ternops.encodings.blocks import Blocks
 from ternops.isa.detect import TIER
-from ternops.kernels.tiles import KINDS, Tile, candidates
+from ternops.kernels.tiles import Tile, candidates, kinds_of
 from ternops.simd import host
 from ternops.simd.folder import PACKAGE, cache_folder
 
@@ -202,9 +201,9 @@ def _table(value: Any, name: str) -> Mapping[str, Any]:
 
 
 def _tile(name: str, kind: str, entry: Mapping[str, Any]) -> Tile:
-    encoding = ENCODINGS[name]
-    if kind not in KINDS or not isinstance(encoding, Blocks):
-        raise TuningError(f"{_short(f'{name}.{kind}')}: expected one of {', '.join(KINDS)}")
+    kinds = kinds_of(ENCODINGS[name])
+    if kind not in kinds:
+        raise TuningError(f"{_short(f'{name}.{kind}')}: expected one of {', '.join(kinds)}")
     fields = entry.get("tile")
     for tile in candidates(name, kind, TIER):
         wanted = tile._asdict()

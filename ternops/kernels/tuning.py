@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from ternops.cpu_caches import last_level_bytes
 from ternops.encodings import ENCODINGS
-from ternops.encodings.blocks import Blocks
 from ternops.isa.detect import FAMILY, TIER
 from ternops.kernels.tiles import Tile, default_tile
 from ternops.kernels.tuned import tuned
@@ -19,12 +18,10 @@ BYTES_A_THREAD = 1 << 17
 
 
 def chosen_tile(encoding: str, kind: str) -> Tile:
-    """The tile of a block encoding for a shape class here: what was measured, or the table's."""
+    """The tile of an encoding for a shape class here: what was measured, or the table's."""
     if found := tuned().tiles.get((encoding, kind)):
         return found
-    record = ENCODINGS[encoding]
-    assert isinstance(record, Blocks)
-    return default_tile(record, kind, TIER, FAMILY)
+    return default_tile(ENCODINGS[encoding], kind, TIER, FAMILY)
 
 
 def auto() -> tuple[str, str]:

@@ -13,7 +13,8 @@ from typing import NamedTuple
 from ternops.encodings import ENCODINGS, TERNARY
 from ternops.encodings.blocks import Blocks, GemvTile
 from ternops.isa.detect import FAMILY, TIER
-from ternops.kernels.tiles import Tile, candidates, default_tile
+from ternops.isa.tier import GemmTile
+from ternops.kernels.tiles import MANY, Tile, candidates, default_tile, kinds_of
 
 
 class Shape(NamedTuple):
@@ -25,7 +26,7 @@ class Shape(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """A shape class. is_cached: measured in the second-level caches instead of memory.
+    """A shape class. is_cached: measured on weights that caches hold, and beside no read probes.
 
     first: how many candidates are tried at first. all_threads_only: not on a single one besides.
     """
@@ -43,6 +44,7 @@ SUBJECTS = (
     Subject("stream", _DECODED, first=8),
     Subject("one", (Shape(1024, 2560),), first=5, is_cached=True),
     Subject("few", (Shape(2560, 6912, tokens=8),), first=4, all_threads_only=True),
+    Subject(MANY, (Shape(2560, 6912, tokens=512),), first=3, is_cached=True, all_threads_only=True),
 )
 
 
@@ -55,9 +57,7 @@ class Task(NamedTuple):
     @property
     def default(self) -> Tile:
         """The table's tile here."""
-        record = ENCODINGS[self.encoding]
-        assert isinstance(record, Blocks)
-        return default_tile(record, self.subject.kind, TIER, FAMILY)
+        return default_tile(ENCODINGS[self.encoding], self.subject.kind, TIER, FAMILY)
 
     def first(self) -> list[Tile]:
         """The default and the likeliest others, of each form one."""
@@ -75,13 +75,18 @@ class Task(NamedTuple):
 
 def _form(tile: Tile) -> Tile:
     """A tile apart from what is tried once its form is known."""
+    if isinstance(tile, GemmTile):
+        return tile._replace(block_bytes=0)
     return tile._replace(ahead=0) if isinstance(tile, GemvTile) else tile
 
 
 def tasks() -> Iterator[Task]:
-    """The most rewarding first: matrices of models, whose encodings are ternary."""
-    blocks = [name for name, each in ENCODINGS.items() if isinstance(each, Blocks)]
-    for is_ternary, subject in product((True, False), SUBJECTS):
-        for name in blocks:
-            if (name in TERNARY) == is_ternary:
+    """The most rewarding first: matrices of models, in the encodings that "auto" chooses among."""
+
+    def rank(name: str) -> int:
+        return (name in TERNARY) + isinstance(ENCODINGS[name], Blocks)
+
+    for wanted, subject in product((2, 1), SUBJECTS):
+        for name, encoding in ENCODINGS.items():
+            if rank(name) == wanted and subject.kind in kinds_of(encoding):
                 yield Task(name, subject)

@@ -10,22 +10,24 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from ternops.ahead.pool import compile_missing
 from ternops.encodings import TERNARY
 from ternops.files import check_writable
 from ternops.isa.detect import TIER
-from ternops.kernels.plan import forget_kernels
+from ternops.kernels.plan import forget_kernels, tiled
 from ternops.kernels.tiles import Tile
 from ternops.kernels.tuned import OFF, VARIABLE, forget, ignored, usual_path
+from ternops.simd import kept
 from ternops.threads import default_threads
-from ternops.tuning.build import compile_all
 from ternops.tuning.plan import Task, tasks
 from ternops.tuning.report import Figures, write
-from ternops.tuning.trials import PROBES, Memory, Setting, Spread, interleaved, memory_bytes
+from ternops.tuning.trials import PROBES, Memory, Setting, Spread, interleaved, memory_bytes, paired
 
 #: How much faster than the default a tile must be: less is not worth a kernel to compile.
 MIN_GAIN = 1.01
@@ -33,6 +35,7 @@ MIN_GAIN = 1.01
 SECONDS = 90.0
 _COMPILED_FIRST, _MEASURED_FIRST, _COMPILED, _MEASURED = 0.45, 0.65, 0.8, 0.88
 _FIRST_ROUNDS, _ROUNDS = 5, 11
+_SECONDS = 3.0  # of the rounds of one setting; slow CPUs make fewer
 _BEST = 2
 
 #: Called with what is done next, and the part of the time that is over by then at the most.
@@ -130,26 +133,27 @@ def _target() -> Path:
 def _built(wanted: dict[Task, list[Tile]], clock: _Clock, part: float) -> dict[Task, list[Tile]]:
     """What of that could be compiled in time; the default always."""
     # The first of every task, then the second, ...: what comes later is less likely to win.
-    items = [
-        (task.encoding, task.subject.kind, tiles[i])
+    jobs = {
+        (task, tiles[i]): tiled(task.encoding, tiles[i]).multiply
         for i in range(max(map(len, wanted.values()), default=0))
         for task, tiles in wanted.items() if i < len(tiles)
-    ]  # fmt: skip
-    count = 0
-
-    def compiled(item: object) -> None:
-        nonlocal count
-        count += 1
-        clock.tell(f"compiling, {count} of {len(set(items))}")
-
-    done = set(compile_all(items, clock.at(part), compiled))
-    return {
-        task: [
-            tile for tile in tiles
-            if tile == task.default or (task.encoding, task.subject.kind, tile) in done
-        ]
-        for task, tiles in wanted.items()
     }  # fmt: skip
+
+    def tell(done: int, count: int) -> None:
+        clock.tell(f"compiling, {done} of {count}")
+
+    compile_missing(jobs.values(), tell, clock.at(part))
+    if not kept.is_shared():  # then here, one after the other
+        for number, job in enumerate(jobs.values()):
+            if clock.is_over(part):
+                break
+            tell(number, len(jobs))
+            with suppress(Exception):  # one that cannot be compiled is left out
+                _ = job.address
+    return {
+        task: [tile for tile in tiles if tile == task.default or jobs[task, tile].is_there]
+        for task, tiles in wanted.items()
+    }
 
 
 def _settings(task: Task, memory: Memory) -> list[Setting]:
@@ -165,7 +169,7 @@ def _ranked(task: Task, tiles: Sequence[Tile], memory: Memory) -> list[Tile]:
     """The fastest first, over all settings."""
     logs = np.zeros(len(tiles))
     for setting in _settings(task, memory):
-        values = interleaved([setting.trial(tile) for tile in tiles], _FIRST_ROUNDS)
+        values = interleaved([setting.trial(tile) for tile in tiles], _FIRST_ROUNDS, _SECONDS)
         logs += np.median(np.log(values), axis=1)
     return [tiles[i] for i in np.argsort(logs, kind="stable")]
 
@@ -177,12 +181,12 @@ def _confirmed(task: Task, tile: Tile, memory: Memory) -> Figures:
     reads: dict[str, npt.NDArray[np.float64]] = {}
     for setting in _settings(task, memory):
         probes = [] if task.subject.is_cached else [setting.probe(probe) for probe in PROBES]
-        values = interleaved([*map(setting.trial, tiles), *probes], _ROUNDS)
+        values = interleaved([*map(setting.trial, tiles), *probes], _ROUNDS, _SECONDS)
         gains.append(values[-1 - len(probes)] / values[0])
         if probes:
             fastest = min(values[len(tiles) :], key=lambda each: float(np.median(each)))
             reads[str(setting)] = fastest / values[: len(tiles)]
-    gain = Spread.of(np.exp(np.mean(np.log(gains), axis=0)))
+    gain = Spread.of(np.exp(np.mean(np.log(paired(gains)), axis=0)))
     used = 0 if wins(gain) else -1
     shares = {name: Spread.of(each[used]) for name, each in reads.items()}
     return Figures(task, tile, gain, wins(gain), shares)
@@ -211,8 +215,8 @@ def encodings(found: Iterable[Figures], memory: Memory) -> Chosen:
                 setting.trial(each.used) for setting, each in zip(group, figures, strict=True)
             ]
             sizes = np.array([setting.weight_bytes for setting in group])
-            logs.append(np.log(interleaved(trials, _ROUNDS) * sizes[:, None]))
-        mean = np.mean(logs, axis=0)
+            logs.append(np.log(interleaved(trials, _ROUNDS, _SECONDS) * sizes[:, None]))
+        mean = np.mean(paired(logs), axis=0)
         gains = np.exp(mean[names.index(default)] - mean)
         spreads = {name: Spread.of(gain) for name, gain in zip(names, gains, strict=True)}
         best = max(spreads, key=lambda name: spreads[name].median)

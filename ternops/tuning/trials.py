@@ -18,7 +18,7 @@ from ternops.cost.probes import Probe, Reader
 from ternops.cost.trials import Chain
 from ternops.cpu_caches import cpu_cache_bytes, last_level_bytes
 from ternops.encodings import ENCODINGS
-from ternops.kernels.gemv import blocks_kernel
+from ternops.kernels.plan import make_plan
 from ternops.kernels.tiles import Tile
 from ternops.tuning.plan import Shape, Task
 
@@ -26,6 +26,7 @@ _MIN_BYTES, _MAX_BYTES = 1 << 26, 1 << 30
 _PART = 1 << 27  # bytes that a trial reads of those
 _PART_OF_SEVERAL = 1 << 24  # where several tokens are multiplied, which takes longer
 _TURN = 0.002  # seconds that a trial in a cache takes
+_MIN_ROUNDS = 3
 #: Those that were the fastest on some machine.
 PROBES = (
     Probe(1, 4096, True), Probe(2, 4096, True), Probe(4, 1024, True), Probe(4, 2048, True),
@@ -103,10 +104,10 @@ class Setting:
 
     def trial(self, tile: Tile) -> Callable[[], float]:
         """A function that gives the seconds of a byte."""
-        address = blocks_kernel(self.task.encoding, tile).address
+        plan = make_plan(self.task.encoding, self.shape.columns, self.task.subject.kind, tile)
 
         def run() -> float:
-            self._chain.use(address)
+            self._chain.use(plan)
             return self._multiply(self._times) / (self._times * self.part_bytes)
 
         return run
@@ -136,10 +137,25 @@ class Setting:
         return self._memory.next_part(parts) * self._part
 
 
-def interleaved(trials: Sequence[Callable[[], float]], rounds: int) -> npt.NDArray[np.float64]:
-    """(trials, rounds) values, after a round that does not count."""
-    values = np.empty((len(trials), rounds + 1))
-    for number in range(rounds + 1):
-        for i, trial in enumerate(trials):
-            values[i, number] = trial()
-    return values[:, 1:]
+def interleaved(
+    trials: Sequence[Callable[[], float]], rounds: int, seconds: float
+) -> npt.NDArray[np.float64]:
+    """(trials, rounds) values, after a round that does not count.
+
+    Fewer rounds, but three at least, where this first one tells that they take more seconds.
+    """
+    start = time.perf_counter()
+    _round(trials)
+    once = time.perf_counter() - start
+    count = max(_MIN_ROUNDS, min(rounds, int(seconds / max(once, 1e-9)) - 1))
+    return np.transpose([_round(trials) for _ in range(count)])
+
+
+def paired(series: Sequence[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+    """Series of several settings as one array; of the longer ones, the first rounds."""
+    count = min(each.shape[-1] for each in series)
+    return np.array([each[..., :count] for each in series])
+
+
+def _round(trials: Sequence[Callable[[], float]]) -> list[float]:
+    return [trial() for trial in trials]

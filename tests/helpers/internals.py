@@ -18,6 +18,7 @@ import pytest
 
 from ternops import matrix_file, scratch, team, threads
 from ternops.contention import Contention
+from ternops.isa.tier import GemmTile
 from ternops.kernels import call, plan, tuning
 from ternops.simd import Job
 
@@ -35,14 +36,20 @@ def forced_kernel(kind: str) -> Any:
 
 
 def forced_tile(tile: Any) -> Any:
-    """While this lasts, new matrices of a block encoding use the kernel of a tile."""
-    from ternops.kernels.gemv import blocks_kernel
+    """While this lasts, new matrices use the kernel of a tile."""
+    shape_class = "many" if isinstance(tile, GemmTile) else "few"
 
     def made(name: str, columns: int, kind: str) -> Any:
-        address = blocks_kernel(name, tile).address
-        return plan.make_plan(name, columns, "few")._replace(multiply=address)
+        return plan.make_plan(name, columns, shape_class, tile)
 
     return mock.patch.object(call, "make_plan", made)
+
+
+def candidates_in_time(wanted: Any, seconds: float) -> Any:
+    """What of tuning's candidates can be measured when there is this time to compile them."""
+    from ternops.tuning import search
+
+    return search._built(wanted, search._Clock(seconds, lambda what, part: None), 1.0)
 
 
 def eager_threads() -> Any:
@@ -270,12 +277,6 @@ def clock() -> tuple[float, str]:
     from ternops.cost import calibrate
 
     return calibrate._clock()
-
-
-def chain_output(chain: Any) -> Array:
-    """What the products of a chain write."""
-    output: Array = chain._kept[1]
-    return output
 
 
 def bar_labels(sizes: tuple[str, ...]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Tiles of the GEMV: the bits do not depend on them, and no kernel is taken for another's."""
+"""Tiles: the bits do not depend on them, and no kernel is taken for another's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import ternops
 from ternops.encodings import ENCODINGS
 from ternops.encodings.blocks import Blocks, GemvTile
 from ternops.isa import detect
-from ternops.isa.tier import FAMILIES, BatchTile, family_of
+from ternops.isa.tier import FAMILIES, BatchTile, GemmTile, family_of
 from ternops.kernels import int8, reference, tiles
 from tests.helpers import cases
 from tests.helpers.internals import eager_threads, forced_tile
@@ -17,12 +17,16 @@ from tests.helpers.internals import eager_threads, forced_tile
 BLOCKS = [name for name in cases.ENCODINGS if isinstance(ENCODINGS[name], Blocks)]
 #: Fewer rows than streams, as many, one more, what an odd step leaves over, and groups of them.
 ROWS = (1, 2, 3, 5, 7, 8, 9, 12, 15, 16, 17, 23, 31, 33, 65, 130, 257)
+COLUMNS = (1, 63, 641, 1024)
 
 
-def exact(encoding: str, tile: tiles.Tile, tokens: tuple[int, ...] = (1,)) -> None:
+def exact(
+    encoding: str, tile: tiles.Tile, tokens: tuple[int, ...] = (1,),
+    many_rows: tuple[int, ...] = ROWS, many_columns: tuple[int, ...] = COLUMNS,
+) -> None:  # fmt: skip
     """Products of odd shapes on one and more threads, compared with the oracle."""
-    for rows in ROWS:
-        for columns in (1, 63, 641, 1024):
+    for rows in many_rows:
+        for columns in many_columns:
             weights = cases.trits(rows, columns, encoding=encoding)
             x = cases.activations(max(tokens), columns)
             x[0, ::3] = -128
@@ -81,12 +85,50 @@ def test_rows_too_long_for_fields_apart(encoding, is_narrow):
         assert cases.same_bits(found, expected), (encoding, columns)
 
 
+def gemm_forms(encoding: str) -> list[tiles.Tile]:
+    """Of the candidates for many tokens one a kernel, with the smallest block of tokens."""
+    found = tiles.candidates(encoding, tiles.MANY, detect.TIER)
+    record = ENCODINGS[encoding]
+    small = [tile._replace(block_bytes=min(each.block_bytes for each in found)) for tile in found]
+    return list({tiles.kernel_name(record, tile, detect.TIER): tile for tile in small}.values())
+
+
+def exact_gemm(encoding: str, tile: tiles.Tile) -> None:
+    """Panels that are full and not, of one depth and of several; blocks of tokens likewise."""
+    exact(encoding, tile, (1, 13, 101), (1, 17, 33, 49, 130), (1, 641))
+    exact(encoding, tile, (35,), (50,), (tile.depth + 321,))
+
+
+@pytest.mark.parametrize("encoding", cases.ENCODINGS)
+def test_blocks_of_tokens_give_the_same_bits(encoding):
+    """Of every size that tuning may choose, down to the least; one compiled kernel has them all."""
+    found = tiles.candidates(encoding, tiles.MANY, detect.TIER)
+    default = tiles.default_tile(ENCODINGS[encoding], tiles.MANY, detect.TIER)
+    names = {tiles.kernel_name(ENCODINGS[encoding], default, detect.TIER)}
+    blocks = {tile for tile in found if tile == default._replace(block_bytes=tile.block_bytes)}
+    assert len(blocks) > 4
+    for tile in (*blocks, default._replace(block_bytes=1)):
+        assert tiles.kernel_name(ENCODINGS[encoding], tile, detect.TIER) in names
+        exact(encoding, tile, (401,), (50,), (1024,))
+
+
+@pytest.mark.timeout(2000)
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", cases.ENCODINGS)
+def test_every_candidate_of_the_gemm_gives_the_same_bits(encoding):
+    """All sums and panels that tuning may choose."""
+    forms = gemm_forms(encoding)
+    assert len(forms) > 2
+    for tile in forms:
+        exact_gemm(encoding, tile)
+
+
 @pytest.mark.timeout(2000)
 @pytest.mark.slow
 @pytest.mark.parametrize("encoding", BLOCKS)
 def test_every_candidate_gives_the_same_bits(encoding):
     """All forms that tuning may choose; how far ahead of them is prefetched reads nothing."""
-    for kind in tiles.KINDS:
+    for kind in ("one", "stream", "few"):
         found = tiles.candidates(encoding, kind, detect.TIER)
         assert tiles.default_tile(ENCODINGS[encoding], kind, detect.TIER) in found
         forms = {str(each).partition("w")[0].partition("n")[0]: each for each in found}
@@ -110,6 +152,27 @@ def test_candidates_are_right_on_their_tier():
                 assert record.has_narrow or not any(tile.is_narrow for tile in found)
 
 
+def test_candidates_of_the_gemm_are_right_on_their_tier():
+    """What the kernels take for granted of a panel, and what the registers hold."""
+    for tier in detect.TIERS:
+        lanes, even = tier.vector_bytes // 4, 1 if tier.dot_pairs is None else 2
+        for name, encoding in ENCODINGS.items():
+            found = tiles.candidates(name, tiles.MANY, tier)
+            assert found[0] == tiles.default_tile(encoding, tiles.MANY, tier) == tier.gemm
+            assert len(set(found)) == len(found)
+            for tile in found:
+                together = max(tile.rows, lanes)
+                assert together % tile.rows == 0
+                assert tile.panel_rows % 16 == tile.panel_rows % together == 0
+                assert tile.rows % even == tile.tokens % even == 0
+                assert tile.depth % 64 == 0
+                assert tile.depth >= encoding.block
+                assert tile.rows * tile.tokens <= tier.gemm.rows * tier.gemm.tokens
+                assert tile.block_bytes > 0
+                if tier.has_tiles:
+                    assert tile[:2] == tier.gemm[:2]
+
+
 def test_names_tell_tiles_apart():
     """Within a tier: compiled kernels are found by their names."""
     several = [
@@ -120,18 +183,22 @@ def test_names_tell_tiles_apart():
     batches = [BatchTile(rows, tokens, 7) for rows in (1, 2, 4) for tokens in (4, 8)]
     for tier in detect.TIERS:
         named: dict[str, tuple[str, tiles.Tile]] = {}
-        for name in BLOCKS:
-            record = ENCODINGS[name]
+        for name, record in ENCODINGS.items():
             defaults = [
                 tiles.default_tile(record, kind, tier, family)
-                for kind in tiles.KINDS for family in FAMILIES
+                for kind in tiles.kinds_of(record) for family in FAMILIES
             ]  # fmt: skip
-            for tile in (*several, *batches, *defaults):
+            own = [*several, *batches] if name in BLOCKS else []
+            for tile in (*own, *defaults, *tiles.candidates(name, tiles.MANY, tier)):
                 key = tiles.kernel_name(record, tile, tier)
                 shape = tile[:2] if isinstance(tile, BatchTile) else tile
+                if isinstance(tile, GemmTile):
+                    shape = tile._replace(block_bytes=0)
                 assert named.setdefault(key, (name, shape)) == (name, shape), (tier.name, key)
-            first = tiles.default_tile(record, "one", tier)
-            assert tiles.kernel_name(record, first, tier) == f"gemv_{name}"
+            if name in BLOCKS:
+                first = tiles.default_tile(record, "one", tier)
+                assert tiles.kernel_name(record, first, tier) == f"gemv_{name}"
+            assert tiles.kernel_name(record, tier.gemm, tier) == f"gemm_{name}"
 
 
 def test_every_default_is_listed_once():
@@ -142,11 +209,11 @@ def test_every_default_is_listed_once():
             tiles.kernel_name(ENCODINGS[name], tile, tier) for name, _, tile in listed
         ]  # fmt: skip
         assert len(set(names)) == len(names)
-        for name in BLOCKS:
-            for kind in tiles.KINDS:
+        for record in ENCODINGS.values():
+            for kind in tiles.kinds_of(record):
                 for family in FAMILIES:
-                    tile = tiles.default_tile(ENCODINGS[name], kind, tier, family)
-                    assert tiles.kernel_name(ENCODINGS[name], tile, tier) in names
+                    tile = tiles.default_tile(record, kind, tier, family)
+                    assert tiles.kernel_name(record, tile, tier) in names
 
 
 def test_the_output_heads_kernels_are_named_by_their_streams():

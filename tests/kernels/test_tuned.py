@@ -23,14 +23,27 @@ OTHER = next(
 )
 
 
+MANY = tiles.MANY
+GEMM = detect.TIER.gemm
+OTHER_GEMM = next(
+    tile for tile in tiles.candidates(ENCODING, MANY, detect.TIER)
+    if tile.panel_rows != GEMM.panel_rows and tile.block_bytes != GEMM.block_bytes
+)  # fmt: skip
+
+
+def line(tile: tiles.Tile, **changes: str) -> str:
+    """Its entry in a file."""
+    values = {key: str(value).lower() for key, value in tile._asdict().items()} | changes
+    return f"tile = {{ {', '.join(f'{key} = {value}' for key, value in values.items())} }}\n"
+
+
 def text(**changes: str) -> str:
     """A file that fits, but for some lines."""
     lines = {key: f"{value!r}" for key, value in tuned.identity().items()} | {
         "date": "'2026-01-01'", **{key: line for key, line in changes.items() if key != "more"},
     }  # fmt: skip
-    fields = ", ".join(f"{key} = {str(value).lower()}" for key, value in OTHER._asdict().items())
     head = "".join(f"{key} = {line}\n" for key, line in lines.items())
-    return head + changes.get("more", f"[{ENCODING}.stream]\ntile = {{ {fields} }}\n")
+    return head + changes.get("more", f"[{ENCODING}.stream]\n{line(OTHER)}")
 
 
 @pytest.fixture
@@ -69,6 +82,30 @@ def test_what_was_found_is_used(place):
     assert cases.same_bits(found, matmul_int32(x, weights))
 
 
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_what_was_found_for_many_tokens_is_used(place, encoding):
+    """By every encoding: the panel and the block of tokens, and memory for them; the same bits."""
+    tokens, rows, columns = 300, 2 * OTHER_GEMM.panel_rows + 3, 1024
+    weights, x = cases.trits(rows, columns, encoding=encoding), cases.activations(tokens, columns)
+    before = plan.make_plan(encoding, columns, MANY)
+    matrix = ternops.pack(weights, encoding=encoding)
+    expected = matmul_int32(x, weights)
+    assert cases.same_bits(x @ matrix.T, expected)
+    place.write_text(text(more=f"[{encoding}.{MANY}]\n{line(OTHER_GEMM)}"), "utf-8")
+    tuned.forget()
+    # A plan is that of its kernels, whatever file there is by now.
+    assert plan.make_plan(encoding, columns, MANY) == before
+    plan.forget_kernels()
+    found = plan.make_plan(encoding, columns, MANY)
+    _, kernel = plan.KERNELS[encoding, MANY]
+    assert kernel.name == f"gemm_{encoding}_{OTHER_GEMM}"
+    assert (found.row_step, found.multiply) == (OTHER_GEMM.panel_rows, kernel.address)
+    assert found.token_block != before.token_block
+    assert found.scratch_bytes > OTHER_GEMM.panel_rows * OTHER_GEMM.depth
+    assert cases.same_bits(x @ ternops.pack(weights, encoding=encoding).T, expected)
+    assert cases.same_bits(x @ matrix.T, expected)  # as it was packed
+
+
 def test_without_a_file_tiles_are_the_tables(place):
     """And `info` says how to get one."""
     assert kernel_used() == tiles.kernel_name(ENCODINGS[ENCODING], DEFAULT, detect.TIER)
@@ -105,6 +142,17 @@ BAD = {
 for _rows in ("5", "-4", "1e308", "true", "'4'", "9223372036854775808", "nan", "[4]"):
     _tile = f"tile = {{ rows = {_rows}, apart = 4, is_narrow = false, ahead = 2048 }}\n"
     BAD[f"rows {_rows}"] = (text(more=f"[{ENCODING}.stream]\n{_tile}"), "none of the candidates")
+for _key, _value in (
+    ("panel_rows", "4096"), ("panel_rows", "0"), ("depth", "1099511627776"), ("depth", "-64"),
+    ("block_bytes", "0"), ("block_bytes", "-1"), ("block_bytes", "1e300"), ("rows", "17"),
+    ("tokens", "true"),
+):  # fmt: skip
+    _entry = f"[{ENCODING}.{MANY}]\n{line(GEMM, **{_key: _value})}"
+    BAD[f"many: {_key} {_value}"] = (text(more=_entry), "none of the candidates")
+for _name, _record in ENCODINGS.items():
+    if not isinstance(_record, Blocks):  # which has tiles for many tokens only
+        _entry = f"[{_name}.stream]\n{line(OTHER)}"
+        BAD[f"{_name} from memory"] = (text(more=_entry), "expected one of many")
 # What equals a candidate in Python, and is of another type.
 BAD["a flag as a number"] = (text().replace("false", "0").replace("true", "1"), "none of the")
 BAD["rows as a float"] = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import math
 import subprocess
 import sys
 import time
@@ -12,14 +14,15 @@ import pytest
 
 import ternops
 from ternops.__main__ import main
+from ternops.ahead import pool
 from ternops.encodings import ENCODINGS, TERNARY
 from ternops.encodings.blocks import Blocks
 from ternops.isa import detect
 from ternops.kernels import plan as kernel_plan
 from ternops.kernels import tiles, tuned
-from ternops.tuning import build, plan, report, search, trials
+from ternops.tuning import plan, report, search, trials
 from ternops.tuning.trials import Spread
-from tests.helpers import cases, processes
+from tests.helpers import cases, internals, processes
 
 ENCODING = next(name for name in TERNARY if isinstance(ENCODINGS[name], Blocks))
 SHAPE = plan.Shape(64, 512)
@@ -27,6 +30,7 @@ SMALL = (
     plan.Subject("stream", (SHAPE,), first=2),
     plan.Subject("one", (SHAPE,), first=2, is_cached=True),
     plan.Subject("few", (SHAPE._replace(tokens=3),), first=2, all_threads_only=True),
+    plan.Subject("many", (SHAPE._replace(tokens=300),), first=2, is_cached=True),
 )
 
 
@@ -50,7 +54,8 @@ def test_from_end_to_end(file):
     told = []
     assert ternops.tune(announce=lambda what, part: told.append((what, part))) == str(file)
     assert all(0 <= part <= 1 for _, part in told)
-    assert {what.split(",")[0] for what, _ in told} == {"compiling", ENCODING, "auto"}
+    # Nothing is compiled where all is there.
+    assert {what.split(",")[0] for what, _ in told} - {"compiling"} == {ENCODING, "auto"}
     found = tuned.read(file)
     assert set(found.tiles) == {(ENCODING, subject.kind) for subject in SMALL}
     table = tomllib.loads(file.read_text("utf-8"))
@@ -130,23 +135,71 @@ def test_auto_takes_what_gives_the_most_weights_a_second(monkeypatch):
             assert set(spreads) == set(others)
 
 
-def test_compiling_beside_one_another(monkeypatch):
-    """Each is answered for; nothing that ended, or was not in time, counts as compiled."""
+def jobs() -> list:
+    """Of the candidates that a short tuning tries at first."""
     task = plan.Task(ENCODING, SMALL[0])
-    items = [(ENCODING, "stream", tile) for tile in task.first()]
-    monkeypatch.setattr(build, "default_threads", lambda: 2)
+    return [kernel_plan.tiled(ENCODING, tile).multiply for tile in task.first()]
+
+
+def test_compiling_candidates(monkeypatch):
+    """What a worker fails on is left out, or an error with its reason; the others are compiled."""
+    for job in jobs():
+        _ = job.address  # kept
+    keys = [job.key for job in jobs()]
     told = []
-    assert build.compile_all(items, time.monotonic() + 120, told.append) == items
-    assert set(told) == set(items)
-    assert build.compile_all(items, time.monotonic(), told.append) == []
 
-    def ends():
-        return subprocess.Popen(["true"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    def compile_all(skips):
+        told.clear()
+        task = pool.Task("here", keys=(keys[0], "ternops.no.such", *keys[1:]))
+        pool.compile_all([task], 1, lambda key, done, count: told.append(key), skips=skips)
 
-    monkeypatch.setattr(build, "_start", ends)
-    assert build.compile_all(items, time.monotonic() + 60, told.append) == []
-    monkeypatch.setattr(build, "cache_folder", lambda: "")  # then here, one after the other
-    assert build.compile_all(items, time.monotonic() + 120, told.append) == items
+    monkeypatch.setenv(tuned.VARIABLE, "/no/such/file")  # which is nothing to a worker
+    monkeypatch.setattr(type(jobs()[0]), "is_there", False)
+    pool.compile_missing(jobs(), lambda done, count: told.append((done, count)))
+    assert told == [(number + 1, len(keys)) for number in range(len(keys))]
+    monkeypatch.delenv(tuned.VARIABLE)
+    compile_all(skips=True)
+    assert told == keys
+    with pytest.raises(RuntimeError, match="such"):
+        compile_all(skips=False)
+    assert told == keys[:1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the worker is a script of the shell")
+@pytest.mark.parametrize("answers", ["", 'echo \'["a", "b"]\';', "exit 1"])
+def test_a_deadline_ends_workers(monkeypatch, tmp_path, answers):
+    """Whether they have started or not; nothing that was not in time counts, and none is left."""
+    worker, pid = tmp_path / "worker", tmp_path / "pid"
+    worker.write_text(f"#!/bin/sh\necho $$ > {pid}\n{answers}\nexec sleep 1000\n")
+    worker.chmod(0o700)
+    monkeypatch.setattr(pool.sys, "executable", str(worker))
+    ended, wait = [], subprocess.Popen.wait
+    monkeypatch.setattr(
+        subprocess.Popen, "wait", lambda process: ended.append(process) or wait(process)
+    )
+    task = pool.Task("here", keys=("a", "b"))
+    if "exit" in answers:
+        with pytest.raises(RuntimeError, match="exit code 1"):
+            pool.compile_all([task], 2, pytest.fail, skips=True)
+        return
+    until = time.monotonic() + 0.5
+    pool.compile_all([task], 2, pytest.fail, until, skips=True)
+    assert ended
+    assert all(process.returncode is not None for process in ended)
+
+
+def test_nothing_is_compiled_after_the_deadline(monkeypatch, tmp_path):
+    """Beside one another, or here where nothing is kept; defaults are there all the same."""
+    task = plan.Task(ENCODING, SMALL[0])
+    wanted = {task: task.first()}
+    monkeypatch.setattr(type(jobs()[0]), "is_there", False)
+    compiled = []
+    monkeypatch.setattr(pool, "compile_all", lambda *rest, **more: compiled.append(rest))
+    for is_shared in (True, False):
+        monkeypatch.setattr(search.kept, "is_shared", lambda value=is_shared: value)
+        assert internals.candidates_in_time(wanted, 0.0) == {task: [task.default]}
+    ((_, _, _, until),) = compiled
+    assert until < math.inf
 
 
 def test_two_processes_at_once(tmp_path):
@@ -158,6 +211,42 @@ def test_two_processes_at_once(tmp_path):
     assert [each.wait(timeout=120) for each in running] == [0, 0]
     assert tuned.read(path).tiles == {}
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_disk_that_is_full(file, monkeypatch):
+    """An error when it is written, and what was there before stays, whole and alone."""
+    report.write(file, [figures()], {}, 1.0, [])
+    before = file.read_bytes()
+    write = type(file).write_text
+
+    def full(path, text, encoding):
+        write(path, text[: len(text) // 2], encoding)
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(type(file), "write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        ternops.tune(seconds=0)
+    assert file.read_bytes() == before
+    assert [each.name for each in file.parent.iterdir()] == [file.name]
+    assert tuned.tuned().tiles == {(ENCODING, "stream"): figures().tile}
+
+
+def test_a_folder_that_is_read_only(monkeypatch, file):
+    """An error before anything is measured; products go on."""
+
+    def refused(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(search, "check_writable", refused)
+    monkeypatch.setattr(search, "_searched", pytest.fail)
+    with pytest.raises(PermissionError, match="Permission denied"):
+        ternops.tune()
+    monkeypatch.delenv(tuned.VARIABLE)
+    tuned.forget()
+    kernel_plan.forget_kernels()
+    x, weights = cases.activations(1, 64), cases.trits(3, 64)
+    expected = x.astype(np.int32) @ weights.T.astype(np.int32)
+    assert cases.same_bits(x @ ternops.pack(weights).T, expected)
 
 
 def test_no_place_for_the_file(monkeypatch, tmp_path):
