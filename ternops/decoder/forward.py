@@ -8,7 +8,7 @@ Bound: for few tokens memory, the bytes of the packed weights and the head; for 
 
 import numpy as np
 
-from ternops.decoder.architectures import ACTIVATIONS
+from ternops.decoder.feed_forward import add_rows, down_and_add, up_and_gate
 from ternops.decoder.records import (
     LAYER_BYTES,
     PARTS,
@@ -17,7 +17,7 @@ from ternops.decoder.records import (
     ModelRecord,
     TokenRecord,
 )
-from ternops.kernels.elementwise import add, gate_relu2, gate_silu, rms_norm
+from ternops.kernels.elementwise import rms_norm
 from ternops.kernels.fp16 import half_row
 from ternops.kernels.linear import multiply_rows, prepare_rows
 from ternops.kernels.operands import Operands
@@ -44,7 +44,6 @@ from ternops.simd import (
 from ternops.team import barrier, share
 
 _PREPARE, _PRODUCTS, _ATTENTION, _WAIT, _HEAD = range(len(PARTS))
-_RELU2 = ACTIVATIONS.index("relu2")
 
 
 @inlined
@@ -93,25 +92,6 @@ def _prepare(p, own, x, norm, count, placed_stride, team, thread, threads, time)
 
 
 @inlined
-def _add_rows(p, first, last):
-    """x += y, columns [first, last) of every token."""
-    for token in range(p.tokens):
-        row = 4 * token * p.hidden
-        add(pointer(p.x) + row, pointer(p.y) + row, first, last)
-
-
-@inlined
-def _gate_rows(p, first, last):
-    """gate = activation(gate) * up, columns [first, last) of every token."""
-    for token in range(p.tokens):
-        gate, up = pointer(p.gate) + 4 * token * p.ffn, pointer(p.up) + 4 * token * p.ffn
-        if p.activation == _RELU2:
-            gate_relu2(gate, up, first, last, gate)
-        else:
-            gate_silu(gate, up, first, last, gate)
-
-
-@inlined
 def _layer(p, at, own, team, thread, threads, time):
     m = record_at(LayerRecord, p.layer_table + at * LAYER_BYTES)
     x = pointer(p.x)
@@ -137,22 +117,19 @@ def _layer(p, at, own, team, thread, threads, time):
     )  # fmt: skip
     f, n = share(p.hidden, p.row_step, thread, threads)
     multiply_rows(own, m.o, m.o_stride, m.o_scale, m.o_scale_step, p.hidden, f, n, p.y)
-    _add_rows(p, f, n)
+    add_rows(p, f, n)
     time = _timed_barrier(p, team, thread, threads, _PRODUCTS, time)
 
     time = _prepare(p, own, x, m.post_norm, p.hidden, p.placed_hidden, team, thread, threads, time)
     f, n = share(p.ffn, p.row_step, thread, threads)
     multiply_rows(own, m.gate, m.gate_stride, m.gate_scale, m.gate_scale_step, p.ffn, f, n, p.gate)
-    multiply_rows(own, m.up, m.up_stride, m.up_scale, m.up_scale_step, p.ffn, f, n, p.up)
-    _gate_rows(p, f, n)
+    up_and_gate(p, m, own, f, n)
     time = _timed_barrier(p, team, thread, threads, _PRODUCTS, time)
 
     time = _prepare(
         p, own, pointer(p.gate), m.ffn_norm, p.ffn, p.placed_ffn, team, thread, threads, time
     )
-    f, n = share(p.hidden, p.row_step, thread, threads)
-    multiply_rows(own, m.down, m.down_stride, m.down_scale, m.down_scale_step, p.hidden, f, n, p.y)
-    _add_rows(p, f, n)
+    down_and_add(p, m, own, team, thread, threads)
     return _timed_barrier(p, team, thread, threads, _PRODUCTS, time)
 
 

@@ -11,6 +11,7 @@ from ternops.decoder.attention import CACHES
 from ternops.decoder.config import Config
 from ternops.decoder.head import Head
 from ternops.decoder.records import LAYER
+from ternops.decoder.sparsity import Sparsity
 from ternops.decoder.weights import Weights, operand_of
 from ternops.kernels.plan import make_plan
 from ternops.matrix import TernaryMatrix
@@ -24,8 +25,9 @@ class LoadedModel:
     """
 
     def __init__(
-        self, weights: Weights, threads: int | None = None, head: str = "fp16", cache: str = "fp16"
-    ) -> None:
+        self, weights: Weights, threads: int | None = None, head: str = "fp16", cache: str = "fp16",
+        sparse: str = "auto",
+    ) -> None:  # fmt: skip
         self.weights = weights
         self.config: Config = weights.config
         self.threads = check_threads(threads)
@@ -44,7 +46,8 @@ class LoadedModel:
         #: How the linear layers are packed, or "fp16".
         self.encoding = kinds.pop()
         self.head = Head(weights.head, head, self.threads)
-        self._table = _layer_table(weights)
+        self.sparsity = Sparsity(weights, self.encoding, sparse, self.threads)
+        self._table = _layer_table(weights, self.sparsity)
         angles = self.config.rope_angles()
         self.cosine = np.cos(angles).astype(np.float32)
         self.sine = np.sin(angles).astype(np.float32)
@@ -52,7 +55,7 @@ class LoadedModel:
     def __reduce__(self) -> Any:
         # By value: its records hold addresses. Another process has its own number of threads.
         threads = None if self.adapts else self.threads
-        return type(self), (self.weights, threads, self.head.kind, self.cache)
+        return type(self), (self.weights, threads, self.head.kind, self.cache, self.sparsity.kind)
 
     def __copy__(self) -> LoadedModel:
         return self  # nothing of it changes
@@ -80,7 +83,7 @@ class LoadedModel:
         }
 
 
-def _layer_table(weights: Weights) -> npt.NDArray[Any]:
+def _layer_table(weights: Weights, sparsity: Sparsity) -> npt.NDArray[Any]:
     table = np.zeros(len(weights.layers), LAYER)
     for row, layer in zip(table, weights.layers, strict=True):
         for name, matrix in layer.linear.items():
@@ -91,4 +94,7 @@ def _layer_table(weights: Weights) -> npt.NDArray[Any]:
             row[f"{name}_scale_step"] = operand.scale_step
         for name, norm in layer.norms.items():
             row[f"{name}_norm"] = norm.ctypes.data
+    for row, columns in zip(table, sparsity.columns, strict=False):
+        row["columns"] = columns._packed.operand.address
+        row["columns_stride"] = make_plan(columns.encoding, columns.shape[1], "stream").stride
     return table

@@ -31,6 +31,9 @@ class Model(LoadedModel):
     what cannot be among the likeliest tokens, the rest is computed in fp16: greedy and top-k
     results are those of fp16) or "auto" (screened, where the head exceeds the last-level cache).
     cache: how keys and values are kept: "fp16" or "int8", with a step a key.
+    sparse: whether single tokens of a model with ReLU^2 leave out the rows of `up` whose gate is 0
+    and the columns of `down` whose activation is 0: "auto" (where so many are that it takes less
+    time), "always" or "never". The bits are the same; `down` is kept a second time, by columns.
     It can be pickled, weights and all; copies are the model itself.
     Raises ValueError for other words.
     """
@@ -43,6 +46,7 @@ class Model(LoadedModel):
         weights: str = "ternary",
         head: str = "auto",
         cache: str = "fp16",
+        sparse: str = "auto",
         context: int | None = None,
         threads: int | None = None,
         quantize: str | None = None,
@@ -53,7 +57,7 @@ class Model(LoadedModel):
         path: a Hugging Face folder, a GGUF file, or what `python -m ternops quantize` wrote.
         weights: "ternary" for the best encoding here, the name of an encoding, or "fp16" for the
         baseline: the float16 of the quantised values and activations that are not quantised.
-        head, cache: as for Model. context: use at most this many positions of the model's.
+        head, cache, sparse: as for Model. context: use at most this many positions of the model's.
         quantize: "absmean" rounds float weights that are not ternary and that no config declares
         to be masters of ternary ones; without, they are a ValueError.
         progress: called with layers done and in all.
@@ -71,7 +75,7 @@ class Model(LoadedModel):
         if context is not None:
             config = dataclasses.replace(loaded.config, context=operator.index(context))
             loaded = dataclasses.replace(loaded, config=config)
-        return cls(loaded, threads, head, cache)
+        return cls(loaded, threads, head, cache, sparse)
 
     def logits(self, token_ids: Sequence[int]) -> npt.NDArray[np.float32]:
         """float32 (tokens, vocabulary): the prediction after each token of one sequence.

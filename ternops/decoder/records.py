@@ -14,24 +14,34 @@ _JOBS = "append attend"
 _HEAD = (
     "head_step screened bounds peaks peak_count exact exact_stride exact_is_bf16 exact_top computed"
 )
+_SPARSE = (
+    "most_rows most_columns listed_multiply columns_multiply columns_close"
+    " own_listed own_codes own_sums own_columns own_counts"
+)
 _CALL = "tokens tile_tokens outputs token_table output_table profile"
-_INTEGERS = " ".join((_COUNTS, _WEIGHTS, _SHARED, _PLACED, _OWN, _JOBS, _HEAD, _CALL)).split()
+_INTEGERS = " ".join(
+    (_COUNTS, _WEIGHTS, _SHARED, _PLACED, _OWN, _JOBS, _HEAD, _SPARSE, _CALL)
+).split()
 #: A model and the memory of one forward pass. Counts, and the index of the activation; addresses of
 #: weights; of buffers that threads share, a row a token; bytes of a placed token by its length; of
 #: each thread's scratch (own_bytes each, with offsets: an OPERANDS record, another one for the
 #: head, floats, queries, scores); addresses of the jobs that append to the cache and that attend to
-#: it; what a screened head needs; and this call's tokens. tile_tokens: tokens whose attention is
-#: computed together. outputs: tokens whose logits are computed, in output_table. exact_top: how
-#: many of the largest logits must be exact. profile: 0, or the address of int64 nanoseconds that
+#: it; what a screened head needs; what `ternops.decoder.feed_forward` needs to leave out rows of
+#: `up` and columns of `down` (at most so many of 1024 are computed by list, 0: never; kernels;
+#: offsets in the scratch of lists, codes, sums, an OPERANDS record and counts of the rows and
+#: columns that were computed, int64 each); and this call's tokens. tile_tokens: tokens whose
+#: attention is computed together. outputs: tokens whose logits are computed, in output_table.
+#: exact_top: how many of the largest logits must be exact. profile: 0, or the address of int64 nanoseconds that
 #: thread 0 adds to, one of each of PARTS.
 MODEL = np.dtype([(name, np.intp) for name in _INTEGERS] + [("epsilon", np.float64)])
 
 _MATRIX = ("", "_stride", "_scale", "_scale_step")
 #: A layer: of each matrix the address, row bytes, address of the scale and bytes from one to the
-#: next (0: one for all); the address of each norm (0: none).
+#: next (0: one for all); the address of each norm (0: none); `down` by columns (0: not kept).
 LAYER = np.dtype(
     [(f"{name}{part}", np.intp) for name in LINEAR for part in _MATRIX]
     + [(f"{name}_norm", np.intp) for name in NORMS]
+    + [(name, np.intp) for name in ("columns", "columns_stride")]
 )
 LAYER_BYTES = LAYER.itemsize
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,8 @@ _LINE_OF_FLOATS = 16
 _TILE_QUERIES = 16
 _PADDING = 256  # bytes that kernels may touch after a buffer
 _CALL = ("tokens", "tile_tokens", "outputs")
+# int64 counts of rows and of columns.
+COUNTS = 16
 
 
 def size_for(model: LoadedModel, tokens: int) -> tuple[str, int]:
@@ -82,7 +85,9 @@ class Workspace(HoldsAddresses):
             Operand(model.encoding, 0, 0, 0, c.hidden), capacity, kind=kind, floor=BITNET_ABSMAX
         )
         longest = max(longest, 3 * c.head_dim + 64)
-        own = ThreadScratch(call, plans, capacity, c.hidden, longest)
+        self._sparsity = model.sparsity if capacity == 1 else None
+        areas = self._sparsity.areas if self._sparsity else {}
+        own = ThreadScratch(call, plans, capacity, c.hidden, longest, areas)
         rows = self.tile_tokens * c.group
         self._own = own.allocate(model.threads, rows * c.head_dim, rows * score_stride)
         _, append, attend = CACHES[model.cache]
@@ -92,11 +97,13 @@ class Workspace(HoldsAddresses):
             "kv_heads": c.kv_heads, "head_dim": c.head_dim, "vocabulary": c.vocabulary,
             "context": padded_context(c), "activation": ACTIVATIONS.index(c.activation),
             "epsilon": c.epsilon,
-            **model.addresses,
+            **model.addresses, **(self._sparsity.fields if self._sparsity else {}),
             "placed_hidden": plans[0].placed_bytes, "placed_queries": plans[1].placed_bytes,
             "placed_ffn": plans[2].placed_bytes, "logits_stride": head.padded,
             "own": own.address, "own_bytes": own.bytes, "own_head": own.head,
             "own_floats": own.floats, "own_queries": own.queries, "own_scores": own.scores,
+            **{f"own_{name}": offset for name, offset in own.areas.items()},
+            "own_columns": own.columns, "own_counts": own.counts,
             "score_stride": score_stride, "row_step": max(plans[0].row_step, _LINE_OF_FLOATS),
             "append": append.address, "attend": attend.address, "head_step": ROWS,
             "peak_count": _peaks(head.padded), "token_table": self._tokens.ctypes.data,
@@ -146,6 +153,10 @@ class Workspace(HoldsAddresses):
         TEAM.run_at(forward.address, self._address, self._model.threads, work)
         return self._logits[:count]
 
+    def take_counts(self) -> npt.NDArray[np.int64]:
+        """Rows of `up` and columns of `down` that single tokens read since the last call."""
+        return self._own.take_counts()
+
     def take_computed(self) -> int:
         """Rows that a screened head computed since the last call."""
         computed = int(self._computed[0])
@@ -170,9 +181,11 @@ class ThreadScratch:
     """
 
     def __init__(
-        self, call: Call, plans: list[Plan], capacity: int, hidden: int, longest: int
-    ) -> None:
+        self, call: Call, plans: list[Plan], capacity: int, hidden: int, longest: int,
+        areas: Mapping[str, int],
+    ) -> None:  # fmt: skip
         self._call = call
+        self._sizes = areas
         self._alone = capacity == 1
         self._placed = call.prepared * max(plan.placed_bytes for plan in plans)
         # As for int8 rows, which have the longest padding and take the most memory a token.
@@ -193,6 +206,8 @@ class ThreadScratch:
             return start
 
         linear, self.head = add(OPERANDS.itemsize), add(OPERANDS.itemsize)
+        self.columns, self.counts = add(OPERANDS.itemsize), add(COUNTS)
+        self.areas = {name: add(size) for name, size in self._sizes.items()}
         self.floats, self.queries = add(self._floats), add(4 * queries)
         self.scores, scratch = add(4 * scores), add(self._scratch)
         prepared = [add(8 * self._call.prepared), add(self._placed), add(self._head_placed)]
@@ -210,8 +225,20 @@ class ThreadScratch:
             record = self._record(thread * size + linear)
             steps = sums + 4 * self._call.prepared
             self._call.write_apart(record, 0, 0, placed, sums, steps, own + scratch)
+            if self._sizes:
+                listed, codes, column_sums = (own + each for each in self.areas.values())
+                columns = self._record(thread * size + self.columns)
+                self._call.write_apart(columns, 0, 0, codes, sums, steps, column_sums, listed)
             self.heads.append((self._record(thread * size + self.head), head_placed))
         return self
+
+    def take_counts(self) -> npt.NDArray[np.int64]:
+        """The sum of all threads' counts, int64 (2,), which begin anew."""
+        table = self._memory[: len(self.heads) * self.bytes].reshape(len(self.heads), -1)
+        counts = table[:, self.counts : self.counts + COUNTS].view(np.int64)
+        total: npt.NDArray[np.int64] = counts.sum(axis=0)
+        counts[:] = 0
+        return total
 
     def _record(self, offset: int) -> memoryview:
         return self._memory[offset : offset + OPERANDS.itemsize].data

@@ -95,8 +95,8 @@ class Call:
 
     def write_apart(
         self, record: memoryview, x: int, out: int, placed: int, offsets: int, steps: int,
-        scratch: int,
+        scratch: int, listed: int = 0,
     ) -> None:  # fmt: skip
         """Fill in a record for memory that is not in one piece; see OPERANDS."""
         record[: _FIXED.size] = self.fixed
-        _CHANGING.pack_into(record, _FIXED.size, x, out, placed, offsets, steps, scratch)
+        _CHANGING.pack_into(record, _FIXED.size, x, out, placed, offsets, steps, scratch, listed)

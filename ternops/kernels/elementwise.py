@@ -183,6 +183,26 @@ def gate_silu(gate, up, first, last, target):
 
 
 @kernel
+def scatter_relu2(gate, first, last, up, listed, count):
+    """As `gate_relu2` in place, where `up` has those of the `count` elements of a list alone and
+    makes all others 0."""
+    for k in range(count):
+        g = load(np.float32, gate + 4 * load(np.int32, listed + 4 * k))
+        store(up + 4 * k, g * g * load(np.float32, up + 4 * k))
+    for i in range(first, last, 16):
+        write(gate, i, last, full(f32, 0.0))
+    for k in range(count):
+        store(gate + 4 * load(np.int32, listed + 4 * k), load(np.float32, up + 4 * k))
+
+
+@kernel
+def add_i32(x, y, count):
+    """x += y in int32; count: a multiple of 16."""
+    for i in range(0, count, 16):
+        store(x + 4 * i, load(i32x16, x + 4 * i) + load(i32x16, y + 4 * i))
+
+
+@kernel
 def add(x, y, first, last):
     """x += y in float32, elements first to last."""
     for i in range(first, last, 16):

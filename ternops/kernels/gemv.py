@@ -7,6 +7,7 @@ Bound: memory, the bits of a weight; in cache the dot instruction.
 """
 
 from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,18 +32,55 @@ from ternops.simd import (
     widen,
 )
 
-# A code left in place is a byte of at most 192 (code 3 times 64): 192 * 128 * 4 a lane and step,
-# which stays within int32 for 21,845 steps. Longer rows use shifted fields, whose sums may wrap
-# around: the total is right modulo 2**32, and it fits.
-_MAX_STEPS_APART = (1 << 31) // (192 * 128 * 4)
+#: A code left in place is a byte of at most 192 (code 3 times 64): 192 * 128 * 4 a lane and step,
+#: which stays within int32 for 21,845 steps. Longer rows use shifted fields, whose sums may wrap
+#: around: the total is right modulo 2**32, and it fits.
+MAX_STEPS_APART = (1 << 31) // (192 * 128 * 4)
 
 
-def make_group(encoding: Blocks, rows, tokens, apart, ahead, width=WIDE):
+class Rows(NamedTuple):
+    """Where the rows of a group lie, in kernel code.
+
+    first(p, row): a place, from which `step(p, count)` bytes lead to that of the count-th row
+    behind it. line(p, place): a pointer to that row's weights. ahead(p, place): to what is read
+    soon after them.
+    """
+
+    first: Any
+    step: Any
+    line: Any
+    ahead: Any
+
+
+def neighbours(ahead: int) -> Rows:
+    """Rows one behind the other, prefetched `ahead` bytes ahead."""
+
+    @inlined
+    def first(p, row):
+        return pointer(p.weights) + row * p.stride
+
+    @inlined
+    def step(p, count):
+        return count * p.stride
+
+    @inlined
+    def line(p, place):
+        return place
+
+    @inlined
+    def further(p, place):
+        return place + ahead
+
+    return Rows(first, step, line, further)
+
+
+def make_group(encoding: Blocks, rows, tokens, apart, where: Rows, width=WIDE):
     """A function that computes a group of rows, for constant counts: their loops unroll.
 
     rows x tokens: the tile that is kept in registers. apart: how many of a byte's fields are left
-    in place, with a sum each. ahead: bytes that each row is prefetched ahead.
+    in place, with a sum each.
     """
+    place_of, bytes_of, line_of, ahead_of = where
     fields, value_step = encoding.fields, encoding.step
     holds, opens, hold, open_fields, codes, shift, factor = encoding.make_unpack(apart, width)
     extra = factor != 0  # the last field has a factor, and a sum of its own
@@ -62,8 +100,8 @@ def make_group(encoding: Blocks, rows, tokens, apart, ahead, width=WIDE):
         return total * value_step if value_step > 1 else total
 
     @inlined
-    def tile(blocks, weights, step, x, x_step, row_sums, at):
-        """Sums of rows and tokens that lie step and x_step bytes apart, into row_sums.
+    def tile(p, blocks, place, step, x, x_step, row_sums, at):
+        """Sums of rows and tokens whose places lie step and x_step bytes apart, into row_sums.
 
         One vector each, at row_sums[at], [at + LANES], ...; its lanes are still to be added up.
         """
@@ -78,9 +116,10 @@ def make_group(encoding: Blocks, rows, tokens, apart, ahead, width=WIDE):
             into = open_sums(sums, partial, count)
             for part in range(0, BLOCK_BYTES, size):
                 for r in range(rows):
-                    line = weights + (r * step + block * BLOCK_BYTES + part)
+                    here = place + r * step
                     if part == 0:
-                        prefetch(line + ahead)
+                        prefetch(ahead_of(p, here) + block * BLOCK_BYTES)
+                    line = line_of(p, here) + (block * BLOCK_BYTES + part)
                     open_fields(load(u8, line), opened, held)
                     for field in range(fields):
                         code = codes(opened, held, field)
@@ -100,10 +139,9 @@ def make_group(encoding: Blocks, rows, tokens, apart, ahead, width=WIDE):
         n: at most LANES, whose sums are added up together.
         """
         x = pointer(p.placed) + token * p.placed_stride
-        x_step, stride = p.placed_stride, p.stride
+        x_step = p.placed_stride
         for i in range(n):
-            weights = pointer(p.weights) + (row + i) * stride
-            tile(blocks, weights, step * stride, x, x_step, row_sums, i)
+            tile(p, blocks, place_of(p, row + i), bytes_of(p, step), x, x_step, row_sums, i)
         present = 1 if tokens == 1 else min(tokens, p.tokens - token)
         for r in range(rows):
             for t in range(present):
@@ -113,7 +151,7 @@ def make_group(encoding: Blocks, rows, tokens, apart, ahead, width=WIDE):
     return group
 
 
-def make_streams(encoding: Blocks, tile: GemvTile):
+def make_streams(encoding: Blocks, tile: GemvTile, where: Rows | None = None):
     """A function that computes rows as `tile.rows` streams of equal length, for one token.
 
     There must be at least as many rows as streams. The rows of a tile lie far apart: each is then a
@@ -122,7 +160,7 @@ def make_streams(encoding: Blocks, tile: GemvTile):
     """
     rows, block = tile.rows, encoding.block
     width = NARROW if tile.is_narrow else WIDE
-    group = make_group(encoding, rows, 1, tile.apart, tile.ahead, width)
+    group = make_group(encoding, rows, 1, tile.apart, where or neighbours(tile.ahead), width)
     most_sums = rows * LANES
 
     @inlined
@@ -140,13 +178,13 @@ def make_streams(encoding: Blocks, tile: GemvTile):
     return streams
 
 
-def make_gemv(encoding: Blocks, tile: GemvTile):
+def make_gemv(encoding: Blocks, tile: GemvTile, where: Rows | None = None):
     """The product with one token."""
     rows, apart = tile.rows, tile.apart
-    streams = make_streams(encoding, tile)
-    single = make_streams(encoding, GemvTile(1, 1, ahead=PREFETCH_AHEAD))
+    streams = make_streams(encoding, tile, where)
+    single = make_streams(encoding, GemvTile(1, 1, ahead=PREFETCH_AHEAD), where)
     width = NARROW if tile.is_narrow else WIDE
-    most_columns = _MAX_STEPS_APART * width.bytes * encoding.fields
+    most_columns = MAX_STEPS_APART * width.bytes * encoding.fields
 
     @inlined
     def gemv(operands, first, last, thread):
@@ -163,12 +201,12 @@ def make_gemv(encoding: Blocks, tile: GemvTile):
 def make_batch(encoding: Blocks, tile: BatchTile):
     """The product with several tokens: while a group's weights are in a cache, all pass by."""
     rows, tokens, block = tile.rows, tile.tokens, encoding.block
-    ahead = PREFETCH_AHEAD // rows
-    group = make_group(encoding, rows, tokens, 1, ahead)
+    where = neighbours(PREFETCH_AHEAD // rows)
+    group = make_group(encoding, rows, tokens, 1, where)
     # For the tokens that are left over, of which the last may not exist,
-    pair = make_group(encoding, rows, 2, TIER.pick(encoding.pair_apart), ahead)
+    pair = make_group(encoding, rows, 2, TIER.pick(encoding.pair_apart), where)
     # and for fewer rows than the tile has.
-    single = make_group(encoding, 1, 1, 1, PREFETCH_AHEAD)
+    single = make_group(encoding, 1, 1, 1, neighbours(PREFETCH_AHEAD))
     most_sums = rows * tokens * LANES
 
     @inlined

@@ -25,7 +25,7 @@ FIXED = (
     "scales", "scale_step", "is_float", "tokens", "token_block", "placed_stride", "out_stride",
     "scratch_stride",
 )  # fmt: skip
-CHANGING = ("x", "out", "placed", "offsets", "steps", "scratch")
+CHANGING = ("x", "out", "placed", "offsets", "steps", "scratch", "listed")
 #: One product of W (rows, columns) and the tokens x (tokens, columns): out (tokens, rows).
 #: prepare, multiply: addresses of its kernels; threads share rows in multiples of row_step.
 #: weights: packed, in rows of `stride` bytes; fields: weights of a byte (both of block encodings
@@ -35,8 +35,9 @@ CHANGING = ("x", "out", "placed", "offsets", "steps", "scratch")
 #: subtracted from the sums of each; steps: for the float32 step of each.
 #: scales: float32, scale_step bytes from row to row (0: one for all); a negative scale_step stores
 #: int32 sums, else float32 (sum * scale) * step. out_stride counts elements. scratch:
-#: scratch_stride bytes a thread. floor: the least max|x| of a float token. Addresses and counts
-#: are intp.
+#: scratch_stride bytes a thread. listed: int32 numbers of the rows or columns that are computed,
+#: for the kernels that take some alone (`ternops.kernels.sparse`). floor: the least max|x| of a
+#: float token. Addresses and counts are intp.
 OPERANDS = np.dtype([("floor", np.float64)] + [(name, np.intp) for name in (*FIXED, *CHANGING)])
 Operands = record_type(OPERANDS)
 

@@ -171,6 +171,34 @@ def at_least(typing_context, value, bound):
 
 
 @intrinsic
+def greater_bits(typing_context, left, right):
+    """int64 whose bit i tells whether lane i of `left` exceeds that of `right` (signed or float
+    compare); vectors of at most 64 lanes."""
+    if not isinstance(left, VectorType) or left != right or left.lanes > 64:
+        return None
+
+    def generate(context, builder, signature, args):
+        compare = builder.fcmp_ordered if left.is_float else builder.icmp_signed
+        bits = builder.bitcast(compare(">", args[0], args[1]), ir.IntType(left.lanes))
+        return bits if left.lanes == 64 else builder.zext(bits, I64)
+
+    return types.int64(left, right), generate
+
+
+@intrinsic
+def lowest_bit(typing_context, bits):
+    """The number of an int64's lowest bit that is set; 64 if none is."""
+    if not isinstance(bits, types.Integer):
+        return None
+
+    def generate(context, builder, signature, args):
+        value = context.cast(builder, args[0], signature.args[0], types.int64)
+        return builder.cttz(value, ir.Constant(ir.IntType(1), 0))
+
+    return types.int64(bits), generate
+
+
+@intrinsic
 def reduce_add(typing_context, value):
     """The sum of an i32 vector's lanes as int32 (wraps around; any order gives the same)."""
     if not isinstance(value, VectorType) or value.element != "i32":

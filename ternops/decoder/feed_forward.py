@@ -1,0 +1,138 @@
+"""The products around the gate of a layer, and what ReLU^2 allows to leave out, bit for bit.
+
+Layout: that of `forward`. Trick: for one token a gate of at most 0 makes a row of `up` useless, and
+an activation that is quantised to 0 a column of `down`, which is kept by columns as well: neither
+is read. Bound: memory, the bytes of the rows and columns that are left.
+"""
+
+import numpy as np
+
+from ternops.decoder.architectures import ACTIVATIONS
+from ternops.encodings.blocks import BLOCK_BYTES
+from ternops.kernels.elementwise import add, add_i32, gate_relu2, gate_silu, scatter_relu2
+from ternops.kernels.linear import multiply_rows
+from ternops.kernels.lists import list_codes, list_positive
+from ternops.kernels.operands import Operands
+from ternops.simd import address_of, call_rows_kernel, inlined, load, pointer, record_at, store
+from ternops.team import barrier, share
+
+_RELU2 = ACTIVATIONS.index("relu2")
+_ALL = 1024
+# Of float32, with room for rounding.
+_LARGEST = np.float64(1e38)
+# What a product of an int8 activation and a code's value can reach.
+_MOST = 256
+
+
+@inlined
+def add_rows(p, first, last):
+    """x += y, columns [first, last) of every token."""
+    for token in range(p.tokens):
+        row = 4 * token * p.hidden
+        add(pointer(p.x) + row, pointer(p.y) + row, first, last)
+
+
+@inlined
+def _count(own, p, at, count):
+    place = own + p.own_counts + 8 * at
+    store(place, load(np.int64, place) + count)
+
+
+@inlined
+def _is_finite(p, m, operands):
+    """Whether no result of `up` can exceed float32, so that 0 times it is 0."""
+    step, scale = load(np.float32, pointer(operands.steps)), load(np.float32, pointer(m.up_scale))
+    return np.float64(step) * abs(np.float64(scale)) * np.float64(_MOST * p.hidden) < _LARGEST
+
+
+@inlined
+def _listed_up(p, m, own, first, last):
+    """gate = max(gate, 0)^2 * up, rows [first, last), by a list of those that are not 0.
+
+    Gives False where it left that to others.
+    """
+    listed, operands = own + p.own_listed, record_at(Operands, address_of(own))
+    count = list_positive(pointer(p.gate), first, last, listed)
+    if count * _ALL > (last - first) * p.most_rows or not _is_finite(p, m, operands):
+        return False
+    results = own + p.own_floats
+    operands.weights = m.up
+    operands.stride = m.up_stride
+    operands.scales = m.up_scale
+    operands.scale_step = 0
+    operands.listed = address_of(listed)
+    operands.out = address_of(results)
+    call_rows_kernel(p.listed_multiply, address_of(own), 0, count, 0)
+    scatter_relu2(pointer(p.gate), first, last, results, listed, count)
+    _count(own, p, 0, count)
+    return True
+
+
+@inlined
+def up_and_gate(p, m, own, first, last):
+    """gate = activation(gate) * up, rows [first, last) of every token."""
+    if p.most_rows > 0 and _listed_up(p, m, own, first, last):
+        return
+    multiply_rows(own, m.up, m.up_stride, m.up_scale, m.up_scale_step, p.ffn, first, last, p.up)
+    for token in range(p.tokens):
+        gate, up = pointer(p.gate) + 4 * token * p.ffn, pointer(p.up) + 4 * token * p.ffn
+        if p.activation == _RELU2:
+            gate_relu2(gate, up, first, last, gate)
+        else:
+            gate_silu(gate, up, first, last, gate)
+    if p.most_rows > 0:
+        _count(own, p, 0, last - first)
+
+
+@inlined
+def _listed_down(p, m, own, team, thread, threads):
+    """x += down times what is prepared, by a list of the columns whose activation is not 0.
+
+    Gives False where it left that to others: all threads agree on it, because each makes the list.
+    """
+    listed, codes = own + p.own_listed, own + p.own_codes
+    operands = record_at(Operands, address_of(own))
+    most = p.ffn * p.most_columns // _ALL
+    placed = pointer(operands.placed)
+    count = list_codes(placed, m.down_stride, operands.fields, most, listed, codes)
+    if count > most:
+        return False
+    columns = own + p.own_columns
+    o = record_at(Operands, address_of(columns))
+    o.weights = m.columns
+    o.stride = m.columns_stride
+    o.scales = m.down_scale
+    o.scale_step = m.down_scale_step
+    o.out = p.y
+    first, last = share(count, 8, thread, threads)
+    call_rows_kernel(p.columns_multiply, address_of(columns), first, last, 0)
+    barrier(team, threads)
+    # Each thread adds up the others' sums of some lines to its own.
+    block = o.fields * BLOCK_BYTES
+    lines = (m.columns_stride + BLOCK_BYTES - 1) // BLOCK_BYTES
+    first, last = share(lines, 1, thread, threads)
+    line = 4 * block
+    sums = own + p.own_sums + first * line
+    for other in range(threads):
+        if other != thread:
+            theirs = pointer(p.own) + other * p.own_bytes + p.own_sums + first * line
+            add_i32(sums, theirs, (last - first) * block)
+    call_rows_kernel(p.columns_close, address_of(columns), first, last, 0)
+    add_rows(p, first * block, min(last * block, p.hidden))
+    if thread == 0:
+        _count(own, p, 1, count)
+    return True
+
+
+@inlined
+def down_and_add(p, m, own, team, thread, threads):
+    """x += down times what is prepared."""
+    if p.most_columns > 0 and _listed_down(p, m, own, team, thread, threads):
+        return
+    first, last = share(p.hidden, p.row_step, thread, threads)
+    multiply_rows(
+        own, m.down, m.down_stride, m.down_scale, m.down_scale_step, p.hidden, first, last, p.y
+    )
+    add_rows(p, first, last)
+    if p.most_columns > 0 and thread == 0:
+        _count(own, p, 1, p.ffn)
