@@ -22,16 +22,22 @@ def needed(encodings: Iterable[str], decoder: bool) -> Jobs:
     from ternops import team
     from ternops.decoder.attention import CACHES
     from ternops.decoder.forward import forward
+    from ternops.encodings import ENCODINGS
+    from ternops.encodings.blocks import Blocks
     from ternops.kernels.linear import linear
     from ternops.kernels.plan import KERNELS, UNPACKED
     from ternops.kernels.screen import quantize_head
+    from ternops.kernels.sparse import sparse_kernels
 
+    chosen = set(encodings)
     found: list[Job] = []
     if decoder:
         found += [job for _, append, attend in CACHES.values() for job in (attend, append)]
         found += [job for each in UNPACKED.values() for job in (each.multiply, each.prepare)]
         found += [forward, quantize_head]
-    chosen = set(encodings)
+        for name in sorted(chosen):
+            if isinstance(ENCODINGS[name], Blocks):
+                found += sparse_kernels(name)
     for (encoding, _), kernels in KERNELS.items():
         if encoding in chosen:
             found += reversed(kernels)

@@ -31,8 +31,8 @@ _INTEGERS = " ".join(
 #: offsets in the scratch of lists, codes, sums, an OPERANDS record and counts of the rows and
 #: columns that were computed, int64 each); and this call's tokens. tile_tokens: tokens whose
 #: attention is computed together. outputs: tokens whose logits are computed, in output_table.
-#: exact_top: how many of the largest logits must be exact. profile: 0, or the address of int64 nanoseconds that
-#: thread 0 adds to, one of each of PARTS.
+#: exact_top: how many of the largest logits must be exact. profile: 0, or the address of int64
+#: nanoseconds that thread 0 adds to, one of each of PARTS.
 MODEL = np.dtype([(name, np.intp) for name in _INTEGERS] + [("epsilon", np.float64)])
 
 _MATRIX = ("", "_stride", "_scale", "_scale_step")

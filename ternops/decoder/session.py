@@ -73,6 +73,16 @@ class Session(HoldsAddresses):
         """Bytes of cache that the next token reads."""
         return kv_cache_bytes(self._model.config, self._model.cache, self.position + 1)
 
+    @property
+    def bytes_saved(self) -> int:
+        """Of `up` and `down`: the mean of what single tokens have left out so far."""
+        return self._model.sparsity.saved(*self.shares_read)
+
+    @property
+    def shares_read(self) -> tuple[float, float]:
+        """Of the rows of `up` and of the columns of `down`: what single tokens have read so far."""
+        return self._alone.shares_read
+
     def profile(self) -> npt.NDArray[np.int64]:
         """Add up nanoseconds of single tokens from now on, by `records.PARTS`; returns the sums."""
         return self._alone.profile()

@@ -120,6 +120,7 @@ class Workspace(HoldsAddresses):
         self._logits = self._buffers["logits"].view(np.float32)[: capacity * head.padded]
         self._logits = self._logits.reshape(capacity, head.padded)[:, : c.vocabulary]
         self._exact_top = -1
+        self._passes = 0
 
     def profile(self) -> npt.NDArray[np.int64]:
         """From now on add up nanoseconds by `PARTS`; returns the array that they are added to."""
@@ -150,12 +151,19 @@ class Workspace(HoldsAddresses):
         self._outputs[:count] = outputs
         self._call[:] = tokens, tile_tokens, count
         work = (self._address, tokens) if self._model.adapts else None
+        self._passes += 1
         TEAM.run_at(forward.address, self._address, self._model.threads, work)
         return self._logits[:count]
 
-    def take_counts(self) -> npt.NDArray[np.int64]:
-        """Rows of `up` and columns of `down` that single tokens read since the last call."""
-        return self._own.take_counts()
+    @property
+    def shares_read(self) -> tuple[float, float]:
+        """Of the rows of `up` and of the columns of `down`: what all passes so far have read."""
+        config = self._model.config
+        entries = self._passes * config.layers * config.ffn
+        if entries == 0 or not self._sparsity or self._sparsity.kind == "never":
+            return 1.0, 1.0
+        rows, columns = self._own.total_counts() / entries
+        return float(rows), float(columns)
 
     def take_computed(self) -> int:
         """Rows that a screened head computed since the last call."""
@@ -232,12 +240,11 @@ class ThreadScratch:
             self.heads.append((self._record(thread * size + self.head), head_placed))
         return self
 
-    def take_counts(self) -> npt.NDArray[np.int64]:
-        """The sum of all threads' counts, int64 (2,), which begin anew."""
+    def total_counts(self) -> npt.NDArray[np.int64]:
+        """The sum of all threads' counts, int64 (2,)."""
         table = self._memory[: len(self.heads) * self.bytes].reshape(len(self.heads), -1)
         counts = table[:, self.counts : self.counts + COUNTS].view(np.int64)
         total: npt.NDArray[np.int64] = counts.sum(axis=0)
-        counts[:] = 0
         return total
 
     def _record(self, offset: int) -> memoryview:

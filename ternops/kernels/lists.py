@@ -37,9 +37,13 @@ def _pad(listed, count):
 @kernel
 def list_positive(x, first, last, listed):
     """The numbers of those of float32 x[first:last] that exceed 0; returns how many there are."""
-    count = 0
-    for i in range(first, last, 16):
-        bits = greater_bits(read(x, i, last), full(f32, 0.0))
+    count, zeros = 0, full(f32, 0.0)
+    for i in range(first, last, 64):
+        # Fewer and longer loops: the end of each is a branch that no CPU foresees.
+        bits = greater_bits(read(x, i, last), zeros)
+        bits |= greater_bits(read(x, i + 16, last), zeros) << 16
+        bits |= greater_bits(read(x, i + 32, last), zeros) << 32
+        bits |= greater_bits(read(x, i + 48, last), zeros) << 48
         while bits != 0:
             store(listed + 4 * count, np.int32(i + lowest_bit(bits)))
             bits = bits & (bits - 1)

@@ -65,11 +65,6 @@ def _ahead(p, place):
 _LISTED = Rows(_first, _step, _line, _ahead)
 
 
-def make_listed(encoding: Blocks, tile: GemvTile):
-    """The product with one token of the rows in a list: out has their results side by side."""
-    return make_gemv(encoding, tile, _LISTED)
-
-
 @inlined
 def _four_lines(p, place):
     """Pointers to the first four rows of a list."""
@@ -168,31 +163,28 @@ def make_columns(encoding: Blocks, apart: int):
     return multiply, close
 
 
-class Columns(NamedTuple):
-    """The kernels for some columns of a block encoding: `multiply` leaves sums, `close` makes
-    results of them."""
+class Kernels(NamedTuple):
+    """listed: the product of some rows. columns: sums over some columns, of which `close` makes
+    results."""
 
-    multiply: RowsKernel
+    listed: RowsKernel
+    columns: RowsKernel
     close: RowsKernel
 
 
 @cache
-def listed_kernel(name: str) -> RowsKernel:
-    """The product of some rows, of a block encoding."""
+def sparse_kernels(name: str) -> Kernels:
+    """Of a block encoding."""
     encoding = ENCODINGS[name]
     assert isinstance(encoding, Blocks)
     tile = default_tile(encoding, "stream", TIER)
-    return RowsKernel(make_listed(encoding, tile), f"listed_{name}")
-
-
-@cache
-def columns_kernels(name: str) -> Columns:
-    """The product of some columns, of a block encoding."""
-    encoding = ENCODINGS[name]
-    assert isinstance(encoding, Blocks)
-    multiply, close = make_columns(encoding, TIER.pick(encoding.tiles).apart)
-    return Columns(
-        RowsKernel(multiply, f"columns_{name}"), RowsKernel(close, f"close_columns_{name}")
+    assert isinstance(tile, GemvTile)
+    listed = make_gemv(encoding, tile, _LISTED)
+    columns, close = make_columns(encoding, TIER.pick(encoding.tiles).apart)
+    return Kernels(
+        RowsKernel(listed, f"listed_{name}"),
+        RowsKernel(columns, f"columns_{name}"),
+        RowsKernel(close, f"close_columns_{name}"),
     )
 
 
