@@ -54,4 +54,5 @@ TOKEN_BYTES = TOKEN.itemsize
 ModelRecord, LayerRecord, TokenRecord = (record_type(each) for each in (MODEL, LAYER, TOKEN))
 
 #: What the time of a token is spent on.
-PARTS = ("norm and quantise", "ternary products", "attention", "waiting", "head")
+PRODUCTS = "ternary products"
+PARTS = ("norm and quantise", PRODUCTS, "attention", "waiting", "head")

@@ -100,12 +100,16 @@ class Weights:
     head: HalfMatrix
 
     @property
+    def linear_bytes(self) -> int:
+        """Bytes of the linear layers."""
+        return sum(each.nbytes for layer in self.layers for each in layer.linear.values())
+
+    @property
     def bytes_per_token(self) -> int:
         """Bytes of weights that one decoded token reads: all but the embedding's other rows."""
-        linear = sum(each.nbytes for layer in self.layers for each in layer.linear.values())
         norms = sum(each.nbytes for layer in self.layers for each in layer.norms.values())
         row = self.embedding.bits[0].nbytes
-        return linear + norms + self.norm.nbytes + self.head.nbytes + row
+        return self.linear_bytes + norms + self.norm.nbytes + self.head.nbytes + row
 
 
 def random_weights(

@@ -22,6 +22,7 @@ from bench.suites.decoders import PROMPT, llama, llama_case, settled
 from ternops.cost.layouts import SIZES
 from ternops.decoder import Model
 from ternops.decoder.formats.convert import convert
+from ternops.decoder.records import PRODUCTS
 from ternops.isa import HAS_TILES
 
 _BATCHES = (1, 2, 4, 8, 16, 32)
@@ -41,8 +42,10 @@ def head(options: DecodeOptions) -> Iterator[Goal]:
     """2B4T with Gaussian head rows: the screened head against the fp16 one"""
     config = SIZES["2B4T"]
     weights = make.gaussian(config)
-    decoders = {kind: make.OurDecoder(Model(weights, options.threads, kind), options.tokens)
-                for kind in ("fp16", "screened")}  # fmt: skip
+    decoders = {
+        kind: make.OurDecoder(Model(weights, options.threads, kind, sparse="never"), options.tokens)
+        for kind in ("fp16", "screened")
+    }
     names = {f"decode 2B4T {kind} head": each for kind, each in decoders.items()}
     (fp16, _), (screened, _) = (found := make.beside_limit(names, options)).values()
     session = decoders["screened"].session
@@ -54,6 +57,40 @@ def head(options: DecodeOptions) -> Iterator[Goal]:
     )  # fmt: skip
     for (kind, each), (case, limit) in zip(decoders.items(), found.values(), strict=True):
         yield _share("head", f"2B4T {kind} head, share of read bandwidth", each, case, limit)
+
+
+def sparse(options: DecodeOptions) -> Iterator[Goal]:
+    """2B4T with as many zeros behind its gates as a trained model has, and without any more"""
+    plain = make.gaussian(SIZES["2B4T"])
+    for what, weights, asked in (
+        ("gates like trained ones", make.trained_like(plain), (1.2, 1.1)),
+        ("random gates", plain, (1.0, 1.0)),
+    ):
+        whole, left = (
+            make.OurDecoder(
+                Model(weights, options.threads, "screened", sparse=kind), options.tokens
+            )
+            for kind in ("never", "auto")
+        )
+        cases = [whole.case(f"2B4T, {what}"), left.case(f"2B4T, {what}, sparse")]
+        options.measure(cases)
+        pairs = [(whole.parts()[PRODUCTS], left.parts()[PRODUCTS]) for _ in range(options.rounds)]
+        rows, columns = left.session.shares_read
+        read = weights.linear_bytes
+        rest = read - left.session.bytes_saved
+        yield Goal(
+            "sparse", f"2B4T, {what}, linear layers, sparse over all", asked[0],
+            float(np.median([before / after for before, after in pairs])), "x",
+            f"{rows:.0%} of up's rows and {columns:.0%} of down's columns read: {rest / 1e6:.0f} "
+            f"of {read / 1e6:.0f} MB, which allow {read / rest:.2f}x; "
+            f"{left.model.sparsity.nbytes / 1e6:.0f} MB more are kept",
+        )  # fmt: skip
+        yield Goal(
+            "sparse", f"2B4T, {what}, tokens, sparse over all", asked[1],
+            speedup(cases[0].values, cases[1].values).median, "x",
+            f"{1 / cases[1].median:.1f} and {1 / cases[0].median:.1f} tokens/s; bytes allow "
+            f"{whole.nbytes / left.nbytes:.2f}x",
+        )  # fmt: skip
 
 
 def peers(options: DecodeOptions) -> Iterator[Goal]:
@@ -198,7 +235,7 @@ def _share(
 
 #: Each section by its name; what compares with llama.cpp is in PEERS as well.
 SECTIONS = {
-    "share": shares, "head": head, "peers": peers, "prefill": prefill, "batch": batch,
-    "lookup": lookup, "start": start, "busy": busy,
+    "share": shares, "head": head, "sparse": sparse, "peers": peers, "prefill": prefill,
+    "batch": batch, "lookup": lookup, "start": start, "busy": busy,
 }  # fmt: skip
 PEERS = ("peers", "prefill")

@@ -35,8 +35,9 @@ Array = npt.NDArray[Any]
 def computed(threads: Sequence[int], number: int, context: int) -> Iterator[dict[str, Any]]:
     """What this process computes, for each encoding and thread count, on `number` windows.
 
-    read, decoded: digests of the first window's logits; text: of all windows'. greedy: the most
-    likely token at each position of all windows.
+    read, decoded, sparse: digests of the first window's logits, the last with all left out that
+    ReLU^2 makes 0; text: of all windows'. greedy: the most likely token at each position of all
+    windows.
     """
     text = text_of(number, context)
     for encoding in (*TERNARY, FP16):
@@ -44,11 +45,14 @@ def computed(threads: Sequence[int], number: int, context: int) -> Iterator[dict
         for count in threads:
             model = Model(weights, count)
             logits = [model.logits(tokens) for tokens in text]
-            session = Session(model)
-            decoded = np.stack([session.step(token).copy() for token in text[0]])
+            decoded = {
+                kind: decoded_digest(Model(weights, count, sparse=kind), text[0])
+                for kind in ("never", "never" if model.sparsity.kind == "never" else "always")
+            }
             yield {
                 "encoding": encoding, "threads": count, "read": digest_of(logits[:1]),
-                "decoded": digest_of([decoded]), "text": digest_of(logits),
+                "decoded": decoded["never"], "sparse": decoded.get("always", decoded["never"]),
+                "text": digest_of(logits),
                 "perplexity": perplexity_of(logits, text), "greedy": greedy(logits).tolist(),
             }  # fmt: skip
 
@@ -65,6 +69,12 @@ def text_of(number: int, context: int) -> list[list[int]]:
     if not 1 <= number <= len(found):
         raise ValueError(f"windows={number}: expected 1 to the text's {len(found)}")
     return found[:number]
+
+
+def decoded_digest(model: Model, tokens: Sequence[int]) -> str:
+    """Of the logits of tokens that are decoded one by one."""
+    session = Session(model)
+    return digest_of([np.stack([session.step(token).copy() for token in tokens])])
 
 
 def digest_of(logits: Sequence[npt.NDArray[np.float32]]) -> str:

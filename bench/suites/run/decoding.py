@@ -141,7 +141,8 @@ class _Engines:
     ) -> dict[str, Case]:  # fmt: skip
         cases, count = {}, len(tokens)
         for engine, weights in self._weights.items():
-            session = Session(Model(weights, threads))
+            # All is read: random gates tell nothing of how many of a model's are 0.
+            session = Session(Model(weights, threads, sparse="never"))
             cases[engine] = Case(engine, partial(_from_empty, session, ours, tokens), count)
         if threads == self._task.threads[-1]:
             for engine, (decoder, _) in self._peers.items():

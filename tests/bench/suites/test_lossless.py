@@ -14,11 +14,13 @@ from bench.suites.lossless import proof as lossless
 from bench.suites.lossless import tier as lossless_tier
 from bench.suites.lossless.proof import COMPUTATIONS, FP16
 from ternops.decoder import Model, Session, reference
-from ternops.encodings import TERNARY
+from ternops.encodings import ENCODINGS, TERNARY
+from ternops.encodings.blocks import Blocks
 from ternops.isa import detect
 from tests.helpers import processes
 
 ALL = [*TERNARY, FP16]
+BLOCKS = [name for name in TERNARY if isinstance(ENCODINGS[name], Blocks)]
 NUMBER, CONTEXT = 3, 24
 
 
@@ -78,27 +80,30 @@ def flip_read(monkeypatch, encoding, wanted):
     monkeypatch.setattr(Model, "logits", wrong)
 
 
-def flip_decoded(monkeypatch, encoding, position):
-    """In what two threads decode at a position with one encoding."""
+def flip_decoded(monkeypatch, encoding, position, kind):
+    """In what two threads decode at a position with one encoding and `sparse` setting."""
     step = Session.step
 
     def wrong(session, token):
         found = step(session, token)
         model = session._model
-        is_it = model.encoding == encoding and model.threads == 2
+        is_it = model.encoding == encoding and model.threads == 2 and model.sparsity.kind == kind
         return flip(found) if is_it and session.position == position else found
 
     monkeypatch.setattr(Session, "step", wrong)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", ["first window", "last window", "decoded"])
+@pytest.mark.parametrize("where", ["first window", "last window", "decoded", "sparse"])
 @pytest.mark.parametrize("encoding", ALL)
 def test_a_wrong_bit_is_no_lossless_run(encoding, where, here, text, monkeypatch):
     """It is found, and blamed on its encoding and thread count alone."""
     name = {FP16: "fp16"}.get(encoding, encoding)
-    if where == "decoded":
-        flip_decoded(monkeypatch, name, CONTEXT - 1)
+    if where == "sparse" and name not in BLOCKS:
+        pytest.skip(f"nothing is left out of {name} weights")
+    if where in ("decoded", "sparse"):
+        kind = {"decoded": "never", "sparse": "always"}[where]
+        flip_decoded(monkeypatch, name, CONTEXT - 1, kind)
     else:
         flip_read(monkeypatch, name, text[0 if where == "first window" else -1])
     proof = prove([1, 2])
