@@ -28,6 +28,7 @@ def needed(encodings: Iterable[str], decoder: bool) -> Jobs:
     from ternops.kernels.plan import KERNELS, UNPACKED
     from ternops.kernels.screen import quantize_head
     from ternops.kernels.sparse import sparse_kernels
+    from ternops.kernels.transpose import transpose_job
 
     chosen = set(encodings)
     found: list[Job] = []
@@ -37,7 +38,7 @@ def needed(encodings: Iterable[str], decoder: bool) -> Jobs:
         found += [forward, quantize_head]
         for name in sorted(chosen):
             if isinstance(ENCODINGS[name], Blocks):
-                found += sparse_kernels(name)
+                found += (*sparse_kernels(name), transpose_job(name))
     for (encoding, _), kernels in KERNELS.items():
         if encoding in chosen:
             found += reversed(kernels)

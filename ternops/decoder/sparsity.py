@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
-from ternops.decoder.weights import Weights, operand_of
+from ternops.decoder.weights import HalfMatrix, Weights, operand_of
 from ternops.encodings import ENCODINGS
 from ternops.encodings.blocks import Blocks
-from ternops.kernels import lists, sparse
+from ternops.encodings.common import SLACK
+from ternops.kernels import lists, sparse, transpose
 from ternops.matrix import TernaryMatrix
-from ternops.memory import Arena
-from ternops.packed import pack_values
+from ternops.memory import Arena, aligned_empty
+from ternops.packed import Packed
+from ternops.team import TEAM
 
 #: auto: where a token's own zeros make it pay. always: whatever the zeros; never: all is read.
 SPARSE = ("auto", "always", "never")
@@ -96,16 +97,32 @@ def _obstacle(weights: Weights, encoding: str) -> str | None:
 
 
 def _by_columns(weights: Weights, threads: int) -> list[TernaryMatrix]:
-    """`down` of every layer, transposed and packed anew; what layers share is made once."""
-    distinct = {id(layer): layer for layer in weights.layers}
+    """`down` of every layer, transposed; what layers share is made once."""
     arena = Arena()
-
-    def transposed(layer: Any) -> TernaryMatrix:
-        packed = layer.linear["down"]._packed
-        values = np.ascontiguousarray(packed.unpack().T)
-        return TernaryMatrix(pack_values(values, None, packed.encoding))
-
-    with ThreadPoolExecutor(threads) as pool:
-        made = pool.map(transposed, distinct.values())
-        found = {key: each.moved(arena) for key, each in zip(distinct, made, strict=True)}
+    found: dict[int, TernaryMatrix] = {}
+    for layer in weights.layers:
+        if id(layer) not in found:
+            found[id(layer)] = transposed(layer.linear["down"], threads, arena)
     return [found[id(layer)] for layer in weights.layers]
+
+
+def transposed(matrix: TernaryMatrix | HalfMatrix, threads: int, arena: Arena) -> TernaryMatrix:
+    """A matrix of a block encoding, packed anew by columns, without its scale."""
+    source = operand_of(matrix)
+    encoding = ENCODINGS[source.encoding]
+    assert isinstance(encoding, Blocks)
+    size = encoding.nbytes(source.columns, source.rows) + SLACK
+    packed = arena.empty(size, np.uint8)
+    packed[-SLACK:] = 0
+    each = transpose.scratch_bytes(encoding)
+    scratch = aligned_empty(threads * each, np.uint8)
+    record: Any = np.zeros((), transpose.TRANSPOSE)
+    for name, value in {
+        "weights": source.address, "stride": encoding.row_bytes(source.columns),
+        "rows": source.rows, "columns": source.columns, "out": packed.ctypes.data,
+        "out_stride": encoding.row_bytes(source.rows), "scratch": scratch.ctypes.data,
+        "scratch_stride": each,
+    }.items():  # fmt: skip
+        record[name] = value
+    TEAM.run(transpose.transpose_job(source.encoding), record, threads)
+    return TernaryMatrix(Packed(packed, source.columns, source.rows, None, source.encoding))
