@@ -86,13 +86,35 @@ def test_the_ends(what, encoding):
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e20, 3e38])
-def test_where_products_overflow_nothing_is_left_out(scale):
-    """0 times infinity is NaN, with and without."""
+def test_scales_of_any_size(scale):
+    """Of all matrices."""
     plain = small_model(small_config("hidden 200", "bitnet"), "base3")
     weights = with_matrices(plain, lambda name, values: values, scale)
     with np.errstate(all="ignore"):
         found = [decoded(Model(weights, 2, sparse=kind))[0] for kind in ("never", "always")]
     assert cases.same_bits(*found)
+
+
+def test_where_a_product_overflows_nothing_is_left_out():
+    """0 times infinity is NaN: of a row whose gate is 0, while all that are not stay finite."""
+    plain = small_model(small_config("hidden 200", "bitnet"), "base3")
+
+    def change(name, values):
+        # One gate of a single weight each; the other rows of `up` have sums of many.
+        if name in ("gate", "up"):
+            values[0] = np.arange(values.shape[1]) == 0
+        if name == "gate":
+            values[1:] = 0
+        return values
+
+    weights = with_matrices(plain, change)
+    scale = np.asarray(np.float32(1.2e37))
+    for layer in weights.layers:
+        up = layer.linear["up"].to_trits()
+        layer.linear["up"] = TernaryMatrix(pack_values(up, scale, "base3"))
+    found = {kind: decoded(Model(weights, 2, sparse=kind))[0] for kind in ("never", "always")}
+    assert np.isnan(found["never"]).any()
+    assert cases.same_bits(found["never"], found["always"])
 
 
 def test_a_checkpoint():
