@@ -20,6 +20,8 @@ _RELU2 = ACTIVATIONS.index("relu2")
 _ALL = 1024
 # Of float32, with room for rounding.
 _LARGEST = np.float64(1e38)
+# Of the least bytes that are to be saved, where several threads add up their sums.
+_BARRIER = 6
 # What a product of an int8 activation and a code's value can reach.
 _MOST = 256
 
@@ -53,7 +55,10 @@ def _listed_up(p, m, own, first, last):
     """
     listed, operands = own + p.own_listed, record_at(Operands, address_of(own))
     count = list_positive(pointer(p.gate), first, last, listed)
-    if count * _ALL > (last - first) * p.most_rows or not _is_finite(p, m, operands):
+    saved = (last - first - count) * m.up_stride
+    if count * _ALL > (last - first) * p.most_rows or saved < p.least_saved:
+        return False
+    if not _is_finite(p, m, operands):
         return False
     results = own + p.own_floats
     operands.weights = m.up
@@ -93,9 +98,13 @@ def _listed_down(p, m, own, team, thread, threads):
     listed, codes = own + p.own_listed, own + p.own_codes
     operands = record_at(Operands, address_of(own))
     most = p.ffn * p.most_columns // _ALL
+    # Lists of columns take longer than those of rows, and so does a barrier more.
+    least = p.least_saved * (2 if threads == 1 else _BARRIER * threads)
+    if (p.ffn - 1) * m.columns_stride < least:
+        return False
     placed = pointer(operands.placed)
     count = list_codes(placed, m.down_stride, operands.fields, most, listed, codes)
-    if count > most:
+    if count > most or (p.ffn - count) * m.columns_stride < least:
         return False
     columns = own + p.own_columns
     o = record_at(Operands, address_of(columns))

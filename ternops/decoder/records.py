@@ -15,7 +15,7 @@ _HEAD = (
     "head_step screened bounds peaks peak_count exact exact_stride exact_is_bf16 exact_top computed"
 )
 _SPARSE = (
-    "most_rows most_columns listed_multiply columns_multiply columns_close"
+    "most_rows most_columns least_saved listed_multiply columns_multiply columns_close"
     " own_listed own_codes own_sums own_columns own_counts"
 )
 _CALL = "tokens tile_tokens outputs token_table output_table profile"
@@ -27,12 +27,12 @@ _INTEGERS = " ".join(
 #: each thread's scratch (own_bytes each, with offsets: an OPERANDS record, another one for the
 #: head, floats, queries, scores); addresses of the jobs that append to the cache and that attend to
 #: it; what a screened head needs; what `ternops.decoder.feed_forward` needs to leave out rows of
-#: `up` and columns of `down` (at most so many of 1024 are computed by list, 0: never; kernels;
-#: offsets in the scratch of lists, codes, sums, an OPERANDS record and counts of the rows and
-#: columns that were computed, int64 each); and this call's tokens. tile_tokens: tokens whose
-#: attention is computed together. outputs: tokens whose logits are computed, in output_table.
-#: exact_top: how many of the largest logits must be exact. profile: 0, or the address of int64
-#: nanoseconds that thread 0 adds to, one of each of PARTS.
+#: `up` and columns of `down` (at most so many of 1024 are computed by list, 0: never; bytes that a
+#: list must save a thread; kernels; offsets in scratch of lists, codes, sums, an OPERANDS record,
+#: and counts of rows and columns that were computed, int64 each); and this call's tokens.
+#: tile_tokens: tokens whose attention is computed together. outputs: tokens whose logits are
+#: computed, in output_table. exact_top: how many of the largest logits must be exact. profile: 0,
+#: or the address of int64 nanoseconds that thread 0 adds to, one of each of PARTS.
 MODEL = np.dtype([(name, np.intp) for name in _INTEGERS] + [("epsilon", np.float64)])
 
 _MATRIX = ("", "_stride", "_scale", "_scale_step")
