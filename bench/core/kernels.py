@@ -108,6 +108,11 @@ def load_cases(path: Path) -> list[Case]:
     return cases
 
 
+def _amount(product: Product, what: str) -> int:
+    """What a limit of this name counts of a product: bytes, or multiply-accumulates."""
+    return product.bytes if what == product.level else product.macs
+
+
 class Timings:
     """Cases by what they are. Times are medians, rates a second."""
 
@@ -147,18 +152,30 @@ class Timings:
 
     def roofs(self, product: Product) -> dict[str, float]:
         """limit -> what it allows of a product that it was measured beside, as `rate`."""
-        roofs = {}
-        for what in (product.level, product.peak):
-            same = {"group": product.group, "threads": product.threads, "tier": product.tier}
-            if limit := self.fastest(what=what, **same):
-                a_unit = product.macs / product.bytes if what == product.level else 1.0
-                roofs[what] = self.limit_rate(limit) * a_unit
-        return roofs
+        return {
+            what: self.limit_rate(limit) * product.macs / _amount(product, what)
+            for what, limit in self._limits(product).items()
+        }
+
+    def shares(self, product: Product) -> dict[str, float]:
+        """limit -> the share of it. The median over rounds: a machine that drifts drifts for a
+        product and its limit alike."""
+        times = self.products[product].values
+        return {
+            what: speedup(self.limits[limit].values, times).median
+            * (_amount(product, what) / limit.amount)
+            for what, limit in self._limits(product).items()
+        }
 
     def share(self, product: Product) -> float | None:
         """Of the lowest roof; None if none is known."""
-        roofs = self.roofs(product)
-        return self.rate(product) / min(roofs.values()) if roofs else None
+        return max(self.shares(product).values(), default=None)
+
+    def _limits(self, product: Product) -> dict[str, Limit]:
+        """The fastest of each of a product's limits, of those that it was measured beside."""
+        same = {"group": product.group, "threads": product.threads, "tier": product.tier}
+        found = {what: self.fastest(what=what, **same) for what in (product.level, product.peak)}
+        return {what: limit for what, limit in found.items() if limit}
 
     def ratio(self, faster: Product, slower: Product) -> float:
         """How many times as many multiply-accumulates a second: the median of paired rounds."""

@@ -90,12 +90,14 @@ class Probe(NamedTuple):
 
 
 #: Each has been the fastest somewhere: one or two streams on AMD's Zen 5, four to eight on an Intel
-#: server, where four reach their best with little prefetch, 5% more than with none or with much.
+#: server, where four reach their best with little prefetch, up to 10% more than with none or with
+#: much.
 PROBES = (
     *(Probe(streams, ahead, True) for streams, ahead in (
-        (1, 0), (1, 4096), (2, 4096), (4, 0), (4, 1024), (4, 2048), (6, 4096), (8, 2048), (8, 4096),
+        (1, 0), (1, 4096), (2, 4096), (4, 0), (4, 512), (4, 1024), (4, 2048), (6, 4096), (8, 2048),
+        (8, 4096),
     )),
-    *(Probe(streams, ahead, False) for streams, ahead in ((1, 0), (4, 0), (4, 1024), (8, 2048))),
+    *(Probe(streams, ahead, False) for streams, ahead in ((1, 0), (4, 0), (4, 512), (8, 2048))),
 )  # fmt: skip
 
 

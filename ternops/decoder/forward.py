@@ -19,7 +19,7 @@ from ternops.decoder.records import (
 )
 from ternops.kernels.elementwise import rms_norm
 from ternops.kernels.fp16 import half_row
-from ternops.kernels.linear import multiply_rows, prepare_rows
+from ternops.kernels.linear import multiply_rows, prefetch_rows, prepare_rows
 from ternops.kernels.operands import Operands
 from ternops.kernels.screen import (
     find_peaks,
@@ -92,6 +92,12 @@ def _prepare(p, own, x, norm, count, placed_stride, team, thread, threads, time)
 
 
 @inlined
+def _soon(p, weights, stride, rows, thread, threads):
+    """Prefetch where this thread will begin to read a matrix."""
+    prefetch_rows(weights, stride, rows, p.row_step, p.streams, p.panel, thread, threads)
+
+
+@inlined
 def _layer(p, at, own, team, thread, threads, time):
     m = record_at(LayerRecord, p.layer_table + at * LAYER_BYTES)
     x = pointer(p.x)
@@ -103,6 +109,7 @@ def _layer(p, at, own, team, thread, threads, time):
     f, n = share(keys, p.row_step, thread, threads)
     multiply_rows(own, m.k, m.k_stride, m.k_scale, m.k_scale_step, keys, f, n, p.k)
     multiply_rows(own, m.v, m.v_stride, m.v_scale, m.v_scale_step, keys, f, n, p.v)
+    _soon(p, m.o, m.o_stride, p.hidden, thread, threads)
     time = _timed_barrier(p, team, thread, threads, _PRODUCTS, time)
 
     call_layer_kernel(p.append, address_of(p), at, thread, threads)
@@ -118,18 +125,28 @@ def _layer(p, at, own, team, thread, threads, time):
     f, n = share(p.hidden, p.row_step, thread, threads)
     multiply_rows(own, m.o, m.o_stride, m.o_scale, m.o_scale_step, p.hidden, f, n, p.y)
     add_rows(p, f, n)
+    _soon(p, m.gate, m.gate_stride, p.ffn, thread, threads)
+    if p.most_rows == 0:
+        _soon(p, m.up, m.up_stride, p.ffn, thread, threads)
     time = _timed_barrier(p, team, thread, threads, _PRODUCTS, time)
 
     time = _prepare(p, own, x, m.post_norm, p.hidden, p.placed_hidden, team, thread, threads, time)
     f, n = share(p.ffn, p.row_step, thread, threads)
     multiply_rows(own, m.gate, m.gate_stride, m.gate_scale, m.gate_scale_step, p.ffn, f, n, p.gate)
     up_and_gate(p, m, own, f, n)
+    if p.most_columns == 0:
+        _soon(p, m.down, m.down_stride, p.hidden, thread, threads)
     time = _timed_barrier(p, team, thread, threads, _PRODUCTS, time)
 
     time = _prepare(
         p, own, pointer(p.gate), m.ffn_norm, p.ffn, p.placed_ffn, team, thread, threads, time
     )
     down_and_add(p, m, own, team, thread, threads)
+    if at + 1 < p.layers:
+        m = record_at(LayerRecord, p.layer_table + (at + 1) * LAYER_BYTES)
+        _soon(p, m.q, m.q_stride, heads, thread, threads)
+        _soon(p, m.k, m.k_stride, keys, thread, threads)
+        _soon(p, m.v, m.v_stride, keys, thread, threads)
     return _timed_barrier(p, team, thread, threads, _PRODUCTS, time)
 
 

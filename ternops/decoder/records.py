@@ -9,7 +9,9 @@ _COUNTS = "hidden ffn layers heads kv_heads head_dim vocabulary context activati
 _WEIGHTS = "layer_table embedding embedding_stride embedding_is_bf16 norm cosine sine"
 _SHARED = "x y q k v attention gate up normed logits logits_stride"
 _PLACED = "placed_hidden placed_queries placed_ffn"
-_OWN = "own own_bytes own_head own_floats own_queries own_scores score_stride row_step"
+_OWN = (
+    "own own_bytes own_head own_floats own_queries own_scores score_stride row_step streams panel"
+)
 _JOBS = "append attend"
 _HEAD = (
     "head_step screened bounds peaks peak_count exact exact_stride exact_is_bf16 exact_top computed"
@@ -25,14 +27,15 @@ _INTEGERS = " ".join(
 #: A model and the memory of one forward pass. Counts, and the index of the activation; addresses of
 #: weights; of buffers that threads share, a row a token; bytes of a placed token by its length; of
 #: each thread's scratch (own_bytes each, with offsets: an OPERANDS record, another one for the
-#: head, floats, queries, scores); addresses of the jobs that append to the cache and that attend to
-#: it; what a screened head needs; what `ternops.decoder.feed_forward` needs to leave out rows of
-#: `up` and columns of `down` (at most so many of 1024 are computed by list, 0: never; bytes that a
-#: list must save a thread; kernels; offsets in scratch of lists, codes, sums, an OPERANDS record,
-#: and counts of rows and columns that were computed, int64 each); and this call's tokens.
-#: tile_tokens: tokens whose attention is computed together. outputs: tokens whose logits are
-#: computed, in output_table. exact_top: how many of the largest logits must be exact. profile: 0,
-#: or the address of int64 nanoseconds that thread 0 adds to, one of each of PARTS.
+#: head, floats, queries, scores); how threads share rows, and GEMV reads them; addresses of the
+#: jobs that append to the cache and that attend to it; what a screened head needs; what
+#: `ternops.decoder.feed_forward` needs to leave out rows of `up` and columns of `down` (at most so
+#: many of 1024 are computed by list, 0: never; bytes that a list must save a thread; kernels;
+#: offsets in scratch of lists, codes, sums, an OPERANDS record, and counts of rows and columns that
+#: were computed, int64 each); and this call's tokens. tile_tokens: tokens whose attention is
+#: computed together. outputs: tokens whose logits are computed, in output_table. exact_top: how
+#: many of the largest logits must be exact. profile: 0, or the address of int64 nanoseconds that
+#: thread 0 adds to, one of each of PARTS.
 MODEL = np.dtype([(name, np.intp) for name in _INTEGERS] + [("epsilon", np.float64)])
 
 _MATRIX = ("", "_stride", "_scale", "_scale_step")

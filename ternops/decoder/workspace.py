@@ -105,6 +105,7 @@ class Workspace(HoldsAddresses):
             **{f"own_{name}": offset for name, offset in own.areas.items()},
             "own_columns": own.columns, "own_counts": own.counts,
             "score_stride": score_stride, "row_step": max(plans[0].row_step, _LINE_OF_FLOATS),
+            "streams": plans[0].streams if capacity == 1 else 0, "panel": plans[0].panel,
             "append": append.address, "attend": attend.address, "head_step": ROWS,
             "peak_count": _peaks(head.padded), "token_table": self._tokens.ctypes.data,
             "output_table": self._outputs.ctypes.data, "computed": self._computed.ctypes.data,

@@ -41,16 +41,19 @@ class GemvTile(NamedTuple):
     rows: of the matrix at a time, each a stream of its own. apart: how many of a byte's fields are
     left where they are, with an accumulator each; 1: every field is shifted down to one
     accumulator. is_narrow: vectors of `ternops.isa.NARROW` and not the widest. ahead: bytes that
-    each stream is prefetched ahead.
+    each stream is prefetched ahead. panel: bytes of weights that a thread's streams share before
+    they go on, so that they lie close together; 0: all of them.
     """
 
     rows: int
     apart: int
     is_narrow: bool = False
     ahead: int = 4096
+    panel: int = 0
 
     def __str__(self) -> str:
-        return f"{self.rows}x{self.apart}{'n' if self.is_narrow else 'w'}{self.ahead}"
+        panel = f"p{self.panel >> 10}" if self.panel else ""
+        return f"{self.rows}x{self.apart}{'n' if self.is_narrow else 'w'}{self.ahead}{panel}"
 
 
 class Unpack(NamedTuple):

@@ -52,7 +52,7 @@ ONE_BIT = Blocks(
         # 16 registers: with four accumulators a row, LLVM spills one.
         "avxvnni": GemvTile(rows=2, apart=2),
         # Sapphire Rapids, in the second-level cache: 23 GB/s, with 2 rows of 8 apart 22.
-        "avx512vnni": GemvTile(rows=4, apart=4, ahead=2048),
+        "avx512vnni": GemvTile(rows=4, apart=4, ahead=2048, panel=3 << 18),
         "avx512vnni@zen": GemvTile(rows=2, apart=8),
         # As on AVX2. With four rows LLVM spills, and more instructions are needed.
         "neon": GemvTile(rows=2, apart=4),
@@ -62,7 +62,7 @@ ONE_BIT = Blocks(
     stream_tiles={
         # The same, weights in DRAM, share of the fastest probe (1 thread): 4 rows of 4 apart
         # 98 to 104%, 2 of 8 apart 92 to 96%, and 80 to 85% in narrow vectors.
-        "avx512vnni": GemvTile(rows=4, apart=4, ahead=2048),
+        "avx512vnni": GemvTile(rows=4, apart=4, ahead=2048, panel=3 << 18),
         # Zen 5: narrow vectors leave memory the most bandwidth.
         "avx512vnni@zen": GemvTile(rows=2, apart=8, is_narrow=True),
     },

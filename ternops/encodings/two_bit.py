@@ -44,9 +44,10 @@ TWO_BIT = Blocks(
     batch_rows={},
     pair_apart={"generic": 2},
     stream_tiles={
-        # Sapphire Rapids, weights in DRAM, share of the fastest probe (1 thread): 4 rows 97%,
-        # 8 rows of 2 apart 91 to 95%, 2 rows 83%; narrow vectors are 1 to 2% behind.
-        "avx512vnni": GemvTile(rows=4, apart=4, ahead=2048),
+        # Sapphire Rapids, weights in DRAM, share of the fastest probe, 1 and 2 threads: 4 rows of
+        # 1 apart in panels of 768 KB 95 to 96%, of 4 apart 94%, without panels 92 to 94%; 8 rows
+        # 89 to 92%; narrow vectors are 1 to 2% behind.
+        "avx512vnni": GemvTile(rows=4, apart=1, ahead=2048, panel=3 << 18),
         # Zen 5: narrow vectors leave memory the most bandwidth, two streams come nearest to it.
         "avx512vnni@zen": GemvTile(rows=2, apart=4, is_narrow=True),
     },

@@ -18,7 +18,7 @@ from ternops.isa import i32 as wide_i32
 from ternops.isa.tier import BatchTile
 from ternops.kernels.operands import Operands, finish
 from ternops.kernels.tiles import kernel_name
-from ternops.kernels.tuning import PREFETCH_AHEAD, stream_step
+from ternops.kernels.tuning import PREFETCH_AHEAD, panel_step, stream_step
 from ternops.simd import (
     RowsKernel,
     full,
@@ -159,6 +159,7 @@ def make_streams(encoding: Blocks, tile: GemvTile, where: Rows | None = None):
     neighbouring rows do.
     """
     rows, block = tile.rows, encoding.block
+    panel = 0 if where else tile.panel  # rows of a list lie apart in any case
     width = NARROW if tile.is_narrow else WIDE
     group = make_group(encoding, rows, 1, tile.apart, where or neighbours(tile.ahead), width)
     most_sums = rows * LANES
@@ -168,7 +169,7 @@ def make_streams(encoding: Blocks, tile: GemvTile, where: Rows | None = None):
         blocks = (p.columns + block - 1) // block
         row_sums = registers(wide_i32, most_sums)
         while first < last:
-            step = max(1, stream_step(last - first, rows))
+            step = max(1, panel_step(last - first, rows, p.stride, panel))
             # Where fewer rows than streams are left, some are computed once more.
             first = min(first, last - step * rows)
             for row in range(first, first + step, LANES):

@@ -10,6 +10,7 @@ from ternops.encodings.blocks import BLOCK_BYTES
 from ternops.isa import BYTES, LANES, TOGETHER, i8, i32
 from ternops.kernels.elementwise import copy_row, quantize_row
 from ternops.kernels.operands import Operands
+from ternops.kernels.tuning import panel_step
 from ternops.simd import (
     RowsKernel,
     TeamJob,
@@ -21,6 +22,7 @@ from ternops.simd import (
     kernel,
     load,
     pointer,
+    prefetch,
     record_at,
     registers,
     select_greater,
@@ -164,3 +166,23 @@ def multiply_rows(operands, weights, stride, scale, scale_step, rows, first, las
     p.out = out
     p.out_stride = rows
     call_rows_kernel(p.multiply, address_of(operands), first, last, 0)
+
+
+#: Bytes of a stream that nothing has asked for when it is begun: from there on its own product
+#: prefetches. On Sapphire Rapids a token of the 700M layout takes 2.5% less time with 2048, 1.7%
+#: with 1024 and 4096.
+_BEGINNING = 2048
+
+
+@inlined
+def prefetch_rows(weights, stride, rows, row_step, streams, panel, thread, threads):
+    """Prefetch the beginnings of the streams in which this thread will read a matrix.
+
+    To be called where the memory would have nothing to do: before the thread waits for others.
+    """
+    first, last = share(rows, row_step, thread, threads)
+    step = panel_step(last - first, streams, stride, panel) * stride
+    for stream in range(streams):
+        start = pointer(weights) + (first * stride + stream * step)
+        for line in range(0, _BEGINNING, BLOCK_BYTES):
+            prefetch(start + line)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ternops.cpu_caches import last_level_bytes
 from ternops.encodings import ENCODINGS
-from ternops.encodings.blocks import Blocks
+from ternops.encodings.blocks import Blocks, GemvTile
 from ternops.encodings.row_groups import ROWS, RowGroups
 from ternops.isa import LANES, TIER, TOGETHER
 from ternops.isa.tier import GemmTile
@@ -110,7 +110,8 @@ class Plan(NamedTuple):
 
     prepare, multiply: addresses of compiled kernels. placed_bytes: of one prepared token.
     scratch_bytes: of each thread. token_step: tokens are prepared in multiples of it.
-    token_block: tokens that the GEMM multiplies with a panel before the next one.
+    token_block: tokens that the GEMM multiplies with a panel before the next one. streams, panel:
+    the rows and the panel of a GemvTile, where there is one.
     """
 
     prepare: int
@@ -123,6 +124,8 @@ class Plan(NamedTuple):
     scratch_bytes: int = 0
     token_step: int = 1
     token_block: int = sys.maxsize
+    streams: int = 0
+    panel: int = 0
 
 
 def kind_of(encoding: str, tokens: int, weights: int) -> str:
@@ -160,6 +163,9 @@ def make_plan(name: str, columns: int, kind: str, tile: Tile | None = None) -> P
     stride, fields = 0, 0
     if isinstance(encoding, Blocks):
         stride, fields = encoding.row_bytes(columns), encoding.fields
+    streams, panel = 0, 0
+    if isinstance(kernels.tile, GemvTile):
+        streams, panel = kernels.tile.rows, kernels.tile.panel
     if isinstance(kernels.tile, GemmTile):
         row_step, token_step = kernels.tile.panel_rows, kernels.tile.tokens
         # Of the panel and a tile of sums, and before that of the tokens that share lines.
@@ -168,5 +174,5 @@ def make_plan(name: str, columns: int, kind: str, tile: Tile | None = None) -> P
         block = block // token_step * token_step
     return Plan(
         prepare, multiply, row_step, placed, stride, fields,
-        -encoding.values[0], scratch, token_step, block,
+        -encoding.values[0], scratch, token_step, block, streams, panel,
     )  # fmt: skip

@@ -57,3 +57,13 @@ def stream_step(count, rows):
         return count
     step = count // rows
     return max(0, step - 1 + step % 2)
+
+
+@inlined
+def panel_step(count, rows, stride, panel):
+    """`stream_step` of the next of `count` rows of `stride` bytes: as many as a panel holds, or all
+    if it is 0. Panels are about equal."""
+    if panel > 0 and count > 0:
+        most = max(1, panel // stride)
+        count = count // ((count + most - 1) // most)
+    return stream_step(count, rows)

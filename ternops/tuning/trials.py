@@ -29,7 +29,7 @@ _TURN = 0.002  # seconds that a trial in a cache takes
 _MIN_ROUNDS = 3
 #: Those that were the fastest on some machine.
 PROBES = (
-    Probe(1, 4096, True), Probe(2, 4096, True), Probe(4, 1024, True), Probe(4, 2048, True),
+    Probe(1, 4096, True), Probe(2, 4096, True), Probe(4, 512, True), Probe(4, 1024, True),
     Probe(6, 4096, True), Probe(8, 2048, True),
 )  # fmt: skip
 

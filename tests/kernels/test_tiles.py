@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import numpy as np
 import pytest
 
 import ternops
+from ternops.ahead.jobs import every
 from ternops.encodings import ENCODINGS
 from ternops.encodings.blocks import Blocks, GemvTile
 from ternops.isa import detect
 from ternops.isa.tier import FAMILIES, BatchTile, GemmTile, family_of
-from ternops.kernels import int8, reference, tiles
+from ternops.kernels import fp16, int8, reference, tiles, tuning
+from ternops.kernels.plan import KINDS, make_plan
+from ternops.simd import RowsKernel
 from tests.helpers import cases
 from tests.helpers.internals import eager_threads, forced_tile
 
@@ -50,6 +57,7 @@ def test_streams_give_the_same_bits(encoding):
     """Every number of streams; both widths of vectors, and fields apart or not."""
     for tile in (
         GemvTile(1, 1), GemvTile(3, 2), GemvTile(4, 1, True, 64), GemvTile(6, 1), GemvTile(8, 2),
+        GemvTile(4, 1, panel=8192), GemvTile(3, 1, panel=64),
     ):  # fmt: skip
         if ENCODINGS[encoding].has_narrow or not tile.is_narrow:
             exact(encoding, tile._replace(apart=min(tile.apart, most_apart(encoding))))
@@ -218,12 +226,26 @@ def test_every_default_is_listed_once():
 
 def test_the_output_heads_kernels_are_named_by_their_streams():
     """Both families' are there for whoever compiles ahead, and this process's is one of them."""
-    streams = {
-        int8.gemv_i8_for(family).name: detect.TIER.pick(int8.STREAMS, family) for family in FAMILIES
-    }
-    assert len(set(streams.values())) == len(streams)
-    assert streams["gemv_i8"] == detect.TIER.pick(int8.STREAMS)
-    assert int8.gemv_i8.name in streams
+    tables: list[tuple[str, Callable[[str], RowsKernel], dict[str, Any], RowsKernel]] = [
+        ("gemv_i8", int8.gemv_i8_for, int8.STREAMS, int8.gemv_i8),
+        ("gemv_fp16", partial(fp16.gemv_for, "fp16"), fp16.STREAMS, fp16.gemv_fp16),
+        ("gemv_bf16", partial(fp16.gemv_for, "bf16"), fp16.STREAMS, fp16.gemv_bf16),
+    ]
+    ahead = {job.name for job in every().values() if isinstance(job, RowsKernel)}
+    for name, kernel_for, table, here in tables:
+        streams = {kernel_for(family).name: detect.TIER.pick(table, family) for family in FAMILIES}
+        assert len(set(streams.values())) == len(streams)
+        assert streams[name] == detect.TIER.pick(table)
+        assert here.name in streams
+        assert set(streams) <= ahead
+
+
+@pytest.mark.parametrize("encoding", BLOCKS)
+def test_a_plan_tells_how_many_streams_its_kernel_reads(encoding):
+    """As many as its tile has rows, so that their beginnings can be prefetched."""
+    streams = {kind: make_plan(encoding, 320, kind).streams for kind in KINDS}
+    rows = {kind: tuning.chosen_tile(encoding, kind).rows for kind in ("one", "stream")}
+    assert streams == {**rows, "few": 0, "many": 0}
 
 
 def test_families():

@@ -45,17 +45,15 @@ def _avx2(results: Timings, tier: str) -> Iterator[Goal]:
 def _share_of_reading(
     results: Timings, product: Product, section: str, asked: float
 ) -> Iterator[Goal]:
-    roof = results.roofs(product).get(product.level)
-    if roof:
-        what = f"{_name(product)}: of the read bandwidth"
-        yield Goal(section, what, asked, results.rate(product) / roof, "%")
+    share = results.shares(product).get(product.level)
+    if share is not None:
+        yield Goal(section, f"{_name(product)}: of the read bandwidth", asked, share, "%")
 
 
 def _gemv_cache(results: Timings, tier: str) -> Iterator[Goal]:
     found = {each.encoding: each for each in results.find(section="gemv-cache", tier=tier)}
     two_bit, base3 = found.get("two_bit"), found.get("base3")
-    if two_bit and (peak := results.roofs(two_bit).get("dot")):
-        share = results.rate(two_bit) / peak
+    if two_bit and (share := results.shares(two_bit).get("dot")):
         yield Goal("gemv-cache", "two_bit: of the dot rate", 0.50, share, "%")
     if two_bit and base3:
         ratio = results.ratio(base3, two_bit)

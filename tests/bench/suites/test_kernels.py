@@ -120,6 +120,19 @@ def test_share_of_the_lowest_roof():
     assert len(results.without_slower_limits()) == len(made) - 1
 
 
+def test_a_share_is_of_the_same_round():
+    """A machine that slows down between rounds slows down for both: the share stays what it is."""
+    made = [product(300, level="DRAM", peak=""), limit("DRAM", 100)]
+    times = np.array([1.0, 1.0, 4.0, 9.0, 9.0])
+    for case in made:
+        case.values = list(case.values[0] * times)
+    made[1].values[:2] = [case * 2 for case in made[1].values[:2]]
+    results = Timings(made)
+    (only,) = results.products
+    assert results.share(only) == pytest.approx(0.75)
+    assert results.shares(only) == pytest.approx({"DRAM": 0.75})
+
+
 @pytest.mark.parametrize(("rate", "failures"), [(1030, 1), (1010, 0)])
 def test_a_kernel_beyond_its_limit_fails_the_run(rate, failures, monkeypatch, tmp_path, capsys):
     """A share above 102% says that the probe missed the limit."""
