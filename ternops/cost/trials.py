@@ -13,15 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ternops.absmean import BITNET_ABSMAX
+from ternops.cost.workload import linear_bytes
 from ternops.decoder.weights import HalfMatrix, operand_of, random_half, random_ternary
-from ternops.encodings import ENCODINGS
 from ternops.kernels.attention import attend_fp16
 from ternops.kernels.call import Call, Operand
 from ternops.kernels.elementwise import rms_norm
 from ternops.kernels.operands import OPERANDS, Operands
 from ternops.kernels.plan import Plan, make_plan
 from ternops.matrix import TernaryMatrix
-from ternops.memory import Arena, aligned_empty, aligned_zeros
+from ternops.memory import CACHE_LINE, Arena, aligned_empty, aligned_zeros
 from ternops.simd import TeamJob, call_rows_kernel, pointer, record_at, record_type
 from ternops.team import TEAM, barrier, share
 
@@ -99,6 +99,11 @@ def meet(threads: int, times: int) -> None:
     TEAM.run(meetings, np.array((0, 0, times), _CHAIN), threads)
 
 
+def matrix_step(kind: str, rows: int, columns: int) -> int:
+    """Bytes from the first one of a matrix to that of the next in a chain's source."""
+    return -(-linear_bytes(kind, rows, columns) // CACHE_LINE) * CACHE_LINE
+
+
 class Chain:
     """Products of the same shape with random weights.
 
@@ -118,16 +123,18 @@ class Chain:
         self._memory = aligned_zeros(0, np.uint8)
         self._records = np.zeros(count, OPERANDS)
         # Keeps alive what the records have the addresses of.
-        self._kept: list[Any] = [source]
+        one = np.ones((), np.float32)
+        self._kept: list[Any] = [source, one]
         self._operands: list[Operand] = []
         self.total = 0
         for _ in range(count):
             if source is None:
                 operand = self._matrix(kind, rows, columns, random, arena)
             else:
-                size = ENCODINGS[kind].nbytes(rows, columns)
-                operand = Operand(kind, source.ctypes.data + self.total, size, rows, columns)
-                self.total += size
+                address = source.ctypes.data + self.total
+                size = linear_bytes(kind, rows, columns)
+                operand = Operand(kind, address, size, rows, columns, one.ctypes.data, 0)
+                self.total += matrix_step(kind, rows, columns)
             self._operands.append(operand)
         self.macs = count * rows * columns * tokens
         self._tokens, self._columns, self._threads = tokens, columns * tokens * count, threads

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ternops.cost.rounds import Spread
 from ternops.files import replaced
 from ternops.kernels.tiles import Tile
 from ternops.kernels.tuned import identity
 from ternops.threads import default_threads
 from ternops.tuning.plan import Task
-from ternops.tuning.trials import Spread
 
 _HEAD = """\
 # The fastest tiles of this CPU, measured by `python -m ternops tune`. They change no result.

@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ternops.ahead.pool import compile_missing
+from ternops.cost.probes import FEW
+from ternops.cost.rounds import Memory, Spread, interleaved, memory_bytes, paired
 from ternops.encodings import TERNARY
 from ternops.files import check_writable
 from ternops.isa.detect import TIER
@@ -27,7 +29,7 @@ from ternops.simd import kept
 from ternops.threads import default_threads
 from ternops.tuning.plan import Task, tasks
 from ternops.tuning.report import Figures, write
-from ternops.tuning.trials import PROBES, Memory, Setting, Spread, interleaved, memory_bytes, paired
+from ternops.tuning.trials import Setting
 
 #: How much faster than the default a tile must be: less is not worth a kernel to compile.
 MIN_GAIN = 1.01
@@ -180,7 +182,7 @@ def _confirmed(task: Task, tile: Tile, memory: Memory) -> Figures:
     gains: list[npt.NDArray[np.float64]] = []
     reads: dict[str, npt.NDArray[np.float64]] = {}
     for setting in _settings(task, memory):
-        probes = [] if task.subject.is_cached else [setting.probe(probe) for probe in PROBES]
+        probes = [] if task.subject.is_cached else [setting.probe(probe) for probe in FEW]
         values = interleaved([*map(setting.trial, tiles), *probes], _ROUNDS, _SECONDS)
         gains.append(values[-1 - len(probes)] / values[0])
         if probes:

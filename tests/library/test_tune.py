@@ -15,13 +15,13 @@ import pytest
 import ternops
 from ternops.__main__ import main
 from ternops.ahead import pool
+from ternops.cost.rounds import Spread, memory_bytes
 from ternops.encodings import ENCODINGS, TERNARY
 from ternops.encodings.blocks import Blocks
 from ternops.isa import detect
 from ternops.kernels import plan as kernel_plan
 from ternops.kernels import tiles, tuned
-from ternops.tuning import plan, report, search, trials
-from ternops.tuning.trials import Spread
+from ternops.tuning import plan, report, search
 from tests.helpers import cases, internals, processes
 
 ENCODING = next(name for name in TERNARY if isinstance(ENCODINGS[name], Blocks))
@@ -282,6 +282,6 @@ def test_the_command(monkeypatch, capfd):
 
 def test_the_memory_that_is_read():
     """Some of what is free, a whole number of parts."""
-    size = trials.memory_bytes()
+    size = memory_bytes()
     assert 1 << 26 <= size <= 1 << 30
     assert size % (1 << 24) == 0
