@@ -201,13 +201,16 @@ def _parts(row: _Row) -> Table:
     from rich.table import Table
 
     table = Table(title="by part, ms a token")
-    columns = ("part", "compute", "memory", "prepare", "barriers", "all", "bound by")
+    # Computing and reading overlap: "product" is both.
+    columns = ("part", "compute", "memory", "product", "prepare", "barriers", "fixed", "all",
+               "bound by")  # fmt: skip
     for column in columns:
         table.add_column(column, justify="left" if column == "part" else "right")
     found = row.prediction
     assert found
     for name, part in found.parts.items():
-        seconds = (part.compute, part.memory, part.prepare, part.barriers, part.seconds)
+        seconds = (part.compute, part.memory, part.product, part.prepare, part.barriers,
+                   part.fixed, part.seconds)  # fmt: skip
         shown = [f"{1e3 * each / found.work.tokens:.3f}" for each in seconds]
         if not part.known:
             shown[0] = "unknown"

@@ -1,25 +1,27 @@
-"""Measuring this machine's profile: memory by level, every kernel, barriers; within a minute.
+"""Measuring this machine's profile: memory by level, every kernel, fixed costs; within a minute.
 
-Kernels alone are timed, no decoder: what a whole token takes is for `ternops.cost.predict` to say.
+Kernels alone are timed, and decoders without weights to speak of: what a whole token takes is for
+`ternops.cost.predict` to say. At every level kernels and read probes take turns over the same
+bytes, so that a machine that drifts drifts for both.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import statistics
-import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from ternops.cost.probes import PROBES, Reader
-from ternops.cost.profile import KERNEL_UNITS
-from ternops.cost.trials import Attention, Chain, Rows, meet
-from ternops.cost.workload import ATTENTION, ELEMENTWISE, FP16
-from ternops.cpu_caches import cpu_cache_bytes, cpu_model, last_level_bytes
-from ternops.encodings import ENCODINGS
+import numpy as np
+
+from ternops.cost.measured import PROBE, SECOND, SHARED, Figures, has_own_caches, measured
+from ternops.cost.mountain import Shared, shared_cache
+from ternops.cost.profile import EDGE_UNIT, FIXED, FIXED_UNIT, KERNEL_UNITS, REACH, REACH_UNIT
+from ternops.cost.rounds import ROUNDS, Memory, Turn, interleaved, memory_bytes
+from ternops.cost.trials import Attention, Chain, Rows
+from ternops.cost.workload import ATTENTION, ELEMENTWISE, KINDS
+from ternops.cpu_caches import cpu_cache_bytes, cpu_model
 from ternops.isa import available
 from ternops.simd import host
 from ternops.threads import check_threads, default_threads
@@ -27,23 +29,12 @@ from ternops.threads import check_threads, default_threads
 #: Called with what is measured next.
 Announce = Callable[[str], None]
 
-_COLUMNS = 2048  # of every matrix, and elements of every row
-_ROWS = 2048  # of the matrices that are read from memory
-_TOKENS = 128  # of a GEMM
+_COLUMNS = 2048  # of what is prepared and of norms
 _HEAD_DIM, _POSITIONS = 128, 512
-_ROUNDS = 7
-_TURN = 0.002  # seconds between two looks at the clock, at least
-# Data this many times as large as the last-level cache is not found in it again.
-_CACHES = 8
-_MIN_EXPOSED = 0.001  # as good as none: a profile's figures are above 0
+_TRIES, _MIN_SCALING = 3, 0.7
+_MIN_ROW = 1e-9  # as good as none: a profile's figures are above 0
 _USUAL_CLOCK = 3.0  # GHz, where the system does not tell
-
-
-class _Trial(NamedTuple):
-    """Something to time: `run` is told how often to do it."""
-
-    run: Callable[[int], object]
-    times: int
+_SOURCE = "measured by ternops calibrate"
 
 
 def calibrate(threads: Sequence[int] | None = None, announce: Announce = lambda what: None) -> Any:
@@ -52,27 +43,33 @@ def calibrate(threads: Sequence[int] | None = None, announce: Announce = lambda 
     threads: counts to measure with, by default 1, 2 and all. Raises TypeError or ValueError for
     what is no count of threads.
     """
-    most, counts = default_threads(), chosen_threads(threads)
-    clock, told = _clock()
-    levels = [_level(name, size, counts, announce) for name, size in _sizes(counts[-1])]
-    kernels = {kind: _kernel(kind, counts, clock, announce) for kind in (FP16, *ENCODINGS)}
-    announce(ATTENTION)
-    kernels[ATTENTION] = _attention(counts, clock)
-    kernels[ELEMENTWISE] = _elementwise(clock)
+    counts, (clock, told) = chosen_threads(threads), _clock()
+    memory = Memory(memory_bytes())
+    announce("caches")
+    shared = shared_cache(memory, PROBE)
+    found = {}
+    for count in counts:
+        announce(f"{count} thread(s)")
+        for _ in range(_TRIES):
+            found[count] = measured(memory, shared, count)
+            if _scales(found):
+                break
     profile = {
         "name": cpu_model(),
         "arch": "x86" if host.machine() in ("x86_64", "amd64") else "arm",
         "tiers": [tier.name for tier in reversed(available())],
         "memory": _figure(_memory() / 1e9, "GB", "the system"),
         "cores": [{
-            "kind": "usable", "count": most, "clock": _figure(clock / 1e9, "GHz", told)
+            "kind": "usable", "count": default_threads(),
+            "clock": _figure(clock / 1e9, "GHz", told),
         }],
-        "levels": levels,
-        "kernels": kernels,
+        "levels": [_level(name, shared, found) for name in found[counts[0]].rates],
+        "kernels": _kernels(found, clock),
     }  # fmt: skip
-    if len(counts) > 1:
-        announce("barriers")
-        profile["barrier"] = {"time": _barrier([each for each in counts if each > 1])}
+    several = [count for count in counts if count > 1]
+    if several:
+        times = [1e6 * found[count].barrier for count in several]
+        profile["barrier"] = {"time": _curve(times, several, "us")}
     return profile
 
 
@@ -83,126 +80,101 @@ def chosen_threads(threads: Sequence[int] | None) -> list[int]:
     return sorted({check_threads(each) for each in chosen})
 
 
-def _seconds(trials: Sequence[_Trial]) -> list[float]:
-    """The median seconds of one go of each trial, in interleaved rounds, after one to warm up."""
-    taken: list[list[float]] = [[] for _ in trials]
-    for number in range(_ROUNDS + 1):
-        for trial, values in zip(trials, taken, strict=True):
-            start = time.perf_counter()
-            trial.run(trial.times)
-            if number:
-                values.append((time.perf_counter() - start) / trial.times)
-    return [statistics.median(each) for each in taken]
+def _scales(found: Mapping[int, Figures]) -> bool:
+    """Whether the most threads read their own caches nearly as fast as fewer do, each of them.
+
+    If not, another program had their CPUs meanwhile.
+    """
+    fewest, most = min(found), max(found)
+    each = [found[count].rates.get(SECOND, count) / count for count in (fewest, most)]
+    return not has_own_caches() or each[1] >= _MIN_SCALING * each[0]
 
 
-def _trial(run: Callable[[int], object]) -> _Trial:
-    """As often as takes a while."""
-    run(1)
-    start = time.perf_counter()
-    run(1)
-    once = time.perf_counter() - start
-    return _Trial(run, max(1, round(_TURN / max(once, 1e-7))))
+def _level(name: str, shared: Shared | None, found: Mapping[int, Figures]) -> dict[str, Any]:
+    """A level's table."""
+    counts = list(found)
+    table: dict[str, Any] = {"name": name}
+    is_private = name == SECOND and has_own_caches()
+    if name == SECOND:
+        table["capacity"] = _figure(cpu_cache_bytes()[2] / 2**20, "MiB", "the system")
+    elif name == SHARED and shared:
+        table["capacity"] = _figure(shared.capacity / 2**20, "MiB", _SOURCE)
+        table["edge"] = _figure(shared.edge, EDGE_UNIT, _SOURCE)
+        if shared.refill:
+            table["refill"] = _figure(shared.refill / 1e9, "GB/s", _SOURCE)
+    if "capacity" in table:
+        table["shared"] = not is_private
+    shown = counts[:1] if is_private else counts
+    rates = [found[count].rates[name] / 1e9 for count in shown]
+    if is_private:
+        rates = [rates[0] / shown[0]]
+        shown = [1]
+    table["bandwidth"] = _curve(rates, shown, "GB/s")
+    if all(name in each.fixed for each in found.values()):
+        table["fixed"] = {
+            what: _curve([1e6 * found[count].fixed[name][i] for count in counts], counts,
+                         FIXED_UNIT)
+            for i, what in enumerate(FIXED)
+        }  # fmt: skip
+    return table
+
+
+def _kernels(found: Mapping[int, Figures], clock: float) -> dict[str, Any]:
+    """The tables of all kernels, in units of cycles."""
+    counts = list(found)
+    kernels: dict[str, Any] = {}
+    for kind in KINDS:
+        figures = {
+            "gemv": [1 / found[count].macs[kind] / clock / count for count in counts],
+            "row": [max(_MIN_ROW, found[count].rows[kind] * clock * count) for count in counts],
+            "gemm": [1 / found[count].many[kind] / clock / count for count in counts],
+        }
+        kernels[kind] = {
+            name: _curve(values, counts, KERNEL_UNITS[name]) for name, values in figures.items()
+        }
+        kernels[kind]["prepare"] = _per_cycle(_prepared(kind) / clock)
+        kernels[kind][REACH] = {
+            level: _curve([found[count].reach[level][kind] for count in counts], counts, REACH_UNIT)
+            for level, by_kind in found[counts[0]].reach.items() if by_kind
+        }  # fmt: skip
+    attention = [_attention(count) / clock for count in counts]
+    kernels[ATTENTION] = {
+        name: _curve(attention, counts, KERNEL_UNITS[name]) for name in ("gemv", "gemm")
+    }
+    rows = Rows(_COLUMNS, 1)
+    kernels[ELEMENTWISE] = {"prepare": _per_cycle(rows.count / _seconds(rows.run) / clock)}
+    return kernels
+
+
+def _prepared(kind: str) -> float:
+    """Activations a second that one thread prepares."""
+    chain = Chain(kind, 64, _COLUMNS, 1, 1, "stream", 1)
+    return chain.prepared / _seconds(chain.prepare)
+
+
+def _attention(threads: int) -> float:
+    """Multiply-accumulates a second of one of some threads."""
+    trial = Attention(_HEAD_DIM, _POSITIONS, threads)
+    return trial.macs / _seconds(trial.run)
+
+
+def _seconds(run: Callable[[int], object]) -> float:
+    return float(np.median(interleaved([Turn(run)], ROUNDS)))
 
 
 def _figure(value: float, unit: str, source: str) -> dict[str, Any]:
     return {"value": float(f"{value:.4g}"), "unit": unit, "source": source}
 
 
+def _per_cycle(value: float) -> dict[str, Any]:
+    return _figure(value, KERNEL_UNITS["prepare"], _SOURCE)
+
+
 def _curve(values: Sequence[float], threads: Sequence[int], unit: str) -> dict[str, Any]:
     return {
         "value": [float(f"{each:.4g}") for each in values], "threads": list(threads),
-        "unit": unit, "source": "measured by ternops calibrate",
+        "unit": unit, "source": _SOURCE,
     }  # fmt: skip
-
-
-def _sizes(most: int) -> list[tuple[str, int]]:
-    """Levels and their bytes; DRAM has none. A cache that cores share is the last one."""
-    caches = cpu_cache_bytes()
-    sizes = [(f"L{level}", size) for level, size in sorted(caches.items()) if level > 1]
-    return [*sizes, ("DRAM", 0)]
-
-
-def _level(name: str, size: int, counts: Sequence[int], announce: Announce) -> dict[str, Any]:
-    """A level's table: the fastest way to read half of it, or of DRAM several caches."""
-    announce(f"{name} bandwidth")
-    is_private = name == "L2" and len(cpu_cache_bytes()) > 2
-    rates = []
-    for threads in [1] if is_private else counts:
-        reader = Reader(size // 2 if size else _CACHES * last_level_bytes())
-        trials = [_trial(partial(reader.run, probe, threads)) for probe in PROBES]
-        rates.append(reader.size / min(_seconds(trials)) / 1e9)
-    table: dict[str, Any] = {"name": name}
-    if size:
-        table["capacity"] = _figure(size / 2**20, "MiB", "the system")
-        table["shared"] = not is_private
-    table["bandwidth"] = _curve(rates, [1] if is_private else counts, "GB/s")
-    return table
-
-
-def _kernel(kind: str, counts: Sequence[int], clock: float, announce: Announce) -> dict[str, Any]:
-    """One encoding's figures: computing from a cache, many tokens, and reading from memory."""
-    announce(f"{kind} kernels")
-    found: dict[str, list[float]] = {name: [] for name in ("gemv", "gemm", "exposed")}
-    one = Chain(kind, _cached_rows(kind), _COLUMNS, 1, 1, "stream", 1)
-    times, prepared = _seconds([_trial(one.multiply), _trial(one.prepare)])
-    count = -(-_CACHES * last_level_bytes() // one.total * one.macs // (_ROWS * _COLUMNS))
-    for threads in counts:
-        # A decoder has the kernels for weights from memory, wherever these are found.
-        cached = Chain(kind, _cached_rows(kind) * threads, _COLUMNS, 1, 1, "stream", threads)
-        many = Chain(kind, _ROWS // 2, _COLUMNS, 1, _TOKENS, "many", threads)
-        times, together = _seconds([_trial(cached.multiply), _trial(many.multiply)])
-        found["gemv"].append(cached.macs / times / clock / threads)
-        found["gemm"].append(many.macs / together / clock / threads)
-        found["exposed"].append(_exposed(kind, int(count), threads, cached.macs / times))
-    table = {name: _curve(found[name], counts, KERNEL_UNITS[name]) for name in found}
-    rate = one.prepared / prepared / clock
-    table["prepare"] = _figure(rate, KERNEL_UNITS["prepare"], "measured by ternops calibrate")
-    return table
-
-
-def _cached_rows(kind: str) -> int:
-    """Rows of a matrix that is found in the second-level cache of one core."""
-    size = cpu_cache_bytes().get(2, 1 << 20) // 4
-    row = 2 * _COLUMNS if kind == FP16 else ENCODINGS[kind].nbytes(64, _COLUMNS) // 64
-    return max(1, size // row // 64) * 64
-
-
-def _exposed(kind: str, count: int, threads: int, rate: float) -> float:
-    """What a chain of matrices from DRAM takes beyond reading, measured in turn, of computing.
-
-    rate: multiply-accumulates a second from a cache.
-    """
-    chain = Chain(kind, _ROWS, _COLUMNS, count, 1, "stream", threads)
-    reader = Reader(_CACHES * last_level_bytes())
-    trials = [
-        _Trial(chain.multiply, 1), _Trial(partial(meet, threads), 1000),
-        *(_Trial(partial(reader.run, probe, threads), 1) for probe in PROBES),
-    ]  # fmt: skip
-    multiply, barrier, *reads = _seconds(trials)
-    alone = multiply - count * (barrier if threads > 1 else 0.0)
-    reading = chain.total / (reader.size / min(reads))
-    return min(1.0, max(_MIN_EXPOSED, (alone - reading) / (chain.macs / rate)))
-
-
-def _attention(counts: Sequence[int], clock: float) -> dict[str, Any]:
-    rates = []
-    for threads in counts:
-        trial = Attention(_HEAD_DIM, _POSITIONS, threads)
-        (seconds,) = _seconds([_trial(trial.run)])
-        rates.append(trial.macs / seconds / clock)
-    return {name: _curve(rates, counts, KERNEL_UNITS[name]) for name in ("gemv", "gemm")}
-
-
-def _elementwise(clock: float) -> dict[str, Any]:
-    rows = Rows(_COLUMNS, 1)
-    (seconds,) = _seconds([_trial(rows.run)])
-    source = "measured by ternops calibrate"
-    return {"prepare": _figure(rows.count / seconds / clock, KERNEL_UNITS["prepare"], source)}
-
-
-def _barrier(counts: Sequence[int]) -> dict[str, Any]:
-    values = [1e6 * _seconds([_trial(partial(meet, threads))])[0] for threads in counts]
-    return _curve(values, counts, "us")
 
 
 def _memory() -> int:

@@ -35,11 +35,29 @@ class Cores:
 
 
 @dataclass(frozen=True)
+class Fixed:
+    """Seconds of a token whatever the sizes, by threads: mostly waiting for the first bytes of what
+    lies apart. token: once, with what Python does. layer, head: of each, head in attention."""
+
+    token: Curve = Curve((1,), (0.0,))
+    layer: Curve = Curve((1,), (0.0,))
+    head: Curve = Curve((1,), (0.0,))
+
+
+NOTHING = Fixed()
+#: Of a level: caches evict by parts, and are shared with others.
+USUAL_EDGE = 4.0
+
+
+@dataclass(frozen=True)
 class Level:
     """A level of memory.
 
     capacity: bytes; infinite for DRAM. bandwidth: bytes/s of a number of threads together. Both are
-    a core's own where the level is not shared. energy: joules a byte, NaN if unknown.
+    a core's own where the level is not shared. energy: joules a byte, NaN if unknown. edge: how
+    many times as large the smallest working set is that is not found in it at all as the largest
+    one that is found whole. refill: bytes/s that others bring into it, which drive out what is not
+    read again in time. fixed: what a token costs besides when its data lie there.
     """
 
     name: str
@@ -47,6 +65,9 @@ class Level:
     capacity: float = math.inf
     shared: bool = True
     energy: float = math.nan
+    edge: float = USUAL_EDGE
+    refill: float = 0.0
+    fixed: Fixed = NOTHING
 
     def room(self, threads: int) -> float:
         """Bytes of it that a number of threads have together."""
@@ -61,14 +82,16 @@ class Level:
 class Kernel:
     """What a kernel does on one core: each a curve by threads, None if unknown.
 
-    gemv, gemm: multiply-accumulates a cycle. prepare: activations a cycle. exposed: the part of
-    computing one token's product that adds to the time of reading its weights from DRAM.
+    gemv, gemm: multiply-accumulates a cycle. row: cycles of a row of one token's product besides.
+    prepare: activations a cycle. reach: by level of memory, of the bandwidth there the part that a
+    kernel reads at while it waits for nothing else.
     """
 
     gemv: Curve | None = None
     gemm: Curve | None = None
+    row: Curve | None = None
     prepare: Curve | None = None
-    exposed: Curve | None = None
+    reach: Mapping[str, Curve] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ class Prediction:
 
     @property
     def bound(self) -> str:
-        """What most of the time goes to: "memory", "compute", "prepare" or "barriers"."""
+        """What most of the time goes to: "memory", "compute", "prepare", "barriers" or "fixed"."""
         seconds: dict[str, float] = {}
         for part in self.parts.values():
             seconds[part.bound] = seconds.get(part.bound, 0.0) + part.seconds

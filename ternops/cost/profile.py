@@ -9,24 +9,42 @@ from __future__ import annotations
 import math
 import reprlib
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from ternops.cost.energy import ARITHMETIC, CORES, IDLE
-from ternops.cost.hardware import Cores, Curve, Hardware, Kernel, Level
+from ternops.cost.hardware import (
+    NOTHING,
+    USUAL_EDGE,
+    Cores,
+    Curve,
+    Fixed,
+    Hardware,
+    Kernel,
+    Level,
+)
+from ternops.cost.latency import reach_of
 from ternops.cost.tables import MAX_CORES, ProfileError, Reader, Table, is_file, read_toml
-from ternops.cost.workload import ATTENTION, ELEMENTWISE, FORMER_NAMES, KINDS
+from ternops.cost.workload import ATTENTION, ELEMENTWISE, FORMER_NAMES, KINDS, linear_bytes
 from ternops.files import replaced
 
 ARCHITECTURES = ("x86", "arm")
 NODES = ("45 nm", "7 nm")
-#: The figures of a kernel: one token from a cache, many tokens, the activations that one token is
-#: prepared from, and the part of computing that is not hidden behind reading from DRAM.
+#: The figures of a kernel: one token from a cache, many tokens, a row of one token's product
+#: besides, and the activations that one token is prepared from.
 KERNEL_UNITS = {
-    "gemv": "MAC/cycle", "gemm": "MAC/cycle", "prepare": "element/cycle",
-    "exposed": "of computing",
+    "gemv": "MAC/cycle", "gemm": "MAC/cycle", "row": "cycle", "prepare": "element/cycle",
 }  # fmt: skip
+#: Of a kernel by level, in a table; and in former profiles, for DRAM, what computing added to the
+#: time of reading.
+REACH, REACH_UNIT = "reach", "of bandwidth"
+_EXPOSED, _EXPOSED_UNIT = "exposed", "of computing"
+_EXPOSED_SHAPE = (2048, 2048)  # of the matrices that it was measured with
+#: What a token costs besides, by level; and the unit of a level's edge.
+FIXED, FIXED_UNIT = ("token", "layer", "head"), "us"
+EDGE_UNIT = "times"
 _KERNELS = (*KINDS, ATTENTION, ELEMENTWISE)
 
 
@@ -77,6 +95,7 @@ def parse(table: Mapping[str, Any], file: str) -> Hardware:
     if together > MAX_CORES:
         raise take.wrong("cores", f"{together} together, expected at most {MAX_CORES}")
     levels = _levels(take.tables("levels"))
+    clocks = [each.clock for each in cores for _ in range(each.count)]
     node = take.part("operations").choice("node", NODES) if take.has("operations") else "7 nm"
     barrier = take.part("barrier").curve("time", "us") if take.has("barrier") else None
     power = take.part("power") if take.has("power") else None
@@ -86,7 +105,7 @@ def parse(table: Mapping[str, Any], file: str) -> Hardware:
         barrier or Curve((1,), (0.0,)),
         power.figure("idle", "W") if power else math.nan,
         power.figure("core", "W") if power else math.nan,
-        _kernels(take.part("kernels")) if take.has("kernels") else {},
+        _kernels(take.part("kernels"), levels, clocks) if take.has("kernels") else {},
         node, file, reader.sources,
     )  # fmt: skip
     reader.refuse_others()
@@ -107,21 +126,62 @@ def _levels(tables: list[Table]) -> tuple[Level, ...]:
 
 
 def _level(take: Table, is_last: bool) -> Level:
-    for key in ("capacity", "shared"):
+    for key in ("capacity", "shared", "edge", "refill"):
         if is_last and take.has(key):
             raise take.wrong(key, "of DRAM, which is the last level, expected none")
     capacity = math.inf if is_last else take.figure("capacity", "MiB")
     energy = take.figure("energy", "pJ/byte") if take.has("energy") else math.nan
     shared = True if is_last else take.flag("shared")
-    return Level(take.text("name"), take.curve("bandwidth", "GB/s"), capacity, shared, energy)
+    edge = take.figure("edge", EDGE_UNIT) if take.has("edge") else USUAL_EDGE
+    if edge <= 1:
+        raise take.wrong("edge", f"value is {edge:g}, expected a number above 1")
+    refill = take.figure("refill", "GB/s") if take.has("refill") else 0.0
+    fixed = NOTHING
+    if take.has("fixed"):
+        part = take.part("fixed")
+        fixed = Fixed(**{name: part.curve(name, FIXED_UNIT) for name in FIXED})
+    return Level(
+        take.text("name"),
+        take.curve("bandwidth", "GB/s"),
+        capacity,
+        shared,
+        energy,
+        edge,
+        refill,
+        fixed,
+    )
 
 
-def _kernels(take: Table) -> dict[str, Kernel]:
+def _kernels(take: Table, levels: tuple[Level, ...], clocks: list[float]) -> dict[str, Kernel]:
     kernels = {}
     for written in filter(take.has, (*_KERNELS, *FORMER_NAMES)):
-        part = take.part(written)
-        figures = {
-            key: part.curve(key, unit) for key, unit in KERNEL_UNITS.items() if part.has(key)
-        }
-        kernels[FORMER_NAMES.get(written, written)] = Kernel(**figures)
+        name, part = FORMER_NAMES.get(written, written), take.part(written)
+        gemv, gemm, row, prepare = (
+            part.curve(key, unit) if part.has(key) else None for key, unit in KERNEL_UNITS.items()
+        )
+        kernel = Kernel(gemv, gemm, row, prepare)
+        if part.has(REACH):
+            table = part.part(REACH)
+            reach = {each.name: table.curve(each.name, REACH_UNIT)
+                     for each in levels if table.has(each.name)}  # fmt: skip
+            kernel = replace(kernel, reach=reach)
+        elif part.has(_EXPOSED):
+            exposed = part.curve(_EXPOSED, _EXPOSED_UNIT)
+            kernel = _with_reach(name, kernel, exposed, levels[-1], clocks)
+        kernels[name] = kernel
     return kernels
+
+
+def _with_reach(
+    name: str, kernel: Kernel, exposed: Curve, memory: Level, clocks: list[float]
+) -> Kernel:
+    """A kernel whose reach is what the same measurement would have told."""
+    if kernel.gemv is None or name not in KINDS:
+        return kernel
+    reach = []
+    size = linear_bytes(name, *_EXPOSED_SHAPE) / math.prod(_EXPOSED_SHAPE)
+    for threads, part in zip(exposed.threads, exposed.values, strict=True):
+        cycles = threads * min(clocks[:threads])
+        compute, read = 1 / (kernel.gemv.at(threads) * cycles), size / memory.rate(threads)
+        reach.append(reach_of(read, compute, read + part * compute))
+    return replace(kernel, reach={memory.name: Curve(exposed.threads, tuple(reach))})

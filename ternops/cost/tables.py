@@ -17,7 +17,8 @@ from ternops.cost.hardware import Curve
 #: Units that profiles use -> what one of them is here: bytes, seconds, joules, watts, counts.
 UNITS = {
     "GB": 1e9, "MiB": 2.0**20, "GB/s": 1e9, "GHz": 1e9, "us": 1e-6, "W": 1.0, "pJ/byte": 1e-12,
-    "MAC/cycle": 1.0, "element/cycle": 1.0, "of computing": 1.0,
+    "MAC/cycle": 1.0, "element/cycle": 1.0, "cycle": 1.0, "of computing": 1.0, "of bandwidth": 1.0,
+    "times": 1.0,
 }  # fmt: skip
 #: Cores that a machine may have.
 MAX_CORES = 4096

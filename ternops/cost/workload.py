@@ -7,7 +7,7 @@ the kernels are handed. Attention in float32 on float16 keys and values; the hea
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ternops.decoder.cache import kv_cache_bytes
 from ternops.decoder.config import Config
@@ -24,6 +24,8 @@ ATTENTION, ELEMENTWISE = "attention", "elementwise"
 _PROJECTIONS = ("q", "k", "v", "o")
 _LINE = 64  # bytes that rows of float16 are padded to
 _HALF = 2
+# What adds up where parts do.
+_COUNTED = ("macs", "bytes", "prepared", "barriers", "rows", "passes", "layers", "heads")
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class Part:
 
     kernel: an encoding, "fp16", ATTENTION or ELEMENTWISE. macs: multiply-accumulates. bytes:
     read from where the model lies. prepared: activations that a product's tokens are made of.
-    barriers: meetings of all threads. tokens: that share what is read, in the largest pass.
+    barriers: meetings of all threads. tokens: that share what is read, in the largest pass. rows:
+    of a product's matrices. passes, layers, heads: whose fixed costs it has.
     """
 
     name: str
@@ -42,6 +45,10 @@ class Part:
     prepared: int = 0
     barriers: int = 0
     tokens: int = 1
+    rows: int = 0
+    passes: int = 0
+    layers: int = 0
+    heads: int = 0
 
 
 @dataclass(frozen=True)
@@ -97,22 +104,22 @@ def _pass(config: Config, kind: str, sequences: Iterable[Iterable[int]], outputs
     positions = [list(each) for each in sequences]
     tokens = sum(map(len, positions))
     shapes = config.linear_shapes()
-    projections = _linear(config, kind, [shapes[name] for name in _PROJECTIONS], tokens, 2)
+    projections = [shapes[name] for name in _PROJECTIONS]
     others = [shape for name, shape in shapes.items() if name not in _PROJECTIONS]
     parts = [
         _elementwise(config, tokens, outputs),
-        Part("projections", kind, *projections, tokens),
+        _linear("projections", config, kind, projections, tokens, 2),
         _attention(config, positions),
-        Part("FFN", kind, *_linear(config, kind, others, tokens, 2), tokens),
+        _linear("FFN", config, kind, others, tokens, 2),
         *_head(config, outputs),
     ]
     return Workload(tuple(parts), tokens, 1)
 
 
 def _linear(
-    config: Config, kind: str, shapes: list[tuple[int, int]], tokens: int, products: int
-) -> tuple[int, int, int, int]:
-    """macs, bytes, prepared and barriers of some matrices of every layer.
+    name: str, config: Config, kind: str, shapes: list[tuple[int, int]], tokens: int, products: int
+) -> Part:
+    """Some matrices of every layer.
 
     products: how many of them need activations of their own; the others share these. A barrier
     follows each, and where there are several tokens one comes before.
@@ -121,7 +128,11 @@ def _linear(
     read = sum(linear_bytes(kind, rows, columns) for rows, columns in shapes)
     inputs = _inputs(shapes) * tokens
     barriers = products * (1 if tokens == 1 else 2)
-    return tuple(config.layers * each for each in (macs, read, inputs, barriers))  # type: ignore
+    rows = sum(rows for rows, _ in shapes)
+    macs, read, inputs, barriers, rows = (
+        config.layers * each for each in (macs, read, inputs, barriers, rows)
+    )
+    return Part(name, kind, macs, read, inputs, barriers, tokens, rows)
 
 
 def _inputs(shapes: list[tuple[int, int]]) -> int:
@@ -138,6 +149,7 @@ def _attention(config: Config, positions: list[list[int]]) -> Part:
     return Part(
         ATTENTION, ATTENTION, macs, kv_cache_bytes(config, FP16, longest),
         barriers=config.layers * (1 if tokens == 1 else 2), tokens=tokens,
+        heads=config.layers * config.heads * len(positions),
     )  # fmt: skip
 
 
@@ -148,7 +160,7 @@ def _head(config: Config, outputs: int) -> list[Part]:
     read = linear_bytes(FP16, rows, columns)
     barriers = 1 if outputs == 1 else 2
     macs, inputs = rows * columns * outputs, columns * outputs
-    return [Part("head", FP16, macs, read, inputs, barriers, outputs)]
+    return [Part("head", FP16, macs, read, inputs, barriers, outputs, rows)]
 
 
 def _elementwise(config: Config, tokens: int, outputs: int) -> Part:
@@ -158,7 +170,10 @@ def _elementwise(config: Config, tokens: int, outputs: int) -> Part:
     rotated = (c.heads + c.kv_heads) * c.head_dim
     elements = c.layers * (a_layer + rotated) * tokens + c.hidden * (tokens + outputs)
     row = linear_bytes(FP16, 1, c.hidden)
-    return Part("norms", ELEMENTWISE, 0, _norm_bytes(c) + row * tokens, elements, 1, tokens)
+    return Part(
+        "norms", ELEMENTWISE, 0, _norm_bytes(c) + row * tokens, elements, 1, tokens, passes=1,
+        layers=c.layers,
+    )  # fmt: skip
 
 
 def _norm_bytes(config: Config) -> int:
@@ -170,11 +185,8 @@ def _sum(works: list[Workload], times: int) -> Workload:
     merged: dict[str, Part] = {}
     for part in (part for work in works for part in work.parts):
         old = merged.get(part.name, Part(part.name, part.kernel, 0, 0))
-        merged[part.name] = Part(
-            part.name, part.kernel, old.macs + times * part.macs, old.bytes + times * part.bytes,
-            old.prepared + times * part.prepared, old.barriers + times * part.barriers,
-            max(old.tokens, part.tokens),
-        )  # fmt: skip
+        sums = {name: getattr(old, name) + times * getattr(part, name) for name in _COUNTED}
+        merged[part.name] = replace(part, tokens=max(old.tokens, part.tokens), **sums)
     return Workload(
         tuple(merged.values()), times * sum(work.tokens for work in works),
         times * sum(work.passes for work in works),

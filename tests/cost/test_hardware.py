@@ -6,9 +6,11 @@ import tomllib
 
 import pytest
 
-from ternops.cost.hardware import Curve
+from ternops.cost.hardware import NOTHING, USUAL_EDGE, Curve
+from ternops.cost.latency import together
 from ternops.cost.profile import ARCHITECTURES, load, parse, save, shipped
 from ternops.cost.tables import ProfileError
+from ternops.cost.workload import linear_bytes
 from ternops.isa import detect
 from tests.helpers.profiles import PROFILE, figure
 
@@ -68,6 +70,29 @@ def changed(path, value):
     return profile
 
 
+def test_what_calibration_adds_to_a_level_and_a_kernel():
+    """In bytes and seconds; without it caches have the usual edge, and nothing else."""
+    plain = parse(PROFILE, "x.toml").levels[1]
+    assert (plain.edge, plain.refill, plain.fixed) == (USUAL_EDGE, 0, NOTHING)
+    costs = {name: figure([1, 2], "us", threads=[1, 2]) for name in ("token", "layer", "head")}
+    more = {"edge": figure(2, "times"), "refill": figure(6, "GB/s"), "fixed": costs}
+    level = parse(changed(("levels", 1), PROFILE["levels"][1] | more), "x.toml").levels[1]
+    assert (level.edge, level.refill, level.fixed.head.at(2)) == (2, 6e9, pytest.approx(2e-6))
+    reach = {"L3": figure([0.5, 0.7], "of bandwidth", threads=[1, 2])}
+    kernel = parse(changed(("kernels", "base3", "reach"), reach), "x.toml").kernel("base3")
+    assert kernel.reach == {"L3": Curve((1, 2), (0.5, 0.7))}
+
+
+def test_a_former_profile_tells_its_reach():
+    """What computing added to reading then: a token takes as long as it took."""
+    base3 = {"gemv": figure(30, "MAC/cycle"), "exposed": figure(0.25, "of computing")}
+    machine = parse(changed(("kernels", "base3"), base3), "x.toml")
+    kernel = machine.kernel("base3")
+    compute, read = 1 / (30 * 4e9), linear_bytes("base3", 2048, 2048) / 2048**2 / 20e9
+    found = together(compute, read / kernel.reach["DRAM"].at(1))
+    assert found == pytest.approx(read + 0.25 * compute)
+
+
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
@@ -109,6 +134,12 @@ def changed(path, value):
         (("a\nb",), 3, "'a\\\\nb': unknown"),
         (("kernels", "bsae3"), {}, "kernels.bsae3: unknown"),
         (("kernels", "base3", "exposed"), figure(12.5, "of computing"), "value is 12.5, .* 1$"),
+        (("kernels", "base3", "reach"), {"L5": figure(1, "of bandwidth")}, "reach.L5: unknown"),
+        (("kernels", "base3", "reach"), {"L3": figure(1, "GB/s")}, "reach.L3: unit is 'GB/s'"),
+        (("levels", 1, "edge"), figure(1, "times"), "edge: value is 1, expected a number above 1"),
+        (("levels", 2, "edge"), figure(2, "times"), "edge: of DRAM, .* expected none"),
+        (("levels", 2, "refill"), figure(2, "GB/s"), "refill: of DRAM, .* expected none"),
+        (("levels", 1, "fixed"), {"token": figure(1, "us")}, "fixed.layer: missing"),
         (("memory",), figure(16, "GB", threads=[1]), "memory: 'threads' is unknown"),
         (("memory",), figure(10**400, "GB"), "memory: value is 1000000"),
         (("memory",), figure(1e300, "GB"), "memory: value is 1e[+]300, expected a number above 0"),

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ternops.cost import load, predict
-from ternops.cost.hardware import Cores, Curve, Hardware, Kernel, Level
-from ternops.cost.latency import residence
+from ternops.cost.hardware import Cores, Curve, Fixed, Hardware, Kernel, Level
+from ternops.cost.latency import MAX_REACH, reach_of, residence, together
 from ternops.cost.layouts import SIZES
 from ternops.cost.profile import shipped
 from ternops.cost.workload import weight_bytes, workload
@@ -28,12 +28,12 @@ MACHINE = Hardware(
 
 
 def test_a_token_takes_as_long_as_its_parts():
-    """Two threads: each part the larger of products and bytes, and two microseconds a barrier."""
+    """Two threads: each part its products beside its bytes, and two microseconds a barrier."""
     found = predict(CONFIG, MACHINE, "base3", 2)
     seconds = 0.0
     for part in workload(CONFIG, "base3", "decode", 128).parts:
         compute = part.macs / (50 * 2e9 * 2) if part.kernel == "base3" else 0.0
-        seconds += max(compute, part.bytes / 40e9) + 2e-6 * part.barriers
+        seconds += together(compute, part.bytes / 40e9) + 2e-6 * part.barriers
     assert found.tokens_per_second == pytest.approx(1 / seconds)
     assert found.ms_per_token == pytest.approx(1e3 * seconds)
     # The profile has no rate of attention and of the float16 head.
@@ -54,34 +54,98 @@ def test_one_thread_needs_no_barrier():
     assert {part.barriers for part in parts} == {0.0}
 
 
-def test_what_reading_does_not_hide_of_computing_adds_to_it():
-    """A part of the products' time, with weights from DRAM alone."""
-    exposed = Kernel(gemv=Curve((1,), (50.0,)), exposed=Curve((1,), (0.25,)))
-    slow = replace(MACHINE, kernels={"base3": exposed})
+@pytest.mark.parametrize(
+    ("compute", "memory", "seconds"),
+    [(0, 0, 0), (3, 0, 3), (1, 1, 1.1487), (2, 1, 2.01235), (1, 9, 9.00003)],
+)
+def test_computing_beside_reading(compute, memory, seconds):
+    """The larger alone where the other is small; 15% more than either where they are alike."""
+    assert together(compute, memory) == pytest.approx(seconds, rel=1e-5)
+    assert together(compute, memory) == together(memory, compute)
+    assert max(compute, memory) <= together(compute, memory) <= compute + memory
+
+
+def test_a_kernel_reads_at_its_own_pace():
+    """At a part of a level's bandwidth, and the reach is what a measurement of that gives back."""
+    kernel = Kernel(gemv=Curve((1,), (50.0,)), reach={"DRAM": Curve((1,), (0.5,))})
+    slow = replace(MACHINE, kernels={"base3": kernel})
     before, after = (predict(CONFIG, each, "base3", 1).parts for each in (MACHINE, slow))
-    for name, factor in (("FFN", 0.25), ("projections", 0.25), ("head", 0)):
-        added = factor * before[name].compute
-        assert after[name].memory == pytest.approx(before[name].memory + added)
-    for part in after.values():
-        assert part.seconds == pytest.approx(part.memory + part.prepare)
+    for name in ("FFN", "projections"):
+        part = after[name]
+        assert part.memory == pytest.approx(2 * before[name].memory)
+        assert part.product == pytest.approx(together(part.compute, part.memory))
+        assert reach_of(before[name].memory, part.compute, part.product) == pytest.approx(0.5)
+    assert after["head"] == before["head"]
+    # From a cache it reads as fast as any.
     cached = replace(slow, levels=(replace(slow.levels[0], capacity=2.0**40), slow.levels[1]))
     parts = predict(CONFIG, cached, "base3", 1).parts
     assert parts["FFN"].memory == pytest.approx(parts["FFN"].part.bytes / 400e9)
-    assert parts["FFN"].hidden == 0
 
 
-def test_what_was_measured_from_memory_is_bounded_by_no_rate_from_a_cache():
-    """Computing and reading overlap: a kernel whose rate there is less than the memory's bytes."""
-    kernel = Kernel(gemv=Curve((1,), (20.0,)), exposed=Curve((1,), (0.01,)))
-    machine = replace(MACHINE, kernels={"base3": kernel})
-    alone = replace(MACHINE, kernels={"base3": replace(kernel, exposed=None)})
-    for name in ("FFN", "projections"):
-        part = predict(CONFIG, machine, "base3", 1).parts[name]
-        assert part.compute > part.memory
-        assert (part.seconds, part.bound) == (pytest.approx(part.memory), "memory")
-        assert predict(CONFIG, alone, "base3", 1).parts[name].bound == "compute"
-        several = predict(CONFIG, machine, "base3", 1, batch=2).parts[name]
-        assert several.hidden == 0
+def test_what_computes_as_long_alone_tells_no_reach():
+    """It is not below what can be measured, nor beyond all bounds."""
+    assert reach_of(1.0, 3.0, 3.0) == reach_of(1.0, 4.0, 3.0) == MAX_REACH
+    assert reach_of(9.0, 0.0, 3.0) == MAX_REACH
+    assert reach_of(1.5, 0.0, 3.0) == 0.5
+
+
+def test_rows_take_time_of_one_token():
+    """So many cycles each on one of the threads; a prompt's are in its own rate."""
+    kernel = Kernel(gemv=Curve((1,), (50.0,)), gemm=Curve((1,), (100.0,)))
+    rows = replace(kernel, row=Curve((1, 2), (5.0, 8.0)))
+    machines = [replace(MACHINE, kernels={"base3": each}) for each in (kernel, rows)]
+    plain, more = (predict(CONFIG, each, "base3", 2).parts["FFN"] for each in machines)
+    count = CONFIG.layers * (2 * CONFIG.ffn + CONFIG.hidden)
+    assert more.compute - plain.compute == pytest.approx(count * 8 / (2 * 2e9))
+    plain, more = (predict(CONFIG, each, "base3", 2, "prefill", 64) for each in machines)
+    assert plain == replace(more, work=plain.work)
+
+
+def test_what_a_token_costs_besides():
+    """Of the level where the data lie: once, each layer, each head."""
+    costs = [Curve((1, 2), (each, 2 * each)) for each in (1e-4, 1e-5, 1e-6)]
+    l3, dram = MACHINE.levels
+    machine = replace(
+        MACHINE, levels=(replace(l3, fixed=Fixed()), replace(dram, fixed=Fixed(*costs)))
+    )
+    before, after = (predict(CONFIG, each, "base3", 2) for each in (MACHINE, machine))
+    added = 2 * (1e-4 + CONFIG.layers * (1e-5 + CONFIG.heads * 1e-6))
+    assert after.ms_per_token - before.ms_per_token == pytest.approx(1e3 * added)
+    assert after.parts["attention"].fixed == pytest.approx(2e-6 * CONFIG.layers * CONFIG.heads)
+    assert after.parts["attention"].bound == "fixed"
+    cached = replace(
+        machine, levels=(replace(machine.levels[0], capacity=2.0**40), machine.levels[1])
+    )
+    assert {part.fixed for part in predict(CONFIG, cached, "base3", 2).parts.values()} == {0.0}
+
+
+def test_neighbours_drive_out_what_is_read_slowly():
+    """A cache has the same bytes or not, by how much comes into it in the time of a token."""
+    l3, dram = MACHINE.levels
+    level = replace(l3, capacity=400e6, bandwidth=Curve((1,), (80e9,)), refill=40e9)
+    machine = replace(MACHINE, levels=(level, dram))
+    fast, slow = (
+        predict(
+            CONFIG,
+            replace(machine, kernels={"base3": Kernel(gemv=Curve((1,), (rate,)))}),
+            threads=1,
+        )
+        for rate in (500.0, 5.0)
+    )
+    assert slow.parts["FFN"].bytes.keys() == {"DRAM"}
+    assert fast.parts["FFN"].bytes["L3"] > 0
+    # A pass takes as long as it takes with what the pass before left there.
+    shares = residence(machine, fast.work.bytes, 1, fast.ms_per_token / 1e3)
+    found = fast.parts["FFN"]
+    assert found.bytes["L3"] == pytest.approx(shares["L3"] * found.part.bytes, rel=1e-6)
+
+
+def test_an_edge_may_be_sharp():
+    """Within a factor of 1.44 instead of 4 around the room."""
+    sharp = replace(MACHINE, levels=(replace(MACHINE.levels[0], edge=1.44), MACHINE.levels[1]))
+    room = 8 * 2**20
+    shares = [residence(sharp, factor * room, 2)["L3"] for factor in (0.83, 1, 1.2, 1.3)]
+    assert shares == pytest.approx([1, 0.5, 0, 0], abs=1e-9)
 
 
 def test_preparing_one_token_is_done_by_every_thread_and_many_are_shared():
@@ -263,9 +327,8 @@ def test_the_last_tokens_head_is_that_of_one_token():
 
 
 def test_two_tokens_take_longer_than_one():
-    """What reading does not hide is there in a pass of few tokens too."""
-    kernel = Kernel(gemv=Curve((1,), (50.0,)), gemm=Curve((1,), (60.0,)),
-                    exposed=Curve((1,), (0.2,)))  # fmt: skip
+    """Computing beside reading is there in a pass of few tokens too."""
+    kernel = Kernel(gemv=Curve((1,), (50.0,)), gemm=Curve((1,), (60.0,)))
     machine = replace(MACHINE, kernels={"base3": kernel})
     times = [
         predict(CONFIG, machine, "base3", 2, "prefill", count).parts["FFN"].seconds

@@ -261,13 +261,17 @@ def replace_jobs(
 @contextlib.contextmanager
 def quick_calibration() -> Iterator[None]:
     """While this lasts, calibrating takes one short round over little memory."""
-    from ternops.cost import calibrate
+    from ternops.cost import calibrate, fixed, measured, mountain, rounds
 
     with (
-        mock.patch.object(calibrate, "_ROUNDS", 1),
-        mock.patch.object(calibrate, "_TURN", 1e-4),
-        mock.patch.object(calibrate, "_CACHES", 1),
-        mock.patch.object(calibrate, "last_level_bytes", return_value=4 << 20),
+        mock.patch.object(calibrate, "ROUNDS", 1),
+        mock.patch.object(measured, "ROUNDS", 1),
+        mock.patch.object(measured, "_SETTLING", 0.0),
+        mock.patch.object(calibrate, "memory_bytes", return_value=1 << 26),
+        mock.patch.object(fixed, "_TOKENS", 1),
+        mock.patch.object(mountain, "_WARM", 1),
+        mock.patch.object(mountain, "_GAPS", (0.001, 0.002)),
+        mock.patch.object(rounds, "_TURN", 1e-4),
     ):
         yield
 
