@@ -32,11 +32,12 @@ from bench.suites.run.plan import Effort, tasks_of
 from ternops.cost.calibrate import calibrate
 
 #: Without more being said, and --full. A shared machine drifts with its neighbours: calibrated
-#: before and after, in a full run amidst them, too; and its memory, which drifts most, by the read
-#: probes that took turns with each size.
-DEFAULT = Effort(("125M", "350M", "700M", "2B4T", "3B"), 16, 5, 8e9, 1, 0)
+#: before and behind each size; and its memory, which drifts most, by the read probes that took
+#: turns with each size.
+DEFAULT = Effort(("125M", "350M", "700M", "2B4T", "3B"), 16, 5, 20e9, 1, 0, settled=True)
 FULL = Effort(
-    ("125M", "350M", "700M", "1B", "1.5B", "2.7B", "3B", "2B4T", "3.8B", "7B"), 32, 9, 30e9, 1, 0
+    ("125M", "350M", "700M", "1B", "1.5B", "2.7B", "3B", "2B4T", "3.8B", "7B"), 32, 9, 30e9, 1, 0,
+    settled=True,
 )  # fmt: skip
 #: No size is begun that would not end by then, as the ones before it took.
 MINUTES = 6
@@ -64,24 +65,23 @@ class _Run:
         sizes = [size for size in self._effort.sizes if size not in self._found["done"]]
         end = time.monotonic() + (math.inf if self._effort is FULL else 60 * MINUTES)
         with command.progress(self._console) as start:
-            calibration = 0.0 if self._found["profiles"] else self._calibrate(start)
-            longest = 0.0
+            longest = calibration = 0.0
+            if sizes:
+                calibration = self._calibrate(start)
             for i, size in enumerate(sizes):
                 # The next one is larger; another calibration follows it.
                 if time.monotonic() + _GROWTH * longest + calibration > end:
-                    self._calibrate(start)
                     return sizes[i:]
                 longest = max(longest, self._size(size, start))
-                if self._effort is FULL and i + 1 == len(sizes) // 2:
-                    self._calibrate(start)
-            if sizes:
-                self._calibrate(start)
+                calibration = self._calibrate(start)
         return []
 
     def _calibrate(self, start: Any) -> float:
         """Seconds that it took."""
         begin = time.monotonic()
-        self._found["profiles"].append(calibrate(self._threads, start("calibrating", 12)))
+        self._found["profiles"].append(
+            calibrate(self._threads, start("calibrating", 1 + len(self._threads)))
+        )
         save_json(self.path, self._found)
         return time.monotonic() - begin
 
@@ -99,7 +99,8 @@ class _Run:
                 continue
             left_out += lines
             decode = having(rows, is_decode=True, kind=MEASURED)
-            found += [_as_json(row, decode) for row in decode]
+            number = len(self._found["profiles"]) - 1
+            found += [_as_json(row, decode, number) for row in decode]
         self._found["rows"] += found
         self._found["left_out"] += left_out
         self._found["done"].append(size)
@@ -107,7 +108,7 @@ class _Run:
         return time.monotonic() - begin
 
 
-def _as_json(row: Row, beside: list[Row]) -> dict[str, Any]:
+def _as_json(row: Row, beside: list[Row], profile: int) -> dict[str, Any]:
     # Of those that took turns, the probe of the most bytes: no cache holds a part of it.
     same = having(beside, threads=row.threads)
     largest = max(same, key=lambda each: each.bytes_per_token)
@@ -115,7 +116,7 @@ def _as_json(row: Row, beside: list[Row]) -> dict[str, Any]:
         "size": row.size, "engine": row.engine, "threads": row.threads,
         "tokens_per_second": row.speed, "spread": row.spread,
         "bandwidth": largest.limit * largest.bytes_per_token,
-        "context": max(1, int(row.test.removeprefix("tg")) // 2),
+        "context": max(1, int(row.test.removeprefix("tg")) // 2), "profile": profile,
     }  # fmt: skip
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
-from math import isnan, nan
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from bench.core import energy
 from bench.core.command import Advance
 from bench.core.envelope import TIER
 from bench.core.errors import first_line
-from bench.core.measure import Case, interleave
+from bench.core.measure import Case, interleave, nothing
 from bench.core.results import FP16, LLAMA, MEASURED, MODELLED, Row, head_bytes, linear_bytes
 from bench.engines import llama_cpp
 from bench.limits.levels import bandwidth, probe_cases
@@ -25,7 +25,7 @@ from bench.models import random_gguf
 from bench.suites.decoders import PROMPT, llama, llama_case, release, settled
 from bench.suites.run.plan import Task
 from ternops.cost.layouts import SIZES
-from ternops.cost.probes import PROBES, Reader
+from ternops.cost.probes import MAX_PROBED, PROBES, Reader
 from ternops.cpu_caches import last_level_bytes
 from ternops.decoder import Config, Model
 from ternops.decoder.cache import kv_cache_bytes
@@ -41,6 +41,9 @@ INTEGERS = TILES if HAS_TILES else DOTS
 _HEAD = "f16"  # of llama.cpp's models, as of ours
 # A working set of this many last-level caches is read no faster or slower than a larger one.
 _PROBED_CACHES = 8
+#: Probes that take turns with what they limit: the fastest of all of them, as two rounds show.
+CONTENDERS = 4
+_TRIAL_ROUNDS = 1
 _PEAK_ROUNDS = 20_000
 # A peak takes milliseconds, as long as a time slice that is lost to others: in several turns one at
 # least is whole.
@@ -79,8 +82,8 @@ class _Engines:
         for engine, layers in task.layers.items():
             self._weights[engine] = random_weights(self._config, engine, distinct=layers)
             advance(f"{engine} weights")
-        sizes = [_probed(each.bytes_per_token) for each in self._weights.values()]
-        self._readers = {size: Reader(size) for size in dict.fromkeys(sizes)}
+        sizes = _sizes(each.bytes_per_token for each in self._weights.values())
+        self._readers = {size: Reader(size) for size in sizes}
         self._peers = {}
         for engine in task.peers:
             try:
@@ -94,7 +97,7 @@ class _Engines:
         """Rows of generating tokens; of peers at the last thread count, which they were given."""
         task = self._task
         probes = {
-            size: probe_cases(f"{task.name}, {size} B", reader, threads)
+            size: self._contenders(probe_cases(f"{task.name}, {size} B", reader, threads))
             for size, reader in self._readers.items()
         }
         beside = [*chain.from_iterable(probes.values())]
@@ -112,10 +115,18 @@ class _Engines:
             joules = _joules(case)
             self._add(
                 engine, f"tg{task.tokens}", threads, case, limit, BANDWIDTH, bytes_per_token=total,
-                joules=joules, energy="" if isnan(joules) else MEASURED,
+                joules=joules, energy="" if math.isnan(joules) else MEASURED,
             )  # fmt: skip
         self._found.probes += beside
         release([*cases.values(), *beside])
+
+    def _contenders(self, probes: list[Case]) -> list[Case]:
+        """Those of some ways to read the same that may be the fastest."""
+        interleave(probes, _TRIAL_ROUNDS, self._advance)
+        probes = sorted(probes, key=lambda case: case.median)[:CONTENDERS]
+        for case in probes:
+            case.values.clear()
+        return probes
 
     def prefill(self, threads: int) -> None:
         """Rows of reading a prompt, beside the instruction that adds products up."""
@@ -143,7 +154,11 @@ class _Engines:
         for engine, weights in self._weights.items():
             # All is read: random gates tell nothing of how many of a model's are 0.
             session = Session(Model(weights, threads, sparse="never"))
-            cases[engine] = Case(engine, partial(_from_empty, session, ours, tokens), count)
+            run = partial(_from_empty, session, ours, tokens)
+            # A larger model is found in no cache, however often it is read.
+            first = tokens if weights.bytes_per_token < last_level_bytes() else tokens[:1]
+            before = partial(_from_empty, session, ours, first) if self._task.settled else nothing
+            cases[engine] = Case(engine, run, count, before=before)
         if threads == self._task.threads[-1]:
             for engine, (decoder, _) in self._peers.items():
                 cases[engine] = llama_case(engine, decoder, reads, count)
@@ -228,9 +243,10 @@ def with_one_peak(rows: Iterable[Row]) -> list[Row]:
 def steps(task: Task) -> int:
     """About how often `measure` calls advance."""
     engines = len(task.layers) + len(task.peers)
-    probes = len(PROBES) * len({_probed(linear_bytes(task.size, engine)) for engine in task.layers})
     prompts = (engines + _PEAK_TURNS * len(PEAKS)) * (_prompt_rounds(task) + 1) * task.prompt
-    decoded = len(task.threads) * (engines + probes) * (task.rounds + 1)
+    sizes = len(_sizes(linear_bytes(task.size, engine) for engine in task.layers))
+    turns = (engines + CONTENDERS * sizes) * (task.rounds + 1)
+    decoded = len(task.threads) * (turns + len(PROBES) * sizes * (_TRIAL_ROUNDS + 1))
     return len(task.layers) + decoded + prompts
 
 
@@ -251,8 +267,13 @@ def modelled_fp16(row: Row) -> Row:
     )  # fmt: skip
 
 
-def _probed(size: int) -> int:
-    return min(size, _PROBED_CACHES * last_level_bytes())
+def _sizes(sizes: Iterable[int]) -> list[int]:
+    """The working sets of the read probes beside models of some sizes: the nearest powers of two.
+
+    Models that read about as much have one in common.
+    """
+    most = min(_PROBED_CACHES * last_level_bytes(), MAX_PROBED)
+    return list(dict.fromkeys(min(1 << round(math.log2(size)), most) for size in sizes))
 
 
 def _cache(config: Config, tokens: int) -> int:
@@ -268,7 +289,7 @@ def _joules(case: Case) -> float:
     """Joules a token, NaN where nothing here counts them."""
     meter, _ = energy.find_meter()
     if meter is None:
-        return nan
+        return math.nan
     done, start = 0, meter.read()
     spent = 0.0
     while spent < _JOULE_SECONDS:

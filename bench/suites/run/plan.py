@@ -31,7 +31,8 @@ class Effort:
     """How much is done: the most tokens of a round, rounds of a process, and processes.
 
     most_read: bytes that the engines of a round may read in all, which bounds its tokens. prompt:
-    the largest size whose prefill is measured, in parameters.
+    the largest size whose prefill is measured, in parameters. settled: whether a turn follows one
+    that is not timed, after which threads are awake and caches hold of the weights what they can.
     """
 
     sizes: tuple[str, ...]
@@ -40,6 +41,7 @@ class Effort:
     most_read: float
     processes: int
     prompt: float
+    settled: bool = False
 
 
 QUICK = Effort(("125M", "350M", "700M"), 16, 5, 50e9, 1, 1e9)
@@ -62,6 +64,7 @@ class Task:
     tokens: int
     rounds: int
     prompt: bool
+    settled: bool = False
 
     @property
     def name(self) -> str:
@@ -123,7 +126,7 @@ def tasks_of(
     return [
         Task(
             size, number, layers, () if number else tuple(peers), tuple(threads), tokens,
-            effort.rounds, prompt,
+            effort.rounds, prompt, effort.settled,
         )
         for number, layers in enumerate(groups)
     ], left_out  # fmt: skip

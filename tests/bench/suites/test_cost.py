@@ -49,6 +49,23 @@ def test_errors_are_those_of_the_speed(tmp_path):
     assert cost.errors(pairs) == pytest.approx((1 - 1 / 1.1, 1 - 1 / 1.1))
 
 
+def test_a_row_is_predicted_by_the_profiles_beside_it(tmp_path):
+    """Those before and behind it where it tells, which others do not change."""
+    path = stored(tmp_path / "run") / cost.COST_FILE
+    found = json.loads(path.read_text())
+    slow = json.loads(json.dumps(PROFILE))
+    for core in slow["cores"]:
+        core["clock"]["value"] /= 10
+    found["profiles"] = [PROFILE, PROFILE, slow, slow]
+    row = next(each for each in found["rows"] if each["engine"] == "base3")
+    found["rows"] = [row, *(row | {"profile": number} for number in range(4))]
+    path.write_text(json.dumps(found))
+    of_all, fast, between, *slowest = (pair.predicted for pair in cost.load(path)[1])
+    assert fast > 1.5 * slowest[0]
+    assert slowest[0] == slowest[1]
+    assert of_all == between == pytest.approx((fast + slowest[0]) / 2)
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 7}', "{", "[" * 100_000])
 def test_other_files_are_refused(tmp_path, text):
     """One line that names the file."""
@@ -73,6 +90,8 @@ def test_other_files_are_refused(tmp_path, text):
         (("rows", 2, "threads"), 99, r"rows\[2\]: threads=99: expected 1 to 6"),
         (("rows", 2, "bandwidth"), math.nan, r"rows\[2\].bandwidth: is nan"),
         (("rows", 2, "bandwidth"), True, r"rows\[2\].bandwidth: is True"),
+        (("rows", 2, "profile"), 2, r"rows\[2\].profile: is 2, expected 0 to 1"),
+        (("rows", 2, "profile"), True, r"rows\[2\].profile: is True"),
         (("rows", 2, "tokens_per_second"), 0, r"rows\[2\].tokens_per_second: is 0"),
         (("rows", 2, "tokens_per_second"), 10**400, r"rows\[2\].tokens_per_second: is 10"),
     ],
@@ -179,7 +198,7 @@ def quick(monkeypatch, tmp_path):
 
 
 def test_an_interrupted_run_is_kept_and_gone_on_with(quick, monkeypatch, tmp_path, capsys):
-    """Calibrated before and behind; a size whose rows are not all there is measured again."""
+    """Calibrated before and behind each; a size whose rows are not all there is measured again."""
     arguments, steps, _ = quick
     measured = cost.worker.run
 
@@ -201,9 +220,13 @@ def test_an_interrupted_run_is_kept_and_gone_on_with(quick, monkeypatch, tmp_pat
     assert cost.main([*arguments, "--full", "--resume"]) == 2
     assert "--resume: " in capsys.readouterr().err
     assert cost.main([*arguments, "--resume"]) in (0, 1)
-    assert steps == ["calibrate", "125M", "350M", "700M", "2B4T", "3B", "calibrate"]
-    _, pairs = cost.load(tmp_path / cost.COST_FILE)
+    calibrated = [each for size in cost.DEFAULT.sizes for each in (size, "calibrate")]
+    assert steps == ["calibrate", *calibrated[:4], "calibrate", *calibrated[4:]]
+    found, pairs = cost.load(tmp_path / cost.COST_FILE)
     assert len(pairs) == 5 * len(ENGINES)
+    # Those of 700M were measured after the calibration that going on began with.
+    profiles = {row["size"]: row["profile"] for row in found["rows"]}
+    assert profiles == {"125M": 0, "350M": 1, "700M": 3, "2B4T": 4, "3B": 5}
 
 
 def test_it_ends_within_six_minutes(quick, tmp_path, capsys):
@@ -211,16 +234,17 @@ def test_it_ends_within_six_minutes(quick, tmp_path, capsys):
     arguments, steps, clock = quick
     assert cost.main(arguments) in (0, 1)
     assert clock[0] <= 60 * cost.MINUTES
-    assert steps == ["calibrate", "125M", "350M", "700M", "2B4T", "calibrate"]
+    assert [each for each in steps if each != "calibrate"] == ["125M", "350M", "700M"]
+    assert steps[0] == steps[-1] == "calibrate"
     words = " ".join(capsys.readouterr().out.split())
-    assert "left out: 3B: no time within 6 minutes; --resume goes on" in words
+    assert "left out: 2B4T, 3B: no time within 6 minutes; --resume goes on" in words
     assert cost.main([*arguments, "--resume"]) in (0, 1)
-    assert steps[-2:] == ["3B", "calibrate"]
+    assert steps[-5:] == ["calibrate", "2B4T", "calibrate", "3B", "calibrate"]
 
 
 def test_a_full_run_takes_the_time_that_it_takes(quick, tmp_path):
-    """Ten sizes, calibrated amidst them, too."""
+    """Ten sizes."""
     arguments, steps, _ = quick
     assert cost.main([*arguments, "--full"]) in (0, 1)
-    sizes = list(cost.FULL.sizes)
-    assert steps == ["calibrate", *sizes[:5], "calibrate", *sizes[5:], "calibrate"]
+    assert steps[::2] == ["calibrate"] * 11
+    assert steps[1::2] == list(cost.FULL.sizes)

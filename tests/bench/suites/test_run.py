@@ -19,9 +19,9 @@ from bench.limits import levels
 from bench.suites.lossless import proof as lossless
 from bench.suites.run import command as run
 from bench.suites.run import products, worker
+from bench.suites.run.decoding import CONTENDERS
 from bench.suites.run.plan import Effort, Task
 from ternops.cost.layouts import SIZES
-from ternops.cost.probes import PROBES
 from tests.bench.small_runs import SMALL, row, same
 
 
@@ -214,7 +214,7 @@ def test_a_worker_of_its_own_process(tmp_path):
     rows, probes, left_out = worker.run(task, steps.append)
     assert [each.engine for each in rows] == ["base3"]
     assert left_out == []
-    assert len(probes) == len(PROBES)
+    assert len(probes) == CONTENDERS
     assert "base3 weights" in steps
     with pytest.raises(process.WorkerError, match="KeyError: 'no such size'"):
         worker.run(replace(task, size="no such size"), steps.append)
