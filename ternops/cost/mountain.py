@@ -25,6 +25,9 @@ _BEYOND = 8
 _WARM, _TIMED = 6, 5
 _GAPS = (0.004, 0.008, 0.016, 0.032)  # seconds between two readings
 _HELD = 3  # the part of the capacity that is read after gaps
+# Of the room that a probe finds for its one buffer, what a decoder finds, whose matrices, keys and
+# activations lie apart. Seen with models of 131 to 147 MB on Sapphire Rapids.
+_FOUND = 0.8
 #: A cache that is not so many times as fast as the memory is none.
 MIN_FASTER = 1.1
 _ALIKE = 0.92  # of the largest rate: rates of what is found whole
@@ -64,7 +67,8 @@ def shared_cache(memory: Memory, probe: Probe) -> Shared | None:
     if found is None:
         return None
     size = int(found.capacity / _HELD)
-    return shared_of(points, [_read(memory, probe, size, gap) for gap in _GAPS])
+    found = shared_of(points, [_read(memory, probe, size, gap) for gap in _GAPS])
+    return found and found._replace(capacity=_FOUND * found.capacity)
 
 
 def _read(memory: Memory, probe: Probe, size: int, gap: float) -> Point:
