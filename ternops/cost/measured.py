@@ -24,6 +24,7 @@ SECOND, SHARED, MEMORY = "L2", "L3", "DRAM"
 PROBE = FEW[2]
 #: Columns of matrices with short rows and with long ones: what a row costs is their difference.
 _SHORT, _LONG = 768, 4096
+_MOST_OF_A_ROW = 0.5
 _USUAL_SECOND = 1 << 20  # bytes, where the system does not tell
 # Of a matrix that is read from further out, about, a thread: the streams of a kernel are as far
 # apart as in a model's; in matrices of 1 MB they are read 8% faster.
@@ -93,13 +94,22 @@ def _compute(memory: Memory, size: int, threads: int, found: Figures) -> None:
     if 2 in cpu_cache_bytes():
         found.rates[SECOND] = 1 / read
     for kind in KINDS:
-        short, long = seconds[kind, _SHORT], seconds[kind, _LONG]
-        found.rows[kind] = max(0.0, (short - long) / (1 / _SHORT - 1 / _LONG))
-        found.macs[kind] = long - found.rows[kind] / _LONG
+        found.macs[kind], found.rows[kind] = split(seconds[kind, _SHORT], seconds[kind, _LONG])
     many = [Products(kind, *_MANY, "many", threads, memory, 0, 0) for kind in KINDS]
     times = np.median(interleaved([each.multiply for each in many], ROUNDS), axis=1)
     for kind, each, value in zip(KINDS, many, times, strict=True):
         found.many[kind] = float(value) * each.bytes_per_mac
+
+
+def split(short: float, long: float) -> tuple[float, float]:
+    """Seconds of a multiply-accumulate and of a row besides, from those of a multiply-accumulate
+    with all that belongs to it, in short rows and in long ones.
+
+    Whatever disturbed them, no row costs less than nothing, nor most of what a long one takes.
+    """
+    row = (short - long) / (1 / _SHORT - 1 / _LONG)
+    row = min(max(0.0, row), _MOST_OF_A_ROW * long * _LONG)
+    return long - row / _LONG, row
 
 
 def _read(memory: Memory, name: str, size: int, threads: int, found: Figures) -> None:

@@ -88,6 +88,16 @@ def test_a_round_runs_each_once():
     assert values.tolist() == [[3, 5], [4, 6]]
 
 
+def test_a_row_and_its_products_are_told_apart():
+    """By rows of 768 and of 4096; a trial that was disturbed makes neither of them negative."""
+    macs, row = measured.split(2e-12 + 3e-9 / 768, 2e-12 + 3e-9 / 4096)
+    assert (macs, row) == (pytest.approx(2e-12), pytest.approx(3e-9))
+    assert measured.split(1e-12, 2e-12) == (2e-12, 0)
+    macs, row = measured.split(1e-9, 2e-12)
+    assert macs == pytest.approx(1e-12)
+    assert macs + row / 4096 == pytest.approx(2e-12)
+
+
 def test_settling_ends(monkeypatch):
     """Once a barrier is quick, or when the time is over."""
     barriers = iter([1.0, 1.0, 1e-6, 1.0])
