@@ -21,7 +21,7 @@ from ternops.cpu_caches import cpu_cache_bytes
 #: Levels by their names in profiles: the second, a last-level cache behind it, and memory.
 SECOND, SHARED, MEMORY = "L2", "L3", "DRAM"
 #: Good in most places.
-PROBE = FEW[2]
+PROBE = FEW[3]
 #: Columns of matrices with short rows and with long ones: what a row costs is their difference.
 _SHORT, _LONG = 768, 4096
 _MOST_OF_A_ROW = 0.5
