@@ -1,13 +1,15 @@
 """Products with many tokens, on block encodings: int8 activations, exact int32 sums.
 
-Layout: a panel of rows is decoded once into bytes, a code each, as long as the second-level cache
-holds it, and used for every token. Trick: rows x tokens of the product stay in registers; each
-line of codes is loaded once for all tokens of a tile, and each line of activations for all rows.
+Layout: a panel of rows is decoded once into bytes, a code each (four with AMX), as long as the
+second-level cache holds it, and used for every token. Trick: rows x tokens of the product stay in
+registers; each line of codes is loaded once for all tokens of a tile, and each line of activations
+for all rows.
 Where the dot takes pairs, a line has half as many columns of two rows, or of two tokens.
 Bound: the dot instruction, or AMX's product of two tiles.
 """
 
 from functools import cache
+from math import gcd
 from typing import Any
 
 from ternops.encodings import ENCODINGS
@@ -31,7 +33,14 @@ from ternops.isa import (
     u8,
 )
 from ternops.isa.tier import GemmTile
-from ternops.kernels.amx import close_tiles, make_tiled, open_tiles
+from ternops.kernels.amx import (
+    FIELDS,
+    close_tiles,
+    make_store_packed,
+    make_tiled,
+    open_tiles,
+    packed_bytes,
+)
 from ternops.kernels.operands import Operands, finish
 from ternops.kernels.tiles import kernel_name
 from ternops.simd import (
@@ -68,7 +77,7 @@ def _stride(tile: GemmTile) -> int:
 
 def panel_bytes(tile: GemmTile) -> int:
     """Of a thread's panel."""
-    return tile.panel_rows * _stride(tile)
+    return packed_bytes(tile) if HAS_TILES else tile.panel_rows * _stride(tile)
 
 
 def _height(tile: GemmTile) -> int:
@@ -98,8 +107,11 @@ def make_add_up(value_step):
     return add_up
 
 
-def _make_store_codes(stride):
+def _make_store_codes(tile):
     """A function that writes the codes of BYTES columns from `column` on to a panel's row."""
+    if HAS_TILES:
+        return make_store_packed(tile)
+    stride = _stride(tile)
 
     @inlined
     def single(panel, row, column, codes):
@@ -132,29 +144,37 @@ def _make_total(height):
 
 def make_decode(encoding, tile):
     """A function that writes the codes of rows [row, row + n), blocks [first, last), to a panel."""
-    fields, panel_rows, store_codes = (
-        encoding.fields,
-        tile.panel_rows,
-        _make_store_codes(_stride(tile)),
-    )
+    fields, panel_rows, store_codes = encoding.fields, tile.panel_rows, _make_store_codes(tile)
+    # Blocks after which codes share a line in the same way again: known where they are compiled.
+    together = FIELDS // gcd(fields, FIELDS) if HAS_TILES else 1
     holds, opens, hold, open_fields, codes, _, _ = encoding.make_unpack(1, WIDE)
+
+    @inlined
+    def decode_block(p, line, block, panel, row, opened, held):
+        for part in range(0, BLOCK_BYTES, BYTES):
+            if not HAS_TILES:  # which have time for it between products
+                # The same row of the next panel: this thread decodes it next.
+                prefetch(line + (part + panel_rows * p.stride))
+            open_fields(load(u8, line + part), opened, held)
+            for field in range(fields):
+                column = (block * fields + field) * BLOCK_BYTES + part
+                store_codes(panel, row, column, codes(opened, held, field))
 
     @inlined
     def decode(p, row, n, first, last, panel):
         opened = registers(u8, opens)
         held = registers(u8, holds)
         hold(held)
+        count = last - first
+        whole = count // together * together
         for r in range(n):
-            weights = pointer(p.weights) + (row + r) * p.stride
-            for block in range(first, last):
-                for part in range(0, BLOCK_BYTES, BYTES):
-                    line = weights + (block * BLOCK_BYTES + part)
-                    # The same row of the next panel: this thread decodes it next.
-                    prefetch(line + panel_rows * p.stride)
-                    open_fields(load(u8, line), opened, held)
-                    for field in range(fields):
-                        column = ((block - first) * fields + field) * BLOCK_BYTES + part
-                        store_codes(panel, r, column, codes(opened, held, field))
+            weights = pointer(p.weights) + ((row + r) * p.stride + first * BLOCK_BYTES)
+            for group in range(0, whole, together):
+                for i in range(together):
+                    block = group + i
+                    decode_block(p, weights + block * BLOCK_BYTES, block, panel, r, opened, held)
+            for block in range(whole, count):
+                decode_block(p, weights + block * BLOCK_BYTES, block, panel, r, opened, held)
 
     return decode
 
@@ -164,7 +184,7 @@ def make_decode_groups(encoding, tile):
     columns, size, vectors = encoding.columns, encoding.block, encoding.fields
     tiles_in, packed_lines = size // columns, encoding.lines
     unpack_tile, dwords = encoding.kernel_code.unpack_tile, columns // 4
-    size_of_panel, store_codes = panel_bytes(tile), _make_store_codes(_stride(tile))
+    size_of_panel, store_codes = panel_bytes(tile), _make_store_codes(tile)
 
     @inlined
     def decode(p, row, n, first, last, panel):
@@ -256,7 +276,7 @@ def make_panel(tile, add_up):
 @cache
 def make_multiply(tile, add_up):
     """What multiplies a panel with a block of tokens: the same for encodings of the same step."""
-    return make_tiled(_stride(tile), add_up) if HAS_TILES else make_panel(tile, add_up)
+    return make_tiled(tile, add_up) if HAS_TILES else make_panel(tile, add_up)
 
 
 def make_gemm(encoding, tile, decode, multiply):

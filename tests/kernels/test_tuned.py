@@ -12,7 +12,7 @@ import ternops
 from ternops.encodings import ENCODINGS, TERNARY
 from ternops.encodings.blocks import Blocks
 from ternops.isa import detect
-from ternops.kernels import plan, tiles, tuned, tuning
+from ternops.kernels import gemm, plan, tiles, tuned, tuning
 from ternops.kernels.reference import matmul_int32
 from tests.helpers import cases, processes
 
@@ -101,7 +101,7 @@ def test_what_was_found_for_many_tokens_is_used(place, encoding):
     assert kernel.name == f"gemm_{encoding}_{OTHER_GEMM}"
     assert (found.row_step, found.multiply) == (OTHER_GEMM.panel_rows, kernel.address)
     assert found.token_block != before.token_block
-    assert found.scratch_bytes > OTHER_GEMM.panel_rows * OTHER_GEMM.depth
+    assert found.scratch_bytes > gemm.panel_bytes(OTHER_GEMM)
     assert cases.same_bits(x @ ternops.pack(weights, encoding=encoding).T, expected)
     assert cases.same_bits(x @ matrix.T, expected)  # as it was packed
 

@@ -90,16 +90,17 @@ def _product(
 
 def matmul_case(
     section: str, group: str, matrix: TernaryMatrix, x: npt.NDArray[Any], threads: int,
-    level: str | None = None, beside_peers: bool = False,
+    level: str | None = None, beside_peers: bool = False, seconds: float = _BATCH,
 ) -> Case:  # fmt: skip
     """`ternops.matmul` into an array that is there already, as most peers do.
 
     level: where the weights are, by default the fastest level of memory that may hold them.
+    seconds: that products are repeated for.
     """
     transposed = _scaled_for(matrix, x).T
     out = ternops.matmul(x, transposed, threads=threads)
     once = partial(ternops.matmul, x, transposed, out, threads)
-    case = _repeated(once, beside_peers)
+    case = _repeated(once, beside_peers, seconds)
     return describe(case, _product(section, group, matrix, x, threads, level))
 
 
@@ -149,9 +150,10 @@ def kernel_case(
 
 
 def gemm_part_cases(
-    section: str, group: str, matrix: TernaryMatrix, x: npt.NDArray[Any], threads: int
-) -> list[Case]:
-    """The kernels of a product with many tokens, whole and in parts."""
+    section: str, group: str, matrix: TernaryMatrix, x: npt.NDArray[Any], threads: int,
+    seconds: float,
+) -> list[Case]:  # fmt: skip
+    """The kernels of a product with many tokens, whole and in parts, each repeated so long."""
     prepared = Prepared(_scaled_for(matrix, x), x, threads)
     parts: dict[str, Callable[[int], None]] = {
         NO_PYTHON: partial(prepared.run, False),
@@ -163,7 +165,7 @@ def gemm_part_cases(
     }
     cases = []
     for how, run in parts.items():
-        times = loops_for(_BATCH, partial(run, 1))
+        times = loops_for(seconds, partial(run, 1))
         what = _product(section, group, matrix, x, threads, how=how)
         if how in (PREPARING, UNPACKING):  # nothing is multiplied
             what = replace(what, peak="")
@@ -184,7 +186,7 @@ def peer_cases(
         except Exception as error:
             notes.append(f"{engine.name}, {group}: {first_line(error)}")
             continue
-        case = _repeated(product, True)
+        case = _repeated(product, True, _BATCH)
         case.close = product.close
         what = Product(
             section, group, engine.name, len(x), rows, columns, threads, product.nbytes,
@@ -197,8 +199,8 @@ def peer_cases(
     return cases
 
 
-def _repeated(once: Callable[[], object], beside_peers: bool) -> Case:
-    loops = loops_for(_BATCH, once)
+def _repeated(once: Callable[[], object], beside_peers: bool, seconds: float) -> Case:
+    loops = loops_for(seconds, once)
 
     def run() -> None:
         for _ in range(loops):

@@ -186,7 +186,7 @@ def test_asked_and_seen_of_eight_tokens():
     ("tier", "peak", "expected"),
     [
         ("avx512vbmi", "dot", [(0.75, 0.7, False)]),
-        ("amx", "tile", [(0.60, 0.7, True), (5, 7.0, True)]),
+        ("amx", "tile", [(0.47, 0.7, True), (4, 7.0, True)]),
         ("avx2", "dot", []),
     ],
 )
