@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Files of tests beside one another; those of a file share what they compile.
-TOGETHER := -n auto --dist loadfile
+# Files of tests beside one another, and the long parts of files (tests/conftest.py), those first.
+TOGETHER := -n auto --dist loadgroup --no-loadscope-reorder
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 .PHONY: help bench results bench-kernels bench-decode bench-cost bench-arm test test-quick test-arm test-peers wheel lint format plot clean
@@ -27,7 +27,7 @@ bench-arm: $(VENV)/.bench ## ARM without ARM hardware: instructions counted, cyc
 	$(BIN)/python -m bench.arm
 
 results: $(VENV)/.dev ## The tests, then every benchmark (an hour or two): leaves results/<machine>/ to send in
-	$(BIN)/python -m pytest $(TOGETHER) -m "not peers"
+	$(BIN)/python -m pytest $(TOGETHER) -m "not peers and not arm"
 	$(BIN)/python -m bench.run
 	$(BIN)/python -m bench.kernels
 	$(BIN)/python -m bench.decode
@@ -35,13 +35,14 @@ results: $(VENV)/.dev ## The tests, then every benchmark (an hour or two): leave
 
 test: $(VENV)/.dev ## Set up and run the tests
 	$(BIN)/python -m ternops warmup
-	$(BIN)/python -m pytest $(TOGETHER) -m "not peers" --durations=5
+	$(BIN)/python -m pytest $(TOGETHER) -m "not peers and not arm" --durations=5
 
 test-quick: $(VENV)/.dev ## Run the tests that take no compiler for long (two minutes)
 	$(BIN)/python -m ternops warmup
 	$(BIN)/python -m pytest $(TOGETHER) -m "not slow and not peers" --durations=5
 
-test-arm: $(VENV)/.dev ## Compare the results on emulated ARM CPUs with x86's
+test-arm: $(VENV)/.dev ## Check the loops for every ARM core, compare emulated CPUs' results with x86's
+	$(BIN)/python -m pytest $(TOGETHER) -m arm
 	$(BIN)/python -m tests.arm
 
 wheel: $(BIN)/python ## A wheel with compiled kernels of every tier of this architecture (minutes)

@@ -21,6 +21,7 @@ from ternops.kernels.attention import MIN_CACHED
 from ternops.matrix import TernaryMatrix
 
 Array = npt.NDArray[Any]
+_SUMS = 512
 
 
 class Exact:
@@ -141,7 +142,10 @@ def _linear(m: Any, x: Array, matrix: TernaryMatrix | HalfMatrix) -> Array:
 
 def _half(m: Any, x: Array, matrix: HalfMatrix) -> Array:
     dense = matrix.to_dense().astype(m.dtype)
-    return np.stack([m.dot(dense, row) for row in x])
+    # Some rows of x at a time: few calls, and temporary arrays that are small.
+    step = max(1, _SUMS // max(1, len(dense)))
+    parts = [m.dot(dense, x[i : i + step, None]) for i in range(0, len(x), step)]
+    return np.concatenate(parts)
 
 
 def _rotate(x: Array, cosine: Array, sine: Array) -> Array:
@@ -159,10 +163,12 @@ def _attention(m: Any, model: LoadedModel, q: Array, k: Array, v: Array) -> Arra
     scale = np.float32(1) / np.sqrt(np.float32(c.head_dim))
     future = np.triu(np.full((count, count), -np.inf, m.dtype), 1)
     out = np.empty_like(queries)
+    shared = np.arange(c.heads) // c.group  # which keys and values a head has
+    queries, keys = queries.swapaxes(0, 1), keys.swapaxes(0, 1)[shared]
+    scores = m.scores(queries[:, :, None], keys[:, None]) * scale
+    with np.errstate(invalid="ignore"):
+        weights = m.softmax(scores * key_steps.T[shared, None] + future)
+    weights = weights * value_steps.T[shared, None]
     for head in range(c.heads):
-        shared = head // c.group
-        scores = m.scores(queries[:, None, head], keys[None, :, shared]) * scale
-        with np.errstate(invalid="ignore"):
-            weights = m.softmax(scores * key_steps[:, shared] + future) * value_steps[:, shared]
-        out[:, head] = m.weighted_sum(weights, values[:, shared])
+        out[:, head] = m.weighted_sum(weights[head], values[:, shared[head]])
     return out.reshape(count, -1)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 LANES = 16
+_LEAST_NORMAL = np.finfo(np.float32).tiny
 
 # exp(r) on |r| <= ln(2)/2: Taylor's coefficients 1/k!, good to 1 ulp of float32 there.
 EXP_COEFFICIENTS = tuple(np.float32(1.0 / k) for k in (5040, 720, 120, 24, 6, 2, 1, 1))
@@ -50,13 +51,24 @@ def quantize_rows(x: Array, floor: float) -> tuple[Array, Array]:
 def fma(a: npt.ArrayLike, b: npt.ArrayLike, c: npt.ArrayLike) -> Array:
     """float32 a * b + c, rounded once.
 
-    The product is exact in float64. The float64 sum is made odd where it was inexact (Boldo and
-    Melquiond, "Emulation of FMA and correctly rounded sums", 2008), so that the final rounding
-    to float32 cannot round twice.
+    The product is exact in float64, and its sum with c is rounded to float64. Rounding that to
+    float32 is one rounding too many only half-way between two float32: for those above the least
+    normal one, where the last 29 bits are a 1 and zeros.
     """
     a64, b64, c64 = (np.asarray(each, np.float32).astype(np.float64) for each in (a, b, c))
     product = a64 * b64
-    total = product + c64
+    total = np.asarray(product + c64)
+    doubtful = (total.view(np.int64) & (2**29 - 1)) == 2**28
+    doubtful |= (np.abs(total) < _LEAST_NORMAL) & (total != 0)
+    if doubtful.any():
+        product, c64 = np.broadcast_to(product, total.shape), np.broadcast_to(c64, total.shape)
+        total[doubtful] = _made_odd(product[doubtful], c64[doubtful], total[doubtful])
+    return total.astype(np.float32)
+
+
+def _made_odd(product: Array, c64: Array, total: Array) -> Array:
+    """The float64 sums, odd where they are inexact, so that they are half-way between no two
+    float32 (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", 2008)."""
     with np.errstate(invalid="ignore"):
         virtual = total - product
         error = (product - (total - virtual)) + (c64 - virtual)
@@ -65,7 +77,7 @@ def fma(a: npt.ArrayLike, b: npt.ArrayLike, c: npt.ArrayLike) -> Array:
     # Towards the error's sign: away from zero if the signs agree, else towards zero.
     step = np.where((error > 0) == (total > 0), 1, -1)
     inexact = np.isfinite(total) & (error != 0) & even
-    return np.where(inexact, bits + step, bits).view(np.float64).astype(np.float32)
+    return np.where(inexact, bits + step, bits).view(np.float64)
 
 
 def tree_sum(partial: Array) -> Array:

@@ -16,8 +16,16 @@ from ternops.isa import detect
 from ternops.simd import host, hwcap
 from tests.arm import results
 from tests.helpers import processes
+from tests.helpers.marks import apart
 
-CORES = pytest.mark.parametrize("core", retarget.CORES)
+#: One core of each tier; the others are left to `make test-arm`.
+FIRST = ("cortex-a72", "neoverse-n1", "neoverse-v1")
+CORES = pytest.mark.parametrize(
+    "core",
+    [*apart(FIRST, "core"),
+     *(pytest.param(core, marks=[pytest.mark.arm, pytest.mark.slow, pytest.mark.xdist_group(core)])
+       for core in retarget.CORES if core not in FIRST)],
+)  # fmt: skip
 #: Instructions that a core lacks which has not the feature.
 OF_FEATURE = {
     "dotprod": r"^\t[su]dot\s",
@@ -26,12 +34,10 @@ OF_FEATURE = {
 }
 
 
-@pytest.fixture(scope="module")
-def compiled():
-    """core -> the future of its kernels' assembly."""
-    calls = {core: functools.partial(retarget.assemblies, core) for core in retarget.CORES}
-    with processes.beside_one_another(calls) as futures:
-        yield futures
+@functools.cache
+def compiled(core):
+    """Kernel -> assembly on a core."""
+    return retarget.assemblies(core)
 
 
 def multiplying(core, kernel):
@@ -46,33 +52,29 @@ def multiplying(core, kernel):
     return "sdot" if "dotprod" in features else "smlal2"
 
 
-@pytest.mark.timeout(2000)
-@pytest.mark.slow
 @CORES
-def test_the_loops_are_made_of_the_cores_instruction(compiled, core):
+def test_the_loops_are_made_of_the_cores_instruction(core):
     """Of all that multiplies, and base3's look-up by two instructions."""
-    for kernel, assembly in compiled[core].result().items():
+    for kernel, assembly in compiled(core).items():
         loop = loops.hot(kernel, assembly)
         assert loop.instructions[multiplying(core, kernel)], kernel
         if kernel in ("gemv_base3", "batch_base3"):
             assert loop.instructions["tbl"] == loop.instructions["tbx"] > 0, kernel
 
 
-@pytest.mark.slow
 @CORES
-def test_the_loops_spill_nothing(compiled, core):
+def test_the_loops_spill_nothing(core):
     """But for some tokens at a time, where the codes of a line are kept along with all the sums."""
-    for kernel, assembly in compiled[core].result().items():
+    for kernel, assembly in compiled(core).items():
         loop = loops.hot(kernel, assembly)
         assert kernel.startswith("batch") or not loop.spills, kernel
 
 
-@pytest.mark.slow
 @CORES
-def test_no_more_instructions_than_the_table_has(compiled, core):
+def test_no_more_instructions_than_the_table_has(core):
     """Nor spills: `python -m bench.arm.loops` writes it anew."""
     table = loops.committed()
-    found = compiled[core].result()
+    found = compiled(core)
     assert {kernel for of, kernel in table if of == core} == set(found)
     for kernel, assembly in found.items():
         loop = loops.hot(kernel, assembly)
@@ -81,12 +83,11 @@ def test_no_more_instructions_than_the_table_has(compiled, core):
         assert loop.spills <= spills, f"{kernel}: {loop}"
 
 
-@pytest.mark.slow
 @CORES
-def test_no_instruction_that_the_core_lacks(compiled, core):
+def test_no_instruction_that_the_core_lacks(core):
     """Nowhere in the code, and SVE on no core."""
     features = retarget.CORES[core]
-    for kernel, assembly in compiled[core].result().items():
+    for kernel, assembly in compiled(core).items():
         assert re.search(r"\bv\d+\.", assembly), kernel
         for feature, pattern in OF_FEATURE.items():
             found = re.search(pattern, assembly, re.MULTILINE)
@@ -94,9 +95,10 @@ def test_no_instruction_that_the_core_lacks(compiled, core):
 
 
 @pytest.mark.slow
-def test_few_instructions_a_weight(compiled):
+@pytest.mark.xdist_group("core neoverse-n1")
+def test_few_instructions_a_weight():
     """On a core with the dot product: 64 weights of two_bit need 9 and their activations."""
-    found = compiled["neoverse-n1"].result()
+    found = compiled("neoverse-n1")
     assert loops.hot("gemv_two_bit", found["gemv_two_bit"]).each <= 0.20
     assert loops.hot("gemv_base3", found["gemv_base3"]).each <= 0.35
 

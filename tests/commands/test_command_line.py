@@ -383,12 +383,13 @@ def test_without_a_package_the_error_says_what_to_install(tmp_path, package):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("tier generic")  # where its kernels are compiled
 def test_a_warning_is_one_line(tmp_path):
     """A packed file in an encoding that this tier is slow with."""
     path = tmp_path / "tiny.safetensors"
     assert main(["quantize", str(TINY), str(path)]) == 0
     arguments = ["-m", "ternops", "generate", "--prompt", PROMPT, "--model", str(path)]
-    done = processes.python(*arguments, "--max-new-tokens", "3", TERNOPS_ISA="generic")
+    done = processes.python(*arguments, "--max-new-tokens", "3", **processes.SETTINGS["generic"])
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stderr.splitlines() if not PROGRESS.fullmatch(line)]
     assert len(lines) == 2

@@ -110,6 +110,11 @@ def packed(matrix: Any) -> Any:
     return matrix._packed
 
 
+def forget_kernels(matrix: Any) -> None:
+    """Let a matrix choose its kernels anew."""
+    matrix._packed.calls.clear()
+
+
 def is_transposed(matrix: Any) -> bool:
     """Whether a matrix is used by its columns."""
     return bool(matrix._transposed)
@@ -256,6 +261,13 @@ def replace_jobs(
 
 
 # The cost model and the commands
+
+
+def sum_read(reader: Any, probe: Any, threads: int, times: int = 1) -> int:
+    """The sum, modulo 256, that reading a buffer of ones leaves behind."""
+    reader._sink[:] = 0
+    reader.run(probe, threads, times)
+    return int(reader._sink.sum()) % 256
 
 
 @contextlib.contextmanager

@@ -7,11 +7,12 @@ from typing import Any
 
 from tests.helpers import processes
 
-#: A step of tests/programs/kernel_cache.py: one product.
-ONE = "two_bit/one"
+#: Steps of tests/programs/kernel_cache.py: what is compiled in no time, and a product.
+ONE, PRODUCT = "read", "two_bit/one"
 
-#: What ONE leads to where it had to be compiled, and what any step does where all was there.
-COMPILED = ["_launch", "_work", "gemv_two_bit", "linear", "place_tokens"]
+#: What each leads to where it had to be compiled, and what any step does where all was there.
+COMPILED = ["_launch", "_work", "read_1"]
+COMPILED_OF_PRODUCT = ["_launch", "_work", "gemv_two_bit", "linear", "place_tokens"]
 READ: list[str] = []
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from ternops.isa import detect
+from ternops.simd import host
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,9 +34,13 @@ CPUS = {
     "generic": FEATURELESS,
 }
 
-#: What a test can run under: a name -> the environment that chooses it.
-SETTINGS = {tier.name: {"TERNOPS_ISA": tier.name} for tier in detect.TIERS}
-SETTINGS["featureless"] = FEATURELESS
+#: tier -> the environment of a process that has it, for which its kernels are compiled once for
+#: all tests: an honest CPU that chooses it by itself, or the tier by name where there is none.
+SETTINGS = {
+    tier.name: CPUS.get(tier.name, {}) if host.machine() in ("x86_64", "amd64") else {}
+    for tier in detect.TIERS
+}
+SETTINGS = {name: found or {"TERNOPS_ISA": name} for name, found in SETTINGS.items()}
 
 _CHOOSING = ("TERNOPS_ISA", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")
 
@@ -52,36 +56,38 @@ def current() -> dict[str, str]:
     return {key: os.environ[key] for key in _CHOOSING if key in os.environ}
 
 
-def lacking(setting: str) -> str:
-    """Why this CPU cannot run one of SETTINGS, in words; empty if it can."""
-    for tier in detect.TIERS:
-        if tier.name == setting and (missing := detect.missing(tier)):
-            return f"this CPU lacks {missing} for {setting}"
+def lacking(tier: str) -> str:
+    """Why this CPU cannot run a tier, in words; empty if it can."""
+    for each in detect.TIERS:
+        if each.name == tier and (missing := detect.missing(each)):
+            return f"this CPU lacks {missing} for {tier}"
     return ""
 
 
-def is_current(setting: str) -> bool:
-    """Whether this very process already runs under one of SETTINGS."""
-    if os.environ.get("NUMBA_CPU_NAME") == "generic":
-        return setting == "featureless"
-    return setting == detect.TIER.name
+def skip_unless_another(tier: str) -> None:
+    """Leave a test of another process to those tiers that this one can start and is not of."""
+    if tier == detect.TIER.name:
+        pytest.skip("this very process is of that tier")
+    if reason := lacking(tier):
+        pytest.skip(reason)
 
 
-@contextlib.contextmanager
-def beside_one_another(calls: dict[str, Callable[[], Any]]) -> Iterator[dict[str, Future[Any]]]:
-    """The calls' futures, by name, while two of them at a time are run; what is late is dropped."""
-    with ThreadPoolExecutor(2) as pool:
-        futures = {name: pool.submit(call) for name, call in calls.items()}
-        try:
-            yield futures
-        finally:
-            pool.shutdown(cancel_futures=True)
+def _stay_on_one_cpu() -> None:
+    """Another one in each of xdist's workers."""
+    if hasattr(os, "sched_setaffinity"):
+        cpus = sorted(os.sched_getaffinity(0))
+        worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+        os.sched_setaffinity(0, {cpus[int(worker) % len(cpus)]})
 
 
 def python(
-    *arguments: str, timeout: float = 500, **changes: str
+    *arguments: str, timeout: float = 500, one_cpu: bool = False, **changes: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run Python with `arguments` from the project's folder; a hang is a TimeoutExpired."""
+    """Run Python with `arguments` from the project's folder; a hang is a TimeoutExpired.
+
+    one_cpu: its threads take turns. Beside another process they wait for one another otherwise,
+    which takes twice the time of all.
+    """
     return subprocess.run(
         [sys.executable, *arguments],
         env=environment(**changes),
@@ -90,10 +96,11 @@ def python(
         capture_output=True,
         text=True,
         check=False,
+        preexec_fn=_stay_on_one_cpu if one_cpu else None,
     )
 
 
-def run_code(code: str, timeout: float = 500, **changes: str) -> str:
+def run_code(code: str, timeout: float = 500, **changes: Any) -> str:
     """What a piece of Python prints in a process of its own, which must end with success."""
     done = python("-c", code, timeout=timeout, **changes)
     assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-
 import pytest
 
 from ternops.isa import detect
 from ternops.simd import host
 from tests.helpers import processes
-from tests.helpers.marks import slow_but
+from tests.helpers.marks import apart, slow_but
 
 #: What the bits of every tier are judged by.
 FILES = (
@@ -28,64 +26,24 @@ X86 = pytest.mark.skipif(host.machine() not in ("x86_64", "amd64"), reason="not 
 TIERS = pytest.mark.parametrize("tier", [tier.name for tier in detect.TIERS])
 
 
-@pytest.fixture(scope="module")
-def passes():
-    """tier -> the future of a process that runs FILES on it, of all that can run here."""
-    files = [f"tests/{name}" for name in FILES]
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("tier", apart(processes.SETTINGS, "tier"))
+def test_every_tier_passes_the_exactness_tests(tier):
+    """The products, vector operations and decoder of a tier, in a process of its own.
+
+    On x86 it is the one that an honest CPU uses by itself: Numba sees its features and no better
+    ones.
+    """
+    processes.skip_unless_another(tier)
+    environment = processes.SETTINGS[tier]
+    assert processes.run_code(CHOICE, **environment).split() == [tier]
     options = ("-q", "-x", "-p", "no:cacheprovider")
-    calls = {
-        tier.name: functools.partial(
-            processes.python, "-m", "pytest", *options, *files, timeout=1800, TERNOPS_ISA=tier.name
-        )
-        for tier in detect.available()
-        if not processes.is_current(tier.name)
-    }
-    with processes.beside_one_another(calls) as futures:
-        yield futures
-
-
-@pytest.mark.timeout(3600)
-@pytest.mark.slow
-@TIERS
-def test_every_tier_passes_the_exactness_tests(passes, tier):
-    """The products, vector operations and decoder of a tier, in a process of its own."""
-    if processes.is_current(tier):
-        pytest.skip("this very process runs them on that tier")
-    if reason := processes.lacking(tier):
-        pytest.skip(reason)
-    done = passes[tier].result()
+    files = [f"tests/{name}" for name in FILES]
+    done = processes.python(
+        "-m", "pytest", *options, *files, timeout=1700, one_cpu=True, **environment
+    )
     assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     assert " passed" in done.stdout
-    assert processes.run_code(CHOICE, TERNOPS_ISA=tier).split() == [tier]
-
-
-@pytest.fixture(scope="module")
-def works():
-    """tier -> the future of what the products print on an honest CPU; two tiers decode as well."""
-    calls = {
-        tier: functools.partial(
-            processes.run_program,
-            "tier_products",
-            *(["--decode"] if tier in ("avx2", "generic") else []),
-            timeout=1800,
-            **environment,
-        )
-        for tier, environment in processes.CPUS.items()
-        if not processes.lacking(tier)
-    }
-    with processes.beside_one_another(calls) as futures:
-        yield futures
-
-
-@pytest.mark.timeout(3600)
-@pytest.mark.slow
-@X86
-@pytest.mark.parametrize("tier", processes.CPUS)
-def test_an_honest_cpu_uses_its_tier_by_itself(works, tier):
-    """Numba sees the features of a tier and no better ones: that tier, and the right bits."""
-    if reason := processes.lacking(tier):
-        pytest.skip(reason)
-    assert works[tier].result().split() == [tier]
 
 
 @pytest.mark.slow

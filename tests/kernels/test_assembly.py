@@ -15,6 +15,7 @@ from ternops.isa import detect
 from ternops.kernels import tiles
 from ternops.simd import host
 from tests.helpers import cases, processes
+from tests.helpers.marks import apart
 
 #: Encoding and shape class of each GEMV.
 EVERY = [(encoding, kind) for encoding in cases.ENCODINGS for kind in cases.OF_ONE_TOKEN]
@@ -46,7 +47,9 @@ pytestmark = pytest.mark.skipif(
     host.machine() not in ("x86_64", "amd64"), reason="reads x86 assembly"
 )
 #: "this" is the CPU and the choice of this process.
-CPU = pytest.mark.parametrize("cpu", [*(name for name in processes.CPUS if name in DOTS), "this"])
+CPU = pytest.mark.parametrize(
+    "cpu", apart([*(name for name in processes.CPUS if name in DOTS), "this"], "assembly")
+)
 GEMV = pytest.mark.parametrize("gemv", EVERY, ids="-".join)
 
 
@@ -61,35 +64,16 @@ def spills(body):
     return [line for line in body if SPILL.search(line)]
 
 
-@pytest.fixture(scope="module")
-def printed():
-    """CPU -> the future of what PRINT prints on it."""
-    settings = {
-        name: environment
-        for name, environment in processes.CPUS.items()
-        if not processes.lacking(name)
-    }
-    calls = {
-        name: functools.partial(processes.run_program, "assembly", **environment)
-        for name, environment in {**settings, "this": processes.current()}.items()
-    }
-    with processes.beside_one_another(calls) as futures:
-        yield futures
-
-
-@pytest.fixture
-def texts(printed):
-    """A function: CPU -> the machine code of each GEMV, by its name."""
-
-    def of(cpu):
-        if reason := processes.lacking(cpu):
-            pytest.skip(reason)
-        parts = printed[cpu].result().split("@@@ ")[1:]
-        found = dict(part.split("\n", 1) for part in parts)
-        assert set(found) == {kernel(cpu, gemv) for gemv in EVERY}
-        return {gemv: found[kernel(cpu, gemv)] for gemv in EVERY}
-
-    return of
+@functools.cache
+def texts(cpu):
+    """The machine code of each GEMV on a CPU."""
+    if reason := processes.lacking(cpu):
+        pytest.skip(reason)
+    environment = processes.current() if cpu == "this" else processes.CPUS[cpu]
+    parts = processes.run_program("assembly", **environment).split("@@@ ")[1:]
+    found = dict(part.split("\n", 1) for part in parts)
+    assert set(found) == {kernel(cpu, gemv) for gemv in EVERY}
+    return {gemv: found[kernel(cpu, gemv)] for gemv in EVERY}
 
 
 def tier_of(cpu):
@@ -153,11 +137,9 @@ def test_the_loop_finder():
     assert len(spills(body)) == 3
 
 
-@pytest.mark.timeout(2000)
-@pytest.mark.slow
 @CPU
 @GEMV
-def test_the_loops_are_made_of_the_tiers_instruction(texts, cpu, gemv):
+def test_the_loops_are_made_of_the_tiers_instruction(cpu, gemv):
     """A whole tile of dots, or a whole unit of look-ups, in each of the loops along the columns."""
     tier, instruction, registers = expected(cpu, gemv)
     loops = loops_of(texts(cpu)[gemv], instruction, registers)
@@ -174,10 +156,9 @@ def test_the_loops_are_made_of_the_tiers_instruction(texts, cpu, gemv):
         assert all(count(body, r"vperm[it]2b", "%zmm") for body in loops)
 
 
-@pytest.mark.slow
 @CPU
 @GEMV
-def test_the_loops_of_the_gemv_spill_nothing(texts, cpu, gemv):
+def test_the_loops_of_the_gemv_spill_nothing(cpu, gemv):
     """Sums and constants stay in registers."""
     _, instruction, registers = expected(cpu, gemv)
     loops = loops_of(texts(cpu)[gemv], instruction, registers)
@@ -186,9 +167,8 @@ def test_the_loops_of_the_gemv_spill_nothing(texts, cpu, gemv):
         assert not spills(body), "\n".join(body)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("cpu", processes.CPUS)
-def test_nothing_of_a_better_tier(texts, cpu):
+@pytest.mark.parametrize("cpu", apart(processes.CPUS, "assembly"))
+def test_nothing_of_a_better_tier(cpu):
     """On a CPU that has a tier and nothing more; a CPU without features gets plain SSE2."""
     better = re.compile(BETTER[cpu], re.MULTILINE)
     for name, text in texts(cpu).items():

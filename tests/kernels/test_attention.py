@@ -54,10 +54,10 @@ def expected(kind, queries, keys, values, first, head_dim):
     values, value_steps = decoder_reference.Exact.cached(values, kind)
     scale = np.float32(1) / np.sqrt(np.float32(head_dim))
     out = np.empty_like(queries)
+    every = reference.scores(queries[:, :, None], keys[None, None]) * scale
     for token in range(len(queries)):
         seen = slice(first + token + 1)
-        scores = reference.scores(queries[token][:, None], keys[None, seen]) * scale
-        weights = reference.softmax(scores * key_steps[seen]) * value_steps[seen]
+        weights = reference.softmax(every[token, :, seen] * key_steps[seen]) * value_steps[seen]
         out[token] = reference.weighted_sum(weights, values[seen])
     return out
 

@@ -20,6 +20,7 @@ from ternops.kernels.plan import KINDS, make_plan
 from ternops.simd import RowsKernel
 from tests.helpers import cases
 from tests.helpers.internals import eager_threads, forced_tile
+from tests.helpers.marks import apart
 
 BLOCKS = [name for name in cases.ENCODINGS if isinstance(ENCODINGS[name], Blocks)]
 #: Fewer rows than streams, as many, one more, what an odd step leaves over, and groups of them.
@@ -132,8 +133,7 @@ def test_every_candidate_of_the_gemm_gives_the_same_bits(encoding):
 
 
 @pytest.mark.timeout(2000)
-@pytest.mark.slow
-@pytest.mark.parametrize("encoding", BLOCKS)
+@pytest.mark.parametrize("encoding", apart(BLOCKS, "tiles"))
 def test_every_candidate_gives_the_same_bits(encoding):
     """All forms that tuning may choose; how far ahead of them is prefetched reads nothing."""
     for kind in ("one", "stream", "few"):

@@ -1,10 +1,10 @@
-"""Multiply, and tell what of it was compiled and what was read from the cache.
+"""Run kernels, and tell what of them was compiled and what was read from the cache.
 
 python -P -m tests.programs.kernel_cache [OPTION ...] STEP ...
 
-STEP: ENCODING/KIND is a product by the kernels of that shape class, "every" one of each kernel;
-clean:FOLDER removes a folder, go:FOLDER makes it the current one. Prints two lines: the jobs
-compiled, and the folder of the cache.
+STEP: "read" is the job that is compiled the soonest; ENCODING/KIND is a product by the kernels of
+that shape class, "every" one of each kernel; clean:FOLDER removes a folder, go:FOLDER makes it the
+current one. Prints two lines: the jobs compiled, and the folder of the cache.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def prepare(arguments: argparse.Namespace) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
 
-def multiply(steps: Sequence[str]) -> None:
+def run(steps: Sequence[str]) -> None:
     """Do the steps and print the two lines."""
     import ternops
     from ternops.kernels import reference
@@ -43,6 +43,11 @@ def multiply(steps: Sequence[str]) -> None:
 
     compiled = internals.count_compilations()
     x = cases.activations(3, 1021)
+
+    def read() -> None:
+        from ternops.cost.probes import PROBES, Reader
+
+        assert internals.sum_read(Reader(4160), PROBES[0], threads=2) == 4160 % 256
 
     def product(encoding: str, kind: str) -> None:
         trits = cases.trits(37, 1021, encoding=encoding)
@@ -58,6 +63,8 @@ def multiply(steps: Sequence[str]) -> None:
                 shutil.rmtree(step.removeprefix("clean:"))
             elif step.startswith("go:"):
                 os.chdir(step.removeprefix("go:"))
+            elif step == "read":
+                read()
             elif step == "every":
                 for encoding, kind in cases.KINDS:
                     product(encoding, kind)
@@ -77,7 +84,7 @@ def main() -> None:
     parser.add_argument("--max-file-bytes", type=int, help="no file grows longer")
     arguments = parser.parse_args()
     prepare(arguments)
-    multiply(arguments.steps)
+    run(arguments.steps)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from ternops.simd import folder
 from ternops.simd.folder import cache_folder
 from ternops.simd.objects import MAGIC
 from tests.helpers import internals, processes
-from tests.helpers.kernel_cache import COMPILED, ONE, READ, run, start
+from tests.helpers.kernel_cache import COMPILED, ONE, PRODUCT, READ, run, start
 
 
 def content(folder):
@@ -337,7 +337,7 @@ def test_a_disk_that_is_full(tmp_path):
 @pytest.mark.slow
 def test_a_folder_that_is_cleaned_meanwhile(tmp_path):
     """What is compiled after that is kept again."""
-    hits, used = run(tmp_path, ONE, f"clean:{tmp_path}", "two_bit/many")
+    hits, used = run(tmp_path, ONE, f"clean:{tmp_path}", PRODUCT)
     assert len(hits) > len(COMPILED)
     assert len(list(Path(used).glob("*.kernels"))) == len(hits) - len(COMPILED)
 

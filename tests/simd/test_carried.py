@@ -14,7 +14,15 @@ from ternops.isa import detect
 from ternops.isa.targets import target_of
 from ternops.simd import host, objects
 from tests.helpers import processes
-from tests.helpers.kernel_cache import COMPILED, READ, run, start
+from tests.helpers.kernel_cache import (
+    COMPILED,
+    COMPILED_OF_PRODUCT,
+    ONE,
+    PRODUCT,
+    READ,
+    run,
+    start,
+)
 
 pytestmark = pytest.mark.slow
 NAME = f"{host.machine()}-{detect.TIER.name}.kernels"
@@ -22,13 +30,14 @@ NAME = f"{host.machine()}-{detect.TIER.name}.kernels"
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
-    """A copy of the package that carries what ONE needs, as `ternops.ahead.carried` joins it."""
+    """A copy of the package that carries what ONE and PRODUCT need, as `ternops.ahead.carried`
+    joins it."""
     place = tmp_path_factory.mktemp("carried")
     package = place / "ternops"
     source = Path(ternops.__file__).parent
     shutil.copytree(source, package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.rmtree(package / "compiled", ignore_errors=True)
-    _, used = run(place / "cache")
+    _, used = run(place / "cache", ONE, PRODUCT)
     found = [objects.open_objects(path) for path in Path(used).glob("*.kernels")]
     kernels = [(key, *each.read(key)) for each in found for key in each.kernels]
     # The digest of a file in the package is that of the sources alone.
@@ -50,7 +59,7 @@ def package(original, tmp_path):
 def test_what_is_carried_is_used(package, tmp_path):
     """Nothing is compiled, nothing written to the user's folder, and Numba is not imported."""
     _, environment = package
-    assert run(tmp_path / "cache", **environment)[0] == READ
+    assert run(tmp_path / "cache", ONE, PRODUCT, **environment)[0] == READ
     assert not list((tmp_path / "cache").rglob("*.kernels"))
     done = processes.python(
         "-P", "-m", "tests.programs.without_numba",
@@ -85,12 +94,13 @@ def test_a_damaged_file_only_costs_compilations(package, tmp_path, change):
 
 
 def test_a_damaged_kernel_only_costs_its_own_compilation(package, tmp_path):
-    """A byte of the last one's code: the others are used."""
+    """A byte of its code: the others are used."""
     copy, environment = package
-    changed(copy / "compiled" / NAME, lambda data: data[:-1] + bytes((data[-1] ^ 1,)))
-    compiled = run(tmp_path / "cache", **environment)[0]
-    assert len(compiled) == 1
-    assert compiled[0] in COMPILED
+    path = copy / "compiled" / NAME
+    _, offset, size, _ = objects.open_objects(path).kernels["ternops.cost.probes.read_1"]
+    at = offset + size // 2
+    changed(path, lambda data: data[:at] + bytes((data[at] ^ 1,)) + data[at + 1 :])
+    assert run(tmp_path / "cache", ONE, PRODUCT, **environment)[0] == ["read_1"]
 
 
 def test_a_cpu_that_lacks_a_feature_compiles_its_own(package, tmp_path):
@@ -139,9 +149,11 @@ def test_every_job_has_a_key_of_its_own():
     jobs = every()
     assert len({job.key for job in jobs.values()}) == len(jobs) > 30
     names = {key.rpartition(".")[2] for key in jobs}
-    assert {*COMPILED, "forward", "gemm_base3", "gemv_tl2", "read_4", "norms"} <= names
+    assert {*COMPILED, *COMPILED_OF_PRODUCT} <= names
+    assert {"forward", "gemm_base3", "gemv_tl2", "read_4", "norms"} <= names
 
 
+@pytest.mark.xdist_group("carried")
 def test_a_tier_compiled_for_any_of_its_cpus_is_exact(tmp_path):
     """`python -m ternops.ahead.carried`: the bits of the oracle, from what is carried alone."""
     copy = tmp_path / "ternops"
