@@ -62,9 +62,12 @@ def test_generate_prints_the_text(settings, held):
     assert all(PROGRESS.fullmatch(line) for line in progress)
     rate = r"\d+\.\d tokens/s"
     rows = r"(, \d+\.\d of 1024 rows rescored a token)?"
-    pattern = rf"\[prompt 5 tokens, {rate}; 12 token\(s\), {rate}; 2 thread\(s\), {held}{rows}\]"
+    read = r"(, \d+% of up's rows and \d+% of down's columns read)?"
+    figures = rf"prompt 5 tokens, {rate}; 12 token\(s\), {rate}; 2 thread\(s\), {held}"
+    pattern = rf"\[{figures}{rows}{read}\]"
     assert re.fullmatch(pattern, last), last
     assert ("rescored" in last) == ("screened" in held)
+    assert ("rows and" in last) == ("two_bit" in held)
 
 
 def test_info_names_what_there_is():
