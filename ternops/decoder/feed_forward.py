@@ -10,7 +10,7 @@ import numpy as np
 from ternops.decoder.architectures import ACTIVATIONS
 from ternops.encodings.blocks import BLOCK_BYTES
 from ternops.kernels.elementwise import add, add_i32, gate_relu2, gate_silu, scatter_relu2
-from ternops.kernels.linear import multiply_rows
+from ternops.kernels.linear import choose_matrix, multiply_rows
 from ternops.kernels.lists import list_codes, list_positive
 from ternops.kernels.operands import Operands
 from ternops.simd import address_of, call_rows_kernel, inlined, load, pointer, record_at, store
@@ -61,12 +61,8 @@ def _listed_up(p, m, own, first, last):
     if not _is_finite(p, m, operands):
         return False
     results = own + p.own_floats
-    operands.weights = m.up
-    operands.stride = m.up_stride
-    operands.scales = m.up_scale
-    operands.scale_step = 0
+    choose_matrix(own, m.up, m.up_stride, m.up_scale, 0, address_of(results))
     operands.listed = address_of(listed)
-    operands.out = address_of(results)
     call_rows_kernel(p.listed_multiply, address_of(own), 0, count, 0)
     scatter_relu2(pointer(p.gate), first, last, results, listed, count)
     _count(own, p, 0, count)
@@ -107,12 +103,7 @@ def _listed_down(p, m, own, team, thread, threads):
     if count > most or (p.ffn - count) * m.columns_stride < least:
         return False
     columns = own + p.own_columns
-    o = record_at(Operands, address_of(columns))
-    o.weights = m.columns
-    o.stride = m.columns_stride
-    o.scales = m.down_scale
-    o.scale_step = m.down_scale_step
-    o.out = p.y
+    o = choose_matrix(columns, m.columns, m.columns_stride, m.down_scale, m.down_scale_step, p.y)
     first, last = share(count, 8, thread, threads)
     call_rows_kernel(p.columns_multiply, address_of(columns), first, last, 0)
     barrier(team, threads)

@@ -43,8 +43,8 @@ class Sparsity:
         self.kind = "never" if reason else kind
         self.columns: list[TernaryMatrix] = []
         self._weights = weights
-        #: Bytes of the scratch of a pass with one token.
-        self.areas = dict.fromkeys(("listed", "codes", "sums"), 0)
+        #: Bytes of the scratch of a pass with one token, where anything is left out.
+        self.areas: dict[str, int] = {}
         if self.kind == "never":
             return
         c, layout = weights.config, ENCODINGS[encoding]

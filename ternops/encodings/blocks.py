@@ -74,6 +74,11 @@ class Unpack(NamedTuple):
     shift: int
     last_factor: int = 0
 
+    @property
+    def last_inverse(self) -> int:
+        """What undoes the last field's factor in int32, modulo 2**32; 1 where there is none."""
+        return int(np.uint32(pow(self.last_factor or 1, -1, 1 << 32)).view(np.int32))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Blocks(Encoding):

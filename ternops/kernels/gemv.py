@@ -9,8 +9,6 @@ Bound: memory, the bits of a weight; in cache the dot instruction.
 from functools import cache
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from ternops.encodings import ENCODINGS
 from ternops.encodings.blocks import BLOCK_BYTES, Blocks, GemvTile
 from ternops.isa import LANES, NARROW, PARTIAL, TIER, WIDE, close_sums, open_sums
@@ -82,9 +80,10 @@ def make_group(encoding: Blocks, rows, tokens, apart, where: Rows, width=WIDE):
     """
     place_of, bytes_of, line_of, ahead_of = where
     fields, value_step = encoding.fields, encoding.step
-    holds, opens, hold, open_fields, codes, shift, factor = encoding.make_unpack(apart, width)
+    unpack = encoding.make_unpack(apart, width)
+    holds, opens, hold, open_fields, codes, shift, factor = unpack
     extra = factor != 0  # the last field has a factor, and a sum of its own
-    inverse = int(np.uint32(pow(factor or 1, -1, 1 << 32)).view(np.int32))
+    inverse = unpack.last_inverse
     each = apart + extra
     count = rows * tokens * each
     size, u8, i8, i32, dot = width

@@ -154,16 +154,23 @@ def prepare_rows(operands, x, columns, placed_stride, tokens, first, last):
     call_rows_kernel(p.prepare, address_of(operands), first, last, 0)
 
 
-@kernel
-def multiply_rows(operands, weights, stride, scale, scale_step, rows, first, last, out):
-    """out[:, first:last] = rows [first, last) of one matrix times what `prepare_rows` left."""
+@inlined
+def choose_matrix(operands, weights, stride, scale, scale_step, out):
+    """Let a record be of one matrix and its result; gives the record."""
     p = record_at(Operands, address_of(operands))
     p.weights = weights
     p.stride = stride
-    p.rows = rows
     p.scales = scale
     p.scale_step = scale_step
     p.out = out
+    return p
+
+
+@kernel
+def multiply_rows(operands, weights, stride, scale, scale_step, rows, first, last, out):
+    """out[:, first:last] = rows [first, last) of one matrix times what `prepare_rows` left."""
+    p = choose_matrix(operands, weights, stride, scale, scale_step, out)
+    p.rows = rows
     p.out_stride = rows
     call_rows_kernel(p.multiply, address_of(operands), first, last, 0)
 

@@ -90,8 +90,9 @@ def make_columns(encoding: Blocks, apart: int):
     """The sums over some columns of a matrix whose columns are rows of the encoding, and what makes
     results of them."""
     fields, block, value_step = encoding.fields, encoding.block, encoding.step
-    holds, opens, hold, open_fields, codes, shift, factor = encoding.make_unpack(apart, WIDE)
-    inverse = int(np.uint32(pow(factor or 1, -1, 1 << 32)).view(np.int32))
+    unpack = encoding.make_unpack(apart, WIDE)
+    holds, opens, hold, open_fields, codes, shift, factor = unpack
+    inverse = unpack.last_inverse
     last_shifted = fields - (factor != 0)
     dot = WIDE.dot
 
@@ -143,8 +144,7 @@ def make_columns(encoding: Blocks, apart: int):
         p = record_at(Operands, operands)
         for line in range(first, last):
             start = line * block
-            rest = p.columns - start
-            stride = BLOCK_BYTES if rest >= block else (rest + fields - 1) // fields
+            stride = min(BLOCK_BYTES, p.stride - line * BLOCK_BYTES)
             for field in range(fields):
                 sums = pointer(p.scratch) + (line * fields + field) * _FIELD_BYTES
                 begin = start + field * stride

@@ -11,14 +11,11 @@ import pytest
 
 from ternops.decoder import Model, Session, reference
 from ternops.decoder.weights import Layer
-from ternops.encodings import ENCODINGS
-from ternops.encodings.blocks import Blocks
 from ternops.matrix import TernaryMatrix
 from ternops.packed import pack_values
 from tests.helpers import cases
 from tests.helpers.small_models import SIZES, small_config, small_model
 
-BLOCKS = [name for name, each in ENCODINGS.items() if isinstance(each, Blocks)]
 TOKENS = [1, 5, 0, 32, 7, 7, 30]
 
 
@@ -41,7 +38,7 @@ def with_matrices(model, change, scale=None):
     return replace(model.weights, layers=layers)
 
 
-@pytest.mark.parametrize("encoding", BLOCKS)
+@pytest.mark.parametrize("encoding", cases.BLOCKS)
 @pytest.mark.parametrize("size", SIZES)
 def test_the_bits_are_those_of_numpy(size, encoding):
     """For any number of threads, whether all, some or none is left out."""

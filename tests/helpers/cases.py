@@ -9,12 +9,15 @@ import numpy.typing as npt
 
 from ternops.encodings import ENCODINGS as ALL_ENCODINGS
 from ternops.encodings import TERNARY as ALL_TERNARY
+from ternops.encodings.blocks import Blocks
 from ternops.kernels.plan import KERNELS
 
 Array = npt.NDArray[Any]
 
 #: The encodings that multiply.
 ENCODINGS = tuple(dict.fromkeys(encoding for encoding, _ in KERNELS))
+#: Those of blocks.
+BLOCKS = tuple(name for name in ENCODINGS if isinstance(ALL_ENCODINGS[name], Blocks))
 #: Those that decoders can use.
 TERNARY = tuple(name for name in ENCODINGS if name in ALL_TERNARY)
 #: Each kernel once: (encoding, the last shape class that it serves).

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from ternops.encodings import ENCODINGS
-from ternops.encodings.blocks import BLOCK_BYTES, Blocks
+from ternops.encodings.blocks import BLOCK_BYTES
 from ternops.kernels import lists
 from ternops.simd import kernel, pointer
+from tests.helpers import cases
 
-BLOCKS = [name for name, each in ENCODINGS.items() if isinstance(each, Blocks)]
 UNTOUCHED = -7
 
 
@@ -51,7 +51,7 @@ def test_positive_floats(bounds, share):
         checked(listed, count, first + np.flatnonzero(x[first:last] > 0))
 
 
-@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize("name", cases.BLOCKS)
 @pytest.mark.parametrize("share", [0.0, 0.2, 1.0])
 def test_codes(name, share):
     """Columns are those before the activations were placed, also in a shorter last block."""

@@ -12,7 +12,7 @@ import pytest
 import ternops
 from ternops.ahead.jobs import every
 from ternops.encodings import ENCODINGS
-from ternops.encodings.blocks import Blocks, GemvTile
+from ternops.encodings.blocks import GemvTile
 from ternops.isa import detect
 from ternops.isa.tier import FAMILIES, BatchTile, GemmTile, family_of
 from ternops.kernels import fp16, int8, reference, tiles, tuning
@@ -22,7 +22,6 @@ from tests.helpers import cases
 from tests.helpers.internals import eager_threads, forced_tile
 from tests.helpers.marks import apart
 
-BLOCKS = [name for name in cases.ENCODINGS if isinstance(ENCODINGS[name], Blocks)]
 #: Fewer rows than streams, as many, one more, what an odd step leaves over, and groups of them.
 ROWS = (1, 2, 3, 5, 7, 8, 9, 12, 15, 16, 17, 23, 31, 33, 65, 130, 257)
 COLUMNS = (1, 63, 641, 1024)
@@ -53,7 +52,7 @@ def most_apart(encoding: str) -> int:
     return max(tile.apart for tile in tiles.candidates(encoding, "stream", detect.TIER))
 
 
-@pytest.mark.parametrize("encoding", BLOCKS)
+@pytest.mark.parametrize("encoding", cases.BLOCKS)
 def test_streams_give_the_same_bits(encoding):
     """Every number of streams; both widths of vectors, and fields apart or not."""
     for tile in (
@@ -64,7 +63,7 @@ def test_streams_give_the_same_bits(encoding):
             exact(encoding, tile._replace(apart=min(tile.apart, most_apart(encoding))))
 
 
-@pytest.mark.parametrize("encoding", BLOCKS)
+@pytest.mark.parametrize("encoding", cases.BLOCKS)
 def test_every_default_gives_the_same_bits(encoding):
     """Those of other families of CPUs as well."""
     for choice in tiles.default_tiles(detect.TIER):
@@ -73,7 +72,7 @@ def test_every_default_gives_the_same_bits(encoding):
 
 
 @pytest.mark.parametrize("is_narrow", [False, True])
-@pytest.mark.parametrize("encoding", BLOCKS)
+@pytest.mark.parametrize("encoding", cases.BLOCKS)
 def test_rows_too_long_for_fields_apart(encoding, is_narrow):
     """On both sides of the length from which the sums of fields in place would overflow."""
     fields = ENCODINGS[encoding].fields
@@ -133,7 +132,7 @@ def test_every_candidate_of_the_gemm_gives_the_same_bits(encoding):
 
 
 @pytest.mark.timeout(2000)
-@pytest.mark.parametrize("encoding", apart(BLOCKS, "tiles"))
+@pytest.mark.parametrize("encoding", apart(cases.BLOCKS, "tiles"))
 def test_every_candidate_gives_the_same_bits(encoding):
     """All forms that tuning may choose; how far ahead of them is prefetched reads nothing."""
     for kind in ("one", "stream", "few"):
@@ -147,7 +146,7 @@ def test_every_candidate_gives_the_same_bits(encoding):
 def test_candidates_are_right_on_their_tier():
     """No more fields apart than the tables have, whose sums fit what the tier adds up in."""
     for tier in detect.TIERS:
-        for name in BLOCKS:
+        for name in cases.BLOCKS:
             record = ENCODINGS[name]
             for kind in ("one", "stream"):
                 found = tiles.candidates(name, kind, tier)
@@ -196,14 +195,14 @@ def test_names_tell_tiles_apart():
                 tiles.default_tile(record, kind, tier, family)
                 for kind in tiles.kinds_of(record) for family in FAMILIES
             ]  # fmt: skip
-            own = [*several, *batches] if name in BLOCKS else []
+            own = [*several, *batches] if name in cases.BLOCKS else []
             for tile in (*own, *defaults, *tiles.candidates(name, tiles.MANY, tier)):
                 key = tiles.kernel_name(record, tile, tier)
                 shape = tile[:2] if isinstance(tile, BatchTile) else tile
                 if isinstance(tile, GemmTile):
                     shape = tile._replace(block_bytes=0)
                 assert named.setdefault(key, (name, shape)) == (name, shape), (tier.name, key)
-            if name in BLOCKS:
+            if name in cases.BLOCKS:
                 first = tiles.default_tile(record, "one", tier)
                 assert tiles.kernel_name(record, first, tier) == f"gemv_{name}"
             assert tiles.kernel_name(record, tier.gemm, tier) == f"gemm_{name}"
@@ -240,7 +239,7 @@ def test_the_output_heads_kernels_are_named_by_their_streams():
         assert set(streams) <= ahead
 
 
-@pytest.mark.parametrize("encoding", BLOCKS)
+@pytest.mark.parametrize("encoding", cases.BLOCKS)
 def test_a_plan_tells_how_many_streams_its_kernel_reads(encoding):
     """As many as its tile has rows, so that their beginnings can be prefetched."""
     streams = {kind: make_plan(encoding, 320, kind).streams for kind in KINDS}

@@ -7,16 +7,13 @@ import pytest
 
 import ternops
 from ternops.decoder.sparsity import transposed
-from ternops.encodings import ENCODINGS
-from ternops.encodings.blocks import Blocks
 from ternops.memory import Arena
 from tests.helpers import cases, internals
 
-BLOCKS = [name for name, each in ENCODINGS.items() if isinstance(each, Blocks)]
 SIZES = (1, 2, 63, 64, 65, 255, 257, 320, 321, 513, 641)
 
 
-@pytest.mark.parametrize("encoding", BLOCKS)
+@pytest.mark.parametrize("encoding", cases.BLOCKS)
 def test_bytes(encoding):
     """For whole and shorter last blocks on either side, and any number of threads."""
     arena = Arena()

@@ -47,7 +47,8 @@ def computed(threads: Sequence[int], number: int, context: int) -> Iterator[dict
             logits = [model.logits(tokens) for tokens in text]
             decoded = {
                 kind: decoded_digest(Model(weights, count, sparse=kind), text[0])
-                for kind in ("never", "never" if model.sparsity.kind == "never" else "always")
+                for kind in ("never", "always")
+                if kind == "never" or model.sparsity.kind != "never"
             }
             yield {
                 "encoding": encoding, "threads": count, "read": digest_of(logits[:1]),
