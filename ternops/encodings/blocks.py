@@ -42,7 +42,8 @@ class GemvTile(NamedTuple):
     left where they are, with an accumulator each; 1: every field is shifted down to one
     accumulator. is_narrow: vectors of `ternops.isa.NARROW` and not the widest. ahead: bytes that
     each stream is prefetched ahead. panel: bytes of weights that a thread's streams share before
-    they go on, so that they lie close together; 0: all of them.
+    they go on, so that they lie close together; 0: all of them. run: lines of a stream that
+    are read before the next stream's, where dots add up int32.
     """
 
     rows: int
@@ -50,10 +51,12 @@ class GemvTile(NamedTuple):
     is_narrow: bool = False
     ahead: int = 4096
     panel: int = 0
+    run: int = 1
 
     def __str__(self) -> str:
         panel = f"p{self.panel >> 10}" if self.panel else ""
-        return f"{self.rows}x{self.apart}{'n' if self.is_narrow else 'w'}{self.ahead}{panel}"
+        run = f"r{self.run}" if self.run > 1 else ""
+        return f"{self.rows}x{self.apart}{'n' if self.is_narrow else 'w'}{self.ahead}{panel}{run}"
 
 
 class Unpack(NamedTuple):

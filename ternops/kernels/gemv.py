@@ -41,16 +41,17 @@ class Rows(NamedTuple):
 
     first(p, row): a place, from which `step(p, count)` bytes lead to that of the count-th row
     behind it. line(p, place): a pointer to that row's weights. ahead(p, place): to what is read
-    soon after them.
+    soon after them. run: lines of a row that are read before the next row's.
     """
 
     first: Any
     step: Any
     line: Any
     ahead: Any
+    run: int = 1
 
 
-def neighbours(ahead: int) -> Rows:
+def neighbours(ahead: int, run: int = 1) -> Rows:
     """Rows one behind the other, prefetched `ahead` bytes ahead."""
 
     @inlined
@@ -69,7 +70,7 @@ def neighbours(ahead: int) -> Rows:
     def further(p, place):
         return place + ahead
 
-    return Rows(first, step, line, further)
+    return Rows(first, step, line, further, run)
 
 
 def make_group(encoding: Blocks, rows, tokens, apart, where: Rows, width=WIDE):
@@ -78,7 +79,7 @@ def make_group(encoding: Blocks, rows, tokens, apart, where: Rows, width=WIDE):
     rows x tokens: the tile that is kept in registers. apart: how many of a byte's fields are left
     in place, with a sum each.
     """
-    place_of, bytes_of, line_of, ahead_of = where
+    place_of, bytes_of, line_of, ahead_of, run = where
     fields, value_step = encoding.fields, encoding.step
     unpack = encoding.make_unpack(apart, width)
     holds, opens, hold, open_fields, codes, shift, factor = unpack
@@ -86,6 +87,8 @@ def make_group(encoding: Blocks, rows, tokens, apart, where: Rows, width=WIDE):
     inverse = unpack.last_inverse
     each = apart + extra
     count = rows * tokens * each
+    # Partial sums have room for one block.
+    assert run == 1 or TIER.close is None
     size, u8, i8, i32, dot = width
 
     @inlined
@@ -97,6 +100,22 @@ def make_group(encoding: Blocks, rows, tokens, apart, where: Rows, width=WIDE):
         if extra:
             total = total + sums[i + apart] * inverse  # modulo 2**32
         return total * value_step if value_step > 1 else total
+
+    @inlined
+    def add_part(p, place, r, step, block, part, x, x_step, into, opened, held):
+        """Adds a vector of a block of row r to its sums, and prefetches a line with the first."""
+        here = place + r * step
+        if part == 0:
+            prefetch(ahead_of(p, here) + block * BLOCK_BYTES)
+        line = line_of(p, here) + (block * BLOCK_BYTES + part)
+        open_fields(load(u8, line), opened, held)
+        for field in range(fields):
+            code = codes(opened, held, field)
+            near = x + ((block * fields + field) * BLOCK_BYTES + part)
+            own = apart if extra and field == fields - 1 else field % apart
+            for t in range(tokens):
+                i = (r * tokens + t) * each + own
+                into[i] = dot(into[i], code, load(i8, near + t * x_step))
 
     @inlined
     def tile(p, blocks, place, step, x, x_step, row_sums, at):
@@ -111,22 +130,20 @@ def make_group(encoding: Blocks, rows, tokens, apart, where: Rows, width=WIDE):
         hold(held)
         for i in range(count):
             sums[i] = full(i32, 0)
-        for block in range(blocks):
+        whole = 0
+        if run > 1:
+            whole = blocks // run * run
+            for start in range(0, whole, run):
+                for r in range(rows):
+                    for i in range(run):
+                        for part in range(0, BLOCK_BYTES, size):
+                            block = start + i
+                            add_part(p, place, r, step, block, part, x, x_step, sums, opened, held)
+        for block in range(whole, blocks):
             into = open_sums(sums, partial, count)
             for part in range(0, BLOCK_BYTES, size):
                 for r in range(rows):
-                    here = place + r * step
-                    if part == 0:
-                        prefetch(ahead_of(p, here) + block * BLOCK_BYTES)
-                    line = line_of(p, here) + (block * BLOCK_BYTES + part)
-                    open_fields(load(u8, line), opened, held)
-                    for field in range(fields):
-                        code = codes(opened, held, field)
-                        near = x + ((block * fields + field) * BLOCK_BYTES + part)
-                        own = apart if extra and field == fields - 1 else field % apart
-                        for t in range(tokens):
-                            i = (r * tokens + t) * each + own
-                            into[i] = dot(into[i], code, load(i8, near + t * x_step))
+                    add_part(p, place, r, step, block, part, x, x_step, into, opened, held)
             close_sums(sums, partial, count)
         for i in range(rows * tokens):
             row_sums[at + i * LANES] = widen(wide_i32, field_sum(sums, i * each))
@@ -160,7 +177,9 @@ def make_streams(encoding: Blocks, tile: GemvTile, where: Rows | None = None):
     rows, block = tile.rows, encoding.block
     panel = 0 if where else tile.panel  # rows of a list lie apart in any case
     width = NARROW if tile.is_narrow else WIDE
-    group = make_group(encoding, rows, 1, tile.apart, where or neighbours(tile.ahead), width)
+    group = make_group(
+        encoding, rows, 1, tile.apart, where or neighbours(tile.ahead, tile.run), width
+    )
     most_sums = rows * LANES
 
     @inlined

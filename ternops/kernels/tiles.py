@@ -88,8 +88,10 @@ _SHAPES = (
 )  # fmt: skip
 #: Bytes that all streams together are prefetched ahead, the likeliest first.
 AHEADS = (8192, 4096, 16384, 32768)
-#: Bytes of weights that the streams of a thread share before they go on; 0: all.
-PANELS = (0, 3 << 18)
+#: Bytes of weights that the streams of a thread share before they go on, or all.
+PANEL = 3 << 18
+#: Lines of a stream before the next stream's, where streams share panels.
+RUNS = (2, 1, 4)
 #: Rows and tokens of a batch, the likeliest first.
 _BATCHES = ((2, 8), (4, 4), (1, 8), (2, 4), (3, 4), (1, 4), (3, 8), (4, 8))
 #: Rows and tokens of a GEMM's sums; a power of two of rows, and those that fit the registers.
@@ -117,12 +119,14 @@ def candidates(name: str, kind: str, tier: Tier) -> tuple[Tile, ...]:
         return tuple(dict.fromkeys(tiles))
     widths = (False, True) if encoding.has_narrow and tier.narrow_dot else (False,)
     most_apart = _most_apart(encoding, tier)
-    panels = PANELS if kind == "stream" else PANELS[:1]
-    for panel, ahead, is_narrow, (rows, apart) in product(panels, AHEADS, widths, _SHAPES):
+    panels = [(0, 1)]
+    if kind == "stream":
+        panels += [(PANEL, run) for run in (RUNS if tier.close is None else (1,))]
+    for (panel, run), ahead, is_narrow, (rows, apart) in product(panels, AHEADS, widths, _SHAPES):
         if panel and (rows == 1 or ahead not in AHEADS[:2]):
             continue
         if apart <= most_apart and rows * apart <= most_sums:
-            tiles.append(GemvTile(rows, apart, is_narrow, ahead // rows // 64 * 64, panel))
+            tiles.append(GemvTile(rows, apart, is_narrow, ahead // rows // 64 * 64, panel, run))
     return tuple(dict.fromkeys(tiles))
 
 

@@ -77,7 +77,7 @@ def _form(tile: Tile) -> Tile:
     """A tile apart from what is tried once its form is known."""
     if isinstance(tile, GemmTile):
         return tile._replace(block_bytes=0)
-    return tile._replace(ahead=0, panel=0) if isinstance(tile, GemvTile) else tile
+    return tile._replace(ahead=0, panel=0, run=1) if isinstance(tile, GemvTile) else tile
 
 
 def tasks() -> Iterator[Task]:
