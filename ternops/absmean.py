@@ -38,6 +38,45 @@ def absmean(w: npt.ArrayLike) -> tuple[npt.NDArray[np.int8], np.float32]:
     return trits, scale
 
 
+def absmean_groups(
+    w: npt.ArrayLike, group: int
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """`absmean` of each group of columns apart: trits and scales (rows, columns / group).
+
+    Scales are rounded to float16, where that is as large, before weights are divided by them.
+    """
+    groups, scale = group_means(w, group)
+    scale = rounded_scales(np.maximum(scale, MIN_SCALE))
+    trits = np.empty(groups.shape, np.int8)
+    for rows in _pieces(groups[:, 0]):
+        block = groups[rows].astype(np.result_type(groups.dtype, np.float32), copy=False)
+        trits[rows] = np.clip(np.rint(block / scale[rows, :, None]), -1, 1)
+    return trits.reshape(len(trits), -1), scale
+
+
+def group_means(
+    w: npt.ArrayLike, group: int, function: Callable[[Any], Any] = np.abs
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
+    """w as (rows, groups, group), and the means of function(w) over each group.
+
+    Raises as `check_weights` and `mean_of`.
+    """
+    weight = check_weights(w)
+    mean_of(weight, function)  # which refuses what is not finite
+    groups = weight.reshape(len(weight), -1, group)
+    means = np.empty(groups.shape[:2], np.float32)
+    for rows in _pieces(weight):
+        means[rows] = function(groups[rows]).mean(axis=2, dtype=np.float64)
+    return groups, means
+
+
+def rounded_scales(scale: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """As float16 has them, unless one is beyond it or would be 0."""
+    with np.errstate(over="ignore", under="ignore"):
+        halves = scale.astype(np.float16).astype(np.float32)
+    return halves if np.isfinite(halves).all() and (halves > 0).all() else scale
+
+
 def check_weights(w: npt.ArrayLike) -> npt.NDArray[Any]:
     """A matrix of floats to quantise; raises TypeError and ValueError for anything else."""
     weight = as_array("w", w)

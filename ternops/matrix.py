@@ -12,7 +12,15 @@ from numpy.lib.array_utils import normalize_axis_tuple
 from ternops.arrays import as_array, comes_first, is_array_like
 from ternops.encodings import ENCODINGS
 from ternops.memory import Arena
-from ternops.packed import Packed, check_columns, check_encoding, check_scale, pack_values
+from ternops.packed import (
+    Packed,
+    check_columns,
+    check_encoding,
+    check_group,
+    check_scale,
+    group_of,
+    pack_values,
+)
 from ternops.simd.lock import LOCK
 from ternops.threads import check_threads
 
@@ -25,8 +33,9 @@ _INPLACE_AXES = ([(-2, -1)] * 3, [(-1,), (-2, -1), (-1,)])
 class TernaryMatrix:
     """An immutable matrix of -1, 0 and 1, packed, with an optional scale.
 
-    Its value is ``to_trits() * scale``, a scale array counting along the packed rows. Made by
-    `quantize`, `pack` and `load`. Products: ``W @ x``, ``x @ W.T`` and `ternops.matmul`.
+    Its value is ``to_trits() * scale``, a scale array counting along the packed rows, or along
+    these and groups of columns. Made by `quantize`, `pack` and `load`. Products: ``W @ x``,
+    ``x @ W.T`` and `ternops.matmul`.
     """
 
     __slots__ = ("_packed", "_transposed")
@@ -57,18 +66,24 @@ class TernaryMatrix:
         return self._packed.rows * self._packed.columns
 
     @property
-    def scale(self) -> np.float32 | npt.NDArray[np.float32] | None:
-        """None, one float32, or a float32 array with one a packed row.
+    def scale(self) -> np.float32 | npt.NDArray[Any] | None:
+        """None, one float32, a float32 array with one a packed row, or an array (rows, groups).
 
-        Of ``W.T`` the packed rows are the columns.
+        That is float16 where it has each of them exactly, else float32. Of ``W.T`` the packed rows
+        are the columns.
         """
         scale = self._packed.scale
         return scale[()] if scale is not None and scale.ndim == 0 else scale
 
     @property
+    def group(self) -> int | None:
+        """How many weights of a packed row share a scale; None: all of a row, or of the matrix."""
+        return self._packed.group or None
+
+    @property
     def nbytes(self) -> int:
-        """Bytes of packed weights, padding included, and of the scale."""
-        scale = self._packed.scale
+        """Bytes of packed weights and of the scale, padding included."""
+        scale = self._packed.factors
         return self._packed.bytes.nbytes + (0 if scale is None else scale.nbytes)
 
     @property
@@ -93,6 +108,8 @@ class TernaryMatrix:
     def unscaled(self) -> TernaryMatrix:
         """The same bytes without the scale: int8 operands give exact int32 products."""
         p = self._packed
+        if p.group:  # packed in another way
+            return TernaryMatrix(pack_values(p.unpack(), None, p.encoding), self._transposed)
         return TernaryMatrix(Packed(p.bytes, p.rows, p.columns, None, p.encoding), self._transposed)
 
     def to(self, encoding: str) -> TernaryMatrix:
@@ -104,6 +121,7 @@ class TernaryMatrix:
         name = check_encoding(encoding, p.rows, p.columns)
         if name == p.encoding:
             return self
+        check_group(p.group or None, name, p.columns)
         values = p.unpack()
         if not set(ENCODINGS[p.encoding].values) <= set(ENCODINGS[name].values):
             ENCODINGS[name].check_values("trits", values)
@@ -122,10 +140,7 @@ class TernaryMatrix:
 
     def to_dense(self) -> npt.NDArray[np.float32]:
         """The weights as a float32 array of this shape: trits times scale."""
-        dense = self._packed.unpack().astype(np.float32)
-        scale = self._packed.scale
-        if scale is not None:
-            dense *= scale if scale.ndim == 0 else scale[:, None]
+        dense = self._packed.dense()
         return dense.T if self._transposed else dense
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -171,9 +186,11 @@ class TernaryMatrix:
         return _from_state, (p.bytes, p.rows, p.columns, p.scale, p.encoding, self._transposed)
 
     def __repr__(self) -> str:
-        factors = self._packed.scale
+        factors = self._packed.factors
         if factors is None or factors.ndim == 0:
             scale = str(self.scale)
+        elif self.group:
+            scale = f"one for {self.group} {'rows' if self._transposed else 'columns'}"
         else:
             scale = f"one of {len(factors)} a {'column' if self._transposed else 'row'}"
         return (
@@ -187,18 +204,24 @@ def _from_state(*state: Any) -> TernaryMatrix:
     return TernaryMatrix(Packed(*packed), transposed)
 
 
-def quantize(w: npt.ArrayLike, encoding: str = "auto") -> TernaryMatrix:
+def quantize(w: npt.ArrayLike, encoding: str = "auto", group: int | None = None) -> TernaryMatrix:
     """Quantise a float matrix as BitNet b1.58 does and pack it.
 
     w: (rows, columns), float16, float32 or float64, finite. The scale is mean|w| over the whole
     matrix (at least 1e-5); the trits are clip(round(w / scale), -1, 1).
     encoding: a name of `ternops.encodings.ENCODINGS`, or "auto" for the best ternary one here.
+    group: 32, 64, 128 or 256, for a scale of so many columns instead, the mean over these, rounded
+    to float16; with two_bit, base3 and one_bit.
     Raises TypeError and ValueError, naming the argument, for anything else.
     """
     weight = as_array("w", w)
     rows, columns = weight.shape if weight.ndim == 2 else (0, 0)
     check_columns("w", columns)
     name = check_encoding(encoding, rows, columns)
+    size = check_group(group, name, columns)
+    if size and weight.ndim == 2:
+        values, scales = ENCODINGS[name].quantize_groups(weight, size)
+        return TernaryMatrix(pack_values(values, check_scale(scales, rows, columns), name))
     values, scale = ENCODINGS[name].quantize(weight)
     return TernaryMatrix(pack_values(values, np.asarray(scale), name))
 
@@ -206,7 +229,9 @@ def quantize(w: npt.ArrayLike, encoding: str = "auto") -> TernaryMatrix:
 def pack(trits: npt.ArrayLike, scale: Any = None, encoding: str = "auto") -> TernaryMatrix:
     """Pack an int8 matrix of -1, 0 and 1.
 
-    trits: (rows, columns) int8. scale: None, a finite real number, or one a row, shape (rows,).
+    trits: (rows, columns) int8. scale: None, a finite real number, one a row, shape (rows,), or one
+    a group of 32, 64, 128 or 256 columns, shape (rows, columns / group), all positive: of the
+    encodings two_bit, base3 and one_bit, and kept in float16 where that has each of them.
     encoding: a name of `ternops.encodings.ENCODINGS`, or "auto" for the best ternary one here.
     Raises TypeError and ValueError, naming the argument, for anything else.
     """
@@ -218,7 +243,9 @@ def pack(trits: npt.ArrayLike, scale: Any = None, encoding: str = "auto") -> Ter
     check_columns("trits", array.shape[1])
     name = check_encoding(encoding, *array.shape)
     ENCODINGS[name].check_values("trits", array)
-    return TernaryMatrix(pack_values(array, check_scale(scale, array.shape[0]), name))
+    factors = check_scale(scale, *array.shape)
+    check_group(group_of(factors, array.shape[1]) or None, name, array.shape[1])
+    return TernaryMatrix(pack_values(array, factors, name))
 
 
 def load(path: str | os.PathLike[str]) -> TernaryMatrix:

@@ -11,10 +11,10 @@ import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
-from ternops.encodings import ENCODINGS
+from ternops.encodings import ENCODINGS, layout_of
 from ternops.encodings.common import SLACK
 from ternops.files import replaced
-from ternops.packed import TERMS_LIMIT, Packed, check_scale
+from ternops.packed import TERMS_LIMIT, Packed, check_group, check_scale, group_of
 
 Array = npt.NDArray[Any]
 
@@ -25,8 +25,8 @@ _VERSION = "1"
 def write(path: str | os.PathLike[str], packed: Packed, transposed: bool) -> None:
     """Write a file, whole or not at all; raises OSError for what cannot be written."""
     tensors = {"packed": packed.bytes}
-    if packed.scale is not None:
-        tensors["scale"] = packed.scale
+    if (scale := packed.scale) is not None:
+        tensors["scale"] = scale
     metadata = {
         "format": _FORMAT,
         "version": _VERSION,
@@ -59,8 +59,8 @@ def read(path: str | os.PathLike[str]) -> tuple[Packed, bool]:
                 )
             tensors = {
                 name: file.get_tensor(name)
-                for name, kind in (("packed", "U8"), ("scale", "F32"))
-                if name in file.keys() and _has_dtype(file, name, kind)  # noqa: SIM118
+                for name, kinds in (("packed", ("U8",)), ("scale", ("F32", "F16")))
+                if name in file.keys() and _has_dtype(file, name, kinds)  # noqa: SIM118
             }
         return _restore(metadata, tensors)
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
@@ -71,11 +71,13 @@ def _restore(metadata: dict[str, str], tensors: dict[str, Array]) -> tuple[Packe
     encoding = metadata["encoding"]
     if encoding not in ENCODINGS:
         raise ValueError(f"encoding {encoding!r}, expected one of {', '.join(ENCODINGS)}")
-    layout = ENCODINGS[encoding]
     rows, columns = int(metadata["rows"]), int(metadata["columns"])
     packed, scale = tensors["packed"], tensors.get("scale")
     if min(rows, columns) < 0 or columns >= TERMS_LIMIT or rows >= 2**48:
         raise ValueError(f"shape ({rows}, {columns})")
+    factors = check_scale(scale, rows, columns)
+    group = check_group(group_of(factors, columns) or None, encoding, columns)
+    layout = layout_of(encoding, group)
     expected = layout.nbytes(rows, columns) + SLACK
     if packed.dtype != np.uint8 or packed.shape != (expected,):
         raise ValueError(f"packed: {packed.dtype} {packed.shape}, expected uint8 ({expected},)")
@@ -84,14 +86,14 @@ def _restore(metadata: dict[str, str], tensors: dict[str, Array]) -> tuple[Packe
     if metadata["crc32"] != _checksum(metadata, tensors):
         raise ValueError("its checksum does not match: it was damaged after it was written")
     layout.check(packed, rows, columns)
-    content = Packed(packed, rows, columns, check_scale(scale, rows), encoding)
+    content = Packed(packed, rows, columns, factors, encoding)
     return content, metadata["transposed"] == "1"
 
 
-def _has_dtype(file: Any, name: str, kind: str) -> bool:
+def _has_dtype(file: Any, name: str, kinds: tuple[str, ...]) -> bool:
     found = file.get_slice(name).get_dtype()
-    if found != kind:
-        raise ValueError(f"{name}: dtype {found}, expected {kind}")
+    if found not in kinds:
+        raise ValueError(f"{name}: dtype {found}, expected {' or '.join(kinds)}")
     return True
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ternops.arrays import as_array
-from ternops.encodings import ENCODINGS
+from ternops.encodings import ENCODINGS, PANELS, layout_of
+from ternops.encodings.encoding import Encoding
+from ternops.encodings.panels import GROUPS, turn_scales, turn_scales_back
 from ternops.memory import HoldsAddresses, aligned_copy
 from ternops.simd.lock import LOCK
 
@@ -26,11 +29,12 @@ _ONE = np.ones((), np.float32)
 class Packed(HoldsAddresses):
     """The bytes of a matrix and its scale: what a matrix and its transpose share.
 
+    factors: the scale as kernels read it. group: columns that share a scale, 0 for all of a row.
     operand: the same for kernels. calls: what `ternops.matmul` has prepared for this matrix, by
     the number of tokens, whether they are floats, and whether sums are scaled.
     """
 
-    __slots__ = ("bytes", "calls", "columns", "encoding", "operand", "rows", "scale")
+    __slots__ = ("bytes", "calls", "columns", "encoding", "factors", "group", "operand", "rows")
 
     def __init__(
         self,
@@ -47,21 +51,49 @@ class Packed(HoldsAddresses):
         self.bytes.flags.writeable = False
         self.rows = rows
         self.columns = columns
-        self.scale = scale
         self.encoding = encoding
-        if scale is not None:
-            scale.flags.writeable = False
+        self.group = group_of(scale, columns)
+        self.factors = turn_scales(scale) if self.group and scale is not None else scale
+        if self.factors is not None:
+            self.factors.flags.writeable = False
         # Kernels take addresses; the arrays above keep the memory alive.
-        factors = _ONE if scale is None else scale
+        factors = _ONE if self.factors is None else self.factors
         self.operand = Operand(
             encoding, self.bytes.ctypes.data, self.bytes.nbytes, rows, columns,
-            factors.ctypes.data, 0 if factors.ndim == 0 else factors.itemsize,
+            factors.ctypes.data, 0 if factors.ndim == 0 else factors.itemsize, self.group,
         )  # fmt: skip
         self.calls: dict[tuple[int, bool, bool], Call] = {}
 
+    @property
+    def scale(self) -> Array | None:
+        """None, (), (rows,) or, with a scale a group of columns, (rows, groups)."""
+        if self.group and self.factors is not None:
+            return turn_scales_back(self.factors, self.rows)
+        return self.factors
+
+    @property
+    def layout(self) -> Encoding:
+        """What packed the bytes."""
+        return layout_of(self.encoding, self.group)
+
     def unpack(self, first: int = 0, last: int | None = None) -> npt.NDArray[np.int8]:
         """Rows [first, last), by default all, as int8 (last - first, columns)."""
-        return ENCODINGS[self.encoding].unpack(self.bytes, self.rows, self.columns, first, last)
+        return self.layout.unpack(self.bytes, self.rows, self.columns, first, last)
+
+    def dense(self, first: int = 0, last: int | None = None) -> npt.NDArray[np.float32]:
+        """The same times the scale."""
+        values = self.unpack(first, last).astype(np.float32)
+        scale = self.scale
+        if scale is None:
+            return values
+        if scale.ndim:
+            scale = scale[first:last].astype(np.float32)
+        if self.group:
+            groups = values.reshape(len(values), -1, self.group)
+            groups *= scale[..., None]
+        else:
+            values *= scale if scale.ndim == 0 else scale[:, None]
+        return values
 
     def call(self, tokens: int, is_float: bool, scaled: bool) -> Call:
         """The product with `tokens` tokens; kept, because every object touched costs time."""
@@ -79,7 +111,13 @@ class Packed(HoldsAddresses):
 def pack_values(values: npt.NDArray[np.int8], scale: Array | None, encoding: str) -> Packed:
     """Pack int8 (rows, columns) of the encoding's values."""
     rows, columns = values.shape
-    return Packed(ENCODINGS[encoding].pack(values), rows, columns, scale, encoding)
+    layout = layout_of(encoding, group_of(scale, columns))
+    return Packed(layout.pack(values), rows, columns, scale, encoding)
+
+
+def group_of(scale: Array | None, columns: int) -> int:
+    """Columns that share a scale of `check_scale`; 0 where all of a row do."""
+    return columns // scale.shape[1] if scale is not None and scale.ndim == 2 else 0
 
 
 def check_encoding(encoding: str, rows: int, columns: int) -> str:
@@ -104,17 +142,59 @@ def check_columns(name: str, columns: int) -> None:
         )
 
 
-def check_scale(scale: Any, rows: int) -> Array | None:
-    """float32 () or (rows,), or None; raises TypeError and ValueError for anything else."""
+def check_scale(scale: Any, rows: int, columns: int) -> Array | None:
+    """float32 () or (rows,), or None, or (rows, groups): float16 where that has each of them.
+
+    Raises TypeError and ValueError for anything else.
+    """
     if scale is None:
         return None
     given = as_array("scale", scale)
     if given.dtype.kind not in "fiu":
         raise TypeError(f"scale: dtype {given.dtype}, expected real numbers")
+    if given.ndim == 2:
+        return _check_groups(given, rows, columns)
     if given.shape not in ((), (rows,)):
-        raise ValueError(f"scale: shape {given.shape}, expected a number or shape ({rows},)")
+        raise ValueError(
+            f"scale: shape {given.shape}, expected a number, shape ({rows},) or ({rows}, groups)"
+        )
     with np.errstate(over="ignore"):
         array = np.array(given, np.float32)
     if not np.isfinite(array).all():
         raise ValueError("scale: not finite in float32, expected finite numbers")
     return array
+
+
+def _check_groups(given: Array, rows: int, columns: int) -> Array:
+    sizes = [size for size in GROUPS if columns % size == 0 and columns]
+    shapes = [(rows, columns // size) for size in sizes]
+    if given.shape not in shapes:
+        expected = " or ".join(map(str, shapes)) or f"columns that one of {GROUPS} divides"
+        raise ValueError(
+            f"scale: shape {given.shape} for a matrix of shape ({rows}, {columns}), "
+            f"expected {expected}"
+        )
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        array = np.array(given, np.float32)
+        halves = array.astype(np.float16)
+    if not (np.isfinite(array) & (array > 0)).all():
+        i, j = np.argwhere(~(np.isfinite(array) & (array > 0)))[0]
+        raise ValueError(f"scale: scale[{i}, {j}] is {given[i, j]}, expected positive numbers")
+    return halves if np.array_equal(halves, array) else array
+
+
+def check_group(group: int | None, encoding: str, columns: int) -> int:
+    """Columns that are to share a scale, 0 for None; raises TypeError and ValueError."""
+    if group is None:
+        return 0
+    size = operator.index(group)
+    if size not in GROUPS or columns % size or not columns:
+        raise ValueError(
+            f"group={group!r}: expected one of {', '.join(map(str, GROUPS))} that divides the "
+            f"{columns} columns"
+        )
+    if encoding not in PANELS:
+        raise ValueError(
+            f"group={group!r}: not with encoding {encoding!r}, expected {' or '.join(PANELS)}"
+        )
+    return size

@@ -65,7 +65,7 @@ def product(
         )
     batch = x.shape[:-1]
     count = math.prod(batch)
-    scaled = packed.scale is not None or x.dtype != _INT8
+    scaled = packed.factors is not None or x.dtype != _INT8
     dtype = _FLOAT32 if scaled else _INT32
     shape = (*batch, outputs)
     direct = False
@@ -142,6 +142,9 @@ def _along_columns(packed: Packed, tokens: Array, result: Array) -> None:
         raise ValueError(
             f"matmul: a sum over {rows} rows, expected fewer than {TERMS_LIMIT} (2**24)"
         )
+    if packed.group:
+        _sum_dense(packed, tokens, result)
+        return
     if scale is not None and scale.ndim == 1:
         with np.errstate(invalid="ignore"):
             tokens = tokens * scale.astype(np.float64)
@@ -167,3 +170,13 @@ def _along_columns(packed: Packed, tokens: Array, result: Array) -> None:
             result *= step[:, None]
         if exponents is not None:
             np.ldexp(result, exponents[:, None], out=result)
+
+
+def _sum_dense(packed: Packed, tokens: Array, result: Array) -> None:
+    """The same with a scale a group: the sums are of floats, in float64."""
+    total = np.zeros(result.shape)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for first in range(0, packed.rows, _ROWS_AT_ONCE):
+            last = min(first + _ROWS_AT_ONCE, packed.rows)
+            total += tokens[:, first:last].astype(np.float64) @ packed.dense(first, last)
+        result[...] = total

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ternops.absmean import absmean
+from ternops.absmean import absmean, absmean_groups
 from ternops.encodings.common import Array
 
 
@@ -22,7 +22,8 @@ class Encoding(ABC):
     values: what a weight may be, evenly spaced: the code i stands for values[i].
     find_flaw: for some of the packed bytes, what they hold that no matrix has, or None.
     unpack_code: the module of `ternops.encodings.unpack` that has the kernel code.
-    quantize: float (rows, columns) -> int8 values of that shape and their scale.
+    quantize: float (rows, columns) -> int8 values of that shape and their scale; quantize_groups:
+    the same with a scale a group of columns, (rows, groups).
     unpacks_slowly: on tiers whose "auto" does not choose it. color, marker: in plots (Matplotlib).
     """
 
@@ -34,6 +35,9 @@ class Encoding(ABC):
     values: tuple[int, ...] = (-1, 0, 1)
     unpacks_slowly: bool = False
     quantize: Callable[[npt.ArrayLike], tuple[npt.NDArray[np.int8], np.float32]] = absmean
+    quantize_groups: Callable[
+        [npt.ArrayLike, int], tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]
+    ] = absmean_groups
 
     @property
     def step(self) -> int:

@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from ternops.absmean import check_weights, mean_of
+from ternops.absmean import MIN_SCALE, check_weights, group_means, mean_of, rounded_scales
 from ternops.encodings.blocks import Blocks, GemvTile, join_bits, split_bits
 from ternops.encodings.common import Array
 
@@ -32,6 +32,16 @@ def sign_mean(w: npt.ArrayLike) -> tuple[npt.NDArray[np.int8], np.float32]:
     return np.where(weight > mean, np.int8(1), np.int8(-1)), scale
 
 
+def sign_mean_groups(
+    w: npt.ArrayLike, group: int
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """`sign_mean` of each group of columns apart: signs and scales (rows, columns / group)."""
+    groups, mean = group_means(w, group, np.positive)
+    _, scale = group_means(w, group)
+    signs = np.where(groups > mean[..., None], np.int8(1), np.int8(-1))
+    return signs.reshape(len(signs), -1), rounded_scales(np.maximum(scale, MIN_SCALE))
+
+
 def _find_flaw(piece: Array) -> str | None:
     return None
 
@@ -40,6 +50,7 @@ ONE_BIT = Blocks(
     name="one_bit",
     values=(-1, 1),
     quantize=sign_mean,
+    quantize_groups=sign_mean_groups,
     fields=_FIELDS,
     join=join_bits,
     split=partial(split_bits, _FIELDS),

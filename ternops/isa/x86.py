@@ -70,6 +70,7 @@ tile_zero = instruction("llvm.x86.tilezero", VOID, IMMEDIATE)
 tile_load = instruction("llvm.x86.tileloadd64", VOID, IMMEDIATE, POINTER, INTEGER)
 tile_store = instruction("llvm.x86.tilestored64", VOID, IMMEDIATE, POINTER, INTEGER)
 tile_dot = instruction("llvm.x86.tdpbusd", VOID, IMMEDIATE, IMMEDIATE, IMMEDIATE)
+tile_dot_signed = instruction("llvm.x86.tdpbsud", VOID, IMMEDIATE, IMMEDIATE, IMMEDIATE)
 
 
 @functools.cache

@@ -23,7 +23,7 @@ from ternops.simd import (
 FIXED = (
     "prepare", "multiply", "row_step", "weights", "stride", "rows", "columns", "fields", "bias",
     "scales", "scale_step", "is_float", "tokens", "token_block", "placed_stride", "out_stride",
-    "scratch_stride",
+    "scratch_stride", "group_bits", "is_blocked",
 )  # fmt: skip
 CHANGING = ("x", "out", "placed", "offsets", "steps", "scratch", "listed")
 #: One product of W (rows, columns) and the tokens x (tokens, columns): out (tokens, rows).
@@ -34,7 +34,10 @@ CHANGING = ("x", "out", "placed", "offsets", "steps", "scratch", "listed")
 #: memory for the prepared tokens, placed_stride bytes each; offsets: for the int32 that is to be
 #: subtracted from the sums of each; steps: for the float32 step of each.
 #: scales: float32, scale_step bytes from row to row (0: one for all); a negative scale_step stores
-#: int32 sums, else float32 (sum * scale) * step. out_stride counts elements. scratch:
+#: int32 sums, else float32 (sum * scale) * step. With a scale a group of 2**group_bits columns
+#: (`grouped`) each token has an offset and a step a group, and scales are (panels, groups, 16), of
+#: scale_step bytes each; is_blocked: each group of a float token has a step of its own. out_stride
+#: counts elements. scratch:
 #: scratch_stride bytes a thread. listed: int32 numbers of the rows or columns that are computed,
 #: for the kernels that take some alone (`ternops.kernels.sparse`). floor: the least max|x| of a
 #: float token. Addresses and counts are intp.

@@ -10,15 +10,25 @@ from itertools import product
 from typing import NamedTuple
 
 from ternops.cpu_caches import last_level_bytes
-from ternops.encodings import ENCODINGS
-from ternops.encodings.blocks import Blocks, GemvTile
+from ternops.encodings import ENCODINGS, PANELS
+from ternops.encodings.blocks import BLOCK_BYTES, Blocks, GemvTile
+from ternops.encodings.panels import ROWS as PANEL_ROWS
 from ternops.encodings.row_groups import ROWS, RowGroups
-from ternops.isa import LANES, TIER, TOGETHER
+from ternops.isa import HAS_TILES, LANES, TIER, TOGETHER
 from ternops.isa.tier import GemmTile
-from ternops.kernels.amx import SPARE_BYTES
+from ternops.kernels.amx import SPARE_BYTES as TILES_BYTES
 from ternops.kernels.fp16 import LINE_BYTES, gemv_bf16, gemv_fp16, place_floats
 from ternops.kernels.gemm import gemm_kernel, panel_bytes
 from ternops.kernels.gemv import blocks_kernel
+from ternops.kernels.grouped import MAX_UNIT, grouped_gemv, place_groups, totals_bytes
+from ternops.kernels.grouped_gemm import (
+    MIN_TILED,
+    MIN_TILED_GROUP,
+    SPARE_BYTES,
+    TILED,
+    codes_bytes,
+    grouped_gemm,
+)
 from ternops.kernels.int8 import gemv_i8, place_levels, placed_bytes
 from ternops.kernels.linear import gathered_bytes, place_together, place_tokens
 from ternops.kernels.lut import lut_kernels
@@ -128,19 +138,48 @@ class Plan(NamedTuple):
     panel: int = 0
 
 
-def kind_of(encoding: str, tokens: int, weights: int) -> str:
+def kind_of(encoding: str, tokens: int, weights: int, group: int = 0) -> str:
     """The shape class of a product, by its tokens and bytes of weights."""
     if tokens == 1:
         return "one" if weights <= last_level_bytes() else "stream"
+    if group:
+        return "few" if tokens < MIN_TILED else MANY
     is_grouped = isinstance(ENCODINGS.get(encoding), RowGroups)
     return "few" if tokens <= (_MAX_TABLES if is_grouped else TIER.batch.most) else MANY
 
 
-def make_plan(name: str, columns: int, kind: str, tile: Tile | None = None) -> Plan:
+def grouped_kernels(name: str, kind: str, group: int) -> Kernels:
+    """The kernels of an encoding with a scale a group of columns."""
+    if kind in ("one", "stream"):
+        return Kernels(place_groups, grouped_gemv(name, min(group, MAX_UNIT)))
+    is_tiled = HAS_TILES and kind == MANY and group >= MIN_TILED_GROUP
+    return Kernels(place_groups, grouped_gemm(name, is_tiled))
+
+
+def _grouped_plan(name: str, columns: int, kind: str, group: int) -> Plan:
+    panels = PANELS[name]
+    prepare, multiply, _ = grouped_kernels(name, kind, group)
+    is_one = kind in ("one", "stream")
+    # A row behind another at a multiple of 4 KB would compete for the same few places of a cache.
+    placed = -(-columns // BLOCK_BYTES) * BLOCK_BYTES + BLOCK_BYTES
+    token_step = 1 if is_one else TILED
+    scratch = totals_bytes(columns, group) if is_one else SPARE_BYTES + codes_bytes(columns)
+    block = max(_MIN_TILES, TIER.gemm.block_bytes // placed // token_step) * token_step
+    return Plan(
+        prepare.address, multiply.address, PANEL_ROWS if is_one else 2 * PANEL_ROWS, placed,
+        panels.row_bytes(columns), panels.blocks.fields, -panels.values[0], scratch, token_step,
+        block,
+    )  # fmt: skip
+
+
+def make_plan(name: str, columns: int, kind: str, tile: Tile | None = None, group: int = 0) -> Plan:
     """The plan for an encoding, or a name of UNPACKED, the length of the rows and a shape class.
 
-    tile: instead of the one that was chosen for the encoding and the shape class.
+    tile: instead of the one that was chosen for the encoding and the shape class. group: columns
+    that share a scale, 0 for all of them.
     """
+    if group:
+        return _grouped_plan(name, columns, kind, group)
     if name in UNPACKED:
         each = UNPACKED[name]
         stride = each.stride(columns)
@@ -169,7 +208,7 @@ def make_plan(name: str, columns: int, kind: str, tile: Tile | None = None) -> P
     if isinstance(kernels.tile, GemmTile):
         row_step, token_step = kernels.tile.panel_rows, kernels.tile.tokens
         # Of the panel and a tile of sums, and before that of the tokens that share lines.
-        scratch = max(panel_bytes(kernels.tile) + SPARE_BYTES, gathered_bytes(placed))
+        scratch = max(panel_bytes(kernels.tile) + TILES_BYTES, gathered_bytes(placed))
         block = max(_MIN_TILES * token_step, kernels.tile.block_bytes // max(1, placed))
         block = block // token_step * token_step
     return Plan(

@@ -34,6 +34,30 @@ def matmul_int32(activations: Array, trits: Array) -> Array:
     return activations.astype(np.int32) @ trits.T.astype(np.int32)
 
 
+def grouped_product(activations: Array, values: Array, scales: Array, steps: Array) -> Array:
+    """int8 (m, k) times int8 (n, k), transposed, with a scale a group of columns: float32 (m, n).
+
+    scales: (n, groups), steps: float32 (m, groups). The sums of a group are exact, and one chain of
+    fused multiply-adds takes them in the order of the groups.
+    """
+    groups = scales.shape[1]
+    size = activations.shape[1] // max(1, groups)
+    result = np.zeros((len(activations), len(values)), np.float32)
+    for group in range(groups):
+        part = slice(group * size, (group + 1) * size)
+        total = matmul_int32(activations[:, part], values[:, part]).astype(np.float32)
+        factor = scales[:, group].astype(np.float32) * steps[:, group, None]
+        result = fma(total, factor, result)
+    return result
+
+
+def quantize_groups(x: Array, group: int, floor: float) -> tuple[Array, Array]:
+    """As `quantize_rows`, with a step for each group of columns: steps (m, k / group)."""
+    m, k = x.shape
+    quantized, steps = quantize_rows(x.reshape(-1, group), floor)
+    return quantized.reshape(m, k), steps.reshape(m, -1)
+
+
 def quantize_rows(x: Array, floor: float) -> tuple[Array, Array]:
     """float32 (m, k) -> int8 (m, k) and the float32 (m,) step that one unit stands for.
 
