@@ -102,22 +102,6 @@ def make_group(encoding: Blocks, rows, tokens, apart, where: Rows, width=WIDE):
         return total * value_step if value_step > 1 else total
 
     @inlined
-    def add_part(p, place, r, step, block, part, x, x_step, into, opened, held):
-        """Adds a vector of a block of row r to its sums, and prefetches a line with the first."""
-        here = place + r * step
-        if part == 0:
-            prefetch(ahead_of(p, here) + block * BLOCK_BYTES)
-        line = line_of(p, here) + (block * BLOCK_BYTES + part)
-        open_fields(load(u8, line), opened, held)
-        for field in range(fields):
-            code = codes(opened, held, field)
-            near = x + ((block * fields + field) * BLOCK_BYTES + part)
-            own = apart if extra and field == fields - 1 else field % apart
-            for t in range(tokens):
-                i = (r * tokens + t) * each + own
-                into[i] = dot(into[i], code, load(i8, near + t * x_step))
-
-    @inlined
     def tile(p, blocks, place, step, x, x_step, row_sums, at):
         """Sums of rows and tokens whose places lie step and x_step bytes apart, into row_sums.
 
@@ -130,20 +114,23 @@ def make_group(encoding: Blocks, rows, tokens, apart, where: Rows, width=WIDE):
         hold(held)
         for i in range(count):
             sums[i] = full(i32, 0)
-        whole = 0
-        if run > 1:
-            whole = blocks // run * run
-            for start in range(0, whole, run):
-                for r in range(rows):
-                    for i in range(run):
-                        for part in range(0, BLOCK_BYTES, size):
-                            block = start + i
-                            add_part(p, place, r, step, block, part, x, x_step, sums, opened, held)
-        for block in range(whole, blocks):
+        for start in range(0, blocks, run):
             into = open_sums(sums, partial, count)
             for part in range(0, BLOCK_BYTES, size):
                 for r in range(rows):
-                    add_part(p, place, r, step, block, part, x, x_step, into, opened, held)
+                    here = place + r * step
+                    for block in range(start, start + 1 if run == 1 else min(start + run, blocks)):
+                        if part == 0:
+                            prefetch(ahead_of(p, here) + block * BLOCK_BYTES)
+                        line = line_of(p, here) + (block * BLOCK_BYTES + part)
+                        open_fields(load(u8, line), opened, held)
+                        for field in range(fields):
+                            code = codes(opened, held, field)
+                            near = x + ((block * fields + field) * BLOCK_BYTES + part)
+                            own = apart if extra and field == fields - 1 else field % apart
+                            for t in range(tokens):
+                                i = (r * tokens + t) * each + own
+                                into[i] = dot(into[i], code, load(i8, near + t * x_step))
             close_sums(sums, partial, count)
         for i in range(rows * tokens):
             row_sums[at + i * LANES] = widen(wide_i32, field_sum(sums, i * each))
