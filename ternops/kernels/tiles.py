@@ -91,7 +91,7 @@ AHEADS = (8192, 4096, 16384, 32768)
 #: Bytes of weights that the streams of a thread share before they go on, or all.
 PANEL = 3 << 18
 #: Lines of a stream before the next stream's, where streams share panels.
-RUNS = (2, 1, 4)
+RUNS = (4, 1)
 #: Rows and tokens of a batch, the likeliest first.
 _BATCHES = ((2, 8), (4, 4), (1, 8), (2, 4), (3, 4), (1, 4), (3, 8), (4, 8))
 #: Rows and tokens of a GEMM's sums; a power of two of rows, and those that fit the registers.
