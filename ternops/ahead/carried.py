@@ -35,7 +35,7 @@ def carry(folder: Path, machine: str, tiers: list[str]) -> list[Path]:
         for target in chosen:
             place = Path(temporary, target.tier)
             place.mkdir()
-            arguments = json.dumps(target._asdict()), str(place)
+            arguments = "--target", json.dumps(target._asdict()), str(place)
             # The tables' tiles, whatever the building machine is tuned for.
             environment = ("TERNOPS_ISA", target.tier), (tuned.VARIABLE, tuned.OFF)
             tasks.append(Task(target.tier, arguments, environment))

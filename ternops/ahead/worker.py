@@ -1,34 +1,39 @@
 """A process that compiles the jobs whose keys it reads, a line each, and says when one is done.
 
-    python -m ternops.ahead.worker [TARGET FOLDER]
+    python -m ternops.ahead.worker [--target TARGET FOLDER] [--encodings NAME ...]
 
-Without arguments: for this process's own CPU and tier, to the user's folder. TARGET is JSON of
+Without a target: for this process's own CPU and tier, to the user's folder. TARGET is JSON of
 `ternops.isa.targets.Target`; FOLDER gets a file of `ternops.simd.objects` for each job.
-The first line that it prints is the keys of all jobs there are; those of tuning's candidates, which
-are many more, it takes as well.
+The first line that it prints is the keys of all jobs there are, or of what models in some encodings
+need; those of tuning's candidates, which are many more, it takes as well.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from pathlib import Path
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Until there are no more lines."""
+    parser = argparse.ArgumentParser(prog="python -m ternops.ahead.worker", description=__doc__)
+    parser.add_argument("--target", nargs=2)
+    parser.add_argument("--encodings", nargs="+")
+    arguments = parser.parse_args()
     folder = None
-    if arguments:
+    if arguments.target:
         from ternops.simd import host
 
-        target = json.loads(arguments[0])
+        target = json.loads(arguments.target[0])
         host.compile_for(target["triple"], target["cpu"], target["features"])
-        folder = Path(arguments[1])
+        folder = Path(arguments.target[1])
 
-    from ternops.ahead.jobs import candidate, every
+    from ternops.ahead.jobs import candidate, every, needed
     from ternops.simd import kept, objects
 
-    jobs = every()
+    jobs = needed(arguments.encodings, decoder=True) if arguments.encodings else every()
     # What a job prints, or Numba, must not be taken for an answer.
     answers, sys.stdout = sys.stdout, sys.stderr
     print(json.dumps(list(jobs)), file=answers, flush=True)
@@ -45,4 +50,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -20,7 +20,7 @@ from ternops import matrix_file, scratch, team, threads
 from ternops.contention import Contention
 from ternops.isa.tier import GemmTile
 from ternops.kernels import call, plan, tuning
-from ternops.simd import Job
+from ternops.simd import Job, kept
 
 Array = npt.NDArray[Any]
 
@@ -86,6 +86,18 @@ def count_compilations() -> list[str]:
 
     Job.compile = counting  # type: ignore[method-assign]
     return compiled
+
+
+def count_lookups() -> list[str]:
+    """The keys of the jobs that this process looks for from now on, compiled or not."""
+    asked, original = list[str](), kept.find
+
+    def finding(place: Any) -> Any:
+        asked.append(place.key)
+        return original(place)
+
+    kept.find = finding
+    return asked
 
 
 def minimum_of_bytes() -> Any:

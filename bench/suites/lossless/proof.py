@@ -54,6 +54,7 @@ from bench.suites.lossless.tier import (
 from ternops.ahead.pool import Task, compile_all
 from ternops.commands.tiers import output_on
 from ternops.decoder import Model, reference
+from ternops.encodings import TERNARY as ENCODINGS
 from ternops.isa import detect
 from ternops.threads import usable_cpus
 
@@ -163,8 +164,9 @@ def prove(threads: list[int], names: Sequence[str], advance: Advance) -> Proof:
 
 
 def _compile(names: Sequence[str]) -> None:
-    """The kernels of all tiers that are not there yet, as many at a time as there are CPUs."""
-    tasks = [Task(name, environment=(("TERNOPS_ISA", name),)) for name in names]
+    """What models need on these tiers and have not yet, as many at a time as there are CPUs."""
+    needed = "--encodings", *ENCODINGS
+    tasks = [Task(name, needed, (("TERNOPS_ISA", name),)) for name in names]
     with suppress(RuntimeError, OSError):  # the tier's own process says what is wrong
         compile_all(tasks, usable_cpus(), lambda key, done, count: None)
 

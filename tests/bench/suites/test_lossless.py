@@ -13,6 +13,7 @@ import pytest
 from bench.suites.lossless import proof as lossless
 from bench.suites.lossless import tier as lossless_tier
 from bench.suites.lossless.proof import COMPUTATIONS, FP16
+from ternops.ahead.jobs import needed
 from ternops.decoder import Model, Session, reference
 from ternops.encodings import ENCODINGS, TERNARY
 from ternops.encodings.blocks import Blocks
@@ -155,6 +156,22 @@ def test_every_encoding_and_tier(short, text, oracles):
             if row.computation == computation:
                 assert row.perplexity == pytest.approx(perplexity(exact, text), rel=1e-12)
                 assert row.agreement == agreement
+
+
+@pytest.mark.slow
+def test_a_tiers_process_has_nothing_to_compile():
+    """All that it asks for, with prompts long and short, has been compiled beside other tiers'."""
+    code = """
+from tests.helpers import internals
+asked = internals.count_lookups()
+from bench.suites.lossless.tier import computed
+list(computed([2], 1, 66))
+print(*asked)
+"""
+    asked = set(processes.run_code(code, **processes.current()).split())
+    jobs = needed(TERNARY, decoder=True)
+    assert any("gemm" in key for key in asked)
+    assert asked <= set(jobs), asked - set(jobs)
 
 
 def perplexity(logits, text):
