@@ -16,6 +16,9 @@ os.environ["TERNOPS_TUNING"] = "off"
 
 from tests.helpers import internals
 
+#: Characters of a parameter that stand in the name of its test.
+MAX_NAME = 80
+
 
 def pytest_configure() -> None:
     """Let Ctrl-C reach the processes that tests start.
@@ -24,6 +27,13 @@ def pytest_configure() -> None:
     """
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """A name that fits into a line: some parameters are megabytes, and names are sent around."""
+    if isinstance(val, str | bytes) and len(val) > MAX_NAME:
+        return f"{val[:MAX_NAME]!a}... of {len(val)}"
+    return None
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
