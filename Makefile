@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TOGETHER := -n auto --dist loadgroup --no-loadscope-reorder
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help bench results bench-kernels bench-decode bench-cost bench-arm test test-quick test-arm test-peers wheel lint format plot clean
+.PHONY: help bench results bench-kernels bench-decode bench-cost bench-arm test test-quick test-tiers test-arm test-peers wheel lint format plot clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,13 +33,16 @@ results: $(VENV)/.dev ## The tests, then every benchmark (an hour or two): leave
 	$(BIN)/python -m bench.decode
 	$(BIN)/python -m bench.cost --full
 
-test: $(VENV)/.dev ## Set up and run the tests
+test: $(VENV)/.dev ## Set up and run the tests, on this tier and two more (eight minutes on two cores)
 	$(BIN)/python -m ternops warmup
-	$(BIN)/python -m pytest $(TOGETHER) -m "not peers and not arm" --durations=5
+	$(BIN)/python -m pytest $(TOGETHER) -m "not peers and not arm and not tiers" --durations=5
 
 test-quick: $(VENV)/.dev ## Run the tests that take no compiler for long (two minutes)
 	$(BIN)/python -m ternops warmup
 	$(BIN)/python -m pytest $(TOGETHER) -m "not slow and not peers" --durations=5
+
+test-tiers: $(VENV)/.dev ## The tests that `make test` leaves out: every tier of this CPU, every tile
+	$(BIN)/python -m pytest $(TOGETHER) -m tiers --durations=5
 
 test-arm: $(VENV)/.dev ## Check the loops for every ARM core, compare emulated CPUs' results with x86's
 	$(BIN)/python -m pytest $(TOGETHER) -m arm

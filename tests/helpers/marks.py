@@ -7,17 +7,28 @@ from typing import Any
 
 import pytest
 
+from bench.suites.lossless.proof import tiers
 
-def apart(names: Iterable[str], what: str) -> list[Any]:
+#: This process's tier, "generic", and one between: what `make test` has of tests of every tier.
+FEW = tuple(tiers(few=True))
+#: What is left to `make test-tiers` of tests of several tiers' kernels at once, which they share.
+OF_TIERS = (pytest.mark.slow, pytest.mark.tiers, pytest.mark.xdist_group("few tiers"))
+
+
+def apart(names: Iterable[str], what: str, few: Iterable[str] = FEW) -> list[Any]:
     """Slow parameters that need not be tested in one process (`pytest -n`), as those of a file are.
 
     Tests that give their parts the same names share a process for each: what one of them has
     compiled, the others find.
+    few: those of `make test`; the others are left to `make test-tiers`.
     """
     return [
-        pytest.param(name, marks=[pytest.mark.slow, pytest.mark.xdist_group(f"{what} {name}")])
+        pytest.param(name, marks=[
+            pytest.mark.slow, pytest.mark.xdist_group(f"{what} {name}"),
+            *([] if name in few else [pytest.mark.tiers]),
+        ])
         for name in names
-    ]
+    ]  # fmt: skip
 
 
 def slow_but(values: Iterable[Any], *quick: Any) -> list[Any]:

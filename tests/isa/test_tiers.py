@@ -27,8 +27,9 @@ TIERS = pytest.mark.parametrize("tier", [tier.name for tier in detect.TIERS])
 
 
 @pytest.mark.timeout(1800)
+@pytest.mark.parametrize("part", ["not slow", pytest.param("slow", marks=pytest.mark.tiers)])
 @pytest.mark.parametrize("tier", apart(processes.SETTINGS, "tier"))
-def test_every_tier_passes_the_exactness_tests(tier):
+def test_every_tier_passes_the_exactness_tests(tier, part):
     """The products, vector operations and decoder of a tier, in a process of its own.
 
     On x86 it is the one that an honest CPU uses by itself: Numba sees its features and no better
@@ -37,7 +38,7 @@ def test_every_tier_passes_the_exactness_tests(tier):
     processes.skip_unless_another(tier)
     environment = processes.SETTINGS[tier]
     assert processes.run_code(CHOICE, **environment).split() == [tier]
-    options = ("-q", "-x", "-p", "no:cacheprovider")
+    options = ("-q", "-x", "-p", "no:cacheprovider", "-m", part)
     files = [f"tests/{name}" for name in FILES]
     done = processes.python(
         "-m", "pytest", *options, *files, timeout=1700, one_cpu=True, **environment

@@ -15,7 +15,7 @@ from ternops.isa import detect
 from ternops.kernels import tiles
 from ternops.simd import host
 from tests.helpers import cases, processes
-from tests.helpers.marks import apart
+from tests.helpers.marks import FEW, apart
 
 #: Encoding and shape class of each GEMV.
 EVERY = [(encoding, kind) for encoding in cases.ENCODINGS for kind in cases.OF_ONE_TOKEN]
@@ -48,7 +48,8 @@ pytestmark = pytest.mark.skipif(
 )
 #: "this" is the CPU and the choice of this process.
 CPU = pytest.mark.parametrize(
-    "cpu", apart([*(name for name in processes.CPUS if name in DOTS), "this"], "assembly")
+    "cpu",
+    apart([*(name for name in processes.CPUS if name in DOTS), "this"], "assembly", (*FEW, "this")),
 )
 GEMV = pytest.mark.parametrize("gemv", EVERY, ids="-".join)
 

@@ -121,6 +121,7 @@ def test_blocks_of_tokens_give_the_same_bits(encoding):
 
 
 @pytest.mark.timeout(2000)
+@pytest.mark.tiers
 @pytest.mark.slow
 @pytest.mark.parametrize("encoding", cases.ENCODINGS)
 def test_every_candidate_of_the_gemm_gives_the_same_bits(encoding):
@@ -132,7 +133,7 @@ def test_every_candidate_of_the_gemm_gives_the_same_bits(encoding):
 
 
 @pytest.mark.timeout(2000)
-@pytest.mark.parametrize("encoding", apart(cases.BLOCKS, "tiles"))
+@pytest.mark.parametrize("encoding", apart(cases.BLOCKS, "tiles", few=()))
 def test_every_candidate_gives_the_same_bits(encoding):
     """All forms that tuning may choose; how far ahead of them is prefetched reads nothing."""
     for kind in ("one", "stream", "few"):

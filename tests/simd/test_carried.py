@@ -153,6 +153,7 @@ def test_every_job_has_a_key_of_its_own():
     assert {"forward", "gemm_base3", "gemv_tl2", "read_4", "norms"} <= names
 
 
+@pytest.mark.tiers
 @pytest.mark.xdist_group("carried")
 def test_a_tier_compiled_for_any_of_its_cpus_is_exact(tmp_path):
     """`python -m ternops.ahead.carried`: the bits of the oracle, from what is carried alone."""

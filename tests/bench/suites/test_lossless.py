@@ -19,6 +19,7 @@ from ternops.encodings import ENCODINGS, TERNARY
 from ternops.encodings.blocks import Blocks
 from ternops.isa import detect
 from tests.helpers import processes
+from tests.helpers.marks import OF_TIERS
 
 ALL = [*TERNARY, FP16]
 BLOCKS = [name for name in TERNARY if isinstance(ENCODINGS[name], Blocks)]
@@ -133,13 +134,16 @@ def test_a_bit_that_is_wrong_everywhere(encoding, here, monkeypatch):
 
 
 @pytest.mark.slow
-def test_every_encoding_and_tier(short, text, oracles):
+@pytest.mark.parametrize(
+    "chosen", [{detect.TIER.name}, pytest.param({detect.TIER.name, "generic"}, marks=OF_TIERS)]
+)
+def test_every_encoding_and_tier(short, text, oracles, chosen):
     """In processes of their own: bit for bit, and with NumPy's perplexity and likeliest tokens.
 
-    On two tiers; `test_every_tier_passes_the_exactness_tests` has them all.
+    On one tier and on two; `test_every_tier_passes_the_exactness_tests` has them all.
     """
     done = []
-    names = sorted({detect.TIER.name, "generic"}, key=lossless.tiers(few=False).index)
+    names = sorted(chosen, key=lossless.tiers(few=False).index)
     proof = lossless.prove([1, 2], names, done.append)
     assert len(done) == lossless.steps(names)
     assert [(r.tier, r.encoding) for r in proof.rows] == list(itertools.product(names, ALL))

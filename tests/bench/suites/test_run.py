@@ -22,7 +22,11 @@ from bench.suites.run import products, worker
 from bench.suites.run.decoding import CONTENDERS
 from bench.suites.run.plan import Effort, Task
 from ternops.cost.layouts import SIZES
+from ternops.isa import detect
 from tests.bench.small_runs import SMALL, row, same
+from tests.helpers.marks import FEW, OF_TIERS
+
+TIERS = lossless.tiers
 
 
 @pytest.fixture
@@ -33,11 +37,12 @@ def small(monkeypatch):
 
 @pytest.fixture
 def quick(small, monkeypatch, tmp_path):
-    """A run of seconds: workers in this process, which knows the small layout."""
+    """A run of seconds: workers in this process, which knows the small layout; of one tier."""
     monkeypatch.setattr(run, "QUICK", Effort(("125M",), 2, 2, 1e9, 2, 1e9))
     monkeypatch.setattr(process, "call", call_here)
     monkeypatch.setattr(run, "MAX_SHARE", math.inf)  # all lies in cache, where probes say nothing
     monkeypatch.setattr(levels, "DRAM_BYTES", 1 << 20)
+    monkeypatch.setattr(lossless, "tiers", lambda few: [detect.TIER.name])
     monkeypatch.setattr(lossless, "WINDOWS", 1)
     monkeypatch.setattr(lossless, "CONTEXT", 32)
     monkeypatch.setattr(products, "_LAYOUT", SMALL)
@@ -56,9 +61,12 @@ def call_here(module, request, advance):
 
 
 @pytest.mark.slow
-def test_the_main_job_from_end_to_end(quick, capsys):
+@pytest.mark.parametrize("few", [(detect.TIER.name,), pytest.param(FEW, marks=OF_TIERS)])
+def test_the_main_job_from_end_to_end(quick, few, monkeypatch, capsys):
     """Limits, proof, decoding, prefill, products; tables, suites, plots and report."""
     folder, arguments = quick
+    if few == FEW:
+        monkeypatch.setattr(lossless, "tiers", TIERS)
     assert run.main([*arguments, "--no-peers"]) == 0
     written = {path.name for path in folder.iterdir()}
     assert {"run.json", "decode.json", "speedup.png", "report.html"} <= written
@@ -67,7 +75,7 @@ def test_the_main_job_from_end_to_end(quick, capsys):
     # Two rounds of two processes; of prompts one.
     assert {(row.is_decode, len(row.seconds)) for row in found.rows} == {(True, 4), (False, 2)}
     assert found.about["done"] == ["125M"]
-    assert found.about["lossless"]
+    assert {each["tier"] for each in found.about["lossless"]["table"]} == set(few)
     assert {each["what"] for each in found.about["limits"]} >= {"DRAM", "dot"}
     assert found.about["command"].startswith("python -m bench.run --quick")
     output = capsys.readouterr().out
