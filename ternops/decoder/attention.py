@@ -11,6 +11,7 @@ from ternops.decoder.records import (
 )
 from ternops.kernels.attention import (
     CHUNK,
+    POSITIONS,
     append_fp16,
     append_i8,
     attend_fp16,
@@ -27,21 +28,28 @@ _MAX_PREFETCHED = 8
 
 
 @inlined
-def _angles(p, position):
+def _angles(p, m, position):
     """The cosines and sines of a position."""
     offset = position * (p.head_dim // 2) * 4
-    return pointer(p.cosine) + offset, pointer(p.sine) + offset
+    return pointer(m.cosine) + offset, pointer(m.sine) + offset
 
 
 @inlined
-def _cache(p, t, layer, head, size):
-    """Keys, values and their steps of one head of a layer of a token's sequence."""
+def _cache(p, t, layer, head, since, size):
+    """Keys, values and their steps of one head of a layer of a token's sequence, from a position
+    on that is a multiple of POSITIONS."""
     at = layer * p.kv_heads + head
     padded = (p.head_dim + CHUNK - 1) // CHUNK * CHUNK
-    keys = pointer(t.keys) + at * p.context * p.head_dim * size
-    values = pointer(t.values) + at * p.context * padded * size
-    steps = at * p.context * 4
+    keys = pointer(t.keys) + (at * p.context + since) * p.head_dim * size
+    values = pointer(t.values) + (at * p.context * padded + since * CHUNK) * size
+    steps = (at * p.context + since) * 4
     return keys, values, pointer(t.key_steps) + steps, pointer(t.value_steps) + steps
+
+
+@inlined
+def _since(m, t):
+    """The position from which on a token reads keys and values."""
+    return max(0, t.position + 1 - m.window) // POSITIONS * POSITIONS
 
 
 @inlined
@@ -72,16 +80,17 @@ def _make_append(append, size):
             for turn in range(_turns(p.tokens * p.kv_heads, thread, threads)):
                 item = thread + turn * threads
                 t = record_at(TokenRecord, p.token_table + item // p.kv_heads * TOKEN_BYTES)
-                keys, values, _, _ = _cache(p, t, layer, item % p.kv_heads, size)
-                prefetch_cache(keys, values, p.head_dim, t.position + 1, p.context, size)
+                since = _since(m, t)
+                keys, values, _, _ = _cache(p, t, layer, item % p.kv_heads, since, size)
+                prefetch_cache(keys, values, p.head_dim, t.position + 1 - since, p.context, size)
         # With one token the thread that writes a head's keys is the one that reads them.
         for turn in range(_turns(p.tokens * p.kv_heads, thread, threads)):
             item = thread + turn * threads
             token, head = item // p.kv_heads, item % p.kv_heads
             t = record_at(TokenRecord, p.token_table + token * TOKEN_BYTES)
-            keys, values, key_steps, value_steps = _cache(p, t, layer, head, size)
+            keys, values, key_steps, value_steps = _cache(p, t, layer, head, 0, size)
             offset = (token * p.kv_heads + head) * p.head_dim * 4
-            cosine, sine = _angles(p, t.position)
+            cosine, sine = _angles(p, m, t.position)
             _norm(p, pointer(p.k) + offset, m.k_norm)
             rotate(pointer(p.k) + offset, cosine, sine, p.head_dim, rotated)
             append(
@@ -109,17 +118,19 @@ def _make_attend(attend, size):
             count = min(p.tile_tokens, p.tokens - first)
             t = record_at(TokenRecord, p.token_table + first * TOKEN_BYTES)
             for token in range(count):
-                cosine, sine = _angles(p, t.position + token)
+                cosine, sine = _angles(p, m, t.position + token)
                 for each in range(group):
                     at = (first + token) * width + (head * group + each) * p.head_dim
                     target = queries + 4 * (token * group + each) * p.head_dim
                     _norm(p, pointer(p.q) + 4 * at, m.q_norm)
                     rotate(pointer(p.q) + 4 * at, cosine, sine, p.head_dim, target)
-            keys, values, key_steps, value_steps = _cache(p, t, layer, head, size)
+            since = _since(m, t)
+            keys, values, key_steps, value_steps = _cache(p, t, layer, head, since, size)
             out = pointer(p.attention) + 4 * (first * width + head * group * p.head_dim)
             attend(
-                queries, group, t.position, count, keys, values, key_steps, value_steps,
-                p.head_dim, p.context, scores, p.score_stride, out, width,
+                queries, group, t.position - since, count, m.window, np.float32(p.score_scale),
+                keys, values, key_steps, value_steps, p.head_dim, p.context, scores,
+                p.score_stride, out, width,
             )  # fmt: skip
 
     return attend_all

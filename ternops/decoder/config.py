@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ternops.decoder.architectures import ACTIVATIONS, ARCHITECTURES, LINEAR, NORMS, Architecture
+from ternops.decoder.architectures import (
+    ACTIVATIONS,
+    ARCHITECTURES,
+    INNER_NORMS,
+    LINEAR,
+    NORMS,
+    Architecture,
+)
 
 # A table of rotations is made for it, some 100 bytes a position, before a weight is read.
 _MAX_CONTEXT = 2**20
@@ -22,6 +29,14 @@ class Config:
     part. architecture: a name in ARCHITECTURES, which says what a layer consists of. rope_factors:
     what each of the head_dim/2 rotation frequencies is divided by; empty for 1. tied: whether the
     embedding is the output head, too. eos: the tokens that end a text.
+
+    rope_long_factors: the same where the context exceeds rope_original positions. rope_scale:
+    of rotated queries and keys. windows: of each layer, the positions that a token attends to, its
+    own included (0: all); empty for no windows. rope_local_theta: rope's base in layers with a
+    window, whose frequencies nothing divides (0: they are those of all). query_scalar: scores are
+    divided by its square root (0: head_dim). embedding_scale, residual_scale, logit_scale: factors
+    of an embedding, of what attention and FFN add, and of the logits. inner_norms: whether each
+    linear layer norms its own inputs, with inner_epsilon.
     """
 
     hidden: int
@@ -39,6 +54,17 @@ class Config:
     epsilon: float = 1e-5
     eos: tuple[int, ...] = ()
     rope_factors: tuple[float, ...] = ()
+    rope_long_factors: tuple[float, ...] = ()
+    rope_original: int = 0
+    rope_scale: float = 1.0
+    rope_local_theta: float = 0.0
+    windows: tuple[int, ...] = ()
+    query_scalar: float = 0.0
+    embedding_scale: float = 1.0
+    residual_scale: float = 1.0
+    logit_scale: float = 1.0
+    inner_norms: bool = False
+    inner_epsilon: float = 1e-6
 
     def __post_init__(self) -> None:
         for name in ("hidden", "ffn", "layers", "heads", "kv_heads", "head_dim", "vocabulary",
@@ -60,14 +86,26 @@ class Config:
         if self.activation not in ACTIVATIONS:
             expected = " or ".join(ACTIVATIONS)
             raise ValueError(f"config: hidden_act is {self.activation!r}, expected {expected}")
-        check_positive("rope_theta", self.rope_theta)
-        check_positive("epsilon", self.epsilon)
-        if len(self.rope_factors) not in (0, self.head_dim // 2):
+        for name in ("rope_theta", "epsilon", "rope_scale", "embedding_scale", "residual_scale",
+                     "logit_scale", "inner_epsilon"):  # fmt: skip
+            check_positive(name, getattr(self, name))
+        for name in ("rope_local_theta", "query_scalar"):
+            if getattr(self, name) != 0:
+                check_positive(name, getattr(self, name))
+        for name in ("rope_factors", "rope_long_factors"):
+            factors = getattr(self, name)
+            if len(factors) not in (0, self.head_dim // 2):
+                raise ValueError(f"config: {len(factors)} {name}, expected {self.head_dim // 2}")
+            for factor in factors:
+                check_positive(name, factor)
+        if len(self.windows) not in (0, self.layers):
             raise ValueError(
-                f"config: {len(self.rope_factors)} rope_factors, expected {self.head_dim // 2}"
+                f"config: {len(self.windows)} windows, expected one for each of the "
+                f"{self.layers} layers"
             )
-        for factor in self.rope_factors:
-            check_positive("rope_factors", factor)
+        for window in self.windows:
+            if not isinstance(window, int) or not 0 <= window < 2**31:
+                raise ValueError(f"config: a window is {window!r}, expected 0 to {2**31 - 1}")
 
     @property
     def group(self) -> int:
@@ -98,22 +136,45 @@ class Config:
         """The weights of all linear layers together."""
         return self.layers * sum(rows * columns for rows, columns in self.linear_shapes().values())
 
+    @property
+    def norms(self) -> tuple[str, ...]:
+        """The norms of a block, names in NORMS."""
+        return self.trunk.norms + (tuple(INNER_NORMS) if self.inner_norms else ())
+
     def norm_sizes(self) -> dict[str, int]:
         """The size of the weight of each norm of a block, by its name."""
         sizes = self.sizes
-        return {name: sizes[NORMS[name].size] for name in self.trunk.norms}
+        return {name: sizes[NORMS[name].size] for name in self.norms}
+
+    def bias_sizes(self) -> dict[str, int]:
+        """The size of each bias of a block, by the name of its linear layer."""
+        sizes = self.sizes
+        return {name: sizes[LINEAR[name][0]] for name in self.trunk.biases}
 
     @property
     def normed_elements(self) -> int:
         """Elements of a token that the norms of a block compute."""
         sizes = self.sizes
-        return sum(sizes[NORMS[name].size] * sizes[NORMS[name].heads] for name in self.trunk.norms)
+        return sum(sizes[NORMS[name].size] * sizes[NORMS[name].heads] for name in self.norms)
 
-    def rope_angles(self) -> npt.NDArray[np.float64]:
-        """(context, head_dim/2) radians: how far each position rotates each pair of a head."""
-        turns = frequencies(self.rope_theta, self.head_dim)
-        if self.rope_factors:
-            turns = turns / np.asarray(self.rope_factors)
+    def window(self, layer: int) -> int:
+        """The positions that a token attends to in a layer; 0 for all."""
+        return self.windows[layer] if self.windows else 0
+
+    def rope_angles(self, local: bool = False) -> npt.NDArray[np.float64]:
+        """(context, head_dim/2) radians: how far each position rotates each pair of a head.
+
+        local: in layers with a window.
+        """
+        if local and self.rope_local_theta:
+            turns = frequencies(self.rope_local_theta, self.head_dim)
+        else:
+            turns = frequencies(self.rope_theta, self.head_dim)
+            # As MiniCPM's own program and llama.cpp do, and transformers for a sequence that is
+            # longer: by the context, so that all tokens of a sequence are rotated alike.
+            is_long = self.rope_long_factors and self.context > self.rope_original
+            if factors := self.rope_long_factors if is_long else self.rope_factors:
+                turns = turns / np.asarray(factors)
         return np.outer(np.arange(self.context), turns)
 
 

@@ -8,15 +8,33 @@ is read. Bound: memory, the bytes of the rows and columns that are left.
 import numpy as np
 
 from ternops.decoder.architectures import ACTIVATIONS
+from ternops.decoder.records import ModelRecord
 from ternops.encodings.blocks import BLOCK_BYTES
-from ternops.kernels.elementwise import add, add_i32, gate_relu2, gate_silu, scatter_relu2
+from ternops.kernels.elementwise import (
+    add_i32,
+    add_scaled,
+    gate_gelu_tanh,
+    gate_relu2,
+    gate_silu,
+    rms_norm,
+    scatter_relu2,
+)
 from ternops.kernels.linear import choose_matrix, multiply_rows
 from ternops.kernels.lists import list_codes, list_positive
 from ternops.kernels.operands import Operands
-from ternops.simd import address_of, call_rows_kernel, inlined, load, pointer, record_at, store
+from ternops.simd import (
+    address_of,
+    call_rows_kernel,
+    inlined,
+    kernel,
+    load,
+    pointer,
+    record_at,
+    store,
+)
 from ternops.team import barrier, share
 
-_RELU2 = ACTIVATIONS.index("relu2")
+_RELU2, _GELU = (ACTIVATIONS.index(name) for name in ("relu2", "gelu_tanh"))
 _ALL = 1024
 # Of float32, with room for rounding.
 _LARGEST = np.float64(1e38)
@@ -26,12 +44,34 @@ _BARRIER = 6
 _MOST = 256
 
 
+@kernel
+def _add_normed(record, own, norm, first, last, team, thread, threads):
+    """As `add_rows`, of y with this norm, which needs all of a token's columns."""
+    p = record_at(ModelRecord, record)
+    x, y, scale = pointer(p.x), pointer(p.y), np.float32(p.residual_scale)
+    barrier(team, threads)
+    if p.tokens == 1:
+        normed = own + p.own_floats
+        rms_norm(y, pointer(norm), p.hidden, p.epsilon, normed)
+        add_scaled(x, normed, scale, first, last)
+        return
+    first, last = share(p.tokens, 1, thread, threads)
+    for token in range(first, last):
+        row = 4 * token * p.hidden
+        rms_norm(y + row, pointer(norm), p.hidden, p.epsilon, y + row)
+        add_scaled(x + row, y + row, scale, 0, p.hidden)
+
+
 @inlined
-def add_rows(p, first, last):
-    """x += y, columns [first, last) of every token."""
+def add_rows(p, own, norm, first, last, team, thread, threads):
+    """x += y, columns [first, last) of every token, or, with a norm, as many of some tokens."""
+    if norm != 0:
+        _add_normed(address_of(p), own, norm, first, last, team, thread, threads)
+        return
     for token in range(p.tokens):
         row = 4 * token * p.hidden
-        add(pointer(p.x) + row, pointer(p.y) + row, first, last)
+        scale = np.float32(p.residual_scale)
+        add_scaled(pointer(p.x) + row, pointer(p.y) + row, scale, first, last)
 
 
 @inlined
@@ -79,6 +119,8 @@ def up_and_gate(p, m, own, first, last):
         gate, up = pointer(p.gate) + 4 * token * p.ffn, pointer(p.up) + 4 * token * p.ffn
         if p.activation == _RELU2:
             gate_relu2(gate, up, first, last, gate)
+        elif p.activation == _GELU:
+            gate_gelu_tanh(gate, up, first, last, gate)
         else:
             gate_silu(gate, up, first, last, gate)
     if p.most_rows > 0:
@@ -118,7 +160,8 @@ def _listed_down(p, m, own, team, thread, threads):
             theirs = pointer(p.own) + other * p.own_bytes + p.own_sums + first * line
             add_i32(sums, theirs, (last - first) * block)
     call_rows_kernel(p.columns_close, address_of(columns), first, last, 0)
-    add_rows(p, first * block, min(last * block, p.hidden))
+    first, last = first * block, min(last * block, p.hidden)
+    add_rows(p, own, m.down_output_norm, first, last, team, thread, threads)
     if thread == 0:
         _count(own, p, 1, count)
     return True
@@ -133,6 +176,6 @@ def down_and_add(p, m, own, team, thread, threads):
     multiply_rows(
         own, m.down, m.down_stride, m.down_scale, m.down_scale_step, p.hidden, first, last, p.y
     )
-    add_rows(p, first, last)
+    add_rows(p, own, m.down_output_norm, first, last, team, thread, threads)
     if p.most_columns > 0 and thread == 0:
         _count(own, p, 1, p.ffn)

@@ -17,7 +17,7 @@ from ternops.decoder.records import (
     ModelRecord,
     TokenRecord,
 )
-from ternops.kernels.elementwise import rms_norm
+from ternops.kernels.elementwise import add, rms_norm, scale_row
 from ternops.kernels.fp16 import half_row
 from ternops.kernels.linear import multiply_rows, prefetch_rows, prepare_rows
 from ternops.kernels.operands import Operands
@@ -35,6 +35,7 @@ from ternops.simd import (
     call_layer_kernel,
     call_rows_kernel,
     inlined,
+    kernel,
     load,
     nanoseconds,
     pointer,
@@ -74,18 +75,41 @@ def _mine(count, thread, threads):
 
 
 @inlined
-def _prepare(p, own, x, norm, count, placed_stride, team, thread, threads, time):
-    """Norm (unless 0), and place for the products, what every thread then reads."""
+def _place(p, own, x, norm, inner, count, placed_stride, thread, threads):
+    """Norm, with each of two weights that is not 0, and place this thread's tokens."""
     first, last = _mine(p.tokens, thread, threads)
+    normed = pointer(p.normed)
+    if p.tokens == 1:
+        normed = own + p.own_floats
     if norm != 0:
-        normed = pointer(p.normed)
-        if p.tokens == 1:
-            normed = own + p.own_floats
         for token in range(first, last):
             row = 4 * token * count
             rms_norm(x + row, pointer(norm), count, p.epsilon, normed + row)
         x = normed
+    if inner != 0:
+        for token in range(first, last):
+            row = 4 * token * count
+            rms_norm(x + row, pointer(inner), count, p.inner_epsilon, normed + row)
+        x = normed
     prepare_rows(own, x, count, placed_stride, p.tokens, first, last)
+
+
+@kernel
+def _place_again(record, own, x, norm, inner, team, thread, threads):
+    """Place hidden rows with another inner norm than the product before had, whose tokens those
+    threads read that are behind."""
+    p = record_at(ModelRecord, record)
+    if p.tokens > 1:
+        barrier(team, threads)
+    _place(p, own, x, norm, inner, p.hidden, p.placed_hidden, thread, threads)
+    if p.tokens > 1:
+        barrier(team, threads)
+
+
+@inlined
+def _prepare(p, own, x, norm, inner, count, placed_stride, team, thread, threads, time):
+    """Norm and place what every thread then reads."""
+    _place(p, own, x, norm, inner, count, placed_stride, thread, threads)
     if p.tokens > 1:
         return _timed_barrier(p, team, thread, threads, _PREPARE, time)
     return _add_time(p, thread, _PREPARE, time)
@@ -98,17 +122,35 @@ def _soon(p, weights, stride, rows, thread, threads):
 
 
 @inlined
+def _add_bias(p, bias, rows, first, last, out):
+    """out[:, first:last] += bias, if the layer has one."""
+    if bias != 0:
+        for token in range(p.tokens):
+            add(pointer(out) + 4 * token * rows, pointer(bias), first, last)
+
+
+@inlined
 def _layer(p, at, own, team, thread, threads, time):
     m = record_at(LayerRecord, p.layer_table + at * LAYER_BYTES)
     x = pointer(p.x)
     heads, keys = p.heads * p.head_dim, p.kv_heads * p.head_dim
 
-    time = _prepare(p, own, x, m.input_norm, p.hidden, p.placed_hidden, team, thread, threads, time)
+    time = _prepare(
+        p, own, x, m.input_norm, m.q_input_norm, p.hidden, p.placed_hidden, team, thread, threads,
+        time,
+    )  # fmt: skip
     f, n = share(heads, p.row_step, thread, threads)
     multiply_rows(own, m.q, m.q_stride, m.q_scale, m.q_scale_step, heads, f, n, p.q)
+    _add_bias(p, m.q_bias, heads, f, n, p.q)
+    if m.k_input_norm != 0:
+        _place_again(address_of(p), own, x, m.input_norm, m.k_input_norm, team, thread, threads)
     f, n = share(keys, p.row_step, thread, threads)
     multiply_rows(own, m.k, m.k_stride, m.k_scale, m.k_scale_step, keys, f, n, p.k)
+    _add_bias(p, m.k_bias, keys, f, n, p.k)
+    if m.v_input_norm != 0:
+        _place_again(address_of(p), own, x, m.input_norm, m.v_input_norm, team, thread, threads)
     multiply_rows(own, m.v, m.v_stride, m.v_scale, m.v_scale_step, keys, f, n, p.v)
+    _add_bias(p, m.v_bias, keys, f, n, p.v)
     _soon(p, m.o, m.o_stride, p.hidden, thread, threads)
     time = _timed_barrier(p, team, thread, threads, _PRODUCTS, time)
 
@@ -119,28 +161,34 @@ def _layer(p, at, own, team, thread, threads, time):
     time = _timed_barrier(p, team, thread, threads, _ATTENTION, time)
 
     time = _prepare(
-        p, own, pointer(p.attention), m.attention_norm, heads, p.placed_queries, team, thread,
-        threads, time,
+        p, own, pointer(p.attention), m.attention_norm, m.o_input_norm, heads, p.placed_queries,
+        team, thread, threads, time,
     )  # fmt: skip
     f, n = share(p.hidden, p.row_step, thread, threads)
     multiply_rows(own, m.o, m.o_stride, m.o_scale, m.o_scale_step, p.hidden, f, n, p.y)
-    add_rows(p, f, n)
+    add_rows(p, own, m.o_output_norm, f, n, team, thread, threads)
     _soon(p, m.gate, m.gate_stride, p.ffn, thread, threads)
     if p.most_rows == 0:
         _soon(p, m.up, m.up_stride, p.ffn, thread, threads)
     time = _timed_barrier(p, team, thread, threads, _PRODUCTS, time)
 
-    time = _prepare(p, own, x, m.post_norm, p.hidden, p.placed_hidden, team, thread, threads, time)
+    time = _prepare(
+        p, own, x, m.post_norm, m.gate_input_norm, p.hidden, p.placed_hidden, team, thread, threads,
+        time,
+    )  # fmt: skip
     f, n = share(p.ffn, p.row_step, thread, threads)
     multiply_rows(own, m.gate, m.gate_stride, m.gate_scale, m.gate_scale_step, p.ffn, f, n, p.gate)
+    if m.up_input_norm != 0:
+        _place_again(address_of(p), own, x, m.post_norm, m.up_input_norm, team, thread, threads)
     up_and_gate(p, m, own, f, n)
     if p.most_columns == 0:
         _soon(p, m.down, m.down_stride, p.hidden, thread, threads)
     time = _timed_barrier(p, team, thread, threads, _PRODUCTS, time)
 
     time = _prepare(
-        p, own, pointer(p.gate), m.ffn_norm, p.ffn, p.placed_ffn, team, thread, threads, time
-    )
+        p, own, pointer(p.gate), m.ffn_norm, m.down_input_norm, p.ffn, p.placed_ffn, team, thread,
+        threads, time,
+    )  # fmt: skip
     down_and_add(p, m, own, team, thread, threads)
     if at + 1 < p.layers:
         m = record_at(LayerRecord, p.layer_table + (at + 1) * LAYER_BYTES)
@@ -213,6 +261,8 @@ def forward(record, team, thread, threads):
         t = record_at(TokenRecord, p.token_table + token * TOKEN_BYTES)
         x = pointer(p.x) + 4 * token * p.hidden
         half_row(p.embedding_is_bf16, pointer(p.embedding), p.embedding_stride, t.id, p.hidden, x)
+        if p.embedding_scale != 1:
+            scale_row(x, p.hidden, np.float32(p.embedding_scale))
     time = _timed_barrier(p, team, thread, threads, _PREPARE, time)
     for at in range(p.layers):
         time = _layer(p, at, own, team, thread, threads, time)

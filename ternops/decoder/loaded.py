@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,16 @@ from ternops.decoder.weights import Weights, operand_of
 from ternops.kernels.plan import make_plan
 from ternops.matrix import TernaryMatrix
 from ternops.threads import check_threads
+
+# As a window: all positions that there can be.
+_ALL = 2**31
+
+
+class Rotations(NamedTuple):
+    """(context, head_dim/2): what rope multiplies the pairs of a head by."""
+
+    cosine: npt.NDArray[Any]
+    sine: npt.NDArray[Any]
 
 
 class LoadedModel:
@@ -47,10 +57,11 @@ class LoadedModel:
         self.encoding = kinds.pop()
         self.head = Head(weights.head, head, self.threads)
         self.sparsity = Sparsity(weights, self.encoding, sparse, self.threads)
-        self._table = _layer_table(weights, self.sparsity)
-        angles = self.config.rope_angles()
-        self.cosine = np.cos(angles).astype(np.float32)
-        self.sine = np.sin(angles).astype(np.float32)
+        #: Those of each layer; layers of a kind share them.
+        self.rotations = rotations_of(self.config)
+        #: The weight of the last norm, with the factor of the logits.
+        self.norm = weights.norm * np.float32(self.config.logit_scale)
+        self._table = self._layer_table()
 
     def __reduce__(self) -> Any:
         # By value: its records hold addresses. Another process has its own number of threads.
@@ -77,24 +88,41 @@ class LoadedModel:
             "embedding": w.embedding.bits.ctypes.data,
             "embedding_stride": w.embedding.bits.strides[0],
             "embedding_is_bf16": w.embedding.is_bf16,
-            "norm": w.norm.ctypes.data,
-            "cosine": self.cosine.ctypes.data,
-            "sine": self.sine.ctypes.data,
+            "norm": self.norm.ctypes.data,
         }
 
+    def _layer_table(self) -> npt.NDArray[Any]:
+        layers = self.weights.layers
+        table = np.zeros(len(layers), LAYER)
+        for row, layer in zip(table, layers, strict=True):
+            for name, matrix in layer.linear.items():
+                operand = operand_of(matrix)
+                plan = make_plan(operand.encoding, operand.columns, "stream")
+                row[name] = operand.address
+                row[f"{name}_stride"] = plan.stride
+                row[f"{name}_scale"] = operand.scales
+                row[f"{name}_scale_step"] = operand.scale_step
+            for name, norm in layer.norms.items():
+                row[f"{name}_norm"] = norm.ctypes.data
+            for name, bias in layer.biases.items():
+                row[f"{name}_bias"] = bias.ctypes.data
+        for number, (row, rotations) in enumerate(zip(table, self.rotations, strict=True)):
+            row["window"] = self.config.window(number) or _ALL
+            row["cosine"] = rotations.cosine.ctypes.data
+            row["sine"] = rotations.sine.ctypes.data
+        for row, columns in zip(table, self.sparsity.columns, strict=False):
+            row["columns"] = columns._packed.operand.address
+            row["columns_stride"] = make_plan(columns.encoding, columns.shape[1], "stream").stride
+        return table
 
-def _layer_table(weights: Weights, sparsity: Sparsity) -> npt.NDArray[Any]:
-    table = np.zeros(len(weights.layers), LAYER)
-    for row, layer in zip(table, weights.layers, strict=True):
-        for name, matrix in layer.linear.items():
-            operand = operand_of(matrix)
-            row[name] = operand.address
-            row[f"{name}_stride"] = make_plan(operand.encoding, operand.columns, "stream").stride
-            row[f"{name}_scale"] = operand.scales
-            row[f"{name}_scale_step"] = operand.scale_step
-        for name, norm in layer.norms.items():
-            row[f"{name}_norm"] = norm.ctypes.data
-    for row, columns in zip(table, sparsity.columns, strict=False):
-        row["columns"] = columns._packed.operand.address
-        row["columns_stride"] = make_plan(columns.encoding, columns.shape[1], "stream").stride
-    return table
+
+def rotations_of(config: Config, dtype: type[np.floating[Any]] = np.float32) -> list[Rotations]:
+    """Those of each layer; layers of a kind share them."""
+
+    def make(local: bool) -> Rotations:
+        angles, scale = config.rope_angles(local), 1.0 if local else config.rope_scale
+        return Rotations(*((scale * each(angles)).astype(dtype) for each in (np.cos, np.sin)))
+
+    of_all = make(False)
+    local = make(True) if config.rope_local_theta and any(config.windows) else of_all
+    return [local if config.window(layer) else of_all for layer in range(config.layers)]

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from ternops.decoder.architectures import LINEAR, NORMS
+from ternops.decoder.architectures import BIASED, LINEAR, NORMS
 from ternops.simd import record_type
 
 _COUNTS = "hidden ffn layers heads kv_heads head_dim vocabulary context activation"
-_WEIGHTS = "layer_table embedding embedding_stride embedding_is_bf16 norm cosine sine"
+_WEIGHTS = "layer_table embedding embedding_stride embedding_is_bf16 norm"
 _SHARED = "x y q k v attention gate up normed logits logits_stride"
 _PLACED = "placed_hidden placed_queries placed_ffn"
 _OWN = (
@@ -20,6 +20,9 @@ _SPARSE = (
     "most_rows most_columns least_saved listed_multiply columns_multiply columns_close"
     " own_listed own_codes own_sums own_columns own_counts"
 )
+#: As float32, but for the epsilons. inner_epsilon: of the norms within linear layers; score_scale:
+#: what scores are multiplied by; the others: see `Config`.
+_FLOATS = ("epsilon", "inner_epsilon", "score_scale", "embedding_scale", "residual_scale")
 _CALL = "tokens tile_tokens outputs token_table output_table profile"
 _INTEGERS = " ".join(
     (_COUNTS, _WEIGHTS, _SHARED, _PLACED, _OWN, _JOBS, _HEAD, _SPARSE, _CALL)
@@ -36,15 +39,17 @@ _INTEGERS = " ".join(
 #: computed together. outputs: tokens whose logits are computed, in output_table. exact_top: how
 #: many of the largest logits must be exact. profile: 0, or the address of int64 nanoseconds that
 #: thread 0 adds to, one of each of PARTS.
-MODEL = np.dtype([(name, np.intp) for name in _INTEGERS] + [("epsilon", np.float64)])
+MODEL = np.dtype([(name, np.intp) for name in _INTEGERS] + [(name, np.float64) for name in _FLOATS])
 
 _MATRIX = ("", "_stride", "_scale", "_scale_step")
 #: A layer: of each matrix the address, row bytes, address of the scale and bytes from one to the
-#: next (0: one for all); the address of each norm (0: none); `down` by columns (0: not kept).
+#: next (0: one for all); the address of each norm and bias (0: none); `down` by columns (0: not
+#: kept); how many positions a token attends to, and the table of rotations.
 LAYER = np.dtype(
     [(f"{name}{part}", np.intp) for name in LINEAR for part in _MATRIX]
     + [(f"{name}_norm", np.intp) for name in NORMS]
-    + [(name, np.intp) for name in ("columns", "columns_stride")]
+    + [(f"{name}_bias", np.intp) for name in BIASED]
+    + [(name, np.intp) for name in ("columns", "columns_stride", "window", "cosine", "sine")]
 )
 LAYER_BYTES = LAYER.itemsize
 

@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ternops.absmean import BITNET_ABSMAX
+from ternops.decoder.architectures import INNER_NORMS
 from ternops.decoder.config import Config
-from ternops.decoder.loaded import LoadedModel
+from ternops.decoder.loaded import LoadedModel, rotations_of
 from ternops.decoder.weights import HalfMatrix, Layer
 from ternops.kernels import reference
 from ternops.kernels.attention import MIN_CACHED
@@ -34,6 +35,8 @@ class Exact:
     weighted_sum = staticmethod(reference.weighted_sum)
     rms_norm = staticmethod(reference.rms_norm)
     silu = staticmethod(reference.silu)
+    gelu_tanh = staticmethod(reference.gelu_tanh)
+    fma = staticmethod(reference.fma)
 
     @staticmethod
     def cached(x: Array, kind: str) -> tuple[Array, Array]:
@@ -84,6 +87,14 @@ class Double:
         return x / (1 + np.exp(-x))
 
     @staticmethod
+    def gelu_tanh(x: Array) -> Array:
+        return x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+    @staticmethod
+    def fma(a: Array, b: Any, c: Array) -> Array:
+        return a * b + c
+
+    @staticmethod
     def ternary(x: Array, matrix: TernaryMatrix) -> Array:
         absmax = np.maximum(np.abs(x).max(axis=1, keepdims=True), BITNET_ABSMAX)
         quantized = np.rint(x * (127 / absmax))
@@ -98,19 +109,24 @@ def logits(
     m: Any = arithmetic
     c = model.config
     w = model.weights
-    x = w.embedding.to_dense()[list(token_ids)].astype(m.dtype)
-    for layer in w.layers:
+    x = w.embedding.to_dense()[list(token_ids)].astype(m.dtype) * np.float32(c.embedding_scale)
+    residual, logit_scale = m.dtype(c.residual_scale), m.dtype(c.logit_scale)
+    rotations = rotations_of(c, m.dtype)
+    for number, layer in enumerate(w.layers):
         h = _norm(m, c, layer, "input", x)
-        q, k, v = (_linear(m, h, layer.linear[name]) for name in "qkv")
+        q, k, v = (_linear(m, c, layer, name, h) for name in "qkv")
         q = _norm(m, c, layer, "q", q.reshape(-1, c.heads, c.head_dim))
         k = _norm(m, c, layer, "k", k.reshape(-1, c.kv_heads, c.head_dim))
-        h = _norm(m, c, layer, "attention", _attention(m, model, q, k, v))
-        x = x + _linear(m, h, layer.linear["o"])
+        h = _attention(m, model, number, rotations[number], q, k, v)
+        h = _norm(m, c, layer, "attention", h)
+        h = _norm(m, c, layer, "o_output", _linear(m, c, layer, "o", h))
+        x = m.fma(h, residual, x)
         h = _norm(m, c, layer, "post", x)
-        gate, up = _linear(m, h, layer.linear["gate"]), _linear(m, h, layer.linear["up"])
+        gate, up = (_linear(m, c, layer, name, h) for name in ("gate", "up"))
         h = _norm(m, c, layer, "ffn", _activation(m, c, gate) * up)
-        x = x + _linear(m, h, layer.linear["down"])
-    return _half(m, m.rms_norm(x, w.norm, c.epsilon), w.head)
+        h = _norm(m, c, layer, "down_output", _linear(m, c, layer, "down", h))
+        x = m.fma(h, residual, x)
+    return _half(m, m.rms_norm(x, w.norm * logit_scale, c.epsilon), w.head)
 
 
 def perplexity(logits: Array, token_ids: Sequence[int]) -> float:
@@ -123,21 +139,26 @@ def perplexity(logits: Array, token_ids: Sequence[int]) -> float:
 
 def _norm(m: Any, config: Config, layer: Layer, place: str, x: Array) -> Array:
     """x as it is, where the architecture has no norm in this place."""
-    if place not in config.trunk.norms:
+    if place not in config.norms:
         return x
-    result: Array = m.rms_norm(x, layer.norms[place], config.epsilon)
+    epsilon = config.inner_epsilon if place in INNER_NORMS else config.epsilon
+    result: Array = m.rms_norm(x, layer.norms[place], epsilon)
     return result
 
 
 def _activation(m: Any, config: Config, x: Array) -> Array:
-    positive = np.maximum(x, 0)
-    result: Array = positive * positive if config.activation == "relu2" else m.silu(x)
+    if config.activation == "relu2":
+        positive = np.maximum(x, 0)
+        return positive * positive
+    result: Array = getattr(m, config.activation)(x)
     return result
 
 
-def _linear(m: Any, x: Array, matrix: TernaryMatrix | HalfMatrix) -> Array:
+def _linear(m: Any, config: Config, layer: Layer, name: str, x: Array) -> Array:
+    """A linear layer, with the norm and the bias that it may have."""
+    x, matrix = _norm(m, config, layer, f"{name}_input", x), layer.linear[name]
     result: Array = _half(m, x, matrix) if isinstance(matrix, HalfMatrix) else m.ternary(x, matrix)
-    return result
+    return result + layer.biases[name] if name in layer.biases else result
 
 
 def _half(m: Any, x: Array, matrix: HalfMatrix) -> Array:
@@ -154,20 +175,24 @@ def _rotate(x: Array, cosine: Array, sine: Array) -> Array:
     return np.concatenate([a * cosine - b * sine, b * cosine + a * sine], axis=-1)
 
 
-def _attention(m: Any, model: LoadedModel, q: Array, k: Array, v: Array) -> Array:
+def _attention(
+    m: Any, model: LoadedModel, layer: int, rotations: Sequence[Array], q: Array, k: Array, v: Array
+) -> Array:
     c, count = model.config, len(q)
-    cosine, sine = model.cosine[:count, None], model.sine[:count, None]
+    cosine, sine = (each[:count, None] for each in rotations)
     queries, keys = _rotate(q, cosine, sine), _rotate(k, cosine, sine)
     keys, key_steps = m.cached(keys, model.cache)
     values, value_steps = m.cached(v.reshape(count, c.kv_heads, c.head_dim), model.cache)
-    scale = np.float32(1) / np.sqrt(np.float32(c.head_dim))
-    future = np.triu(np.full((count, count), -np.inf, m.dtype), 1)
+    scale = m.dtype(1) / np.sqrt(m.dtype(c.query_scalar or c.head_dim))
+    unseen = np.triu(np.full((count, count), -np.inf, m.dtype), 1)
+    if window := c.window(layer):
+        unseen += np.tril(np.full((count, count), -np.inf, m.dtype), -window)
     out = np.empty_like(queries)
     shared = np.arange(c.heads) // c.group  # which keys and values a head has
     queries, keys = queries.swapaxes(0, 1), keys.swapaxes(0, 1)[shared]
     scores = m.scores(queries[:, :, None], keys[:, None]) * scale
     with np.errstate(invalid="ignore"):
-        weights = m.softmax(scores * key_steps.T[shared, None] + future)
+        weights = m.softmax(scores * key_steps.T[shared, None] + unseen)
     weights = weights * value_steps.T[shared, None]
     for head in range(c.heads):
         out[:, head] = m.weighted_sum(weights[head], values[:, shared[head]])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -82,11 +82,12 @@ def operand_of(matrix: TernaryMatrix | HalfMatrix) -> Operand:
 
 @dataclass(frozen=True)
 class Layer:
-    """One block. linear: a matrix for each name in LINEAR; norms: a float32 weight for each norm of
-    the architecture."""
+    """One block. linear: a matrix for each name in LINEAR; norms, biases: float32 vectors for the
+    names in `Config.norm_sizes` and `Config.bias_sizes`."""
 
     linear: dict[str, TernaryMatrix | HalfMatrix]
     norms: dict[str, npt.NDArray[np.float32]]
+    biases: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -107,9 +108,13 @@ class Weights:
     @property
     def bytes_per_token(self) -> int:
         """Bytes of weights that one decoded token reads: all but the embedding's other rows."""
-        norms = sum(each.nbytes for layer in self.layers for each in layer.norms.values())
+        vectors = sum(
+            each.nbytes
+            for layer in self.layers
+            for each in (*layer.norms.values(), *layer.biases.values())
+        )
         row = self.embedding.bits[0].nbytes
-        return self.linear_bytes + norms + self.norm.nbytes + self.head.nbytes + row
+        return self.linear_bytes + vectors + self.norm.nbytes + self.head.nbytes + row
 
 
 def random_weights(
@@ -134,7 +139,8 @@ def random_weights(
             else:
                 linear[name] = random_ternary(rows, columns, kind, random, arena)
         norms = {name: np.ones(size, np.float32) for name, size in config.norm_sizes().items()}
-        layers.append(Layer(linear, norms))
+        biases = {name: np.zeros(size, np.float32) for name, size in config.bias_sizes().items()}
+        layers.append(Layer(linear, norms, biases))
     embedding = random_half(config.vocabulary, config.hidden, random)
     head = embedding
     if not config.tied:

@@ -177,13 +177,15 @@ def make_attend(load_cached, size, has_steps):
                         scores_last(query, near, head_dim, out + 4 * block, stride)
 
     @inlined
-    def weights_of(scores, positions, scale, key_steps, value_steps):
-        """Make a row of scores the weights of its values."""
+    def weights_of(scores, unseen, positions, scale, key_steps, value_steps):
+        """Make a row of scores the weights of its values; those of the first are 0."""
         for i in range(0, positions, _LANES):
             score = load(f32, scores + 4 * i) * scale
             if has_steps:
                 score = score * load(f32, key_steps + 4 * i)
             store(scores + 4 * i, score)
+        for i in range(unseen):
+            store(scores + 4 * i, np.float32(-np.inf))
         softmax(scores, positions)
         if has_steps:
             for i in range(0, positions, _LANES):
@@ -192,22 +194,22 @@ def make_attend(load_cached, size, has_steps):
 
     @inlined
     def attend(
-        queries, group, first, tokens, keys, values, key_steps, value_steps, head_dim, context,
-        scores, stride, out, out_stride,
+        queries, group, first, tokens, window, scale, keys, values, key_steps, value_steps,
+        head_dim, context, scores, stride, out, out_stride,
     ):  # fmt: skip
         """Tokens at positions first, first + 1, ..., each with `group` query heads.
 
+        window: how many positions a token sees, its own included. scale: float32, of scores.
         queries: float32 (tokens * group, head_dim), rotated; scores: room for as many rows of
         `stride` >= positions + POSITIONS floats; out: float32, the heads of a token one after
         another, out_stride floats from token to token. As `scores`, `softmax` and `weighted_sum` of
         `reference`.
         """
         rows, positions = tokens * group, first + tokens
-        scale = np.float32(1) / np.sqrt(np.float32(head_dim))
         all_scores(queries, rows, keys, head_dim, positions, scores, stride)
         for row in range(rows):
             seen, at = first + row // group + 1, scores + 4 * row * stride
-            weights_of(at, seen, scale, key_steps, value_steps)
+            weights_of(at, max(0, seen - window), seen, scale, key_steps, value_steps)
             # Positions that later tokens of the tile see, and this one does not.
             for i in range(seen, positions, _LANES):
                 store(at + 4 * i, full(f32, 0.0))

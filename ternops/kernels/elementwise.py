@@ -10,6 +10,8 @@ import numpy as np
 from ternops.kernels.reference import (
     EXP_COEFFICIENTS,
     EXP_MIN,
+    GELU_CUBIC,
+    GELU_LINEAR,
     LN2_HIGH,
     LN2_LOW,
     LOG2_E,
@@ -183,6 +185,18 @@ def gate_silu(gate, up, first, last, target):
 
 
 @kernel
+def gate_gelu_tanh(gate, up, first, last, target):
+    """float32 gelu_tanh(gate) * up, elements first to last."""
+    one, limit = full(f32, 1.0), full(f32, 87.0)
+    cubic, linear = full(f32, GELU_CUBIC), full(f32, GELU_LINEAR)
+    for i in range(first, last, 16):
+        g = read(gate, i, last)
+        negated = fma(g * g, cubic, linear) * g * np.float32(-1)
+        power = exp(select_greater(limit, negated, negated, limit))
+        write(target, i, last, g / (power + one) * read(up, i, last))
+
+
+@kernel
 def scatter_relu2(gate, first, last, up, listed, count):
     """As `gate_relu2` in place, where `up` has those of the `count` elements of a list alone and
     makes all others 0."""
@@ -207,3 +221,19 @@ def add(x, y, first, last):
     """x += y in float32, elements first to last."""
     for i in range(first, last, 16):
         write(x, i, last, read(x, i, last) + read(y, i, last))
+
+
+@kernel
+def add_scaled(x, y, scale, first, last):
+    """x += scale * y in float32, rounded once, elements first to last; with 1 as `add`."""
+    factor = full(f32, scale)
+    for i in range(first, last, 16):
+        write(x, i, last, fma(read(y, i, last), factor, read(x, i, last)))
+
+
+@kernel
+def scale_row(x, count, scale):
+    """x *= scale in float32."""
+    factor = full(f32, scale)
+    for i in range(0, count, 16):
+        write(x, i, count, read(x, i, count) * factor)

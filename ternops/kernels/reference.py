@@ -170,6 +170,20 @@ def silu(x: Array) -> Array:
     return x / (np.float32(1) + exp(np.minimum(-x, np.float32(87))))
 
 
+#: gelu_tanh's exponent is x * (GELU_LINEAR + GELU_CUBIC * x^2): 2 * sqrt(2/pi), times 0.044715.
+GELU_LINEAR = np.float32(2 * (2 / np.pi) ** 0.5)
+GELU_CUBIC = np.float32(2 * (2 / np.pi) ** 0.5 * 0.044715)
+
+
+def gelu_tanh(x: Array) -> Array:
+    """float32 x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3))) (Hendrycks and Gimpel, 2016).
+
+    As silu with another exponent, since (1 + tanh(u)) / 2 = 1 / (1 + exp(-2u)).
+    """
+    inner = fma(x * x, GELU_CUBIC, GELU_LINEAR) * x
+    return x / (np.float32(1) + exp(np.minimum(-inner, np.float32(87))))
+
+
 def weighted_sum(weights: Array, values: Array) -> Array:
     """float32 (..., t) and (t, d) -> (..., d): one chain of fused multiply-adds over t."""
     total = np.zeros((*weights.shape[:-1], values.shape[-1]), np.float32)

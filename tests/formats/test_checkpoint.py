@@ -82,7 +82,7 @@ def test_what_a_config_may_leave_out(tmp_path):
         ("rope_theta", float("inf"), "config: rope_theta inf"),
         ("rope_scaling", {"type": "dynamic", "factor": 2}, "config: rope dynamic linear"),
         ("rope_scaling", "linear", "config: rope_scaling linear"),
-        ("rope_parameters", {"rope_type": "yarn"}, "config: rope yarn"),
+        ("rope_parameters", {"rope_type": "dynamic"}, "config: rope dynamic"),
         ("rope_parameters", [], "config: rope_parameters []"),
         ("eos_token_id", "1", "config: eos_token_id '1'"),
         ("eos_token_id", [1, None], "config: eos_token_id"),

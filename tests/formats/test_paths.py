@@ -223,9 +223,11 @@ def test_a_pickle(tmp_path):
     path = tmp_path / "model.bin"
     for start in (b"PK\x03\x04", b"\x80\x02", b"\x80\x05"):
         path.write_bytes(start + bytes(100))
-        assert error(path) == (
-            "model: 'PATH' is a pickle, which is never read: convert it to safetensors"
-        )
+        message = error(path)
+        start = "model: 'PATH' is a pickle, which is never read: convert it to safetensors, with "
+        assert message.startswith(start)
+        assert message.endswith(".save_pretrained('DIR')\"")
+        assert "\n" not in message
     path.write_bytes(b"tjgg" + bytes(100))
     assert "no intact safetensors file" in error(path)
     assert main(["quantize", str(TINY), str(path)]) == 0

@@ -80,14 +80,13 @@ def test_what_the_norms_of_heads_do(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"use_sliding_window": True}, "config: use_sliding_window True False"),
-        ({"layer_types": ["full_attention", "sliding_attention"]}, "config: layer_types"),
+        ({"layer_types": ["full_attention", "sliding_attention"]}, "config: sliding_window None"),
         ({"attention_bias": True}, "config: attention_bias True"),
         ({"use_qk_norm": False}, "config: use_qk_norm False True"),
         ({"model_type": "qwen3_moe"}, "config: model_type 'qwen3_moe' 'qwen3' Qwen3ForCausalLM"),
         ({"model_type": "llama"}, "config: model_type 'llama' 'qwen3'"),
         ({"num_experts": 8}, "config: num_experts 8"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "config: rope 'yarn'"),
+        ({"rope_scaling": {"rope_type": "dynamic", "factor": 4.0}}, "config: rope 'dynamic'"),
         # What transformers takes without it is no quotient of hidden and heads.
         ({"head_dim": None}, "checkpoint: q_proj (30, 24) (24, 24)"),
     ],

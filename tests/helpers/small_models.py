@@ -17,11 +17,25 @@ SIZES: dict[str, dict[str, Any]] = {
     "hidden 1": {"hidden": 1, "ffn": 1, "heads": 1, "kv_heads": 1, "head_dim": 2},
     "hidden 257": {"hidden": 257, "ffn": 513, "heads": 2, "kv_heads": 1, "head_dim": 34},
 }
+#: Each trunk, with scales and epsilons that show where one is left out.
 LAYOUTS: dict[str, dict[str, Any]] = {
     "bitnet": {"activation": "relu2", "architecture": "bitnet", "tied": True},
     "llama": {"activation": "silu", "architecture": "llama", "tied": False},
+    "qwen2": {"activation": "silu", "architecture": "qwen2", "tied": False},
     "qwen3": {"activation": "silu", "architecture": "qwen3", "tied": True},
-}
+    "qwen3 inner": {
+        "activation": "silu", "architecture": "qwen3", "tied": True, "inner_norms": True,
+        "inner_epsilon": 1e-3,
+    },
+    "gemma3": {
+        "activation": "gelu_tanh", "architecture": "gemma3", "tied": True, "windows": (7, 0),
+        "rope_local_theta": 300.0, "query_scalar": 21.0, "embedding_scale": 4.9,
+    },
+    "minicpm": {
+        "activation": "silu", "architecture": "minicpm", "tied": False, "embedding_scale": 12.0,
+        "residual_scale": 0.31, "logit_scale": 0.3, "rope_scale": 1.1,
+    },
+}  # fmt: skip
 
 
 def small_config(size: str, layout: str, **changes: Any) -> Config:
@@ -53,6 +67,10 @@ def small_model(
             {
                 name: random.uniform(0.5, 2, len(norm)).astype(np.float32)
                 for name, norm in layer.norms.items()
+            },
+            {
+                name: random.normal(0, 1, len(bias)).astype(np.float32)
+                for name, bias in layer.biases.items()
             },
         )
         for layer in plain.layers

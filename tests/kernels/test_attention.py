@@ -30,11 +30,11 @@ def compiled(kind):
 
     @kernel
     def attend(
-        queries, group, first, tokens, keys, values, key_steps, value_steps, head_dim, scores,
-        stride, out, out_stride,
+        queries, group, first, tokens, window, scale, keys, values, key_steps, value_steps,
+        head_dim, scores, stride, out, out_stride,
     ):  # fmt: skip
         attend_some(
-            pointer(queries), group, first, tokens, pointer(keys), pointer(values),
+            pointer(queries), group, first, tokens, window, scale, pointer(keys), pointer(values),
             pointer(key_steps), pointer(value_steps), head_dim, MANY, pointer(scores), stride,
             pointer(out), out_stride,
         )  # fmt: skip
@@ -48,16 +48,18 @@ def functions():
     return {kind: compiled(kind) for kind in KINDS}
 
 
-def expected(kind, queries, keys, values, first, head_dim):
+def expected(kind, queries, keys, values, first, window, scale):
     """(tokens, group, head_dim), token after token as the oracle of a decoder computes it."""
     keys, key_steps = decoder_reference.Exact.cached(keys, kind)
     values, value_steps = decoder_reference.Exact.cached(values, kind)
-    scale = np.float32(1) / np.sqrt(np.float32(head_dim))
     out = np.empty_like(queries)
     every = reference.scores(queries[:, :, None], keys[None, None]) * scale
     for token in range(len(queries)):
-        seen = slice(first + token + 1)
-        weights = reference.softmax(every[token, :, seen] * key_steps[seen]) * value_steps[seen]
+        seen, unseen = slice(first + token + 1), max(0, first + token + 1 - window)
+        masked = every[token, :, seen] * key_steps[seen]
+        masked[:, :unseen] = -np.inf
+        with np.errstate(invalid="ignore", over="ignore"):
+            weights = reference.softmax(masked) * value_steps[seen]
         out[token] = reference.weighted_sum(weights, values[seen])
     return out
 
@@ -68,10 +70,13 @@ def test_attention(functions, kind, head_dim):
     """Any number of query heads, tokens and positions, each position before the next one's."""
     append, attend = functions[kind]
     element = np.dtype(KINDS[kind][0])
-    for group, tokens, first in (
-        (1, 1, 0), (1, 1, 63), (1, 1, 64), (3, 1, 15), (4, 1, 16), (4, 1, 130), (5, 1, 64),
-        (8, 1, 100), (1, 5, 0), (1, 16, 60), (3, 5, 77), (4, 4, 125), (7, 2, 31),
+    for group, tokens, first, window in (
+        (1, 1, 0, MANY), (1, 1, 63, MANY), (1, 1, 64, MANY), (3, 1, 15, MANY), (4, 1, 16, MANY),
+        (4, 1, 130, MANY), (5, 1, 64, MANY), (8, 1, 100, MANY), (1, 5, 0, MANY), (1, 16, 60, MANY),
+        (3, 5, 77, MANY), (4, 4, 125, MANY), (7, 2, 31, MANY), (1, 1, 40, 1), (2, 5, 30, 17),
+        (4, 4, 62, 5), (3, 16, 0, 3),
     ):  # fmt: skip
+        scale = np.float32(1) / np.sqrt(np.float32(head_dim + group))
         positions = first + tokens
         padded = -(-head_dim // attention.CHUNK) * attention.CHUNK
         # What comes after the last position, of another sequence for all we know, must not matter.
@@ -88,12 +93,12 @@ def test_attention(functions, kind, head_dim):
         scores = np.full((tokens * group + 1, stride), np.nan, np.float32)
         width = group * head_dim + 5
         out = np.full((tokens, width), -5, np.float32)
-        attend(queries, group, first, tokens, cache_keys, cache_values, *steps, head_dim, scores,
-               stride, out, width)  # fmt: skip
+        attend(queries, group, first, tokens, window, scale, cache_keys, cache_values, *steps,
+               head_dim, scores, stride, out, width)  # fmt: skip
         found = out[:, : group * head_dim].reshape(tokens, group, head_dim)
         split = queries.reshape(tokens, group, head_dim)
-        right = expected(kind, split, keys, values, first, head_dim)
-        assert cases.same_bits(found, right), (group, tokens, first)
+        right = expected(kind, split, keys, values, first, window, scale)
+        assert cases.same_bits(found, right), (group, tokens, first, window)
         assert (out[:, group * head_dim :] == -5).all()
 
 

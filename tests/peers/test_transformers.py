@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 from pathlib import Path
 
 import numpy as np
@@ -47,24 +46,6 @@ LARGEST_OF_FLOATS = 0.01
 #: What int8 activations cost a model that was not made for them, in parts of the logits' standard
 #: deviation: 0.015 to 0.031 in the root of the mean square over 16 random models.
 INT8_ERROR = 0.05
-
-
-@pytest.fixture(scope="module")
-def torch():
-    return pytest.importorskip("torch", reason="torch is not installed (make test-peers)")
-
-
-@pytest.fixture(scope="module")
-def transformers(torch):
-    transformers = pytest.importorskip(
-        "transformers", reason="transformers is not installed (make test-peers)"
-    )
-    pytest.importorskip("accelerate", reason="accelerate is not installed (make test-peers)")
-    transformers.utils.logging.disable_progress_bar()
-    # It compiles its BitNet layers when they first run, with a C++ compiler that need not be there.
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(importlib.import_module("torch._dynamo").config, "disable", True)
-        yield transformers
 
 
 def load_theirs(folder, torch, transformers):

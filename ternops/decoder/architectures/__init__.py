@@ -7,6 +7,8 @@ from typing import Any
 
 from ternops.decoder.architectures.architecture import (
     ACTIVATIONS,
+    BIASED,
+    INNER_NORMS,
     LINEAR,
     NORMS,
     Architecture,
@@ -14,25 +16,31 @@ from ternops.decoder.architectures.architecture import (
     HuggingFace,
 )
 from ternops.decoder.architectures.bitnet import BITNET
+from ternops.decoder.architectures.gemma3 import GEMMA3
 from ternops.decoder.architectures.llama import LLAMA
+from ternops.decoder.architectures.minicpm import MINICPM
+from ternops.decoder.architectures.qwen2 import QWEN2
 from ternops.decoder.architectures.qwen3 import QWEN3
 
-__all__ = ["ACTIVATIONS", "ARCHITECTURES", "LINEAR", "NORMS", "Architecture", "Gguf",
-           "HuggingFace", "find_gguf", "find_hugging_face"]  # fmt: skip
+__all__ = ["ACTIVATIONS", "ARCHITECTURES", "BIASED", "INNER_NORMS", "LINEAR", "NORMS",
+           "Architecture", "Gguf", "HuggingFace", "find_gguf", "find_hugging_face"]  # fmt: skip
 
 #: name -> Architecture.
-ARCHITECTURES = {each.name: each for each in (BITNET, LLAMA, QWEN3)}
+ARCHITECTURES = {
+    each.name: each for each in (BITNET, LLAMA, QWEN2, QWEN3, GEMMA3, MINICPM)
+}  # fmt: skip
 
 
 def find_hugging_face(raw: dict[str, Any]) -> tuple[Architecture, HuggingFace]:
     """Of a config.json; ValueError for a program whose computation is not known here."""
     forms = {form.program: (each, form) for each in ARCHITECTURES.values()
              for form in each.hugging_face}  # fmt: skip
+    bases = {form.base: pair for pair in forms.values() if (form := pair[1]).base}
     names = raw.get("architectures")
     name = names[0] if isinstance(names, list) and names else None
-    if not isinstance(name, str) or name not in forms:
+    if not isinstance(name, str) or name not in forms | bases:
         raise ValueError(f"config: architectures is {names!r}, expected {' or '.join(forms)}")
-    return forms[name]
+    return (forms | bases)[name]
 
 
 def find_gguf(metadata: dict[str, Any]) -> tuple[Architecture, Gguf]:

@@ -2,19 +2,19 @@
 
 A `Config` has the numbers of one model, an `Architecture` what all models of its kind share. The
 forward pass, its NumPy reference, the cost model, the readers of files and the writers of random
-models take it from here. What no architecture of this package has yet (biases, norms after a
-product, a scale of the embedding or the residual, a sliding window) becomes a field here when the
-first one needs it.
+models take it from here. Scales, windows and kinds of rope are numbers, in `Config`, which are
+neutral where a model has none; what no architecture of this package has yet becomes a field when
+the first one needs it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 #: What is between the products of the gated FFN: act(gate) * up. A pass's record holds the index.
-ACTIVATIONS = ("silu", "relu2")
+ACTIVATIONS = ("silu", "relu2", "gelu_tanh")
 
 
 class Norm(NamedTuple):
@@ -25,16 +25,6 @@ class Norm(NamedTuple):
     heads: str = "one"
 
 
-#: Where a layer may have a norm: before q, k and v; of each head of a query or key, before its
-#: rotation; before o; before gate and up; before down.
-NORMS = {
-    "input": Norm("hidden"),
-    "q": Norm("head_dim", "heads"),
-    "k": Norm("head_dim", "kv_heads"),
-    "attention": Norm("queries"),
-    "post": Norm("hidden"),
-    "ffn": Norm("ffn"),
-}
 #: The linear layers: outputs and inputs, names in `Config.sizes`.
 LINEAR = {
     "q": ("queries", "hidden"),
@@ -44,6 +34,25 @@ LINEAR = {
     "gate": ("ffn", "hidden"),
     "up": ("ffn", "hidden"),
     "down": ("hidden", "ffn"),
+}
+#: Those that may have a bias: what follows them is an element at a time.
+BIASED = ("q", "k", "v")
+#: The norm of a linear layer's own inputs -> that layer. It follows the norm that layers share,
+#: and has an epsilon of its own.
+INNER_NORMS = {f"{name}_input": name for name in LINEAR}
+#: Where a layer may have a norm: before q, k and v; of each head of a query or key, before its
+#: rotation; before o; of what o adds; before gate and up; before down; of what down adds; and
+#: within a linear layer.
+NORMS = {
+    "input": Norm("hidden"),
+    "q": Norm("head_dim", "heads"),
+    "k": Norm("head_dim", "kv_heads"),
+    "attention": Norm("queries"),
+    "o_output": Norm("hidden"),
+    "post": Norm("hidden"),
+    "ffn": Norm("ffn"),
+    "down_output": Norm("hidden"),
+    **{name: Norm(LINEAR[layer][1]) for name, layer in INNER_NORMS.items()},
 }
 
 
@@ -60,22 +69,42 @@ def _hugging_face_norms() -> dict[str, tuple[str, ...]]:
 class HuggingFace:
     """A program of transformers, and what its folders say.
 
-    program: its name in config.json's `architectures`. model_type: that in config.json; strict:
-    whether any other one is refused. rope_theta, epsilon, head_dim (None: hidden over heads): what
-    the program takes if config.json does not say. settings: keys of config.json that this program
-    alone reads, and their values that change nothing here. quantises: whether it rounds its float
-    weights to trits each time that it uses them, without a word in config.json. linear_class: how
-    published models of it store trits. linear: the names of a layer's matrices; norms: those of its
-    norms, what is read under several names with the usual one first.
+    program: its name in config.json's `architectures`; base: that without the head. model_type:
+    that in config.json; strict: whether any other one is refused. code: the program in `auto_map`
+    that this one is. rope_theta, epsilon, head_dim (None: hidden over heads), tied, activation
+    (None: config.json must say), context (the same), query_scalar (None: head_dim, whatever
+    config.json says): what the program takes if config.json does not say. activation_key: where it
+    says the activation. settings: keys of config.json that this program alone reads, and their
+    values that change nothing here. windows: which layers have a window where config.json does not
+    list them: "" (none), "upper" (those from max_window_layers on, if use_sliding_window) or
+    "pattern" (all but each sixth); local_theta: rope's base in these layers, None: that of all.
+    scales_embedding: whether embeddings are multiplied by the root of hidden. mup: whether
+    scale_emb, scale_depth and dim_model_base count. norm_offset: what is added to the weights of
+    norms. quantises: whether it rounds its float weights to trits each time that it uses them,
+    without a word in config.json. linear_class: how published models of it store trits. linear: the
+    names of a layer's matrices; norms: those of its norms, what is read under several names with
+    the usual one first; inner_norms: names for a norm that is part of a linear layer.
     """
 
     program: str
     model_type: str
+    base: str = ""
     strict: bool = True
+    code: str = ""
     rope_theta: float = 10000.0
     epsilon: float = 1e-6
     head_dim: int | None = None
+    tied: bool = False
+    activation: str | None = None
+    activation_key: str = "hidden_act"
+    context: int | None = None
+    query_scalar: float | None = None
     settings: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    windows: str = ""
+    local_theta: float | None = None
+    scales_embedding: bool = False
+    mup: bool = False
+    norm_offset: float = 0.0
     quantises: bool = False
     linear_class: str = "bitlinear"
     embedding: str = "model.embed_tokens.weight"
@@ -84,14 +113,30 @@ class HuggingFace:
     layer: str = "model.layers.{}."
     linear: Mapping[str, str] = field(default_factory=_hugging_face_linear)
     norms: Mapping[str, tuple[str, ...]] = field(default_factory=_hugging_face_norms)
+    inner_norms: tuple[str, ...] = ("rms_norm", "norm")
 
     def matrix(self, layer: int, name: str) -> str:
         """The tensor of a linear layer's weight."""
         return f"{self.layer.format(layer)}{self.linear[name]}.weight"
 
+    def bias(self, layer: int, name: str) -> str:
+        """The tensor of a linear layer's bias."""
+        return f"{self.layer.format(layer)}{self.linear[name]}.bias"
+
+    def norm_names(self, name: str) -> tuple[str, ...]:
+        """What a norm may be called within a layer."""
+        if name in INNER_NORMS:
+            return tuple(f"{self.linear[INNER_NORMS[name]]}.{each}" for each in self.inner_norms)
+        return self.norms[name]
+
     def norm(self, layer: int, name: str) -> tuple[str, ...]:
         """The tensors that a norm's weight may be in."""
-        return tuple(f"{self.layer.format(layer)}{each}.weight" for each in self.norms[name])
+        return tuple(f"{self.layer.format(layer)}{each}.weight" for each in self.norm_names(name))
+
+    def without_prefix(self) -> HuggingFace:
+        """The same as the program without the head names its tensors."""
+        names = {name: getattr(self, name) for name in ("embedding", "final_norm", "layer")}
+        return replace(self, **{name: each.removeprefix("model.") for name, each in names.items()})
 
 
 def _gguf_linear() -> dict[str, str]:
@@ -128,16 +173,27 @@ class Gguf:
         """The tensor of a linear layer's weight."""
         return f"{self.layer.format(layer)}{self.linear[name]}.weight"
 
+    def bias(self, layer: int, name: str) -> str:
+        """The tensor of a linear layer's bias."""
+        return f"{self.layer.format(layer)}{self.linear[name]}.bias"
+
+    def norm_name(self, name: str) -> str:
+        """What a norm is called within a layer."""
+        if name in INNER_NORMS:
+            return f"{self.linear[INNER_NORMS[name]]}_norm_in"
+        return self.norms[name]
+
     def norm(self, layer: int, name: str) -> str:
         """The tensor of a norm's weight."""
-        return f"{self.layer.format(layer)}{self.norms[name]}.weight"
+        return f"{self.layer.format(layer)}{self.norm_name(name)}.weight"
 
 
 @dataclass(frozen=True)
 class Architecture:
     """name: in `Config.architecture` and packed files. title: for people. norms: those of a layer,
     names in NORMS, in the order of packed files. hugging_face, gguf: what it is called there, the
-    form that random models are written in first.
+    form that random models are written in first. biases: the linear layers that have one, of
+    BIASED.
     """
 
     name: str
@@ -145,3 +201,4 @@ class Architecture:
     norms: tuple[str, ...]
     hugging_face: tuple[HuggingFace, ...]
     gguf: tuple[Gguf, ...]
+    biases: tuple[str, ...] = ()

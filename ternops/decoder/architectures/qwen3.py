@@ -10,10 +10,9 @@ QWEN3 = Architecture(
     norms=("input", "q", "k", "post"),
     hugging_face=(
         HuggingFace(
-            "Qwen3ForCausalLM", "qwen3", head_dim=128,
-            settings={
-                "use_sliding_window": (False,), "use_qk_norm": (True,), "qk_norm": (True,),
-            },
+            "Qwen3ForCausalLM", "qwen3", base="Qwen3Model", head_dim=128,
+            context=32768, windows="upper",
+            settings={"use_qk_norm": (True,), "qk_norm": (True,)},
             norms={
                 **LLAMA.hugging_face[0].norms, "q": ("self_attn.q_norm",),
                 "k": ("self_attn.k_norm",),

@@ -39,6 +39,10 @@ class Checkpoint(ABC):
     def norm(self, layer: int, name: str) -> npt.NDArray[np.float32]:
         """The weight of a name in `Config.norm_sizes`."""
 
+    def bias(self, layer: int, name: str) -> npt.NDArray[np.float32]:
+        """The bias of a name in `Config.bias_sizes`."""
+        raise ValueError(f"checkpoint: a bias of {name}, expected none in this format")
+
     @abstractmethod
     def final_norm(self) -> npt.NDArray[np.float32]:
         """The weight of the norm before the head, (hidden,)."""

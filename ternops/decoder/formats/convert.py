@@ -188,6 +188,8 @@ def _layer(checkpoint: Checkpoint, layer: int, encoding: str) -> Iterator[Tensor
         yield f"layers.{layer}.{name}.scale{'s' * scale.ndim}", "F32", _filled(scale.reshape(-1))
     for name in checkpoint.config.norm_sizes():
         yield f"layers.{layer}.{name}.norm", "F32", _filled(checkpoint.norm(layer, name))
+    for name in checkpoint.config.bias_sizes():
+        yield f"layers.{layer}.{name}.bias", "F32", _filled(checkpoint.bias(layer, name))
 
 
 def _half(name: str, matrix: HalfMatrix) -> Tensor:
@@ -224,7 +226,7 @@ def _header(metadata: dict[str, str], entries: list[Any], room: int) -> bytes:
 
 def _header_room(metadata: dict[str, str], config: Config) -> int:
     """Bytes that suffice for the header, before it is known; tensors start after them."""
-    layer = 2 * len(config.linear_shapes()) + len(config.norm_sizes())
+    layer = 2 * len(config.linear_shapes()) + len(config.norm_sizes()) + len(config.bias_sizes())
     tensors = 4 + config.layers * layer
     fixed = len(json.dumps({"__metadata__": {**metadata, "crc32": "", "header_crc32": "0" * 8}}))
     return whole_lines(8 + fixed + tensors * (_ENTRY + _CHECKSUM))
@@ -236,7 +238,10 @@ def _data_bytes(config: Config, encoding: str) -> int:
     layer = sum(
         whole_lines(layout.nbytes(*shape) + SLACK) + CACHE_LINE
         for shape in config.linear_shapes().values()
-    ) + sum(whole_lines(4 * size) for size in config.norm_sizes().values())
+    ) + sum(
+        whole_lines(4 * size)
+        for size in (*config.norm_sizes().values(), *config.bias_sizes().values())
+    )
     half = config.vocabulary * whole_lines(2 * config.hidden)
     return config.layers * layer + (1 if config.tied else 2) * half
 

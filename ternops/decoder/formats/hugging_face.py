@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ternops.decoder.architectures import find_hugging_face
+from ternops.decoder.architectures import INNER_NORMS, find_hugging_face
 from ternops.decoder.formats import tokenizer_config
 from ternops.decoder.formats.checkpoint import Checkpoint
-from ternops.decoder.formats.hugging_face_config import read_config
+from ternops.decoder.formats.hugging_face_config import object_of, read_config
 from ternops.decoder.formats.hugging_face_quantization import (
     BITNET,
     ONLINE,
@@ -54,9 +54,15 @@ class HuggingFace(Checkpoint):
         for name in _TEXTS:
             check_fetched(folder / name)
         self.config = read_config(folder)
-        _, self._form = find_hugging_face(read_object(folder / "config.json"))
+        raw = read_object(folder / "config.json")
+        _, self._form = find_hugging_face(raw)
         self._quantization = read_quantization(folder)
         self._tensors = Tensors(folder)
+        bare = self._form.without_prefix()
+        if self._form.embedding not in self._tensors and bare.embedding in self._tensors:
+            self._form = bare
+        if "use_rms_norm" not in object_of(raw, "quantization_config"):
+            self._find_inner_norms()
         self._check_places()
         tables = self._form.embedding, self._form.head
         both = all(each in self._tensors for each in tables)
@@ -64,19 +70,32 @@ class HuggingFace(Checkpoint):
             # As in transformers 5: the weights are right, and the config is not.
             self.config = dataclasses.replace(self.config, tied=False)
 
+    def _find_inner_norms(self) -> None:
+        """Nothing but the tensors says that BitNet's embedding models norm the inputs of each
+        linear layer; what has that is a BitNet, if nothing else says so."""
+        if not any(name in self._tensors for name in self._form.norm(0, "q_input")):
+            return
+        epsilon = self.config.epsilon
+        self.config = dataclasses.replace(self.config, inner_norms=True, inner_epsilon=epsilon)
+        if self._quantization == UNDECLARED:
+            self._quantization = BITNET
+
     def _check_places(self) -> None:
         """A tensor that is left out (a bias, a layer) would change the logits without a word."""
         form = self._form
-        norms = [name for key in self.config.norm_sizes() for name in form.norms[key]]
+        norms = [name for key in self.config.norm_sizes() for name in form.norm_names(key)]
         known = {f"{name}.weight" for name in [*form.linear.values(), *norms]}
         known |= {f"{name}.weight_scale" for name in form.linear.values()}
+        known |= {f"{form.linear[name]}.bias" for name in self.config.bias_sizes()}
         known.add(f"self_attn.{_ROTATIONS}")
         whole = {form.embedding, form.head, form.final_norm, f"model.{_ROTATIONS}"}
         scales = []
+        before, after = form.layer.split("{}")
+        layer = re.compile(re.escape(before) + r"(\d{1,9})" + re.escape(after) + "(.*)", re.DOTALL)
         for name in sorted(self._tensors):
-            match = re.match(r"model\.layers\.(\d{1,9})\.(.*)", name, re.DOTALL)
+            match = layer.match(name)
             if match[2] not in known if match else name not in whole:
-                raise ValueError(f"checkpoint: tensor {name!r} {_no_place(name)}")
+                raise ValueError(f"checkpoint: tensor {name!r} {self._no_place(name)}")
             if name.endswith("_scale") and self._quantization in (UNDECLARED, BITNET):
                 raise ValueError(
                     f"checkpoint: tensor {name!r} is of a quantisation that config.json does not "
@@ -104,10 +123,19 @@ class HuggingFace(Checkpoint):
     def norm(self, layer: int, name: str) -> npt.NDArray[np.float32]:
         names = self._form.norm(layer, name)
         found = next((each for each in names if each in self._tensors), names[0])
-        return self._tensors.floats(found, (self.config.norm_sizes()[name],))
+        weight = self._tensors.floats(found, (self.config.norm_sizes()[name],))
+        return weight if name in INNER_NORMS else self._offset(weight)
+
+    def bias(self, layer: int, name: str) -> npt.NDArray[np.float32]:
+        size = self.config.bias_sizes()[name]
+        return self._tensors.floats(self._form.bias(layer, name), (size,))
 
     def final_norm(self) -> npt.NDArray[np.float32]:
-        return self._tensors.floats(self._form.final_norm, (self.config.hidden,))
+        weight = self._tensors.floats(self._form.final_norm, (self.config.hidden,))
+        return self._offset(weight)
+
+    def _offset(self, weight: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        return weight + np.float32(self._form.norm_offset) if self._form.norm_offset else weight
 
     def embedding(self) -> HalfMatrix:
         embedding, head = self._form.embedding, self._form.head
@@ -129,10 +157,9 @@ class HuggingFace(Checkpoint):
     def special_tokens(self) -> dict[str, str]:
         return tokenizer_config.special_tokens(self._folder)
 
-
-def _no_place(name: str) -> str:
-    if _QUANTIZED.fullmatch(name):
-        return "is of another quantisation than BitNet's, which is not supported"
-    return (
-        "has no place in this architecture, expected linear layers without biases and their norms"
-    )
+    def _no_place(self, name: str) -> str:
+        if _QUANTIZED.fullmatch(name):
+            return "is of another quantisation than BitNet's, which is not supported"
+        biases = ", ".join(self.config.bias_sizes())
+        biases = f"biases of {biases} alone" if biases else "no biases"
+        return f"has no place in this architecture, expected linear layers, {biases}, and norms"

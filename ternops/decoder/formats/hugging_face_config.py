@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import math
+import reprlib
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from ternops.decoder.architectures import Architecture, HuggingFace, find_hugging_face
-from ternops.decoder.config import Config, check_positive, frequencies
+from ternops.decoder.config import Config, check_positive
+from ternops.decoder.formats.hugging_face_rope import Rope, first_given, read_rope
 from ternops.decoder.formats.json_files import read_object, read_optional
 from ternops.decoder.formats.neutral import check_hugging_face
 from ternops.decoder.formats.tokenizer_config import end_token
+
+#: What transformers calls activations.
+_ACTIVATIONS = {"swish": "silu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh"}
+_FULL, _SLIDING = "full_attention", "sliding_attention"
+#: The defaults of transformers: a window, the first layer that has one, each layer without one.
+_WINDOW, _FIRST_WINDOW, _PATTERN = 4096, 28, 6
+#: Keys that count where a form says so; neutral elsewhere.
+_MUP = ("scale_emb", "scale_depth", "dim_model_base")
 
 
 def read_config(folder: Path) -> Config:
@@ -31,27 +39,114 @@ def read_config(folder: Path) -> Config:
         _check_program(raw, architecture, form)
     heads = _required(raw, "num_attention_heads")
     head_dim = _head_dim(raw, heads, form.head_dim)
-    theta, factors = _rope(raw, form.rope_theta, head_dim)
-    activation = _required(raw, "hidden_act")
+    context = _required(raw, "max_position_embeddings", form.context)
+    rope, local_theta = _ropes(raw, form, head_dim, context)
+    activation = _required(raw, form.activation_key, form.activation)
+    hidden, layers = _required(raw, "hidden_size"), _required(raw, "num_hidden_layers")
+    quantization = object_of(raw, "quantization_config")
+    epsilon = raw.get("rms_norm_eps", form.epsilon)
     config = Config(
-        hidden=_required(raw, "hidden_size"),
+        hidden=hidden,
         ffn=_required(raw, "intermediate_size"),
-        layers=_required(raw, "num_hidden_layers"),
+        layers=layers,
         heads=heads,
-        kv_heads=_first(raw.get("num_key_value_heads"), heads),
+        kv_heads=first_given(raw.get("num_key_value_heads"), heads),
         head_dim=head_dim,
         vocabulary=_required(raw, "vocab_size"),
-        context=_required(raw, "max_position_embeddings"),
-        activation="silu" if activation == "swish" else activation,  # transformers has both
+        context=context,
+        activation=_ACTIVATIONS.get(str(activation), activation),
         architecture=architecture.name,
-        tied=_tied(raw),
-        rope_theta=theta,
-        epsilon=raw.get("rms_norm_eps", form.epsilon),
+        tied=_tied(raw, form),
+        rope_theta=rope.theta,
+        epsilon=epsilon,
         eos=_ends(folder, raw),
-        rope_factors=factors,
+        rope_factors=rope.factors,
+        rope_long_factors=rope.long_factors,
+        rope_original=rope.original,
+        rope_scale=rope.scale,
+        rope_local_theta=local_theta,
+        inner_norms=bool(quantization.get("use_rms_norm")),
+        inner_epsilon=first_given(quantization.get("rms_norm_eps"), 1e-6),
+        query_scalar=_query_scalar(raw, form),
     )
-    check_hugging_face(raw, config, form.settings)
+    config = replace(_with_scales(raw, form, config), windows=_windows(raw, form, layers))
+    check_hugging_face(raw, config, form.settings, _read(form))
     return config
+
+
+def _read(form: HuggingFace) -> set[str]:
+    """Keys that would be refused, and that this form reads."""
+    keys = set(_MUP) if form.mup else set()
+    if form.windows:
+        keys.add("layer_types")
+    if form.query_scalar is not None:
+        keys.add("query_pre_attn_scalar")
+    return keys
+
+
+def _query_scalar(raw: dict[str, Any], form: HuggingFace) -> Any:
+    if form.query_scalar is None:
+        return 0.0
+    value = first_given(raw.get("query_pre_attn_scalar"), form.query_scalar)
+    check_positive("query_pre_attn_scalar", value)
+    return float(value)
+
+
+def _with_scales(raw: dict[str, Any], form: HuggingFace, config: Config) -> Config:
+    if form.scales_embedding:
+        return replace(config, embedding_scale=config.hidden**0.5)
+    if not form.mup:
+        return config
+    embedding, depth, base = (first_given(raw.get(key), 1) for key in _MUP)
+    for key, value in zip(_MUP, (embedding, depth, base), strict=True):
+        check_positive(key, value)
+    return replace(
+        config,
+        embedding_scale=float(embedding),
+        residual_scale=depth / math.sqrt(config.layers),
+        logit_scale=base / config.hidden,
+    )
+
+
+def _windows(raw: dict[str, Any], form: HuggingFace, layers: int) -> tuple[int, ...]:
+    """Of each layer; empty for none."""
+    if not form.windows:
+        return ()
+    window = raw.get("sliding_window", _WINDOW)
+    if form.windows == "upper" and not raw.get("use_sliding_window"):
+        window = None
+    kinds = raw.get("layer_types")
+    if kinds is None:
+        kinds = _layer_types(raw, form, layers, window)
+    if not isinstance(kinds, list) or len(kinds) != layers:
+        raise ValueError(
+            f"config: layer_types is {reprlib.repr(kinds)}, expected one for each of the {layers} "
+            "layers"
+        )
+    for kind in kinds:
+        if kind not in (_FULL, _SLIDING):
+            raise ValueError(
+                f"config: layer_types has {kind!r}, expected {_FULL!r} or {_SLIDING!r}"
+            )
+    if _SLIDING not in kinds:
+        return ()
+    if not isinstance(window, int) or isinstance(window, bool) or window < 1:
+        raise ValueError(f"config: sliding_window is {window!r}, expected a number from 1 on")
+    return tuple(window if kind == _SLIDING else 0 for kind in kinds)
+
+
+def _layer_types(raw: dict[str, Any], form: HuggingFace, layers: int, window: Any) -> list[str]:
+    """What the form takes where config.json does not list them."""
+    if form.windows == "upper":
+        first = first_given(raw.get("max_window_layers"), _FIRST_WINDOW)
+        if not isinstance(first, int):
+            raise ValueError(f"config: max_window_layers is {first!r}, expected an integer")
+        first = layers if window is None else first
+        return [_SLIDING if layer >= first else _FULL for layer in range(layers)]
+    each = first_given(raw.get("sliding_window_pattern"), _PATTERN)
+    if not isinstance(each, int) or isinstance(each, bool) or each < 1:
+        raise ValueError(f"config: sliding_window_pattern is {each!r}, expected a number from 1 on")
+    return [_SLIDING if (layer + 1) % each else _FULL for layer in range(layers)]
 
 
 def _check_program(raw: dict[str, Any], architecture: Architecture, form: HuggingFace) -> None:
@@ -63,7 +158,8 @@ def _check_program(raw: dict[str, Any], architecture: Architecture, form: Huggin
             f"config: model_type is {kind!r}, expected {form.model_type!r} of a {form.program}"
         )
     program = object_of(raw, "auto_map").get("AutoModelForCausalLM")
-    if program is not None:
+    # Of another repository on the hub: its name, and two hyphens.
+    if program is not None and str(program).split("--")[-1] != form.code:
         warnings.warn(
             f"config: auto_map names a program, {program!r}, which is not run: the model is "
             f"computed as a plain {architecture.title}",
@@ -80,8 +176,10 @@ def _head_dim(raw: dict[str, Any], heads: Any, default: int | None) -> Any:
     return hidden // heads
 
 
-def _tied(raw: dict[str, Any]) -> bool:
-    tied = _first(raw.get("tie_word_embeddings"), False)
+def _tied(raw: dict[str, Any], form: HuggingFace) -> bool:
+    """A program without a head has no other than its embedding."""
+    has_head = form.program in raw["architectures"]
+    tied = first_given(raw.get("tie_word_embeddings"), form.tied) if has_head else True
     if not isinstance(tied, bool):
         raise ValueError(f"config: tie_word_embeddings is {tied!r}, expected true or false")
     return tied
@@ -117,54 +215,32 @@ def _end_ids(file: str, raw: dict[str, Any], vocabulary: Any) -> list[int]:
     return list(ends)
 
 
-def _rope(raw: dict[str, Any], theta: float, head_dim: Any) -> tuple[Any, tuple[float, ...]]:
-    """rope_theta and rope_factors, from the key of transformers 5 or from those before it."""
-    rope = object_of(raw, "rope_scaling") or object_of(raw, "rope_parameters")
-    for name, part in rope.items():
-        if isinstance(part, dict):
-            raise ValueError(f"config: rope of {name!r} alone, expected one for all layers")
-    theta = _first(rope.get("rope_theta"), raw.get("rope_theta"), theta)
-    partial = _first(rope.get("partial_rotary_factor"), raw.get("partial_rotary_factor"), 1.0)
-    if partial != 1:
-        raise ValueError(f"config: partial_rotary_factor is {partial!r}, expected 1")
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind == "default":
-        return theta, ()
-    if kind not in ("linear", "llama3"):
-        raise ValueError(f"config: rope type {kind!r}, expected 'default', 'linear' or 'llama3'")
-    check_positive("rope_theta", theta)
-    if not isinstance(head_dim, int) or not 0 < head_dim < 2**24:
-        raise ValueError(f"config: head_dim is {head_dim!r}, expected 1 to {2**24 - 1}")
-    factor = _positive(rope, "factor")
-    if kind == "linear":
-        return theta, (float(factor),) * (head_dim // 2)
-    low, high = _positive(rope, "low_freq_factor"), _positive(rope, "high_freq_factor")
-    if not low < high:
-        raise ValueError(f"config: low_freq_factor {low}, expected less than {high}, the high one")
-    key = "original_max_position_embeddings"
-    original = _first(raw.get(key), rope.get(key), _required(raw, "max_position_embeddings"), 0)
-    check_positive(key, original)
-    return theta, _llama3_factors(frequencies(theta, head_dim), factor, low, high, original)
-
-
-def _llama3_factors(
-    rates: npt.NDArray[np.float64], factor: float, low: float, high: float, original: float
-) -> tuple[float, ...]:
-    """As Llama 3.1 reaches a longer context: waves that turn less than `low` times in the
-    `original` one are stretched by `factor`, those that turn more than `high` times are not."""
-    turns = original * rates / (2 * math.pi)
-    kept = np.clip((turns - low) / (high - low), 0, 1)
-    return tuple((1 / ((1 - kept) / factor + kept)).tolist())
-
-
-def _positive(raw: dict[str, Any], key: str) -> Any:
-    check_positive(key, raw.get(key))
-    return raw[key]
-
-
-def _first(*values: Any) -> Any:
-    """The first that is given: 0 counts, so that it is refused and not replaced."""
-    return next(value for value in values if value is not None)
+def _ropes(raw: dict[str, Any], form: HuggingFace, head_dim: Any, context: Any) -> tuple[Rope, Any]:
+    """That of layers without a window, and the base of those with one (0: no other), from the key
+    of transformers 5 or from those before it."""
+    theta = first_given(raw.get("rope_theta"), form.rope_theta)
+    scaling, parameters = object_of(raw, "rope_scaling"), object_of(raw, "rope_parameters")
+    if form.local_theta is None:
+        flat = scaling or parameters
+        for name, part in flat.items():
+            if isinstance(part, dict):
+                raise ValueError(f"config: rope of {name!r} alone, expected one for all layers")
+        partial = {"partial_rotary_factor": raw.get("partial_rotary_factor")}
+        original = raw.get("original_max_position_embeddings")
+        return read_rope({**partial, **flat}, theta, head_dim, context, original), 0.0
+    for name in parameters:
+        if name not in (_FULL, _SLIDING):
+            raise ValueError(
+                f"config: rope_parameters has {name!r}, expected one object for {_FULL!r} and one "
+                f"for {_SLIDING!r}"
+            )
+    rope = read_rope({**object_of(parameters, _FULL), **scaling}, theta, head_dim, context, None)
+    local_theta = first_given(raw.get("rope_local_base_freq"), form.local_theta)
+    local = read_rope(object_of(parameters, _SLIDING), local_theta, head_dim, context, None)
+    if local != Rope(local.theta):
+        raise ValueError(f"config: rope of {_SLIDING!r} is scaled, expected the type 'default'")
+    check_positive("rope_theta", local.theta)
+    return rope, float(local.theta)
 
 
 def object_of(raw: dict[str, Any], key: str) -> dict[str, Any]:
@@ -177,7 +253,7 @@ def object_of(raw: dict[str, Any], key: str) -> dict[str, Any]:
     return value
 
 
-def _required(raw: dict[str, Any], key: str) -> Any:
-    if key not in raw:
+def _required(raw: dict[str, Any], key: str, default: Any = None) -> Any:
+    if key not in raw and default is None:
         raise ValueError(f"config: {key} is missing")
-    return raw[key]
+    return raw.get(key, default)

@@ -54,8 +54,9 @@ def read_quantization(folder: Path) -> str:
         raise ValueError(f"config: quant_method is {method!r}, expected {_METHOD!r}")
     kind = _choice(settings, "linear_class", ("bitlinear", "autobitlinear"))
     mode = _choice(settings, "quantization_mode", (OFFLINE, ONLINE))
-    if settings.get("use_rms_norm"):
-        raise ValueError("config: use_rms_norm is set, expected no norms inside linear layers")
+    if not isinstance(settings.get("use_rms_norm", False), bool | None):
+        found = settings["use_rms_norm"]
+        raise ValueError(f"config: use_rms_norm is {found!r}, expected true or false")
     name = BITLINEAR if kind == "bitlinear" else mode
     _check_converted(settings.get("modules_to_not_convert"), name)
     return name

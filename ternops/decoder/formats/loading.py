@@ -92,7 +92,8 @@ def load_weights(
     for index in range(config.layers):
         linear = {name: _linear(checkpoint, index, name, kind) for name in config.linear_shapes()}
         norms = {name: checkpoint.norm(index, name) for name in config.norm_sizes()}
-        layers.append(Layer(linear, norms))
+        biases = {name: checkpoint.bias(index, name) for name in config.bias_sizes()}
+        layers.append(Layer(linear, norms, biases))
         if progress:
             progress(index + 1, config.layers)
     embedding = checkpoint.embedding()

@@ -21,14 +21,16 @@ _OFF, _ZERO, _ONE = (False,), (0,), (1,)
 
 
 def check_hugging_face(
-    raw: dict[str, Any], config: Config, settings: Mapping[str, tuple[Any, ...]]
+    raw: dict[str, Any], config: Config, settings: Mapping[str, tuple[Any, ...]], read: set[str]
 ) -> None:
     """Raises ValueError, naming the key, for a config.json of another computation.
 
     settings: the keys that this architecture alone reads, and their neutral values. So a
-    sliding_window is ignored where transformers, too, does not read it.
+    sliding_window is ignored where transformers, too, does not read it. read: keys that are
+    in the config already.
     """
-    _check(raw, "", {**_hugging_face(config), **settings})
+    neutral = {**_hugging_face(config), **settings}
+    _check(raw, "", {key: values for key, values in neutral.items() if key not in read})
 
 
 def check_gguf(metadata: dict[str, Any], name: str, config: Config) -> None:

@@ -1,7 +1,8 @@
 """The packed model file: all that a decoder needs in one safetensors file, used where it lies.
 
-The metadata are "format", "version", "encoding", "config" (the fields of Config as JSON; in
-version 1 with "sub_norms", true for a BitNet, in place of "architecture"), "special_tokens" (JSON),
+The metadata are "format", "version", "encoding", "config" (the fields of Config as JSON; those that
+a file lacks have their defaults; in version 1 with "sub_norms", true for a BitNet, in place of
+"architecture"), "special_tokens" (JSON),
 "chat_template" where there is one, "crc32", hexadecimal checksums of the tensors in their order,
 and "header_crc32", that of the rest of the header. The tensors are
 
@@ -12,6 +13,7 @@ and "header_crc32", that of the rest of the header. The tensors are
                              o, gate, up, down
     layers.0.q.scale         F32  one number for the matrix, or layers.0.q.scales: one a row
     layers.0.input.norm      F32  and so the other norms of the architecture
+    layers.0.q.bias          F32  where the architecture has them
     norm                     F32  the norm before the head
 
 Each tensor but embedding and head has one dimension and is filled up, with zeros, to a multiple of
@@ -51,6 +53,12 @@ FORMAT, VERSION = "ternops model", "2"
 #: The architecture of a file of version 1, by its config's "sub_norms".
 _VERSION_1 = {False: "llama", True: "bitnet"}
 _DTYPES = {"U8": np.uint8, "F32": np.float32, "F16": np.uint16, "BF16": np.uint16}
+#: The fields of Config that each file has: those that there were first.
+_FIRST_FIELDS = {
+    "hidden", "ffn", "layers", "heads", "kv_heads", "head_dim", "vocabulary", "context",
+    "activation", "architecture", "sub_norms", "tied", "rope_theta", "epsilon", "eos",
+    "rope_factors",
+}  # fmt: skip
 #: What the JSON of a Config's field must be, by its annotation.
 _KINDS: dict[str, Callable[[Any], bool]] = {
     "int": lambda value: type(value) is int,
@@ -100,10 +108,14 @@ class PackedFile(Checkpoint):
 
     def norm(self, layer: int, name: str) -> npt.NDArray[np.float32]:
         size = self.config.norm_sizes()[name]
-        return self._norm(f"layers.{layer}.{name}.norm", size)
+        return self._vector(f"layers.{layer}.{name}.norm", size)
+
+    def bias(self, layer: int, name: str) -> npt.NDArray[np.float32]:
+        size = self.config.bias_sizes()[name]
+        return self._vector(f"layers.{layer}.{name}.bias", size)
 
     def final_norm(self) -> npt.NDArray[np.float32]:
-        return self._norm("norm", self.config.hidden)
+        return self._vector("norm", self.config.hidden)
 
     def embedding(self) -> HalfMatrix:
         return self._half("embedding")
@@ -177,6 +189,8 @@ class PackedFile(Checkpoint):
                 self._linear(layer, name)
             for name, size in self.config.norm_sizes().items():
                 self._line(f"layers.{layer}.{name}.norm", size)
+            for name, size in self.config.bias_sizes().items():
+                self._line(f"layers.{layer}.{name}.bias", size)
         self._line("norm", self.config.hidden)
         self._half("embedding")
         if not self.config.tied:
@@ -204,7 +218,7 @@ class PackedFile(Checkpoint):
         """The first `size` float32 of a tensor that was filled up."""
         return self._array(name, "F32", (whole_lines(4 * size) // 4,))[:size]
 
-    def _norm(self, name: str, size: int) -> npt.NDArray[np.float32]:
+    def _vector(self, name: str, size: int) -> npt.NDArray[np.float32]:
         values = self._line(name, size)
         if not np.isfinite(values).all():
             raise ValueError(f"checkpoint: {name} holds NaN or infinity, expected finite numbers")
@@ -251,7 +265,8 @@ def _parse_config(text: str, version: str) -> Config:
     if version == "1":
         fields["sub_norms"] = "bool"
         del fields["architecture"]
-    if not isinstance(raw, dict) or set(raw) != set(fields):
+    later = set(fields) - _FIRST_FIELDS
+    if not isinstance(raw, dict) or set(raw) | later != set(fields):
         raise ValueError(f"config has other fields than {', '.join(fields)}")
     for name, value in raw.items():
         if not _KINDS[fields[name]](value):

@@ -19,7 +19,11 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _PICKLE_STARTS = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 #: What else lies in the folder of a Hugging Face model, and is no model.
 _BESIDE = (".jinja", ".md", ".model", ".py", ".txt")
-_PICKLE = "a pickle, which is never read: convert it to safetensors"
+_PICKLE = (
+    "a pickle, which is never read: convert it to safetensors, with torch and transformers: python "
+    "-c \"from transformers import AutoModelForCausalLM as M; M.from_pretrained('DIR', "
+    "dtype='auto').save_pretrained('DIR')\""
+)
 #: Where `hf download` leaves what it has not finished.
 _UNFINISHED = ("*.incomplete", ".cache/huggingface/download/*.incomplete")
 _MAX_NAMES = 5

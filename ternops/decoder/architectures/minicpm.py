@@ -1,0 +1,17 @@
+"""MiniCPM (arXiv 2404.06395): LLaMA with muP's scales of embedding, residual and logits."""
+
+from ternops.decoder.architectures.architecture import Architecture, HuggingFace
+
+#: What its program takes where config.json does not say (configuration_minicpm.py of its folders).
+MINICPM = Architecture(
+    name="minicpm",
+    title="MiniCPM",
+    norms=("input", "post"),
+    hugging_face=(
+        HuggingFace(
+            "MiniCPMForCausalLM", "minicpm", code="modeling_minicpm.MiniCPMForCausalLM",
+            tied=True, activation="silu", mup=True,
+        ),
+    ),
+    gguf=(),
+)  # fmt: skip

@@ -1,0 +1,318 @@
+"""Each trunk against Hugging Face transformers on random folders that it wrote, in float64.
+
+Weights are ternary with one scale a matrix. Where activations stay floats in transformers, ours do
+with weights="fp16".
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import re
+import warnings
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from ternops.decoder import Model, Session, reference
+from tests.helpers import cases
+
+pytestmark = pytest.mark.peers
+
+SIZES = {
+    "vocab_size": 64,
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": None,
+}
+TOKENS = np.random.default_rng(1).integers(2, 64, 120).tolist()
+#: Of the largest logit, about 10: float64 leaves 2e-14, and an angle of float32 would be 1e-6.
+NEAR = 1e-12
+#: Where a scale is a mean, which is float32 here; the seeds are such that no int8 step tips over.
+NEAR_MEAN = 1e-7
+#: The root of the mean square of what float16 keys and values change, in parts of the logits'
+#: deviation: up to 0.0042 was measured.
+NEAR_WITH_CACHE = 8e-3
+
+YARN = {
+    "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "rope_theta": 500.0,
+}  # fmt: skip
+YARN_SAYS_ALL = {
+    **YARN, "mscale": 0.7, "mscale_all_dim": 1.3, "truncate": False, "beta_fast": 20,
+    "beta_slow": 2,
+}  # fmt: skip
+LONG = {
+    "rope_type": "longrope", "short_factor": [1 + i / 10 for i in range(8)],
+    "long_factor": [1 + i / 2 for i in range(8)], "rope_theta": 500.0,
+}  # fmt: skip
+SLIDING, FULL = "sliding_attention", "full_attention"
+#: Name -> the class of transformers, and what its config says besides SIZES.
+TRUNKS = {
+    "llama yarn": ("Llama", {"head_dim": 16, "rope_parameters": YARN}),
+    "llama longrope": (
+        "Llama",
+        {"head_dim": 16, "rope_parameters": {**LONG, "original_max_position_embeddings": 32}},
+    ),
+    "llama longrope, short": (
+        "Llama",
+        {"head_dim": 16, "rope_parameters": {**LONG, "original_max_position_embeddings": 128}},
+    ),
+    "qwen2": ("Qwen2", {}),
+    "qwen2 tied, windows": (
+        "Qwen2",
+        {"use_sliding_window": True, "sliding_window": 17, "max_window_layers": 1,
+         "tie_word_embeddings": True},
+    ),
+    "qwen3": ("Qwen3", {"head_dim": 20}),
+    "qwen3 tied, yarn": (
+        "Qwen3", {"head_dim": 16, "rope_parameters": YARN_SAYS_ALL, "tie_word_embeddings": True},
+    ),
+    "gemma3": (
+        "Gemma3",
+        {"head_dim": 16, "sliding_window": 21, "query_pre_attn_scalar": 30,
+         "layer_types": [SLIDING, FULL, SLIDING]},
+    ),
+    "gemma3, scaled": (
+        "Gemma3",
+        {"head_dim": 20, "sliding_window": 70, "sliding_window_pattern": 2,
+         "rope_parameters": {
+             FULL: {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e4},
+             SLIDING: {"rope_type": "default", "rope_theta": 300.0}}},
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def in_double(torch):
+    """A mode in which transformers computes in float64 what it always computes in float32."""
+
+    class InDouble(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            def wide(value):
+                return torch.float64 if value is torch.float32 else value
+
+            if function is torch.Tensor.float:
+                function = torch.Tensor.double
+            kwargs = {key: wide(value) for key, value in (kwargs or {}).items()}
+            return function(*map(wide, args), **kwargs)
+
+    return InDouble
+
+
+def made(name, seed, torch, transformers, **options):
+    """A random model of a class, its values exact in bfloat16, ternary where it is linear."""
+    torch.manual_seed(seed)
+    config_name = f"{name}TextConfig" if hasattr(transformers, f"{name}TextConfig") else None
+    config_class = getattr(transformers, config_name or f"{name}Config")
+    model = getattr(transformers, f"{name}ForCausalLM")(
+        config_class(**{**SIZES, **copy.deepcopy(options)})
+    )
+    with torch.no_grad():
+        for key, weight in model.named_parameters():
+            if "norm" in key:
+                weight.uniform_(0.5, 1.5)
+            elif "_proj.weight" in key:
+                scale = torch.rand(()).bfloat16().float() / 2 + 0.125
+                weight.copy_(torch.randint(-1, 2, weight.shape) * scale)
+            else:
+                weight.normal_(0, 0.3)
+            weight.copy_(weight.bfloat16().float())
+    return model.eval()
+
+
+def their_logits(model, torch, in_double):
+    """Of a model that is float64 from then on."""
+    torch.nn.Module.double(model)
+    with torch.no_grad(), in_double():
+        # Its frequencies are made when it is.
+        rotary = model.model.rotary_emb
+        model.model.rotary_emb = type(rotary)(model.config)
+        return model(torch.tensor([TOKENS])).logits[0].numpy()
+
+
+def check_near(model, expected, bound=NEAR):
+    """The float64 reference of a model."""
+    found = reference.logits(model, TOKENS, reference.Double)
+    error = np.abs(found - expected).max() / np.abs(expected).max()
+    print(f"float64: {error:.2g} of {np.abs(expected).max():.3g}")
+    assert np.abs(expected).max() > 2
+    assert error < bound
+
+
+def check_kernels(folder, **settings):
+    """The oracle's bits: a prompt, one token at a time, 1 and 2 threads."""
+    expected = None
+    for threads in (1, 2):
+        model = Model.from_pretrained(folder, threads=threads, **settings)
+        expected = reference.logits(model, TOKENS) if expected is None else expected
+        assert cases.same_bits(model.logits(TOKENS), expected)
+        session = Session(model)
+        stepped = np.stack([session.step(token).copy() for token in TOKENS])
+        assert cases.same_bits(stepped, expected)
+    return expected
+
+
+@pytest.mark.parametrize("name", TRUNKS)
+def test_a_trunk(tmp_path, torch, transformers, in_double, name):
+    """Logits of 120 tokens, beyond windows and the original context; those of the kernels, which
+    keep keys and values in float16, are near. Ternary weights, whose activations are int8, have the
+    oracle's bits."""
+    program, options = TRUNKS[name]
+    theirs = made(program, 0, torch, transformers, **options)
+    theirs.save_pretrained(tmp_path)
+    expected = their_logits(theirs, torch, in_double)
+    floats = Model.from_pretrained(tmp_path, weights="fp16", threads=2)
+    assert floats.config.tied == theirs.config.tie_word_embeddings
+    check_near(floats, expected)
+    found = check_kernels(tmp_path, weights="fp16")
+    error = np.sqrt(np.square(found - expected).mean()) / expected.std()
+    print(f"with a float16 cache: {error:.2g}")
+    assert error < NEAR_WITH_CACHE
+    check_kernels(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["Qwen3", "Gemma3"])
+def test_a_folder_of_a_program_without_a_head(tmp_path, torch, transformers, in_double, name):
+    """Names without "model.", no head: the embedding is one."""
+    theirs = made(name, 3, torch, transformers, head_dim=16, tie_word_embeddings=True)
+    theirs.model.save_pretrained(tmp_path)
+    raw = json.loads((tmp_path / "config.json").read_text())
+    assert raw["architectures"] == [type(theirs.model).__name__]
+    assert "norm.weight" in safetensors.numpy.load_file(tmp_path / "model.safetensors")
+    expected = their_logits(theirs, torch, in_double)
+    check_near(Model.from_pretrained(tmp_path, weights="fp16"), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("Qwen3", "bitlinear"), ("Qwen3", "offline"), ("Qwen2", "bitlinear"), ("Llama", "online"),
+     ("Gemma3", "bitlinear")],
+)  # fmt: skip
+def test_norms_within_linear_layers(tmp_path, torch, transformers, in_double, name, kind):
+    """use_rms_norm of a BitNet: float64 with int8 activations in both, and the oracle's bits."""
+    plain = made(name, 5, torch, transformers, head_dim=16)
+    state, random = dict(plain.state_dict()), np.random.default_rng(2)
+    for key in [key for key in state if "_proj.weight" in key]:
+        weight = state[key]
+        inner = random.uniform(0.5, 1.5, weight.shape[1])
+        state[key.replace("weight", "rms_norm.weight")] = torch.tensor(inner).bfloat16()
+        if kind != "online":
+            # Its inverse, too, is exact.
+            size, trits = torch.tensor(float(2.0 ** random.integers(-3, 0))), weight.sign()
+            pack = transformers.integrations.bitnet.pack_weights
+            state[key] = pack(trits) if kind == "bitlinear" else trits
+            state[f"{key}_scale"] = (1 / size if kind == "bitlinear" else size).reshape(1)
+    settings = {"quant_method": "bitnet", "use_rms_norm": True, "rms_norm_eps": 1e-3}
+    if kind != "bitlinear":
+        settings |= {"linear_class": "autobitlinear", "quantization_mode": kind}
+    if plain.config.tie_word_embeddings:
+        del state["lm_head.weight"]
+    plain.config.quantization_config = settings
+    plain.save_pretrained(tmp_path, state_dict=state)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    for module in theirs.modules():
+        if type(module).__name__ == "BitLinear":
+            module.dtype = torch.float64
+    expected = their_logits(theirs.eval(), torch, in_double)
+    model = Model.from_pretrained(tmp_path)
+    assert (model.config.inner_norms, model.config.inner_epsilon) == (True, 1e-3)
+    check_near(model, expected, NEAR_MEAN if kind == "online" else NEAR)
+    check_kernels(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["Qwen3", "Gemma3"])
+def test_bitnet_embedding_models(tmp_path, torch, transformers, in_double, name):
+    """Masters whose folder does not say so, and a norm for each linear layer: what they mean is in
+    microsoft/BitNet's documentation, and here."""
+    theirs = made(name, 7, torch, transformers, head_dim=16, tie_word_embeddings=True)
+
+    class BitLinear(torch.nn.Linear):
+        def forward(self, x):
+            x = self.norm(x)
+            step = x.abs().amax(-1, keepdim=True) / 127
+            mean = self.weight.abs().mean()
+            weight = (self.weight / mean).round().clamp(-1, 1)
+            return torch.nn.functional.linear((x / step).round() * step, weight) * mean
+
+    for key, module in theirs.model.named_modules():
+        if key.endswith("_proj"):
+            with torch.no_grad():
+                module.weight.normal_(0, 0.3).copy_(module.weight.bfloat16().float())
+            module.__class__ = BitLinear
+            module.norm = torch.nn.RMSNorm(module.in_features, eps=1e-6)
+            torch.nn.init.uniform_(module.norm.weight, 0.5, 1.5)
+    theirs.model.save_pretrained(tmp_path)
+    expected = their_logits(theirs, torch, in_double)
+    model = Model.from_pretrained(tmp_path)
+    assert len(model.weights.layers[0].norms) == {"Qwen3": 4, "Gemma3": 6}[name] + 7
+    check_near(model, expected, NEAR_MEAN)
+    check_kernels(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "original"),
+    [({}, 128), ({}, 40), ({"tie_word_embeddings": True, "num_key_value_heads": 4}, None)],
+)
+def test_minicpm(tmp_path, torch, transformers, in_double, options, original):
+    """Its program is remote code: a LLaMA with the scales that its paper has, in hooks."""
+    scaling = {**LONG, "short_factor": LONG["short_factor"][:6],
+               "long_factor": LONG["long_factor"][:6]}  # fmt: skip
+    if original is None:
+        scaling = {"rope_type": "default", "rope_theta": 1e4}
+    else:
+        scaling["original_max_position_embeddings"] = original
+    theirs = made("Llama", 9, torch, transformers, rope_parameters=scaling, **options)
+    theirs.save_pretrained(tmp_path)
+    raw = json.loads((tmp_path / "config.json").read_text())
+    theta = raw.pop("rope_parameters")["rope_theta"]
+    del raw["head_dim"]
+    raw |= {
+        "architectures": ["MiniCPMForCausalLM"], "model_type": "minicpm", "rope_theta": theta,
+        "scale_emb": 3, "scale_depth": 1.4, "dim_model_base": 16,
+        "auto_map": {"AutoModelForCausalLM": "modeling_minicpm.MiniCPMForCausalLM"},
+        "rope_scaling": {key: scaling[key] for key in scaling if key != "rope_theta"},
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(raw))
+
+    def times(factor):
+        def hook(module, inputs, output):
+            if isinstance(output, tuple):
+                return (output[0] * factor, *output[1:])
+            return output * factor
+
+        return hook
+
+    theirs.model.embed_tokens.register_forward_hook(times(3))
+    for layer in theirs.model.layers:
+        for part in (layer.self_attn, layer.mlp):
+            part.register_forward_hook(times(1.4 / math.sqrt(3)))
+    theirs.model.norm.register_forward_hook(times(16 / 48))
+    expected = their_logits(theirs, torch, in_double)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # its own program is no news
+        floats = Model.from_pretrained(tmp_path, weights="fp16")
+    check_near(floats, expected)
+    check_kernels(tmp_path)
+
+
+def test_the_command_that_converts_a_pickle(tmp_path, torch, transformers):
+    """Makes of pytorch_model.bin what opens, and is the same model."""
+    theirs = made("Qwen3", 11, torch, transformers, head_dim=16)
+    theirs.save_pretrained(tmp_path)
+    expected = Model.from_pretrained(tmp_path).logits(TOKENS)
+    torch.save(theirs.state_dict(), tmp_path / "pytorch_model.bin")
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError) as caught:
+        Model.from_pretrained(tmp_path)
+    command = re.search(r"python -c \"(.*)\"", str(caught.value))[1]
+    exec(command.replace("DIR", str(tmp_path)), {})
+    assert (tmp_path / "model.safetensors").is_file()
+    assert cases.same_bits(Model.from_pretrained(tmp_path).logits(TOKENS), expected)
