@@ -1,4 +1,4 @@
-"""A minimal decoder: BitNet b1.58 2B4T's architecture, the plain LLaMA layout, Qwen3's trunk."""
+"""A minimal decoder, of the architectures in `ternops.decoder.architectures`."""
 
 from ternops.decoder.batch import Batch
 from ternops.decoder.config import Config
