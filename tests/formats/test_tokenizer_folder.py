@@ -173,6 +173,15 @@ for _class in ("LlamaTokenizer", "GPT2TokenizerFast", "GPTNeoXTokenizer", "Qwen2
             "tokenizer.json": _llama2(),
         },
     }  # fmt: skip
+_named = {"tokenizer_class": "GemmaTokenizer"}
+FOLDERS |= {
+    "Gemma": {CONFIG: _named, "tokenizer.json": _llama2()},
+    "Gemma with other names": {
+        CONFIG: _named | {"bos_token": "<s>", "eos_token": _typed("</s>"), "pad_token": None,
+                          "add_prefix_space": True, "extra_special_tokens": ["<e1>"]},
+        "tokenizer.json": _llama2(),
+    },
+}  # fmt: skip
 
 TEXTS = (
     "def f(x):\n    return  x  <x>  <|im_end|>y", "Hello  world <s> Hello</s>a", " lead", "",
@@ -329,7 +338,7 @@ def test_a_llama_tokenizer_is_made_anew(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"tokenizer_class": "GemmaTokenizer"}, "tokenizer_class 'GemmaTokenizer' is not known"),
+        ({"tokenizer_class": "T5Tokenizer"}, "tokenizer_class 'T5Tokenizer' is not known"),
         ({"tokenizer_class": "X", "auto_map": {"AutoTokenizer": ["x.X", None]}}, "own code"),
         ({"split_special_tokens": True}, "split_special_tokens is set"),
         ({"fast_tokenizer_files": ["tokenizer.4.0.json"]}, "fast_tokenizer_files names other"),

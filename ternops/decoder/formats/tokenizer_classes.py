@@ -72,6 +72,21 @@ def _llama(raw: Json) -> Json:
     }  # fmt: skip
 
 
+def _gemma(raw: Json) -> Json:
+    return {
+        "model": {"fuse_unk": True, "byte_fallback": True},
+        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"},
+        "pre_tokenizer": {
+            "type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious",
+            "invert": False,
+        },
+        "decoder": {"type": "Sequence", "decoders": [
+            {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "},
+            {"type": "ByteFallback"}, {"type": "Fuse"},
+        ]},
+    }  # fmt: skip
+
+
 def _bytes(prefixed: Any, use_regex: bool = True) -> Json:
     return {
         "type": "ByteLevel", "add_prefix_space": bool(prefixed), "trim_offsets": True,
@@ -117,6 +132,12 @@ CLASSES = {
         Class(
             ("LlamaTokenizer",),
             {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}, _llama,
+        ),
+        Class(
+            ("GemmaTokenizer",),
+            {"unk_token": "<unk>", "bos_token": "<bos>", "eos_token": "<eos>",
+             "pad_token": "<pad>", "mask_token": "<mask>"},
+            _gemma,
         ),
         Class(
             ("GPT2Tokenizer",),
