@@ -126,8 +126,10 @@ def _linear(
     """
     macs = sum(rows * columns for rows, columns in shapes) * tokens
     read = sum(linear_bytes(kind, rows, columns) for rows, columns in shapes)
-    inputs = _inputs(shapes) * tokens
+    inputs = _inputs(config, shapes) * tokens
     barriers = products * (1 if tokens == 1 else 2)
+    if config.inner_norms and tokens > 1:
+        barriers += 2 * (len(shapes) - products)
     rows = sum(rows for rows, _ in shapes)
     macs, read, inputs, barriers, rows = (
         config.layers * each for each in (macs, read, inputs, barriers, rows)
@@ -135,15 +137,18 @@ def _linear(
     return Part(name, kind, macs, read, inputs, barriers, tokens, rows)
 
 
-def _inputs(shapes: list[tuple[int, int]]) -> int:
-    """Activations of the first matrix, which those after it share, and of the last."""
+def _inputs(config: Config, shapes: list[tuple[int, int]]) -> int:
+    """Activations of the first matrix, which those after it share, and of the last; with norms of
+    their own, of all."""
+    if config.inner_norms:
+        return sum(columns for _, columns in shapes)
     return shapes[0][1] + shapes[-1][1]
 
 
 def _attention(config: Config, positions: list[list[int]]) -> Part:
     """Scores of every position seen, and the sum of their values; each key is read once a pass."""
-    seen = sum(position + 1 for each in positions for position in each)
-    macs = 2 * config.layers * config.heads * config.head_dim * seen
+    seen = sum(config.seen(position + 1) for each in positions for position in each)
+    macs = 2 * config.heads * config.head_dim * seen
     longest = sum(each[-1] + 1 for each in positions)
     tokens = sum(map(len, positions))
     return Part(
@@ -177,7 +182,8 @@ def _elementwise(config: Config, tokens: int, outputs: int) -> Part:
 
 
 def _norm_bytes(config: Config) -> int:
-    return 4 * (config.layers * sum(config.norm_sizes().values()) + config.hidden)
+    layer = sum(config.norm_sizes().values()) + sum(config.bias_sizes().values())
+    return 4 * (config.layers * layer + config.hidden)
 
 
 def _sum(works: list[Workload], times: int) -> Workload:

@@ -63,5 +63,5 @@ def kv_cache_bytes(config: Config, kind: str, positions: int) -> int:
     """Bytes of keys and values that a token reads which attends to `positions` positions."""
     element = np.dtype(CACHES[kind][0]).itemsize
     steps = 4 if kind == "int8" else 0
-    heads = config.layers * config.kv_heads
-    return 2 * heads * positions * (config.head_dim * element + steps)
+    seen = config.kv_heads * config.seen(positions)
+    return 2 * seen * (config.head_dim * element + steps)

@@ -161,6 +161,12 @@ class Config:
         """The positions that a token attends to in a layer; 0 for all."""
         return self.windows[layer] if self.windows else 0
 
+    def seen(self, positions: int) -> int:
+        """How many positions a token attends to in all layers together, the last of so many."""
+        if not self.windows:
+            return self.layers * positions
+        return sum(min(window or positions, positions) for window in self.windows)
+
     def rope_angles(self, local: bool = False) -> npt.NDArray[np.float64]:
         """(context, head_dim/2) radians: how far each position rotates each pair of a head.
 

@@ -7,7 +7,14 @@ import pytest
 
 from ternops.cost.workload import KINDS, weight_bytes, workload
 from ternops.decoder import Config, Model
-from ternops.decoder.records import MODEL, TOKEN_BYTES, ModelRecord, TokenRecord
+from ternops.decoder.records import (
+    LAYER_BYTES,
+    MODEL,
+    TOKEN_BYTES,
+    LayerRecord,
+    ModelRecord,
+    TokenRecord,
+)
 from ternops.decoder.session import Session
 from ternops.decoder.weights import random_weights
 from ternops.encodings import ENCODINGS
@@ -21,6 +28,9 @@ CONFIG = Config(hidden=200, ffn=312, layers=3, heads=4, kv_heads=2, head_dim=50,
 PLAIN = Config(hidden=128, ffn=384, layers=2, heads=4, kv_heads=4, head_dim=32, vocabulary=100,
                context=700)  # fmt: skip
 QWEN3 = replace(PLAIN, architecture="qwen3", kv_heads=2, head_dim=48)
+QWEN2 = replace(PLAIN, architecture="qwen2")
+INNER = replace(QWEN3, inner_norms=True)
+GEMMA3 = replace(QWEN3, architecture="gemma3", windows=(4, 0))
 
 
 @RowsKernel
@@ -43,9 +53,11 @@ def counted_tokens(operands, first, last, thread):
 def counted_attention(record, layer, thread, threads):
     """Count what attention would do; the counter is where its scores would be."""
     p = record_at(ModelRecord, record)
+    m = record_at(LayerRecord, p.layer_table + layer * LAYER_BYTES)
     for token in range(p.tokens):
         t = record_at(TokenRecord, p.token_table + token * TOKEN_BYTES)
-        atomic_add(pointer(p.own_scores), 2 * p.heads * p.head_dim * (t.position + 1))
+        seen = min(t.position + 1, m.window)
+        atomic_add(pointer(p.own_scores), 2 * p.heads * p.head_dim * seen)
 
 
 def counted(config, kind, tokens, before):
@@ -64,7 +76,7 @@ def counted(config, kind, tokens, before):
     return counters.tolist()
 
 
-@pytest.mark.parametrize("config", [CONFIG, PLAIN, QWEN3])
+@pytest.mark.parametrize("config", [CONFIG, PLAIN, QWEN3, QWEN2, INNER, GEMMA3])
 @pytest.mark.parametrize("kind", ["fp16", "base3", "two_bit"])
 @pytest.mark.parametrize(("tokens", "before"), [(1, 0), (1, 37), (5, 0), (130, 0)])
 def test_counts_are_what_the_kernels_are_handed(config, kind, tokens, before):
@@ -83,15 +95,16 @@ def test_counts_are_what_the_kernels_are_handed(config, kind, tokens, before):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("config", [CONFIG, PLAIN, QWEN3])
+@pytest.mark.parametrize("config", [CONFIG, PLAIN, QWEN3, QWEN2, INNER, GEMMA3])
 def test_bytes_are_those_of_real_weights(config, kind):
     """What a token reads, and what a machine must hold."""
     weights = random_weights(config, kind)
     work = workload(config, kind, "decode", 9)
     # The counts leave out the scale of each packed matrix, and what follows its last row.
     rest = 0 if kind == "fp16" else (4 + SLACK) * 7 * config.layers
-    # Keys and values of two bytes, ten positions.
-    cache = 2 * 2 * 10 * config.layers * config.kv_heads * config.head_dim
+    # Keys and values of two bytes, ten positions or a window of them.
+    seen = sum(min(config.window(layer) or 10, 10) for layer in range(config.layers))
+    cache = 2 * 2 * seen * config.kv_heads * config.head_dim
     assert work.bytes == weights.bytes_per_token - rest + cache
     held = weights.bytes_per_token - rest - weights.embedding.bits[0].nbytes
     if not config.tied:
