@@ -17,6 +17,7 @@ from ternops.decoder.formats.checkpoint import Checkpoint
 from ternops.decoder.formats.hugging_face_config import object_of, read_config
 from ternops.decoder.formats.hugging_face_quantization import (
     BITNET,
+    OFFLINE,
     ONLINE,
     UNDECLARED,
     read_quantization,
@@ -128,7 +129,11 @@ class HuggingFace(Checkpoint):
 
     def bias(self, layer: int, name: str) -> npt.NDArray[np.float32]:
         size = self.config.bias_sizes()[name]
-        return self._tensors.floats(self._form.bias(layer, name), (size,))
+        bias = self._tensors.floats(self._form.bias(layer, name), (size,))
+        if self._quantization == OFFLINE:
+            # transformers' AutoBitLinear adds the bias before it multiplies by the scale.
+            bias = bias * self._tensors.number(f"{self._form.matrix(layer, name)}_scale")
+        return bias
 
     def final_norm(self) -> npt.NDArray[np.float32]:
         weight = self._tensors.floats(self._form.final_norm, (self.config.hidden,))
