@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from bench.models import byte_tokenizer
 from ternops.decoder import Config
+from ternops.decoder.architectures import INNER_NORMS
 
 #: The names of the files, that of the tensors last.
 FILES = (
@@ -32,6 +33,9 @@ _ROWS = 64
 _TRITS_A_BYTE = 4
 #: The linear_class whose outputs are multiplied by weight_scale; the other one divides them.
 _MULTIPLIES = "autobitlinear"
+#: What transformers calls activations that have another name here.
+_ACTIVATIONS = {"gelu_tanh": "gelu_pytorch_tanh"}
+_BIAS = 0.125
 
 
 @dataclass(frozen=True)
@@ -83,10 +87,12 @@ def _config(config: Config) -> dict[str, Any]:
     form = config.trunk.hugging_face[0]
     if form.linear_class == _MULTIPLIES:
         quantization |= {"linear_class": _MULTIPLIES, "quantization_mode": "offline"}
+    if config.inner_norms:
+        quantization |= {"use_rms_norm": True, "rms_norm_eps": config.inner_epsilon}
     return {
         "architectures": [form.program],
         "model_type": form.model_type,
-        "hidden_act": config.activation,
+        form.activation_key: _ACTIVATIONS.get(config.activation, config.activation),
         "hidden_size": config.hidden,
         "intermediate_size": config.ffn,
         "num_hidden_layers": config.layers,
@@ -102,8 +108,31 @@ def _config(config: Config) -> dict[str, Any]:
         "mlp_bias": False,
         "torch_dtype": "bfloat16",
         **_ends(),
+        **_trunk(config),
         "quantization_config": quantization,
     }
+
+
+def _trunk(config: Config) -> dict[str, Any]:
+    """What the trunk's program alone reads: its windows and scales."""
+    form = config.trunk.hugging_face[0]
+    found: dict[str, Any] = {}
+    if any(config.windows):
+        kinds = {False: "full_attention", True: "sliding_attention"}
+        found["sliding_window"] = max(config.windows)
+        found["use_sliding_window"] = True
+        found["layer_types"] = [kinds[window > 0] for window in config.windows]
+    elif form.windows:
+        found["layer_types"] = ["full_attention"] * config.layers
+    if form.local_theta is not None:
+        found["rope_local_base_freq"] = config.rope_local_theta
+    if form.query_scalar is not None:
+        found["query_pre_attn_scalar"] = config.query_scalar
+    if form.mup:
+        found["scale_emb"] = config.embedding_scale
+        found["scale_depth"] = config.residual_scale * math.sqrt(config.layers)
+        found["dim_model_base"] = round(config.logit_scale * config.hidden)
+    return found
 
 
 def _tensors(config: Config) -> dict[str, _Tensor]:
@@ -116,14 +145,17 @@ def _tensors(config: Config) -> dict[str, _Tensor]:
     packed = {}
     for layer in range(config.layers):
         for name, size in config.norm_sizes().items():
-            floats[form.norm(layer, name)[0]] = _Tensor("BF16", (size,), 1)
+            one = 1 if name in INNER_NORMS else 1 - form.norm_offset
+            floats[form.norm(layer, name)[0]] = _Tensor("BF16", (size,), one)
+        for name, size in config.bias_sizes().items():
+            floats[form.bias(layer, name)] = _Tensor("BF16", (size,), _BIAS)
         for name, (rows, columns) in config.linear_shapes().items():
             weight = form.matrix(layer, name)
             packed[weight] = _Tensor("U8", (-(-rows // _TRITS_A_BYTE), columns))
             # Weights of a deviation near 1/sqrt(columns), which keeps activations in range.
             scale = columns ** (-0.5 if form.linear_class == _MULTIPLIES else 0.5)
             floats[f"{weight}_scale"] = _Tensor("BF16", (1,), scale)
-    floats[form.final_norm] = _Tensor("BF16", (config.hidden,), 1)
+    floats[form.final_norm] = _Tensor("BF16", (config.hidden,), 1 - form.norm_offset)
     return floats | packed
 
 

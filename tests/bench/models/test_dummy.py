@@ -95,6 +95,33 @@ def test_ternops_loads_it(tmp_path, capsys, size, kind):
     assert 0.2 < logits.std() < 5
 
 
+#: What a folder alone can say of a trunk; scales that are exact where they come back from roots.
+TRUNKS = {
+    "qwen2": replace(LLAMA, architecture="qwen2", layers=4, windows=(0, 0, 33, 33)),
+    "qwen3 inner": replace(QWEN3, inner_norms=True, inner_epsilon=1e-4),
+    "gemma3": replace(
+        QWEN3, architecture="gemma3", activation="gelu_tanh", tied=True, windows=(21, 0),
+        rope_local_theta=300.0, query_scalar=200.0, embedding_scale=16.0,
+    ),
+    "minicpm": replace(
+        LLAMA, architecture="minicpm", layers=4, embedding_scale=12.0, residual_scale=0.75,
+        logit_scale=0.5,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TRUNKS)
+def test_a_folder_of_a_trunk(tmp_path, name):
+    """Is read as the same numbers."""
+    config = TRUNKS[name]
+    random_folder.write_folder(tmp_path, config, lambda count: None)
+    model = Model.from_pretrained(tmp_path, threads=1)
+    assert model.config == replace(config, eos=(2,))
+    logits = model.logits(TOKENS)
+    assert np.isfinite(logits).all()
+    assert 0.1 < logits.std() < 20
+
+
 def test_what_differs_from_the_layout_is_said(tmp_path, capsys):
     run(tmp_path / "a", "odd", "gguf-tq1_0")
     assert "hidden is 256 for 160, to fill blocks; ffn is 512 for 300" in capsys.readouterr().out
