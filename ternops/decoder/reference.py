@@ -1,7 +1,8 @@
 """The same decoder in plain NumPy: the oracle of `forward`, and a float64 forward to judge both.
 
-Two arithmetics: `Exact` computes every float32 operation in the kernels' order, so that its
-logits have the kernels' very bits; `Double` computes the same quantised model in float64.
+Three arithmetics: `Exact` computes every float32 operation in the kernels' order, so that its
+logits have the kernels' very bits; `Double` computes the same quantised model in float64, and
+`Unquantised` one whose activations are not rounded to int8.
 """
 
 from __future__ import annotations
@@ -100,6 +101,15 @@ class Double:
         quantized = np.rint(x * (127 / absmax))
         assert matrix.scale is not None
         return (quantized @ matrix.to_trits().T) * (matrix.scale * absmax / 127)
+
+
+class Unquantised(Double):
+    """float64 with activations as they are: a model whose weights alone are ternary."""
+
+    @staticmethod
+    def ternary(x: Array, matrix: TernaryMatrix) -> Array:
+        assert matrix.scale is not None
+        return (x @ matrix.to_trits().T) * matrix.scale
 
 
 def logits(
