@@ -70,7 +70,7 @@ def test_layers_of_several_encodings_are_refused():
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("size", slow_but(SIZES, "hidden 24", "hidden 257"))
 def test_small_logits_equal_the_oracle(size, layout, kind):
-    """Both architectures in odd sizes, tied and not, the whole context, 1 to 7 threads."""
+    """Every trunk in odd sizes, tied and not, the whole context, 1 to 7 threads."""
     config = small_config(size, layout)
     tokens = np.random.default_rng(0).integers(0, config.vocabulary, config.context).tolist()
     expected = None

@@ -241,7 +241,7 @@ def test_a_program_without_a_head(tmp_path, trunk):
 @pytest.mark.parametrize(
     ("trunk", "changes", "words"),
     [
-        ("gemma3", {"hidden_activation": "gelu"}, "hidden_act 'gelu' gelu_tanh"),
+        ("gemma3", {"hidden_activation": "gelu"}, "hidden_activation 'gelu' gelu_new"),
         ("gemma3", {"final_logit_softcapping": 30.0}, "final_logit_softcapping 30.0"),
         ("gemma3", {"use_bidirectional_attention": True}, "use_bidirectional_attention True"),
         ("gemma3", {"sliding_window": None}, "sliding_window None number from 1 on"),

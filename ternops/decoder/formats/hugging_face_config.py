@@ -16,8 +16,11 @@ from ternops.decoder.formats.json_files import read_object, read_optional
 from ternops.decoder.formats.neutral import check_hugging_face
 from ternops.decoder.formats.tokenizer_config import end_token
 
-#: What transformers calls activations.
-_ACTIVATIONS = {"swish": "silu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh"}
+#: What transformers calls activations; "gelu" alone is another function.
+_ACTIVATIONS = {
+    "silu": "silu", "swish": "silu", "relu2": "relu2", "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+}  # fmt: skip
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 #: The defaults of transformers: a window, the first layer that has one, each layer without one.
 _WINDOW, _FIRST_WINDOW, _PATTERN = 4096, 28, 6
@@ -41,7 +44,6 @@ def read_config(folder: Path) -> Config:
     head_dim = _head_dim(raw, heads, form.head_dim)
     context = _required(raw, "max_position_embeddings", form.context)
     rope, local_theta = _ropes(raw, form, head_dim, context)
-    activation = _required(raw, form.activation_key, form.activation)
     hidden, layers = _required(raw, "hidden_size"), _required(raw, "num_hidden_layers")
     quantization = object_of(raw, "quantization_config")
     epsilon = raw.get("rms_norm_eps", form.epsilon)
@@ -54,7 +56,7 @@ def read_config(folder: Path) -> Config:
         head_dim=head_dim,
         vocabulary=_required(raw, "vocab_size"),
         context=context,
-        activation=_ACTIVATIONS.get(str(activation), activation),
+        activation=_activation(raw, form),
         architecture=architecture.name,
         tied=_tied(raw, form),
         rope_theta=rope.theta,
@@ -72,6 +74,14 @@ def read_config(folder: Path) -> Config:
     config = replace(_with_scales(raw, form, config), windows=_windows(raw, form, layers))
     check_hugging_face(raw, config, form.settings, _read(form))
     return config
+
+
+def _activation(raw: dict[str, Any], form: HuggingFace) -> str:
+    name = _required(raw, form.activation_key, form.activation)
+    if not isinstance(name, str) or name not in _ACTIVATIONS:
+        expected = " or ".join(_ACTIVATIONS)
+        raise ValueError(f"config: {form.activation_key} is {name!r}, expected {expected}")
+    return _ACTIVATIONS[name]
 
 
 def _read(form: HuggingFace) -> set[str]:
