@@ -170,6 +170,7 @@ def test_the_scales_of_minicpm(tmp_path):
         config = read(auto_map=code)
         code["AutoModelForCausalLM"] = "openbmb/X--modeling_minicpm.MiniCPMForCausalLM"
         assert read(auto_map=code) == config
+    assert read(use_mup=True) == config
     assert config.embedding_scale == 12.0
     assert config.residual_scale == 1.4 / math.sqrt(2)
     assert config.logit_scale == 8 / 24
@@ -267,6 +268,7 @@ def test_a_program_without_a_head(tmp_path, trunk):
         ("minicpm", {"scale_depth": "1.4"}, "scale_depth '1.4' positive"),
         ("minicpm", {"dim_model_base": -8}, "dim_model_base -8 positive"),
         ("minicpm", {"num_experts": 8}, "num_experts 8"),
+        ("minicpm", {"use_mup": False}, "use_mup False True"),
         ("minicpm", {"attention_bias": True}, "attention_bias True"),
         ("qwen3", {"scale_emb": 12}, "scale_emb 12 expected 1"),
         ("qwen3", {"query_pre_attn_scalar": 256}, "query_pre_attn_scalar 256 expected 10"),

@@ -38,7 +38,7 @@ LINEAR = {
 #: Those that may have a bias: what follows them is an element at a time.
 BIASED = ("q", "k", "v")
 #: The norm of a linear layer's own inputs -> that layer. It follows the norm that layers share,
-#: and has an epsilon of its own.
+#: and has an epsilon of its own. A block has all of them or none.
 INNER_NORMS = {f"{name}_input": name for name in LINEAR}
 #: Where a layer may have a norm: before q, k and v; of each head of a query or key, before its
 #: rotation; before o; of what o adds; before gate and up; before down; of what down adds; and

@@ -10,7 +10,7 @@ MINICPM = Architecture(
     hugging_face=(
         HuggingFace(
             "MiniCPMForCausalLM", "minicpm", code="modeling_minicpm.MiniCPMForCausalLM",
-            tied=True, activation="silu", mup=True,
+            tied=True, activation="silu", mup=True, settings={"use_mup": (True,)},
         ),
     ),
     gguf=(),
