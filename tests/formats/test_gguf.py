@@ -16,7 +16,6 @@ from gguf import quants
 from ternops.absmean import absmean
 from ternops.decoder import Model
 from ternops.decoder.formats.gguf import Gguf
-from ternops.decoder.formats.gguf_blocks import decode_i2_s, decode_tq
 from ternops.decoder.formats.gguf_file import GgufFile
 from ternops.decoder.formats.loading import load_weights, open_checkpoint
 from tests.helpers import cases, checkpoints, gguf_files
@@ -58,7 +57,7 @@ def refused(path, words, error=ValueError):
         assert word in message
 
 
-@pytest.mark.parametrize("kind", ["TQ1_0", "TQ2_0", "I2_S", "F16", "F32"])
+@pytest.mark.parametrize("kind", ["TQ1_0", "TQ2_0", "I2_S", "Q2_0", "IQ1_BN", "F16", "F32"])
 @pytest.mark.parametrize("architecture", gguf_files.ARCHITECTURES)
 def test_logits_equal_those_of_a_folder(tmp_path, values, expected, architecture, kind):
     """Each type of the linear layers holds the same trits and scales, to the last bit."""
@@ -154,72 +153,14 @@ def test_block_types_of_llama_cpp(tmp_path, values, kind, halves):
     assert expected.std() > 1
 
 
-@pytest.mark.parametrize("kind", ["TQ1_0", "TQ2_0"])
-def test_blocks_equal_the_gguf_package(kind):
-    """Of random bytes, whatever a quantiser would have made of them."""
-    size = {"TQ1_0": 54, "TQ2_0": 66}[kind]
-    blocks = np.random.default_rng(0).integers(0, 256, (40, 3, size), np.uint8)
-    if kind == "TQ2_0":
-        blocks[:, :, :-2] &= ~(blocks[:, :, :-2] >> 1 & 0x55)  # no code 3
-    blocks[:, :, -2:] = np.frombuffer(np.float16(0.75).tobytes(), np.uint8)
-    trits, scale = decode_tq(blocks, (40, 768))
-    assert scale == np.float32(0.75)
-    assert cases.same_bits(trits * scale, quants.dequantize(blocks.reshape(40, -1), Type[kind]))
-
-
-def test_i2_s_blocks():
-    """Weight 32 g + m of a block lies in byte m, group 0 in its highest bits; a scale follows."""
-    data = np.full(2 * 64 + 32, 0b01_01_01_01, np.uint8)
-    data[3] = 0b10_01_00_01
-    data[64 + 32 + 31] = 0b01_01_01_10
-    data[128:132] = np.frombuffer(np.float32(1.5).tobytes(), np.uint8)
-    trits, scale = decode_i2_s(data, (2, 256))
-    where = {(0, 3): 1, (0, 3 + 64): -1, (1, 128 + 96 + 31): 1}
-    assert {tuple(map(int, at)): int(trits[tuple(at)]) for at in np.argwhere(trits)} == where
-    assert cases.same_bits(scale, np.asarray(np.float32(1.5)))
-
-
-def tq2_blocks(*scales):
-    """Rows of blocks (code 2, scale); a scale of None is a block of zeros with the scale 7."""
-    blocks = np.full((len(scales), len(scales[0]), 66), 0b10_10_10_10, np.uint8)
-    for row, each in enumerate(scales):
-        for column, scale in enumerate(each):
-            if scale is None:
-                blocks[row, column, :64] = 0b01_01_01_01
-            value = np.float16(7 if scale is None else scale)
-            blocks[row, column, 64:] = np.frombuffer(value.tobytes(), np.uint8)
-    return blocks
-
-
-@pytest.mark.parametrize(
-    ("scales", "expected"),
-    [
-        ([(2, 2), (2, 2)], 2),
-        ([(2, None), (None, 2)], 2),
-        ([(None, None), (3, None)], 3),
-        ([(None, None), (None, None)], 1),
-        ([(2, 2), (3, 3)], [2, 3]),
-        ([(2, None), (None, 3)], [2, 3]),
-        ([(2, None), (None, None), (3, 3)], [2, 1, 3]),
-    ],
-)
-def test_scales_of_blocks(scales, expected):
-    """One where they agree, one a row where rows differ; what is all zero has no say."""
-    trits, found = decode_tq(tq2_blocks(*scales), (len(scales), 512))
-    assert cases.same_bits(found, np.asarray(expected, np.float32))
-    zero = [[scale is None for scale in row for _ in range(256)] for row in scales]
-    assert cases.same_bits(trits, np.where(zero, 0, 1).astype(np.int8))
-
-
 @pytest.mark.parametrize(
     ("words", "block"),
     [
-        ("scales 2.0 and 3.0 in row 1", {"d": 3.0}),
         ("scale 0.0 positive", {"d": 0.0}),
         ("scale -2.0 positive", {"d": -2.0}),
         ("scale nan positive", {"d": np.nan}),
         ("scale inf positive", {"d": np.inf}),
-        ("code 3", {"qs": 0b01_11_01_01}),
+        ("code 3 row 1", {"qs": 0b01_11_01_01}),
     ],
 )
 def test_what_is_not_ternary_is_named(tmp_path, values, words, block):
@@ -240,8 +181,8 @@ def test_what_is_not_ternary_is_named(tmp_path, values, words, block):
 @pytest.mark.parametrize(
     ("words", "at", "written"),
     [
-        ("code 3", 17, b"\x30"),
-        ("code 3", 17, b"\xc0"),
+        ("code 3 row 0", 17, b"\x30"),
+        ("code 3 row 3", 400, b"\xc0"),
         ("scale 0.0 positive", -32, struct.pack("<f", 0)),
         ("scale -1.0 positive", -32, struct.pack("<f", -1)),
         ("scale nan positive", -32, struct.pack("<f", np.nan)),
@@ -270,7 +211,6 @@ def tensor_start(path, name):
     ("key", "value", "words"),
     [
         ("general.architecture", "mamba", "general.architecture 'mamba' llama bitnet-25"),
-        ("split.count", 2, "split.count 2 one file"),
         ("llama.block_count", None, "llama.block_count missing"),
         ("llama.block_count", 0, "layers 0"),
         ("llama.block_count", 3, "blk.2.attn_q.weight missing"),
@@ -374,7 +314,10 @@ def test_a_bad_tensor_is_named(tmp_path, values):
         ({"token_embd.weight": None}, "checkpoint: token_embd.weight missing"),
         ({Q: floats[:128]}, f"checkpoint: {Q} shape (128, 256) (256, 256)"),
         ({Q: floats.reshape(-1)}, f"checkpoint: {Q} shape (65536,)"),
-        ({Q: floats.astype(np.int8)}, f"checkpoint: {Q} type I8 TQ1_0, TQ2_0, I2_S, F32"),
+        (
+            {Q: floats.astype(np.int8)},
+            f"checkpoint: {Q} type I8 Q1_0, Q2_0, I2_S, F32",
+        ),
         ({Q: floats.astype(np.float64)}, f"checkpoint: {Q} type F64"),
         ({Q: floats + np.nan}, f"checkpoint: {Q} NaN"),
         ({"blk.1.attn_norm.weight": norm * np.inf}, "checkpoint: blk.1.attn_norm.weight infinity"),

@@ -17,6 +17,7 @@ from ternops.decoder import Model, open_checkpoint
 from ternops.decoder.formats.gguf import Gguf
 from ternops.decoder.formats.hugging_face import HuggingFace
 from ternops.decoder.formats.loading import TINY
+from ternops.decoder.formats.scales import products
 from ternops.decoder.formats.ternary_floats import exact_product, trits_of_floats
 from ternops.files import GrowingFile
 from tests.helpers import cases, checkpoints, gguf_files
@@ -102,15 +103,35 @@ def test_small_and_empty_matrices(weight, expected):
     assert (found * scale.reshape(-1, 1) == weight).all()
 
 
-@pytest.mark.parametrize("inputs", [32, 64, 128, 256, 512, 341, 300])
-def test_scales_of_groups_of_inputs(inputs):
-    """A group, or a shard of columns, the last of them shorter: refused, saying what it is."""
-    columns = {341: 1023, 300: 600}.get(inputs, 1024)
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize(
+    ("inputs", "columns", "group"),
+    [
+        (32, 1024, 32), (64, 1024, 64), (128, 1024, 128), (256, 1024, 256),
+        (512, 1024, 256), (341 * 3, 341 * 3, 341 * 3),
+        (768, 3072, 256), (896, 1792, 128), (416, 1664, 32),  # shards of columns
+        (32, 32, 32), (96, 96, 96), (96, 192, 32),
+    ],
+)  # fmt: skip
+def test_scales_of_groups_of_inputs(inputs, columns, group, dtype):
+    """Every float comes back, with one scale for the largest group that its shards are made of."""
+    scales = np.random.default_rng(1).uniform(0.1, 1, (8, columns // inputs)).astype(dtype)
+    weight = products(trits(8, columns), scales.astype(np.float32))
+    weight[2, :inputs] = 0
+    found, scale = trits_of_floats(weight, "w", None)
+    assert scale.shape == ((8,) if inputs == columns else (8, columns // group))
+    assert cases.same_bits(found, np.sign(weight).astype(np.int8))
+    assert cases.same_bits(products(found, scale), weight)
+
+
+@pytest.mark.parametrize(("inputs", "columns"), [(341, 1023), (300, 600), (40, 80)])
+def test_shards_that_are_no_groups(inputs, columns):
+    """Refused, saying what they are, or rounded where that is asked for."""
     weight = trits(8, columns).astype(np.float32)
     for at in range(0, columns, inputs):
         weight[:, at : at + inputs] *= np.float32(1 + at / 1000)
     assert refusal(weight) == (
-        f"is ternary with one scale for {inputs} inputs, which is not supported yet"
+        f"is ternary with one scale for {inputs} inputs, expected a row or 256, 128, 64, 32"
     )
     found, scale = trits_of_floats(weight, "w", "absmean")
     assert cases.same_bits(found, absmean(weight)[0])
@@ -208,16 +229,17 @@ def test_a_scale_a_row_of_every_format(tmp_path, kind):
     assert cases.same_bits(found.logits(TOKENS), expected.logits(TOKENS))
 
 
-def test_groups_in_gguf(tmp_path):
-    """One line names the tensor, the group and the option, which rounds."""
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16"])
+def test_groups_in_gguf(tmp_path, kind):
+    """The same, whatever the option says."""
     values = gguf_files.random_values(gguf_files.LLAMA)
     weight = trits(256, 512) * np.repeat(np.float32([1, 2, 3, 4]), 128)
-    tensors = {"blk.1.ffn_down.weight": weight.astype(np.float16)}
+    tensors = {"blk.1.ffn_down.weight": (weight, kind)}
     path = gguf_files.write_gguf(tmp_path / "a.gguf", values, tensors=tensors)
-    checkpoints.refused(path, "checkpoint: blk.1.ffn_down.weight 128 inputs --quantize absmean")
-    found, scale = open_checkpoint(path, quantize="absmean").trits(1, "down")
-    assert cases.same_bits(found, absmean(weight)[0])
-    assert scale == absmean(weight)[1]
+    for quantize in (None, "absmean"):
+        found, scale = open_checkpoint(path, quantize=quantize).trits(1, "down")
+        assert cases.same_bits(found, trits(256, 512))
+        assert cases.same_bits(scale, np.tile(np.float32([1, 2, 3, 4]), (256, 1)))
 
 
 def test_the_commands(tmp_path, capfd):

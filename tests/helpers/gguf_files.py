@@ -32,8 +32,9 @@ QWEN3 = Config(
 )  # fmt: skip
 #: Of each architecture a file may name: its layout.
 ARCHITECTURES = {"llama": LLAMA, "bitnet-b1.58": BITNET, "bitnet-25": BITNET, "qwen3": QWEN3}
-#: bitnet.cpp's number of its type, which the gguf package has no name for.
-I2_S = 36
+#: The numbers of types that the gguf package has no name for, or had none for.
+NUMBERS = {"I2_S": 36, "Q1_0": 41, "Q2_0": 42, "Q2_0 of 128": 42, "IQ1_BN": 134, "IQ2_BN": 135,
+           "PQ2_0": 142, "PTQ1_0": 143}  # fmt: skip
 
 #: What tokenizers trip over.
 TEXTS = [
@@ -142,7 +143,7 @@ def write_gguf(
     """A file whose linear layers are of a kind; gives its path.
 
     embedding: the kind of embedding and head. metadata: keys to add or replace, or to leave out
-    (None). tensors: arrays to add or replace, as they are, or to leave out (None).
+    (None). tensors: arrays to add or replace, as they are or with a kind, or to leave out (None).
     """
     config = config or ARCHITECTURES[architecture]
     writer = GGUFWriter(path, architecture)
@@ -167,7 +168,7 @@ def write_gguf(
     for (layer, name), norm in values.norms.items():
         arrays[form.norm(layer, name)] = (norm, "F32")
     for name, array in (tensors or {}).items():
-        arrays[name] = (array, "")
+        arrays[name] = array if isinstance(array, tuple) else (array, "")
     for name, (array, each) in arrays.items():
         if array is not None:
             add_tensor(writer, name, array, each)
@@ -188,24 +189,73 @@ def add_tensor(writer: GGUFWriter, name: str, array: Any, kind: str) -> None:
     """Floats, or bytes that are blocks already, as one of ggml's types; without one as they are."""
     if not kind:
         writer.add_tensor(name, array)
-    elif kind == "I2_S":
+    elif kind in NUMBERS:
         # The package cannot write it: as bytes, with the type changed before it is written.
-        writer.add_tensor(name, i2_s_bytes(array), array.shape, Type.I8)
+        data, shape = array, array.shape
+        if array.dtype == np.uint8:
+            weights, size = {"Q1_0": (128, 18), "Q2_0": (64, 18)}[kind]
+            shape = len(array), array.shape[1] // size * weights
+        else:
+            data = ternary_bytes(array, kind)
+        writer.add_tensor(name, data, shape, Type.I8)
         written: Any = writer.tensors[-1][name]
-        written.dtype = I2_S
+        written.dtype = NUMBERS[kind]
     else:
         data = array if array.dtype == np.uint8 else quants.quantize(array, Type[kind])
         writer.add_tensor(name, data, raw_dtype=Type[kind])
 
 
-def i2_s_bytes(floats: Any) -> Any:
-    """A ternary matrix as I2_S: in 32 bytes 128 weights, the first 32 in the highest bits."""
-    scale = np.abs(floats).max()
-    codes = (np.sign(floats).astype(np.int8) + 1).astype(np.uint8).reshape(-1, 4, 32)
-    data = codes[:, 0] << 6 | codes[:, 1] << 4 | codes[:, 2] << 2 | codes[:, 3]
-    tail = np.zeros(32, np.uint8)
-    tail[:4] = np.frombuffer(np.float32(scale).tobytes(), np.uint8)
-    return np.concatenate([data.reshape(-1), tail])
+def ternary_bytes(floats: Any, kind: str) -> Any:
+    """A matrix of trits times scales, one a block or, for some types, a row or all, as bytes."""
+    trits = np.sign(floats).astype(np.int8)
+    if kind == "I2_S":
+        tail = np.zeros(32, np.uint8)
+        tail[:4] = np.frombuffer(np.abs(floats).max().astype(np.float32).tobytes(), np.uint8)
+        quarters = trits.reshape(-1, 4, 32)[:, ::-1]
+        return np.concatenate([in_quarters(quarters.reshape(-1, 128)).reshape(-1), tail])
+    rows = len(floats)
+    if kind in ("IQ1_BN", "IQ2_BN"):
+        wide = np.float32 if kind == "IQ2_BN" else np.float16
+        prefix = np.abs(floats).max(axis=1, keepdims=True).astype(wide).view(np.uint8)
+        blocks = trits.reshape(-1, 64)
+        codes = in_quarters(blocks) if kind == "IQ2_BN" else iq1_bn_bytes(blocks)
+        return np.hstack([prefix, codes.reshape(rows, -1)])
+    width = 64 if kind == "Q2_0" else 128
+    scale = np.abs(floats).reshape(-1, width).max(axis=1, keepdims=True)
+    scale = scale.astype(np.float16).view(np.uint8)
+    blocks = trits.reshape(-1, width)
+    if kind == "PTQ1_0":
+        stages = (blocks[:, :80], 16, 5), (blocks[:, 80:120], 8, 5), (blocks[:, 120:], 2, 4)
+        parts = [in_base3(part.reshape(-1, count, step)) for part, step, count in stages]
+        data = np.hstack([*parts, scale])
+    elif kind == "Q1_0":
+        data = np.hstack([scale, np.packbits(blocks > 0, axis=1, bitorder="little")])
+    else:
+        codes = (blocks + 1).astype(np.uint8).reshape(len(blocks), -1, 4)
+        data = np.hstack([scale, (codes << np.arange(0, 8, 2, dtype=np.uint8)).sum(2, np.uint8)])
+    return data.reshape(rows, -1)
+
+
+def in_quarters(blocks: Any) -> Any:
+    """Two bits a trit, the first quarter of a block in the lowest bits."""
+    codes = (blocks + 1).astype(np.uint8).reshape(len(blocks), 4, -1)
+    return codes[:, 0] | codes[:, 1] << 2 | codes[:, 2] << 4 | codes[:, 3] << 6
+
+
+def in_base3(digits: Any) -> Any:
+    """Bytes of trits (blocks, digits, bytes), the first the most significant of five."""
+    weights = 3 ** np.arange(4, -1, -1)[: digits.shape[1]]
+    value = ((digits.astype(int) + 1) * weights[:, None]).sum(axis=1)
+    return (-(-value * 256 // 243)).astype(np.uint8)
+
+
+def iq1_bn_bytes(blocks: Any) -> Any:
+    """13 bytes a block: of each 16 trits 5, 5 and 5 a byte, the last ones in a byte of their own;
+    the first of a byte is the least significant."""
+    fives = blocks.reshape(-1, 4, 16)[:, :, :15].reshape(-1, 5)[:, ::-1, None]
+    last = np.zeros((len(blocks), 5), np.int8) - 1
+    last[:, 1:] = blocks[:, 15::16][:, ::-1]
+    return np.hstack([in_base3(fives).reshape(-1, 12), in_base3(last[:, :, None])])
 
 
 def sentence_piece() -> tuple[Tokenizer, dict[str, Any]]:

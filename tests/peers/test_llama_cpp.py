@@ -139,7 +139,7 @@ def test_files_that_llama_cpp_quantised(tmp_path, architecture, kind):
     settings.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{kind}")
     paths = str(plain).encode(), str(path).encode()
     assert llama_cpp.llama_model_quantize(*paths, ctypes.byref(settings)) == 0
-    kinds = {name: tensor.kind_name for name, tensor in GgufFile(path).tensors.items()}
+    kinds = {name: tensor.kind.name for name, tensor in GgufFile(path).tensors.items()}
     assert kinds["blk.0.attn_q.weight"] == kind
     assert kinds["token_embd.weight"] == ("Q4_K" if architecture == "llama" else "Q6_K")
     assert kinds.get("output.weight") == ("Q6_K" if architecture == "llama" else None)

@@ -33,7 +33,7 @@ class Checkpoint(ABC):
     @abstractmethod
     def trits(self, layer: int, name: str) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
         """Trits (outputs, inputs) of a name in `Config.linear_shapes` and the scale they are
-        multiplied by, of shape () or (outputs,)."""
+        multiplied by, of shape (), (outputs,) or (outputs, groups of neighbouring inputs)."""
 
     @abstractmethod
     def norm(self, layer: int, name: str) -> npt.NDArray[np.float32]:

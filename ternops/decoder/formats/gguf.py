@@ -13,17 +13,11 @@ import numpy.typing as npt
 from ternops.decoder.architectures import find_gguf
 from ternops.decoder.formats import gguf_tokenizer
 from ternops.decoder.formats.checkpoint import Checkpoint
-from ternops.decoder.formats.gguf_blocks import (
-    TQ1_0_BYTES,
-    TQ2_0_BYTES,
-    TQ_WEIGHTS,
-    check_scales,
-    decode_i2_s,
-    decode_tq,
-)
+from ternops.decoder.formats.gguf_blocks import TERNARY
 from ternops.decoder.formats.gguf_config import ROPE_FACTORS, read_config
 from ternops.decoder.formats.gguf_file import GgufFile
 from ternops.decoder.formats.placeholders import check_fetched
+from ternops.decoder.formats.scales import check_scales
 from ternops.decoder.formats.ternary_floats import trits_of_floats
 from ternops.decoder.weights import HalfMatrix
 from ternops.memory import aligned_empty
@@ -33,9 +27,11 @@ if TYPE_CHECKING:
 
 _BLOCK = re.compile(r"blk\.(?P<layer>[0-9]{1,8})\.(?P<part>[a-z_]+)\.(?P<kind>weight|scale)")
 _FLOATS = ("F32", "F16", "BF16")
-_TERNARY = ("TQ1_0", "TQ2_0", "I2_S")
-#: What llama.cpp's quantiser makes of embeddings, besides floats.
-_EMBEDDING = (*_FLOATS, "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K")
+#: What llama.cpp's quantiser makes of embeddings, besides floats, and what ternary ones are in.
+_EMBEDDING = (
+    *_FLOATS, "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K",
+    *(kind for kind in TERNARY if kind != "I2_S"),
+)  # fmt: skip
 
 _MAX_FP16 = 65504
 _WEIGHTS_AT_ONCE = 1 << 22
@@ -122,16 +118,10 @@ class Gguf(Checkpoint):
     def _decode(
         self, name: str, shape: tuple[int, int]
     ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-        tensor = self._file.tensor(name, shape, (*_TERNARY, *_FLOATS))
-        if tensor.kind_name in _FLOATS:
+        tensor = self._file.tensor(name, shape, (*TERNARY, *_FLOATS))
+        if tensor.kind.name in _FLOATS:
             return trits_of_floats(self._file.floats(name), name, self._quantize)
-        try:
-            if tensor.kind_name == "I2_S":
-                return decode_i2_s(tensor.data, shape)
-            size = TQ1_0_BYTES if tensor.kind_name == "TQ1_0" else TQ2_0_BYTES
-            return decode_tq(tensor.data.reshape(shape[0], shape[1] // TQ_WEIGHTS, size), shape)
-        except ValueError as error:
-            raise ValueError(f"checkpoint: {name} {error}") from None
+        return self._file.trits(name)
 
     def _vector(self, name: str, size: int) -> npt.NDArray[np.float32]:
         self._file.tensor(name, (size,), _FLOATS)
@@ -155,7 +145,7 @@ class Gguf(Checkpoint):
         float16, some rows at a time."""
         rows, columns = self.config.vocabulary, self.config.hidden
         tensor = self._file.tensor(name, (rows, columns), _EMBEDDING)
-        is_bf16 = tensor.kind_name == "BF16"
+        is_bf16 = tensor.kind.name == "BF16"
         step = max(1, _WEIGHTS_AT_ONCE // columns)
         whole = None
         for start in range(0, rows, step):

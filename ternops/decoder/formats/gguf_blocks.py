@@ -1,121 +1,191 @@
-"""TQ1_0, TQ2_0 and I2_S: what other engines' ternary blocks hold, as trits and scales.
+"""Ternary blocks of GGUF files, as trits and scales.
 
-The layouts are those of ggml-org/llama.cpp (ggml-quants.c: TQ1_0 and TQ2_0) and of
-microsoft/BitNet (src/ggml-bitnet-mad.cpp: I2_S).
+The layouts are those of ggml-org/llama.cpp (ggml-quants.c: TQ1_0, TQ2_0, Q1_0, Q2_0), of
+microsoft/BitNet (src/ggml-bitnet-mad.cpp: I2_S), of ikawrakow/ik_llama.cpp (iqk_quantize.cpp:
+IQ1_BN, IQ2_BN) and of PrismML-Eng/llama.cpp (PQ2_0, PTQ1_0).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from ternops.decoder.formats.ternary_floats import row_scales
+from ternops.decoder.formats.gguf_types import Kind
+from ternops.decoder.formats.scales import Floats, Trits, check_scales, fewest_scales
 
-#: Weights and bytes of a TQ block; both end with a float16 scale.
-TQ_WEIGHTS, TQ1_0_BYTES, TQ2_0_BYTES = 256, 54, 66
-#: Weights and bytes of an I2_S block, and the bytes after the last of them.
-I2_S_WEIGHTS, I2_S_BYTES = 128, 32
+Bytes = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
 
 _POWERS = np.array([1, 3, 9, 27, 81], np.uint8)[:, None]
 _SHIFTS = np.array([0, 2, 4, 6], np.uint8)[:, None]
-_ROWS_AT_ONCE = 1 << 22  # weights
-
-Trits = npt.NDArray[np.int8]
-Floats = npt.NDArray[np.float32]
+_WEIGHTS_AT_ONCE = 1 << 22
 
 
-def decode_tq(blocks: npt.NDArray[np.uint8], shape: tuple[int, int]) -> tuple[Trits, Floats]:
-    """Trits of the shape and the scale (or one a row) of TQ1_0 or TQ2_0 blocks.
+class Layout(NamedTuple):
+    """How a type holds trits.
 
-    blocks: uint8 (rows, blocks in a row, 54 for TQ1_0 or 66 for TQ2_0).
-    Raises ValueError for what holds no trits or for scales that differ within a row.
+    trits: int8 (rows, blocks, weights) of uint8 (rows, blocks, bytes), the bytes of a block but for
+    its scale. scale: where in a block that is, a float16; None for one before each row, which is
+    then the whole prefix: float16 or float32.
     """
-    digits = _tq1_digits if blocks.shape[2] == TQ1_0_BYTES else _tq2_digits
+
+    trits: Callable[[Bytes], Trits]
+    scale: slice | None
+    codes: slice = slice(None)
+
+
+def decode(kind: Kind, data: Bytes, shape: tuple[int, int], first: int = 0) -> tuple[Trits, Floats]:
+    """Trits of the shape and the scale of a tensor, as few scales as give back every weight.
+
+    kind: one of TERNARY. data: the tensor's bytes, or those of its rows from `first` on.
+    Raises ValueError for what holds no trits, naming the row, or no positive scale.
+    """
+    if kind.name == "I2_S":
+        return _decode_i2_s(data, shape)
+    layout, (rows, columns) = LAYOUTS[kind.name], shape
+    table = data.reshape(rows, -1)
+    blocks = table[:, kind.prefix :].reshape(rows, columns // kind.weights, kind.size)
     trits = np.empty(shape, np.int8)
-    is_zero = np.empty(blocks.shape[:2], bool)
-    rows = max(1, _ROWS_AT_ONCE // shape[1])
-    for start in range(0, shape[0], rows):
-        part = slice(start, start + rows)
-        codes = digits(blocks[part, :, :-2]).view(np.int8)
-        codes -= 1
-        is_zero[part] = ~codes.any(axis=2)
-        trits[part] = codes.reshape(-1, shape[1])
-    scales = np.ascontiguousarray(blocks[:, :, -2:]).view("<f2")[:, :, 0].astype(np.float32)
-    return trits, _common_scale(scales, is_zero)
+    used: Mask = np.empty(blocks.shape[:2], bool)
+    step = max(1, _WEIGHTS_AT_ONCE // columns)
+    for start in range(0, rows, step):
+        part = slice(start, start + step)
+        try:
+            found = layout.trits(np.ascontiguousarray(blocks[part, :, layout.codes]))
+        except _Code3 as error:
+            raise ValueError(
+                f"holds the code 3 in row {first + start + error.row}, expected only 0, 1 and 2 "
+                "(not ternary, or another interleave?)"
+            ) from None
+        used[part] = _any(found)
+        trits[part] = found.reshape(-1, columns)
+    if layout.scale is None:
+        scales = _floats(table[:, None, : kind.prefix])
+        used = np.asarray(used.any(axis=1, keepdims=True))
+    else:
+        scales = _floats(blocks[:, :, layout.scale])
+    return trits, fewest_scales(scales, used, columns)
 
 
-def decode_i2_s(data: npt.NDArray[np.uint8], shape: tuple[int, int]) -> tuple[Trits, Floats]:
-    """Trits of the shape and the scale of an I2_S tensor.
+def _floats(data: Bytes) -> Floats:
+    """The number in the last axis, float16 or float32."""
+    return np.ascontiguousarray(data).view(f"<f{data.shape[-1]}")[..., 0].astype(np.float32)
 
-    data: uint8 (weights/4 + 32,). Blocks run on over the ends of rows.
-    Raises ValueError for what holds no trits or no positive scale. Other interleaves that were
-    written under the same type cannot be distinguished if their bytes are valid here.
-    """
+
+def _any(trits: Trits) -> Mask:
+    """Which blocks have a weight that is not 0; eight weights at a time."""
+    return np.asarray(trits.view(np.uint64).any(axis=2))
+
+
+class _Code3(Exception):
+    """What is no trit, and in which row."""
+
+    def __init__(self, row: int) -> None:
+        self.row = row
+
+
+def _decode_i2_s(data: Bytes, shape: tuple[int, int]) -> tuple[Trits, Floats]:
+    """Blocks run on over the ends of rows. Other interleaves that were written under the same type
+    cannot be distinguished if their bytes are valid here."""
     count = shape[0] * shape[1]
-    blocks = data[: count // 4].reshape(-1, I2_S_BYTES)
-    trits = np.empty((len(blocks), I2_S_WEIGHTS), np.int8)
-    step = _ROWS_AT_ONCE // I2_S_WEIGHTS
+    blocks = data[: count // 4].reshape(-1, 1, 32)
+    trits = np.empty((len(blocks), 128), np.int8)
+    step = _WEIGHTS_AT_ONCE // 128
     for start in range(0, len(blocks), step):
-        codes = _two_bit_codes(blocks[start : start + step, None, :], _SHIFTS[::-1])
-        codes = codes.reshape(-1, I2_S_WEIGHTS)
-        trits[start : start + step] = codes.view(np.int8) - np.int8(1)
+        try:
+            trits[start : start + step] = _fields(blocks[start : start + step], _SHIFTS[::-1])[:, 0]
+        except _Code3 as error:
+            row = (start + error.row) * 128 // shape[1]
+            raise ValueError(
+                f"holds the code 3 in row {row}, expected only 0, 1 and 2 (another interleave?)"
+            ) from None
     scale = data[count // 4 : count // 4 + 4].copy().view("<f4")[0]
     check_scales(scale)
     return trits.reshape(shape), np.asarray(scale, np.float32)
 
 
-def check_scales(scales: Any) -> None:
-    """Raise ValueError for a scale that is not positive and finite."""
-    bad = np.extract(~(np.isfinite(scales) & (np.asarray(scales) > 0)), scales)
-    if bad.size:
-        raise ValueError(f"holds the scale {bad[0]}, expected positive numbers")
-
-
-def _tq1_digits(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """uint8 (rows, blocks, 256) in 0..2 of (rows, blocks, 52).
+def _digits(codes: Bytes, powers: npt.NDArray[np.uint8]) -> Bytes:
+    """uint8 (rows, blocks, powers, bytes) in 0..2 of (rows, blocks, bytes).
 
     A byte is ceil(q * 256 / 243) for five digits q in base 3: times 3^n modulo 256 leaves digit n
-    on top, the first weight the most significant.
+    on top, the first one the most significant.
     """
-    parts = []
-    for first, last, fields in ((0, 32, 5), (32, 48, 5), (48, 52, 4)):
-        part = codes[:, :, None, first:last] * _POWERS[:fields]
-        parts.append(part.reshape(*codes.shape[:2], -1))
-    return (np.concatenate(parts, axis=2).astype(np.uint16) * 3 >> 8).astype(np.uint8)
+    return ((codes[:, :, None] * powers).astype(np.uint16) * 3 >> 8).astype(np.uint8)
 
 
-def _tq2_digits(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """uint8 (rows, blocks, 256) in 0..2 of (rows, blocks, 64)."""
-    halves = codes.reshape(*codes.shape[:2], 2, 1, 32)
-    return _two_bit_codes(halves, _SHIFTS).reshape(*codes.shape[:2], TQ_WEIGHTS)
+def _staged(*stages: tuple[int, int, int]) -> Callable[[Bytes], Trits]:
+    """Of bytes [first, last) with a number of digits: first all their digits 0, then 1, ..."""
+
+    def trits(codes: Bytes) -> Trits:
+        parts = [
+            _digits(codes[:, :, first:last], _POWERS[:count]).reshape(*codes.shape[:2], -1)
+            for first, last, count in stages
+        ]
+        return np.concatenate(parts, axis=2).view(np.int8) - np.int8(1)
+
+    return trits
 
 
-def _two_bit_codes(
-    codes: npt.NDArray[np.uint8], shifts: npt.NDArray[np.uint8]
-) -> npt.NDArray[np.uint8]:
-    fields: npt.NDArray[np.uint8] = codes >> shifts & np.uint8(3)
-    if (fields == 3).any():
-        raise ValueError("holds the code 3, expected only 0, 1 and 2 (another interleave?)")
-    return fields
+def _iq1_bn(codes: Bytes) -> Trits:
+    """13 bytes: in three of the first twelve 15 weights, the first the least significant; the 16th
+    of each 16 is a digit of the last byte, in the same order."""
+    five = np.moveaxis(_digits(codes[:, :, :12], _POWERS[::-1]), 2, 3)
+    four = np.moveaxis(_digits(codes[:, :, 12:], _POWERS[:0:-1]), 2, 3)
+    shape = *codes.shape[:2], 4
+    found = np.concatenate([five.reshape(*shape, 15), four.reshape(*shape, 1)], axis=3)
+    return found.reshape(*codes.shape[:2], 64).view(np.int8) - np.int8(1)
 
 
-def _common_scale(scales: Floats, is_zero: npt.NDArray[np.bool_]) -> Floats:
-    """One scale, shape (), or one a row, of the scales (rows, blocks) of blocks.
+def _fields(codes: Bytes, shifts: npt.NDArray[np.uint8] = _SHIFTS) -> Trits:
+    """Of two-bit fields: first those at the first shift in all bytes, then at the next one, ..."""
+    _check_codes(codes)
+    fields = (codes[:, :, None] >> shifts & np.uint8(3)).view(np.int8) - np.int8(1)
+    return fields.reshape(*codes.shape[:2], -1)
 
-    Blocks of zeros say nothing: quantisers leave any scale in them.
-    """
-    used = ~is_zero
-    check_scales(scales[used])
-    least = np.where(used, scales, np.float32(np.inf)).min(axis=1)
-    most = np.where(used, scales, np.float32(0)).max(axis=1)
-    rows: Any = used.any(axis=1)
-    mixed = np.flatnonzero(rows & (least != most))
-    if len(mixed):
-        row = int(mixed[0])
-        raise ValueError(
-            f"has blocks of the scales {least[row]} and {most[row]} in row {row}, expected one "
-            "scale a row (quantised from weights that are not ternary?)"
-        )
-    return row_scales(most, rows)
+
+def _tq2_0(codes: Bytes) -> Trits:
+    halves = codes.reshape(len(codes), -1, 32)
+    return _fields(halves).reshape(*codes.shape[:2], 256)
+
+
+def _in_order(table: npt.NDArray[np.uint8]) -> Callable[[Bytes], Trits]:
+    """Of bytes whose weights are neighbours. table: uint8 (256, weights of a byte)."""
+    words = np.ascontiguousarray(table).view(f"u{table.shape[1]}").reshape(256)
+
+    def trits(codes: Bytes) -> Trits:
+        if table.shape[1] == 4:
+            _check_codes(codes)
+        return words.take(codes).view(np.int8)
+
+    return trits
+
+
+def _check_codes(codes: Bytes) -> None:
+    """Raises _Code3 for bytes (rows, blocks, a multiple of 8) whose two bits are both set."""
+    words = codes.view(np.uint64)
+    bad = words & words >> np.uint64(1) & np.uint64(0x5555555555555555)
+    if bad.any():
+        raise _Code3(int(np.argwhere(bad)[0, 0]))
+
+
+_BITS = np.arange(256, dtype=np.uint8)[:, None] >> np.arange(8, dtype=np.uint8) & np.uint8(1)
+_PAIRS = np.arange(256, dtype=np.uint8)[:, None] >> _SHIFTS[:, 0] & np.uint8(3)
+_FIRST, _LAST = slice(0, 2), slice(-2, None)
+_Q2_0 = Layout(_in_order(_PAIRS - np.uint8(1)), _FIRST, slice(2, None))
+
+#: By the name of the type.
+LAYOUTS = {
+    "TQ1_0": Layout(_staged((0, 32, 5), (32, 48, 5), (48, 52, 4)), _LAST, slice(-2)),
+    "TQ2_0": Layout(_tq2_0, _LAST, slice(-2)),
+    "Q1_0": Layout(_in_order(_BITS * np.uint8(2) - np.uint8(1)), _FIRST, slice(2, None)),
+    "Q2_0": _Q2_0,
+    "PQ2_0": _Q2_0,
+    "PTQ1_0": Layout(_staged((0, 16, 5), (16, 24, 5), (24, 26, 4)), _LAST, slice(-2)),
+    "IQ1_BN": Layout(_iq1_bn, None),
+    "IQ2_BN": Layout(_fields, None),
+}
+#: The types that hold trits.
+TERNARY = (*LAYOUTS, "I2_S")

@@ -32,11 +32,8 @@ def read_config(file: GgufFile) -> Config:
             "the like is no model by itself"
         )
     architecture, form = find_gguf(file.metadata)
-    parts = file.metadata.get("split.count", 0)
-    if parts not in (0, 1):
-        raise ValueError(
-            f"config: split.count is {reprlib.repr(parts)}, expected a model in one file"
-        )
+    if rotated := [key for key in file.metadata if key.startswith("prism.hadamard.")]:
+        raise ValueError(f"config: {rotated[0]} is set, expected weights that are not rotated")
     keys = _Keys(file.metadata, form.name)
     hidden, heads = keys.integer("embedding_length"), keys.integer("attention.head_count")
     head_dim = keys.integer("attention.key_length", hidden // max(heads, 1))

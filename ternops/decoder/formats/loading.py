@@ -9,11 +9,12 @@ from pathlib import Path
 from ternops.decoder.formats.checkpoint import Checkpoint
 from ternops.decoder.formats.companion_files import check_companions
 from ternops.decoder.formats.gguf import Gguf
-from ternops.decoder.formats.gguf_file import MAGIC
+from ternops.decoder.formats.gguf_container import MAGIC, is_later_part
 from ternops.decoder.formats.hugging_face import HuggingFace
 from ternops.decoder.formats.packed import PackedFile
 from ternops.decoder.formats.paths import WEIGHTS, locate, missing_config, no_model
 from ternops.decoder.formats.placeholders import check_fetched
+from ternops.decoder.formats.scales import products
 from ternops.decoder.formats.ternary_floats import check_method
 from ternops.decoder.weights import HalfMatrix, Layer, Weights
 from ternops.matrix import TernaryMatrix
@@ -30,7 +31,8 @@ def open_checkpoint(
     path: a folder, which may hold one GGUF file in place of safetensors, the folder of a repository
     in the hub's cache, or a file (default: the tiny checkpoint of this package).
     quantize: "absmean" rounds float matrices that no config declares and that are no product of
-    trits and one scale a row to trits and one scale a matrix; without, reading one is a ValueError.
+    trits and scales, of a matrix, its rows or groups of their inputs, to trits and one scale a
+    matrix; without, reading one is a ValueError.
     Raises FileNotFoundError and ValueError, naming the file and what is wrong with it, and
     ModuleNotFoundError without the gguf package where it is needed.
     """
@@ -61,13 +63,15 @@ def _open_file(path: Path, quantize: str | None) -> Checkpoint:
 
 
 def _gguf_file(folder: Path) -> Path | None:
-    """The GGUF file that a folder holds in place of config.json and safetensors."""
+    """The GGUF file, or the first part of one, that a folder holds in place of config.json and
+    safetensors."""
     index = folder / "model.safetensors.index.json"
     if (folder / "config.json").is_file() and (
         index.is_file() or any(WEIGHTS.fullmatch(file.name) for file in folder.iterdir())
     ):
         return None
     files = sorted(file for file in folder.glob("*.[gG][gG][uU][fF]") if file.is_file())
+    files = [file for file in files if not is_later_part(file)]
     if len(files) > 1:
         names = ", ".join(file.name for file in files)
         raise ValueError(f"model: {str(folder)!r} holds {names}, expected the path of one")
@@ -105,4 +109,4 @@ def _linear(checkpoint: Checkpoint, layer: int, name: str, kind: str) -> Ternary
     if kind != "fp16":
         return checkpoint.matrix(layer, name, kind)
     trits, scale = checkpoint.trits(layer, name)
-    return HalfMatrix.from_floats(trits * (scale if scale.ndim == 0 else scale[:, None]))
+    return HalfMatrix.from_floats(products(trits, scale))
