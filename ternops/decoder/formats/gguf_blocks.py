@@ -13,15 +13,21 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ternops.decoder.formats.codes import (
+    SHIFTS,
+    WEIGHTS_AT_ONCE,
+    Bytes,
+    Code3,
+    Mask,
+    fields,
+    neighbours,
+    signs,
+    used_blocks,
+)
 from ternops.decoder.formats.gguf_types import Kind
 from ternops.decoder.formats.scales import Floats, Trits, check_scales, fewest_scales
 
-Bytes = npt.NDArray[np.uint8]
-Mask = npt.NDArray[np.bool_]
-
 _POWERS = np.array([1, 3, 9, 27, 81], np.uint8)[:, None]
-_SHIFTS = np.array([0, 2, 4, 6], np.uint8)[:, None]
-_WEIGHTS_AT_ONCE = 1 << 22
 
 
 class Layout(NamedTuple):
@@ -50,17 +56,17 @@ def decode(kind: Kind, data: Bytes, shape: tuple[int, int], first: int = 0) -> t
     blocks = table[:, kind.prefix :].reshape(rows, columns // kind.weights, kind.size)
     trits = np.empty(shape, np.int8)
     used: Mask = np.empty(blocks.shape[:2], bool)
-    step = max(1, _WEIGHTS_AT_ONCE // columns)
+    step = max(1, WEIGHTS_AT_ONCE // columns)
     for start in range(0, rows, step):
         part = slice(start, start + step)
         try:
             found = layout.trits(np.ascontiguousarray(blocks[part, :, layout.codes]))
-        except _Code3 as error:
+        except Code3 as error:
             raise ValueError(
                 f"holds the code 3 in row {first + start + error.row}, expected only 0, 1 and 2 "
                 "(not ternary, or another interleave?)"
             ) from None
-        used[part] = _any(found)
+        used[part] = used_blocks(found)
         trits[part] = found.reshape(-1, columns)
     if layout.scale is None:
         scales = _floats(table[:, None, : kind.prefix])
@@ -75,29 +81,17 @@ def _floats(data: Bytes) -> Floats:
     return np.ascontiguousarray(data).view(f"<f{data.shape[-1]}")[..., 0].astype(np.float32)
 
 
-def _any(trits: Trits) -> Mask:
-    """Which blocks have a weight that is not 0; eight weights at a time."""
-    return np.asarray(trits.view(np.uint64).any(axis=2))
-
-
-class _Code3(Exception):
-    """What is no trit, and in which row."""
-
-    def __init__(self, row: int) -> None:
-        self.row = row
-
-
 def _decode_i2_s(data: Bytes, shape: tuple[int, int]) -> tuple[Trits, Floats]:
     """Blocks run on over the ends of rows. Other interleaves that were written under the same type
     cannot be distinguished if their bytes are valid here."""
     count = shape[0] * shape[1]
     blocks = data[: count // 4].reshape(-1, 1, 32)
     trits = np.empty((len(blocks), 128), np.int8)
-    step = _WEIGHTS_AT_ONCE // 128
+    step = WEIGHTS_AT_ONCE // 128
     for start in range(0, len(blocks), step):
         try:
-            trits[start : start + step] = _fields(blocks[start : start + step], _SHIFTS[::-1])[:, 0]
-        except _Code3 as error:
+            trits[start : start + step] = fields(blocks[start : start + step], SHIFTS[::-1])[:, 0]
+        except Code3 as error:
             row = (start + error.row) * 128 // shape[1]
             raise ValueError(
                 f"holds the code 3 in row {row}, expected only 0, 1 and 2 (another interleave?)"
@@ -139,53 +133,24 @@ def _iq1_bn(codes: Bytes) -> Trits:
     return found.reshape(*codes.shape[:2], 64).view(np.int8) - np.int8(1)
 
 
-def _fields(codes: Bytes, shifts: npt.NDArray[np.uint8] = _SHIFTS) -> Trits:
-    """Of two-bit fields: first those at the first shift in all bytes, then at the next one, ..."""
-    _check_codes(codes)
-    fields = (codes[:, :, None] >> shifts & np.uint8(3)).view(np.int8) - np.int8(1)
-    return fields.reshape(*codes.shape[:2], -1)
-
-
 def _tq2_0(codes: Bytes) -> Trits:
     halves = codes.reshape(len(codes), -1, 32)
-    return _fields(halves).reshape(*codes.shape[:2], 256)
+    return fields(halves).reshape(*codes.shape[:2], 256)
 
 
-def _in_order(table: npt.NDArray[np.uint8]) -> Callable[[Bytes], Trits]:
-    """Of bytes whose weights are neighbours. table: uint8 (256, weights of a byte)."""
-    words = np.ascontiguousarray(table).view(f"u{table.shape[1]}").reshape(256)
-
-    def trits(codes: Bytes) -> Trits:
-        if table.shape[1] == 4:
-            _check_codes(codes)
-        return words.take(codes).view(np.int8)
-
-    return trits
-
-
-def _check_codes(codes: Bytes) -> None:
-    """Raises _Code3 for bytes (rows, blocks, a multiple of 8) whose two bits are both set."""
-    words = codes.view(np.uint64)
-    bad = words & words >> np.uint64(1) & np.uint64(0x5555555555555555)
-    if bad.any():
-        raise _Code3(int(np.argwhere(bad)[0, 0]))
-
-
-_BITS = np.arange(256, dtype=np.uint8)[:, None] >> np.arange(8, dtype=np.uint8) & np.uint8(1)
-_PAIRS = np.arange(256, dtype=np.uint8)[:, None] >> _SHIFTS[:, 0] & np.uint8(3)
 _FIRST, _LAST = slice(0, 2), slice(-2, None)
-_Q2_0 = Layout(_in_order(_PAIRS - np.uint8(1)), _FIRST, slice(2, None))
+_Q2_0 = Layout(neighbours, _FIRST, slice(2, None))
 
 #: By the name of the type.
 LAYOUTS = {
     "TQ1_0": Layout(_staged((0, 32, 5), (32, 48, 5), (48, 52, 4)), _LAST, slice(-2)),
     "TQ2_0": Layout(_tq2_0, _LAST, slice(-2)),
-    "Q1_0": Layout(_in_order(_BITS * np.uint8(2) - np.uint8(1)), _FIRST, slice(2, None)),
+    "Q1_0": Layout(signs, _FIRST, slice(2, None)),
     "Q2_0": _Q2_0,
     "PQ2_0": _Q2_0,
     "PTQ1_0": Layout(_staged((0, 16, 5), (16, 24, 5), (24, 26, 4)), _LAST, slice(-2)),
     "IQ1_BN": Layout(_iq1_bn, None),
-    "IQ2_BN": Layout(_fields, None),
+    "IQ2_BN": Layout(fields, None),
 }
 #: The types that hold trits.
 TERNARY = (*LAYOUTS, "I2_S")

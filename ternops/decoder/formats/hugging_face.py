@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ternops.decoder.architectures import INNER_NORMS, find_hugging_face
-from ternops.decoder.formats import tokenizer_config
+from ternops.decoder.formats import mlx, tokenizer_config
 from ternops.decoder.formats.checkpoint import Checkpoint
 from ternops.decoder.formats.hugging_face_config import object_of, read_config
 from ternops.decoder.formats.hugging_face_quantization import (
@@ -58,6 +58,8 @@ class HuggingFace(Checkpoint):
         raw = read_object(folder / "config.json")
         _, self._form = find_hugging_face(raw)
         self._quantization = read_quantization(folder)
+        quantization = object_of(raw, "quantization")
+        self._group = mlx.group_of(quantization) if quantization else None
         self._tensors = Tensors(folder)
         bare = self._form.without_prefix()
         if self._form.embedding not in self._tensors and bare.embedding in self._tensors:
@@ -90,6 +92,9 @@ class HuggingFace(Checkpoint):
         known |= {f"{form.linear[name]}.bias" for name in self.config.bias_sizes()}
         known.add(f"self_attn.{_ROTATIONS}")
         whole = {form.embedding, form.head, form.final_norm, f"model.{_ROTATIONS}"}
+        if self._group:
+            known |= {each for name in form.linear.values() for each in mlx.parts(f"{name}.weight")}
+            whole |= mlx.parts(form.embedding) | mlx.parts(form.head)
         scales = []
         before, after = form.layer.split("{}")
         layer = re.compile(re.escape(before) + r"(\d{1,9})" + re.escape(after) + "(.*)", re.DOTALL)
@@ -119,6 +124,8 @@ class HuggingFace(Checkpoint):
     def trits(self, layer: int, name: str) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
         shape = self.config.linear_shapes()[name]
         tensor = self._form.matrix(layer, name)
+        if self._group and mlx.is_packed(self._tensors, tensor):
+            return mlx.read_mlx(self._tensors, tensor, shape, self._group)
         return read_trits(self._tensors, tensor, shape, self._quantization, self._quantize)
 
     def norm(self, layer: int, name: str) -> npt.NDArray[np.float32]:
@@ -151,7 +158,10 @@ class HuggingFace(Checkpoint):
         return self._half(self._form.head)
 
     def _half(self, name: str) -> HalfMatrix:
-        return self._tensors.half(name, (self.config.vocabulary, self.config.hidden))
+        shape = self.config.vocabulary, self.config.hidden
+        if self._group and mlx.is_packed(self._tensors, name):
+            return mlx.half(self._tensors, name, shape, self._group)
+        return self._tensors.half(name, shape)
 
     def tokenizer(self) -> Tokenizer:
         return load_tokenizer(self._folder)

@@ -41,6 +41,8 @@ def read_quantization(folder: Path) -> str:
     """
     raw = read_object(folder / "config.json")
     settings = object_of(raw, "quantization_config")
+    if raw.get("quantization"):  # MLX's: it says of each tensor how it is stored
+        return UNDECLARED
     for key, expected in (("weight_bits", 1), ("input_bits", 8)):
         if raw.get(key, expected) != expected:
             raise ValueError(f"config: {key} is {raw[key]!r}, expected {expected}")

@@ -67,7 +67,6 @@ def _hugging_face(config: Config) -> dict[str, tuple[Any, ...]]:
         "layer_types": ("full_attention",),
         "no_rope_layers": _ONE,  # 1 where there IS rope
         "position_embedding_type": ("rope", "rotary"),
-        "quantization": _NEVER,  # MLX
         "compression_config": _NEVER,
     }
 

@@ -20,7 +20,9 @@ FLOATS = ("BF16", "F16", "F32")
 PACKED = "U8"
 _BLOCK = 1 << 22  # elements
 _LONGEST_NAME = 255  # of a file
-_DTYPES = {"BF16": np.uint16, "F16": np.float16, "F32": np.float32, "U8": np.uint8}
+_DTYPES = {
+    "BF16": np.uint16, "F16": np.float16, "F32": np.float32, "U8": np.uint8, "U32": np.uint32,
+}  # fmt: skip
 
 
 class _Tensor(NamedTuple):
