@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from ternops.decoder import Model
+from ternops.decoder.formats.convert_gguf import convert_to_gguf
 from ternops.decoder.formats.gguf import Gguf
 from ternops.decoder.formats.gguf_file import GgufFile
 from ternops.decoder.formats.loading import TINY
@@ -176,3 +177,39 @@ def compare_tokens(tmp_path, keys):
     for text in [*gguf_files.TEXTS, *(source.read_text("utf-8") for source in sources)]:
         expected = theirs.tokenize(text.encode(), add_bos=True, special=True)
         assert ours.encode(text).ids == expected, text[:100]
+
+
+@pytest.mark.parametrize("encoding", ["two_bit", "base3"])
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_files_that_we_wrote(tmp_path, architecture, encoding):
+    """The same greedy tokens out of a file of ours, of a model whose scales float16 has not."""
+    values = decided_values(architecture)
+    for (layer, name), (trits, scale) in values.linear.items():
+        values.linear[layer, name] = trits, scale * np.float32(1.0001)
+    source = write(tmp_path / "source.gguf", architecture, "F32", values)
+    path = tmp_path / "target.gguf"
+    convert_to_gguf(source, path, encoding)
+    model = Model.from_pretrained(path, threads=2)
+    assert cases.same_bits(
+        model.logits(PROMPTS[0]), Model.from_pretrained(source, threads=2).logits(PROMPTS[0])
+    )
+    for prompt in PROMPTS:
+        tokens = list(model.generate(prompt, max_new_tokens=48))
+        assert tokens == their_tokens(path, prompt, 48)
+        check_logits(path, prompt + tokens)
+
+
+@pytest.mark.parametrize("kind", ["llama-bpe", "qwen2", "sentence piece"])
+def test_tokenizers_that_we_wrote(tmp_path, kind):
+    """llama.cpp makes the same tokens of what we make of its keys, and write."""
+    keys = gguf_files.sentence_piece()[1]
+    if kind != "sentence piece":
+        keys = gguf_files.tokenizer_metadata(TINY / "tokenizer.json", kind)
+    config = replace(CONFIGS["llama"], vocabulary=len(keys["tokenizer.ggml.tokens"]))
+    path = gguf_files.write_gguf(
+        tmp_path / "a.gguf", gguf_files.random_values(config), config=config, tokenizer=keys
+    )
+    convert_to_gguf(path, tmp_path / "b.gguf")
+    ours, theirs = Gguf(path).tokenizer(), their_model(tmp_path / "b.gguf", vocab_only=True)
+    for text in gguf_files.TEXTS:
+        assert ours.encode(text).ids == theirs.tokenize(text.encode(), add_bos=True, special=True)

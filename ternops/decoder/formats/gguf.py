@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import reprlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,15 @@ _MAX_FP16 = 65504
 _WEIGHTS_AT_ONCE = 1 << 22
 
 
+def gguf_package() -> Any:
+    """The package, or a line about installing it."""
+    try:
+        import gguf
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError("gguf is not installed: pip install 'ternops[llm]'") from None
+    return gguf
+
+
 class Gguf(Checkpoint):
     """A GGUF file of one of ARCHITECTURES.
 
@@ -44,10 +53,7 @@ class Gguf(Checkpoint):
     """
 
     def __init__(self, path: Path, quantize: str | None = None) -> None:
-        try:
-            import gguf  # noqa: F401
-        except ModuleNotFoundError:
-            raise ModuleNotFoundError("gguf is not installed: pip install 'ternops[llm]'") from None
+        gguf_package()
         if not path.is_file():
             raise FileNotFoundError(f"model: {str(path)!r} is no file")
         check_fetched(path)
@@ -161,6 +167,12 @@ class Gguf(Checkpoint):
             whole[start : start + step] = part.bits
         assert whole is not None  # a tensor has rows
         return HalfMatrix(whole, columns, is_bf16)
+
+
+def neighbours(rows: int, head_dim: int) -> npt.NDArray[np.intp]:
+    """The opposite: where those of heads that are rotated by neighbours lie."""
+    order = np.arange(rows).reshape(-1, 2, head_dim // 2)
+    return order.swapaxes(1, 2).reshape(-1)
 
 
 def _halves(rows: int, head_dim: int) -> npt.NDArray[np.intp]:

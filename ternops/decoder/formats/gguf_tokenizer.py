@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 Metadata = dict[str, Any]
 
 TOKENS = "tokenizer.ggml.tokens"
-_MERGES = "tokenizer.ggml.merges"
+MERGES = "tokenizer.ggml.merges"
 _SPACE = "\u2581"  # what SentencePiece writes for a space
-_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4
+#: Types of tokens.
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 
 #: The keys of special tokens, by the names that chat templates have for them.
-_NAMES = {
+NAMES = {
     "bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "sep_token": "seperator",
     "pad_token": "padding", "cls_token": "cls", "mask_token": "mask",
 }  # fmt: skip
@@ -59,7 +60,7 @@ class _Split:
 
 
 _LIKE_LLAMA3 = _Split((_LLAMA3,), whole_words=True, bos=True)
-_SPLITS = {
+SPLITS = {
     "llama-bpe": _LIKE_LLAMA3,
     "llama3": _LIKE_LLAMA3,
     "llama-v3": _LIKE_LLAMA3,
@@ -99,7 +100,7 @@ def build_tokenizer(metadata: Metadata) -> Tokenizer:
 def special_tokens(metadata: Metadata) -> dict[str, str]:
     """The texts of "bos_token", "eos_token" and others, each where there is one."""
     tokens = _strings(metadata, TOKENS) if TOKENS in metadata else []
-    found = {name: _token_id(metadata, key, tokens) for name, key in _NAMES.items()}
+    found = {name: _token_id(metadata, key, tokens) for name, key in NAMES.items()}
     return {name: tokens[at] for name, at in found.items() if tokens and at is not None}
 
 
@@ -107,7 +108,7 @@ def end_tokens(metadata: Metadata) -> tuple[int, ...]:
     """The tokens that end a text or a turn."""
     tokens = _strings(metadata, TOKENS) if TOKENS in metadata else []
     ends = [_token_id(metadata, name, tokens) for name in ("eos", "eot", "eom")]
-    control = set(np.flatnonzero(_kinds(metadata, tokens) == _CONTROL).tolist())
+    control = set(np.flatnonzero(_kinds(metadata, tokens) == CONTROL).tolist())
     ends += [at for at in sorted(control) if tokens[at] in _END_TEXTS]
     return tuple(dict.fromkeys(end for end in ends if end is not None))
 
@@ -125,8 +126,8 @@ class _Vocabulary:
         self.bos, self.eos, self.unknown = (
             _token_id(metadata, name, self.tokens) for name in ("bos", "eos", "unknown")
         )
-        if self.unknown is None and (self.kinds == _UNKNOWN).any():
-            self.unknown = int(np.argmax(self.kinds == _UNKNOWN))
+        if self.unknown is None and (self.kinds == UNKNOWN).any():
+            self.unknown = int(np.argmax(self.kinds == UNKNOWN))
 
     def finish(self, tokenizer: Tokenizer, metadata: Metadata, bos: bool) -> Tokenizer:
         """Tell it which tokens stand for themselves in a text, and which begin and end one.
@@ -136,9 +137,9 @@ class _Vocabulary:
         from tokenizers import AddedToken
         from tokenizers.processors import TemplateProcessing
 
-        special = set(np.flatnonzero(np.isin(self.kinds, (_UNKNOWN, _CONTROL))).tolist())
+        special = set(np.flatnonzero(np.isin(self.kinds, (UNKNOWN, CONTROL))).tolist())
         special |= {at for at in (self.bos, self.eos, self.unknown) if at is not None}
-        others = set(np.flatnonzero(self.kinds == _USER_DEFINED).tolist()) - special
+        others = set(np.flatnonzero(self.kinds == USER_DEFINED).tolist()) - special
         for add, numbers in ((tokenizer.add_special_tokens, special),
                              (tokenizer.add_tokens, others)):  # fmt: skip
             add([AddedToken(self.tokens[at], normalized=False) for at in sorted(numbers)])
@@ -164,14 +165,14 @@ def _byte_level(metadata: Metadata, vocabulary: _Vocabulary) -> Tokenizer:
     from tokenizers.models import BPE
 
     split = _split(metadata, vocabulary.tokens)
-    texts = _strings(metadata, _MERGES)
+    texts = _strings(metadata, MERGES)
     if bad := [text for text in texts if text.count(" ") != 1]:
-        raise ValueError(f"{_MERGES}: {reprlib.repr(bad[0])}, expected two parts")
+        raise ValueError(f"{MERGES}: {reprlib.repr(bad[0])}, expected two parts")
     merges = [(left, right) for left, _, right in (text.partition(" ") for text in texts)]
     try:
         model = BPE(vocabulary.ids, merges, ignore_merges=split.whole_words)
     except Exception as error:  # the package raises nothing narrower
-        raise ValueError(f"{_MERGES}: {error}") from None
+        raise ValueError(f"{MERGES}: {error}") from None
     tokenizer = Tokenizer(model)
     if split.composed:
         tokenizer.normalizer = normalizers.NFC()
@@ -213,7 +214,7 @@ def _scored_merges(metadata: Metadata, vocabulary: _Vocabulary) -> list[tuple[st
     count = len(vocabulary.tokens)
     if not isinstance(scores, np.ndarray) or len(scores) != count or np.isnan(scores).any():
         raise ValueError(f"tokenizer.ggml.scores: expected {count} numbers, one a token")
-    normal = np.flatnonzero(vocabulary.kinds == _NORMAL).tolist()
+    normal = np.flatnonzero(vocabulary.kinds == NORMAL).tolist()
     ids = {vocabulary.tokens[at]: at for at in normal}
     merges = []
     for token, at in ids.items():
@@ -231,11 +232,11 @@ def _split(metadata: Metadata, tokens: list[str]) -> _Split:
         # The published files of BitNet b1.58 2B4T lack the key. Theirs is LLaMA 3's tokenizer.
         at, begin = _LLAMA3_BEGIN
         name = "llama-bpe" if tokens[at : at + 1] == [begin] else "default"
-    if not isinstance(name, str) or name not in _SPLITS:
+    if not isinstance(name, str) or name not in SPLITS:
         raise ValueError(
-            f"tokenizer.ggml.pre is {reprlib.repr(name)}, expected one of {', '.join(_SPLITS)}"
+            f"tokenizer.ggml.pre is {reprlib.repr(name)}, expected one of {', '.join(SPLITS)}"
         )
-    return _SPLITS[name]
+    return SPLITS[name]
 
 
 def _strings(metadata: Metadata, key: str) -> list[str]:
@@ -252,7 +253,7 @@ def _kinds(metadata: Metadata, tokens: list[str]) -> npt.NDArray[Any]:
     key = "tokenizer.ggml.token_type"
     kinds = metadata.get(key)
     if kinds is None:
-        return np.full(len(tokens), _NORMAL)
+        return np.full(len(tokens), NORMAL)
     if not isinstance(kinds, np.ndarray) or len(kinds) != len(tokens):
         raise ValueError(f"{key}: expected {len(tokens)} numbers, one a token")
     return kinds
