@@ -13,6 +13,8 @@ import pytest
 # Before anything asks for a kernel, here or in a process of a test: what this machine was tuned for
 # changes no result, but tests of the defaults mean the tables'.
 os.environ["TERNOPS_TUNING"] = "off"
+# No test may depend on a network, nor wait for one.
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 from tests.helpers import internals
 

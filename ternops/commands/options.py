@@ -26,8 +26,9 @@ def add_model_options(
 ) -> None:
     """--model and how it is held and run. context: the help for --context."""
     parser.add_argument(
-        "--model", metavar="PATH",
-        help="Hugging Face folder, packed file or GGUF file (default: the tiny model inside)",
+        "--model", metavar="MODEL",
+        help="Hugging Face folder, packed file or GGUF file, or owner/name to download from the "
+        "hub (default: the tiny model inside)",
     )  # fmt: skip
     parser.add_argument(
         "--weights", choices=("ternary", "fp16", *TERNARY), default="ternary",

@@ -54,7 +54,8 @@ class Model(LoadedModel):
     ) -> Model:
         """Load a checkpoint (default: the tiny one of this package).
 
-        path: a Hugging Face folder, a GGUF file, or what `python -m ternops quantize` wrote.
+        path: a Hugging Face folder, a GGUF file, what `python -m ternops quantize` wrote, or the
+        name of a model of the hub, which is downloaded ("owner/name", see `open_checkpoint`).
         weights: "ternary" for the best encoding here, the name of an encoding, or "fp16" for the
         baseline: the float16 of the quantised values and activations that are not quantised.
         head, cache, sparse: as for Model. context: use at most this many positions of the model's.

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ternops.decoder.config import Config
 from ternops.decoder.formats.checkpoint import Checkpoint
+from ternops.decoder.formats.gguf_container import parts_of
 from ternops.decoder.formats.loading import open_checkpoint
 from ternops.decoder.formats.packed import FORMAT, VERSION, PackedFile, header_checksum, whole_lines
 from ternops.decoder.formats.paths import locate
@@ -115,7 +116,7 @@ def _is_packed(path: Path) -> bool:
 def _stamps(source: Path, target: Path) -> list[list[Any]]:
     """Name, size and time of change of each file of the source, apart from what is written."""
     if source.is_file():
-        files = [source]
+        files = [source.with_name(name) for name in parts_of(source.name)]
     else:
         ours = [target.with_name(target.name + end) for end in ("", ".partial", ".journal")]
         own = {path.resolve() for path in ours}

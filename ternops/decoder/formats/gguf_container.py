@@ -104,6 +104,15 @@ def is_later_part(path: Path) -> bool:
     return match is not None and int(match["number"]) > 1
 
 
+def parts_of(name: str) -> list[str]:
+    """The names of all parts of the file whose first part, or whole, has this name."""
+    match = _SPLIT.fullmatch(name)
+    if match is None:
+        return [name]
+    count = int(match["count"])
+    return [f"{match['stem']}-{at:05}-of-{count:05}.gguf" for at in range(1, count + 1)]
+
+
 def other_parts(path: Path, metadata: dict[str, Any]) -> list[Path]:
     """The files that follow the first one of a file that was split."""
     count = metadata.get("split.count", 0)
@@ -115,7 +124,7 @@ def other_parts(path: Path, metadata: dict[str, Any]) -> list[Path]:
             f"model: {str(path)!r}: split.count is {reprlib.repr(count)}, expected a name that "
             "ends with -00001-of-, that number and .gguf"
         )
-    names = [f"{match['stem']}-{at:05}-of-{count:05}.gguf" for at in range(1, count + 1)]
+    names = parts_of(path.name)
     if path.name != names[0]:
         raise ValueError(f"model: {str(path)!r} is a part, expected the path of {names[0]!r}")
     paths = [path.with_name(name) for name in names[1:]]

@@ -10,9 +10,10 @@ from ternops.decoder.formats.checkpoint import Checkpoint
 from ternops.decoder.formats.companion_files import check_companions
 from ternops.decoder.formats.gguf import Gguf
 from ternops.decoder.formats.gguf_container import MAGIC, is_later_part
+from ternops.decoder.formats.hub import WEIGHTS
 from ternops.decoder.formats.hugging_face import HuggingFace
 from ternops.decoder.formats.packed import PackedFile
-from ternops.decoder.formats.paths import WEIGHTS, locate, missing_config, no_model
+from ternops.decoder.formats.paths import locate, missing_config, no_model
 from ternops.decoder.formats.placeholders import check_fetched
 from ternops.decoder.formats.scales import products
 from ternops.decoder.formats.ternary_floats import check_method
@@ -29,7 +30,9 @@ def open_checkpoint(
     """Open a Hugging Face folder, a GGUF file or what `python -m ternops quantize` wrote.
 
     path: a folder, which may hold one GGUF file in place of safetensors, the folder of a repository
-    in the hub's cache, or a file (default: the tiny checkpoint of this package).
+    in the hub's cache, or a file (default: the tiny checkpoint of this package); or the name of a
+    model of the hub, such as "owner/name", "owner/name:Q2_0" for one of its GGUF files or
+    "owner/name@revision", which is downloaded into that cache.
     quantize: "absmean" rounds float matrices that no config declares and that are no product of
     trits and scales, of a matrix, its rows or groups of their inputs, to trits and one scale a
     matrix; without, reading one is a ValueError.

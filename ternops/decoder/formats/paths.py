@@ -6,14 +6,10 @@ import os
 import re
 from pathlib import Path
 
-#: With what llama.cpp and others append to it: a type, a revision.
-_HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(/|[:@].*)?", re.ASCII)
-_HUB_ADDRESS = re.compile(
-    r"(?:hf://(?:models/)?|(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/)([^/]+/[^/?#:@]+)"
-)
+from ternops.decoder.formats import hub
+from ternops.decoder.formats.hub import WEIGHTS
+
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\|[^/]*\\")
-#: The names that `transformers` gives the files of weights of a folder.
-WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 #: A zip archive, as torch.save writes it now, and pickles of protocols 2 to 5.
 _PICKLE_STARTS = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
@@ -29,12 +25,13 @@ _UNFINISHED = ("*.incomplete", ".cache/huggingface/download/*.incomplete")
 _MAX_NAMES = 5
 
 
-def locate(path: str | os.PathLike[str]) -> Path:
+def locate(path: str | os.PathLike[str], only_settings: bool = False) -> Path:
     """An existing file or folder: `~` is the home, the folder of a repository in the hub's cache
-    its snapshot.
+    its snapshot. What is not there and is the name of a model of the hub is downloaded.
 
-    Raises FileNotFoundError for what is not there, with a word about what it might be, and
-    ValueError for a cache that does not say which snapshot.
+    only_settings: of that, leave out weights and tokenizer.
+    Raises FileNotFoundError for what is not there, with a word about what it might be, ValueError
+    for a cache that does not say which snapshot, and what `hub.fetch` raises.
     """
     where = Path(path)
     if path == "":  # Path("") would be the current folder
@@ -42,6 +39,8 @@ def locate(path: str | os.PathLike[str]) -> Path:
     if not where.exists():
         where = _expanded(where)
     if not where.exists():
+        if model := _on_hub(path, where):
+            return hub.fetch(model, only_settings)
         raise FileNotFoundError(f"model: {str(path)!r} is no file or folder{hint(path)}")
     if (where / "config.json").is_file():
         return where
@@ -55,17 +54,17 @@ def locate(path: str | os.PathLike[str]) -> Path:
     return where
 
 
+def _on_hub(path: str | os.PathLike[str], where: Path) -> hub.HubId | None:
+    """What it names of the hub; a path whose first folder exists was meant as one."""
+    text = os.fspath(path)
+    if "://" not in text and where.parent.exists():
+        return None
+    return hub.parse(text)
+
+
 def hint(path: str | os.PathLike[str]) -> str:
-    """What a path that does not exist may be, and what to pass instead; "" if unknown."""
+    """What a path that does not exist, and is nothing of the hub, may be; "" if unknown."""
     text, where = os.fspath(path), _expanded(Path(path))
-    found = _HUB_ADDRESS.match(text)
-    if not found and not where.parent.exists():
-        found = _HUB_ID.fullmatch(text)
-    if found:
-        cache = _hub_cache() / f"models--{found[1].replace('/', '--')}"
-        if cache.is_dir():
-            return f"; what was downloaded of the hub's is in {str(cache)!r}"
-        return f"; from the hub, download it first: hf download {found[1]} --local-dir DIR"
     if "://" in text:
         return ": an address, download it first"
     if os.name != "nt" and _WINDOWS.match(text):
@@ -133,12 +132,6 @@ def _expanded(path: Path) -> Path:
         return path.expanduser()
     except RuntimeError:  # nobody's home
         return path
-
-
-def _hub_cache() -> Path:
-    """Where huggingface_hub keeps what it downloads without --local-dir."""
-    home = os.environ.get("HF_HOME") or "~/.cache/huggingface"
-    return _expanded(Path(os.environ.get("HF_HUB_CACHE") or f"{home}/hub"))
 
 
 def _other_case(where: Path) -> str:
