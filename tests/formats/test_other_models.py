@@ -210,7 +210,6 @@ def test_an_activation_that_no_file_names(tmp_path, vocabulary, base):
         ("embedding_scale", 12.0, [1.0, 0.0]),
         ("residual_scale", 0.22, [1.0, 0.0]),
         ("expert_count", 8, [0]),
-        ("rope.scaling.attn_factor", 1.2, [1.0]),
         ("attention.sliding_window", 47, [0, 48, 4096]),
         ("attention.causal", False, [True]),
         ("pooling_type", 3, [0]),

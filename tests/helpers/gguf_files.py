@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,23 @@ QWEN3 = Config(
     hidden=256, ffn=512, layers=2, heads=4, kv_heads=2, head_dim=128, vocabulary=300, context=48,
     activation="silu", architecture="qwen3", tied=True, rope_theta=1000000.0, epsilon=1e-6,
 )  # fmt: skip
-#: Of each architecture a file may name: its layout.
+QWEN2 = Config(
+    hidden=256, ffn=512, layers=2, heads=4, kv_heads=2, head_dim=64, vocabulary=300, context=48,
+    activation="silu", architecture="qwen2", tied=False, rope_theta=1000000.0, epsilon=1e-6,
+)  # fmt: skip
+GEMMA3 = Config(
+    hidden=256, ffn=512, layers=3, heads=4, kv_heads=2, head_dim=128, vocabulary=300, context=48,
+    activation="gelu_tanh", architecture="gemma3", tied=True, rope_theta=1000000.0, epsilon=1e-6,
+    windows=(7, 7, 0), rope_local_theta=10000.0, embedding_scale=16.0,
+)  # fmt: skip
+MINICPM = Config(
+    hidden=256, ffn=512, layers=2, heads=4, kv_heads=2, head_dim=64, vocabulary=300, context=48,
+    activation="silu", architecture="minicpm", tied=False, rope_theta=10000.0, epsilon=1e-5,
+    embedding_scale=12.0, residual_scale=0.75, logit_scale=0.5,
+)  # fmt: skip
+#: Those that have more than LLaMA has, but for BitNet's norms and Qwen3's.
+TRUNKS = {"qwen2": QWEN2, "gemma3": GEMMA3, "minicpm": MINICPM}
+#: Of each other architecture a file may name: its layout.
 ARCHITECTURES = {"llama": LLAMA, "bitnet-b1.58": BITNET, "bitnet-25": BITNET, "qwen3": QWEN3}
 #: The numbers of types that the gguf package has no name for, or had none for.
 NUMBERS = {"I2_S": 36, "Q1_0": 41, "Q2_0": 42, "Q2_0 of 128": 42, "IQ1_BN": 134, "IQ2_BN": 135,
@@ -59,13 +75,14 @@ TEXTS = [
 
 @dataclass
 class Values:
-    """linear: trits (outputs, inputs) and a scale, by layer and name; norms: by layer and name."""
+    """linear: trits (outputs, inputs) and a scale, by layer and name; norms, biases: the same."""
 
     linear: dict[tuple[int, str], tuple[Any, Any]]
     norms: dict[tuple[int, str], Any]
     norm: Any
     embedding: Any
     head: Any
+    biases: dict[tuple[int, str], Any] = field(default_factory=dict)
 
 
 def random_values(config: Config, seed: int = 0) -> Values:
@@ -79,7 +96,7 @@ def random_values(config: Config, seed: int = 0) -> Values:
     def norm(size: int) -> Any:
         return random.uniform(0.5, 2, size).astype(np.float16).astype(np.float32)
 
-    linear, norms = {}, {}
+    linear, norms, biases = {}, {}, {}
     for layer in range(config.layers):
         for name, (rows, columns) in config.linear_shapes().items():
             trits = np.zeros(rows * columns, np.int8)
@@ -88,10 +105,12 @@ def random_values(config: Config, seed: int = 0) -> Values:
             linear[layer, name] = random.permutation(trits).reshape(rows, columns), scale
         for name, size in config.norm_sizes().items():
             norms[layer, name] = norm(size)
+        for name, size in config.bias_sizes().items():
+            biases[layer, name] = half(size)
     shape = (config.vocabulary, config.hidden)
     embedding = half(shape)
     head = embedding if config.tied else half(shape)
-    return Values(linear, norms, norm(config.hidden), embedding, head)
+    return Values(linear, norms, norm(config.hidden), embedding, head, biases)
 
 
 def write_folder(folder: Path, config: Config, values: Values) -> Path:
@@ -145,7 +164,7 @@ def write_gguf(
     embedding: the kind of embedding and head. metadata: keys to add or replace, or to leave out
     (None). tensors: arrays to add or replace, as they are or with a kind, or to leave out (None).
     """
-    config = config or ARCHITECTURES[architecture]
+    config = config or {**ARCHITECTURES, **TRUNKS}[architecture]
     writer = GGUFWriter(path, architecture)
     for key, value in {
         **_metadata(config, architecture),
@@ -167,6 +186,10 @@ def write_gguf(
         arrays[form.matrix(layer, name)] = (floats, kind)
     for (layer, name), norm in values.norms.items():
         arrays[form.norm(layer, name)] = (norm, "F32")
+    for (layer, name), bias in values.biases.items():
+        if form.interleaved and name in ("q", "k"):
+            bias = neighbours(bias[:, None], config.head_dim)[:, 0]
+        arrays[form.bias(layer, name)] = (bias, "F32")
     for name, array in (tensors or {}).items():
         arrays[name] = array if isinstance(array, tuple) else (array, "")
     for name, (array, each) in arrays.items():
@@ -309,6 +332,13 @@ def tokenizer_metadata(path: Path, pre: str) -> dict[str, Any]:
 
 
 def _metadata(config: Config, architecture: str) -> dict[str, Any]:
+    more: dict[str, Any] = {}
+    if architecture == "minicpm":
+        more = {"embedding_scale": config.embedding_scale, "residual_scale": config.residual_scale,
+                "logit_scale": 1 / config.logit_scale}  # fmt: skip
+    if config.windows:
+        more = {"attention.sliding_window": max(config.windows),
+                "attention.sliding_window_pattern": config.windows.index(0) + 1}  # fmt: skip
     return {
         f"{architecture}.{key}": value
         for key, value in {
@@ -324,6 +354,7 @@ def _metadata(config: Config, architecture: str) -> dict[str, Any]:
             "rope.dimension_count": config.head_dim,
             "rope.freq_base": config.rope_theta,
             "vocab_size": config.vocabulary,
+            **more,
         }.items()
     }
 

@@ -32,7 +32,12 @@ CONFIGS = {
     "llama": replace(gguf_files.LLAMA, ffn=256, vocabulary=256, context=256),
     "bitnet": replace(gguf_files.BITNET, ffn=256, vocabulary=256, context=256, activation="silu"),
     "qwen3": replace(gguf_files.QWEN3, ffn=256, head_dim=64, vocabulary=256, context=256),
+    "qwen2": replace(gguf_files.QWEN2, ffn=256, vocabulary=256, context=256),
+    "minicpm": replace(gguf_files.MINICPM, ffn=256, vocabulary=256, context=256, logit_scale=1.5),
+    "gemma3": replace(gguf_files.GEMMA3, ffn=256, head_dim=64, vocabulary=256, context=256),
 }
+#: With an embedding and a head of their own.
+UNTIED = ("llama", "qwen2", "minicpm")
 PROMPTS = ([5, 9, 30, 7], [255], list(range(60, 100)))
 KINDS = ("TQ1_0", "TQ2_0")
 #: Of logits whose standard deviation is 16 to 25; a permuted head or another rope makes it 60.
@@ -65,7 +70,7 @@ def write(path, architecture, kind, values, embedding="F32"):
         path, values, architecture, kind, embedding=embedding, config=CONFIGS[architecture],
         metadata={
             "tokenizer.ggml.model": "no_vocab",
-            f"{architecture}.hidden_activation": CONFIGS[architecture].activation,
+            **({"bitnet.hidden_activation": "silu"} if architecture == "bitnet" else {}),
         },
     )  # fmt: skip
 
@@ -83,12 +88,13 @@ def decided_values(architecture):
     """Random blocks between an embedding and a head that are a Hadamard matrix: rows of 1 and -1,
     all at right angles. The head's row after a token's own is that of the next token; where both
     are tied, the last norm has the signs of a row, which make another row of each."""
-    values = random_values(architecture, 2 if architecture == "llama" else 1)
+    values = random_values(architecture, 2 if architecture in ("llama", "minicpm") else 1)
+    values.biases = {name: bias / 16 for name, bias in values.biases.items()}
     rows = np.ones((1, 1), np.float32)
     while len(rows) < 256:
         rows = np.block([[rows, rows], [rows, -rows]])
     values.embedding = rows
-    if architecture == "llama":
+    if architecture in UNTIED:
         values.head, values.norm = np.roll(rows, 1, axis=0), rows[0]
     else:
         values.head, values.norm = rows, rows[77]
@@ -142,8 +148,8 @@ def test_files_that_llama_cpp_quantised(tmp_path, architecture, kind):
     assert llama_cpp.llama_model_quantize(*paths, ctypes.byref(settings)) == 0
     kinds = {name: tensor.kind.name for name, tensor in GgufFile(path).tensors.items()}
     assert kinds["blk.0.attn_q.weight"] == kind
-    assert kinds["token_embd.weight"] == ("Q4_K" if architecture == "llama" else "Q6_K")
-    assert kinds.get("output.weight") == ("Q6_K" if architecture == "llama" else None)
+    assert kinds["token_embd.weight"] == ("Q4_K" if architecture in UNTIED else "Q6_K")
+    assert kinds.get("output.weight") == ("Q6_K" if architecture in UNTIED else None)
     before, after = Gguf(plain), Gguf(path)
     for layer, name in values.linear:
         for ours, theirs in zip(before.trits(layer, name), after.trits(layer, name), strict=True):
@@ -190,9 +196,10 @@ def test_files_that_we_wrote(tmp_path, architecture, encoding):
     path = tmp_path / "target.gguf"
     convert_to_gguf(source, path, encoding)
     model = Model.from_pretrained(path, threads=2)
-    assert cases.same_bits(
-        model.logits(PROMPTS[0]), Model.from_pretrained(source, threads=2).logits(PROMPTS[0])
-    )
+    original = Model.from_pretrained(source, threads=2)
+    # llama.cpp's programs of two architectures do not use the factors that keep float32 scales.
+    exact = architecture not in ("qwen2", "minicpm")
+    assert cases.same_bits(model.logits(PROMPTS[0]), original.logits(PROMPTS[0])) == exact
     for prompt in PROMPTS:
         tokens = list(model.generate(prompt, max_new_tokens=48))
         assert tokens == their_tokens(path, prompt, 48)

@@ -155,13 +155,28 @@ class Gguf:
     name: `general.architecture`. activation: the one if the file does not say; "" if it must.
     published: models whose files do not say although they must: vocabulary and rope's base -> a
     name and the activation. interleaved: whether the rows of q and k are in an order in which rope
-    rotates neighbours (LLAMA_ROPE_TYPE_NORM). linear, norms: the names of a layer's tensors.
+    rotates neighbours (LLAMA_ROPE_TYPE_NORM). reads_factors: whether its program reads a tensor of
+    what rope's frequencies are divided by; reads_long_factors: or two, one for long contexts;
+    uses_scales: and uses a tensor of one scale beside a matrix, which all programs read.
+    period: all layers but each such have the window of the file, 0: none has one; local_theta:
+    rope's base in these. scales_embedding: whether embeddings are multiplied by the root of hidden.
+    mup: whether its scales of embedding, residual and logits count. wide_queries: the number of
+    layers of the model whose scores are scaled by hidden over heads. linear, norms: the names of a
+    layer's tensors.
     """
 
     name: str
     activation: str = "silu"
     published: Mapping[tuple[int, float], tuple[str, str]] = field(default_factory=dict)
     interleaved: bool = False
+    reads_factors: bool = False
+    reads_long_factors: bool = False
+    uses_scales: bool = True
+    period: int = 0
+    local_theta: float = 0.0
+    scales_embedding: bool = False
+    mup: bool = False
+    wide_queries: int = 0
     embedding: str = "token_embd.weight"
     head: str = "output.weight"
     final_norm: str = "output_norm.weight"

@@ -1,7 +1,7 @@
 """Gemma 3, text alone (arXiv 2503.19786): norms before and after attention and FFN and of heads,
 GELU, scaled embeddings, and five layers with a window of attention for each one without."""
 
-from ternops.decoder.architectures.architecture import Architecture, HuggingFace
+from ternops.decoder.architectures.architecture import Architecture, Gguf, HuggingFace
 
 GEMMA3 = Architecture(
     name="gemma3",
@@ -23,5 +23,18 @@ GEMMA3 = Architecture(
             },
         ),
     ),
-    gguf=(),
+    gguf=(
+        Gguf(
+            "gemma3", activation="gelu_tanh", period=6, local_theta=10000.0,
+            scales_embedding=True, wide_queries=62,
+            norms={
+                "input": "attn_norm",
+                "q": "attn_q_norm",
+                "k": "attn_k_norm",
+                "o_output": "post_attention_norm",
+                "post": "ffn_norm",
+                "down_output": "post_ffw_norm",
+            },
+        ),
+    ),
 )  # fmt: skip

@@ -7,5 +7,5 @@ LLAMA = Architecture(
     title="LLaMA",
     norms=("input", "post"),
     hugging_face=(HuggingFace("LlamaForCausalLM", "llama"),),
-    gguf=(Gguf("llama", interleaved=True),),
+    gguf=(Gguf("llama", interleaved=True, reads_factors=True),),
 )

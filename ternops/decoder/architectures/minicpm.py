@@ -1,6 +1,6 @@
 """MiniCPM (arXiv 2404.06395): LLaMA with muP's scales of embedding, residual and logits."""
 
-from ternops.decoder.architectures.architecture import Architecture, HuggingFace
+from ternops.decoder.architectures.architecture import Architecture, Gguf, HuggingFace
 
 #: What its program takes where config.json does not say (configuration_minicpm.py of its folders).
 MINICPM = Architecture(
@@ -13,5 +13,9 @@ MINICPM = Architecture(
             tied=True, activation="silu", mup=True, settings={"use_mup": (True,)},
         ),
     ),
-    gguf=(),
+    gguf=(
+        Gguf(
+            "minicpm", interleaved=True, reads_long_factors=True, uses_scales=False, mup=True,
+        ),
+    ),
 )  # fmt: skip

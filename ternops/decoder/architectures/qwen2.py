@@ -1,6 +1,6 @@
 """Qwen2 (arXiv 2407.10671): LLaMA with biases in the projections of attention."""
 
-from ternops.decoder.architectures.architecture import Architecture, HuggingFace
+from ternops.decoder.architectures.architecture import Architecture, Gguf, HuggingFace
 
 QWEN2 = Architecture(
     name="qwen2",
@@ -10,5 +10,5 @@ QWEN2 = Architecture(
     hugging_face=(
         HuggingFace("Qwen2ForCausalLM", "qwen2", base="Qwen2Model", context=32768, windows="upper"),
     ),
-    gguf=(),
+    gguf=(Gguf("qwen2", uses_scales=False),),
 )

@@ -126,7 +126,7 @@ def _tensors(
     if not config.tied:
         yield _half(form.head, checkpoint.head())
     yield _floats(form.final_norm, checkpoint.final_norm())
-    for name, factors in rope_tensors(config).items():
+    for name, factors in rope_tensors(config, form).items():
         yield _floats(name, factors)
     for layer in range(config.layers):
         if progress:
@@ -135,6 +135,11 @@ def _tensors(
             yield from _matrix(checkpoint, form, layer, name, base3, rounded)
         for name in config.norm_sizes():
             yield _floats(form.norm(layer, name), checkpoint.norm(layer, name))
+        for name in config.bias_sizes():
+            bias = checkpoint.bias(layer, name)
+            if name in ("q", "k") and form.interleaved:
+                bias = bias[neighbours(len(bias), config.head_dim)]
+            yield _floats(form.bias(layer, name), bias)
     if progress:
         progress(config.layers, config.layers)
 
@@ -148,7 +153,7 @@ def _matrix(
         trits, scale = trits[order], scale if scale.ndim == 0 else scale[order]
     tensor = form.matrix(layer, name)
     try:
-        found = encode(trits, scale, base3)
+        found = encode(trits, scale, base3, form.uses_scales)
     except ValueError as error:
         raise ValueError(f"checkpoint: {tensor} {error}") from None
     yield _Tensor(tensor, found.number, trits.shape, found.data)

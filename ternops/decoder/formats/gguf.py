@@ -14,8 +14,9 @@ from ternops.decoder.architectures import find_gguf
 from ternops.decoder.formats import gguf_tokenizer
 from ternops.decoder.formats.checkpoint import Checkpoint
 from ternops.decoder.formats.gguf_blocks import TERNARY
-from ternops.decoder.formats.gguf_config import ROPE_FACTORS, read_config
+from ternops.decoder.formats.gguf_config import read_config
 from ternops.decoder.formats.gguf_file import GgufFile
+from ternops.decoder.formats.gguf_rope import rope_tensors
 from ternops.decoder.formats.placeholders import check_fetched
 from ternops.decoder.formats.scales import check_scales
 from ternops.decoder.formats.ternary_floats import trits_of_floats
@@ -25,7 +26,7 @@ from ternops.memory import aligned_empty
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_BLOCK = re.compile(r"blk\.(?P<layer>[0-9]{1,8})\.(?P<part>[a-z_]+)\.(?P<kind>weight|scale)")
+_BLOCK = re.compile(r"blk\.(?P<layer>[0-9]{1,8})\.(?P<part>[a-z_]+)\.(?P<kind>weight|scale|bias)")
 _FLOATS = ("F32", "F16", "BF16")
 #: What llama.cpp's quantiser makes of embeddings, besides floats, and what ternary ones are in.
 _EMBEDDING = (
@@ -78,6 +79,12 @@ class Gguf(Checkpoint):
     def norm(self, layer: int, name: str) -> npt.NDArray[np.float32]:
         return self._vector(self._form.norm(layer, name), self.config.norm_sizes()[name])
 
+    def bias(self, layer: int, name: str) -> npt.NDArray[np.float32]:
+        bias = self._vector(self._form.bias(layer, name), self.config.bias_sizes()[name])
+        if name in ("q", "k") and self._form.interleaved:
+            return bias[_halves(len(bias), self.config.head_dim)]
+        return bias
+
     def final_norm(self) -> npt.NDArray[np.float32]:
         return self._vector(self._form.final_norm, self.config.hidden)
 
@@ -106,16 +113,18 @@ class Gguf(Checkpoint):
     def _check_names(self) -> None:
         """Refuse what would be left out of the computation: biases, experts, scaled rope."""
         form = self._form
-        whole = {form.embedding, form.final_norm, form.head, ROPE_FACTORS}
+        whole = {form.embedding, form.final_norm, form.head} | rope_tensors(form)
         linear = set(form.linear.values())
-        weights = linear | {form.norms[name] for name in self.config.norm_sizes()}
+        weights = linear | {form.norm_name(name) for name in self.config.norm_sizes()}
+        known = {"weight": weights, "scale": linear,
+                 "bias": {form.linear[name] for name in self.config.bias_sizes()}}  # fmt: skip
         for name in self._file.tensors:
             match = _BLOCK.fullmatch(name)
             if match and int(match["layer"]) < self.config.layers:
-                known = match["part"] in (weights if match["kind"] == "weight" else linear)
+                has_place = match["part"] in known[match["kind"]]
             else:
-                known = name in whole
-            if not known:
+                has_place = name in whole
+            if not has_place:
                 raise ValueError(
                     f"model: {str(self._path)!r} holds {name}, which is no part of a "
                     f"{form.name} model of {self.config.layers} layers"
@@ -126,7 +135,9 @@ class Gguf(Checkpoint):
     ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
         tensor = self._file.tensor(name, shape, (*TERNARY, *_FLOATS))
         if tensor.kind.name in _FLOATS:
-            return trits_of_floats(self._file.floats(name), name, self._quantize)
+            # What norms the inputs of each linear layer is a BitNet, if nothing else says so.
+            method = "absmean" if self.config.inner_norms else self._quantize
+            return trits_of_floats(self._file.floats(name), name, method)
         return self._file.trits(name)
 
     def _vector(self, name: str, size: int) -> npt.NDArray[np.float32]:

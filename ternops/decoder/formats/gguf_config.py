@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import reprlib
 import warnings
 from dataclasses import replace
@@ -12,13 +13,12 @@ import numpy as np
 from ternops.decoder.architectures import Gguf, find_gguf
 from ternops.decoder.config import Config
 from ternops.decoder.formats.gguf_file import GgufFile
+from ternops.decoder.formats.gguf_rope import read_gguf_rope
 from ternops.decoder.formats.gguf_tokenizer import end_tokens
 from ternops.decoder.formats.neutral import check_gguf
 
-ROPE_FACTORS = "rope_freqs.weight"
-
-
-_ACTIVATIONS = {"silu": "silu", "swish": "silu", "swiglu": "silu", "relu2": "relu2"}
+_ACTIVATIONS = {"silu": "silu", "swish": "silu", "swiglu": "silu", "relu2": "relu2",
+                "gelu_tanh": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}  # fmt: skip
 
 
 def read_config(file: GgufFile) -> Config:
@@ -34,7 +34,7 @@ def read_config(file: GgufFile) -> Config:
     architecture, form = find_gguf(file.metadata)
     if rotated := [key for key in file.metadata if key.startswith("prism.hadamard.")]:
         raise ValueError(f"config: {rotated[0]} is set, expected weights that are not rotated")
-    keys = _Keys(file.metadata, form.name)
+    keys = Keys(file.metadata, form.name)
     hidden, heads = keys.integer("embedding_length"), keys.integer("attention.head_count")
     head_dim = keys.integer("attention.key_length", hidden // max(heads, 1))
     for name in ("attention.value_length", "rope.dimension_count"):
@@ -61,11 +61,58 @@ def read_config(file: GgufFile) -> Config:
         epsilon=keys.decimal("attention.layer_norm_rms_epsilon"),
         eos=end_tokens(file.metadata),
     )
-    check_gguf(file.metadata, form.name, config)
-    return replace(config, rope_factors=_rope_factors(file, keys, head_dim))
+    if form.norm(0, "q_input") in file.tensors:  # BitNet's embedding models
+        config = replace(config, inner_norms=True, inner_epsilon=config.epsilon)
+    rope = read_gguf_rope(file, keys, form, config)
+    windows = _windows(keys, form, config.layers)
+    config = replace(
+        config,
+        rope_factors=rope.factors,
+        rope_long_factors=rope.long_factors,
+        rope_original=rope.original,
+        rope_scale=rope.scale,
+        windows=windows,
+        rope_local_theta=keys.decimal("rope.freq_base_swa", form.local_theta) if windows else 0.0,
+        query_scalar=hidden / heads if config.layers == form.wide_queries else 0.0,
+        **_scales(keys, form, config),
+    )
+    check_gguf(file.metadata, form, config)
+    return config
 
 
-def _activation(keys: _Keys, form: Gguf, vocabulary: int, theta: float) -> str:
+def _scales(keys: Keys, form: Gguf, config: Config) -> dict[str, Any]:
+    """Of embeddings, of what a layer adds, and of logits."""
+    if form.scales_embedding:
+        return {"embedding_scale": config.hidden**0.5}
+    if not form.mup:
+        return {}
+    # What llama.cpp takes where an old file does not say.
+    return {
+        "embedding_scale": keys.decimal("embedding_scale", 12.0),
+        "residual_scale": keys.decimal("residual_scale", 1.4 / math.sqrt(config.layers)),
+        "logit_scale": 1 / (keys.decimal("logit_scale", config.hidden / 256) or 1.0),
+    }
+
+
+def _windows(keys: Keys, form: Gguf, layers: int) -> tuple[int, ...]:
+    """Of each layer; empty for none."""
+    window = keys.integer("attention.sliding_window", 0) if form.period else 0
+    if window < 0:
+        raise ValueError(
+            f"config: {form.name}.attention.sliding_window is {window}, expected 0 or more"
+        )
+    if not window:
+        return ()
+    period = keys.integer("attention.sliding_window_pattern", form.period)
+    if period < 1:
+        raise ValueError(
+            f"config: {form.name}.attention.sliding_window_pattern is {period}, expected 1 or more"
+        )
+    found = tuple(window if at % period < period - 1 else 0 for at in range(layers))
+    return found if any(found) else ()
+
+
+def _activation(keys: Keys, form: Gguf, vocabulary: int, theta: float) -> str:
     if form.activation or "hidden_activation" in keys:
         return keys.choice("hidden_activation", _ACTIVATIONS, form.activation)
     if (vocabulary, theta) not in form.published:
@@ -82,20 +129,20 @@ def _activation(keys: _Keys, form: Gguf, vocabulary: int, theta: float) -> str:
     return activation
 
 
-class _Keys:
+class Keys:
     """The metadata of one architecture."""
 
     def __init__(self, metadata: dict[str, Any], prefix: str) -> None:
-        self._metadata, self._prefix = metadata, prefix
+        self._metadata, self.prefix = metadata, prefix
 
     def __contains__(self, name: str) -> bool:
-        return f"{self._prefix}.{name}" in self._metadata
+        return f"{self.prefix}.{name}" in self._metadata
 
     def integer(self, name: str, default: int | None = None) -> int:
         value = self._get(name, default)
         if not isinstance(value, int) or isinstance(value, bool):
             raise ValueError(
-                f"config: {self._prefix}.{name} is {reprlib.repr(value)}, expected an integer"
+                f"config: {self.prefix}.{name} is {reprlib.repr(value)}, expected an integer"
             )
         return value
 
@@ -104,7 +151,7 @@ class _Keys:
         value = self._get(name, default)
         if not isinstance(value, float):
             raise ValueError(
-                f"config: {self._prefix}.{name} is {reprlib.repr(value)}, expected a float"
+                f"config: {self.prefix}.{name} is {reprlib.repr(value)}, expected a float"
             )
         return float(str(np.float32(value)))
 
@@ -113,25 +160,12 @@ class _Keys:
         if not isinstance(value, str) or value not in choices:
             expected = " or ".join(choices)
             raise ValueError(
-                f"config: {self._prefix}.{name} is {reprlib.repr(value)}, expected {expected}"
+                f"config: {self.prefix}.{name} is {reprlib.repr(value)}, expected {expected}"
             )
         return choices[value]
 
     def _get(self, name: str, default: Any) -> Any:
-        value = self._metadata.get(f"{self._prefix}.{name}", default)
+        value = self._metadata.get(f"{self.prefix}.{name}", default)
         if value is None:
-            raise ValueError(f"config: {self._prefix}.{name} is missing")
+            raise ValueError(f"config: {self.prefix}.{name} is missing")
         return value
-
-
-def _rope_factors(file: GgufFile, keys: _Keys, head_dim: int) -> tuple[float, ...]:
-    """What the rotation frequencies are divided by: linear scaling, LLaMA 3.1's factors."""
-    # As llama.cpp does: a factor counts without a type, too, 0 stands for 1, and an old key for
-    # the new one where that is missing.
-    keys.choice("rope.scaling.type", {"none": "none", "linear": "linear"}, "linear")
-    factor = keys.decimal("rope.scaling.factor", keys.decimal("rope.scale_linear", 1.0)) or 1.0
-    factors = np.full(head_dim // 2, factor)
-    if ROPE_FACTORS in file.tensors:
-        file.tensor(ROPE_FACTORS, (head_dim // 2,), ("F32",))
-        factors *= file.floats(ROPE_FACTORS)[0]
-    return () if (factors == 1).all() else tuple(factors.tolist())

@@ -33,17 +33,18 @@ class Encoded(NamedTuple):
     rounded: bool = False
 
 
-def encode(trits: Trits, scale: Floats, base3: bool = False) -> Encoded:
+def encode(trits: Trits, scale: Floats, base3: bool = False, with_factor: bool = True) -> Encoded:
     """A matrix in the type that holds its scales, whose weights come back as they are.
 
     base3: 1.6875 bits a weight instead of 2.0625, where the scales allow blocks of 256.
-    One scale that float16 has not becomes a factor; several such are rounded, as llama.cpp's own
-    quantiser does. What has rows or groups that no type's blocks fill becomes float16.
+    One scale that float16 has not becomes a factor, if there may be one; others are rounded, as
+    llama.cpp's own quantiser does. What has rows or groups that no type's blocks fill is float16.
     """
     columns = trits.shape[1]
-    half = scale.astype(np.float16)
+    with np.errstate(over="ignore"):
+        half = scale.astype(np.float16)
     factor, rounded = None, not np.array_equal(half.astype(np.float32), scale)
-    if rounded and scale.ndim == 0:
+    if rounded and scale.ndim == 0 and with_factor:
         factor, half, rounded = np.float32(scale), np.ones((), np.float16), False
     if not np.isfinite(half).all() or not half.all():
         raise ValueError(f"has the scale {_worst(scale)}, expected what float16 can hold")

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from ternops.decoder.architectures import Gguf
 from ternops.decoder.config import Config
-from ternops.decoder.formats.gguf_config import ROPE_FACTORS
+from ternops.decoder.formats.gguf_rope import FACTORS, LONG_FACTORS, SHORT_FACTORS
+from ternops.decoder.formats.hugging_face_rope import read_rope
 
 
 def form_of(config: Config) -> Gguf:
@@ -40,17 +41,100 @@ def config_keys(config: Config, form: Gguf) -> dict[str, Any]:
         "rope.dimension_count": config.head_dim,
         "rope.freq_base": config.rope_theta,
         "vocab_size": config.vocabulary,
+        **_rope_keys(config, form),
+        **_scales(config, form),
+        **_windows(config, form),
     }
     if not form.activation:
         keys["hidden_activation"] = config.activation
+    elif config.activation != form.activation:
+        raise _cannot(config, form, "activation")
+    if config.query_scalar not in (0, config.head_dim):
+        raise _cannot(config, form, "query_scalar")
+    if config.inner_norms:
+        raise _cannot(config, form, "inner_norms")
     return {f"{form.name}.{key}": value for key, value in keys.items()}
 
 
-def rope_tensors(config: Config) -> dict[str, npt.NDArray[np.float32]]:
-    """What the frequencies are divided by, where it is not 1."""
-    if not config.rope_factors:
+def _cannot(config: Config, form: Gguf, name: str) -> ValueError:
+    return ValueError(
+        f"config: {name} is {reprlib.repr(getattr(config, name))}, which llama.cpp's {form.name} "
+        "has no setting for"
+    )
+
+
+def _rope_keys(config: Config, form: Gguf) -> dict[str, Any]:
+    """Scaling, where a tensor does not say it."""
+    keys: dict[str, Any] = {}
+    if config.rope_long_factors:
+        if not form.reads_long_factors:
+            raise _cannot(config, form, "rope_long_factors")
+        keys = {
+            "rope.scaling.type": "longrope",
+            "rope.scaling.original_context_length": config.rope_original,
+        }
+    elif config.rope_factors and not form.reads_factors:
+        return _yarn_or_linear(config, form)
+    if config.rope_scale != 1:
+        keys["rope.scaling.attn_factor"] = config.rope_scale
+    return keys
+
+
+def _yarn_or_linear(config: Config, form: Gguf) -> dict[str, Any]:
+    """The settings that give these factors."""
+    factor = max(config.rope_factors)
+    if set(config.rope_factors) == {factor} and config.rope_scale == 1:
+        return {"rope.scaling.type": "linear", "rope.scaling.factor": factor}
+    original = round(config.context / factor)
+    settings = {"rope_type": "yarn", "factor": factor}
+    rope = read_rope(settings, config.rope_theta, config.head_dim, config.context, original)
+    if not np.allclose(rope.factors, config.rope_factors) or rope.scale != config.rope_scale:
+        raise _cannot(config, form, "rope_factors")
+    return {
+        "rope.scaling.type": "yarn",
+        "rope.scaling.factor": factor,
+        "rope.scaling.original_context_length": original,
+    }
+
+
+def _scales(config: Config, form: Gguf) -> dict[str, float]:
+    if form.mup:
+        return {
+            "embedding_scale": config.embedding_scale,
+            "residual_scale": config.residual_scale,
+            "logit_scale": 1 / config.logit_scale,
+        }
+    own = config.hidden**0.5 if form.scales_embedding else 1.0
+    for name, expected in (("embedding_scale", own), ("residual_scale", 1), ("logit_scale", 1)):
+        if getattr(config, name) != expected:
+            raise _cannot(config, form, name)
+    return {}
+
+
+def _windows(config: Config, form: Gguf) -> dict[str, Any]:
+    """Those that follow from a period, as llama.cpp has them."""
+    window = max(config.windows, default=0)
+    if not window:
         return {}
-    return {ROPE_FACTORS: np.array(config.rope_factors, np.float32)}
+    period = (*config.windows, 0).index(0) + 1
+    found = tuple(window if at % period < period - 1 else 0 for at in range(config.layers))
+    if not form.period or found != config.windows:
+        raise _cannot(config, form, "windows")
+    return {
+        "attention.sliding_window": window,
+        "attention.sliding_window_pattern": period,
+        "rope.freq_base_swa": config.rope_local_theta or config.rope_theta,
+    }
+
+
+def rope_tensors(config: Config, form: Gguf) -> dict[str, npt.NDArray[np.float32]]:
+    """What the frequencies are divided by, where the architecture has a tensor for it."""
+    factors = {
+        FACTORS: config.rope_factors if form.reads_factors else (),
+        SHORT_FACTORS: config.rope_factors if config.rope_long_factors else (),
+        LONG_FACTORS: config.rope_long_factors,
+    }
+    return {name: np.array(each, np.float32) for name, each in factors.items() if each}
 
 
 def add_values(writer: Any, keys: dict[str, Any]) -> None:

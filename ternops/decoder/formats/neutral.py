@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ternops.decoder.architectures import Gguf
 from ternops.decoder.config import Config
 
 #: Any value of these is another model.
@@ -33,10 +34,13 @@ def check_hugging_face(
     _check(raw, "", {key: values for key, values in neutral.items() if key not in read})
 
 
-def check_gguf(metadata: dict[str, Any], name: str, config: Config) -> None:
-    """The same for the metadata of an architecture of that name."""
-    _check(metadata, f"{name}.", _gguf(config))
-    _check_window(metadata, f"{name}.attention.sliding_window", config)
+def check_gguf(metadata: dict[str, Any], form: Gguf, config: Config) -> None:
+    """The same for the metadata of an architecture."""
+    read = ("logit_scale", "embedding_scale", "residual_scale") if form.mup else ()
+    neutral = {key: values for key, values in _gguf(config).items() if key not in read}
+    _check(metadata, f"{form.name}.", neutral)
+    if not form.period:
+        _check_window(metadata, f"{form.name}.attention.sliding_window", config)
 
 
 def _hugging_face(config: Config) -> dict[str, tuple[Any, ...]]:
@@ -73,7 +77,7 @@ def _hugging_face(config: Config) -> dict[str, tuple[Any, ...]]:
 
 def _gguf(config: Config) -> dict[str, tuple[Any, ...]]:
     scaled = ("logit_scale", "embedding_scale", "residual_scale", "attention.output_scale",
-              "rope.scaling.attn_factor", "rope.scaling.alpha")  # fmt: skip
+              "attention.value_scale", "rope.scaling.alpha")  # fmt: skip
     zero = ("expert_count", "expert_used_count", "attn_logit_softcapping",
             "final_logit_softcapping", "attention.clamp_kqv", "attention.max_alibi_bias",
             "attention.temperature_scale", "attention.shared_kv_layers", "nextn_predict_layers",
@@ -82,7 +86,7 @@ def _gguf(config: Config) -> dict[str, tuple[Any, ...]]:
         # llama.cpp takes 0 for a factor that is not given.
         **dict.fromkeys(scaled, (1, 0)),
         **dict.fromkeys(zero, _ZERO),
-        "attention.scale": (config.head_dim**-0.5, 0),
+        "attention.scale": ((config.query_scalar or config.head_dim) ** -0.5, 0),
         "attention.causal": (True,),
         "use_parallel_residual": _OFF,
         "swin_norm": _OFF,
