@@ -17,6 +17,12 @@ MIN_ABSMAX = 1e-36
 #: BitNet's own, much larger, floor of max|x|: what its checkpoints were trained with.
 BITNET_ABSMAX = 1e-5
 
+
+def floor_of(is_blocked: bool) -> float:
+    """The least max|x| in a decoder: BitNet's of a token, of a group as little as can be."""
+    return MIN_ABSMAX if is_blocked else BITNET_ABSMAX
+
+
 _ROWS_AT_ONCE = 1 << 24  # elements
 
 

@@ -260,7 +260,11 @@ def forward(record, team, thread, threads):
     for token in range(first, last):
         t = record_at(TokenRecord, p.token_table + token * TOKEN_BYTES)
         x = pointer(p.x) + 4 * token * p.hidden
-        half_row(p.embedding_is_bf16, pointer(p.embedding), p.embedding_stride, t.id, p.hidden, x)
+        if p.embedding_row != 0:
+            call_rows_kernel(p.embedding_row, p.embedding, t.id, address_of(x), thread)
+        else:
+            table = pointer(p.embedding)
+            half_row(p.embedding_is_bf16, table, p.embedding_stride, t.id, p.hidden, x)
         if p.embedding_scale != 1:
             scale_row(x, p.hidden, np.float32(p.embedding_scale))
     time = _timed_barrier(p, team, thread, threads, _PREPARE, time)

@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ternops.absmean import BITNET_ABSMAX
+from ternops.absmean import BITNET_ABSMAX, floor_of
 from ternops.cpu_caches import last_level_bytes
-from ternops.decoder.weights import HalfMatrix
+from ternops.decoder.weights import HalfMatrix, operand_of
 from ternops.kernels.call import Call, Operand
 from ternops.kernels.int8 import MAX_COLUMNS
 from ternops.kernels.plan import UNPACKED
 from ternops.kernels.screen import QUANTIZE, ROWS, quantize_head
+from ternops.matrix import TernaryMatrix
 from ternops.memory import aligned_empty
 from ternops.team import TEAM
 
@@ -21,6 +22,9 @@ from ternops.team import TEAM
 #: screened: int8 rows rule out what cannot win, the others are computed in fp16. auto: screened
 #: where the head does not fit the last-level cache.
 HEADS = ("auto", "fp16", "int8", "screened")
+
+
+_TERNARY = "ternary"
 
 
 class View(NamedTuple):
@@ -31,13 +35,19 @@ class View(NamedTuple):
 
 
 class Head:
-    """`kind` is one of HEADS; raises ValueError for another word, or if the head is too wide."""
+    """`kind` is one of HEADS, or "ternary", which a packed head is whatever was asked for; raises
+    ValueError for another word, or if the head is too wide."""
 
-    def __init__(self, weights: HalfMatrix, kind: str, threads: int) -> None:
+    def __init__(self, weights: HalfMatrix | TernaryMatrix, kind: str, threads: int) -> None:
         if kind not in HEADS:
             raise ValueError(f"head={kind!r}: expected one of {', '.join(HEADS)}")
         self.weights = weights
         self.rows, self.columns = weights.shape
+        #: Floats of one token's logits; threads share rows in multiples of ROWS.
+        self.padded = -(-self.rows // ROWS) * ROWS
+        if isinstance(weights, TernaryMatrix):
+            self.kind = _TERNARY
+            return
         fits = self.columns <= MAX_COLUMNS
         if kind == "auto":
             kind = "screened" if fits and weights.nbytes > last_level_bytes() else "fp16"
@@ -46,15 +56,13 @@ class Head:
                 f"head={kind!r}: at most {MAX_COLUMNS} columns, but the head has {self.columns}"
             )
         self.kind = kind
-        #: Floats of one token's logits; threads share rows in multiples of ROWS.
-        self.padded = -(-self.rows // ROWS) * ROWS
         if kind != "fp16":
             self.codes, self.scales, self.bounds = quantize(weights, self.padded, threads)
 
     @property
     def nbytes(self) -> int:
         """Bytes that one greedy token reads, but for the rows that a screened head computes."""
-        if self.kind == "fp16":
+        if self.kind in ("fp16", _TERNARY):
             return self.weights.nbytes
         bounds = self.bounds.nbytes if self.kind == "screened" else 0
         return self.codes.nbytes + self.scales.nbytes + bounds
@@ -64,8 +72,18 @@ class Head:
         # With more than there are peaks nothing would be ruled out.
         return self.kind == "screened" and 0 < exact_top <= self.padded // ROWS
 
-    def view(self, exact_top: int) -> View:
-        """The fields of a pass whose `exact_top` largest logits (0: all) are to be exact."""
+    @property
+    def group(self) -> int:
+        """Columns that share a scale, 0 for all of a row."""
+        return operand_of(self.weights).group
+
+    def view(self, exact_top: int, capacity: int = 1) -> View:
+        """The fields of a pass whose `exact_top` largest logits (0: all) are to be exact.
+
+        capacity: tokens whose logits it may be.
+        """
+        if isinstance(self.weights, TernaryMatrix):
+            return View(self._ternary_call(capacity), {"screened": 0})
         screened = self.screens(exact_top)
         exact, stride = self.weights.bits.ctypes.data, self.weights.bits.strides[0]
         model = {"screened": int(screened)}
@@ -86,6 +104,19 @@ class Head:
             operand = self.weights.operand
         call = Call.of(operand, 1, kind="stream", floor=BITNET_ABSMAX, out_stride=self.padded)
         return View(call, model)
+
+    def _ternary_call(self, capacity: int) -> Call:
+        return Call.of(
+            operand_of(self.weights), capacity, kind="few" if capacity > 1 else "stream",
+            floor=floor_of(True), out_stride=self.padded, is_blocked=True,
+        )  # fmt: skip
+
+    def scratch(self, capacity: int) -> tuple[int, int, int]:
+        """Bytes that a packed head needs: of a thread, of prepared tokens, and of their offsets."""
+        if not isinstance(self.weights, TernaryMatrix):
+            return 0, 0, 0
+        call = self._ternary_call(capacity)
+        return call.scratch_bytes, call.placed_bytes, call.offsets_bytes
 
 
 def quantize(

@@ -12,9 +12,13 @@ from ternops.decoder.config import Config
 from ternops.decoder.head import Head
 from ternops.decoder.records import LAYER
 from ternops.decoder.sparsity import Sparsity
-from ternops.decoder.weights import Weights, operand_of
+from ternops.decoder.weights import HalfMatrix, Weights, operand_of
+from ternops.kernels.call import Call
+from ternops.kernels.grouped_row import SCRATCH_BYTES, grouped_row
+from ternops.kernels.operands import OPERANDS
 from ternops.kernels.plan import make_plan
 from ternops.matrix import TernaryMatrix
+from ternops.memory import aligned_zeros
 from ternops.threads import check_threads
 
 # As a window: all positions that there can be.
@@ -46,15 +50,11 @@ class LoadedModel:
         if cache not in CACHES:
             raise ValueError(f"cache={cache!r}: expected one of {', '.join(CACHES)}")
         self.cache = cache
-        kinds = {
-            each.encoding if isinstance(each, TernaryMatrix) else "fp16"
-            for layer in weights.layers
-            for each in layer.linear.values()
-        }
-        if len(kinds) != 1:
-            raise ValueError(f"weights: encodings {sorted(kinds)}, expected one for all layers")
-        #: How the linear layers are packed, or "fp16".
-        self.encoding = kinds.pop()
+        #: How the linear layers are packed, or "fp16", and columns that share a scale (0: all).
+        self.encoding, self.group = _kind_of(weights)
+        #: Whether activations have a step for each of these groups: models with such weights are
+        #: trained on weights alone, and BitNet's with a step a token.
+        self.is_blocked = self.group > 0
         self.head = Head(weights.head, head, self.threads)
         self.sparsity = Sparsity(weights, self.encoding, sparse, self.threads)
         #: Those of each layer; layers of a kind share them.
@@ -62,6 +62,7 @@ class LoadedModel:
         #: The weight of the last norm, with the factor of the logits.
         self.norm = weights.norm * np.float32(self.config.logit_scale)
         self._table = self._layer_table()
+        self._embedding = self._embedding_record()
 
     def __reduce__(self) -> Any:
         # By value: its records hold addresses. Another process has its own number of threads.
@@ -83,13 +84,30 @@ class LoadedModel:
     def addresses(self) -> dict[str, int]:
         """The weights, for a forward pass's record."""
         w = self.weights
+        found = {"layer_table": self._table.ctypes.data, "norm": self.norm.ctypes.data}
+        if isinstance(w.embedding, HalfMatrix):
+            return {
+                **found,
+                "embedding": w.embedding.bits.ctypes.data,
+                "embedding_stride": w.embedding.bits.strides[0],
+                "embedding_is_bf16": w.embedding.is_bf16,
+            }
         return {
-            "layer_table": self._table.ctypes.data,
-            "embedding": w.embedding.bits.ctypes.data,
-            "embedding_stride": w.embedding.bits.strides[0],
-            "embedding_is_bf16": w.embedding.is_bf16,
-            "norm": self.norm.ctypes.data,
+            **found,
+            "embedding": self._embedding.ctypes.data,
+            "embedding_row": grouped_row(w.embedding.encoding).address,
         }
+
+    def _embedding_record(self) -> npt.NDArray[Any]:
+        """What a look-up in a packed embedding is told."""
+        if isinstance(self.weights.embedding, HalfMatrix):
+            return np.zeros(0, OPERANDS)
+        self._room = aligned_zeros(self.threads * SCRATCH_BYTES, np.uint8)
+        record = np.zeros(1, OPERANDS)
+        call = Call.of(operand_of(self.weights.embedding), 1)
+        call.write_apart(record.view(np.uint8).data, 0, 0, 0, 0, 0, self._room.ctypes.data)
+        record["scratch_stride"] = SCRATCH_BYTES
+        return record
 
     def _layer_table(self) -> npt.NDArray[Any]:
         layers = self.weights.layers
@@ -97,7 +115,7 @@ class LoadedModel:
         for row, layer in zip(table, layers, strict=True):
             for name, matrix in layer.linear.items():
                 operand = operand_of(matrix)
-                plan = make_plan(operand.encoding, operand.columns, "stream")
+                plan = make_plan(operand.encoding, operand.columns, "stream", group=operand.group)
                 row[name] = operand.address
                 row[f"{name}_stride"] = plan.stride
                 row[f"{name}_scale"] = operand.scales
@@ -114,6 +132,20 @@ class LoadedModel:
             row["columns"] = columns._packed.operand.address
             row["columns_stride"] = make_plan(columns.encoding, columns.shape[1], "stream").stride
         return table
+
+
+def _kind_of(weights: Weights) -> tuple[str, int]:
+    """The encoding and the group of all linear layers."""
+    kinds = {
+        (each.encoding, each.group or 0) if isinstance(each, TernaryMatrix) else ("fp16", 0)
+        for layer in weights.layers
+        for each in layer.linear.values()
+    }
+    if len(kinds) != 1:
+        raise ValueError(
+            f"weights: encodings and groups {sorted(kinds)}, expected one for all layers"
+        )
+    return kinds.pop()
 
 
 def rotations_of(config: Config, dtype: type[np.floating[Any]] = np.float32) -> list[Rotations]:

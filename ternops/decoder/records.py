@@ -6,7 +6,7 @@ from ternops.decoder.architectures import BIASED, LINEAR, NORMS
 from ternops.simd import record_type
 
 _COUNTS = "hidden ffn layers heads kv_heads head_dim vocabulary context activation"
-_WEIGHTS = "layer_table embedding embedding_stride embedding_is_bf16 norm"
+_WEIGHTS = "layer_table embedding embedding_stride embedding_is_bf16 embedding_row norm"
 _SHARED = "x y q k v attention gate up normed logits logits_stride"
 _PLACED = "placed_hidden placed_queries placed_ffn"
 _OWN = (
@@ -28,10 +28,11 @@ _INTEGERS = " ".join(
     (_COUNTS, _WEIGHTS, _SHARED, _PLACED, _OWN, _JOBS, _HEAD, _SPARSE, _CALL)
 ).split()
 #: A model and the memory of one forward pass. Counts, and the index of the activation; addresses of
-#: weights; of buffers that threads share, a row a token; bytes of a placed token by its length; of
-#: each thread's scratch (own_bytes each, with offsets: an OPERANDS record, another one for the
-#: head, floats, queries, scores); how threads share rows, and GEMV reads them; addresses of the
-#: jobs that append to the cache and that attend to it; what a screened head needs; what
+#: weights (of a packed embedding that of its OPERANDS record and that of its `grouped_row`, which
+#: is 0 for another); of buffers that threads share, a row a token; bytes of a placed token by its
+#: length; of each thread's scratch (own_bytes each, with offsets: an OPERANDS record, another one
+#: for the head, floats, queries, scores); how threads share rows, and GEMV reads them; addresses of
+#: the jobs that append to the cache and that attend to it; what a screened head needs; what
 #: `ternops.decoder.feed_forward` needs to leave out rows of `up` and columns of `down` (at most so
 #: many of 1024 are computed by list, 0: never; bytes that a list must save a thread; kernels;
 #: offsets in scratch of lists, codes, sums, an OPERANDS record, and counts of rows and columns that

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ternops.absmean import BITNET_ABSMAX
+from ternops.absmean import floor_of
 from ternops.decoder.architectures import INNER_NORMS
 from ternops.decoder.config import Config
 from ternops.decoder.loaded import LoadedModel, rotations_of
@@ -49,7 +49,11 @@ class Exact:
 
     @staticmethod
     def ternary(x: Array, matrix: TernaryMatrix) -> Array:
-        quantized, step = reference.quantize_rows(x, BITNET_ABSMAX)
+        if matrix.group:
+            quantized, steps = reference.quantize_groups(x, matrix.group, floor_of(True))
+            scales = np.asarray(matrix.scale, np.float32)
+            return reference.grouped_product(quantized, matrix.to_trits(), scales, steps)
+        quantized, step = reference.quantize_rows(x, floor_of(False))
         total = reference.matmul_int32(quantized, matrix.to_trits()).astype(np.float32)
         assert matrix.scale is not None
         return total * matrix.scale * step[:, None]
@@ -97,7 +101,12 @@ class Double:
 
     @staticmethod
     def ternary(x: Array, matrix: TernaryMatrix) -> Array:
-        absmax = np.maximum(np.abs(x).max(axis=1, keepdims=True), BITNET_ABSMAX)
+        if group := matrix.group:
+            parts = x.reshape(len(x), -1, group)
+            absmax = np.maximum(np.abs(parts).max(axis=2, keepdims=True), floor_of(True))
+            rounded = np.rint(parts * (127 / absmax)) * (absmax / 127)
+            return rounded.reshape(x.shape) @ _dense(matrix).T
+        absmax = np.maximum(np.abs(x).max(axis=1, keepdims=True), floor_of(False))
         quantized = np.rint(x * (127 / absmax))
         assert matrix.scale is not None
         return (quantized @ matrix.to_trits().T) * (matrix.scale * absmax / 127)
@@ -108,8 +117,15 @@ class Unquantised(Double):
 
     @staticmethod
     def ternary(x: Array, matrix: TernaryMatrix) -> Array:
-        assert matrix.scale is not None
-        return (x @ matrix.to_trits().T) * matrix.scale
+        return x @ _dense(matrix).T
+
+
+def _dense(matrix: TernaryMatrix) -> Array:
+    """float64 (rows, columns): trits times scale."""
+    trits, scale = matrix.to_trits().astype(np.float64), np.asarray(matrix.scale, np.float64)
+    if scale.ndim < 2:
+        return trits * (scale if scale.ndim == 0 else scale[:, None])
+    return (trits.reshape(*scale.shape, -1) * scale[..., None]).reshape(trits.shape)
 
 
 def logits(
@@ -136,7 +152,7 @@ def logits(
         h = _norm(m, c, layer, "ffn", _activation(m, c, gate) * up)
         h = _norm(m, c, layer, "down_output", _linear(m, c, layer, "down", h))
         x = m.fma(h, residual, x)
-    return _half(m, m.rms_norm(x, w.norm * logit_scale, c.epsilon), w.head)
+    return _product(m, m.rms_norm(x, w.norm * logit_scale, c.epsilon), w.head)
 
 
 def perplexity(logits: Array, token_ids: Sequence[int]) -> float:
@@ -167,8 +183,13 @@ def _activation(m: Any, config: Config, x: Array) -> Array:
 def _linear(m: Any, config: Config, layer: Layer, name: str, x: Array) -> Array:
     """A linear layer, with the norm and the bias that it may have."""
     x, matrix = _norm(m, config, layer, f"{name}_input", x), layer.linear[name]
-    result: Array = _half(m, x, matrix) if isinstance(matrix, HalfMatrix) else m.ternary(x, matrix)
+    result = _product(m, x, matrix)
     return result + layer.biases[name] if name in layer.biases else result
+
+
+def _product(m: Any, x: Array, matrix: TernaryMatrix | HalfMatrix) -> Array:
+    result: Array = _half(m, x, matrix) if isinstance(matrix, HalfMatrix) else m.ternary(x, matrix)
+    return result
 
 
 def _half(m: Any, x: Array, matrix: HalfMatrix) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ternops.decoder.config import Config
-from ternops.encodings import ENCODINGS
+from ternops.encodings import layout_of
 from ternops.encodings.common import SLACK
 from ternops.kernels.call import Operand
 from ternops.kernels.fp16 import LINE_BYTES
@@ -97,8 +97,8 @@ class Weights:
     config: Config
     layers: list[Layer]
     norm: npt.NDArray[np.float32]
-    embedding: HalfMatrix
-    head: HalfMatrix
+    embedding: HalfMatrix | TernaryMatrix
+    head: HalfMatrix | TernaryMatrix
 
     @property
     def linear_bytes(self) -> int:
@@ -113,14 +113,16 @@ class Weights:
             for layer in self.layers
             for each in (*layer.norms.values(), *layer.biases.values())
         )
-        row = self.embedding.bits[0].nbytes
+        row = self.embedding.nbytes // max(1, self.embedding.shape[0])
         return self.linear_bytes + vectors + self.norm.nbytes + self.head.nbytes + row
 
 
 def random_weights(
-    config: Config, kind: str, seed: int = 0, distinct: int | None = None
+    config: Config, kind: str, seed: int = 0, distinct: int | None = None, group: int = 0
 ) -> Weights:
     """Random weights of a layout, for benchmarks: kind is "fp16" or an encoding.
+
+    group: columns that share a scale, 0 for all of a matrix; then embedding and head are as well.
 
     Every matrix has separate memory, or with `distinct` those of the first `distinct` layers, which
     the other layers reuse cyclically. The values repeat, which no kernel notices, so that even
@@ -137,14 +139,19 @@ def random_weights(
             if kind == "fp16":
                 linear[name] = random_half(rows, columns, random, arena)
             else:
-                linear[name] = random_ternary(rows, columns, kind, random, arena)
+                linear[name] = random_ternary(rows, columns, kind, random, arena, group)
         norms = {name: np.ones(size, np.float32) for name, size in config.norm_sizes().items()}
         biases = {name: np.zeros(size, np.float32) for name, size in config.bias_sizes().items()}
         layers.append(Layer(linear, norms, biases))
-    embedding = random_half(config.vocabulary, config.hidden, random)
-    head = embedding
-    if not config.tied:
-        head = random_half(config.vocabulary, config.hidden, random)
+    shape = config.vocabulary, config.hidden
+
+    def table() -> HalfMatrix | TernaryMatrix:
+        if group:
+            return random_ternary(*shape, kind, random, group=group)
+        return random_half(*shape, random)
+
+    embedding = table()
+    head = embedding if config.tied else table()
     return Weights(config, layers, np.ones(config.hidden, np.float32), embedding, head)
 
 
@@ -170,9 +177,11 @@ def random_ternary(
     encoding: str,
     random: np.random.Generator,
     arena: Arena | None = None,
+    group: int = 0,
 ) -> TernaryMatrix:
-    """Evenly drawn values of the encoding, with the scale 1/sqrt(columns)."""
-    layout = ENCODINGS[encoding]
+    """Evenly drawn values of the encoding, with the scale 1/sqrt(columns), or about as much for
+    each group of columns."""
+    layout = layout_of(encoding, group)
     values = np.array(layout.values, np.int8)
 
     def draw(count: int) -> npt.NDArray[np.int8]:
@@ -186,7 +195,10 @@ def random_ternary(
         # An incomplete last group of rows of a look-up encoding has another layout.
         last = layout.pack(draw(rest))
         packed[layout.nbytes(rows - rest, columns) :] = last
-    scale = np.asarray(np.float32(1 / np.sqrt(columns)))
+    scale: npt.NDArray[Any] = np.asarray(np.float32(1 / np.sqrt(columns)))
+    if group:
+        varied = random.uniform(0.5, 1.5, (rows, columns // group))
+        scale = (scale * varied.astype(np.float32)).astype(np.float16)
     return TernaryMatrix(Packed(packed, rows, columns, scale, encoding))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ternops.absmean import BITNET_ABSMAX
+from ternops.absmean import floor_of
 from ternops.decoder.architectures import ACTIVATIONS
 from ternops.decoder.attention import CACHES
 from ternops.decoder.cache import Cache, padded_context
@@ -45,7 +45,7 @@ def size_for(model: LoadedModel, tokens: int) -> tuple[str, int]:
     """
     if tokens == 1:
         return "stream", 1
-    kind = kind_of(model.encoding, tokens, 0)
+    kind = kind_of(model.encoding, tokens, 0, model.group)
     return kind, next(size for size in (8, 64, MAX_TOKENS) if tokens <= size)
 
 
@@ -61,7 +61,10 @@ class Workspace(HoldsAddresses):
         c, head = model.config, model.head
         queries, keys = c.heads * c.head_dim, c.kv_heads * c.head_dim
         longest = max(c.hidden, c.ffn, queries)
-        plans = [make_plan(model.encoding, length, kind) for length in (c.hidden, queries, c.ffn)]
+        plans = [
+            make_plan(model.encoding, length, kind, group=model.group)
+            for length in (c.hidden, queries, c.ffn)
+        ]
         self.tile_tokens = max(1, _TILE_QUERIES // c.group) if capacity > 1 else 1
         score_stride = padded_context(c) + POSITIONS
         shared = {
@@ -82,12 +85,16 @@ class Workspace(HoldsAddresses):
         self._outputs = np.zeros(capacity, np.int64)
         self._computed = np.zeros(1, np.int64)
         call = Call.of(
-            Operand(model.encoding, 0, 0, 0, c.hidden), capacity, kind=kind, floor=BITNET_ABSMAX
-        )
+            Operand(model.encoding, 0, 0, 0, c.hidden, group=model.group), capacity, kind=kind,
+            floor=floor_of(model.is_blocked), is_blocked=model.is_blocked,
+        )  # fmt: skip
         longest = max(longest, 3 * c.head_dim + 64)
         self._sparsity = model.sparsity if capacity == 1 else None
         areas = self._sparsity.areas if self._sparsity else {}
-        own = ThreadScratch(call, plans, capacity, c.hidden, longest, areas)
+        groups = max(c.hidden, c.ffn, queries) // model.group if model.group else 1
+        own = ThreadScratch(
+            call, plans, capacity, c.hidden, longest, groups, head.scratch(capacity), areas
+        )
         rows = self.tile_tokens * c.group
         self._own = own.allocate(model.threads, rows * c.head_dim, rows * score_stride)
         _, append, attend = CACHES[model.cache]
@@ -176,13 +183,13 @@ class Workspace(HoldsAddresses):
         return computed
 
     def _use_head(self, exact_top: int) -> None:
-        view = self._model.head.view(exact_top)
+        view = self._model.head.view(exact_top, self._capacity)
         self._exact_top = -1  # until all is set, should an interrupt come in between
         for name, value in view.model.items():
             self._record[name] = value
         logits = int(self._record["logits"])
-        for record, placed in self._own.heads:
-            view.call.write_apart(record, 0, logits, placed, 0, 0, 0)
+        for record, places in self._own.heads:
+            view.call.write_apart(record, 0, logits, *places)
         self._exact_top = exact_top
 
 
@@ -193,20 +200,24 @@ class ThreadScratch:
     """
 
     def __init__(
-        self, call: Call, plans: list[Plan], capacity: int, hidden: int, longest: int,
-        areas: Mapping[str, int],
+        self, call: Call, plans: list[Plan], capacity: int, hidden: int, longest: int, groups: int,
+        head: tuple[int, int, int], areas: Mapping[str, int],
     ) -> None:  # fmt: skip
+        head_scratch, head_placed, head_offsets = head
         self._call = call
+        # Of all tokens' offsets, and of as many steps.
+        self._offsets = max(4 * call.prepared * groups, head_offsets)
         self._sizes = areas
         self._alone = capacity == 1
         self._placed = call.prepared * max(plan.placed_bytes for plan in plans)
         # As for int8 rows, which have the longest padding and take the most memory a token.
         self._head_row = placed_bytes(UNPACKED["int8"].stride(hidden))
-        self._head_placed = capacity * self._head_row
-        self._scratch = max(plan.scratch_bytes for plan in plans)
+        self._head_placed = max(capacity * self._head_row, head_placed)
+        self._scratch = max(head_scratch, *(plan.scratch_bytes for plan in plans))
         self._floats = 4 * longest
-        #: The record of the head's product of each thread, and where its tokens are prepared.
-        self.heads: list[tuple[memoryview, int]] = []
+        #: The record of the head's product of each thread; where its tokens are prepared, with
+        #: their offsets and steps, and its scratch.
+        self.heads: list[tuple[memoryview, tuple[int, int, int, int]]] = []
 
     def allocate(self, threads: int, queries: int, scores: int) -> ThreadScratch:
         size = 0
@@ -222,7 +233,7 @@ class ThreadScratch:
         self.areas = {name: add(size) for name, size in self._sizes.items()}
         self.floats, self.queries = add(self._floats), add(4 * queries)
         self.scores, scratch = add(4 * scores), add(self._scratch)
-        prepared = [add(8 * self._call.prepared), add(self._placed), add(self._head_placed)]
+        prepared = [add(2 * self._offsets), add(self._placed), add(self._head_placed)]
         if not self._alone:
             # Behind the areas of all threads.
             size = prepared[0]
@@ -235,13 +246,14 @@ class ThreadScratch:
             base = own if self._alone else self.address + (threads - 1) * size
             sums, placed, head_placed = (base + each for each in prepared)
             record = self._record(thread * size + linear)
-            steps = sums + 4 * self._call.prepared
+            steps = sums + self._offsets
             self._call.write_apart(record, 0, 0, placed, sums, steps, own + scratch)
             if self._sizes:
                 listed, codes, column_sums = (own + each for each in self.areas.values())
                 columns = self._record(thread * size + self.columns)
                 self._call.write_apart(columns, 0, 0, codes, sums, steps, column_sums, listed)
-            self.heads.append((self._record(thread * size + self.head), head_placed))
+            places = head_placed, sums, steps, own + scratch
+            self.heads.append((self._record(thread * size + self.head), places))
         return self
 
     def total_counts(self) -> npt.NDArray[np.int64]:

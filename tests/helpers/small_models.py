@@ -15,6 +15,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "hidden 100": {"hidden": 100, "ffn": 70, "heads": 3, "kv_heads": 3, "head_dim": 50},
     "hidden 200": {"hidden": 200, "ffn": 300, "heads": 6, "kv_heads": 3, "head_dim": 100},
     "hidden 1": {"hidden": 1, "ffn": 1, "heads": 1, "kv_heads": 1, "head_dim": 2},
+    "hidden 128": {"hidden": 128, "ffn": 384, "heads": 4, "kv_heads": 2, "head_dim": 64},
     "hidden 257": {"hidden": 257, "ffn": 513, "heads": 2, "kv_heads": 1, "head_dim": 34},
 }
 #: Each trunk, with scales and epsilons that show where one is left out.
@@ -57,9 +58,10 @@ def small_model(
     bf16: bool = False,
     head: str = "fp16",
     cache: str = "fp16",
+    group: int = 0,
 ) -> Model:
     """A random model whose norms are not all 1, with a bfloat16 embedding if asked for."""
-    plain = random_weights(config, kind, seed=1)
+    plain = random_weights(config, kind, seed=1, group=group)
     random = np.random.default_rng(2)
     layers = [
         Layer(

@@ -72,7 +72,8 @@ class OurDecoder:
     @property
     def nbytes(self) -> int:
         """Bytes of a token: linear layers, head, and the mean of keys and values read."""
-        row = self.model.weights.head.bits[0].nbytes
+        head = self.model.weights.head
+        row = head.nbytes // head.shape[0]
         rescored = self.session.rescored * row // max(1, self.session.screened)
         cache = kv_cache_bytes(self.model.config, self.model.cache, 1) * (self.tokens + 1) // 2
         return self.model.bytes_per_token - self.session.bytes_saved + rescored + cache

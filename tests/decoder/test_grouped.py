@@ -1,0 +1,76 @@
+"""Decoders whose linear layers, embedding and head have a scale a group of columns."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ternops.decoder import Batch, Model, Session, reference
+from ternops.decoder.weights import Weights, random_weights
+from tests.helpers import cases
+from tests.helpers.small_models import LAYOUTS, small_config, small_model
+
+TOKENS = np.random.default_rng(5).integers(0, 33, 40).tolist()
+
+
+def config_of(layout="qwen3", **changes):
+    return small_config("hidden 128", layout, context=40, **changes)
+
+
+@pytest.mark.parametrize("group", [32, 64, 128])
+@pytest.mark.parametrize("kind", ["two_bit", "base3", "one_bit"])
+def test_the_bits_of_the_oracle(kind, group):
+    """A prompt, single tokens and pieces in between, with 1 and 2 threads."""
+    expected = reference.logits(small_model(config_of(), kind, group=group), TOKENS)
+    for threads in (1, 2):
+        model = small_model(config_of(), kind, threads, group=group)
+        assert cases.same_bits(model.logits(TOKENS), expected)
+        session = Session(model)
+        assert cases.same_bits(np.stack([session.step(t).copy() for t in TOKENS]), expected)
+        session, found = Session(model), []
+        for length in (1, 2, 5, 15, 17):
+            start = session.position
+            found += list(session.extend(TOKENS[start : start + length], length).copy())
+        assert cases.same_bits(np.stack(found), expected)
+
+
+@pytest.mark.parametrize("layout", list(LAYOUTS))
+def test_every_trunk(layout):
+    """Untied heads as well, with norms within linear layers and scaled residuals."""
+    model = small_model(config_of(layout), group=128)
+    expected = reference.logits(model, TOKENS)
+    assert cases.same_bits(model.logits(TOKENS), expected)
+    assert model.head.kind == "ternary"
+
+
+def test_half_tables():
+    """Grouped linear layers between an embedding and a head of two bytes a weight."""
+    grouped = random_weights(config_of(tied=False), "two_bit", group=64)
+    half = random_weights(config_of(tied=False), "two_bit")
+    for embedding, head in ((half.embedding, grouped.head), (grouped.embedding, half.head)):
+        weights = Weights(grouped.config, grouped.layers, grouped.norm, embedding, head)
+        model = Model(weights)
+        assert cases.same_bits(model.logits(TOKENS), reference.logits(model, TOKENS))
+
+
+def test_batches_give_the_same_tokens():
+    """As each sequence alone does."""
+    model = small_model(config_of(), group=128)
+    prompts = [TOKENS[:7], TOKENS[7:20], TOKENS[20:21]]
+    batch = Batch(model, 5)
+    expected = {batch.add(prompt, 9): list(model.generate(prompt, 9)) for prompt in prompts}
+    found = {number: [] for number in expected}
+    while len(batch):
+        for number, token, *_ in batch.step():
+            found[number].append(token)
+    assert found == expected
+
+
+def test_mixed_groups_are_refused():
+    """Tokens are prepared once for all products that read them."""
+    one, other = (random_weights(config_of(), "two_bit", group=group) for group in (64, 128))
+    weights = Weights(
+        one.config, [one.layers[0], other.layers[1]], one.norm, one.embedding, one.head
+    )
+    with pytest.raises(ValueError, match=r"groups .*64.*128.*, expected one for all layers"):
+        Model(weights)
