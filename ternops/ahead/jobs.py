@@ -26,6 +26,7 @@ def needed(encodings: Iterable[str], decoder: bool) -> Jobs:
     from ternops.encodings.blocks import Blocks
     from ternops.kernels.linear import linear
     from ternops.kernels.plan import KERNELS, UNPACKED
+    from ternops.kernels.regroup import regroup
     from ternops.kernels.screen import quantize_head
     from ternops.kernels.sparse import sparse_kernels
     from ternops.kernels.transpose import transpose_job
@@ -35,7 +36,7 @@ def needed(encodings: Iterable[str], decoder: bool) -> Jobs:
     if decoder:
         found += [job for _, append, attend in CACHES.values() for job in (attend, append)]
         found += [job for each in UNPACKED.values() for job in (each.multiply, each.prepare)]
-        found += [forward, quantize_head]
+        found += [forward, quantize_head, regroup]
         for name in sorted(chosen):
             if isinstance(ENCODINGS[name], Blocks):
                 found += (*sparse_kernels(name), transpose_job(name))

@@ -234,7 +234,7 @@ def tensor_start(path, name):
         ("llama.rope.dimension_count", 32, "llama.rope.dimension_count 32 64"),
         ("llama.rope.freq_base", 0.0, "rope_theta 0.0"),
         ("llama.rope.freq_base", 10000, "llama.rope.freq_base 10000 float"),
-        ("llama.rope.scaling.type", "yarn", "llama.rope.scaling.type 'yarn' none linear"),
+        ("llama.rope.scaling.type", "su", "llama.rope.scaling.type 'su' none linear"),
         ("llama.rope.scaling.factor", -1.0, "rope_factors -1.0"),
         ("llama.attention.layer_norm_rms_epsilon", None, "layer_norm_rms_epsilon missing"),
         ("llama.hidden_activation", "gelu", "llama.hidden_activation 'gelu' silu relu2"),

@@ -19,8 +19,10 @@ from ternops.decoder.formats.gguf_file import GgufFile
 from ternops.decoder.formats.gguf_rope import rope_tensors
 from ternops.decoder.formats.placeholders import check_fetched
 from ternops.decoder.formats.scales import check_scales
+from ternops.decoder.formats.straight import two_bit_panels
 from ternops.decoder.formats.ternary_floats import trits_of_floats
 from ternops.decoder.weights import HalfMatrix
+from ternops.matrix import TernaryMatrix
 from ternops.memory import aligned_empty
 
 if TYPE_CHECKING:
@@ -69,12 +71,22 @@ class Gguf(Checkpoint):
         shape = self.config.linear_shapes()[name]
         tensor = self._form.matrix(layer, name)
         trits, scale = self._decode(tensor, shape)
-        if (factor := tensor.removesuffix("weight") + "scale") in self._file.tensors:
+        if (factor := self._scale_of(tensor)) in self._file.tensors:
             scale = self._rescaled(scale, factor)
         if name in ("q", "k") and self._form.interleaved:
             order = _halves(shape[0], self.config.head_dim)
             trits, scale = trits[order], scale if scale.ndim == 0 else scale[order]
         return trits, scale
+
+    def matrix(self, layer: int, name: str, encoding: str) -> TernaryMatrix:
+        tensor, shape = self._form.matrix(layer, name), self.config.linear_shapes()[name]
+        plain = self._scale_of(tensor) not in self._file.tensors
+        moved = name in ("q", "k") and self._form.interleaved
+        if encoding == "two_bit" and plain and not moved:
+            found = self._file.tensor(tensor, shape, (*TERNARY, *_FLOATS))
+            if matrix := two_bit_panels(found.kind, found.data, shape, self._arena):
+                return matrix
+        return super().matrix(layer, name, encoding)
 
     def norm(self, layer: int, name: str) -> npt.NDArray[np.float32]:
         return self._vector(self._form.norm(layer, name), self.config.norm_sizes()[name])
@@ -139,6 +151,11 @@ class Gguf(Checkpoint):
             method = "absmean" if self.config.inner_norms else self._quantize
             return trits_of_floats(self._file.floats(name), name, method)
         return self._file.trits(name)
+
+    @staticmethod
+    def _scale_of(tensor: str) -> str:
+        """The tensor of a scale beside that of a weight."""
+        return tensor.removesuffix("weight") + "scale"
 
     def _vector(self, name: str, size: int) -> npt.NDArray[np.float32]:
         self._file.tensor(name, (size,), _FLOATS)

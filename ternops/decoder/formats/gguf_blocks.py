@@ -69,14 +69,14 @@ def decode(kind: Kind, data: Bytes, shape: tuple[int, int], first: int = 0) -> t
         used[part] = used_blocks(found)
         trits[part] = found.reshape(-1, columns)
     if layout.scale is None:
-        scales = _floats(table[:, None, : kind.prefix])
+        scales = floats_of(table[:, None, : kind.prefix])
         used = np.asarray(used.any(axis=1, keepdims=True))
     else:
-        scales = _floats(blocks[:, :, layout.scale])
+        scales = floats_of(blocks[:, :, layout.scale])
     return trits, fewest_scales(scales, used, columns)
 
 
-def _floats(data: Bytes) -> Floats:
+def floats_of(data: Bytes) -> Floats:
     """The number in the last axis, float16 or float32."""
     return np.ascontiguousarray(data).view(f"<f{data.shape[-1]}")[..., 0].astype(np.float32)
 

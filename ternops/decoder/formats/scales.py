@@ -12,6 +12,7 @@ Floats = npt.NDArray[np.float32]
 
 #: Inputs that may share a scale, where those of a row do not.
 GROUPS = (256, 128, 64, 32)
+_FIRST_ROWS = 16
 
 
 def check_scales(scales: Any) -> None:
@@ -29,22 +30,32 @@ def fewest_scales(scales: Floats, used: npt.NDArray[np.bool_], columns: int) -> 
     Blocks of zeros have no say: quantisers leave any scale in them, and here it is a neighbour's
     or 1. Raises ValueError for a used scale that is not positive and finite.
     """
-    rows, blocks = scales.shape
+    blocks = scales.shape[1]
     check_scales(scales[used])
     width = columns // blocks
     joins = [columns, *(each for each in GROUPS if each > width and columns % each == 0)]
     for group in joins:
         if group % width:
             continue
-        parts = rows, columns // group, group // width
-        least = np.where(used, scales, np.float32(np.inf)).reshape(parts).min(axis=2)
-        most = np.where(used, scales, np.float32(0)).reshape(parts).max(axis=2)
-        used_parts = most > 0
-        if (least[used_parts] == most[used_parts]).all():
+        # Most matrices show in their first rows that a group has several scales.
+        for some in (slice(_FIRST_ROWS), slice(None)):
+            joined = _joined(scales[some], used[some], group // width)
+            if joined is None:
+                break
+        else:
+            assert joined is not None
             if group == columns:
-                return row_scales(most[:, 0], used_parts[:, 0])
-            return np.where(used_parts, most, np.float32(1))
+                return row_scales(joined[:, 0], joined[:, 0] > 0)
+            return np.where(joined > 0, joined, np.float32(1))
     return np.where(used, scales, np.float32(1))
+
+
+def _joined(scales: Floats, used: npt.NDArray[np.bool_], count: int) -> Floats | None:
+    """The one scale of each `count` neighbours, 0 where none is used; None if some have several."""
+    parts = len(scales), -1, count
+    least = np.where(used, scales, np.float32(np.inf)).reshape(parts).min(axis=2)
+    most = np.where(used, scales, np.float32(0)).reshape(parts).max(axis=2)
+    return most if ((least == most) | (most == 0)).all() else None
 
 
 def row_scales(scales: Floats, used: npt.NDArray[np.bool_]) -> Floats:
