@@ -8,9 +8,14 @@ import numpy as np
 import pytest
 
 from ternops import pack, set_num_threads
+from ternops.decoder import Model
 from ternops.decoder.formats import straight
 from ternops.decoder.formats.codes import Code3
+from ternops.decoder.formats.convert import convert
 from ternops.decoder.formats.gguf import Gguf
+from ternops.decoder.formats.loading import load_weights
+from ternops.decoder.formats.packed import PackedFile
+from ternops.decoder.formats.safetensors_file import map_file
 from ternops.decoder.formats.scales import products
 from ternops.encodings import PANELS
 from tests.helpers import cases, gguf_files
@@ -107,3 +112,68 @@ def test_damage_is_named(tmp_path):
         )  # fmt: skip
         with pytest.raises(ValueError, match=rf"blk\.1\.ffn_down\.weight holds {words}"):
             Gguf(path).matrix(1, "down", "two_bit")
+
+
+def grouped_file(path, kind="Q2_0", group=128, names=None):
+    """A model whose matrices (or those of some names) have a scale a group."""
+    values = gguf_files.random_values(CONFIG)
+    form = CONFIG.trunk.gguf[0]
+    tensors = {}
+    for at, (name, (trits, _)) in enumerate(values.linear.items()):
+        if names is None or name[1] in names:
+            rows, columns = trits.shape
+            each = np.random.default_rng(at).uniform(0.01, 0.1, (rows, columns // group))
+            each = each.astype(np.float16 if kind == "Q2_0" else np.float32).astype(np.float32)
+            tensors[form.matrix(*name)] = products(trits, each), kind
+    return gguf_files.write_gguf(path, values, "qwen3", "TQ2_0", config=CONFIG, tensors=tensors)
+
+
+@pytest.mark.parametrize("kind", ["Q2_0", "F32"])
+@pytest.mark.parametrize("encoding", ["two_bit", "base3"])
+def test_packed_files(tmp_path, kind, encoding):
+    """Keep groups and the dtype of their scales, and give the same matrices and logits."""
+    source, target = grouped_file(tmp_path / "a.gguf", kind), tmp_path / "packed"
+    convert(source, target, encoding)
+    first, again = Gguf(source), PackedFile(target)
+    for layer, name in ((0, "q"), (1, "down")):
+        one, other = first.matrix(layer, name, encoding), again.matrix(layer, name, encoding)
+        assert one.group == other.group == 128
+        assert one.scale.dtype == (np.float16 if kind == "Q2_0" else np.float32)
+        assert cases.same_bits(one.scale, other.scale)
+        assert cases.same_bits(one._packed.bytes, other._packed.bytes)
+    assert list(again.verify())
+    models = [Model.from_pretrained(path, threads=1, weights=encoding) for path in (source, target)]
+    assert cases.same_bits(*(each.logits([1, 2, 3]) for each in models))
+
+
+def test_matrices_of_several_groups(tmp_path):
+    """All get that of the finest one: a model of shards has groups in some matrices alone."""
+    path = grouped_file(tmp_path / "a.gguf", names=("o", "down"))
+    weights = load_weights(Gguf(path), "two_bit")
+    for layer in range(2):
+        for name, matrix in weights.layers[layer].linear.items():
+            assert matrix.group == 128
+            trits, scale = Gguf(path).trits(layer, name)
+            assert cases.same_bits(matrix.to_trits(), trits)
+            dense = (matrix.to_trits().reshape(*matrix.scale.shape, 128) * np.float32(1)) * (
+                matrix.scale[..., None].astype(np.float32)
+            )
+            assert cases.same_bits(dense.reshape(trits.shape), products(trits, scale))
+    assert np.isfinite(Model.from_pretrained(path, threads=1).logits([1, 2, 3])).all()
+
+
+def test_groups_that_a_file_cannot_have(tmp_path):
+    """An encoding without panels; a packed file whose scales are not positive."""
+    source, target = grouped_file(tmp_path / "a.gguf"), tmp_path / "packed"
+    with pytest.raises(ValueError, match=r"^group=128: not with encoding 'tl1'"):
+        convert(source, target, "tl1")
+    assert not target.exists()
+    convert(source, target, "two_bit")
+    header, tensors = map_file(target)
+    start = tensors["layers.1.down.scales128"].start
+    data = bytearray(target.read_bytes())
+    data[start : start + 2] = np.float16(-1).tobytes()
+    target.write_bytes(data)
+    with pytest.raises(ValueError, match="a scale of down in layer 1 is not positive"):
+        load_weights(PackedFile(target), "two_bit")
+    assert header

@@ -18,7 +18,14 @@ from ternops.decoder.config import Config
 from ternops.decoder.formats.checkpoint import Checkpoint
 from ternops.decoder.formats.gguf_container import parts_of
 from ternops.decoder.formats.loading import open_checkpoint
-from ternops.decoder.formats.packed import FORMAT, VERSION, PackedFile, header_checksum, whole_lines
+from ternops.decoder.formats.packed import (
+    FORMAT,
+    VERSION,
+    PackedFile,
+    header_checksum,
+    scale_name,
+    whole_lines,
+)
 from ternops.decoder.formats.paths import locate
 from ternops.decoder.weights import HalfMatrix
 from ternops.encodings import ENCODINGS, TERNARY
@@ -184,9 +191,14 @@ def _tensors(
 def _layer(checkpoint: Checkpoint, layer: int, encoding: str) -> Iterator[Tensor]:
     for name in checkpoint.config.linear_shapes():
         packed = checkpoint.matrix(layer, name, encoding)._packed
-        scale = np.asarray(packed.scale, np.float32)
+        scale = np.asarray(packed.scale)
+        dtype = "F16" if scale.dtype == np.float16 else "F32"
         yield f"layers.{layer}.{name}.packed", "U8", _filled(packed.bytes)
-        yield f"layers.{layer}.{name}.scale{'s' * scale.ndim}", "F32", _filled(scale.reshape(-1))
+        yield (
+            f"layers.{layer}.{name}.{scale_name(scale.ndim, packed.group)}",
+            dtype,
+            _filled(scale.reshape(-1)),
+        )
     for name in checkpoint.config.norm_sizes():
         yield f"layers.{layer}.{name}.norm", "F32", _filled(checkpoint.norm(layer, name))
     for name in checkpoint.config.bias_sizes():
@@ -234,7 +246,7 @@ def _header_room(metadata: dict[str, str], config: Config) -> int:
 
 
 def _data_bytes(config: Config, encoding: str) -> int:
-    """About as many bytes as the tensors will take."""
+    """About as many bytes as the tensors will take, but for scales of groups."""
     layout = ENCODINGS[encoding]
     layer = sum(
         whole_lines(layout.nbytes(*shape) + SLACK) + CACHE_LINE

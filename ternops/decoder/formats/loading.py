@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from ternops.decoder.formats.checkpoint import Checkpoint
 from ternops.decoder.formats.companion_files import check_companions
 from ternops.decoder.formats.gguf import Gguf
@@ -18,7 +20,7 @@ from ternops.decoder.formats.placeholders import check_fetched
 from ternops.decoder.formats.scales import products
 from ternops.decoder.formats.ternary_floats import check_method
 from ternops.decoder.weights import HalfMatrix, Layer, Weights
-from ternops.matrix import TernaryMatrix
+from ternops.matrix import TernaryMatrix, pack
 
 #: The checkpoint that comes with the package.
 TINY = Path(__file__).parents[2] / "checkpoints" / "tiny"
@@ -103,9 +105,37 @@ def load_weights(
         layers.append(Layer(linear, norms, biases))
         if progress:
             progress(index + 1, config.layers)
+    _share_group(layers)
     embedding = checkpoint.embedding()
     head = embedding if config.tied else checkpoint.head()
     return Weights(config, layers, checkpoint.final_norm(), embedding, head)
+
+
+def _share_group(layers: list[Layer]) -> None:
+    """Give all matrices scales of groups of as many inputs, if any has them: a pass has one kind.
+
+    Models that were trained in shards have groups in some matrices, and in others a scale a row.
+    """
+    matrices = [
+        (layer, name, each)
+        for layer in layers
+        for name, each in layer.linear.items()
+        if isinstance(each, TernaryMatrix)
+    ]
+    groups = {each.group for _, _, each in matrices if each.group}
+    for layer, name, each in matrices:
+        if groups and each.group != (group := min(groups)):
+            rows, columns = each.shape
+            if columns % group:
+                raise ValueError(
+                    f"checkpoint: {name} has {columns} inputs, expected a multiple of the {group} "
+                    "that share a scale in other matrices"
+                )
+            given = np.asarray(each.scale)
+            known = given if given.ndim == 2 else given.reshape(-1, 1)
+            scale = np.repeat(known, columns // group // known.shape[1], axis=1)
+            whole = np.broadcast_to(scale, (rows, columns // group))
+            layer.linear[name] = pack(each.to_trits(), whole, each.encoding)
 
 
 def _linear(checkpoint: Checkpoint, layer: int, name: str, kind: str) -> TernaryMatrix | HalfMatrix:

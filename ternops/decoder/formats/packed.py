@@ -11,7 +11,9 @@ and "header_crc32", that of the rest of the header. The tensors are
                              only where it is not the embedding
     layers.0.q.packed        U8   in the layout of `ternops.encodings`, its SLACK included; so k, v,
                              o, gate, up, down
-    layers.0.q.scale         F32  one number for the matrix, or layers.0.q.scales: one a row
+    layers.0.q.scale         F32  one number for the matrix, or layers.0.q.scales: one a row; or
+    layers.0.q.scales128     F16 or F32, one for each 128 inputs of a row, row by row; also 32, 64
+                             and 256. The packed bytes are then panels
     layers.0.input.norm      F32  and so the other norms of the architecture
     layers.0.q.bias          F32  where the architecture has them
     norm                     F32  the norm before the head
@@ -38,8 +40,9 @@ from ternops.decoder.formats.checkpoint import Checkpoint
 from ternops.decoder.formats.safetensors_file import Mapped, map_file
 from ternops.decoder.text import parse_tokenizer
 from ternops.decoder.weights import HalfMatrix
-from ternops.encodings import ENCODINGS, TERNARY
+from ternops.encodings import PANELS, TERNARY, layout_of
 from ternops.encodings.common import SLACK
+from ternops.encodings.panels import GROUPS
 from ternops.isa import TIER
 from ternops.kernels.tuning import best_encoding, is_slow
 from ternops.matrix import TernaryMatrix
@@ -97,10 +100,13 @@ class PackedFile(Checkpoint):
             raise ValueError(f"model: {str(path)!r}: {error}") from None
 
     def matrix(self, layer: int, name: str, encoding: str) -> TernaryMatrix:
-        packed = Packed(*self._linear(layer, name), self.encoding)
-        if packed.scale is None or not np.isfinite(packed.scale).all():
+        packed, rows, columns, scale = self._linear(layer, name)
+        if not np.isfinite(scale).all():
             raise ValueError(f"checkpoint: the scale of {name} in layer {layer} is not finite")
-        return TernaryMatrix(packed).to(encoding)
+        if scale.ndim == 2 and not (scale > 0).all():
+            raise ValueError(f"checkpoint: a scale of {name} in layer {layer} is not positive")
+        matrix = TernaryMatrix(Packed(packed, rows, columns, scale, self.encoding))
+        return matrix.to(encoding)
 
     def trits(self, layer: int, name: str) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
         matrix = self.matrix(layer, name, self.encoding)
@@ -203,16 +209,29 @@ class PackedFile(Checkpoint):
 
     def _linear(
         self, layer: int, name: str
-    ) -> tuple[npt.NDArray[np.uint8], int, int, npt.NDArray[np.float32]]:
-        """Packed bytes, rows, columns and scale, () or (rows,)."""
+    ) -> tuple[npt.NDArray[np.uint8], int, int, npt.NDArray[Any]]:
+        """Packed bytes, rows, columns and scale, (), (rows,) or (rows, groups)."""
         rows, columns = self.config.linear_shapes()[name]
         prefix = f"layers.{layer}.{name}"
-        layout = ENCODINGS[self.encoding]
-        size = layout.nbytes(rows, columns) + SLACK
+        names = {group: f"{prefix}.{scale_name(2, group)}" for group in GROUPS}
+        group = next((each for each in GROUPS if names[each] in self._tensors), 0)
+        if group and (self.encoding not in PANELS or columns % group):
+            raise ValueError(f"{names[group]}: no such groups of {columns} {self.encoding} inputs")
+        size = layout_of(self.encoding, group).nbytes(rows, columns) + SLACK
         packed = self._array(f"{prefix}.packed", "U8", (whole_lines(size),))[:size]
+        if group:
+            return packed, rows, columns, self._groups(names[group], rows, columns // group)
         if f"{prefix}.scales" in self._tensors:
             return packed, rows, columns, self._line(f"{prefix}.scales", rows)
         return packed, rows, columns, self._line(f"{prefix}.scale", 1).reshape(())
+
+    def _groups(self, name: str, rows: int, groups: int) -> npt.NDArray[Any]:
+        """A scale a group, (rows, groups), in float16 or float32."""
+        dtype = "F16" if self._tensors[name].dtype == "F16" else "F32"
+        kind = np.dtype(np.float16 if dtype == "F16" else np.float32)
+        size = rows * groups
+        line = self._array(name, dtype, (whole_lines(kind.itemsize * size) // kind.itemsize,))
+        return line[:size].view(kind).reshape(rows, groups)
 
     def _line(self, name: str, size: int) -> npt.NDArray[np.float32]:
         """The first `size` float32 of a tensor that was filled up."""
@@ -239,6 +258,11 @@ class PackedFile(Checkpoint):
         if tensor.start % CACHE_LINE:
             raise ValueError(f"{name} starts at byte {tensor.start}, expected a multiple of 64")
         return tensor.bytes.view(_DTYPES[dtype]).reshape(shape)
+
+
+def scale_name(dimensions: int, group: int) -> str:
+    """What follows the name of a matrix in that of its scale."""
+    return ("scale", "scales", f"scales{group}")[dimensions]
 
 
 def whole_lines(size: int) -> int:
