@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import gguf
 import numpy as np
@@ -29,17 +29,38 @@ from ternops.decoder import Config
 LINEAR_TYPES = ("tq1_0", "tq2_0", "q4_0", "f16")
 HEAD_TYPES = ("f16", "q8_0", "q6_k", "q4_0")
 
+#: And of what is timed alone: ternary with a scale for 64 weights, of which the package knows
+#: nothing.
+_Q2_0 = "q2_0"
+
 #: Random rows before they repeat.
 _ROWS = 64
 #: The architecture of what is timed.
 _TIMED = "llama"
 
 
+class _Kind(NamedTuple):
+    """ggml's type: its number, and the weights and bytes of a block."""
+
+    number: Type
+    name: str
+    weights: int
+    size: int
+
+
+def _kind(name: str) -> _Kind:
+    if name == _Q2_0:
+        # What the writer stores is a number.
+        return _Kind(cast("Type", 42), name, 64, 18)
+    kind = Type[name.upper()]
+    return _Kind(kind, name, *gguf.GGML_QUANT_SIZES[kind])
+
+
 @dataclass(frozen=True)
 class _Tensor:
     """rows is 0 for a vector, of ones."""
 
-    kind: Type
+    kind: _Kind
     rows: int
     columns: int
 
@@ -49,8 +70,7 @@ class _Tensor:
 
     @property
     def nbytes(self) -> int:
-        block, size = gguf.GGML_QUANT_SIZES[self.kind]
-        return max(self.rows, 1) * self.columns // block * size
+        return max(self.rows, 1) * self.columns // self.kind.weights * self.kind.size
 
 
 def for_llama_cpp(config: Config, linear: str, head: str) -> tuple[Config, float]:
@@ -77,14 +97,14 @@ def random_gguf(folder: Path, config: Config, linear: str, head: str) -> Iterato
     """A random model in a new file of a folder, removed at the end of the block.
 
     linear: one of LINEAR_TYPES, for all linear layers. head: one of HEAD_TYPES, for the embedding
-    and, unless `config.tied`, the separate head. Norms are float32. Memory: 64 rows of a type and
-    a row length, which are all that a tensor consists of.
+    and, unless `config.tied`, the separate head; either may be "q2_0" as well. Norms are float32.
+    Memory: 64 rows of a type and a row length, which are all that a tensor consists of.
 
     Raises ValueError for an unknown type and a row length that is no multiple of its block, OSError
     if the folder has no room.
     """
     plain = replace(config, architecture=_TIMED)
-    tensors = _tensors(plain, linear, head)
+    tensors = _tensors(plain, linear, head, also=(_Q2_0,))
     needed, free = sum(each.nbytes for each in tensors.values()), shutil.disk_usage(folder).free
     if needed > free:
         raise OSError(
@@ -129,29 +149,31 @@ def tensor_bytes(config: Config, linear: str, head: str) -> int:
     return sum(each.nbytes for each in _tensors(config, linear, head).values())
 
 
-def _tensors(config: Config, linear: str, head: str) -> dict[str, _Tensor]:
+def _tensors(
+    config: Config, linear: str, head: str, also: tuple[str, ...] = ()
+) -> dict[str, _Tensor]:
     """All tensors by name, in the order of the file; ValueError for what cannot be."""
     for what, kind, kinds in (("linear", linear, LINEAR_TYPES), ("head", head, HEAD_TYPES)):
-        if kind not in kinds:
-            raise ValueError(f"{what}: {kind!r}, expected {', '.join(kinds)}")
-    table = _Tensor(Type[head.upper()], config.vocabulary, config.hidden)
+        if kind not in (*kinds, *also):
+            raise ValueError(f"{what}: {kind!r}, expected {', '.join((*kinds, *also))}")
+    table = _Tensor(_kind(head), config.vocabulary, config.hidden)
     form = config.trunk.gguf[0]
     tensors = {form.embedding: table}
     for layer in range(config.layers):
         for name, (rows, columns) in config.linear_shapes().items():
-            tensor = _Tensor(Type[linear.upper()], rows, columns)
+            tensor = _Tensor(_kind(linear), rows, columns)
             tensors[form.matrix(layer, name)] = tensor
         for name, size in config.norm_sizes().items():
-            tensors[form.norm(layer, name)] = _Tensor(Type.F32, 0, size)
-    tensors[form.final_norm] = _Tensor(Type.F32, 0, config.hidden)
+            tensors[form.norm(layer, name)] = _Tensor(_kind("f32"), 0, size)
+    tensors[form.final_norm] = _Tensor(_kind("f32"), 0, config.hidden)
     if not config.tied:
         tensors[form.head] = table
     for name, tensor in tensors.items():
-        block = gguf.GGML_QUANT_SIZES[tensor.kind][0]
+        block = tensor.kind.weights
         if tensor.columns % block:
             raise ValueError(
                 f"config: rows of {name} have {tensor.columns} weights, expected a multiple of "
-                f"{block} for {tensor.kind.name.lower()}"
+                f"{block} for {tensor.kind.name}"
             )
     return tensors
 
@@ -176,7 +198,8 @@ def _write(
     writer.add_layer_norm_rms_eps(config.epsilon)
     for name, tensor in tensors.items():
         # The type of the elements does not matter beside the raw one, unless it is uint8.
-        writer.add_tensor_info(name, tensor.shape, np.dtype(np.float32), tensor.nbytes, tensor.kind)
+        number = tensor.kind.number
+        writer.add_tensor_info(name, tensor.shape, np.dtype(np.float32), tensor.nbytes, number)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
@@ -196,13 +219,15 @@ def _data(tensor: _Tensor) -> npt.NDArray[Any]:
 
 
 @cache
-def _random_rows(kind: Type, columns: int) -> npt.NDArray[np.uint8]:
+def _random_rows(kind: _Kind, columns: int) -> npt.NDArray[np.uint8]:
     """Weights of a deviation near 1/sqrt(columns), which keeps activations in range."""
     random = np.random.default_rng(0)
-    if kind == Type.Q6_K:  # which gguf cannot quantize to
+    if kind.number == Type.Q6_K:  # which gguf cannot quantize to
         return _random_q6_k(random, columns)
+    if kind.name == _Q2_0:
+        return _random_q2_0(random, columns)
     weights = random.integers(-1, 2, (_ROWS, columns)).astype(np.float32)
-    rows = gguf.quantize(weights / np.float32(math.sqrt(columns)), kind)
+    rows = gguf.quantize(weights / np.float32(math.sqrt(columns)), kind.number)
     return np.ascontiguousarray(rows).view(np.uint8)
 
 
@@ -216,9 +241,19 @@ def _random_q6_k(random: np.random.Generator, columns: int) -> npt.NDArray[np.ui
     return rows.view(np.uint8)
 
 
+def _random_q2_0(random: np.random.Generator, columns: int) -> npt.NDArray[np.uint8]:
+    """Blocks of 64 weights (q - 1) * d: a float16 d, and four q of 0 to 2 a byte."""
+    block = np.dtype([("d", "<f2"), ("q", "u1", 16)])
+    rows = np.empty((_ROWS, columns // 64), block)
+    codes = random.integers(0, 3, (*rows["q"].shape, 4), np.uint8)
+    rows["q"] = np.bitwise_or.reduce(codes << np.arange(0, 8, 2, dtype=np.uint8), axis=-1)
+    rows["d"] = 1 / math.sqrt(columns)
+    return rows.view(np.uint8)
+
+
 def _sizes(kind: str) -> tuple[int, int]:
     """Weights and bytes of a block."""
-    return gguf.GGML_QUANT_SIZES[Type[kind.upper()]]
+    return _kind(kind)[2:]
 
 
 def bytes_read(config: Config, linear: str, head: str) -> float:

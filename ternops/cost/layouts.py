@@ -1,4 +1,5 @@
-"""The layouts of the sizes that are predicted and measured: the paper's, and BitNet b1.58 2B4T's.
+"""The layouts of the sizes that are predicted and measured: the paper's, and BitNet b1.58 2B4T's;
+and those of Qwen3, which models with a scale a group of inputs have.
 
 Source of the paper's layouts: the model configurations of "1-bit AI Infra: Part 1.1"
 (arXiv 2410.16144), LLaMA-like, as many key/value heads as heads, vocabulary 32000.
@@ -38,3 +39,20 @@ SIZES["2B4T"] = Config(
     hidden=2560, ffn=6912, layers=30, heads=20, kv_heads=5, head_dim=128, vocabulary=128256,
     context=4096, activation="relu2", architecture="bitnet", rope_theta=500000.0,
 )  # fmt: skip
+
+#: size -> hidden, ffn, layers, heads, whether the embedding is the head
+_QWEN3 = {
+    "1.7B": (2048, 6144, 28, 16, True),
+    "4B": (2560, 9728, 36, 32, True),
+    "8B": (4096, 12288, 36, 32, False),
+}
+
+#: Layouts of models that are ternary with a scale a group, embedding and head as well.
+GROUPED = {
+    f"Qwen3 {size}": Config(
+        hidden=hidden, ffn=ffn, layers=layers, heads=heads, kv_heads=8, head_dim=128,
+        vocabulary=151936, context=4096, activation="silu", architecture="qwen3",
+        rope_theta=1e6, epsilon=1e-6, tied=tied,
+    )
+    for size, (hidden, ffn, layers, heads, tied) in _QWEN3.items()
+}  # fmt: skip

@@ -19,12 +19,16 @@ from bench.suites.decode import cases as make
 from bench.suites.decode.busy import busy
 from bench.suites.decode.cases import ENCODING, DecodeOptions
 from bench.suites.decoders import PROMPT, llama, llama_case, settled
-from ternops.cost.layouts import SIZES
+from ternops.cost.layouts import GROUPED, SIZES
 from ternops.decoder import Model
 from ternops.decoder.formats.convert import convert
 from ternops.decoder.records import PRODUCTS
+from ternops.decoder.weights import random_weights
 from ternops.isa import HAS_TILES
 
+#: Of the layouts with a scale a group of inputs: ours, and llama.cpp's types with what was asked.
+GROUPED_ENCODING, _GROUP = "two_bit", 128
+_GROUPED_PEERS, _FEW_TOKENS = {"q2_0": 10.0, "q4_0": 1.8}, 3
 _BATCHES = (1, 2, 4, 8, 16, 32)
 
 
@@ -135,6 +139,33 @@ def peers(options: DecodeOptions) -> Iterator[Goal]:
         )  # fmt: skip
 
 
+def grouped(options: DecodeOptions) -> Iterator[Goal]:
+    """a scale for 128 inputs, ternary embedding and head, beside llama.cpp's Q2_0 and Q4_0"""
+    for size, config in GROUPED.items():
+        model = Model(random_weights(config, GROUPED_ENCODING, group=_GROUP), options.threads)
+        decoder = make.OurDecoder(model, options.tokens)
+        name = f"tg {size} {GROUPED_ENCODING}, group {_GROUP}"
+        case, limit = make.beside_limit({name: decoder}, options)[name]
+        yield _share("grouped", f"{size}, share of read bandwidth", decoder, case, limit)
+        for linear, asked in _GROUPED_PEERS.items():
+            with ExitStack() as stack:
+                ours = settled(decoder.case(f"{name}, beside {linear}"))
+                theirs, _ = llama(config, linear, linear, options.threads, stack)
+                # Scalar code takes seconds a token, and has as little scatter.
+                other = llama_case(
+                    f"tg {size} llama.cpp {linear}", theirs, False, _FEW_TOKENS,
+                    ternops_version=options.version,
+                )  # fmt: skip
+                options.measure([ours, other], 3)
+            ratio, words = nan, other.failure
+            if not other.failure:
+                ratio = speedup(other.values, ours.values).median
+                words = f"{1 / ours.median:.1f} and {1 / other.median:.2f} tokens/s"
+                words += f"; {theirs.remark}" * bool(theirs.remark)
+            what = f"tg {size}, over llama.cpp {linear.upper()}"
+            yield Goal("grouped", what, asked, ratio, "x", words)
+
+
 def prefill(options: DecodeOptions) -> Iterator[Goal]:
     """a prompt of 512 tokens beside llama.cpp"""
     config = SIZES["2B4T"]
@@ -236,6 +267,6 @@ def _share(
 #: Each section by its name; what compares with llama.cpp is in PEERS as well.
 SECTIONS = {
     "share": shares, "head": head, "sparse": sparse, "peers": peers, "prefill": prefill,
-    "batch": batch, "lookup": lookup, "start": start, "busy": busy,
+    "grouped": grouped, "batch": batch, "lookup": lookup, "start": start, "busy": busy,
 }  # fmt: skip
-PEERS = ("peers", "prefill")
+PEERS = ("peers", "prefill", "grouped")

@@ -14,6 +14,7 @@ from bench.models import random_gguf as module
 from bench.models.random_gguf import HEAD_TYPES, LINEAR_TYPES, for_llama_cpp, random_gguf
 from ternops.cost.layouts import SIZES
 from ternops.decoder import Config
+from ternops.decoder.formats.loading import open_checkpoint
 
 #: Rows of 256 and 512 weights, the numbers of rows no multiples of what repeats.
 TINY = Config(
@@ -80,6 +81,16 @@ def test_trits_are_trits(tmp_path):
         np.testing.assert_array_equal(np.unique(weights), np.array([-scale, 0, scale]))
 
 
+def test_q2_0_as_our_own_reader_finds_it(tmp_path):
+    """gguf's reader does not know the type."""
+    with random_gguf(tmp_path, TINY, "q2_0", "q2_0") as path:
+        checkpoint = open_checkpoint(path)
+        trits, scale = checkpoint.trits(1, "down")
+    assert trits.shape == (256, 512)
+    assert set(np.unique(trits).tolist()) == {-1, 0, 1}
+    assert (scale == np.float32(np.float16(1 / np.sqrt(512)))).all()
+
+
 def test_the_layout_is_in_the_header(tmp_path):
     with random_gguf(tmp_path, TINY, "tq2_0", "q6_k") as path:
         reader = gguf.GGUFReader(path)
@@ -110,8 +121,8 @@ def test_the_file_is_removed(tmp_path):
 def test_bad_arguments(tmp_path, monkeypatch):
     odd = Config(**{**TINY.__dict__, "ffn": 500})
     cases = (
-        (TINY, "q8_0", "f16", r"^linear: 'q8_0', expected tq1_0, tq2_0, q4_0, f16$"),
-        (TINY, "f16", "tq1_0", r"^head: 'tq1_0', expected f16, q8_0, q6_k, q4_0$"),
+        (TINY, "q8_0", "f16", r"^linear: 'q8_0', expected tq1_0, tq2_0, q4_0, f16, q2_0$"),
+        (TINY, "f16", "tq1_0", r"^head: 'tq1_0', expected f16, q8_0, q6_k, q4_0, q2_0$"),
         (odd, "tq1_0", "f16", r"^config: rows of blk\.0\.ffn_down\.weight have 500 weights, "
          r"expected a multiple of 256 for tq1_0$"),
     )  # fmt: skip
