@@ -19,6 +19,9 @@ from ternops.decoder.formats.gguf_file import GgufFile
 from ternops.decoder.formats.gguf_types import Q2_0_LAYOUTS, kind_of
 from ternops.decoder.formats.loading import open_checkpoint
 from ternops.decoder.formats.scales import fewest_scales, products
+from ternops.decoder.formats.tables import packed_table
+from ternops.decoder.weights import HalfMatrix
+from ternops.memory import Arena
 from tests.helpers import cases, gguf_files
 
 #: Types with a scale a block, and the weights of a block.
@@ -298,7 +301,7 @@ def test_type_42_that_cannot_be_told(tmp_path):
 
 @pytest.mark.parametrize("kind", [*BLOCKS, *ROWS])
 def test_embeddings_and_heads(tmp_path, values, kind):
-    """Exactly, in two bytes a weight."""
+    """Packed, with a scale a group, whatever the file has; every weight comes back."""
     config = replace(SMALL, hidden=256, vocabulary=70)
     source = gguf_files.random_values(config)
     groups = 1 if kind in ROWS else 256 // BLOCKS[kind]
@@ -308,8 +311,21 @@ def test_embeddings_and_heads(tmp_path, values, kind):
         tmp_path / "a.gguf", replace(source, embedding=embedding, head=head), kind="F16",
         config=config, embedding=kind,
     )  # fmt: skip
-    assert cases.same_bits(Gguf(path).embedding().to_dense(), embedding + np.float32(0))
-    assert cases.same_bits(Gguf(path).head().to_dense(), head + np.float32(0))
+    for found, expected in ((Gguf(path).embedding(), embedding), (Gguf(path).head(), head)):
+        assert found.encoding == "two_bit"
+        assert found.group == (256 if kind in ROWS else BLOCKS[kind])
+        assert cases.same_bits(found.to_dense(), expected + np.float32(0))
+
+
+def test_tables_that_have_no_groups(tmp_path):
+    """Of other widths, or of a type for embeddings: two bytes a weight."""
+    assert packed_table(trits_of("Q2_0", (8, 40)), np.float32(0.5), Arena()) is None
+    config = replace(SMALL, hidden=256, vocabulary=70)
+    path = gguf_files.write_gguf(
+        tmp_path / "a.gguf", gguf_files.random_values(config), kind="F16", config=config,
+        embedding="Q8_0",
+    )  # fmt: skip
+    assert isinstance(Gguf(path).embedding(), HalfMatrix)
 
 
 @pytest.fixture

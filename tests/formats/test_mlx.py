@@ -36,8 +36,8 @@ def packed(trits, scale, group, dtype=np.float16):
     return words, scales, -scales
 
 
-def write(folder, values, group=128, dtype=np.float16, settings=None, change=None):
-    """A folder; `change` is done to its tensors."""
+def write(folder, values, group=128, dtype=np.float16, settings=None, change=None, floats=False):
+    """A folder; `change` is done to its tensors. floats: leave the embedding in floats."""
     gguf_files.write_folder(folder, CONFIG, values)
     raw = json.loads((folder / "config.json").read_text())
     del raw["quantization_config"]
@@ -48,7 +48,10 @@ def write(folder, values, group=128, dtype=np.float16, settings=None, change=Non
     for (layer, name), norm in values.norms.items():
         tensors[form.norm(layer, name)[0]] = norm
     matrices = {form.matrix(*at): each for at, each in values.linear.items()}
-    matrices[form.embedding] = np.sign(values.embedding).astype(np.int8), np.float32(0.75)
+    if floats:
+        tensors[form.embedding] = values.embedding
+    else:
+        matrices[form.embedding] = np.sign(values.embedding).astype(np.int8), np.float32(0.75)
     for name, (trits, scale) in matrices.items():
         for part, array in zip(("weight", "scales", "biases"),
                                packed(trits, scale, group, dtype), strict=True):  # fmt: skip
@@ -61,13 +64,26 @@ def write(folder, values, group=128, dtype=np.float16, settings=None, change=Non
 @pytest.mark.parametrize("group", [32, 64, 128])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_the_same_logits(tmp_path, values, group, dtype):
-    """As of the floats, with the embedding exact in two bytes."""
-    folder = write(tmp_path / "mlx", values, group, dtype)
+    """As of the floats, where the embedding was left in floats."""
+    folder = write(tmp_path / "mlx", values, group, dtype, floats=True)
     model = Model.from_pretrained(folder, threads=1)
     plain = gguf_files.write_folder(tmp_path / "plain", CONFIG, values)
-    assert cases.same_bits(model.weights.embedding.to_dense(), values.embedding + np.float32(0))
     expected = Model.from_pretrained(plain, threads=1).logits(TOKENS)
     assert cases.same_bits(model.logits(TOKENS), expected)
+
+
+@pytest.mark.parametrize("group", [32, 64, 128])
+def test_a_packed_embedding(tmp_path, values, group):
+    """Stays packed; every weight comes back, and it is the head of a tied model."""
+    folder = write(tmp_path / "mlx", values, group)
+    found = HuggingFace(folder).embedding()
+    assert found.group == 256
+    assert cases.same_bits(found.to_dense(), values.embedding + np.float32(0))
+    logits = Model.from_pretrained(folder, threads=1).logits(TOKENS)
+    plain = gguf_files.write_folder(tmp_path / "plain", CONFIG, values)
+    expected = Model.from_pretrained(plain, threads=1).logits(TOKENS)
+    assert np.abs(logits - expected).max() < 0.05 * expected.std()
+    assert (logits.argmax(axis=1) == expected.argmax(axis=1)).all()
 
 
 def test_scales_of_groups(tmp_path, values):

@@ -12,6 +12,7 @@ from ternops.decoder import Model
 from ternops.decoder.formats import straight
 from ternops.decoder.formats.codes import Code3
 from ternops.decoder.formats.convert import convert
+from ternops.decoder.formats.convert_gguf import convert_to_gguf
 from ternops.decoder.formats.gguf import Gguf
 from ternops.decoder.formats.loading import load_weights
 from ternops.decoder.formats.packed import PackedFile
@@ -114,8 +115,9 @@ def test_damage_is_named(tmp_path):
             Gguf(path).matrix(1, "down", "two_bit")
 
 
-def grouped_file(path, kind="Q2_0", group=128, names=None):
-    """A model whose matrices (or those of some names) have a scale a group."""
+def grouped_file(path, kind="Q2_0", group=128, names=None, embedding="F16"):
+    """A model whose matrices (or those of some names) have a scale a group; its embedding, too,
+    unless that has a kind for floats."""
     values = gguf_files.random_values(CONFIG)
     form = CONFIG.trunk.gguf[0]
     tensors = {}
@@ -123,27 +125,42 @@ def grouped_file(path, kind="Q2_0", group=128, names=None):
         if names is None or name[1] in names:
             rows, columns = trits.shape
             each = np.random.default_rng(at).uniform(0.01, 0.1, (rows, columns // group))
-            each = each.astype(np.float16 if kind == "Q2_0" else np.float32).astype(np.float32)
+            each = each.astype(np.float32 if kind == "F32" else np.float16).astype(np.float32)
             tensors[form.matrix(*name)] = products(trits, each), kind
-    return gguf_files.write_gguf(path, values, "qwen3", "TQ2_0", config=CONFIG, tensors=tensors)
+    if embedding != "F16":
+        trits = np.sign(values.embedding).astype(np.int8)
+        values.embedding = products(trits, scales(len(trits), CONFIG.hidden // group))
+    return gguf_files.write_gguf(
+        path, values, "qwen3", "TQ2_0", config=CONFIG, tensors=tensors, embedding=embedding
+    )
 
 
-@pytest.mark.parametrize("kind", ["Q2_0", "F32"])
+@pytest.mark.parametrize("embedding", ["F16", "Q2_0 of 128"])
+@pytest.mark.parametrize("kind", ["Q2_0 of 128", "F32"])
 @pytest.mark.parametrize("encoding", ["two_bit", "base3"])
-def test_packed_files(tmp_path, kind, encoding):
-    """Keep groups and the dtype of their scales, and give the same matrices and logits."""
-    source, target = grouped_file(tmp_path / "a.gguf", kind), tmp_path / "packed"
+def test_packed_files(tmp_path, kind, encoding, embedding):
+    """Keep groups and the dtype of their scales, and give the same matrices and logits; so does a
+    GGUF file that is written of them."""
+    source = grouped_file(tmp_path / "a.gguf", kind, embedding=embedding)
+    target = tmp_path / "packed"
     convert(source, target, encoding)
     first, again = Gguf(source), PackedFile(target)
     for layer, name in ((0, "q"), (1, "down")):
         one, other = first.matrix(layer, name, encoding), again.matrix(layer, name, encoding)
         assert one.group == other.group == 128
-        assert one.scale.dtype == (np.float16 if kind == "Q2_0" else np.float32)
+        assert one.scale.dtype == (np.float32 if kind == "F32" else np.float16)
         assert cases.same_bits(one.scale, other.scale)
         assert cases.same_bits(one._packed.bytes, other._packed.bytes)
     assert list(again.verify())
+    assert cases.same_bits(first.embedding().to_dense(), again.embedding().to_dense())
     models = [Model.from_pretrained(path, threads=1, weights=encoding) for path in (source, target)]
-    assert cases.same_bits(*(each.logits([1, 2, 3]) for each in models))
+    logits = models[0].logits([1, 2, 3])
+    assert cases.same_bits(models[1].logits([1, 2, 3]), logits)
+    if kind != "F32":
+        convert_to_gguf(target, tmp_path / "b.gguf")
+        third = Model.from_pretrained(tmp_path / "b.gguf", threads=1, weights=encoding)
+        assert type(third.weights.embedding) is type(models[0].weights.embedding)
+        assert cases.same_bits(third.logits([1, 2, 3]), logits)
 
 
 def test_matrices_of_several_groups(tmp_path):

@@ -48,12 +48,12 @@ class Checkpoint(ABC):
         """The weight of the norm before the head, (hidden,)."""
 
     @abstractmethod
-    def embedding(self) -> HalfMatrix:
-        """(vocabulary, hidden)."""
+    def embedding(self) -> HalfMatrix | TernaryMatrix:
+        """(vocabulary, hidden); packed, with a scale a group of inputs, where it is ternary."""
 
     @abstractmethod
-    def head(self) -> HalfMatrix:
-        """(vocabulary, hidden); called only if `config.tied` is false."""
+    def head(self) -> HalfMatrix | TernaryMatrix:
+        """The same of the output head; called only if `config.tied` is false."""
 
     @abstractmethod
     def tokenizer(self) -> Tokenizer:

@@ -31,6 +31,7 @@ from ternops.decoder.weights import HalfMatrix
 from ternops.encodings import ENCODINGS, TERNARY
 from ternops.encodings.common import SLACK
 from ternops.files import GrowingFile, behind_links, is_node, replaced
+from ternops.matrix import TernaryMatrix
 from ternops.memory import CACHE_LINE
 
 #: More than the header's entry of any tensor, with its checksum, can take.
@@ -179,9 +180,9 @@ def _tensors(
         if tokenizer:
             yield "tokenizer", "U8", np.frombuffer(tokenizer, np.uint8)
     elif step == "embedding":
-        yield _half("embedding", checkpoint.embedding())
+        yield from _table("embedding", checkpoint.embedding())
     elif step == "head":
-        yield _half("head", checkpoint.head())
+        yield from _table("head", checkpoint.head())
     elif step == "norm":
         yield "norm", "F32", _filled(checkpoint.final_norm())
     elif isinstance(step, int):
@@ -190,23 +191,26 @@ def _tensors(
 
 def _layer(checkpoint: Checkpoint, layer: int, encoding: str) -> Iterator[Tensor]:
     for name in checkpoint.config.linear_shapes():
-        packed = checkpoint.matrix(layer, name, encoding)._packed
-        scale = np.asarray(packed.scale)
-        dtype = "F16" if scale.dtype == np.float16 else "F32"
-        yield f"layers.{layer}.{name}.packed", "U8", _filled(packed.bytes)
-        yield (
-            f"layers.{layer}.{name}.{scale_name(scale.ndim, packed.group)}",
-            dtype,
-            _filled(scale.reshape(-1)),
-        )
+        yield from _packed(f"layers.{layer}.{name}", checkpoint.matrix(layer, name, encoding))
     for name in checkpoint.config.norm_sizes():
         yield f"layers.{layer}.{name}.norm", "F32", _filled(checkpoint.norm(layer, name))
     for name in checkpoint.config.bias_sizes():
         yield f"layers.{layer}.{name}.bias", "F32", _filled(checkpoint.bias(layer, name))
 
 
-def _half(name: str, matrix: HalfMatrix) -> Tensor:
-    return name, "BF16" if matrix.is_bf16 else "F16", matrix.bits
+def _packed(name: str, matrix: TernaryMatrix) -> Iterator[Tensor]:
+    packed = matrix._packed
+    scale = np.asarray(packed.scale)
+    dtype = "F16" if scale.dtype == np.float16 else "F32"
+    yield f"{name}.packed", "U8", _filled(packed.bytes)
+    yield f"{name}.{scale_name(scale.ndim, packed.group)}", dtype, _filled(scale.reshape(-1))
+
+
+def _table(name: str, matrix: HalfMatrix | TernaryMatrix) -> Iterator[Tensor]:
+    if isinstance(matrix, TernaryMatrix):
+        yield from _packed(name, matrix)
+    else:
+        yield name, "BF16" if matrix.is_bf16 else "F16", matrix.bits
 
 
 def _filled(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -240,7 +244,7 @@ def _header(metadata: dict[str, str], entries: list[Any], room: int) -> bytes:
 def _header_room(metadata: dict[str, str], config: Config) -> int:
     """Bytes that suffice for the header, before it is known; tensors start after them."""
     layer = 2 * len(config.linear_shapes()) + len(config.norm_sizes()) + len(config.bias_sizes())
-    tensors = 4 + config.layers * layer
+    tensors = 6 + config.layers * layer
     fixed = len(json.dumps({"__metadata__": {**metadata, "crc32": "", "header_crc32": "0" * 8}}))
     return whole_lines(8 + fixed + tensors * (_ENTRY + _CHECKSUM))
 

@@ -19,8 +19,10 @@ from ternops.decoder.formats.gguf_keys import add_values, config_keys, form_of, 
 from ternops.decoder.formats.gguf_tokenizer_keys import tokenizer_keys
 from ternops.decoder.formats.loading import open_checkpoint
 from ternops.decoder.formats.paths import locate
+from ternops.decoder.formats.scales import Floats, Trits
 from ternops.decoder.weights import HalfMatrix
 from ternops.files import behind_links, replaced
+from ternops.matrix import TernaryMatrix
 
 if TYPE_CHECKING:
     from gguf import GGMLQuantizationType
@@ -122,9 +124,9 @@ def _tensors(
 ) -> Iterator[_Tensor]:
     """All of them in the order of the file; `rounded` gets the names of those that are not exact"""
     config = checkpoint.config
-    yield _half(form.embedding, checkpoint.embedding())
+    yield from _table(form.embedding, checkpoint.embedding(), rounded)
     if not config.tied:
-        yield _half(form.head, checkpoint.head())
+        yield from _table(form.head, checkpoint.head(), rounded)
     yield _floats(form.final_norm, checkpoint.final_norm())
     for name, factors in rope_tensors(config, form).items():
         yield _floats(name, factors)
@@ -151,9 +153,14 @@ def _matrix(
     if name in ("q", "k") and form.interleaved:
         order = neighbours(len(trits), checkpoint.config.head_dim)
         trits, scale = trits[order], scale if scale.ndim == 0 else scale[order]
-    tensor = form.matrix(layer, name)
+    yield from _encoded(form.matrix(layer, name), trits, scale, base3, form.uses_scales, rounded)
+
+
+def _encoded(
+    tensor: str, trits: Trits, scale: Floats, base3: bool, with_factor: bool, rounded: list[str]
+) -> Iterator[_Tensor]:
     try:
-        found = encode(trits, scale, base3, form.uses_scales)
+        found = encode(trits, scale, base3, with_factor)
     except ValueError as error:
         raise ValueError(f"checkpoint: {tensor} {error}") from None
     yield _Tensor(tensor, found.number, trits.shape, found.data)
@@ -164,9 +171,14 @@ def _matrix(
         rounded.append(tensor)
 
 
-def _half(name: str, matrix: HalfMatrix) -> _Tensor:
-    number = _BF16 if matrix.is_bf16 else _F16
-    return _Tensor(name, number, matrix.shape, matrix.bits[:, : matrix.columns])
+def _table(name: str, matrix: HalfMatrix | TernaryMatrix, rounded: list[str]) -> Iterator[_Tensor]:
+    """Two bytes a weight, or what holds the scales; llama.cpp uses no factor beside a table."""
+    if isinstance(matrix, TernaryMatrix):
+        scale = np.asarray(matrix.scale, np.float32)
+        yield from _encoded(name, matrix.to_trits(), scale, False, False, rounded)
+    else:
+        number = _BF16 if matrix.is_bf16 else _F16
+        yield _Tensor(name, number, matrix.shape, matrix.bits[:, : matrix.columns])
 
 
 def _floats(name: str, vector: npt.NDArray[np.float32]) -> _Tensor:

@@ -20,6 +20,7 @@ from ternops.decoder.formats.gguf_rope import rope_tensors
 from ternops.decoder.formats.placeholders import check_fetched
 from ternops.decoder.formats.scales import check_scales
 from ternops.decoder.formats.straight import two_bit_panels
+from ternops.decoder.formats.tables import packed_table
 from ternops.decoder.formats.ternary_floats import trits_of_floats
 from ternops.decoder.weights import HalfMatrix
 from ternops.matrix import TernaryMatrix
@@ -100,11 +101,11 @@ class Gguf(Checkpoint):
     def final_norm(self) -> npt.NDArray[np.float32]:
         return self._vector(self._form.final_norm, self.config.hidden)
 
-    def embedding(self) -> HalfMatrix:
-        return self._half(self._form.embedding)
+    def embedding(self) -> HalfMatrix | TernaryMatrix:
+        return self._table(self._form.embedding)
 
-    def head(self) -> HalfMatrix:
-        return self._half(self._form.head)
+    def head(self) -> HalfMatrix | TernaryMatrix:
+        return self._table(self._form.head)
 
     def tokenizer(self) -> Tokenizer:
         if gguf_tokenizer.TOKENS not in self._metadata:
@@ -173,6 +174,15 @@ class Gguf(Checkpoint):
         except ValueError as error:
             raise ValueError(f"checkpoint: {name} {error}") from None
         return product
+
+    def _table(self, name: str) -> HalfMatrix | TernaryMatrix:
+        shape = self.config.vocabulary, self.config.hidden
+        tensor = self._file.tensor(name, shape, _EMBEDDING)
+        if tensor.kind.name not in TERNARY:
+            return self._half(name)
+        straight = two_bit_panels(tensor.kind, tensor.data, shape, self._arena)
+        packed = straight or packed_table(*self._file.trits(name), self._arena)
+        return packed or self._half(name)
 
     def _half(self, name: str) -> HalfMatrix:
         """Two bytes a weight: bfloat16 and float16 as they are, what else there is rounded to

@@ -25,9 +25,11 @@ from ternops.decoder.formats.hugging_face_quantization import (
 )
 from ternops.decoder.formats.json_files import read_object
 from ternops.decoder.formats.placeholders import check_fetched
+from ternops.decoder.formats.tables import packed_table
 from ternops.decoder.formats.tensors import Tensors
 from ternops.decoder.text import load_tokenizer
 from ternops.decoder.weights import HalfMatrix
+from ternops.matrix import TernaryMatrix
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -149,18 +151,20 @@ class HuggingFace(Checkpoint):
     def _offset(self, weight: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         return weight + np.float32(self._form.norm_offset) if self._form.norm_offset else weight
 
-    def embedding(self) -> HalfMatrix:
+    def embedding(self) -> HalfMatrix | TernaryMatrix:
         embedding, head = self._form.embedding, self._form.head
         only_head = self.config.tied and embedding not in self._tensors and head in self._tensors
-        return self._half(head if only_head else embedding)
+        return self._table(head if only_head else embedding)
 
-    def head(self) -> HalfMatrix:
-        return self._half(self._form.head)
+    def head(self) -> HalfMatrix | TernaryMatrix:
+        return self._table(self._form.head)
 
-    def _half(self, name: str) -> HalfMatrix:
+    def _table(self, name: str) -> HalfMatrix | TernaryMatrix:
         shape = self.config.vocabulary, self.config.hidden
         if self._group and mlx.is_packed(self._tensors, name):
-            return mlx.half(self._tensors, name, shape, self._group)
+            parts = mlx.read_mlx(self._tensors, name, shape, self._group)
+            if packed := packed_table(*parts, self._arena):
+                return packed
         return self._tensors.half(name, shape)
 
     def tokenizer(self) -> Tokenizer:

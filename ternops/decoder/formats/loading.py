@@ -17,7 +17,7 @@ from ternops.decoder.formats.hugging_face import HuggingFace
 from ternops.decoder.formats.packed import PackedFile
 from ternops.decoder.formats.paths import locate, missing_config, no_model
 from ternops.decoder.formats.placeholders import check_fetched
-from ternops.decoder.formats.scales import products
+from ternops.decoder.formats.scales import in_groups, products
 from ternops.decoder.formats.ternary_floats import check_method
 from ternops.decoder.weights import HalfMatrix, Layer, Weights
 from ternops.matrix import TernaryMatrix, pack
@@ -131,9 +131,7 @@ def _share_group(layers: list[Layer]) -> None:
                     f"checkpoint: {name} has {columns} inputs, expected a multiple of the {group} "
                     "that share a scale in other matrices"
                 )
-            given = np.asarray(each.scale)
-            known = given if given.ndim == 2 else given.reshape(-1, 1)
-            scale = np.repeat(known, columns // group // known.shape[1], axis=1)
+            scale = in_groups(np.asarray(each.scale), columns, group)
             whole = np.broadcast_to(scale, (rows, columns // group))
             layer.linear[name] = pack(each.to_trits(), whole, each.encoding)
 

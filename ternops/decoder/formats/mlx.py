@@ -12,12 +12,10 @@ from typing import Any
 import numpy as np
 
 from ternops.decoder.formats.codes import WEIGHTS_AT_ONCE, Code3, neighbours, used_blocks
-from ternops.decoder.formats.scales import GROUPS, Floats, Trits, fewest_scales, products
+from ternops.decoder.formats.scales import GROUPS, Floats, Trits, fewest_scales
 from ternops.decoder.formats.tensors import Tensors
-from ternops.decoder.weights import HalfMatrix
 
 WORDS = "U32"
-MAX_FP16 = 65504
 _BITS = 2
 
 
@@ -48,22 +46,6 @@ def is_packed(tensors: Tensors, name: str) -> bool:
 def parts(name: str) -> set[str]:
     """The tensors that a matrix has beside its weight."""
     return {f"{name.removesuffix('weight')}{each}" for each in ("scales", "biases")}
-
-
-def half(tensors: Tensors, name: str, shape: tuple[int, int], group: int) -> HalfMatrix:
-    """The same in two bytes a weight: bfloat16 where the scales are, else float16."""
-    trits, scale = read_mlx(tensors, name, shape, group)
-    is_bf16 = not (scale.view(np.uint32) & 0xFFFF).any()
-    if not is_bf16 and scale.max() > MAX_FP16:
-        raise ValueError(f"checkpoint: {name} exceeds float16, expected at most {MAX_FP16}")
-    bits = np.empty(shape, np.uint16)
-    step = max(1, WEIGHTS_AT_ONCE // shape[1])
-    for start in range(0, shape[0], step):
-        part = slice(start, start + step)
-        floats = products(trits[part], scale if scale.ndim == 0 else scale[part])
-        halves = floats.view(np.uint32) >> 16 if is_bf16 else floats.astype(np.float16)
-        bits[part] = halves if is_bf16 else halves.view(np.uint16)
-    return HalfMatrix.from_bits(bits, is_bf16)
 
 
 def read_mlx(

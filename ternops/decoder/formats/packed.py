@@ -8,7 +8,8 @@ and "header_crc32", that of the rest of the header. The tensors are
 
     tokenizer                U8   a tokenizer.json, if there is one, filled up with spaces
     embedding, head          F16 or BF16 (vocabulary, columns padded to whole cache lines); head
-                             only where it is not the embedding
+                             only where it is not the embedding; or, where they are ternary,
+    embedding.packed         U8   as two_bit, and embedding.scales128 or another group; so head
     layers.0.q.packed        U8   in the layout of `ternops.encodings`, its SLACK included; so k, v,
                              o, gate, up, down
     layers.0.q.scale         F32  one number for the matrix, or layers.0.q.scales: one a row; or
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 FORMAT, VERSION = "ternops model", "2"
+#: The encoding of tables that are ternary.
+_TABLES = "two_bit"
 #: The architecture of a file of version 1, by its config's "sub_norms".
 _VERSION_1 = {False: "llama", True: "bitnet"}
 _DTYPES = {"U8": np.uint8, "F32": np.float32, "F16": np.uint16, "BF16": np.uint16}
@@ -100,13 +103,20 @@ class PackedFile(Checkpoint):
             raise ValueError(f"model: {str(path)!r}: {error}") from None
 
     def matrix(self, layer: int, name: str, encoding: str) -> TernaryMatrix:
-        packed, rows, columns, scale = self._linear(layer, name)
+        found = self._linear(layer, name)
+        return self._checked(found, f"{name} in layer {layer}", self.encoding).to(encoding)
+
+    @staticmethod
+    def _checked(
+        found: tuple[npt.NDArray[np.uint8], int, int, npt.NDArray[Any]], name: str, encoding: str
+    ) -> TernaryMatrix:
+        """The matrix of `_linear`, whose scale is read."""
+        scale = found[-1]
         if not np.isfinite(scale).all():
-            raise ValueError(f"checkpoint: the scale of {name} in layer {layer} is not finite")
+            raise ValueError(f"checkpoint: the scale of {name} is not finite")
         if scale.ndim == 2 and not (scale > 0).all():
-            raise ValueError(f"checkpoint: a scale of {name} in layer {layer} is not positive")
-        matrix = TernaryMatrix(Packed(packed, rows, columns, scale, self.encoding))
-        return matrix.to(encoding)
+            raise ValueError(f"checkpoint: a scale of {name} is not positive")
+        return TernaryMatrix(Packed(*found, encoding))
 
     def trits(self, layer: int, name: str) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
         matrix = self.matrix(layer, name, self.encoding)
@@ -123,11 +133,11 @@ class PackedFile(Checkpoint):
     def final_norm(self) -> npt.NDArray[np.float32]:
         return self._vector("norm", self.config.hidden)
 
-    def embedding(self) -> HalfMatrix:
-        return self._half("embedding")
+    def embedding(self) -> HalfMatrix | TernaryMatrix:
+        return self._table("embedding")
 
-    def head(self) -> HalfMatrix:
-        return self._half("head")
+    def head(self) -> HalfMatrix | TernaryMatrix:
+        return self._table("head")
 
     def tokenizer(self) -> Tokenizer:
         if "tokenizer" not in self._tensors:
@@ -198,9 +208,11 @@ class PackedFile(Checkpoint):
             for name, size in self.config.bias_sizes().items():
                 self._line(f"layers.{layer}.{name}.bias", size)
         self._line("norm", self.config.hidden)
-        self._half("embedding")
-        if not self.config.tied:
-            self._half("head")
+        for name in ("embedding",) if self.config.tied else ("embedding", "head"):
+            if f"{name}.packed" in self._tensors:
+                self._packed(name, *self._table_shape, _TABLES)
+            else:
+                self._half(name)
 
     def _text(self, key: str) -> str:
         if key not in self._metadata:
@@ -211,13 +223,23 @@ class PackedFile(Checkpoint):
         self, layer: int, name: str
     ) -> tuple[npt.NDArray[np.uint8], int, int, npt.NDArray[Any]]:
         """Packed bytes, rows, columns and scale, (), (rows,) or (rows, groups)."""
-        rows, columns = self.config.linear_shapes()[name]
-        prefix = f"layers.{layer}.{name}"
+        return self._packed(
+            f"layers.{layer}.{name}", *self.config.linear_shapes()[name], self.encoding
+        )
+
+    @property
+    def _table_shape(self) -> tuple[int, int]:
+        return self.config.vocabulary, self.config.hidden
+
+    def _packed(
+        self, prefix: str, rows: int, columns: int, encoding: str
+    ) -> tuple[npt.NDArray[np.uint8], int, int, npt.NDArray[Any]]:
+        """The same of the tensors whose names begin so."""
         names = {group: f"{prefix}.{scale_name(2, group)}" for group in GROUPS}
         group = next((each for each in GROUPS if names[each] in self._tensors), 0)
-        if group and (self.encoding not in PANELS or columns % group):
-            raise ValueError(f"{names[group]}: no such groups of {columns} {self.encoding} inputs")
-        size = layout_of(self.encoding, group).nbytes(rows, columns) + SLACK
+        if group and (encoding not in PANELS or columns % group):
+            raise ValueError(f"{names[group]}: no such groups of {columns} {encoding} inputs")
+        size = layout_of(encoding, group).nbytes(rows, columns) + SLACK
         packed = self._array(f"{prefix}.packed", "U8", (whole_lines(size),))[:size]
         if group:
             return packed, rows, columns, self._groups(names[group], rows, columns // group)
@@ -242,6 +264,11 @@ class PackedFile(Checkpoint):
         if not np.isfinite(values).all():
             raise ValueError(f"checkpoint: {name} holds NaN or infinity, expected finite numbers")
         return values
+
+    def _table(self, name: str) -> HalfMatrix | TernaryMatrix:
+        if f"{name}.packed" in self._tensors:
+            return self._checked(self._packed(name, *self._table_shape, _TABLES), name, _TABLES)
+        return self._half(name)
 
     def _half(self, name: str) -> HalfMatrix:
         config = self.config

@@ -68,6 +68,12 @@ def row_scales(scales: Floats, used: npt.NDArray[np.bool_]) -> Floats:
     return np.where(used, scales, np.float32(1))
 
 
+def in_groups(scale: Floats, columns: int, group: int) -> Floats:
+    """The same scale, of any shape of `fewest_scales`, as (rows, groups) or, of (), (1, groups)."""
+    known = scale if scale.ndim == 2 else scale.reshape(-1, 1)
+    return np.repeat(known, columns // group // known.shape[1], axis=1)
+
+
 def products(trits: Trits, scale: Floats) -> Floats:
     """float32 trits * scale, of a scale of any of the shapes that `fewest_scales` gives."""
     if scale.ndim == 0:

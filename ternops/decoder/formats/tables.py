@@ -1,0 +1,26 @@
+"""Embeddings and heads whose weights are ternary: packed, with a scale a group of inputs."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ternops.decoder.formats.scales import GROUPS, Floats, Trits, in_groups
+from ternops.matrix import TernaryMatrix, pack
+from ternops.memory import Arena
+
+
+def packed_table(trits: Trits, scale: Floats, arena: Arena) -> TernaryMatrix | None:
+    """A table as the decoder looks rows up and multiplies; None for columns that no group divides.
+
+    scale: of any shape of `fewest_scales`.
+    """
+    rows, columns = trits.shape
+    group = (
+        columns // scale.shape[1]
+        if scale.ndim == 2
+        else next((each for each in GROUPS if columns % each == 0), 0)
+    )
+    if not group:
+        return None
+    whole = np.broadcast_to(in_groups(scale, columns, group), (rows, columns // group))
+    return pack(trits, whole, "two_bit").moved(arena)
