@@ -16,6 +16,7 @@ from tokenizers.trainers import BpeTrainer
 
 from ternops.decoder import Config
 from ternops.decoder.architectures import find_gguf
+from ternops.decoder.formats.scales import products
 from tests.helpers import checkpoints
 
 BITNET = Config(
@@ -180,7 +181,7 @@ def write_gguf(
     if not config.tied:
         arrays[form.head] = (values.head, embedding)
     for (layer, name), (trits, scale) in values.linear.items():
-        floats = trits * np.reshape(scale, (-1, 1))
+        floats = products(trits, np.asarray(scale))
         if form.interleaved and name in ("q", "k"):
             floats = neighbours(floats, config.head_dim)
         arrays[form.matrix(layer, name)] = (floats, kind)

@@ -36,6 +36,10 @@ CONFIGS = {
     "minicpm": replace(gguf_files.MINICPM, ffn=256, vocabulary=256, context=256, logit_scale=1.5),
     "gemma3": replace(gguf_files.GEMMA3, ffn=256, head_dim=64, vocabulary=256, context=256),
 }
+#: Of a type, the inputs that share a scale.
+GROUPS = {"Q2_0": 64, "Q1_0": 128, "TQ2_0": 256}
+#: The same with rows of more than one block.
+WIDE = {name: replace(config, ffn=512) for name, config in CONFIGS.items()}
 #: With an embedding and a head of their own.
 UNTIED = ("llama", "qwen2", "minicpm")
 PROMPTS = ([5, 9, 30, 7], [255], list(range(60, 100)))
@@ -64,10 +68,11 @@ def their_tokens(path, prompt, count):
     return list(itertools.islice(steps, count))
 
 
-def write(path, architecture, kind, values, embedding="F32"):
+def write(path, architecture, kind, values, embedding="F32", config=None):
     """A file of a model without a vocabulary."""
     return gguf_files.write_gguf(
-        path, values, architecture, kind, embedding=embedding, config=CONFIGS[architecture],
+        path, values, architecture, kind, embedding=embedding,
+        config=config or CONFIGS[architecture],
         metadata={
             "tokenizer.ggml.model": "no_vocab",
             **({"bitnet.hidden_activation": "silu"} if architecture == "bitnet" else {}),
@@ -75,20 +80,20 @@ def write(path, architecture, kind, values, embedding="F32"):
     )  # fmt: skip
 
 
-def random_values(architecture, gain):
+def random_values(architecture, gain, configs=CONFIGS):
     """Random, with the blocks' outputs times `gain`, so that they outweigh the embedding or not."""
-    values = gguf_files.random_values(CONFIGS[architecture])
+    values = gguf_files.random_values(configs[architecture])
     for (layer, name), (trits, scale) in values.linear.items():
         if name in ("o", "down"):
             values.linear[layer, name] = trits, scale * np.float32(gain)
     return values
 
 
-def decided_values(architecture):
+def decided_values(architecture, configs=CONFIGS):
     """Random blocks between an embedding and a head that are a Hadamard matrix: rows of 1 and -1,
     all at right angles. The head's row after a token's own is that of the next token; where both
     are tied, the last norm has the signs of a row, which make another row of each."""
-    values = random_values(architecture, 2 if architecture in ("llama", "minicpm") else 1)
+    values = random_values(architecture, 2 if architecture in ("llama", "minicpm") else 1, configs)
     values.biases = {name: bias / 16 for name, bias in values.biases.items()}
     rows = np.ones((1, 1), np.float32)
     while len(rows) < 256:
@@ -183,6 +188,48 @@ def compare_tokens(tmp_path, keys):
     for text in [*gguf_files.TEXTS, *(source.read_text("utf-8") for source in sources)]:
         expected = theirs.tokenize(text.encode(), add_bos=True, special=True)
         assert ours.encode(text).ids == expected, text[:100]
+
+
+def grouped_values(architecture, kind, gain=None):
+    """Those of `decided_values`, or random ones of a gain, with a scale a block of the type."""
+    values = random_values(architecture, gain, WIDE) if gain else decided_values(architecture, WIDE)
+    random = np.random.default_rng(7)
+    for at, (trits, scale) in values.linear.items():
+        if kind == "Q1_0":
+            trits = random.choice(np.array([-1, 1], np.int8), trits.shape)
+            scale = scale * np.float32(np.sqrt(0.5))  # half of the trits were 0
+        groups = trits.shape[1] // GROUPS[kind]
+        spread = random.uniform(0.5, 1.5, (len(trits), groups)) * scale
+        values.linear[at] = trits, spread.astype(np.float16).astype(np.float32)
+    return values
+
+
+@pytest.mark.parametrize("kind", GROUPS)
+@pytest.mark.parametrize("architecture", ["llama", "qwen3", "gemma3"])
+def test_the_same_greedy_tokens_of_groups(tmp_path, architecture, kind):
+    """With a scale for 64, 128 or 256 inputs, whose activations have steps of blocks in both; out
+    of the same file, and of the one that we write of it."""
+    values = grouped_values(architecture, kind)
+    path = write(tmp_path / "a.gguf", architecture, kind, values, config=WIDE[architecture])
+    convert_to_gguf(path, tmp_path / "b.gguf")
+    ours = [Model.from_pretrained(tmp_path / each, threads=2) for each in ("a.gguf", "b.gguf")]
+    for prompt in PROMPTS:
+        tokens = list(ours[0].generate(prompt, max_new_tokens=48))
+        assert tokens == list(ours[1].generate(prompt, max_new_tokens=48))
+        for each in ("a.gguf", "b.gguf"):
+            assert tokens == their_tokens(tmp_path / each, prompt, 48)
+        best = np.sort(check_logits(path, prompt + tokens), axis=1)
+        assert (best[:, -1] - best[:, -2]).min() > 2 * LARGEST_DIFFERENCE
+
+
+@pytest.mark.parametrize("kind", GROUPS)
+@pytest.mark.parametrize("architecture", ["llama", "qwen3", "gemma3"])
+def test_nearly_the_same_logits_of_groups(tmp_path, architecture, kind):
+    """Of models that are all random, whose blocks outweigh the embedding."""
+    values = grouped_values(architecture, kind, 4)
+    path = write(tmp_path / "a.gguf", architecture, kind, values, config=WIDE[architecture])
+    assert Gguf(path).matrix(0, "down", "two_bit").group == GROUPS[kind]
+    check_logits(path, np.random.default_rng(1).integers(0, 256, 60).tolist())
 
 
 @pytest.mark.parametrize("encoding", ["two_bit", "base3"])
