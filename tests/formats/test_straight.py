@@ -194,3 +194,23 @@ def test_groups_that_a_file_cannot_have(tmp_path):
     with pytest.raises(ValueError, match="a scale of down in layer 1 is not positive"):
         load_weights(PackedFile(target), "two_bit")
     assert header
+
+
+def test_signs(tmp_path):
+    """A file of Q1_0 alone becomes one_bit, with the logits of two_bit; with a zero in it, or a
+    matrix of another type, it does not."""
+    values = gguf_files.random_values(CONFIG)
+    random = np.random.default_rng(0)
+    for at, (trits, _) in values.linear.items():
+        signs = random.choice(np.array([-1, 1], np.int8), trits.shape)
+        values.linear[at] = signs, scales(len(trits), trits.shape[1] // 128)
+    path = gguf_files.write_gguf(tmp_path / "a.gguf", values, "qwen3", "Q1_0", config=CONFIG)
+    models = [Model.from_pretrained(path, threads=1, weights=each)
+              for each in ("ternary", "two_bit")]  # fmt: skip
+    assert [model.encoding for model in models] == ["one_bit", "two_bit"]
+    assert cases.same_bits(*(model.logits([1, 2, 3]) for model in models))
+    values.linear[1, "o"][1][7, 2] = 0
+    path = gguf_files.write_gguf(tmp_path / "b.gguf", values, "qwen3", "Q1_0", config=CONFIG)
+    assert Model.from_pretrained(path, threads=1).encoding != "one_bit"
+    path = grouped_file(tmp_path / "c.gguf")
+    assert Gguf(path).preferred_encoding() != "one_bit"

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ternops.decoder.architectures import find_gguf
 from ternops.decoder.formats import gguf_tokenizer
 from ternops.decoder.formats.checkpoint import Checkpoint
-from ternops.decoder.formats.gguf_blocks import TERNARY
+from ternops.decoder.formats.gguf_blocks import TERNARY, has_no_zeros
 from ternops.decoder.formats.gguf_config import read_config
 from ternops.decoder.formats.gguf_file import GgufFile
 from ternops.decoder.formats.gguf_rope import rope_tensors
@@ -88,6 +88,16 @@ class Gguf(Checkpoint):
             if matrix := two_bit_panels(found.kind, found.data, shape, self._arena):
                 return matrix
         return super().matrix(layer, name, encoding)
+
+    def preferred_encoding(self) -> str:
+        """One bit a weight, where the file has no zeros."""
+        names = [self._form.matrix(layer, name) for layer in range(self.config.layers)
+                 for name in self.config.linear_shapes()]  # fmt: skip
+        found = [self._file.tensors[name] for name in names if name in self._file.tensors]
+        signs = all(tensor.kind.name == "Q1_0" for tensor in found)
+        if signs and all(has_no_zeros(tensor.kind, tensor.data) for tensor in found):
+            return "one_bit"
+        return super().preferred_encoding()
 
     def norm(self, layer: int, name: str) -> npt.NDArray[np.float32]:
         return self._vector(self._form.norm(layer, name), self.config.norm_sizes()[name])

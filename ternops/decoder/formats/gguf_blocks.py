@@ -73,7 +73,15 @@ def decode(kind: Kind, data: Bytes, shape: tuple[int, int], first: int = 0) -> t
         used = np.asarray(used.any(axis=1, keepdims=True))
     else:
         scales = floats_of(blocks[:, :, layout.scale])
+        if kind.name == "Q1_0" and not scales.all():  # the only zeros that signs can have
+            trits.reshape(*blocks.shape[:2], kind.weights)[scales == 0] = 0
+            used &= scales != 0
     return trits, fewest_scales(scales, used, columns)
+
+
+def has_no_zeros(kind: Kind, data: Bytes) -> bool:
+    """Whether all scales of a tensor of Q1_0 multiply anything."""
+    return bool(floats_of(data.reshape(-1, 1, kind.size)[:, :, _FIRST]).all())
 
 
 def floats_of(data: Bytes) -> Floats:
