@@ -247,7 +247,7 @@ def _random_q2_0(random: np.random.Generator, columns: int) -> npt.NDArray[np.ui
     rows = np.empty((_ROWS, columns // 64), block)
     codes = random.integers(0, 3, (*rows["q"].shape, 4), np.uint8)
     rows["q"] = np.bitwise_or.reduce(codes << np.arange(0, 8, 2, dtype=np.uint8), axis=-1)
-    rows["d"] = 1 / math.sqrt(columns)
+    rows["d"] = random.uniform(0.5, 1.5, rows["d"].shape) / math.sqrt(columns)
     return rows.view(np.uint8)
 
 
