@@ -13,11 +13,12 @@ from ternops.simd import TeamJob, inlined, load, pointer, record_at, record_type
 from ternops.team import share
 
 #: Of `rows` rows of `blocks` blocks of 256 weights, row_stride bytes each. size: bytes of codes
-#: that lie together, 16 or 32; stride: from one such to the next. flaws: an int64 a thread, which
-#: gets 1 + the last row with the code 3, if that has any.
+#: that lie together, 16 or 32, behind two bytes of a scale; stride: from one such to the next.
+#: scales: gets these scales, row by row. flaws: an int64 a thread, which gets 1 + the last row with
+#: the code 3, if that has any.
 REGROUP = np.dtype(
     [(name, np.intp) for name in (
-        "codes", "row_stride", "size", "stride", "rows", "blocks", "out", "flaws",
+        "codes", "row_stride", "size", "stride", "rows", "blocks", "out", "scales", "flaws",
     )]
 )  # fmt: skip
 _Regroup = record_type(REGROUP)
@@ -48,6 +49,10 @@ def _regroup(record, team, thread, threads):
             for row in range(panel * ROWS, panel * ROWS + ROWS):
                 codes = pointer(p.codes) + (row * p.row_stride + 2 * block * pair)
                 out = pointer(p.out) + ((panel * p.blocks + block) * ROWS * LINE + row % ROWS * 4)
+                count = 8 if p.size == 16 else 4
+                scales = pointer(p.scales) + (row * p.blocks + block) * count
+                for i in range(count // 2):
+                    store(scales + 2 * i, load(np.uint16, codes + (i * p.stride - 2)))
                 bad = np.int64(0)
                 for a in range(16):
                     one, other = codes + a, codes + (a + pair)

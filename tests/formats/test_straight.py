@@ -24,37 +24,49 @@ from tests.helpers import cases, gguf_files
 CONFIG = replace(gguf_files.QWEN3, hidden=512, ffn=768)
 
 
-def codes_of(trits, width):
-    """Blocks of that many weights, without scales."""
+def scales(rows, groups):
+    """Random ones that float16 has."""
+    found = np.random.default_rng(1).uniform(0.01, 1, (rows, groups))
+    return found.astype(np.float16).astype(np.float32)
+
+
+def blocks_of(trits, width):
+    """Of that many weights, behind two bytes of a scale: these, and their codes."""
     codes = (trits + 1).astype(np.uint8).reshape(len(trits), -1, width // 4, 4)
-    return (codes << np.arange(0, 8, 2, dtype=np.uint8)).sum(axis=3, dtype=np.uint8)
+    data = (codes << np.arange(0, 8, 2, dtype=np.uint8)).sum(axis=3, dtype=np.uint8)
+    scale = scales(*data.shape[:2]).astype(np.float16)
+    blocks = np.concatenate([scale[..., None].view(np.uint8), data], axis=2)
+    return scale, blocks[:, :, 2:]
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("width", [64, 128])
 @pytest.mark.parametrize("shape", [(16, 256), (48, 768), (16, 2560), (4096, 1280)])
 def test_the_bytes(eager_threads, shape, width, threads):
-    """Those that packing the trits gives."""
+    """Those that packing the trits gives, and the scales."""
     trits = np.random.default_rng(0).integers(-1, 2, shape, np.int8)
     expected = PANELS["two_bit"].pack(trits)[: trits.size // 4]
     packed = np.zeros(trits.size // 4, np.uint8)
+    scale, codes = blocks_of(trits, width)
+    found = np.zeros(scale.shape, np.float16)
     with set_num_threads(threads):
-        straight.pack_panels(codes_of(trits, width), packed)
+        straight.pack_panels(codes, packed, found)
     assert cases.same_bits(packed, expected)
+    assert cases.same_bits(found, scale)
 
 
 def test_the_code_3():
     """In which row it is; of several, the last; in each place of a byte."""
-    codes = codes_of(np.zeros((64, 512), np.int8), 128)
+    scale, codes = blocks_of(np.zeros((64, 512), np.int8), 128)
     codes[50, 3, 7] = codes[37, 1, 2] = 0b01_11_01_01
     with pytest.raises(Code3) as caught:
-        straight.pack_panels(codes, np.zeros(64 * 128, np.uint8))
+        straight.pack_panels(codes, np.zeros(64 * 128, np.uint8), scale)
     assert caught.value.row == 50
     for shift in range(0, 8, 2):
-        codes = codes_of(np.zeros((64, 512), np.int8), 64)
+        scale, codes = blocks_of(np.zeros((64, 512), np.int8), 64)
         codes[shift, shift, 15 - shift] |= 3 << shift
         with pytest.raises(Code3) as caught:
-            straight.pack_panels(codes, np.zeros(64 * 128, np.uint8))
+            straight.pack_panels(codes, np.zeros(64 * 128, np.uint8), scale)
         assert caught.value.row == shift
 
 
@@ -63,12 +75,6 @@ def test_what_fits():
     assert straight.fits(32, 512)
     assert not straight.fits(24, 512)
     assert not straight.fits(32, 640)
-
-
-def scales(rows, groups):
-    """Random ones that float16 has."""
-    found = np.random.default_rng(1).uniform(0.01, 1, (rows, groups))
-    return found.astype(np.float16).astype(np.float32)
 
 
 @pytest.mark.parametrize("kind", ["Q2_0", "Q2_0 of 128", "PQ2_0", "TQ2_0"])

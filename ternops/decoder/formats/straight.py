@@ -6,9 +6,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ternops.decoder.formats.codes import Bytes, Code3, neighbours
-from ternops.decoder.formats.gguf_blocks import LAYOUTS, floats_of
+from ternops.decoder.formats.gguf_blocks import LAYOUTS
 from ternops.decoder.formats.gguf_types import Kind
 from ternops.decoder.formats.scales import fewest_scales
 from ternops.encodings.common import SLACK
@@ -16,7 +17,7 @@ from ternops.encodings.panels import ROWS
 from ternops.kernels.regroup import REGROUP, regroup
 from ternops.matrix import TernaryMatrix
 from ternops.memory import Arena
-from ternops.packed import Packed, check_scale
+from ternops.packed import Packed
 from ternops.team import TEAM
 from ternops.threads import get_num_threads
 
@@ -36,20 +37,20 @@ def two_bit_panels(
     if layout is None or layout.trits is not neighbours or not fits(rows, columns):
         return None
     blocks = data.reshape(rows, columns // kind.weights, kind.size)
-    codes, scales = blocks[:, :, layout.codes], floats_of(blocks[:, :, layout.scale])
-    used = np.isfinite(scales) & (scales > 0)
-    if not used.all() and (codes[~used] != _ZEROS).any():
-        return None
-    scale = fewest_scales(scales, used, columns)
-    if scale.ndim < 2:
-        return None
     packed = arena.empty(rows * columns // 4 + SLACK, np.uint8)
     packed[-SLACK:] = 0
+    halves = np.empty(blocks.shape[:2], np.float16)
     try:
-        pack_panels(codes, packed[:-SLACK])
+        pack_panels(blocks[:, :, layout.codes], packed[:-SLACK], halves)
     except Code3:
         return None
-    return TernaryMatrix(Packed(packed, rows, columns, check_scale(scale, *shape), "two_bit"))
+    used = np.isfinite(halves) & (halves > 0)
+    if not used.all() and (blocks[:, :, layout.codes][~used] != _ZEROS).any():
+        return None
+    scale = fewest_scales(halves.astype(np.float32), used, columns)
+    if scale.ndim < 2:
+        return None
+    return TernaryMatrix(Packed(packed, rows, columns, scale.astype(np.float16), "two_bit"))
 
 
 def fits(rows: int, columns: int) -> bool:
@@ -57,11 +58,12 @@ def fits(rows: int, columns: int) -> bool:
     return rows % ROWS == 0 and columns % _BLOCK == 0
 
 
-def pack_panels(codes: Bytes, packed: Bytes) -> None:
+def pack_panels(codes: Bytes, packed: Bytes, scales: npt.NDArray[np.float16]) -> None:
     """Fill `packed`, rows * columns / 4 bytes, with the panels of a matrix that `fits`.
 
     codes: uint8 (rows, blocks, a block's bytes), each with four neighbouring weights, the lowest
-    bits first. Raises Code3 with the last row that has one.
+    bits first; scales: gets the float16 in the two bytes before those. Raises Code3 with the last
+    row that has one.
     """
     rows, blocks, size = codes.shape
     threads = get_num_threads()
@@ -70,7 +72,7 @@ def pack_panels(codes: Bytes, packed: Bytes) -> None:
     for name, value in {
         "codes": codes.ctypes.data, "row_stride": codes.strides[0], "size": size,
         "stride": codes.strides[1], "rows": rows, "blocks": blocks * size * 4 // _BLOCK,
-        "out": packed.ctypes.data, "flaws": flaws.ctypes.data,
+        "out": packed.ctypes.data, "scales": scales.ctypes.data, "flaws": flaws.ctypes.data,
     }.items():  # fmt: skip
         record[name] = value
     TEAM.run(regroup, record, threads)
