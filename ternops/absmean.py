@@ -23,6 +23,9 @@ def floor_of(is_blocked: bool) -> float:
     return MIN_ABSMAX if is_blocked else BITNET_ABSMAX
 
 
+#: What float weights can be rounded by in a decoder: one scale a matrix, or one for so many inputs.
+METHODS = {"absmean": 0, **{f"absmean-{group}": group for group in (256, 128, 64, 32)}}
+
 _ROWS_AT_ONCE = 1 << 24  # elements
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ternops.absmean import METHODS
 from ternops.encodings import TERNARY
 
 if TYPE_CHECKING:
@@ -56,8 +57,9 @@ def add_model_options(
 def add_quantize_option(parser: argparse.ArgumentParser) -> None:
     """Whether weights may be rounded that are not ternary."""
     parser.add_argument(
-        "--quantize", choices=("absmean",),
-        help="round float weights that are not ternary (default: they are an error)",
+        "--quantize", choices=METHODS,
+        help="round float weights that are not ternary, to one scale a matrix or one for so many "
+        "inputs (default: they are an error)",
     )  # fmt: skip
 
 

@@ -60,7 +60,8 @@ class Model(LoadedModel):
         baseline: the float16 of the quantised values and activations that are not quantised.
         head, cache, sparse: as for Model. context: use at most this many positions of the model's.
         quantize: "absmean" rounds float weights that are not ternary and that no config declares
-        to be masters of ternary ones; without, they are a ValueError.
+        to be masters of ternary ones to one scale a matrix, "absmean-128" (256, 64, 32) to one for
+        so many inputs; without, they are a ValueError.
         progress: called with layers done and in all.
         Raises FileNotFoundError and ValueError, naming the file, the tensor or the setting.
         """

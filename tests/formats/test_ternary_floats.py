@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ternops.__main__ import main
-from ternops.absmean import absmean
+from ternops.absmean import absmean, absmean_groups
 from ternops.commands import perplexity
 from ternops.decoder import Model, open_checkpoint
 from ternops.decoder.formats.gguf import Gguf
@@ -149,11 +149,36 @@ def test_what_is_not_ternary():
     assert refusal(ternary) == "is not ternary"
 
 
+@pytest.mark.parametrize("group", [256, 128, 64, 32])
+def test_rounding_to_groups(tmp_path, group):
+    """One scale for so many inputs, in each matrix; ternary ones stay, others are an error."""
+    random = np.random.default_rng(0)
+    weight = random.standard_normal((8, 512)).astype(np.float32)
+    method = f"absmean-{group}"
+    found, scale = trits_of_floats(weight, "w", method)
+    expected = absmean_groups(weight, group)
+    assert scale.shape == (8, 512 // group)
+    assert cases.same_bits(found, expected[0])
+    assert cases.same_bits(scale, expected[1])
+    exact = trits(8, 512) * np.float32(0.3)
+    assert cases.same_bits(products(*trits_of_floats(exact, "w", method)), exact)
+    with pytest.raises(ValueError, match=rf"^checkpoint: w has 500 inputs, .* the {group} of quan"):
+        trits_of_floats(weight[:, :500], "w", method)
+    values = gguf_files.random_values(gguf_files.LLAMA)
+    tensors = {"blk.0.ffn_up.weight": random.standard_normal((512, 256)).astype(np.float32)}
+    path = gguf_files.write_gguf(tmp_path / "a.gguf", values, tensors=tensors)
+    model = Model.from_pretrained(path, threads=1, quantize=method)
+    assert {each.group for each in model.weights.layers[1].linear.values()} == {group}
+    assert np.isfinite(model.logits(TOKENS)).all()
+
+
 @pytest.mark.parametrize("quantize", ["absmax", "", True, 1, b"absmean"])
 def test_another_method(quantize):
     """Is named before anything is read."""
     for opened in (open_checkpoint, Model.from_pretrained):
-        with pytest.raises(ValueError, match=rf"^quantize={quantize!r}: expected 'absmean'$"):
+        with pytest.raises(
+            ValueError, match=rf"^quantize={quantize!r}: expected 'absmean' or 'absmean-256' or "
+        ):
             opened("no/such/folder", quantize=quantize)
 
 

@@ -37,7 +37,8 @@ def open_checkpoint(
     "owner/name@revision", which is downloaded into that cache.
     quantize: "absmean" rounds float matrices that no config declares and that are no product of
     trits and scales, of a matrix, its rows or groups of their inputs, to trits and one scale a
-    matrix; without, reading one is a ValueError.
+    matrix, "absmean-128" (256, 64, 32) to one for so many inputs; without, reading one is a
+    ValueError.
     Raises FileNotFoundError and ValueError, naming the file and what is wrong with it, and
     ModuleNotFoundError without the gguf package where it is needed.
     """

@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ternops.absmean import absmean
+from ternops.absmean import METHODS, absmean, absmean_groups
 from ternops.decoder.formats.scales import GROUPS, Floats, Trits, fewest_scales
-
-#: What `open_checkpoint` takes for its argument `quantize`, besides None.
-METHODS = ("absmean",)
 
 _WEIGHTS_AT_ONCE = 1 << 22
 _MAX_SHARDS = 8  # of the inputs of a matrix
@@ -22,7 +19,7 @@ _MAX_SHARDS = 8  # of the inputs of a matrix
 
 def check_method(quantize: str | None) -> None:
     """Raises ValueError for anything but METHODS and None."""
-    if quantize is not None and quantize not in METHODS:
+    if quantize is not None and quantize not in tuple(METHODS):
         raise ValueError(f"quantize={quantize!r}: expected {' or '.join(map(repr, METHODS))}")
 
 
@@ -39,8 +36,16 @@ def trits_of_floats(weight: Floats, name: str, quantize: str | None) -> tuple[Tr
             f"checkpoint: {name} {_description(weight)}: --quantize absmean "
             "(quantize='absmean') rounds it to one scale a matrix"
         )
-    trits, scale = absmean(weight)
-    return trits, np.asarray(scale)
+    group = METHODS[quantize]
+    if not group:
+        trits, scale = absmean(weight)
+        return trits, np.asarray(scale)
+    if weight.shape[1] % group:
+        raise ValueError(
+            f"checkpoint: {name} has {weight.shape[1]} inputs, expected a multiple of the {group} "
+            f"of quantize={quantize!r}"
+        )
+    return absmean_groups(weight, group)
 
 
 def exact_product(weight: Floats) -> tuple[Trits, Floats] | None:
