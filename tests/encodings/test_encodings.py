@@ -23,18 +23,11 @@ WIDTHS = (
     9216, 12032, 13824, 16384, 24576, 45568,
 )  # fmt: skip
 
-#: What a code counts in its byte, field after field; and the number of codes.
-FACTORS = {
-    "two_bit": ((1, 4, 16, 64), 4),
-    "base3": ((27, 9, 3, 1, 81), 3),
-    "one_bit": ((1, 2, 4, 8, 16, 32, 64, 128), 2),
-}
-
 #: Of `check`.
 ONE_LINE = rf"^packed: holds .*, expected .* \(not ({'|'.join(ENCODINGS)})\?\)\Z"
 
 EVERY = pytest.mark.parametrize("name", ENCODINGS)
-BLOCKS = pytest.mark.parametrize("name", FACTORS)
+BLOCKS = pytest.mark.parametrize("name", cases.FACTORS)
 LOOK_UPS = pytest.mark.parametrize("name", ["tl1", "tl2"])
 
 
@@ -60,7 +53,7 @@ def described(name, trits):
             result[first + (5 * tile + triple // 2) * width] |= abs(sum_) << 4 * (triple % 2)
             result[first + (5 * tile + 4) * width] |= (sum_ < 0) << triple
         else:
-            factors, _ = FACTORS[name]
+            factors, _ = cases.FACTORS[name]
             fields = len(factors)
             block, place = divmod(column, 64 * fields)
             stride = min(64, -(-(columns - 64 * fields * block) // fields))
@@ -181,7 +174,7 @@ def test_bits_a_weight(columns):
 def test_place_fits_the_codes(name, shape):
     """Placed activations times the fields of the packed bytes give the sums of the product."""
     rows, columns, seed = shape
-    layout, (factors, codes) = ENCODINGS[name], FACTORS[name]
+    layout, (factors, codes) = ENCODINGS[name], cases.FACTORS[name]
     assert layout.block == 64 * layout.fields == 64 * len(factors)
     trits, x = (
         cases.trits(rows, columns, seed, encoding=name),

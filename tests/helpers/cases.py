@@ -30,6 +30,13 @@ GEMVS = {
     multiply.name: multiply for (_, kind), (_, multiply) in KERNELS.items() if kind in OF_ONE_TOKEN
 }
 
+#: What a code counts in its byte, field after field; and the number of codes.
+FACTORS = {
+    "two_bit": ((1, 4, 16, 64), 4),
+    "base3": ((27, 9, 3, 1, 81), 3),
+    "one_bit": ((1, 2, 4, 8, 16, 32, 64, 128), 2),
+}
+
 #: (rows, columns): empty, single, prime, and on both sides of multiples of 4, 24, 64, 256 and 320
 #: columns, of 64 rows (a group of the look-up encodings, a panel of the GEMM), and of a panel's
 #: 3840 or 4096 columns.
@@ -106,6 +113,15 @@ def scales(rows: int) -> dict[str, Any]:
         "scalar": np.float32(0.0371),
         "rows": random.uniform(-2, 2, rows).astype(np.float32),
     }
+
+
+def group_scales(rows: int, groups: int, is_half: bool = True) -> Array:
+    """Scales of groups of columns, all positive: float16, or float32 that it has not."""
+    random = np.random.default_rng((4, rows, groups))
+    scales = random.uniform(0.01, 2, (rows, groups)).astype(np.float16)
+    if is_half:
+        return scales
+    return scales.astype(np.float32) * np.float32(1 + 2**-20)
 
 
 def extreme_activations(columns: int) -> dict[str, Array]:
