@@ -60,7 +60,7 @@ def absmean_groups(
     for rows in _pieces(groups[:, 0]):
         block = groups[rows].astype(np.result_type(groups.dtype, np.float32), copy=False)
         trits[rows] = np.clip(np.rint(block / scale[rows, :, None]), -1, 1)
-    return trits.reshape(len(trits), -1), scale
+    return trits.reshape(len(trits), groups.shape[1] * group), scale
 
 
 def group_means(
@@ -72,10 +72,13 @@ def group_means(
     """
     weight = check_weights(w)
     mean_of(weight, function)  # which refuses what is not finite
-    groups = weight.reshape(len(weight), -1, group)
+    groups = weight.reshape(len(weight), weight.shape[1] // group, group)
     means = np.empty(groups.shape[:2], np.float32)
     for rows in _pieces(weight):
-        means[rows] = function(groups[rows]).mean(axis=2, dtype=np.float64)
+        with np.errstate(over="ignore"):
+            means[rows] = function(groups[rows]).mean(axis=2, dtype=np.float64)
+    if not np.isfinite(means).all():
+        raise ValueError("w: mean magnitude of a group beyond float32, expected a float32 scale")
     return groups, means
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.array_utils import normalize_axis_tuple
 
+from ternops.absmean import check_weights
 from ternops.arrays import as_array, comes_first, is_array_like
 from ternops.encodings import ENCODINGS
 from ternops.memory import Arena
@@ -214,12 +215,11 @@ def quantize(w: npt.ArrayLike, encoding: str = "auto", group: int | None = None)
     to float16; with two_bit, base3 and one_bit.
     Raises TypeError and ValueError, naming the argument, for anything else.
     """
-    weight = as_array("w", w)
-    rows, columns = weight.shape if weight.ndim == 2 else (0, 0)
+    weight = check_weights(w)
+    rows, columns = weight.shape
     check_columns("w", columns)
     name = check_encoding(encoding, rows, columns)
-    size = check_group(group, name, columns)
-    if size and weight.ndim == 2:
+    if size := check_group(group, name, columns):
         values, scales = ENCODINGS[name].quantize_groups(weight, size)
         return TernaryMatrix(pack_values(values, check_scale(scales, rows, columns), name))
     values, scale = ENCODINGS[name].quantize(weight)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -89,7 +88,7 @@ class Packed(HoldsAddresses):
         if scale.ndim:
             scale = scale[first:last].astype(np.float32)
         if self.group:
-            groups = values.reshape(len(values), -1, self.group)
+            groups = values.reshape(len(values), self.columns // self.group, self.group)
             groups *= scale[..., None]
         else:
             values *= scale if scale.ndim == 0 else scale[:, None]
@@ -179,7 +178,10 @@ def _check_groups(given: Array, rows: int, columns: int) -> Array:
         halves = array.astype(np.float16)
     if not (np.isfinite(array) & (array > 0)).all():
         i, j = np.argwhere(~(np.isfinite(array) & (array > 0)))[0]
-        raise ValueError(f"scale: scale[{i}, {j}] is {given[i, j]}, expected positive numbers")
+        raise ValueError(
+            f"scale: scale[{i}, {j}] is {given[i, j]}, expected numbers that are positive and "
+            "finite in float32"
+        )
     return halves if np.array_equal(halves, array) else array
 
 
@@ -187,7 +189,9 @@ def check_group(group: int | None, encoding: str, columns: int) -> int:
     """Columns that are to share a scale, 0 for None; raises TypeError and ValueError."""
     if group is None:
         return 0
-    size = operator.index(group)
+    if isinstance(group, bool) or not isinstance(group, int | np.integer):
+        raise TypeError(f"group={group!r}: expected an integer or None")
+    size = int(group)
     if size not in GROUPS or columns % size or not columns:
         raise ValueError(
             f"group={group!r}: expected one of {', '.join(map(str, GROUPS))} that divides the "

@@ -179,4 +179,6 @@ def _sum_dense(packed: Packed, tokens: Array, result: Array) -> None:
         for first in range(0, packed.rows, _ROWS_AT_ONCE):
             last = min(first + _ROWS_AT_ONCE, packed.rows)
             total += tokens[:, first:last].astype(np.float64) @ packed.dense(first, last)
+        # As everywhere; times 0 alone would make a NaN of an infinity.
+        total[~np.isfinite(tokens).all(axis=1)] = np.nan
         result[...] = total

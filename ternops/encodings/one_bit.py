@@ -39,7 +39,9 @@ def sign_mean_groups(
     groups, mean = group_means(w, group, np.positive)
     _, scale = group_means(w, group)
     signs = np.where(groups > mean[..., None], np.int8(1), np.int8(-1))
-    return signs.reshape(len(signs), -1), rounded_scales(np.maximum(scale, MIN_SCALE))
+    return signs.reshape(len(signs), groups.shape[1] * group), rounded_scales(
+        np.maximum(scale, MIN_SCALE)
+    )
 
 
 def _find_flaw(piece: Array) -> str | None:

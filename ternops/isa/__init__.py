@@ -42,6 +42,8 @@ f32_lanes = Vector("f32", LANES)
 # the dots between the two may add up to 128, and -2**15 just fits.
 #   dot(partial, unsigned u8, signed i8): partial + 4 (to int16: 2) products a lane.
 dot = TIER.dot
+#: The same where lanes are rows: the four products of a lane are those of its own bytes.
+dot_lanes = TIER.dot_lanes or dot
 if TIER.close is not None:
     PARTIAL = Vector("i16", BYTES // 2)
     _close = TIER.close
@@ -200,6 +202,7 @@ __all__ = [
     "choose",
     "close_sums",
     "dot",
+    "dot_lanes",
     "dot_lines",
     "dot_signed",
     "f32_lanes",

@@ -71,6 +71,7 @@ class Tier:
     vector_bytes: the width of the integer vectors; registers: how many the CPU has.
     dot(partial, unsigned u8, signed i8): partial + 4 products a lane of int32; with `close`, + 2 a
     lane of int16, and close(total, partial) adds them up.
+    dot_lanes: `dot` with the products of a lane's own four bytes in it, where `dot` has others.
     dot_signed(i32 acc, i8, i8): the same of signed bytes; None where `dot` has to do it, biased.
     narrow_dot: `dot` on vectors of 32 bytes, where the tier's own are longer.
     dot_pairs(acc, codes, signed): a dot of two rows and two tokens a vector, if there is one.
@@ -93,6 +94,7 @@ class Tier:
     auto: tuple[str, str]
     parent: Tier | None = None
     close: Any = None
+    dot_lanes: Any = None
     dot_signed: Any = None
     narrow_dot: Any = None
     dot_pairs: Any = None

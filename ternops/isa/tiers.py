@@ -66,7 +66,8 @@ AMX = AVX512VBMI.extended(
 
 NEON = GENERIC.extended(  # every 64-bit ARM core has it
     "neon", machines=host.ARM, registers=32,
-    dot=arm.dot_neon, close=arm.close_neon, dot_signed=arm.dot_signed_neon,
+    dot=arm.dot_neon, close=arm.close_neon, dot_lanes=arm.dot_lanes_neon,
+    dot_signed=arm.dot_signed_neon,
     byte_table=ByteTable(96, arm.look_up_96, is_arm=True),
     shuffle_bytes=arm.shuffle_bytes,
     batch=BatchTile(1, 4, most=7),
@@ -77,7 +78,8 @@ NEON = GENERIC.extended(  # every 64-bit ARM core has it
     auto=("two_bit", "two_bit"),
 )  # fmt: skip
 NEON_DOTPROD = NEON.extended(
-    "neon-dotprod", "dotprod", dot=arm.dot_dotprod, close=None, dot_signed=arm.dot_dotprod,
+    "neon-dotprod", "dotprod", dot=arm.dot_dotprod, close=None, dot_lanes=None,
+    dot_signed=arm.dot_dotprod,
     # 8 sums, and the codes of two rows, in 32 registers.
     batch=BatchTile(2, 4, most=7), gemm=GemmTile(4, 4),
 )  # fmt: skip

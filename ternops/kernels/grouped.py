@@ -20,7 +20,7 @@ from ternops.isa import (
     TIER,
     WIDE,
     close_sums,
-    dot,
+    dot_lanes,
     i8,
     i32,
     load_fp16,
@@ -173,7 +173,9 @@ def make_blocks(encoding: Blocks, unit: int):
                     open_fields(load(u8, at + part), opened, held)
                     for field in range(fields):
                         near = x + (column + field * BLOCK_BYTES + start + i * _DWORD)
-                        into[field] = dot(into[field], codes(opened, held, field), columns_of(near))
+                        into[field] = dot_lanes(
+                            into[field], codes(opened, held, field), columns_of(near)
+                        )
                 close_sums(sums, partial, fields)
                 for field in range(fields):
                     total = value(sums[field], field)
@@ -192,7 +194,9 @@ def make_blocks(encoding: Blocks, unit: int):
                 into = open_sums(sums, partial, fields)
                 for field in range(fields):
                     near = x + (column + field * stride + i * _DWORD)
-                    into[field] = dot(into[field], codes(opened, held, field), columns_of(near))
+                    into[field] = dot_lanes(
+                        into[field], codes(opened, held, field), columns_of(near)
+                    )
                 close_sums(sums, partial, fields)
                 for field in range(fields):
                     at = column + field * stride + i * _DWORD

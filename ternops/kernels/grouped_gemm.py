@@ -18,7 +18,7 @@ from ternops.isa import (
     REGISTERS,
     WIDE,
     close_sums,
-    dot,
+    dot_lanes,
     i32,
     open_sums,
     tile_dot_signed,
@@ -160,7 +160,7 @@ def make_product(value_step: int, tokens: int):
                     activations = columns_of(near + t * x_step)
                     for v in range(_VECTORS):
                         own = t * _VECTORS + v
-                        into[own] = dot(into[own], weights[v], activations)
+                        into[own] = dot_lanes(into[own], weights[v], activations)
             close_sums(sums, partial, count)
             for i in range(count):
                 store(room + i * BYTES, sums[i])

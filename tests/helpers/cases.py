@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+import ternops
 from ternops.encodings import ENCODINGS as ALL_ENCODINGS
 from ternops.encodings import TERNARY as ALL_TERNARY
 from ternops.encodings.blocks import Blocks
@@ -122,6 +123,15 @@ def group_scales(rows: int, groups: int, is_half: bool = True) -> Array:
     if is_half:
         return scales
     return scales.astype(np.float32) * np.float32(1 + 2**-20)
+
+
+def grouped(
+    rows: int, columns: int, group: int, encoding: str = "two_bit", is_half: bool = True
+) -> tuple[Array, Array, ternops.TernaryMatrix]:
+    """Weights, their scales a group of columns, and the matrix of both."""
+    weights = trits(rows, columns, encoding=encoding)
+    scale = group_scales(rows, columns // group, is_half)
+    return weights, scale, ternops.pack(weights, scale, encoding)
 
 
 def extreme_activations(columns: int) -> dict[str, Array]:
