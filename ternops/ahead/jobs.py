@@ -22,13 +22,16 @@ def needed(encodings: Iterable[str], decoder: bool) -> Jobs:
     from ternops import team
     from ternops.decoder.attention import CACHES
     from ternops.decoder.forward import forward
-    from ternops.encodings import ENCODINGS
+    from ternops.encodings import ENCODINGS, PANELS
     from ternops.encodings.blocks import Blocks
+    from ternops.kernels.grouped import MAX_UNIT
+    from ternops.kernels.grouped_row import grouped_row
     from ternops.kernels.linear import linear
-    from ternops.kernels.plan import KERNELS, UNPACKED
+    from ternops.kernels.plan import KERNELS, UNPACKED, grouped_kernels
     from ternops.kernels.regroup import regroup
     from ternops.kernels.screen import quantize_head
     from ternops.kernels.sparse import sparse_kernels
+    from ternops.kernels.tiles import KINDS
     from ternops.kernels.transpose import transpose_job
 
     chosen = set(encodings)
@@ -39,10 +42,14 @@ def needed(encodings: Iterable[str], decoder: bool) -> Jobs:
         found += [forward, quantize_head, regroup]
         for name in sorted(chosen):
             if isinstance(ENCODINGS[name], Blocks):
-                found += (*sparse_kernels(name), transpose_job(name))
+                found += (*sparse_kernels(name), transpose_job(name), grouped_row(name))
     for (encoding, _), kernels in KERNELS.items():
         if encoding in chosen:
             found += reversed(kernels)
+    # Those for the smallest groups, which few matrices have, are compiled when they are asked for.
+    for name in sorted(chosen & set(PANELS)):
+        for kind in KINDS:
+            found += reversed(grouped_kernels(name, kind, MAX_UNIT)[:2])
     return {job.key: job for job in (*found, linear, *team.ENTRIES)}
 
 

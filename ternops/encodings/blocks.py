@@ -59,6 +59,14 @@ class GemvTile(NamedTuple):
         return f"{self.rows}x{self.apart}{'n' if self.is_narrow else 'w'}{self.ahead}{panel}{run}"
 
 
+class PanelTile(NamedTuple):
+    """How the GEMV reads a matrix with a scale a group: panels of `ternops.encodings.panels` at
+    once, each a stream of its own, and bytes that each is prefetched ahead."""
+
+    streams: int
+    ahead: int
+
+
 class Unpack(NamedTuple):
     """Kernel code that turns a vector of packed bytes into codes, compiled for one tile.
 
@@ -93,6 +101,7 @@ class Blocks(Encoding):
     stream_tiles: the same where weights come from memory, where they are others.
     batch_rows: by tier, rows of the tile for a few tokens, where they are not the tier's.
     pair_apart: by tier, `apart` for the tokens that such tiles leave over.
+    panel_tile: for one token where columns have scales by groups.
     has_narrow: whether tiles may have narrow vectors.
     """
 
@@ -103,6 +112,7 @@ class Blocks(Encoding):
     batch_rows: Mapping[str, int]
     pair_apart: Mapping[str, int]
     stream_tiles: Mapping[str, GemvTile]
+    panel_tile: PanelTile
     has_narrow: bool = False
 
     @property

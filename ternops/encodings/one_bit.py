@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ternops.absmean import MIN_SCALE, check_weights, group_means, mean_of, rounded_scales
-from ternops.encodings.blocks import Blocks, GemvTile, join_bits, split_bits
+from ternops.encodings.blocks import Blocks, GemvTile, PanelTile, join_bits, split_bits
 from ternops.encodings.common import Array
 
 _FIELDS = 8
@@ -80,6 +80,7 @@ ONE_BIT = Blocks(
         "avx512vnni@zen": GemvTile(rows=2, apart=8, is_narrow=True),
     },
     has_narrow=True,
+    panel_tile=PanelTile(streams=4, ahead=1024),
     color="#56B4E9",
     marker="s",
 )

@@ -7,7 +7,6 @@ chain of fused multiply-adds in the order of the groups. Bound: memory, the bits
 """
 
 from functools import cache
-from typing import NamedTuple
 
 import numpy as np
 
@@ -266,22 +265,9 @@ def make_streams(encoding: Blocks, unit: int, streams: int, ahead: int):
     return all_streams
 
 
-class Reads(NamedTuple):
-    """Panels that a thread reads at once, and bytes of each that are prefetched ahead."""
-
-    streams: int
-    ahead: int
-
-
-#: Sapphire Rapids, weights in DRAM, group 128, of the bandwidth that they have without groups, 1
-#: thread: two_bit 4 panels and 1024 B 87%, 2048 B 84, 2 panels 82 to 85, 1 panel 75; base3 2 panels
-#: and 2048 or 4096 B 86%, 4 panels 80 to 81.
-READS = {"two_bit": Reads(4, 1024), "base3": Reads(2, 2048), "one_bit": Reads(4, 1024)}
-
-
-def totals_bytes(name: str, columns: int, group: int) -> int:
+def totals_bytes(encoding: Blocks, columns: int, group: int) -> int:
     """Of scratch for the sums of one token's groups."""
-    return READS[name].streams * (columns // group) * LINE
+    return encoding.panel_tile.streams * (columns // group) * LINE
 
 
 @cache
@@ -289,7 +275,7 @@ def grouped_gemv(name: str, unit: int) -> RowsKernel:
     """The product with one token. unit: MAX_UNIT, or the columns of a smaller group."""
     encoding = ENCODINGS[name]
     assert isinstance(encoding, Blocks)
-    streams, ahead = READS[name]
+    streams, ahead = encoding.panel_tile
     several = make_streams(encoding, unit, streams, ahead)
     single = make_streams(encoding, unit, 1, ahead)
 

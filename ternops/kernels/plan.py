@@ -163,7 +163,11 @@ def _grouped_plan(name: str, columns: int, kind: str, group: int) -> Plan:
     # A row behind another at a multiple of 4 KB would compete for the same few places of a cache.
     placed = -(-columns // BLOCK_BYTES) * BLOCK_BYTES + BLOCK_BYTES
     token_step = 1 if is_one else TILED
-    scratch = totals_bytes(name, columns, group) if is_one else SPARE_BYTES + codes_bytes(columns)
+    scratch = (
+        totals_bytes(panels.blocks, columns, group)
+        if is_one
+        else SPARE_BYTES + codes_bytes(columns)
+    )
     block = max(_MIN_TILES, TIER.gemm.block_bytes // placed // token_step) * token_step
     return Plan(
         prepare.address, multiply.address, PANEL_ROWS if is_one else 2 * PANEL_ROWS, placed,

@@ -3,8 +3,8 @@
     python -m tests.arm.results [--brief]
 
 prints one JSON object; expected.json in this folder is the one that x86 gave. It is of products in
-every encoding and for few and many tokens, each compared with NumPy first, and of the tiny
-checkpoint's logits and greedy tokens with every head and cache.
+every encoding and for few and many tokens, with a scale a group as well, each compared
+with NumPy first, and of the tiny checkpoint's logits and greedy tokens with every head and cache.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import gc
 import hashlib
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -20,12 +21,16 @@ import numpy as np
 
 import ternops
 from ternops.decoder import Model
-from ternops.encodings import ENCODINGS, TERNARY
+from ternops.encodings import ENCODINGS, PANELS, TERNARY
 from ternops.isa import detect
+from ternops.kernels import reference
+from tests.helpers import cases
 
 #: (rows, columns): whole blocks, a ragged end, and more than a panel of the GEMM holds.
 SHAPES = ((64, 640), (37, 333), (70, 8500))
 TOKENS = (1, 3, 21)
+#: Columns that share a scale: the fewest, whose sums are added up apart, and others.
+GROUPED = (32, 128)
 #: (weights, head, cache) of the decoder: every encoding, and, which --brief leaves out, every head
 #: and cache.
 ENCODED = [(encoding, "fp16", "fp16") for encoding in TERNARY]
@@ -63,6 +68,26 @@ def products() -> dict[str, str]:
     return found
 
 
+def grouped() -> dict[str, str]:
+    """Products with a scale a group of columns, equal to the oracle's."""
+    found = {}
+    for encoding, group in itertools.product(PANELS, GROUPED):
+        weights, scale, matrix = cases.grouped(
+            37, 1280, group, encoding, is_half=group > GROUPED[0]
+        )
+        x = cases.activations(max(TOKENS), 1280)
+        x[0] = -128
+        steps = np.ones((len(x), scale.shape[1]), np.float32)
+        expected = reference.grouped_product(x, weights, scale, steps)
+        for tokens in TOKENS:
+            product = ternops.matmul(x[:tokens], matrix.T)
+            assert cases.same_bits(product, expected[:tokens]), (encoding, group, tokens)
+            floats = cases.floats(tokens, 1280)
+            name = f"{encoding}, group {group}, {tokens} tokens"
+            found[name] = digest(ternops.matmul(floats, matrix.T))
+    return found
+
+
 def _named(weights: str, head: str, cache: str) -> str:
     return f"tiny, {weights} weights, {head} head, {cache} cache"
 
@@ -94,7 +119,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.arm.results")
     parser.add_argument("--brief", action="store_true", help="of the decoder, the encodings alone")
     brief = parser.parse_args().brief
-    found = {**products(), **decoder(ENCODED if brief else ENCODED + OTHERS)}
+    found = {**products(), **grouped(), **decoder(ENCODED if brief else ENCODED + OTHERS)}
     json.dump({"tier": detect.TIER.name, "results": found}, sys.stdout, indent=1)
     print()
     return 0

@@ -12,16 +12,12 @@ from hypothesis import strategies as st
 import ternops
 from ternops.absmean import MIN_ABSMAX
 from ternops.encodings import ENCODINGS, PANELS
-from ternops.encodings.panels import GROUPS, turn_scales
+from ternops.encodings.panels import GROUPS
 from ternops.kernels import grouped, reference
-from ternops.kernels.call import Call, Operand
 from ternops.kernels.grouped_gemm import MIN_TILED, TILED, TOKENS
-from ternops.kernels.linear import linear
-from ternops.kernels.operands import OPERANDS
-from ternops.memory import aligned_empty
-from ternops.team import TEAM
 from tests.helpers import cases
 from tests.helpers.cases import grouped as of
+from tests.helpers.grouped_call import call
 from tests.helpers.internals import forced_kernel
 
 pytestmark = pytest.mark.usefixtures("eager_threads")
@@ -176,32 +172,13 @@ def test_scales_at_the_ends_of_their_range(encoding, dtype):
             assert cases.same_bits(x[:m] @ matrix.T, expected[:m]), (factor, m)
 
 
-def blocked(matrix, scale, x, threads, floor=MIN_ABSMAX):
-    """The product of float32 tokens that have a step for each group of columns."""
-    rows, columns = matrix.shape
-    group = matrix.group
-    packed = aligned_empty(PANELS[matrix.encoding].nbytes(rows, columns) + 64, np.uint8)
-    packed[:] = PANELS[matrix.encoding].pack(matrix.to_trits())
-    factors = turn_scales(scale)
-    operand = Operand(
-        matrix.encoding, packed.ctypes.data, packed.nbytes, rows, columns,
-        factors.ctypes.data, factors.itemsize, group,
-    )  # fmt: skip
-    call = Call.of(operand, len(x), floor=floor, is_blocked=True)
-    memory = aligned_empty(call.memory_bytes(threads), np.uint8)
-    out, record = np.empty((len(x), rows), np.float32), np.zeros((), OPERANDS)
-    call.write(record.data.cast("B"), x.ctypes.data, out.ctypes.data, memory.ctypes.data, threads)
-    TEAM.run(linear, record, threads)
-    return out
-
-
 @ENCODING
 @GROUP
 @pytest.mark.parametrize("floor", [MIN_ABSMAX, 1e-5])
 def test_a_step_for_each_group_of_a_token(encoding, group, floor):
     """As the oracle quantises them; a group with NaN or infinity makes its token NaN alone."""
     for is_half, m in itertools.product((True, False), (1, 2, 17, 40)):
-        weights, scale, matrix = of(35, 1280, group, encoding, is_half)
+        weights, scale, _ = of(35, 1280, group, encoding, is_half)
         x = cases.floats(m, 1280) * np.float32(10.0) ** np.arange(-20, 20).repeat(32)
         x = x.astype(np.float32)
         x[:, group : 2 * group] = 0
@@ -210,7 +187,7 @@ def test_a_step_for_each_group_of_a_token(encoding, group, floor):
         quantized, steps = reference.quantize_groups(x, group, floor)
         expected = reference.grouped_product(quantized, weights, scale, steps)
         for threads in (1, 3):
-            found = blocked(matrix, scale, x, threads, floor)
+            found = call(encoding, weights, scale, x, threads, floor=floor, is_blocked=True)
             assert cases.same_bits(found, expected), (is_half, m, threads)
         assert np.isnan(found).any(axis=1).sum() == (2 if m > 2 else 0)
 

@@ -20,7 +20,9 @@ def test_the_guard_pages_do_fault():
 @pytest.mark.parametrize(
     "part",
     slow_but(
-        ["int8", "floats", "along-columns", "rows-of-floats"], "along-columns", "rows-of-floats"
+        ["int8", "floats", "grouped", "along-columns", "rows-of-floats"],
+        "along-columns",
+        "rows-of-floats",
     ),
 )
 def test_nothing_is_touched_beyond_the_operands(part):
@@ -31,7 +33,8 @@ def test_nothing_is_touched_beyond_the_operands(part):
 @pytest.mark.timeout(1000)
 @pytest.mark.parametrize("tier", apart(processes.SETTINGS, "tier"))
 def test_nothing_is_touched_on_other_tiers(tier):
-    """The int8 products of every kind of tail on the tiers that this process does not use."""
+    """Products of every kind of tail, grouped ones too, on tiers that this process does not use."""
     processes.skip_unless_another(tier)
-    found = processes.run_program("guard_pages", "int8", timeout=900, **processes.SETTINGS[tier])
-    assert found.split() == ["done"]
+    for part in ("int8", "grouped"):
+        found = processes.run_program("guard_pages", part, timeout=900, **processes.SETTINGS[tier])
+        assert found.split() == ["done"]

@@ -2,8 +2,8 @@
 
 python -m tests.programs.guard_pages PART
 
-prints "done" after the products of a part: int8, floats, along-columns or rows-of-floats. "fault"
-reads one byte too many, and so must not come to its end.
+prints "done" after the products of a part: int8, floats, grouped, along-columns or rows-of-floats.
+"fault" reads one byte too many, and so must not come to its end.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import numpy.typing as npt
 
 import ternops
 from ternops.absmean import MIN_ABSMAX
-from ternops.encodings import ENCODINGS
+from ternops.encodings import ENCODINGS, PANELS
+from ternops.encodings.panels import GROUPS
 from ternops.kernels import reference
 from ternops.kernels.call import Call, Operand
 from ternops.kernels.elementwise import (
@@ -38,7 +39,7 @@ from ternops.matrix import TernaryMatrix
 from ternops.packed import Packed
 from ternops.simd import kernel, pointer
 from ternops.team import TEAM
-from tests.helpers import cases, internals
+from tests.helpers import cases, grouped_call, internals
 
 Array = npt.NDArray[Any]
 
@@ -166,6 +167,29 @@ def along_columns() -> None:
         kept.clear()
 
 
+def grouped() -> None:
+    """Products with a scale a group, of int8 and of floats with a step a token and a group; each
+    array ends at such a page."""
+    shapes = ((1, 32), (16, 64), (17, 256), (33, 320), (31, 352), (64, 512), (80, 1056))
+    for encoding, (rows, columns) in itertools.product(PANELS, shapes):
+        for group in (each for each in GROUPS if columns % each == 0):
+            is_half = rows % 2 == 0
+            weights, scale, _ = cases.grouped(rows, columns, group, encoding, is_half)
+            for m, x in itertools.product(
+                (1, 2, 3, 7, 16, 33), (cases.activations(33, columns), cases.floats(33, columns))
+            ):
+                quantized, steps = x[:m], np.ones((m, columns // group), np.float32)
+                if is_float := x.dtype != np.int8:
+                    quantized, steps = reference.quantize_groups(x[:m], group, MIN_ABSMAX)
+                expected = reference.grouped_product(quantized, weights, scale, steps)
+                for threads in (1, 2):
+                    found = grouped_call.call(
+                        encoding, weights, scale, x[:m], threads, ending, is_blocked=is_float
+                    )
+                    assert cases.same_bits(found, expected), (encoding, rows, columns, group, m)
+                kept.clear()
+
+
 @kernel
 def run(a, b, c, d, e, n):
     """Each element-wise operation on rows of n."""
@@ -231,6 +255,7 @@ def fault() -> None:
 PARTS = {
     "int8": matrices,
     "floats": floats,
+    "grouped": grouped,
     "along-columns": along_columns,
     "rows-of-floats": rows_of_floats,
     "fault": fault,
