@@ -27,7 +27,8 @@ VERSION, REMARK = "ternops_version", "ternops_remark"
 class Product:
     """One product x @ W.T that was timed.
 
-    group: those that took turns. encoding and tier: of our own; input: dtype of the tokens;
+    group: those that took turns. encoding and tier: of our own, the encoding with the columns that
+    share a scale, as "two_bit/128", if they do; input: dtype of the tokens;
     bytes: of the weights; level: where these are, and peak: the instruction that multiplies, if
     there is one whose rate is known. how: empty, or what else is special.
     """

@@ -29,8 +29,8 @@ from tests.helpers import cases
 #: (rows, columns): whole blocks, a ragged end, and more than a panel of the GEMM holds.
 SHAPES = ((64, 640), (37, 333), (70, 8500))
 TOKENS = (1, 3, 21)
-#: Columns that share a scale: the fewest, whose sums are added up apart, and others.
-GROUPED = (32, 128)
+#: Columns that share a scale, as few as there may be, and more; and whether scales are float16.
+GROUPED = {32: False, 128: True}
 #: (weights, head, cache) of the decoder: every encoding, and, which --brief leaves out, every head
 #: and cache.
 ENCODED = [(encoding, "fp16", "fp16") for encoding in TERNARY]
@@ -72,9 +72,7 @@ def grouped() -> dict[str, str]:
     """Products with a scale a group of columns, equal to the oracle's."""
     found = {}
     for encoding, group in itertools.product(PANELS, GROUPED):
-        weights, scale, matrix = cases.grouped(
-            37, 1280, group, encoding, is_half=group > GROUPED[0]
-        )
+        weights, scale, matrix = cases.grouped(37, 1280, group, encoding, GROUPED[group])
         x = cases.activations(max(TOKENS), 1280)
         x[0] = -128
         steps = np.ones((len(x), scale.shape[1]), np.float32)

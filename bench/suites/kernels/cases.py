@@ -56,15 +56,15 @@ def tokens_of(count: int, columns: int, dtype: str = "float32") -> npt.NDArray[A
     return random.standard_normal((count, columns)).astype(np.float32)
 
 
-def weights(encoding: str, rows: int, columns: int) -> TernaryMatrix:
-    """A random matrix."""
-    return random_ternary(rows, columns, encoding, np.random.default_rng(0))
+def weights(encoding: str, rows: int, columns: int, group: int = 0) -> TernaryMatrix:
+    """A random matrix. group: columns that share a scale, 0 for all."""
+    return random_ternary(rows, columns, encoding, np.random.default_rng(0), group=group)
 
 
-def weights_of(encoding: str, columns: int, size: int) -> TernaryMatrix:
+def weights_of(encoding: str, columns: int, size: int, group: int = 0) -> TernaryMatrix:
     """A random matrix of about `size` packed bytes."""
     groups = size // ENCODINGS[encoding].nbytes(_GROUP, columns)
-    return weights(encoding, max(1, groups) * _GROUP, columns)
+    return weights(encoding, max(1, groups) * _GROUP, columns, group)
 
 
 def _scaled_for(matrix: TernaryMatrix, x: npt.NDArray[Any]) -> TernaryMatrix:
@@ -80,10 +80,13 @@ def _product(
     tokens = len(x)
     if level is None:
         level = level_of(matrix.nbytes, threads) if tokens <= MAX_READ else ""
-    tiles = HAS_TILES and kind_of(matrix.encoding, tokens, matrix.nbytes) == "many"
+    tiles = (
+        HAS_TILES and kind_of(matrix.encoding, tokens, matrix.nbytes, matrix.group or 0) == "many"
+    )
     return Product(
         section, group, OURS, tokens, rows, columns, threads, matrix.nbytes, TIER,
-        matrix.encoding, str(x.dtype), level,
+        f"{matrix.encoding}/{matrix.group}" if matrix.group else matrix.encoding,
+        str(x.dtype), level,
         "" if matrix.encoding in LOOK_UPS else "tile" if tiles else "dot", how,
     )  # fmt: skip
 

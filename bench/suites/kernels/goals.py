@@ -32,6 +32,12 @@ def beyond(results: Timings) -> list[str]:
     return sentences
 
 
+def of_ungrouped(family: str) -> dict[str, float]:
+    """What is asked of one token with a scale a group: as `_OF_READING`, nothing of base3 where its
+    look-up leaves the sums of groups no time."""
+    return {"two_bit": 0.90, "base3": 0.85} if family == "zen" else {"two_bit": 0.80}
+
+
 def _gemv_dram(results: Timings, tier: str) -> Iterator[Goal]:
     for product in results.find(section="gemv-dram", tier=tier):
         asked = 0.60 if product.encoding in LOOK_UPS else _OF_READING.get(product.encoding, 0.95)
@@ -89,6 +95,24 @@ def _gemm(results: Timings, tier: str) -> Iterator[Goal]:
             yield Goal("gemm", f"{name}: AMX over VNNI", 4, min(ratios), "x")
 
 
+def _grouped(results: Timings, tier: str) -> Iterator[Goal]:
+    """Against the same product without scales a group: of its bandwidth, and of its rate."""
+    for each in results.find(section="grouped", tier=tier):
+        name, _, group = each.encoding.partition("/")
+        same = {"tokens": each.tokens, "threads": each.threads, "tier": tier, "encoding": name}
+        for plain in results.find(section="grouped", **same) if group else []:
+            ratio = results.ratio(each, plain)
+            if each.tokens == 1:
+                asked = of_ungrouped(FAMILY).get(name)
+                ratio *= (each.bytes / each.macs) / (plain.bytes / plain.macs)
+                what = f"{_name(each)}: of {name}'s bandwidth"
+            else:
+                asked = {"amx": 0.45, **dict.fromkeys(_VNNI_TIERS, 0.70)}.get(tier)
+                what = f"{_name(each)}, {each.tokens} tokens: of {name}'s rate"
+            if asked:
+                yield Goal("grouped", what, asked, ratio, "%")
+
+
 def _over_vnni(results: Timings, products: list[Product]) -> Iterator[float]:
     """How many times as fast as the same without AMX."""
     for each in products:
@@ -123,7 +147,7 @@ def _overhead(results: Timings, tier: str) -> Iterator[Goal]:
 
 
 _GOALS: tuple[Callable[[Timings, str], Iterator[Goal]], ...] = (
-    _gemv_dram, _gemv_cache, _batch, _gemm, _published, _avx2, _overhead,
+    _gemv_dram, _gemv_cache, _batch, _gemm, _grouped, _published, _avx2, _overhead,
 )  # fmt: skip
 
 

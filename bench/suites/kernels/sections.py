@@ -32,6 +32,9 @@ BLOCKS = tuple(each for each in ENCODINGS if each not in LOOK_UPS)
 #: What is compared with AMX, and what stands for CPUs without AVX-512.
 VNNI, AVX2 = "avx512vbmi", "avx2"
 
+#: Columns that share a scale, 0 for all: what is compared, in the section of those.
+GROUPED = (("two_bit", 0), ("two_bit", 128), ("two_bit", 64), ("base3", 0), ("base3", 128))
+
 _CACHE_COLUMNS, _DRAM_COLUMNS = 2560, 4096
 _GEMM = 4096
 #: Seconds of a turn of the GEMM: caches and the clock are then as its own products leave them, and
@@ -160,6 +163,46 @@ def gemm(options: KernelOptions) -> list[Group]:
     return groups
 
 
+def grouped(options: KernelOptions) -> list[Group]:
+    """With a scale a group of columns, beside the same without: one token, weights from memory, and
+    512 tokens."""
+    section = "grouped"
+
+    def one(threads: int) -> list[Case]:
+        x = make.tokens_of(1, _DRAM_COLUMNS)
+        return [
+            make.matmul_case(
+                section, "grouped GEMV", make.weights_of(each, _DRAM_COLUMNS, size, group), x,
+                threads, levels.DRAM,
+            )
+            for each, group in GROUPED
+        ] + levels.read_limits(section, "grouped GEMV", levels.DRAM, threads)  # fmt: skip
+
+    def many(threads: int) -> list[Case]:
+        x = make.tokens_of(512, _GEMM)
+        return [
+            make.matmul_case(
+                section, "grouped GEMM", make.weights(each, _GEMM, _GEMM, group), x, threads,
+                seconds=_GEMM_TURN,
+            )
+            for each, group in GROUPED
+        ]  # fmt: skip
+
+    # Several are made at once: each as large as half of what else comes from memory.
+    size = levels.DRAM_BYTES // 2
+    memory = (len(GROUPED) + 2) * size + _SPARE
+    return [
+        *(
+            Group("grouped GEMV", options.rounds(15), partial(one, n), memory)
+            for n in options.threads
+        ),
+        *(
+            Group("grouped GEMM", options.rounds(9), partial(many, n), _SPARE)
+            for n in options.threads
+        ),
+    ]
+
+
 def avx2(options: KernelOptions) -> list[Group]:
     """One token, weights from memory, as on a CPU that has no more than AVX2."""
     if AVX2 not in [tier.name for tier in detect.available()] or TIER == AVX2:
@@ -208,6 +251,7 @@ SECTIONS: dict[str, Callable[[KernelOptions], list[Group]]] = {
     "gemv-cache": gemv_cache,
     "batch": batch,
     "gemm": gemm,
+    "grouped": grouped,
     "peers": peers,
     "published": published,
     "avx2": avx2,

@@ -11,7 +11,7 @@ import ternops
 from bench.core.errors import ResultsError
 from bench.core.kernels import NO_PYTHON, OURS, Limit, Product, Timings, describe, load_cases
 from bench.core.measure import Case, interleave
-from bench.core.pyperf_files import save_suite
+from bench.core.pyperf_files import fields_of, save_suite
 from bench.engines import Engine, Unsupported
 from bench.limits import levels
 from bench.limits.peaks import PEAKS, Unit
@@ -143,8 +143,9 @@ def test_a_kernel_beyond_its_limit_fails_the_run(rate, failures, monkeypatch, tm
     assert ("the probe missed it" in capsys.readouterr().out) == bool(failures)
 
 
-def test_asked_and_seen_of_one_token():
+def test_asked_and_seen_of_one_token(monkeypatch):
     """The read bandwidth is what GEMV is measured by, 100 bytes a second being 400 here."""
+    monkeypatch.setattr(kernel_goals, "_OF_READING", {"two_bit": 0.97, "base3": 0.95})
     made = [limit("DRAM", 100), limit("DRAM", 100, tier="avx2"), limit("dot", 500)]
     for tier in ("avx512vbmi", "avx2"):
         for encoding in ("two_bit", "base3", "tl1"):
@@ -156,7 +157,7 @@ def test_asked_and_seen_of_one_token():
     found = kernel_goals.goals(Timings(made), "avx512vbmi")
     assert [(each.section, each.what.split(",")[0].split(":")[0], each.asked, round(each.seen, 6),
              each.words[2]) for each in found] == [
-        ("gemv-dram", "two_bit", 0.95, 0.91, "MISSED"),
+        ("gemv-dram", "two_bit", 0.97, 0.91, "MISSED"),
         ("gemv-dram", "base3", 0.95, 0.91, "MISSED"),
         ("gemv-dram", "tl1", 0.60, 0.91, "pass"),
         ("gemv-cache", "two_bit", 0.50, 0.6, "pass"),
@@ -195,6 +196,35 @@ def test_asked_and_seen_of_many_tokens(tier, peak, expected):
         if tier == "amx":
             made.append(product(100, "gemm", tokens=512, peak="dot", input=dtype))
     assert list(figures_of(made, tier).values()) == expected
+
+
+@pytest.mark.parametrize(("tier", "asked"), [("avx512vbmi", 0.7), ("amx", 0.45), ("avx2", None)])
+@pytest.mark.parametrize("family", ["zen", ""])
+def test_asked_and_seen_of_scales_a_group(monkeypatch, tier, asked, family):
+    """One token's bytes a second, and many tokens' products, over those without groups."""
+    asked_of_one = {"two_bit": 0.9, "base3": 0.85} if family else {"two_bit": 0.8}
+    assert kernel_goals.of_ungrouped(family) == asked_of_one
+    monkeypatch.setattr(kernel_goals, "FAMILY", family)
+    made = [
+        product(rate, "grouped", tier=tier, encoding=encoding, tokens=tokens)
+        for encoding, rate in (
+            ("two_bit", 100), ("two_bit/64", 75), ("base3", 50), ("base3/128", 40),
+        )
+        for tokens in (1, 512)
+    ]  # fmt: skip
+    wide = product(88, "grouped", tier=tier, encoding="two_bit/128")
+    what = Product(**{**fields_of(Product, wide.metadata, wide.name), "bytes": 64 * 256 // 4 + 512})
+    made.append(describe(wide, what))
+    expected = {
+        "two_bit/64, 1 thread: of two_bit's bandwidth": (0.9 if family else 0.8, 0.75, False),
+        "two_bit/128, 1 thread: of two_bit's bandwidth": (0.9 if family else 0.8, 0.99, True),
+        "base3/128, 1 thread: of base3's bandwidth": (0.85, 0.8, False),
+        "two_bit/64, 1 thread, 512 tokens: of two_bit's rate": (asked, 0.75, True),
+        "base3/128, 1 thread, 512 tokens: of base3's rate": (asked, 0.8, True),
+    }
+    if not family:
+        del expected["base3/128, 1 thread: of base3's bandwidth"]
+    assert figures_of(made, tier) == {k: v for k, v in expected.items() if v[0]}
 
 
 @pytest.mark.parametrize(("tier", "asked"), [("avx512vbmi", 1.3), ("amx", 6)])
@@ -371,7 +401,7 @@ def test_from_end_to_end(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(kernel_sections, "HAS_TILES", False)
     # At this size everything lies in cache, where a probe says nothing about the kernels.
     monkeypatch.setattr(kernel_goals, "MAX_SHARE", float("inf"))
-    sections = ["limits", "gemv-dram", "gemv-cache", "batch", "gemm", "overhead"]
+    sections = ["limits", "gemv-dram", "gemv-cache", "batch", "gemm", "grouped", "overhead"]
     arguments = ["--quick", "--no-peers", "--threads", "1", "--output", str(tmp_path)]
     assert kernels.main([*arguments, "--only", *sections]) == 0
     names = {"kernels.json", "roofline.png", "roofline.svg"}
@@ -384,6 +414,8 @@ def test_from_end_to_end(monkeypatch, tmp_path, capsys):
     assert {each.section for each in results.products} == set(sections[1:])
     encodings = {each.encoding for each in results.find(section="gemv-dram")}
     assert encodings == set(kernel_sections.ENCODINGS)
+    groups = {each.encoding for each in results.find(section="grouped")}
+    assert groups == {"two_bit", "two_bit/128", "two_bit/64", "base3", "base3/128"}
     limits = {each.what for each in results.limits if each.section == "limits"}
     assert limits >= {"DRAM", "L2", "dot"}
     suite = pyperf.BenchmarkSuite.load(str(tmp_path / "kernels.json"))
