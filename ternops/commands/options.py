@@ -23,9 +23,12 @@ Progress = Callable[[int, int], None]
 
 
 def add_model_options(
-    parser: argparse.ArgumentParser, context: str = "most tokens of a text (default: the model's)"
+    parser: argparse.ArgumentParser,
+    context: str = "most tokens of a text (default: the model's)",
+    decodes: bool = True,
 ) -> None:
-    """--model and how it is held and run. context: the help for --context."""
+    """--model and how it is held and run. context: the help for --context. decodes: whether there
+    are tokens one by one, and their logits."""
     parser.add_argument(
         "--model", metavar="MODEL",
         help="Hugging Face folder, packed file or GGUF file, or owner/name to download from the "
@@ -35,18 +38,20 @@ def add_model_options(
         "--weights", choices=("ternary", "fp16", *TERNARY), default="ternary",
         help="ternary: the best encoding here (default); fp16; or that encoding",
     )  # fmt: skip
-    parser.add_argument(
-        "--head", choices=("auto", "fp16", "int8", "screened"), default="auto",
-        help="how the output head is held (default: auto)",
-    )  # fmt: skip
+    if decodes:
+        parser.add_argument(
+            "--head", choices=("auto", "fp16", "int8", "screened"), default="auto",
+            help="how the output head is held (default: auto)",
+        )  # fmt: skip
     parser.add_argument(
         "--cache", choices=("fp16", "int8"), default="fp16",
         help="how keys and values are held (default: fp16)",
     )  # fmt: skip
-    parser.add_argument(
-        "--sparse", choices=("auto", "always", "never"), default="auto",
-        help="leave out what ReLU^2 makes 0 (default: auto, where it takes less time)",
-    )  # fmt: skip
+    if decodes:
+        parser.add_argument(
+            "--sparse", choices=("auto", "always", "never"), default="auto",
+            help="leave out what ReLU^2 makes 0 (default: auto, where it takes less time)",
+        )  # fmt: skip
     add_quantize_option(parser)
     parser.add_argument("--context", type=int, metavar="N", help=context)
     parser.add_argument(

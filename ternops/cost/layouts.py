@@ -56,3 +56,19 @@ GROUPED = {
     )
     for size, (hidden, ffn, layers, heads, tied) in _QWEN3.items()
 }  # fmt: skip
+
+_LAYERS, _WINDOW, _PERIOD = 18, 512, 6
+#: Layouts of microsoft's BitNet embedding models, whose linear layers norm their own inputs.
+EMBEDDERS = {
+    "embedding 0.6B": Config(
+        hidden=1024, ffn=3072, layers=28, heads=16, kv_heads=8, head_dim=128, vocabulary=151936,
+        context=32768, architecture="qwen3", rope_theta=1e6, epsilon=1e-6, inner_norms=True,
+    ),
+    "embedding 270M": Config(
+        hidden=640, ffn=2048, layers=_LAYERS, heads=4, kv_heads=1, head_dim=256,
+        vocabulary=262144, context=32768, activation="gelu_tanh", architecture="gemma3",
+        rope_theta=1e6, rope_local_theta=1e4, epsilon=1e-6, query_scalar=256.0,
+        embedding_scale=640**0.5, inner_norms=True,
+        windows=tuple(0 if at % _PERIOD == _PERIOD - 1 else _WINDOW for at in range(_LAYERS)),
+    ),
+}  # fmt: skip

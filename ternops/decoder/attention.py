@@ -60,6 +60,18 @@ def _norm(p, head, weight):
 
 
 @inlined
+def _together(p, t, first, end):
+    """How many of the tokens from `first` to `end` are of the sequence of the first one."""
+    count = 1
+    while first + count < end:
+        other = record_at(TokenRecord, p.token_table + (first + count) * TOKEN_BYTES)
+        if other.keys != t.keys:
+            break
+        count += 1
+    return count
+
+
+@inlined
 def _turns(count, thread, threads):
     """How many of `count` items that are dealt out in turn a thread gets.
 
@@ -115,23 +127,26 @@ def _make_attend(attend, size):
         for turn in range(_turns(tiles * p.kv_heads, thread, threads)):
             item = thread + turn * threads
             first, head = item // p.kv_heads * p.tile_tokens, item % p.kv_heads
-            count = min(p.tile_tokens, p.tokens - first)
-            t = record_at(TokenRecord, p.token_table + first * TOKEN_BYTES)
-            for token in range(count):
-                cosine, sine = _angles(p, m, t.position + token)
-                for each in range(group):
-                    at = (first + token) * width + (head * group + each) * p.head_dim
-                    target = queries + 4 * (token * group + each) * p.head_dim
-                    _norm(p, pointer(p.q) + 4 * at, m.q_norm)
-                    rotate(pointer(p.q) + 4 * at, cosine, sine, p.head_dim, target)
-            since = _since(m, t)
-            keys, values, key_steps, value_steps = _cache(p, t, layer, head, since, size)
-            out = pointer(p.attention) + 4 * (first * width + head * group * p.head_dim)
-            attend(
-                queries, group, t.position - since, count, m.window, np.float32(p.score_scale),
-                keys, values, key_steps, value_steps, p.head_dim, p.context, scores,
-                p.score_stride, out, width,
-            )  # fmt: skip
+            end = min(first + p.tile_tokens, p.tokens)
+            while first < end:
+                t = record_at(TokenRecord, p.token_table + first * TOKEN_BYTES)
+                count = _together(p, t, first, end)
+                for token in range(count):
+                    cosine, sine = _angles(p, m, t.position + token)
+                    for each in range(group):
+                        at = (first + token) * width + (head * group + each) * p.head_dim
+                        target = queries + 4 * (token * group + each) * p.head_dim
+                        _norm(p, pointer(p.q) + 4 * at, m.q_norm)
+                        rotate(pointer(p.q) + 4 * at, cosine, sine, p.head_dim, target)
+                since = _since(m, t)
+                keys, values, key_steps, value_steps = _cache(p, t, layer, head, since, size)
+                out = pointer(p.attention) + 4 * (first * width + head * group * p.head_dim)
+                attend(
+                    queries, group, t.position - since, count, m.window, np.float32(p.score_scale),
+                    keys, values, key_steps, value_steps, p.head_dim, p.context, scores,
+                    p.score_stride, out, width,
+                )  # fmt: skip
+                first += count
 
     return attend_all
 

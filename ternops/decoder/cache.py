@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ternops.decoder.attention import CACHES
 from ternops.decoder.config import Config
-from ternops.kernels.attention import CHUNK, POSITIONS
+from ternops.kernels.attention import BLOCK, CHUNK, POSITIONS
 from ternops.memory import HoldsAddresses, aligned_zeros
 
 # Each head's keys and values are a place of their own that is written from its beginning: in huge
@@ -20,14 +20,17 @@ _MAX_IN_HUGE_PAGES = 1 << 29
 
 
 class Cache(HoldsAddresses):
-    """Room for the context of a model, in fp16 or int8; pages are taken when they are written.
+    """Room for the context of a model, or another number of positions, in fp16 or int8; pages are
+    taken when they are written.
 
+    positions: how many there are, rounded up to whole turns of the attention kernel.
     addresses: of keys, values, and the steps of int8 keys and values, as TOKEN has them.
     """
 
-    def __init__(self, config: Config, kind: str) -> None:
+    def __init__(self, config: Config, kind: str, positions: int | None = None) -> None:
         element = np.dtype(CACHES[kind][0])
-        heads, context = config.layers * config.kv_heads, padded_context(config)
+        self.positions = padded_context(config) if positions is None else padded(positions)
+        heads, context = config.layers * config.kv_heads, self.positions
         keys = heads * context * config.head_dim
         values = heads * context * -(-config.head_dim // CHUNK) * CHUNK
         steps = heads * context if kind == "int8" else 0
@@ -38,6 +41,16 @@ class Cache(HoldsAddresses):
             aligned_zeros(steps, np.float32), aligned_zeros(steps, np.float32),
         ]  # fmt: skip
         self.addresses = tuple(array.ctypes.data for array in self._arrays)
+        # From one position to the next, where a multiple of BLOCK of them is left out.
+        key, value = config.head_dim * element.itemsize, CHUNK * element.itemsize
+        self._strides = (key, value, 4, 4) if steps else (key, value, 0, 0)
+
+    def addresses_from(self, position: int) -> tuple[int, ...]:
+        """The addresses for a sequence that begins at a position, a multiple of BLOCK."""
+        if position % BLOCK:
+            raise ValueError(f"position={position}: expected a multiple of {BLOCK}")
+        pairs = zip(self.addresses, self._strides, strict=True)
+        return tuple(address + position * stride for address, stride in pairs)
 
 
 def _zeros_in_small_pages(size: int, element: np.dtype[Any]) -> npt.NDArray[Any]:
@@ -56,7 +69,12 @@ def _zeros_in_small_pages(size: int, element: np.dtype[Any]) -> npt.NDArray[Any]
 
 def padded_context(config: Config) -> int:
     """The context, rounded up to whole turns of the attention kernel."""
-    return -(-config.context // POSITIONS) * POSITIONS
+    return padded(config.context)
+
+
+def padded(positions: int) -> int:
+    """Positions, rounded up to whole turns of the attention kernel."""
+    return -(-positions // POSITIONS) * POSITIONS
 
 
 def kv_cache_bytes(config: Config, kind: str, positions: int) -> int:

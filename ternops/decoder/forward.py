@@ -250,9 +250,20 @@ def _head(p, own, team, thread, threads, time):
     _timed_barrier(p, team, thread, threads, _HEAD, time)
 
 
+@inlined
+def _states(p, thread, threads):
+    """normed = norm(x) of the tokens whose hidden states are wanted, one after another."""
+    first, last = share(p.states, 1, thread, threads)
+    for at in range(first, last):
+        token = load(np.int64, pointer(p.output_table) + 8 * at)
+        x = pointer(p.x) + 4 * token * p.hidden
+        target = pointer(p.normed) + 4 * at * p.hidden
+        rms_norm(x, pointer(p.state_norm), p.hidden, p.epsilon, target)
+
+
 @TeamJob
 def forward(record, team, thread, threads):
-    """x = embedding[tokens]; every layer; logits = head . norm(x) of the outputs."""
+    """x = embedding[tokens]; every layer; logits = head . norm(x) of the outputs, or norm(x)."""
     p = record_at(ModelRecord, record)
     own = pointer(p.own) + thread * p.own_bytes
     time = nanoseconds() if p.profile != 0 else 0
@@ -272,3 +283,5 @@ def forward(record, team, thread, threads):
         time = _layer(p, at, own, team, thread, threads, time)
     if p.outputs > 0:
         _head(p, own, team, thread, threads, time)
+    if p.states > 0:
+        _states(p, thread, threads)

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import operator
 import os
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ternops.decoder.embed import Embedder, check_dtype, quantize_embeddings, unit_length
+from ternops.decoder.formats.checkpoint import Checkpoint
 from ternops.decoder.formats.loading import load_weights, open_checkpoint
+from ternops.decoder.formats.pooling import MEAN
 from ternops.decoder.generate import generate
 from ternops.decoder.loaded import LoadedModel
 from ternops.decoder.sample import Sampler
 from ternops.decoder.session import Progress, Session
+from ternops.decoder.texts import Texts, check_texts
 from ternops.encodings import TERNARY
 from ternops.threads import check_threads
 
@@ -37,6 +43,14 @@ class Model(LoadedModel):
     It can be pickled, weights and all; copies are the model itself.
     Raises ValueError for other words.
     """
+
+    #: Opens the files that it was loaded from, of which `embed` needs the tokenizer.
+    _open: Callable[[], Checkpoint] | None = None
+    _texts: Texts | None = None
+    _embedder: Embedder | None = None
+
+    def __reduce__(self) -> Any:
+        return *super().__reduce__(), {"_open": self._open, "_texts": self._texts}
 
     @classmethod
     def from_pretrained(
@@ -77,7 +91,10 @@ class Model(LoadedModel):
         if context is not None:
             config = dataclasses.replace(loaded.config, context=operator.index(context))
             loaded = dataclasses.replace(loaded, config=config)
-        return cls(loaded, threads, head, cache, sparse)
+        model = cls(loaded, threads, head, cache, sparse)
+        where = os.path.abspath(path) if path is not None and os.path.exists(path) else path
+        model._open = functools.partial(open_checkpoint, where, quantize=quantize)
+        return model
 
     def logits(self, token_ids: Sequence[int]) -> npt.NDArray[np.float32]:
         """float32 (tokens, vocabulary): the prediction after each token of one sequence.
@@ -129,6 +146,81 @@ class Model(LoadedModel):
         elif not session.is_of(self):
             raise ValueError("session: of another model, expected one of this model")
         return generate(session, tokens, most, sampler, ends, prompt_lookup, progress)
+
+    def embed(
+        self,
+        texts: Sequence[str],
+        normalize: bool = True,
+        *,
+        dtype: str = "float32",
+        ranges: npt.ArrayLike | None = None,
+        prompt: str = "",
+        truncate: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> npt.NDArray[Any]:
+        """float32 (texts, hidden): each text's normed hidden states, pooled as its files say.
+
+        The last token's or the mean of all, by modules.json and what it names, a GGUF file's
+        pooling_type or what `quantize` kept of either; without any, the last token's, as of
+        BitNet's embedding models. The tokenizer adds the tokens that its files say (EOS and the
+        like). The same text has the same bits in any order and company, on any number of threads.
+        normalize: to length 1. dtype, ranges: "int8" or "binary", see `quantize_embeddings`.
+        prompt: before each text. truncate: cut off what is more than the context, or the limit of
+        the files. progress: called with the texts done and their number.
+        Raises TypeError for what are no strings, ValueError, naming the text, for one that is too
+        long or has no tokens, and for a pooling that is not known; errors of the tokenizer's files.
+        """
+        texts = check_texts(texts)
+        check_dtype(dtype, ranges, self.config.hidden)
+        if texts:
+            source = self._texts_of_files()
+            tokens = source.tokens(texts, prompt, self.config.context, truncate)
+            embed = self._embedder or Embedder(self)
+            self._embedder = None  # another thread makes its own meanwhile
+            found = embed(tokens.ids, source.pooling.mode == MEAN, tokens.skipped, progress)
+            self._embedder = embed
+        else:
+            found = np.empty((0, self.config.hidden), np.float32)
+        return quantize_embeddings(unit_length(found) if normalize else found, dtype, ranges)
+
+    def encode(
+        self,
+        sentences: str | Sequence[str],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        *,
+        precision: str = "float32",
+        normalize_embeddings: bool = False,
+    ) -> npt.NDArray[Any]:
+        """As `SentenceTransformer.encode`, so that a model can stand for one: (hidden,) for a
+        string, (sentences, hidden) for a list.
+
+        prompt_name: one of the prompts of config_sentence_transformers.json (default: its
+        default_prompt_name); prompt: another text. Texts that are too long are cut off. They have
+        length 1 if the files say so or normalize_embeddings does. precision: `embed`'s dtype.
+        batch_size, show_progress_bar: count for nothing.
+        """
+        source, alone = self._texts_of_files(), isinstance(sentences, str)
+        if prompt is None:
+            prompt = source.prompt(prompt_name)
+        found = self.embed(
+            [sentences] if isinstance(sentences, str) else sentences,
+            normalize_embeddings or source.pooling.normalizes,
+            dtype=precision, prompt=prompt, truncate=True,
+        )  # fmt: skip
+        return found[0] if alone else found
+
+    def _texts_of_files(self) -> Texts:
+        if self._texts is None:
+            if self._open is None:
+                raise ValueError(
+                    "model: made of weights alone, expected one of from_pretrained, which knows "
+                    "its tokenizer"
+                )
+            self._texts = Texts(self._open())
+        return self._texts
 
     def check_length(self, tokens: list[int], max_new_tokens: int) -> int:
         """How many tokens can follow, at most max_new_tokens; raises TypeError or ValueError."""

@@ -6,7 +6,7 @@ from ternops.decoder.architectures import BIASED, LINEAR, NORMS
 from ternops.simd import record_type
 
 _COUNTS = "hidden ffn layers heads kv_heads head_dim vocabulary context activation"
-_WEIGHTS = "layer_table embedding embedding_stride embedding_is_bf16 embedding_row norm"
+_WEIGHTS = "layer_table embedding embedding_stride embedding_is_bf16 embedding_row norm state_norm"
 _SHARED = "x y q k v attention gate up normed logits logits_stride"
 _PLACED = "placed_hidden placed_queries placed_ffn"
 _OWN = (
@@ -23,7 +23,7 @@ _SPARSE = (
 #: As float32, but for the epsilons. inner_epsilon: of the norms within linear layers; score_scale:
 #: what scores are multiplied by; the others: see `Config`.
 _FLOATS = ("epsilon", "inner_epsilon", "score_scale", "embedding_scale", "residual_scale")
-_CALL = "tokens tile_tokens outputs token_table output_table profile"
+_CALL = "tokens tile_tokens outputs states token_table output_table profile"
 _INTEGERS = " ".join(
     (_COUNTS, _WEIGHTS, _SHARED, _PLACED, _OWN, _JOBS, _HEAD, _SPARSE, _CALL)
 ).split()
@@ -37,9 +37,10 @@ _INTEGERS = " ".join(
 #: many of 1024 are computed by list, 0: never; bytes that a list must save a thread; kernels;
 #: offsets in scratch of lists, codes, sums, an OPERANDS record, and counts of rows and columns that
 #: were computed, int64 each); and this call's tokens. tile_tokens: tokens whose attention is
-#: computed together. outputs: tokens whose logits are computed, in output_table. exact_top: how
-#: many of the largest logits must be exact. profile: 0, or the address of int64 nanoseconds that
-#: thread 0 adds to, one of each of PARTS.
+#: computed together, if they are of one sequence. outputs: tokens whose logits are computed, in
+#: output_table; states: the same of normed hidden states, with the weight state_norm, which has no
+#: factor of the logits. exact_top: how many of the largest logits must be exact. profile: 0, or the
+#: address of int64 nanoseconds that thread 0 adds to, one of each of PARTS.
 MODEL = np.dtype([(name, np.intp) for name in _INTEGERS] + [(name, np.float64) for name in _FLOATS])
 
 _MATRIX = ("", "_stride", "_scale", "_scale_step")

@@ -133,10 +133,30 @@ def logits(
 ) -> Array:
     """(tokens, vocabulary) logits of one sequence, in the arithmetic's dtype."""
     m: Any = arithmetic
+    c, w = model.config, model.weights
+    x = _hidden(model, token_ids, arithmetic)
+    return _product(m, m.rms_norm(x, w.norm * m.dtype(c.logit_scale), c.epsilon), w.head)
+
+
+def states(
+    model: LoadedModel, token_ids: Sequence[int], arithmetic: type[Exact] | type[Double] = Exact
+) -> Array:
+    """(tokens, hidden): the normed hidden states of one sequence, in the arithmetic's dtype."""
+    m: Any = arithmetic
+    x = _hidden(model, token_ids, arithmetic)
+    result: Array = m.rms_norm(x, model.weights.norm, model.config.epsilon)
+    return result
+
+
+def _hidden(
+    model: LoadedModel, token_ids: Sequence[int], arithmetic: type[Exact] | type[Double]
+) -> Array:
+    """(tokens, hidden): what the last layer gives."""
+    m: Any = arithmetic
     c = model.config
     w = model.weights
     x = w.embedding.to_dense()[list(token_ids)].astype(m.dtype) * np.float32(c.embedding_scale)
-    residual, logit_scale = m.dtype(c.residual_scale), m.dtype(c.logit_scale)
+    residual = m.dtype(c.residual_scale)
     rotations = rotations_of(c, m.dtype)
     for number, layer in enumerate(w.layers):
         h = _norm(m, c, layer, "input", x)
@@ -152,7 +172,8 @@ def logits(
         h = _norm(m, c, layer, "ffn", _activation(m, c, gate) * up)
         h = _norm(m, c, layer, "down_output", _linear(m, c, layer, "down", h))
         x = m.fma(h, residual, x)
-    return _product(m, m.rms_norm(x, w.norm * logit_scale, c.epsilon), w.head)
+    result: Array = x
+    return result
 
 
 def perplexity(logits: Array, token_ids: Sequence[int]) -> float:

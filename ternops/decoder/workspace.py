@@ -33,7 +33,7 @@ _LINE_OF_FLOATS = 16
 # Queries of a tile of attention, where a sequence has several tokens in a pass.
 _TILE_QUERIES = 16
 _PADDING = 256  # bytes that kernels may touch after a buffer
-_CALL = ("tokens", "tile_tokens", "outputs")
+_CALL = ("tokens", "tile_tokens", "outputs", "states")
 # int64 counts of rows and of columns.
 COUNTS = 16
 
@@ -84,6 +84,7 @@ class Workspace(HoldsAddresses):
         self._tokens = np.zeros((capacity, len(TOKEN.names or ())), np.intp)
         self._outputs = np.zeros(capacity, np.int64)
         self._computed = np.zeros(1, np.int64)
+        self._norm = np.array(model.weights.norm, np.float32)
         call = Call.of(
             Operand(model.encoding, 0, 0, 0, c.hidden, group=model.group), capacity, kind=kind,
             floor=floor_of(model.is_blocked), is_blocked=model.is_blocked,
@@ -118,7 +119,8 @@ class Workspace(HoldsAddresses):
             "streams": plans[0].streams if capacity == 1 else 0, "panel": plans[0].panel,
             "append": append.address, "attend": attend.address, "head_step": ROWS,
             "peak_count": _peaks(head.padded), "token_table": self._tokens.ctypes.data,
-            "output_table": self._outputs.ctypes.data, "computed": self._computed.ctypes.data,
+            "output_table": self._outputs.ctypes.data, "state_norm": self._norm.ctypes.data,
+            "computed": self._computed.ctypes.data,
         }.items():  # fmt: skip
             self._record[name] = value
         for name, buffer in self._buffers.items():
@@ -140,13 +142,16 @@ class Workspace(HoldsAddresses):
         self._record["profile"] = profile.ctypes.data
         return profile
 
-    def place(self, at: int, ids: Any, position: int, cache: Cache) -> None:
-        """Let rows [at, at + n) of the next pass be the tokens `ids` of one sequence."""
+    def place(self, at: int, ids: Any, position: int, cache: Cache, start: int = 0) -> None:
+        """Let rows [at, at + n) of the next pass be the tokens `ids` of one sequence.
+
+        position: of the first of them. start: where in the cache the sequence begins.
+        """
         count = len(ids)
         rows = self._tokens[at : at + count]
         rows[:, 0] = ids
         rows[:, 1] = position if count == 1 else range(position, position + count)
-        rows[:, 2:] = cache.addresses
+        rows[:, 2:] = cache.addresses_from(start) if start else cache.addresses
 
     def run(self, tokens: int, outputs: Any, exact_top: int, tile_tokens: int) -> Array:
         """A pass of the `tokens` that were placed; float32 (outputs, vocabulary) logits.
@@ -160,11 +165,27 @@ class Workspace(HoldsAddresses):
         if exact_top != self._exact_top:
             self._use_head(exact_top)
         self._outputs[:count] = outputs
-        self._call[:] = tokens, tile_tokens, count
+        self._call[:] = tokens, tile_tokens, count, 0
+        self._run(tokens)
+        return self._logits[:count]
+
+    def run_to_states(self, tokens: int, outputs: Any, positions: int) -> Array:
+        """A pass without the head: float32 (outputs, hidden), the normed hidden states.
+
+        outputs: of which tokens. positions: those of the cache that all of them were placed with.
+        The next pass overwrites them.
+        """
+        count, hidden = len(outputs), self._model.config.hidden
+        self._outputs[:count] = outputs
+        self._record["context"] = positions
+        self._call[:] = tokens, self.tile_tokens, 0, count
+        self._run(tokens)
+        return self._buffers["normed"].view(np.float32)[: count * hidden].reshape(count, hidden)
+
+    def _run(self, tokens: int) -> None:
         work = (self._address, tokens) if self._model.adapts else None
         self._passes += 1
         TEAM.run_at(forward.address, self._address, self._model.threads, work)
-        return self._logits[:count]
 
     @property
     def shares_read(self) -> tuple[float, float]:

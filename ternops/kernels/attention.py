@@ -27,11 +27,12 @@ from ternops.simd import (
 
 TURN = 4  #: blocks of keys in one loop, where there is one query
 POSITIONS = 64  #: a cache's capacity is a multiple of this
+BLOCK = 16  #: positions whose keys lie together
 CHUNK = 32  #: dimensions of a value that lie together
 QUERIES = 4  #: of a tile: they share each key that is loaded
 #: An int8 key or value of zeros has this absmax, as float16's smallest has about.
 MIN_CACHED = 1e-8
-_LANES = 16
+_LANES = BLOCK
 #: Bytes of the keys of one head, and of each chunk of its values, that are prefetched by software;
 #: beyond them the hardware prefetcher has recognised the pattern.
 _PREFETCH_BYTES = 8192

@@ -212,7 +212,7 @@ def test_an_activation_that_no_file_names(tmp_path, vocabulary, base):
         ("expert_count", 8, [0]),
         ("attention.sliding_window", 47, [0, 48, 4096]),
         ("attention.causal", False, [True]),
-        ("pooling_type", 3, [0]),
+        ("pooling_type", 2, [0, 1, 3]),
         ("attn_logit_softcapping", 50.0, [0.0]),
         ("final_logit_softcapping", 30.0, [0.0]),
         ("attention.clamp_kqv", 8.0, [0.0]),

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ternops.decoder.config import Config
+from ternops.decoder.formats.pooling import Pooling
 from ternops.decoder.weights import HalfMatrix
 from ternops.kernels.tuning import best_encoding
 from ternops.matrix import TernaryMatrix, pack
@@ -67,6 +68,10 @@ class Checkpoint(ABC):
     @abstractmethod
     def special_tokens(self) -> dict[str, str]:
         """What a chat template may name: "bos_token", "eos_token" and others, where there are."""
+
+    def pooling(self) -> Pooling:
+        """How texts are embedded; raises ValueError for files that are damaged."""
+        return Pooling()
 
     def matrix(self, layer: int, name: str, encoding: str) -> TernaryMatrix:
         """The matrix of a linear layer, packed."""

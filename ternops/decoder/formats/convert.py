@@ -27,6 +27,7 @@ from ternops.decoder.formats.packed import (
     whole_lines,
 )
 from ternops.decoder.formats.paths import locate
+from ternops.decoder.formats.pooling import Pooling
 from ternops.decoder.weights import HalfMatrix
 from ternops.encodings import ENCODINGS, TERNARY
 from ternops.encodings.common import SLACK
@@ -156,6 +157,8 @@ def _metadata(checkpoint: Checkpoint, encoding: str) -> dict[str, str]:
         if not _is_unicode(template):
             raise ValueError("chat template: holds half a surrogate pair, expected Unicode")
         metadata["chat_template"] = template
+    if (pooling := checkpoint.pooling()) != Pooling():
+        metadata["pooling"] = pooling.to_json()
     return metadata
 
 

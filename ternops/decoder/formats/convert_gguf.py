@@ -19,6 +19,7 @@ from ternops.decoder.formats.gguf_keys import add_values, config_keys, form_of, 
 from ternops.decoder.formats.gguf_tokenizer_keys import tokenizer_keys
 from ternops.decoder.formats.loading import open_checkpoint
 from ternops.decoder.formats.paths import locate
+from ternops.decoder.formats.pooling import GGUF_MODES
 from ternops.decoder.formats.scales import Floats, Trits
 from ternops.decoder.weights import HalfMatrix
 from ternops.files import behind_links, replaced
@@ -67,6 +68,12 @@ def convert_to_gguf(
         raise ValueError(f"{str(target)!r} is what is to be read, expected another file")
     form = form_of(checkpoint.config)
     keys = {**config_keys(checkpoint.config, form), **_text_keys(checkpoint, say)}
+    if (pooling := checkpoint.pooling()).source:
+        kinds = {mode: number for number, mode in GGUF_MODES.items()}
+        if pooling.mode in kinds:
+            keys[f"{form.name}.pooling_type"] = kinds[pooling.mode]
+        else:
+            say(f"without pooling {pooling.mode!r}, of which there is nothing here")
     rounded: list[str] = []
     with replaced(target) as path, tempfile.TemporaryFile(dir=path.parent) as file:
         writer = gguf_package().GGUFWriter(path, form.name)

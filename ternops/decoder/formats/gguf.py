@@ -18,6 +18,7 @@ from ternops.decoder.formats.gguf_config import read_config
 from ternops.decoder.formats.gguf_file import GgufFile
 from ternops.decoder.formats.gguf_rope import rope_tensors
 from ternops.decoder.formats.placeholders import check_fetched
+from ternops.decoder.formats.pooling import GGUF_MODES, Pooling
 from ternops.decoder.formats.scales import check_scales
 from ternops.decoder.formats.straight import two_bit_panels
 from ternops.decoder.formats.tables import packed_table
@@ -132,6 +133,12 @@ class Gguf(Checkpoint):
 
     def special_tokens(self) -> dict[str, str]:
         return gguf_tokenizer.special_tokens(self._metadata)
+
+    def pooling(self) -> Pooling:
+        kind = self._metadata.get(f"{self._form.name}.pooling_type", 0)
+        if not kind:
+            return Pooling()
+        return Pooling(mode=GGUF_MODES[kind], source=f"{self._form.name}.pooling_type")
 
     def _check_names(self) -> None:
         """Refuse what would be left out of the computation: biases, experts, scaled rope."""

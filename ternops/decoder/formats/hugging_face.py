@@ -25,6 +25,7 @@ from ternops.decoder.formats.hugging_face_quantization import (
 )
 from ternops.decoder.formats.json_files import read_object
 from ternops.decoder.formats.placeholders import check_fetched
+from ternops.decoder.formats.pooling import Pooling, read_pooling
 from ternops.decoder.formats.tables import packed_table
 from ternops.decoder.formats.tensors import Tensors
 from ternops.decoder.text import load_tokenizer
@@ -175,6 +176,9 @@ class HuggingFace(Checkpoint):
 
     def special_tokens(self) -> dict[str, str]:
         return tokenizer_config.special_tokens(self._folder)
+
+    def pooling(self) -> Pooling:
+        return read_pooling(self._folder)
 
     def _no_place(self, name: str) -> str:
         if _QUANTIZED.fullmatch(name):

@@ -15,6 +15,7 @@ import numpy as np
 
 from ternops.decoder.architectures import Gguf
 from ternops.decoder.config import Config
+from ternops.decoder.formats.pooling import GGUF_MODES
 
 #: Any value of these is another model.
 _NEVER: tuple[Any, ...] = ()
@@ -81,13 +82,14 @@ def _gguf(config: Config) -> dict[str, tuple[Any, ...]]:
     zero = ("expert_count", "expert_used_count", "attn_logit_softcapping",
             "final_logit_softcapping", "attention.clamp_kqv", "attention.max_alibi_bias",
             "attention.temperature_scale", "attention.shared_kv_layers", "nextn_predict_layers",
-            "rescale_every_n_layers", "swiglu_clamp_exp", "pooling_type")  # fmt: skip
+            "rescale_every_n_layers", "swiglu_clamp_exp")  # fmt: skip
     return {
         # llama.cpp takes 0 for a factor that is not given.
         **dict.fromkeys(scaled, (1, 0)),
         **dict.fromkeys(zero, _ZERO),
         "attention.scale": ((config.query_scalar or config.head_dim) ** -0.5, 0),
         "attention.causal": (True,),
+        "pooling_type": (0, *GGUF_MODES),
         "use_parallel_residual": _OFF,
         "swin_norm": _OFF,
     }

@@ -2,9 +2,9 @@
 
 The metadata are "format", "version", "encoding", "config" (the fields of Config as JSON; those that
 a file lacks have their defaults; in version 1 with "sub_norms", true for a BitNet, in place of
-"architecture"), "special_tokens" (JSON),
-"chat_template" where there is one, "crc32", hexadecimal checksums of the tensors in their order,
-and "header_crc32", that of the rest of the header. The tensors are
+"architecture"), "special_tokens" (JSON), "chat_template" where there is one, "pooling" (the fields
+of Pooling as JSON) where a file told of it, "crc32", hexadecimal checksums of the tensors in their
+order, and "header_crc32", that of the rest of the header. The tensors are
 
     tokenizer                U8   a tokenizer.json, if there is one, filled up with spaces
     embedding, head          F16 or BF16 (vocabulary, columns padded to whole cache lines); head
@@ -38,6 +38,7 @@ import numpy.typing as npt
 
 from ternops.decoder.config import Config
 from ternops.decoder.formats.checkpoint import Checkpoint
+from ternops.decoder.formats.pooling import Pooling
 from ternops.decoder.formats.safetensors_file import Mapped, map_file
 from ternops.decoder.text import parse_tokenizer
 from ternops.decoder.weights import HalfMatrix
@@ -147,6 +148,14 @@ class PackedFile(Checkpoint):
 
     def chat_template(self) -> str | None:
         return self._metadata.get("chat_template")
+
+    def pooling(self) -> Pooling:
+        if "pooling" not in self._metadata:
+            return Pooling()
+        try:
+            return Pooling.from_json(self._metadata["pooling"])
+        except ValueError as error:
+            raise ValueError(f"model: {str(self._path)!r}: {error}") from None
 
     def special_tokens(self) -> dict[str, str]:
         try:
