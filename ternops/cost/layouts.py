@@ -1,5 +1,5 @@
 """The layouts of the sizes that are predicted and measured: the paper's, and BitNet b1.58 2B4T's;
-and those of Qwen3, which models with a scale a group of inputs have.
+those of Qwen3, which models with a scale a group of inputs have; and those of embedding models.
 
 Source of the paper's layouts: the model configurations of "1-bit AI Infra: Part 1.1"
 (arXiv 2410.16144), LLaMA-like, as many key/value heads as heads, vocabulary 32000.

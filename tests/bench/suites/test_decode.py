@@ -17,6 +17,7 @@ from bench.engines import llama_cpp
 from bench.suites.decode import busy as decode_busy
 from bench.suites.decode import cases as decode_cases
 from bench.suites.decode import command as decode
+from bench.suites.decode import embedding as decode_embedding
 from bench.suites.decode import sections as decode_sections
 from ternops.decoder import Config
 from ternops.decoder.records import PARTS
@@ -34,6 +35,7 @@ def small(monkeypatch):
     sizes = dict.fromkeys(("125M", "700M", "2B4T", "3B"), SMALL)
     monkeypatch.setattr(decode_sections, "SIZES", sizes)
     monkeypatch.setattr(decode_busy, "SIZES", sizes)
+    monkeypatch.setattr(decode_embedding, "EMBEDDERS", {"embedding 0.6B": SMALL})
     monkeypatch.setattr(decode_busy, "SECONDS", 0.05)
     monkeypatch.setattr(decode, "_failed", lambda console, found: int(not found))
 
@@ -61,6 +63,8 @@ def test_a_section_end_to_end(small, tmp_path, capsys, section):
     if section == "busy":
         assert "decode beside 3 busy, default over the best fixed number" in output
         assert "default: " in output
+    if section == "embed":
+        assert re.search(r"\d+\.\d\d and \d+\.\d\d texts/s of 128 tokens, 32 texts", output)
     if section == "head":
         assert "of 1000 rows a token rescored" in output
 
