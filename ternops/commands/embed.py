@@ -30,7 +30,9 @@ def add(commands: Any) -> None:
         help="int8 or binary: as sentence-transformers quantises (default: float32)",
     )  # fmt: skip
     parser.add_argument(
-        "--prompt", default="", metavar="TEXT", help="before each text (default: nothing)"
+        "--prompt",
+        metavar="TEXT",
+        help="before each text (default: the one that the model's files name, if any)",
     )
     parser.add_argument(
         "--no-normalize", action="store_true", help="as they are (default: of length 1)"
@@ -53,11 +55,13 @@ def _run(arguments: argparse.Namespace) -> None:
     name = "TEXT" if arguments.text else "stdin"
     lines = arguments.text or _lines()
     lines = [options.checked(f"{name}[{number}]", line) for number, line in enumerate(lines)]
-    prompt = options.checked("--prompt", arguments.prompt)
+    prompt = options.checked("--prompt", arguments.prompt or "")
     checkpoint = open_checkpoint(arguments.model)
     config = checkpoint.config
     context = options.chosen_context(arguments, config, config.context)
     texts = Texts(checkpoint)
+    if arguments.prompt is None:
+        prompt = texts.prompt(None)
     tokens = texts.tokens(lines, prompt, context, arguments.truncate, name)
     model = options.load_model(arguments)
     embed = Embedder(model)

@@ -8,6 +8,7 @@ others are in its passes.
 from __future__ import annotations
 
 import bisect
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -29,6 +30,8 @@ _POSITIONS = 2 * MAX_TOKENS
 DTYPES = ("float32", "int8", "binary")
 # The least length that is divided by, as in torch.nn.functional.normalize.
 _MIN_LENGTH = 1e-12
+# Embeddings of which ranges are taken without a word.
+_MIN_CALIBRATING = 100
 
 
 class Embedder(HoldsAddresses):
@@ -182,7 +185,8 @@ def quantize_embeddings(embeddings: Array, dtype: str, ranges: Any = None) -> Ar
     """float32 (n, d) embeddings as sentence-transformers' `quantize_embeddings` makes them.
 
     "int8": (n, d), the bucket of 256 in which a value lies between the least and the largest one
-    of its dimension, minus 128; ranges: these two, (2, d), default: those of the embeddings.
+    of its dimension, minus 128; ranges: these two, (2, d), default: those of the embeddings, with
+    a warning where they are fewer than 100, whose buckets say little.
     "binary": int8 (n, d / 8), a bit for each value above 0, the first one highest, minus 128.
     Raises ValueError for another dtype or other ranges.
     """
@@ -194,6 +198,12 @@ def quantize_embeddings(embeddings: Array, dtype: str, ranges: Any = None) -> Ar
     if not len(embeddings):
         return np.empty(embeddings.shape, np.int8)
     if ranges is None:
+        if len(embeddings) < _MIN_CALIBRATING:
+            warnings.warn(
+                f"dtype='int8': buckets of {len(embeddings)} embedding(s) alone, expected ranges "
+                f"or at least {_MIN_CALIBRATING}",
+                stacklevel=2,
+            )
         ranges = [embeddings.min(axis=0), embeddings.max(axis=0)]
     ranges = np.asarray(ranges, np.float32)
     steps = (ranges[1] - ranges[0]) / 255

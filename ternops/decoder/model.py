@@ -154,7 +154,7 @@ class Model(LoadedModel):
         *,
         dtype: str = "float32",
         ranges: npt.ArrayLike | None = None,
-        prompt: str = "",
+        prompt: str | None = None,
         truncate: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> npt.NDArray[Any]:
@@ -165,8 +165,9 @@ class Model(LoadedModel):
         BitNet's embedding models. The tokenizer adds the tokens that its files say (EOS and the
         like). The same text has the same bits in any order and company, on any number of threads.
         normalize: to length 1. dtype, ranges: "int8" or "binary", see `quantize_embeddings`.
-        prompt: before each text. truncate: cut off what is more than the context, or the limit of
-        the files. progress: called with the texts done and their number.
+        prompt: before each text (default: the one that the files name for that). truncate: cut off
+        what is more than the context, or than the files' limit. progress: called with the texts
+        done and their number.
         Raises TypeError for what are no strings, ValueError, naming the text, for one that is too
         long or has no tokens, and for a pooling that is not known; errors of the tokenizer's files.
         """
@@ -174,6 +175,7 @@ class Model(LoadedModel):
         check_dtype(dtype, ranges, self.config.hidden)
         if texts:
             source = self._texts_of_files()
+            prompt = source.prompt(None) if prompt is None else prompt
             tokens = source.tokens(texts, prompt, self.config.context, truncate)
             embed = self._embedder or Embedder(self)
             self._embedder = None  # another thread makes its own meanwhile

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,6 +12,10 @@ from ternops.decoder.formats.pooling import Pooling
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+
+# What cuts off texts is set in a tokenizer, which several threads may use.
+_LOCK = threading.Lock()
 
 
 class Texts:
@@ -52,12 +57,13 @@ class Texts:
         """
         most = min(most, self.pooling.max_tokens or most)
         lower = str.lower if self.pooling.lowers else str
-        if truncate:
-            self.tokenizer.enable_truncation(most)
-        try:
-            encoded = self.tokenizer.encode_batch([lower(prompt + text) for text in texts])
-        finally:
-            self.tokenizer.no_truncation()
+        with _LOCK:
+            if truncate:
+                self.tokenizer.enable_truncation(most)
+            try:
+                encoded = self.tokenizer.encode_batch([lower(prompt + text) for text in texts])
+            finally:
+                self.tokenizer.no_truncation()
         found = [each.ids for each in encoded]
         for number, ids in enumerate(found):
             if not ids:

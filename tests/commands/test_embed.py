@@ -62,6 +62,7 @@ def test_stdin_and_a_file(folder, capfd, tmp_path, monkeypatch):
     assert cases.same_bits(np.load(path), expected)
 
 
+@pytest.mark.filterwarnings("ignore:dtype='int8'. buckets of 3")
 @pytest.mark.parametrize("dtype", ["int8", "binary"])
 def test_dtypes(folder, capfd, tmp_path, dtype):
     """Integers, also in JSON."""

@@ -152,6 +152,7 @@ def test_binary():
     assert found.tolist() == [[0b10010001 - 128, 0b10000000 - 128], [-128, -128]]
 
 
+@pytest.mark.filterwarnings("ignore:dtype='int8'. buckets of 3")
 def test_int8():
     """256 buckets between the least and the largest of each dimension."""
     rows = np.array([[0, 5], [255, 5], [127.5, 5]], np.float32)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pickle
+import threading
 import warnings
 
+import gguf
 import numpy as np
 import pytest
 
@@ -12,6 +14,7 @@ from bench.models import byte_tokenizer
 from ternops.decoder import Model, reference
 from ternops.decoder.embed import unit_length
 from ternops.decoder.formats.convert import convert
+from ternops.decoder.formats.convert_gguf import convert_to_gguf
 from ternops.decoder.formats.loading import open_checkpoint
 from ternops.decoder.formats.pooling import Pooling
 from tests.helpers import cases, embedders
@@ -267,20 +270,61 @@ def test_encode_is_that_of_sentence_transformers(copied):
     )  # fmt: skip
     embedders.write_modules(copied)
     model = Model.from_pretrained(copied)
-    assert cases.same_bits(model.encode("a"), model.embed(["find: a"])[0])
-    assert cases.same_bits(model.encode(["a", "b"], "none"), model.embed(["a", "b"]))
-    assert cases.same_bits(model.encode(["a"], prompt="x"), model.embed(["xa"]))
-    assert cases.same_bits(model.encode(["a"], prompt=""), model.embed(["a"]))
+    assert cases.same_bits(model.encode("a"), model.embed(["find: a"], prompt="")[0])
+    assert cases.same_bits(model.encode("a"), model.embed(["a"])[0])
+    assert cases.same_bits(model.encode(["a", "b"], "none"), model.embed(["a", "b"], prompt=""))
+    assert cases.same_bits(model.encode(["a"], prompt="x"), model.embed(["xa"], prompt=""))
+    assert cases.same_bits(model.encode(["a"], prompt=""), model.embed(["a"], prompt=""))
     found = model.encode(["a", "b"], precision="binary")
-    assert cases.same_bits(found, model.embed(["find: a", "find: b"], dtype="binary"))
+    assert cases.same_bits(found, model.embed(["a", "b"], dtype="binary"))
     assert model.encode([]).shape == (0, 100)
     with pytest.raises(ValueError, match="prompt_name='other': expected one of 'query', 'none'"):
         model.encode(["a"], "other")
     embedders.write_modules(copied, kinds=("Transformer", "Pooling"))
     model = Model.from_pretrained(copied)
     long = model.encode(["a"])
-    assert cases.same_bits(long, model.embed(["find: a"], normalize=False))
+    assert cases.same_bits(long, model.embed(["a"], normalize=False))
     assert cases.same_bits(model.encode(["a"], normalize_embeddings=True), unit_length(long))
+
+
+def test_gguf_files_say_it(plain, tmp_path):
+    """In the metadatum that llama.cpp reads; `quantize` writes it from a folder's files."""
+    folder = embedders.folder(tmp_path / "model", "qwen3")
+    for mode, number in (("mean", 1), ("lasttoken", 3)):
+        embedders.write_modules(folder, mode)
+        convert_to_gguf(folder, tmp_path / "model.gguf")
+        pooling = open_checkpoint(tmp_path / "model.gguf").pooling()
+        assert pooling == Pooling(mode=mode, source="qwen3.pooling_type")
+        reader = gguf.GGUFReader(tmp_path / "model.gguf")
+        assert reader.fields["qwen3.pooling_type"].contents() == number
+        found, theirs = (
+            Model.from_pretrained(each, threads=2).embed(TEXTS)
+            for each in (folder, tmp_path / "model.gguf")
+        )
+        # Its tokenizer adds the EOS by a flag, and its embedding is float16.
+        assert np.abs(found - theirs).max() < 0.02
+    embedders.write_modules(folder, "cls")
+    said = []
+    convert_to_gguf(folder, tmp_path / "model.gguf", say=said.append)
+    assert said == ["without pooling 'cls', of which there is nothing here"]
+    assert open_checkpoint(tmp_path / "model.gguf").pooling() == Pooling()
+
+
+def test_threads_that_embed_at_the_same_time(plain):
+    """Each has the bits of one alone, cut off or not."""
+    model, found = Model.from_pretrained(plain, threads=1), {}
+    expected = model.embed(TEXTS), model.encode(["x" * 200])
+
+    def embed(number):
+        found[number] = model.encode(["x" * 200]) if number % 2 else model.embed(TEXTS)
+
+    crew = [threading.Thread(target=embed, args=(number,)) for number in range(8)]
+    for each in crew:
+        each.start()
+    for each in crew:
+        each.join()
+    for number in range(8):
+        assert cases.same_bits(found[number], expected[number % 2])
 
 
 def test_lower_case(copied):
@@ -296,11 +340,15 @@ def test_dtypes(plain):
     model = Model.from_pretrained(plain)
     found = model.embed(TEXTS)
     assert (found.min(axis=0) < found.max(axis=0)).all()
-    int8 = model.embed(TEXTS, dtype="int8")
+    with pytest.warns(UserWarning, match=r"dtype='int8': buckets of 5 embedding\(s\) alone"):
+        int8 = model.embed(TEXTS, dtype="int8")
     assert (int8.min(axis=0) == -128).all()
     assert (int8.max(axis=0) >= 126).all()
     ranges = np.stack([np.full(100, -1.0), np.full(100, 1.0)])
-    given = model.embed(TEXTS, dtype="int8", ranges=ranges)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        given = model.embed(TEXTS, dtype="int8", ranges=ranges)
+        model.embed(20 * TEXTS, dtype="int8")
     assert np.abs((given.astype(int) + 128) * (2 / 255) - 1 - found).max() <= 2 / 255 + 1e-6
     binary = model.embed(TEXTS, dtype="binary")
     bits = np.unpackbits(binary.view(np.uint8) ^ 128, axis=1)

@@ -95,6 +95,7 @@ def test_norms_within_linear_layers(tmp_path, torch, transformers):
     assert deviation < 1e-5  # the seed is such that no int8 step tips over
 
 
+@pytest.mark.filterwarnings("ignore:dtype='int8'. buckets of 5")
 @pytest.mark.parametrize("mode", ["lasttoken", "mean"])
 @pytest.mark.parametrize("includes", [True, False])
 def test_encode_is_that_of_sentence_transformers(trunk, tmp_path, mode, includes):
