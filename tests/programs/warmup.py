@@ -11,6 +11,7 @@ import numpy as np
 
 import ternops
 from ternops.decoder import Model
+from ternops.kernels.tuning import auto
 from tests.helpers import internals
 
 
@@ -22,6 +23,9 @@ def main(decoder: bool) -> None:
     for rows, tokens in ((8, 1), (8, 3), (8, 300), (2048, 1)):
         weights = ternops.pack(np.ones((rows, 2048), np.int8))
         assert (np.ones((tokens, 2048), np.int8) @ weights.T == 2048).all()
+        for encoding in auto():
+            weights = ternops.pack(np.ones((rows, 2048), np.int8), np.ones((rows, 16)), encoding)
+            assert (np.ones((tokens, 2048), np.int8) @ weights.T == 2048).all()
     if decoder:
         list(Model.from_pretrained(threads=2).generate([1, 2], 2))
     print(*compiled[ahead:])
