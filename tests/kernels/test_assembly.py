@@ -13,6 +13,7 @@ from ternops.encodings.blocks import Blocks
 from ternops.encodings.row_groups import RowGroups
 from ternops.isa import detect
 from ternops.kernels import tiles
+from ternops.kernels.grouped_gemm import TOKENS, grouped_gemm
 from ternops.simd import host
 from tests.helpers import cases, processes
 from tests.helpers.marks import FEW, apart
@@ -196,3 +197,17 @@ def test_signed_bytes_on_a_cpu_that_multiplies_them():
     text = processes.run_code(code, **processes.cpu("sierraforest", features))
     assert re.search(r"\svpdpbssd\s.*%ymm", text)
     assert not re.search(r"%zmm|\svpdpbusd\s", text)
+
+
+def test_products_with_scales_a_group_spill_nothing():
+    """The loops of several tokens' products, whose tile must fit the registers; of this CPU."""
+    if detect.TIER.name not in DOTS:
+        pytest.skip(f"the {detect.TIER.name} tier has no instruction of its own")
+    instruction, registers = DOTS[detect.TIER.name]
+    bodies = [
+        body
+        for body in innermost(grouped_gemm(cases.BLOCKS[0], is_tiled=False).assembly(), JUMP)
+        if count(body, instruction, f"%{registers}")
+    ]
+    assert max(count(body, instruction, f"%{registers}") for body in bodies) >= 2 * TOKENS
+    assert not any(map(spills, bodies))
