@@ -29,6 +29,7 @@ from rich.progress import (
 
 from bench.core.command import make_parser
 from bench.models import random_folder, random_gguf
+from ternops.cost import layouts
 from ternops.cost.layouts import SIZES
 from ternops.decoder import Config
 from ternops.files import replaced
@@ -36,6 +37,8 @@ from ternops.files import replaced
 FORMATS = ("gguf-tq1_0", "gguf-tq2_0", "hf")
 #: Of the embedding and the head in GGUF files.
 _HEAD = "f16"
+#: Embedding models, under names that are one word.
+EMBEDDERS = {name.replace(" ", "-"): config for name, config in layouts.EMBEDDERS.items()}
 #: Bytes of headers and tokenizers, at the most.
 _HEADERS = 16 << 20
 _GIGABYTE = 1e9
@@ -58,9 +61,12 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     size, kind = arguments.size, arguments.format
     try:
-        if size not in SIZES:
-            raise ValueError(f"--size {size!r}: expected one of {', '.join(SIZES)}")
-        dummy = plan(size, SIZES[size], kind)
+        sizes = SIZES | EMBEDDERS
+        if size not in sizes:
+            raise ValueError(f"--size {size!r}: expected one of {', '.join(sizes)}")
+        if size in EMBEDDERS and kind != "hf":
+            raise ValueError(f"--format {kind}: expected hf for {size}, which llama.cpp has not")
+        dummy = plan(size, sizes[size], kind)
         path = Path(arguments.output or _default_path(size, kind))
         _check_path(path, kind, arguments.force)
         _check_room(path, dummy.nbytes)
@@ -76,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = make_parser("bench.dummy", "Write a model of random weights.")
-    parser.add_argument("--size", required=True, help=", ".join(SIZES))
+    parser.add_argument("--size", required=True, help=", ".join(SIZES | EMBEDDERS))
     parser.add_argument("--format", required=True, choices=FORMATS)
     parser.add_argument("--output", metavar="PATH", help="default: ./dummy-SIZE-FORMAT")
     parser.add_argument("--force", action="store_true", help="replace what is there")
@@ -88,7 +94,7 @@ def plan(size: str, config: Config, kind: str) -> Dummy:
     if kind == "hf":
         return Dummy(
             random_folder.tensor_bytes(config),
-            lambda path, advance: random_folder.write_folder(path, config, advance),
+            lambda path, advance: _write_folder(path, config, advance, size in EMBEDDERS),
         )
     linear = kind.removeprefix("gguf-")
     # Blocks of 256 do not divide every row.
@@ -105,6 +111,14 @@ def plan(size: str, config: Config, kind: str) -> Dummy:
         lambda path, advance: random_gguf.write_gguf(path, rounded, linear, _HEAD, name, advance),
         "; ".join(notes),
     )
+
+
+def _write_folder(
+    path: Path, config: Config, advance: Callable[[int], object], embeds: bool
+) -> None:
+    random_folder.write_folder(path, config, advance)
+    if embeds:
+        random_folder.write_pooling(path, config)
 
 
 def _default_path(size: str, kind: str) -> str:
@@ -127,7 +141,9 @@ def _check_path(path: Path, kind: str, force: bool) -> None:
     elif not path.is_dir() or path.is_symlink():
         raise ValueError(f"--output {str(path)!r} is no folder, expected one to replace")
     # A folder of anything else is not thrown away.
-    elif others := sorted({each.name for each in path.iterdir()} - {*random_folder.FILES}):
+    elif others := sorted(
+        {each.name for each in path.iterdir()} - {*random_folder.FILES, *random_folder.POOLING}
+    ):
         raise ValueError(
             f"--output {str(path)!r} holds {others[0]!r}, expected a folder that bench.dummy wrote"
         )

@@ -27,6 +27,8 @@ FILES = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
     "model.safetensors",
 )  # fmt: skip
+#: What `write_pooling` adds.
+POOLING = ("modules.json", "1_Pooling")
 
 #: Random rows before they repeat.
 _ROWS = 64
@@ -70,6 +72,20 @@ def write_folder(folder: Path, config: Config, advance: Callable[[int], object])
         (folder / file).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
     (folder / "tokenizer.json").write_text(byte_tokenizer.tokenizer().to_str(), "utf-8")
     _write_tensors(folder / "model.safetensors", _tensors(config), advance)
+
+
+def write_pooling(folder: Path, config: Config) -> None:
+    """What makes an embedding model of a folder, as sentence-transformers writes it: the last
+    token's hidden state, of length 1."""
+    modules = [
+        {"idx": at, "name": str(at), "path": f"{at}_{kind}" if at else "",
+         "type": f"sentence_transformers.models.{kind}"}
+        for at, kind in enumerate(("Transformer", "Pooling", "Normalize"))
+    ]  # fmt: skip
+    (folder / "modules.json").write_text(json.dumps(modules, indent=2) + "\n", "utf-8")
+    (folder / "1_Pooling").mkdir()
+    settings = {"word_embedding_dimension": config.hidden, "pooling_mode_lasttoken": True}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(settings, indent=2), "utf-8")
 
 
 def tensor_bytes(config: Config) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections import namedtuple
 from contextlib import contextmanager
 from dataclasses import replace
@@ -168,6 +169,32 @@ def test_existing_output(tmp_path, capsys, kind):
     assert listing(tmp_path) != before
     assert run(path, "bitnet", kind, "--force") == 0
     assert listing(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [("embedding-0.6B", {}), ("embedding-270M", {"windows": (5, 0), "embedding_scale": 96**0.5})],
+)
+def test_embedding_models(tmp_path, monkeypatch, capsys, name, changes):
+    """Folders that say how to pool; llama.cpp has no such architecture."""
+    config = replace(
+        dummy.EMBEDDERS[name], hidden=96, ffn=160, layers=2, head_dim=24, vocabulary=300,
+        context=64, **changes,
+    )  # fmt: skip
+    monkeypatch.setattr(dummy, "EMBEDDERS", {name: config})
+    path = tmp_path / "model"
+    refused(
+        capsys, tmp_path, path, "--format gguf-tq2_0: expected hf", arguments=(name, "gguf-tq2_0")
+    )
+    for _ in range(2):
+        assert run(path, name, "hf", "--force") == 0
+    model = Model.from_pretrained(path, threads=1)
+    assert model.config == replace(config, eos=(2,))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = model.embed(["a", "some text"])
+    assert found.shape == (2, 96)
+    assert np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
 
 
 def test_only_a_dummy_is_thrown_away(tmp_path, capsys):
