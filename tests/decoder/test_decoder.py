@@ -512,7 +512,7 @@ def test_an_interrupt_leaves_no_head_half_set(tiny, text, monkeypatch):
     expected = session.step(text[0], exact_top=1).copy()
     session.position = 0
     with monkeypatch.context() as patch:
-        patch.setattr(model.head, "view", lambda w: view(w)._replace(call=Interrupting()))
+        patch.setattr(model.head, "view", lambda *given: view(*given)._replace(call=Interrupting()))
         with pytest.raises(KeyboardInterrupt):
             session.step(text[0])
     assert session.tokens == []

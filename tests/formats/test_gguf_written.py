@@ -144,7 +144,7 @@ def test_groups(tmp_path):
         expected = fewest_scales(scale, np.ones(scale.shape, bool), trits.shape[1]) if (
             scale.ndim == 2) else scale  # fmt: skip
         assert cases.same_bits(again[1], expected)
-    assert found._file.tensors["blk.1.attn_q.weight"].kind.name == "Q2_0"
+    assert GgufFile(tmp_path / "target.gguf").tensors["blk.1.attn_q.weight"].kind.name == "Q2_0"
 
 
 def test_the_command(tmp_path, capfd):

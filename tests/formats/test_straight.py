@@ -19,7 +19,7 @@ from ternops.decoder.formats.packed import PackedFile
 from ternops.decoder.formats.safetensors_file import map_file
 from ternops.decoder.formats.scales import products
 from ternops.encodings import PANELS
-from tests.helpers import cases, gguf_files
+from tests.helpers import cases, gguf_files, internals
 
 CONFIG = replace(gguf_files.QWEN3, hidden=512, ffn=768)
 
@@ -97,7 +97,7 @@ def test_matrices_of_files(tmp_path, monkeypatch, kind, group):
     assert found.scale.dtype == expected.scale.dtype == np.float16
     assert cases.same_bits(found.scale, expected.scale)
     assert cases.same_bits(found.to_trits(), trits)
-    assert cases.same_bits(found._packed.bytes, expected._packed.bytes)
+    assert cases.same_bits(internals.packed(found).bytes, internals.packed(expected).bytes)
     # It is the straight way that was taken, where there is one.
     calls = []
     monkeypatch.setattr(Gguf, "trits", lambda *_: calls.append(_) or (trits, np.float32([1] * 512)))
@@ -156,7 +156,7 @@ def test_packed_files(tmp_path, kind, encoding, embedding):
         assert one.group == other.group == 128
         assert one.scale.dtype == (np.float32 if kind == "F32" else np.float16)
         assert cases.same_bits(one.scale, other.scale)
-        assert cases.same_bits(one._packed.bytes, other._packed.bytes)
+        assert cases.same_bits(internals.packed(one).bytes, internals.packed(other).bytes)
     assert list(again.verify())
     assert cases.same_bits(first.embedding().to_dense(), again.embedding().to_dense())
     models = [Model.from_pretrained(path, threads=1, weights=encoding) for path in (source, target)]

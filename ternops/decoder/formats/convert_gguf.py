@@ -22,6 +22,8 @@ from ternops.decoder.formats.paths import locate
 from ternops.decoder.formats.pooling import GGUF_MODES
 from ternops.decoder.formats.scales import Floats, Trits
 from ternops.decoder.weights import HalfMatrix
+from ternops.encodings.base3 import BASE3
+from ternops.encodings.two_bit import TWO_BIT
 from ternops.files import behind_links, replaced
 from ternops.matrix import TernaryMatrix
 
@@ -47,7 +49,7 @@ class _Tensor(NamedTuple):
 def convert_to_gguf(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
-    encoding: str = "two_bit",
+    encoding: str = TWO_BIT.name,
     progress: Callable[[int, int], None] | None = None,
     say: Callable[[str], None] = lambda line: None,
     quantize: str | None = None,
@@ -60,7 +62,7 @@ def convert_to_gguf(
     done and their number; say: with a line about what is not as in the source.
     Raises FileNotFoundError and ValueError for bad arguments and damaged sources.
     """
-    if encoding not in ("base3", "two_bit"):
+    if encoding not in (BASE3.name, TWO_BIT.name):
         raise ValueError(f"encoding={encoding!r}: expected 'base3' or 'two_bit' for GGUF")
     source = locate(source)
     checkpoint = open_checkpoint(source, quantize=quantize)
@@ -78,7 +80,7 @@ def convert_to_gguf(
     with replaced(target) as path, tempfile.TemporaryFile(dir=path.parent) as file:
         writer = gguf_package().GGUFWriter(path, form.name)
         numbers = []
-        for tensor in _tensors(checkpoint, form, encoding == "base3", rounded, progress):
+        for tensor in _tensors(checkpoint, form, encoding == BASE3.name, rounded, progress):
             data = np.ascontiguousarray(tensor.data)
             file.write(data.data)
             file.write(bytes(-data.nbytes % _ALIGNMENT))

@@ -24,6 +24,8 @@ from ternops.decoder.formats.straight import two_bit_panels
 from ternops.decoder.formats.tables import packed_table
 from ternops.decoder.formats.ternary_floats import trits_of_floats
 from ternops.decoder.weights import HalfMatrix
+from ternops.encodings.one_bit import ONE_BIT
+from ternops.encodings.two_bit import TWO_BIT
 from ternops.matrix import TernaryMatrix
 from ternops.memory import aligned_empty
 
@@ -84,20 +86,23 @@ class Gguf(Checkpoint):
         tensor, shape = self._form.matrix(layer, name), self.config.linear_shapes()[name]
         plain = self._scale_of(tensor) not in self._file.tensors
         moved = name in ("q", "k") and self._form.interleaved
-        if encoding == "two_bit" and plain and not moved:
+        if encoding == TWO_BIT.name and plain and not moved:
             found = self._file.tensor(tensor, shape, (*TERNARY, *_FLOATS))
             if matrix := two_bit_panels(found.kind, found.data, shape, self._arena):
                 return matrix
         return super().matrix(layer, name, encoding)
 
     def preferred_encoding(self) -> str:
-        """One bit a weight, where the file has no zeros."""
+        """One bit a weight, where the file has no zeros, and two where it has these already: it is
+        then open in little more than the time of reading it."""
         names = [self._form.matrix(layer, name) for layer in range(self.config.layers)
                  for name in self.config.linear_shapes()]  # fmt: skip
         found = [self._file.tensors[name] for name in names if name in self._file.tensors]
-        signs = all(tensor.kind.name == "Q1_0" for tensor in found)
-        if signs and all(has_no_zeros(tensor.kind, tensor.data) for tensor in found):
-            return "one_bit"
+        kinds = {tensor.kind.name for tensor in found}
+        if kinds <= {"Q2_0", "PQ2_0"}:
+            return TWO_BIT.name
+        if kinds == {"Q1_0"} and all(has_no_zeros(tensor.kind, tensor.data) for tensor in found):
+            return ONE_BIT.name
         return super().preferred_encoding()
 
     def norm(self, layer: int, name: str) -> npt.NDArray[np.float32]:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ternops.decoder.architectures import Gguf
 from ternops.decoder.config import Config
 from ternops.decoder.formats.gguf_file import GgufFile
+from ternops.decoder.formats.gguf_metadata import Keys
 from ternops.decoder.formats.hugging_face_rope import Rope, read_rope
-
-if TYPE_CHECKING:
-    from ternops.decoder.formats.gguf_config import Keys
 
 FACTORS = "rope_freqs.weight"
 SHORT_FACTORS, LONG_FACTORS = "rope_factors_short.weight", "rope_factors_long.weight"

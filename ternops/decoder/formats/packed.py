@@ -45,6 +45,7 @@ from ternops.decoder.weights import HalfMatrix
 from ternops.encodings import PANELS, TERNARY, layout_of
 from ternops.encodings.common import SLACK
 from ternops.encodings.panels import GROUPS
+from ternops.encodings.two_bit import TWO_BIT
 from ternops.isa import TIER
 from ternops.kernels.tuning import best_encoding, is_slow
 from ternops.matrix import TernaryMatrix
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
 
 FORMAT, VERSION = "ternops model", "2"
 #: The encoding of tables that are ternary.
-_TABLES = "two_bit"
+_TABLES = TWO_BIT.name
 #: The architecture of a file of version 1, by its config's "sub_norms".
 _VERSION_1 = {False: "llama", True: "bitnet"}
 _DTYPES = {"U8": np.uint8, "F32": np.float32, "F16": np.uint16, "BF16": np.uint16}

@@ -14,6 +14,7 @@ from ternops.decoder.formats.gguf_types import Kind
 from ternops.decoder.formats.scales import fewest_scales
 from ternops.encodings.common import SLACK
 from ternops.encodings.panels import ROWS
+from ternops.encodings.two_bit import TWO_BIT
 from ternops.kernels.regroup import REGROUP, regroup
 from ternops.matrix import TernaryMatrix
 from ternops.memory import Arena
@@ -50,7 +51,7 @@ def two_bit_panels(
     scale = fewest_scales(halves.astype(np.float32), used, columns)
     if scale.ndim < 2:
         return None
-    return TernaryMatrix(Packed(packed, rows, columns, scale.astype(np.float16), "two_bit"))
+    return TernaryMatrix(Packed(packed, rows, columns, scale.astype(np.float16), TWO_BIT.name))
 
 
 def fits(rows: int, columns: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ternops.decoder.formats.scales import GROUPS, Floats, Trits, in_groups
+from ternops.encodings.two_bit import TWO_BIT
 from ternops.matrix import TernaryMatrix, pack
 from ternops.memory import Arena
 
@@ -23,4 +24,4 @@ def packed_table(trits: Trits, scale: Floats, arena: Arena) -> TernaryMatrix | N
     if not group:
         return None
     whole = np.broadcast_to(in_groups(scale, columns, group), (rows, columns // group))
-    return pack(trits, whole, "two_bit").moved(arena)
+    return pack(trits, whole, TWO_BIT.name).moved(arena)
