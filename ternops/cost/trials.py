@@ -80,9 +80,9 @@ def attentions(record, team, thread, threads):
     scores = pointer(p.scores) + thread * (4 * p.positions + 1024)
     for _ in range(p.times):
         attend_fp16(
-            pointer(p.queries), 1, p.positions - 1, 1, pointer(p.keys), pointer(p.values), none,
-            none, p.head_dim, p.positions, scores, p.positions + 256,
-            pointer(p.out) + thread * (4 * p.head_dim + _PADDING), p.head_dim,
+            pointer(p.queries), 1, p.positions - 1, 1, p.positions, np.float32(1),
+            pointer(p.keys), pointer(p.values), none, none, p.head_dim, p.positions, scores,
+            p.positions + 256, pointer(p.out) + thread * (4 * p.head_dim + _PADDING), p.head_dim,
         )  # fmt: skip
 
 

@@ -145,7 +145,7 @@ def grouped(options: DecodeOptions) -> Iterator[Goal]:
     for size, config in GROUPED.items():
         model = Model(random_weights(config, GROUPED_ENCODING, group=_GROUP), options.threads)
         decoder = make.OurDecoder(model, options.tokens)
-        name = f"tg {size} {GROUPED_ENCODING}, group {_GROUP}"
+        name = f"tg {size} ternops {GROUPED_ENCODING}, group {_GROUP}"
         case, limit = make.beside_limit({name: decoder}, options)[name]
         yield _share("grouped", f"{size}, share of read bandwidth", decoder, case, limit)
         for linear, asked in _GROUPED_PEERS.items():
@@ -163,7 +163,7 @@ def grouped(options: DecodeOptions) -> Iterator[Goal]:
                 ratio = speedup(other.values, ours.values).median
                 words = f"{1 / ours.median:.1f} and {1 / other.median:.2f} tokens/s"
                 words += f"; {theirs.remark}" * bool(theirs.remark)
-            what = f"tg {size}, over llama.cpp {linear.upper()}"
+            what = f"tg {options.tokens} {size}, over llama.cpp {linear.upper()}"
             yield Goal("grouped", what, asked, ratio, "x", words)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 
@@ -34,6 +35,8 @@ def small(monkeypatch):
     """Every layout is SMALL, and the whole head is larger than any cache."""
     sizes = dict.fromkeys(("125M", "700M", "2B4T", "3B"), SMALL)
     monkeypatch.setattr(decode_sections, "SIZES", sizes)
+    grouped = dataclasses.replace(SMALL, activation="silu", architecture="qwen3")
+    monkeypatch.setattr(decode_sections, "GROUPED", {"Qwen3 8B": grouped})
     monkeypatch.setattr(decode_busy, "SIZES", sizes)
     monkeypatch.setattr(decode_embedding, "EMBEDDERS", {"embedding 0.6B": SMALL})
     monkeypatch.setattr(decode_busy, "SECONDS", 0.05)
@@ -133,8 +136,9 @@ def test_a_peer_that_dies_is_a_row_that_says_so(
     code, output = run(tmp_path, capsys, "--only", section)
     assert code == 0, output
     lines = [line for line in output.splitlines() if line.startswith(("tg 16", "pp 512"))]
-    died = {"peers": "decode", "prefill": "prefill"}[section] in deadly
-    assert len(lines) == (3 if section == "peers" else 2 if HAS_TILES else 1)
+    died = {"peers": "decode", "prefill": "prefill", "grouped": "decode"}[section] in deadly
+    expected = {"peers": 3, "prefill": 2 if HAS_TILES else 1, "grouped": 2}
+    assert len(lines) == expected[section]
     for line in lines:
         assert ("llama.cpp: killed by signal 11 (SIGSEGV) in " in line) == died
         assert ("100.0" in line and "without something" in line) == (not died)
@@ -154,7 +158,7 @@ def test_beside_llama_cpp(small, tmp_path, capsys, section):
         pytest.skip(first_line(error))
     code, output = run(tmp_path, capsys, "--only", section)
     assert code == 0
-    assert "over llama.cpp TQ" in output
+    assert f"over llama.cpp {'Q2_0' if section == 'grouped' else 'TQ'}" in output
 
 
 def test_a_share_beyond_the_limit_is_a_failure():
