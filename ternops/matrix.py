@@ -287,8 +287,12 @@ def matmul(
     a relative error of about 1/254 of the row's largest magnitude. A row of it that holds NaN or
     infinity gives NaN.
 
+    With a scale a group of columns the sums of each group are exact, and one chain of fused
+    multiply-adds takes them in the order of the groups.
+
     ``x @ W.T`` and ``W @ x`` run on the kernels. ``x @ W`` and ``W.T @ x`` sum over the rows of W:
-    they are right, but slower, as the matrix is unpacked block by block.
+    they are right, but slower, as the matrix is unpacked block by block; with a scale a group they
+    add up floats as they are, in float64.
 
     Raises TypeError for other types and dtypes, ValueError for shapes that do not fit.
     """
