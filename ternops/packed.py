@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ternops.arrays import as_array
 from ternops.encodings import ENCODINGS, PANELS, layout_of
 from ternops.encodings.encoding import Encoding
-from ternops.encodings.panels import GROUPS, turn_scales, turn_scales_back
+from ternops.encodings.panels import GROUPS, ROWS, turn_scales, turn_scales_back
 from ternops.memory import HoldsAddresses, aligned_copy
 from ternops.simd.lock import LOCK
 
@@ -82,16 +82,16 @@ class Packed(HoldsAddresses):
     def dense(self, first: int = 0, last: int | None = None) -> npt.NDArray[np.float32]:
         """The same times the scale."""
         values = self.unpack(first, last).astype(np.float32)
-        scale = self.scale
-        if scale is None:
+        if self.factors is None:
             return values
-        if scale.ndim:
-            scale = scale[first:last].astype(np.float32)
         if self.group:
+            last = self.rows if last is None else last
+            top = first // ROWS  # of the panels that these rows are in
+            scale = turn_scales_back(self.factors[top : -(-last // ROWS)], last - top * ROWS)
             groups = values.reshape(len(values), self.columns // self.group, self.group)
-            groups *= scale[..., None]
+            groups *= scale[first - top * ROWS :, :, None].astype(np.float32)
         else:
-            values *= scale if scale.ndim == 0 else scale[:, None]
+            values *= self.factors if self.factors.ndim == 0 else self.factors[first:last, None]
         return values
 
     def call(self, tokens: int, is_float: bool, scaled: bool) -> Call:

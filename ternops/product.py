@@ -137,7 +137,7 @@ def _as_kernel_input(tokens: Array) -> tuple[Array, Array | None]:
 
 def _along_columns(packed: Packed, tokens: Array, result: Array) -> None:
     """tokens (m, rows) times the unpacked matrix, a block of rows at a time."""
-    rows, scale = packed.rows, packed.scale
+    rows = packed.rows
     if rows >= TERMS_LIMIT:
         raise ValueError(
             f"matmul: a sum over {rows} rows, expected fewer than {TERMS_LIMIT} (2**24)"
@@ -145,6 +145,7 @@ def _along_columns(packed: Packed, tokens: Array, result: Array) -> None:
     if packed.group:
         _sum_dense(packed, tokens, result)
         return
+    scale = packed.scale
     if scale is not None and scale.ndim == 1:
         with np.errstate(invalid="ignore"):
             tokens = tokens * scale.astype(np.float64)

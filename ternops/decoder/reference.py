@@ -16,6 +16,7 @@ import numpy.typing as npt
 from ternops.absmean import floor_of
 from ternops.decoder.architectures import INNER_NORMS
 from ternops.decoder.config import Config
+from ternops.decoder.formats.scales import products
 from ternops.decoder.loaded import LoadedModel, rotations_of
 from ternops.decoder.weights import HalfMatrix, Layer
 from ternops.kernels import reference
@@ -122,10 +123,7 @@ class Unquantised(Double):
 
 def _dense(matrix: TernaryMatrix) -> Array:
     """float64 (rows, columns): trits times scale."""
-    trits, scale = matrix.to_trits().astype(np.float64), np.asarray(matrix.scale, np.float64)
-    if scale.ndim < 2:
-        return trits * (scale if scale.ndim == 0 else scale[:, None])
-    return (trits.reshape(*scale.shape, -1) * scale[..., None]).reshape(trits.shape)
+    return products(matrix.to_trits().astype(np.float64), np.asarray(matrix.scale, np.float64))
 
 
 def logits(

@@ -170,10 +170,6 @@ class Blocks(Encoding):
             values[start:stop] += np.int8(self.values[0])
         return values
 
-    def pieces(self, packed: npt.NDArray[np.uint8], rows: int, columns: int) -> Iterator[Array]:
-        for start, stop in spans(0, self.nbytes(rows, columns), PIECE):
-            yield packed[start:stop]
-
     def place(self, activations: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
         """Activations (m, k) in the order in which a kernel meets them: m rows of whole blocks.
 

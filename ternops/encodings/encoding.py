@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ternops.absmean import absmean, absmean_groups
-from ternops.encodings.common import Array
+from ternops.encodings.common import PIECE, Array, spans
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +73,10 @@ class Encoding(ABC):
     ) -> npt.NDArray[np.int8]:
         """The inverse of `pack`: the rows first..last of `rows`, int8 (last - first, columns)."""
 
-    @abstractmethod
     def pieces(self, packed: npt.NDArray[np.uint8], rows: int, columns: int) -> Iterator[Array]:
         """Every byte, about 1 MB at a time, as `find_flaw` takes them."""
+        for start, stop in spans(0, self.nbytes(rows, columns), PIECE):
+            yield packed[start:stop]
 
     def check(self, packed: npt.NDArray[np.uint8], rows: int, columns: int) -> None:
         """Raise ValueError if the bytes are not those of a packed matrix."""

@@ -92,10 +92,6 @@ class Panels(Encoding):
             part += np.int8(self.values[0])
         return values
 
-    def pieces(self, packed: npt.NDArray[np.uint8], rows: int, columns: int) -> Iterator[Array]:
-        for start, stop in spans(0, self.nbytes(rows, columns), PIECE):
-            yield packed[start:stop]
-
     def _step(self, columns: int) -> int:
         return max(1, PIECE // max(1, columns) // ROWS) * ROWS
 

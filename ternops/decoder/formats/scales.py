@@ -74,8 +74,11 @@ def in_groups(scale: Floats, columns: int, group: int) -> Floats:
     return np.repeat(known, columns // group // known.shape[1], axis=1)
 
 
-def products(trits: Trits, scale: Floats) -> Floats:
-    """float32 trits * scale, of a scale of any of the shapes that `fewest_scales` gives."""
+def products(trits: npt.NDArray[Any], scale: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """trits * scale, of a scale of any of the shapes that `fewest_scales` gives.
+
+    float32 of int8 and float32.
+    """
     if scale.ndim == 0:
         return trits * scale
     groups = 1 if scale.ndim == 1 else scale.shape[1]
