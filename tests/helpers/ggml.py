@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,10 @@ class _Traits(ctypes.Structure):
 
 @functools.cache
 def _library() -> Any:
-    import llama_cpp
-
-    library = ctypes.CDLL(str(Path(llama_cpp.__file__).parent / "lib" / "libggml-base.so"))
+    package = importlib.util.find_spec("llama_cpp")
+    if package is None or package.origin is None:
+        raise ModuleNotFoundError("llama-cpp-python is not installed", name="llama_cpp")
+    library = ctypes.CDLL(str(Path(package.origin).parent / "lib" / "libggml-base.so"))
     library.ggml_get_type_traits.restype = ctypes.POINTER(_Traits)
     library.ggml_quantize_chunk.restype = ctypes.c_size_t
     library.ggml_quantize_chunk.argtypes = [
