@@ -44,7 +44,7 @@ def add_model_options(
             help="how the output head is held (default: auto)",
         )  # fmt: skip
     parser.add_argument(
-        "--cache", choices=("fp16", "int8"), default="fp16",
+        "--cache", choices=("fp16", "fp32", "int8"), default="fp16",
         help="how keys and values are held (default: fp16)",
     )  # fmt: skip
     if decodes:

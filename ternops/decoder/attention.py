@@ -1,5 +1,7 @@
 """The jobs of a layer's attention, for each kind of cache: append keys and values, then attend."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from ternops.decoder.records import (
@@ -13,8 +15,10 @@ from ternops.kernels.attention import (
     CHUNK,
     POSITIONS,
     append_fp16,
+    append_fp32,
     append_i8,
     attend_fp16,
+    attend_fp32,
     attend_i8,
     prefetch_cache,
     rotate,
@@ -151,13 +155,25 @@ def _make_attend(attend, size):
     return attend_all
 
 
-append_keys_fp16 = LayerKernel(_make_append(append_fp16, 2), "append_keys_fp16")
-append_keys_i8 = LayerKernel(_make_append(append_i8, 1), "append_keys_i8")
-attention_fp16 = LayerKernel(_make_attend(attend_fp16, 2), "attention_fp16")
-attention_i8 = LayerKernel(_make_attend(attend_i8, 1), "attention_i8")
+class CacheKind(NamedTuple):
+    """How keys and values are kept: NumPy's type of an element, and the jobs of a layer."""
 
-#: The kind of a cache -> NumPy's type of its elements, and the jobs that append to it and attend.
+    element: type[np.generic]
+    append: LayerKernel
+    attend: LayerKernel
+
+
+def _kind(name, element, append, attend):
+    size = np.dtype(element).itemsize
+    return CacheKind(
+        element,
+        LayerKernel(_make_append(append, size), f"append_keys_{name}"),
+        LayerKernel(_make_attend(attend, size), f"attention_{name}"),
+    )
+
+
 CACHES = {
-    "fp16": (np.uint16, append_keys_fp16, attention_fp16),
-    "int8": (np.int8, append_keys_i8, attention_i8),
+    "fp16": _kind("fp16", np.uint16, append_fp16, attend_fp16),
+    "fp32": _kind("fp32", np.float32, append_fp32, attend_fp32),
+    "int8": _kind("i8", np.int8, append_i8, attend_i8),
 }

@@ -20,15 +20,15 @@ _MAX_IN_HUGE_PAGES = 1 << 29
 
 
 class Cache(HoldsAddresses):
-    """Room for the context of a model, or another number of positions, in fp16 or int8; pages are
-    taken when they are written.
+    """Room for the context of a model, or another number of positions, in fp16, fp32 or int8;
+    pages are taken when they are written.
 
     positions: how many there are, rounded up to whole turns of the attention kernel.
     addresses: of keys, values, and the steps of int8 keys and values, as TOKEN has them.
     """
 
     def __init__(self, config: Config, kind: str, positions: int | None = None) -> None:
-        element = np.dtype(CACHES[kind][0])
+        element = np.dtype(CACHES[kind].element)
         self.positions = padded_context(config) if positions is None else padded(positions)
         heads, context = config.layers * config.kv_heads, self.positions
         keys = heads * context * config.head_dim
@@ -79,7 +79,7 @@ def padded(positions: int) -> int:
 
 def kv_cache_bytes(config: Config, kind: str, positions: int) -> int:
     """Bytes of keys and values that a token reads which attends to `positions` positions."""
-    element = np.dtype(CACHES[kind][0]).itemsize
+    element = np.dtype(CACHES[kind].element).itemsize
     steps = 4 if kind == "int8" else 0
     seen = config.kv_heads * config.seen(positions)
     return 2 * seen * (config.head_dim * element + steps)

@@ -43,8 +43,9 @@ class Exact:
     @staticmethod
     def cached(x: Array, kind: str) -> tuple[Array, Array]:
         """Keys or values (..., d) as the cache has them: elements, and a step a position."""
-        if kind == "fp16":
-            return reference.to_half(x), np.ones(x.shape[:-1], np.float32)
+        if kind != "int8":
+            elements = x if kind == "fp32" else reference.to_half(x)
+            return elements, np.ones(x.shape[:-1], np.float32)
         quantized, step = reference.quantize_rows(x.reshape(-1, x.shape[-1]), MIN_CACHED)
         return quantized.reshape(x.shape).astype(np.float32), step.reshape(x.shape[:-1])
 

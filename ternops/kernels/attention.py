@@ -3,7 +3,7 @@
 Layout: keys in blocks of 16 positions, a vector for each dimension; values in chunks of 32
 dimensions, position after position. Trick: a vector holds 16 positions' scores, so that no sum runs
 across lanes, and a key serves all query heads, and several tokens, while it is in the nearest
-cache. Bound: cache latency at short contexts, memory (4 or 2 bytes a position and dimension) later.
+cache. Bound: cache latency at short contexts, memory (2 to 8 bytes a position and dimension) later.
 """
 
 import numpy as np
@@ -15,6 +15,7 @@ from ternops.simd import (
     fma,
     full,
     i8x16,
+    i32x16,
     inlined,
     kernel,
     load,
@@ -53,6 +54,17 @@ def rotate(x, cosine, sine, head_dim, target):
         c, s = read(cosine, i, half), read(sine, i, half)
         write(target, i, half, a * c - b * s)
         write(target_upper, i, half, b * c + a * s)
+
+
+@inlined
+def _keep_f32(x, count, target, step):
+    for i in range(0, count, _LANES):
+        store(target + 4 * i, read(x, i, count))
+
+
+@inlined
+def _load_f32(place):
+    return load(f32, place)
 
 
 @inlined
@@ -252,6 +264,8 @@ def prefetch_cache(keys, values, head_dim, positions, context, size):
             prefetch(chunk + i)
 
 
+append_fp32 = make_append(np.int32, i32x16, _keep_f32, 4)
 append_fp16 = make_append(np.int16, u16, _narrow_f16, 2)
 append_i8 = make_append(np.int8, i8x16, _narrow_i8, 1)
+attend_fp32 = make_attend(_load_f32, 4, False)
 attend_fp16, attend_i8 = make_attend(load_fp16, 2, False), make_attend(load_i8, 1, True)

@@ -102,13 +102,14 @@ def test_a_norm_in_any_place_equals_the_oracle(monkeypatch, norms, size, cache):
         assert cases.same_bits(found, expected)
 
 
+@pytest.mark.parametrize("cache", ["fp32", "int8"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("size", SIZES)
-def test_an_int8_cache_equals_the_oracle(size, layout):
-    """Keys and values rounded, each with a step of its own."""
+def test_another_cache_equals_the_oracle(size, layout, cache):
+    """Keys and values as they are; rounded, each with a step of its own."""
     config = small_config(size, layout)
     tokens = np.random.default_rng(0).integers(0, config.vocabulary, config.context).tolist()
-    model = small_model(config, cache="int8")
+    model = small_model(config, cache=cache)
     expected = reference.logits(model, tokens)
     assert not cases.same_bits(expected, reference.logits(small_model(config), tokens))
     assert cases.same_bits(model.logits(tokens), expected)

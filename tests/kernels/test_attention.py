@@ -12,6 +12,7 @@ from tests.helpers import cases
 
 KINDS = {
     "fp16": (np.uint16, attention.append_fp16, attention.attend_fp16),
+    "fp32": (np.float32, attention.append_fp32, attention.attend_fp32),
     "int8": (np.int8, attention.append_i8, attention.attend_i8),
 }
 MANY = 3 * attention.POSITIONS  # positions of the caches here
