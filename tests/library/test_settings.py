@@ -200,10 +200,11 @@ def test_ctrl_c_while_it_starts():
             time.sleep(0.06 * tenth)
             process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=60)
-        # The interpreter itself, at its very beginning or end, ends with the signal.
+        # The interpreter itself, at its very beginning or end, ends with the signal; while it looks
+        # for the command, nothing of the command runs yet.
         assert process.returncode in (0, 130, -signal.SIGINT)
         codes.add(process.returncode)
-        if "site" not in errors:
+        if "site" not in errors and "_get_module_details" not in errors:
             assert errors == ""
     assert 130 in codes
 
