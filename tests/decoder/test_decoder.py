@@ -117,10 +117,8 @@ def test_another_cache_equals_the_oracle(size, layout, cache):
 
 #: Every encoding with both caches; weights and cache meet nowhere, so that one will do for others.
 PASSES = [
-    ("hidden 100", kind, cache) for kind in (*cases.TERNARY, "fp16") for cache in ("fp16", "int8")
-] + [
-    pytest.param(size, kind, ("fp16", "int8")[(i + j) % 2], marks=pytest.mark.slow)
-    for i, size in enumerate(("hidden 200", "hidden 257"))
+    pytest.param(size, kind, ("fp16", "int8")[(i + j) % 2], marks=[pytest.mark.slow] * min(i, 1))
+    for i, size in enumerate(("hidden 100", "hidden 200", "hidden 257"))
     for j, kind in enumerate((*cases.TERNARY, "fp16"))
 ]
 
@@ -157,7 +155,7 @@ def test_an_int8_head_is_near_the_fp16_one(tiny, text):
 
 
 @pytest.mark.parametrize("head", ["fp16", "int8", "screened"])
-@pytest.mark.parametrize("draft", [1, 2, 7, 40])
+@pytest.mark.parametrize("draft", slow_but([1, 2, 7, 40], 7))
 def test_prompt_lookup_changes_nothing(text, head, draft):
     """Greedy text is the same with drafts, and it needs fewer passes."""
     model = Model.from_pretrained(threads=2, head=head)

@@ -8,6 +8,7 @@ import pytest
 from ternops.decoder import Batch, Model, Session, reference
 from ternops.decoder.weights import Weights, random_weights
 from tests.helpers import cases
+from tests.helpers.marks import slow_but
 from tests.helpers.small_models import LAYOUTS, small_config, small_model
 
 TOKENS = np.random.default_rng(5).integers(0, 33, 40).tolist()
@@ -17,7 +18,7 @@ def config_of(layout="qwen3", **changes):
     return small_config("hidden 128", layout, context=40, **changes)
 
 
-@pytest.mark.parametrize("group", [32, 64, 128])
+@pytest.mark.parametrize("group", slow_but([32, 64, 128], 128))
 @pytest.mark.parametrize("kind", ["two_bit", "base3", "one_bit"])
 def test_the_bits_of_the_oracle(kind, group):
     """A prompt, single tokens and pieces in between, with 1 and 2 threads."""
