@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
+from itertools import product
 from typing import TYPE_CHECKING
 
 from ternops.simd import Job
@@ -24,7 +25,6 @@ def needed(encodings: Iterable[str], decoder: bool) -> Jobs:
     from ternops.decoder.forward import forward
     from ternops.encodings import ENCODINGS, PANELS
     from ternops.encodings.blocks import Blocks
-    from ternops.kernels.grouped import MAX_UNIT
     from ternops.kernels.grouped_row import grouped_row
     from ternops.kernels.linear import linear
     from ternops.kernels.plan import KERNELS, UNPACKED, grouped_kernels
@@ -46,10 +46,9 @@ def needed(encodings: Iterable[str], decoder: bool) -> Jobs:
     for (encoding, _), kernels in KERNELS.items():
         if encoding in chosen:
             found += reversed(kernels)
-    # Those for the smallest groups, which few matrices have, are compiled when they are asked for.
-    for name in sorted(chosen & set(PANELS)):
-        for kind in KINDS:
-            found += reversed(grouped_kernels(name, kind, MAX_UNIT)[:2])
+    # Those for other groups, which few matrices have, are compiled when they are asked for.
+    for name, kind, group in product(sorted(chosen & set(PANELS)), KINDS, (64, 128)):
+        found += reversed(grouped_kernels(name, kind, group)[:2])
     return {job.key: job for job in (*found, linear, *team.ENTRIES)}
 
 

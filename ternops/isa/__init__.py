@@ -112,8 +112,9 @@ dot_lines = TIER.dot_pairs or dot
 HAS_TILES = TIER.has_tiles
 tile_configure, tile_release, tile_zero = x86.tile_configure, x86.tile_release, x86.tile_zero
 tile_load, tile_store = x86.tile_load, x86.tile_store  #: (tile, pointer, bytes from row to row)
+tile_load_once = x86.tile_load_once  #: of what need not stay in the first-level cache
 tile_dot = x86.tile_dot  #: tile 0 += unsigned bytes of tile 1 times signed ones of tile 2
-tile_dot_signed = x86.tile_dot_signed  #: the same, tile 1 signed and tile 2 unsigned
+tile_dot_signed = x86.tile_dot_signed  #: the same, both signed
 #: Tokens that share a line of BYTES bytes in what the GEMM reads.
 TOGETHER = 16 if HAS_TILES else PAIRED
 
@@ -215,6 +216,7 @@ __all__ = [
     "tile_dot",
     "tile_dot_signed",
     "tile_load",
+    "tile_load_once",
     "tile_release",
     "tile_store",
     "tile_zero",

@@ -68,9 +68,11 @@ tile_configure = instruction("llvm.x86.ldtilecfg", VOID, POINTER)
 tile_release = instruction("llvm.x86.tilerelease", VOID)
 tile_zero = instruction("llvm.x86.tilezero", VOID, IMMEDIATE)
 tile_load = instruction("llvm.x86.tileloadd64", VOID, IMMEDIATE, POINTER, INTEGER)
+#: The same, of what need not stay in the first-level cache.
+tile_load_once = instruction("llvm.x86.tileloaddt164", VOID, IMMEDIATE, POINTER, INTEGER)
 tile_store = instruction("llvm.x86.tilestored64", VOID, IMMEDIATE, POINTER, INTEGER)
 tile_dot = instruction("llvm.x86.tdpbusd", VOID, IMMEDIATE, IMMEDIATE, IMMEDIATE)
-tile_dot_signed = instruction("llvm.x86.tdpbsud", VOID, IMMEDIATE, IMMEDIATE, IMMEDIATE)
+tile_dot_signed = instruction("llvm.x86.tdpbssd", VOID, IMMEDIATE, IMMEDIATE, IMMEDIATE)
 
 
 @functools.cache

@@ -2,9 +2,8 @@
 
 Layout: the codes of some panels, a byte each, four columns of a row a lane, for all columns. Trick:
 a line of codes meets four activations of each token of a tile, so that sums need no adding up
-across lanes; where there are tile registers, 16 lines are an operand as they are. Groups follow one
-another, and their sums are turned into floats while the next ones are computed.
-Bound: the dot instruction, or AMX's product of two tiles.
+across lanes. Groups follow one another, and their sums are turned into floats.
+Bound: the dot instruction.
 """
 
 from functools import cache
@@ -21,13 +20,8 @@ from ternops.isa import (
     dot_lanes,
     i32,
     open_sums,
-    tile_dot_signed,
-    tile_load,
-    tile_store,
-    tile_zero,
     u8,
 )
-from ternops.kernels.amx import close_tiles, open_tiles
 from ternops.kernels.grouped import add_group, columns_of, scales_of, write_rows
 from ternops.kernels.operands import Operands
 from ternops.simd import (
@@ -51,13 +45,9 @@ _VECTORS = PANELS * _PARTS
 _STRIDE = PANELS * LINE
 #: Tokens whose sums fit the registers, beside a line of codes and what passes by.
 TOKENS = (REGISTERS - _VECTORS - 2) // _VECTORS // 2 * 2
-#: Tokens of two tiles, which need groups of whole operands, and so many of them to be worth it.
-TILED = 32
-MIN_TILED, MIN_TILED_GROUP = 16, 64
-_MOST = max(TOKENS, TILED)
-#: Of the floats and of twice the sums of a tile of tokens, and before that of the configuration.
-_SUMS_BYTES = _MOST * _STRIDE
-SPARE_BYTES = 3 * _SUMS_BYTES + LINE
+#: Of the floats and of the sums of a tile of tokens.
+_SUMS_BYTES = TOKENS * _STRIDE
+SPARE_BYTES = 2 * _SUMS_BYTES
 #: Columns that a last, shorter block may write behind those of a row.
 _SLACK = 64
 
@@ -67,9 +57,12 @@ def codes_bytes(columns: int) -> int:
     return (columns + _SLACK) // _DWORD * _STRIDE
 
 
-def make_decode(encoding: Blocks):
-    """A function that writes the codes of panel number `panel` of W as one of those in `codes`."""
-    fields, size = encoding.fields, encoding.block
+def make_decode(encoding: Blocks, place_of, is_signed=False):
+    """A function that writes the codes of panel number `panel` of W, a line for four columns.
+
+    place_of(at): where the line number `at` is in what it is written to. is_signed: values instead.
+    """
+    fields, size, least, step = encoding.fields, encoding.block, encoding.values[0], encoding.step
     holds, opens, hold, open_fields, codes_of, _, _ = encoding.make_unpack(1, WIDE)
 
     @inlined
@@ -89,8 +82,10 @@ def make_decode(encoding: Blocks):
                 for part in range(0, LINE, BYTES):
                     open_fields(load(u8, line + part), opened, held)
                     for field in range(fields):
-                        at = codes + (first + field * lines + i) * _STRIDE + part
-                        store(at, codes_of(opened, held, field))
+                        code = codes_of(opened, held, field)
+                        if is_signed:
+                            code = (code + code if step == 2 else code) + least
+                        store(codes + (place_of(first + field * lines + i) + part), code)
 
     return decode
 
@@ -170,87 +165,37 @@ def make_product(value_step: int, tokens: int):
     return product
 
 
-def make_tiled(value_step: int):
-    """A function for the panels in `codes` times up to TILED tokens, by tiles."""
-    fold = make_fold(value_step)
-
-    @inlined
-    def products(p, codes, x, group):
-        """The sums of a group, 16 tokens and 16 rows a tile."""
-        tile_zero(0)
-        tile_zero(1)
-        tile_zero(2)
-        tile_zero(3)
-        later = 16 * p.placed_stride
-        steps = 1 << (p.group_bits - 6)
-        for i in range(steps):
-            line = codes + (group * steps + i) * (16 * _STRIDE)
-            near = x + (group * steps + i) * BLOCK_BYTES
-            tile_load(4, near, p.placed_stride)
-            tile_load(6, line, _STRIDE)
-            tile_dot_signed(0, 4, 6)
-            tile_load(7, line + LINE, _STRIDE)
-            tile_dot_signed(1, 4, 7)
-            tile_load(5, near + later, p.placed_stride)
-            tile_dot_signed(2, 5, 6)
-            tile_dot_signed(3, 5, 7)
-
-    @inlined
-    def tiled(p, panel, codes, token, count, spare):
-        floats, sums, before = spare, spare + _SUMS_BYTES, spare + 2 * _SUMS_BYTES
-        x = pointer(p.placed) + token * p.placed_stride
-        _clear(floats, count)
-        groups = p.columns >> p.group_bits
-        for group in range(groups):
-            products(p, codes, x, group)
-            if group > 0:  # the sums before these, while the tiles are busy
-                fold(p, panel, group - 1, token, count, before, floats)
-            tile_store(0, sums, _STRIDE)
-            tile_store(1, sums + LINE, _STRIDE)
-            tile_store(2, sums + 16 * _STRIDE, _STRIDE)
-            tile_store(3, sums + (16 * _STRIDE + LINE), _STRIDE)
-            sums, before = before, sums
-        fold(p, panel, groups - 1, token, count, before, floats)
-        _write(p, panel, token, count, floats)
-
-    return tiled
+@inlined
+def _line_of(at):
+    return at * _STRIDE
 
 
-def make_gemm(encoding: Blocks, is_tiled: bool):
+def make_gemm(encoding: Blocks):
     """The product with several tokens."""
-    decode = make_decode(encoding)
-    if is_tiled:
-        tiled = make_tiled(encoding.step)
-    else:
-        whole, four, two, one = (make_product(encoding.step, n) for n in (TOKENS, 4, 2, 1))
+    decode = make_decode(encoding, _line_of)
+    whole, four, two, one = (make_product(encoding.step, n) for n in (TOKENS, 4, 2, 1))
 
     @inlined
     def multiply(p, panel, codes, start, end, spare):
         """The panels in `codes` times tokens [start, end)."""
-        if is_tiled:
-            for token in range(start, end, TILED):
-                tiled(p, panel, codes, token, min(TILED, end - token), spare)
-        else:
-            token = start
-            while end - token >= TOKENS:
-                whole(p, panel, codes, token, spare)
-                token += TOKENS
-            while end - token >= 4:
-                four(p, panel, codes, token, spare)
-                token += 4
-            if end - token >= 2:
-                two(p, panel, codes, token, spare)
-                token += 2
-            if end > token:
-                one(p, panel, codes, token, spare)
+        token = start
+        while end - token >= TOKENS:
+            whole(p, panel, codes, token, spare)
+            token += TOKENS
+        while end - token >= 4:
+            four(p, panel, codes, token, spare)
+            token += 4
+        if end - token >= 2:
+            two(p, panel, codes, token, spare)
+            token += 2
+        if end > token:
+            one(p, panel, codes, token, spare)
 
     @inlined
     def gemm(operands, first, last, thread):
         """Rows [first, last) of a product; first is that of a panel."""
         p = record_at(Operands, operands)
         spare = pointer(p.scratch) + thread * p.scratch_stride
-        if is_tiled:
-            open_tiles(spare)
         codes = spare + SPARE_BYTES
         end = (last + ROWS - 1) >> 4
         step = max(1, min(p.tokens, p.token_block))
@@ -260,16 +205,13 @@ def make_gemm(encoding: Blocks, is_tiled: bool):
                 for k in range(PANELS):  # the last one twice, where there is no other
                     decode(p, min(panel + k, end - 1), codes + k * LINE)
                 multiply(p, panel, codes, start, min(p.tokens, start + step), spare)
-        if is_tiled:
-            close_tiles()
 
     return gemm
 
 
 @cache
-def grouped_gemm(name: str, is_tiled: bool) -> RowsKernel:
-    """The product with several tokens. is_tiled: by tile registers, for groups of 64 and more."""
+def grouped_gemm(name: str) -> RowsKernel:
+    """The product with several tokens."""
     encoding = ENCODINGS[name]
     assert isinstance(encoding, Blocks)
-    what = "tiles" if is_tiled else "gemm"
-    return RowsKernel(make_gemm(encoding, is_tiled), f"grouped_{what}_{name}")
+    return RowsKernel(make_gemm(encoding), f"grouped_gemm_{name}")

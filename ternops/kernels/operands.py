@@ -35,9 +35,10 @@ CHANGING = ("x", "out", "placed", "offsets", "steps", "scratch", "listed")
 #: subtracted from the sums of each; steps: for the float32 step of each.
 #: scales: float32, scale_step bytes from row to row (0: one for all); a negative scale_step stores
 #: int32 sums, else float32 (sum * scale) * step. With a scale a group of 2**group_bits columns
-#: (`grouped`) each token has an offset and a step a group, and scales are (panels, groups, 16), of
-#: scale_step bytes each; is_blocked: each group of a float token has a step of its own. out_stride
-#: counts elements. scratch:
+#: (`grouped`) each token has an offset and a step a group, by tiles (`grouped_tiles`) no offset,
+#: and steps are (tokens / 16, groups, 16); scales are (panels, groups, 16), of scale_step bytes
+#: each; is_blocked: each group of a float token has a step of its own. out_stride counts elements.
+#: scratch:
 #: scratch_stride bytes a thread. listed: int32 numbers of the rows or columns that are computed,
 #: for the kernels that take some alone (`ternops.kernels.sparse`). floor: the least max|x| of a
 #: float token. Addresses and counts are intp.

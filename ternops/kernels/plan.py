@@ -21,14 +21,17 @@ from ternops.kernels.fp16 import LINE_BYTES, gemv_bf16, gemv_fp16, place_floats
 from ternops.kernels.gemm import gemm_kernel, panel_bytes
 from ternops.kernels.gemv import blocks_kernel
 from ternops.kernels.grouped import MAX_UNIT, grouped_gemv, place_groups, totals_bytes
-from ternops.kernels.grouped_gemm import (
-    MIN_TILED,
-    MIN_TILED_GROUP,
-    SPARE_BYTES,
-    TILED,
-    codes_bytes,
-    grouped_gemm,
+from ternops.kernels.grouped_gemm import PANELS as GEMM_PANELS
+from ternops.kernels.grouped_gemm import SPARE_BYTES, codes_bytes, grouped_gemm
+from ternops.kernels.grouped_tiles import (
+    MIN_GROUP,
+    MIN_TOKENS,
+    TOKENS,
+    grouped_tiles,
+    place_group_tiles,
+    scratch_bytes,
 )
+from ternops.kernels.grouped_tiles import PANELS as TILE_PANELS
 from ternops.kernels.int8 import gemv_i8, place_levels, placed_bytes
 from ternops.kernels.linear import gathered_bytes, place_together, place_tokens
 from ternops.kernels.lut import lut_kernels
@@ -143,7 +146,7 @@ def kind_of(encoding: str, tokens: int, weights: int, group: int = 0) -> str:
     if tokens == 1:
         return "one" if weights <= last_level_bytes() else "stream"
     if group:
-        return "few" if tokens < MIN_TILED else MANY
+        return "few" if tokens < MIN_TOKENS else MANY
     is_grouped = isinstance(ENCODINGS.get(encoding), RowGroups)
     return "few" if tokens <= (_MAX_TABLES if is_grouped else TIER.batch.most) else MANY
 
@@ -152,25 +155,26 @@ def grouped_kernels(name: str, kind: str, group: int) -> Kernels:
     """The kernels of an encoding with a scale a group of columns."""
     if kind in ("one", "stream"):
         return Kernels(place_groups, grouped_gemv(name, min(group, MAX_UNIT)))
-    is_tiled = HAS_TILES and kind == MANY and group >= MIN_TILED_GROUP
-    return Kernels(place_groups, grouped_gemm(name, is_tiled))
+    if HAS_TILES and kind == MANY and group >= MIN_GROUP:
+        return Kernels(place_group_tiles, grouped_tiles(name, group))
+    return Kernels(place_groups, grouped_gemm(name))
 
 
 def _grouped_plan(name: str, columns: int, kind: str, group: int) -> Plan:
     panels = PANELS[name]
     prepare, multiply, _ = grouped_kernels(name, kind, group)
-    is_one = kind in ("one", "stream")
     # A row behind another at a multiple of 4 KB would compete for the same few places of a cache.
     placed = -(-columns // BLOCK_BYTES) * BLOCK_BYTES + BLOCK_BYTES
-    token_step = 1 if is_one else TILED
-    scratch = (
-        totals_bytes(panels.blocks, columns, group)
-        if is_one
-        else SPARE_BYTES + codes_bytes(columns)
-    )
-    block = max(_MIN_TILES, TIER.gemm.block_bytes // placed // token_step) * token_step
+    token_step = TOKENS if prepare is place_group_tiles else 1
+    if prepare is place_group_tiles:
+        together, scratch = TILE_PANELS, scratch_bytes(columns, group)
+    elif kind in ("one", "stream"):
+        together, scratch = 1, totals_bytes(panels.blocks, columns, group)
+    else:
+        together, scratch = GEMM_PANELS, SPARE_BYTES + codes_bytes(columns)
+    block = max(_MIN_TILES, TIER.gemm.block_bytes // placed // TOKENS) * TOKENS
     return Plan(
-        prepare.address, multiply.address, PANEL_ROWS if is_one else 2 * PANEL_ROWS, placed,
+        prepare.address, multiply.address, together * PANEL_ROWS, placed,
         panels.row_bytes(columns), panels.blocks.fields, -panels.values[0], scratch, token_step,
         block,
     )  # fmt: skip

@@ -208,7 +208,7 @@ def test_products_with_scales_a_group_spill_nothing():
     instruction, registers = DOTS[detect.TIER.name]
     bodies = [
         body
-        for body in innermost(grouped_gemm(cases.BLOCKS[0], is_tiled=False).assembly(), JUMP)
+        for body in innermost(grouped_gemm(cases.BLOCKS[0]).assembly(), JUMP)
         if count(body, instruction, f"%{registers}")
     ]
     assert max(count(body, instruction, f"%{registers}") for body in bodies) >= 2 * TOKENS

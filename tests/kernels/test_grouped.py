@@ -14,7 +14,9 @@ from ternops.absmean import MIN_ABSMAX
 from ternops.encodings import ENCODINGS, PANELS
 from ternops.encodings.panels import GROUPS
 from ternops.kernels import grouped, reference
-from ternops.kernels.grouped_gemm import MIN_TILED, TILED, TOKENS
+from ternops.kernels.grouped_gemm import TOKENS
+from ternops.kernels.grouped_tiles import MIN_TOKENS
+from ternops.kernels.grouped_tiles import TOKENS as TILED
 from tests.helpers import cases
 from tests.helpers.cases import grouped as of
 from tests.helpers.grouped_call import call
@@ -105,7 +107,7 @@ def test_every_kernel_takes_every_batch(encoding, kind):
         weights, scale, matrix = of(49, 768, group, encoding, is_half)
         x = cases.floats(TILED + TOKENS + 7, 768)
         expected = oracle(x, weights, scale)
-        batches = (1,) if kind == "one" else (1, 2, 3, 4, TOKENS, MIN_TILED, TILED, len(x))
+        batches = (1,) if kind == "one" else (1, 2, 3, 4, TOKENS, MIN_TOKENS, TILED, len(x))
         with forced_kernel(kind) as kind_of:
             for m, threads in itertools.product(batches, THREADS):
                 found = ternops.matmul(x[:m], matrix.T, threads=threads)

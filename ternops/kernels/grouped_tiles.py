@@ -1,0 +1,285 @@
+"""Products of many tokens with matrices that have a scale a group of columns, on AMX.
+
+Layout: tokens in tiles of 16, each 64 columns of them a kilobyte; the trits of three panels, a byte
+each, in kilobytes of 64 columns too. Trick: trits are signed, so that no sum has an offset; while a
+group's products are made, the sums of the group before it leave the tile registers one by one, and
+those of the group before that become floats, some behind each product.
+Bound: AMX's product of two tiles; making floats takes three vector instructions for 16 sums, which
+are as many a tile as there are cycles in its products where groups have 64 columns.
+"""
+
+from functools import cache
+
+import numpy as np
+
+from ternops.encodings import ENCODINGS
+from ternops.encodings.blocks import BLOCK_BYTES, Blocks
+from ternops.encodings.panels import LINE, ROWS
+from ternops.isa import (
+    i8,
+    tile_dot_signed,
+    tile_load_once,
+    tile_store,
+    tile_zero,
+)
+from ternops.kernels.amx import SIDE, close_tiles, open_tiles
+from ternops.kernels.elementwise import copy_row, quantize_row
+from ternops.kernels.grouped import factors_of, scales_of, write_rows
+from ternops.kernels.grouped_gemm import make_decode
+from ternops.kernels.operands import Operands
+from ternops.simd import (
+    RowsKernel,
+    convert,
+    f32,
+    fma,
+    full,
+    i32x16,
+    inlined,
+    load,
+    pointer,
+    prefetch,
+    record_at,
+    registers,
+    store,
+)
+
+_DWORD = 4
+_TILE = SIDE * LINE
+#: Panels and tokens whose sums are in tile registers at once: six of them, which leaves one for
+#: activations and one for trits.
+PANELS, TOKENS = 3, 2 * SIDE
+_SUMS = PANELS * TOKENS * LINE
+#: Groups need whole operands, and so many tokens to be worth it.
+MIN_TOKENS, MIN_GROUP = 16, 64
+#: Before the floats the configuration; behind them the sums of two groups.
+_ROOM = LINE + 3 * _SUMS
+
+
+def scratch_bytes(columns: int, group: int) -> int:
+    """Of a thread: with the scales of the panels, and their trits."""
+    return _ROOM + PANELS * LINE * (columns // group) + PANELS * ROWS * (columns + 2 * BLOCK_BYTES)
+
+
+@inlined
+def _steps_of(p, token):
+    """Where the steps of a token's groups are, a line apart: 16 tokens share lines."""
+    groups = p.columns >> p.group_bits
+    return pointer(p.steps) + (token // SIDE * groups * LINE + token % SIDE * _DWORD)
+
+
+@RowsKernel
+def place_group_tiles(operands, first, last, thread):
+    """Quantise tokens [first, last), and place them by tiles, with the steps of their groups."""
+    p = record_at(Operands, operands)
+    size = 1 << p.group_bits
+    groups = p.columns >> p.group_bits
+    row = pointer(p.scratch) + thread * p.scratch_stride
+    for token in range(first, last):
+        x, steps = pointer(p.x) + 4 * token * p.columns, _steps_of(p, token)
+        if p.is_float and p.is_blocked:
+            for group in range(groups):
+                at = group << p.group_bits
+                step, _ = quantize_row(x + 4 * at, size, p.floor, row + at)
+                store(steps + group * LINE, step)
+        else:
+            step = np.float32(1)
+            if p.is_float:
+                step, _ = quantize_row(x, p.columns, p.floor, row)
+            else:
+                copy_row(pointer(p.x) + token * p.columns, p.columns, row)
+            for group in range(groups):
+                store(steps + group * LINE, step)
+        target = pointer(p.placed) + (token // SIDE * SIDE * p.placed_stride + token % SIDE * LINE)
+        for line in range(p.columns // LINE):
+            store(target + line * _TILE, load(i8, row + line * LINE))
+        if token == p.tokens - 1:  # those that fill up its tiles: what becomes of them is not kept
+            for other in range(token + 1, (token // TOKENS + 1) * TOKENS):
+                for group in range(groups):
+                    store(_steps_of(p, other) + group * LINE, np.float32(0))
+
+
+@inlined
+def _place_of(at):
+    """Where the trits of four columns are, in those of the first of PANELS panels."""
+    return at // SIDE * (PANELS * _TILE) + at % SIDE * LINE
+
+
+def make_product(tile: int):
+    """A function that multiplies the activations in tile 6 with trits, into a tile of sums."""
+
+    @inlined
+    def product(trits, is_start, is_first, after):
+        """is_start: the first product of a group, whose tile's sums go to `after`, unless it is
+        the first group as well."""
+        tile_load_once(7, trits, LINE)
+        if is_start:
+            if not is_first:
+                tile_store(tile, after + tile * _TILE, LINE)
+            tile_zero(tile)
+        tile_dot_signed(tile, 6, 7)
+
+    return product
+
+
+_product0, _product1, _product2, _product3, _product4, _product5 = map(make_product, range(6))
+
+
+@inlined
+def _store_sums(after, down):
+    """The sums of the last group."""
+    tile_store(0, after, LINE)
+    tile_store(1, after + _TILE, LINE)
+    tile_store(2, after + 2 * _TILE, LINE)
+    if down == 2:
+        tile_store(3, after + 3 * _TILE, LINE)
+        tile_store(4, after + 4 * _TILE, LINE)
+        tile_store(5, after + 5 * _TILE, LINE)
+
+
+def make_tiled(group: int, down: int):
+    """A function for the panels in `trits` times up to `down` tiles of tokens, one or two."""
+    lines = group // BLOCK_BYTES
+    tokens, products = down * SIDE, down * PANELS
+
+    @inlined
+    def fold(first, last, scales, sums, steps, far, floats):
+        """Add the sums of a group to the floats of tokens [first, last).
+
+        steps: of the group; far: bytes from those of a tile of tokens to those of the next.
+        """
+        result = registers(f32, PANELS)
+        for t in range(first, last):
+            step = full(f32, load(np.float32, steps + (t // SIDE * far + t % SIDE * _DWORD)))
+            for k in range(PANELS):
+                own = (t // SIDE * PANELS + k) * _TILE + t % SIDE * LINE
+                total = convert(f32, load(i32x16, sums + own))
+                before = load(f32, floats + (t * PANELS + k) * LINE)
+                result[k] = fma(total, scales[k] * step, before)
+            for k in range(PANELS):  # behind all loads, or steps would be loaded for each
+                store(floats + (t * PANELS + k) * LINE, result[k])
+
+    @inlined
+    def beside(number, is_busy, scales, sums, steps, far, floats):
+        """The tokens whose floats are made beside product `number` of a group."""
+        if is_busy:
+            count = products * lines
+            first, last = tokens * number // count, tokens * (number + 1) // count
+            fold(first, last, scales, sums, steps, far, floats)
+
+    @inlined
+    def unit(
+        x, x_tile, trits, is_first, is_busy, scales, after, before, steps, far, floats
+    ):  # fmt: skip
+        """The products of a group; beside them the sums of the group before it go to `after`, and,
+        if it is busy, those at `before` to floats."""
+        for i in range(lines):
+            here, line = x + i * _TILE, trits + i * PANELS * _TILE
+            second, third = line + _TILE, line + 2 * _TILE
+            n = i * products
+            tile_load_once(6, here, LINE)
+            _product0(line, i == 0, is_first, after)
+            beside(n, is_busy, scales, before, steps, far, floats)
+            _product1(second, i == 0, is_first, after)
+            beside(n + 1, is_busy, scales, before, steps, far, floats)
+            _product2(third, i == 0, is_first, after)
+            beside(n + 2, is_busy, scales, before, steps, far, floats)
+            if down == 2:
+                tile_load_once(6, here + x_tile, LINE)
+                _product5(third, i == 0, is_first, after)
+                beside(n + 3, is_busy, scales, before, steps, far, floats)
+                _product4(second, i == 0, is_first, after)
+                beside(n + 4, is_busy, scales, before, steps, far, floats)
+                _product3(line, i == 0, is_first, after)
+                beside(n + 5, is_busy, scales, before, steps, far, floats)
+
+    @inlined
+    def write(p, panel, end, token, count, floats):
+        for k in range(min(PANELS, end - panel)):
+            row = (panel + k) * ROWS
+            for t in range(count):
+                result = load(f32, floats + (t * PANELS + k) * LINE)
+                if row + ROWS <= p.rows:
+                    store(pointer(p.out) + 4 * ((token + t) * p.out_stride + row), result)
+                else:
+                    write_rows(p, result, row, token + t)
+
+    @inlined
+    def tiled(p, panel, end, factors, trits, token, count, spare):
+        floats, sums, before = spare, spare + _SUMS, spare + 2 * _SUMS
+        scales = registers(f32, PANELS)
+        groups = p.columns >> p.group_bits
+        x, x_tile = pointer(p.placed) + token * p.placed_stride, SIDE * p.placed_stride
+        steps, far = _steps_of(p, token), groups * LINE
+        for i in range(tokens * PANELS):
+            store(floats + i * LINE, full(f32, 0.0))
+        # Where results will be written is asked for, some tokens' in each turn.
+        place = pointer(p.out) + 4 * (token * p.out_stride + panel * ROWS)
+        asked = (count + groups - 1) // groups
+        for number in range(groups + 2):
+            here, line = x + number * lines * _TILE, trits + number * lines * (PANELS * _TILE)
+            ready = number - 2  # the group whose sums are in memory
+            for k in range(PANELS):
+                scales[k] = load(f32, factors + (max(0, ready) * PANELS + k) * LINE)
+            own = steps + ready * LINE
+            if number == 0:
+                unit(here, x_tile, line, True, False, scales, sums, before, own, far, floats)
+            elif number < groups and ready < 0:
+                unit(here, x_tile, line, False, False, scales, sums, before, own, far, floats)
+            elif number < groups:
+                for t in range(ready * asked, min(count, ready * asked + asked)):
+                    for k in range(PANELS):
+                        prefetch(place + (4 * p.out_stride * t + k * LINE))
+                unit(here, x_tile, line, False, True, scales, sums, before, own, far, floats)
+            else:
+                if number == groups:
+                    _store_sums(sums, down)
+                if ready >= 0:
+                    fold(0, tokens, scales, before, own, far, floats)
+            sums, before = before, sums
+        write(p, panel, end, token, count, floats)
+
+    return tiled
+
+
+def make_gemm(encoding: Blocks, group: int):
+    """The product with several tokens."""
+    decode = make_decode(encoding, _place_of, is_signed=True)
+    pair, single = make_tiled(group, 2), make_tiled(group, 1)
+
+    @inlined
+    def gemm(operands, first, last, thread):
+        """Rows [first, last) of a product; first is that of a panel."""
+        p = record_at(Operands, operands)
+        spare = pointer(p.scratch) + thread * p.scratch_stride
+        open_tiles(spare)
+        groups = p.columns >> p.group_bits
+        factors = spare + _ROOM
+        trits = factors + groups * (PANELS * LINE)
+        end = (last + ROWS - 1) >> 4
+        step = max(1, min(p.tokens, p.token_block))
+        for number in range((p.tokens + step - 1) // step):
+            start, stop = number * step, min(p.tokens, number * step + step)
+            for panel in range(first >> 4, end, PANELS):
+                for k in range(PANELS):  # the last one again, where there is no other
+                    own = min(panel + k, end - 1)
+                    decode(p, own, trits + k * _TILE)
+                    scales = factors_of(p, own * ROWS)
+                    for g in range(groups):
+                        store(factors + (g * PANELS + k) * LINE, scales_of(p, scales, g))
+                for token in range(start, stop, TOKENS):
+                    count = min(TOKENS, stop - token)
+                    if count > SIDE:
+                        pair(p, panel, end, factors, trits, token, count, spare + LINE)
+                    else:
+                        single(p, panel, end, factors, trits, token, count, spare + LINE)
+        close_tiles()
+
+    return gemm
+
+
+@cache
+def grouped_tiles(name: str, group: int) -> RowsKernel:
+    """The product with many tokens, for groups of 64 columns and more."""
+    encoding = ENCODINGS[name]
+    assert isinstance(encoding, Blocks)
+    return RowsKernel(make_gemm(encoding, group), f"grouped_tiles_{name}_{group}")
