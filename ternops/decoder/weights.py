@@ -67,9 +67,9 @@ class HalfMatrix:
         name = "bf16" if self.is_bf16 else "fp16"
         return Operand(name, self.bits.ctypes.data, self.nbytes, *self.shape, scale_step=0)
 
-    def to_dense(self) -> npt.NDArray[np.float32]:
-        """float32 (rows, columns), exactly."""
-        bits = self.bits[:, : self.columns]
+    def to_dense(self, rows: slice = slice(None)) -> npt.NDArray[np.float32]:
+        """float32 (rows, columns) of these rows, exactly."""
+        bits = self.bits[rows, : self.columns]
         if self.is_bf16:
             return (bits.astype(np.uint32) << 16).view(np.float32)
         return bits.view(np.float16).astype(np.float32)

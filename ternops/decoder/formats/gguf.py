@@ -21,7 +21,7 @@ from ternops.decoder.formats.placeholders import check_fetched
 from ternops.decoder.formats.pooling import GGUF_MODES, Pooling
 from ternops.decoder.formats.scales import check_scales
 from ternops.decoder.formats.straight import two_bit_panels
-from ternops.decoder.formats.tables import packed_table
+from ternops.decoder.formats.tables import packed_table, ternary_table
 from ternops.decoder.formats.ternary_floats import trits_of_floats
 from ternops.decoder.weights import HalfMatrix
 from ternops.encodings.one_bit import ONE_BIT
@@ -201,7 +201,9 @@ class Gguf(Checkpoint):
         shape = self.config.vocabulary, self.config.hidden
         tensor = self._file.tensor(name, shape, _EMBEDDING)
         if tensor.kind.name not in TERNARY:
-            return self._half(name)
+            half = self._half(name)
+            is_float = tensor.kind.name in _FLOATS
+            return (ternary_table(half, self._arena) if is_float else None) or half
         straight = two_bit_panels(tensor.kind, tensor.data, shape, self._arena)
         packed = straight or packed_table(*self._file.trits(name), self._arena)
         return packed or self._half(name)

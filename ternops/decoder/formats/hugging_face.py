@@ -26,7 +26,7 @@ from ternops.decoder.formats.hugging_face_quantization import (
 from ternops.decoder.formats.json_files import read_object
 from ternops.decoder.formats.placeholders import check_fetched
 from ternops.decoder.formats.pooling import Pooling, read_pooling
-from ternops.decoder.formats.tables import packed_table
+from ternops.decoder.formats.tables import packed_table, ternary_table
 from ternops.decoder.formats.tensors import Tensors
 from ternops.decoder.text import load_tokenizer
 from ternops.decoder.weights import HalfMatrix
@@ -166,7 +166,11 @@ class HuggingFace(Checkpoint):
             parts = mlx.read_mlx(self._tensors, name, shape, self._group)
             if packed := packed_table(*parts, self._arena):
                 return packed
-        return self._tensors.half(name, shape)
+        table = self._tensors.half(name, shape)
+        # BitNet's are floats whatever they hold, and MLX's config says which tensors are packed.
+        if self._quantization == UNDECLARED and self._group is None:
+            return ternary_table(table, self._arena) or table
+        return table
 
     def tokenizer(self) -> Tokenizer:
         return load_tokenizer(self._folder)

@@ -8,6 +8,8 @@ the same number.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ternops.absmean import METHODS, absmean, absmean_groups
@@ -53,13 +55,20 @@ def exact_product(weight: Floats) -> tuple[Trits, Floats] | None:
 
     Falcon-E's bfloat16 files are: absmean would take the mean for their scale, zeros included.
     """
-    rows, columns = weight.shape
+    return exact_product_of(weight.shape, lambda part: weight[part])
+
+
+def exact_product_of(
+    shape: tuple[int, ...], rows_of: Callable[[slice], Floats]
+) -> tuple[Trits, Floats] | None:
+    """The same of a matrix whose rows are made float32 some at a time."""
+    rows, columns = shape
     width = columns if columns % GROUPS[-1] else GROUPS[-1]
-    trits = np.empty(weight.shape, np.int8)
+    trits = np.empty(shape, np.int8)
     scales = np.empty((rows, columns // width), np.float32)
     step = max(1, _WEIGHTS_AT_ONCE // columns)
     for start in range(0, rows, step):
-        part = weight[start : start + step]
+        part = rows_of(slice(start, start + step))
         size = np.abs(part).reshape(len(part), -1, width)
         most = size.max(axis=2)
         if not ((size == most[:, :, None]) | (size == 0)).all():
