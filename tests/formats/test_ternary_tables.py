@@ -78,6 +78,17 @@ def test_a_table_of_a_folder(tmp_path, group, dtype):
         assert cases.same_bits(other.logits(TOKENS), logits)
 
 
+def test_fp16_weights(tmp_path):
+    """The baseline has tables of two bytes a weight, too, of the same values."""
+    values = folder_values()
+    folder = checkpoints.write(tmp_path, LLAMA, values)
+    model = Model.from_pretrained(folder, weights="fp16", threads=2)
+    for matrix, name in ((model.weights.embedding, EMBEDDING), (model.weights.head, HEAD)):
+        assert isinstance(matrix, HalfMatrix)
+        assert (matrix.to_dense() == values[name].astype(np.float32)).all()
+    assert cases.same_bits(model.logits(TOKENS), reference.logits(model, TOKENS))
+
+
 @pytest.mark.parametrize(("row", "column"), [(0, 0), (32, 127)])
 def test_one_float_that_is_another(tmp_path, row, column):
     """The table stays as it is, of two bytes a weight."""

@@ -123,3 +123,13 @@ def bitnet(folder, name, kind, seed, torch, transformers, settings, **options):
     plain.save_pretrained(folder, state_dict=state)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     return torch.nn.Module.float(theirs).eval()
+
+
+def logits_in_double(model, tokens, torch, in_double):
+    """Of a model that is float64 from then on."""
+    torch.nn.Module.double(model)
+    with torch.no_grad(), in_double():
+        # Its frequencies are made when it is.
+        rotary = model.model.rotary_emb
+        model.model.rotary_emb = type(rotary)(model.config)
+        return model(torch.tensor([tokens])).logits[0].numpy()

@@ -17,7 +17,7 @@ import safetensors.numpy
 
 from ternops.decoder import Model, Session, reference
 from tests.helpers import cases
-from tests.peers.random_models import LONG, TRUNKS, bitnet, made
+from tests.peers.random_models import LONG, TRUNKS, bitnet, logits_in_double, made
 
 pytestmark = pytest.mark.peers
 
@@ -31,33 +31,6 @@ NEAR_MEAN = 1e-7
 #: The root of the mean square of what float16 keys and values change, in parts of the logits'
 #: deviation: up to 0.0042 was measured.
 NEAR_WITH_CACHE = 8e-3
-
-
-@pytest.fixture(scope="module")
-def in_double(torch):
-    """A mode in which transformers computes in float64 what it always computes in float32."""
-
-    class InDouble(torch.overrides.TorchFunctionMode):
-        def __torch_function__(self, function, types, args=(), kwargs=None):
-            def wide(value):
-                return torch.float64 if value is torch.float32 else value
-
-            if function is torch.Tensor.float:
-                function = torch.Tensor.double
-            kwargs = {key: wide(value) for key, value in (kwargs or {}).items()}
-            return function(*map(wide, args), **kwargs)
-
-    return InDouble
-
-
-def their_logits(model, torch, in_double):
-    """Of a model that is float64 from then on."""
-    torch.nn.Module.double(model)
-    with torch.no_grad(), in_double():
-        # Its frequencies are made when it is.
-        rotary = model.model.rotary_emb
-        model.model.rotary_emb = type(rotary)(model.config)
-        return model(torch.tensor([TOKENS])).logits[0].numpy()
 
 
 def check_near(model, expected, bound=NEAR, arithmetic=reference.Double):
@@ -90,7 +63,7 @@ def test_a_trunk(tmp_path, torch, transformers, in_double, name):
     program, options = TRUNKS[name]
     theirs = made(program, 0, torch, transformers, **options)
     theirs.save_pretrained(tmp_path)
-    expected = their_logits(theirs, torch, in_double)
+    expected = logits_in_double(theirs, TOKENS, torch, in_double)
     model = Model.from_pretrained(tmp_path, threads=2)
     assert model.config.tied == theirs.config.tie_word_embeddings
     check_near(model, expected, arithmetic=reference.Unquantised)
@@ -142,7 +115,7 @@ def test_a_folder_of_a_program_without_a_head(tmp_path, torch, transformers, in_
     raw = json.loads((tmp_path / "config.json").read_text())
     assert raw["architectures"] == [type(theirs.model).__name__]
     assert "norm.weight" in safetensors.numpy.load_file(tmp_path / "model.safetensors")
-    expected = their_logits(theirs, torch, in_double)
+    expected = logits_in_double(theirs, TOKENS, torch, in_double)
     check_near(Model.from_pretrained(tmp_path, weights="fp16"), expected)
 
 
@@ -158,7 +131,7 @@ def test_norms_within_linear_layers(tmp_path, torch, transformers, in_double, na
     for module in theirs.modules():
         if type(module).__name__ == "BitLinear":
             module.dtype = torch.float64
-    expected = their_logits(theirs, torch, in_double)
+    expected = logits_in_double(theirs, TOKENS, torch, in_double)
     model = Model.from_pretrained(tmp_path)
     assert (model.config.inner_norms, model.config.inner_epsilon) == (True, 1e-3)
     check_near(model, expected, NEAR_MEAN if kind == "online" else NEAR)
@@ -178,7 +151,7 @@ def test_as_near_to_float64_as_float32_is(tmp_path, torch, transformers, in_doub
         theirs = bitnet(folder, name, "offline", seed, torch, transformers, {}, **sizes)
         with torch.no_grad():
             single = theirs(torch.tensor([TOKENS])).logits[0].double().numpy()
-        exact = their_logits(theirs, torch, in_double)
+        exact = logits_in_double(theirs, TOKENS, torch, in_double)
         ours, halves = (
             Model.from_pretrained(folder, threads=2, cache=cache).logits(TOKENS)
             for cache in ("fp32", "fp16")
@@ -214,7 +187,7 @@ def test_bitnet_embedding_models(tmp_path, torch, transformers, in_double, name)
             module.norm = torch.nn.RMSNorm(module.in_features, eps=1e-6)
             torch.nn.init.uniform_(module.norm.weight, 0.5, 1.5)
     theirs.model.save_pretrained(tmp_path)
-    expected = their_logits(theirs, torch, in_double)
+    expected = logits_in_double(theirs, TOKENS, torch, in_double)
     model = Model.from_pretrained(tmp_path)
     assert len(model.weights.layers[0].norms) == {"Qwen3": 4, "Gemma3": 6}[name] + 7
     check_near(model, expected, NEAR_MEAN)
@@ -259,7 +232,7 @@ def test_minicpm(tmp_path, torch, transformers, in_double, options, original):
         for part in (layer.self_attn, layer.mlp):
             part.register_forward_hook(times(1.4 / math.sqrt(3)))
     theirs.model.norm.register_forward_hook(times(16 / 48))
-    expected = their_logits(theirs, torch, in_double)
+    expected = logits_in_double(theirs, TOKENS, torch, in_double)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # its own program is no news
         floats = Model.from_pretrained(tmp_path, weights="fp16")

@@ -92,7 +92,7 @@ def load_weights(
     """Read a checkpoint.
 
     kind: how the linear layers are held: an encoding, "auto" for the best one for all of them
-    together, or "fp16" of the quantised values, for the baseline.
+    together, or "fp16" of the quantised values, for the baseline; then ternary tables are as well.
     progress: called with the layers done and their number.
     """
     config = checkpoint.config
@@ -107,8 +107,8 @@ def load_weights(
         if progress:
             progress(index + 1, config.layers)
     _share_group(layers)
-    embedding = checkpoint.embedding()
-    head = embedding if config.tied else checkpoint.head()
+    embedding = _table(checkpoint.embedding(), kind)
+    head = embedding if config.tied else _table(checkpoint.head(), kind)
     return Weights(config, layers, checkpoint.final_norm(), embedding, head)
 
 
@@ -142,3 +142,10 @@ def _linear(checkpoint: Checkpoint, layer: int, name: str, kind: str) -> Ternary
         return checkpoint.matrix(layer, name, kind)
     trits, scale = checkpoint.trits(layer, name)
     return HalfMatrix.from_floats(products(trits, scale))
+
+
+def _table(matrix: TernaryMatrix | HalfMatrix, kind: str) -> TernaryMatrix | HalfMatrix:
+    """An embedding or a head as it is held."""
+    if kind == "fp16" and isinstance(matrix, TernaryMatrix):
+        return HalfMatrix.from_floats(matrix.to_dense())
+    return matrix
