@@ -25,24 +25,17 @@ depends on the speed of the machine; one that is ended by --steps does not.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
-import math
-import os
 import sys
-import sysconfig
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+import training
 from safetensors.torch import load_file, save
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer
 from torch import Tensor
 
-BOS, EOS = "<|begin_of_text|>", "<|end_of_text|>"
 CONFIG = {
     "architectures": ["BitNetForCausalLM"],
     "model_type": "bitnet",
@@ -71,69 +64,7 @@ CONFIG = {
         "quantization_mode": "online",
     },
 }
-TOKENS_PER_STEP = 4096
-# (part of the training done, row length, weight decay): short rows first, as they are faster.
-STAGES = ((0.0, 256, 0.1), (0.5, 512, 0.0))
-IGNORED = -100  # a target that is not scored
 Weights = dict[str, Tensor]
-
-
-def read_sources() -> tuple[list[str], list[str]]:
-    """Return the texts of the standard library's files, as (training, held out)."""
-    root = Path(sysconfig.get_path("stdlib"))
-    skipped = {"site-packages", "dist-packages", "test", "tests", "idle_test"}
-    train, held_out = [], []
-    for path in sorted(root.rglob("*.py")):
-        name = path.relative_to(root)
-        # _sysconfigdata*.py is written when Python is built and describes that machine.
-        if skipped & set(name.parts) or path.name.startswith("_sysconfigdata"):
-            continue
-        try:
-            text = path.read_bytes().decode()  # not read_text, which would change line endings
-        except UnicodeDecodeError:
-            continue
-        if text.strip():
-            digest = hashlib.sha256(name.as_posix().encode()).digest()
-            (held_out if digest[0] % 20 == 0 else train).append(text)
-    # A copy of a held-out file under another name would make the test easier than it looks.
-    return [text for text in train if text not in set(held_out)], held_out
-
-
-def train_tokenizer(texts: list[str]) -> Tokenizer:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=CONFIG["vocab_size"],
-        special_tokens=[BOS, EOS],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),  # so that any byte can be encoded
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, 0)]
-    )
-    return tokenizer
-
-
-def bigram_bits(train: list[np.ndarray], held_out: list[np.ndarray], size: int) -> float:
-    """Total bits of the held-out sequences under an interpolated bigram model.
-
-    The first symbol of each sequence is context only. Bigram counts are smoothed towards the
-    unigram distribution; the strength that suits the held-out text best is taken, which can only
-    favour the baseline.
-    """
-    counts = np.zeros((size, size))
-    for sequence in train:
-        np.add.at(counts, (sequence[:-1], sequence[1:]), 1)
-    unigram = (counts.sum(0) + 1) / (counts.sum() + size)
-    totals = counts.sum(1)
-    a = np.concatenate([sequence[:-1] for sequence in held_out])
-    b = np.concatenate([sequence[1:] for sequence in held_out])
-    return min(
-        -np.log2((counts[a, b] + strength * unigram[b]) / (totals[a] + strength)).sum()
-        for strength in 2.0 ** np.arange(-1, 9)
-    )
 
 
 class BitLinear(torch.autograd.Function):
@@ -239,179 +170,33 @@ def logits_of(weights: Weights, tokens: Tensor, dtype: torch.dtype = torch.float
     return (x @ weights["model.embed_tokens.weight"].to(dtype).T).float()
 
 
-def batches(documents: list[np.ndarray], length: int, rng: np.random.Generator) -> Iterator[Tensor]:
-    """Endless batches of TOKENS_PER_STEP tokens; a row has one more token, its last target."""
-    while True:
-        stream = np.concatenate([documents[i] for i in rng.permutation(len(documents))])
-        rows = np.lib.stride_tricks.sliding_window_view(stream, length + 1)
-        rows = rows[rng.integers(length) :: length]
-        order, size = rng.permutation(len(rows)), TOKENS_PER_STEP // length
-        for start in range(0, len(order) - size + 1, size):
-            yield torch.from_numpy(rows[order[start : start + size]].astype(np.int64))
-
-
-def loss_of(decode: Callable[..., Tensor], weights: Weights, rows: Tensor) -> Tensor:
-    logits = decode(weights, rows[:, :-1], torch.bfloat16)
-    return F.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten())
-
-
-def fast_decoder(weights: Weights, length: int) -> Callable[..., Tensor]:
-    """The decoder through torch.compile, or as it is where there is no C++ compiler."""
-    try:
-        rows = torch.zeros(TOKENS_PER_STEP // length, length + 1, dtype=torch.long)
-        decode = torch.compile(logits_of, dynamic=False)
-        loss_of(decode, weights, rows).backward()
-    except Exception as error:  # the errors of the compiler have no common base class
-        print(f"torch.compile does not work here ({type(error).__name__}), going on without it")
-        decode = logits_of
-    for weight in weights.values():
-        weight.grad = None
-    return decode
-
-
-def train(weights: Weights, documents: list[np.ndarray], args: argparse.Namespace) -> None:
-    # Muon suits the ternary matrices: it changes all directions of a matrix at a similar rate.
-    # The weight decay keeps their weights easy to flip early on and is switched off half-way.
-    ternary = [w for name, w in weights.items() if "_proj" in name]
-    others = [w for name, w in weights.items() if "_proj" not in name]
-    muon = torch.optim.Muon(ternary, adjust_lr_fn="match_rms_adamw")
-    adam = torch.optim.AdamW(others, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
-    rng = np.random.default_rng(args.seed)
-    stages = iter(STAGES)
-    next_stage = next(stages)
-    began = time.perf_counter()
-    losses: list[float] = []
-    while (done := max(len(losses) / args.steps, (time.perf_counter() - began) / args.limit)) < 1:
-        if next_stage and done >= next_stage[0]:
-            _, length, muon.param_groups[0]["weight_decay"] = next_stage
-            next_stage = next(stages, None)
-            data = batches(documents, length, rng)
-            decode = fast_decoder(weights, length)
-        loss = loss_of(decode, weights, next(data))
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(weights.values(), 1.0)
-        rate = args.lr * min(done / 0.02, (1 + math.cos(math.pi * done)) / 2)
-        for optimizer, factor in ((muon, 1.0), (adam, 0.5)):
-            for group in optimizer.param_groups:
-                group["lr"] = rate * factor
-            optimizer.step()
-            optimizer.zero_grad()
-        losses.append(loss.item())
-        if len(losses) % 100 == 0:
-            elapsed = time.perf_counter() - began
-            print(
-                f"step {len(losses):5d} {done:5.0%}  loss {np.mean(losses[-100:]):.3f}  "
-                f"{len(losses) * TOKENS_PER_STEP / elapsed:6.0f} tokens/s  "
-                f"{elapsed * (1 / done - 1) / 60:4.1f} min left",
-                flush=True,
-            )
-    minutes = (time.perf_counter() - began) / 60
-    print(f"trained on {len(losses) * TOKENS_PER_STEP / 1e6:.1f} M tokens in {minutes:.1f} minutes")
-
-
 def save_folder(folder: Path, weights: Weights, tokenizer: Tokenizer) -> None:
     tensors = {name: weight.detach().bfloat16() for name, weight in weights.items()}
-    ids = {key: CONFIG[key] for key in ("bos_token_id", "eos_token_id")}
-    tokenizer_config = {
-        "bos_token": BOS,
-        "eos_token": EOS,
-        "clean_up_tokenization_spaces": False,
-        "model_max_length": CONFIG["max_position_embeddings"],
-        "tokenizer_class": "PreTrainedTokenizerFast",
-    }
     files = {"model.safetensors": save(tensors, metadata={"format": "pt"})}
-    files["tokenizer.json"] = tokenizer.to_str().encode()
-    for name, content in (
-        ("tokenizer_config.json", tokenizer_config),
-        ("config.json", CONFIG),
-        ("generation_config.json", ids),
-    ):
-        files[name] = (json.dumps(content, indent=2) + "\n").encode()
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, data in files.items():  # each file appears whole or not at all
-        temporary = folder / f"{name}.tmp"
-        temporary.write_bytes(data)
-        os.replace(temporary, folder / name)
-
-
-def load_folder(folder: Path) -> tuple[Weights, Tokenizer]:
-    weights = {k: v.float() for k, v in load_file(folder / "model.safetensors").items()}
-    return weights, Tokenizer.from_file(str(folder / "tokenizer.json"))
-
-
-@torch.no_grad()
-def model_bits(weights: Weights, sequences: list[np.ndarray]) -> float:
-    """Total bits of the sequences; every token sees at least half a window of text before it."""
-    window = CONFIG["max_position_embeddings"]
-    rows, targets = [], []
-    for sequence in sequences:
-        for start in range(0, max(len(sequence) - 1 - window // 2, 1), window // 2):
-            row = sequence[start : start + window + 1]
-            row = np.pad(row, (0, window + 1 - len(row)), constant_values=IGNORED)
-            target = row[1:].copy()
-            target[: window // 2 if start else 0] = IGNORED  # the previous window scored these
-            rows.append(np.maximum(row[:-1], 0))
-            targets.append(target)
-    total = 0.0
-    for start in range(0, len(rows), 16):
-        logits = logits_of(weights, torch.from_numpy(np.stack(rows[start : start + 16])))
-        target = torch.from_numpy(np.stack(targets[start : start + 16])).long().flatten()
-        losses = F.cross_entropy(logits.flatten(0, 1), target, reduction="none")
-        total += losses.double().sum().item()
-    return total / math.log(2)
-
-
-@torch.no_grad()
-def generate(weights: Weights, tokenizer: Tokenizer, prompt: str, count: int = 80) -> str:
-    ids = tokenizer.encode(prompt).ids
-    while count and ids[-1] != CONFIG["eos_token_id"]:
-        ids.append(int(logits_of(weights, torch.tensor([ids]))[0, -1].argmax()))
-        count -= 1
-    return tokenizer.decode(ids)
+    files |= {"config.json": training.as_json(CONFIG)}
+    training.write_files(folder, files | training.tokenizer_files(tokenizer))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--output", type=Path, default=Path("tiny"), help="folder to write")
-    parser.add_argument("--steps", type=int, default=6500, help="steps of 4096 tokens")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="train no longer than this")
-    parser.add_argument("--lr", type=float, default=8e-3, help="highest learning rate")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    training.add_arguments(parser, steps=6500)
     args = parser.parse_args()
-    args.limit = 60 * args.minutes
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-
-    train_texts, test_texts = read_sources()
-    tokenizer = train_tokenizer(train_texts)
-    train_ids = [np.array(e.ids, np.int32) for e in tokenizer.encode_batch(train_texts)]
-    test_ids = [np.array(e.ids, np.int32) for e in tokenizer.encode_batch(test_texts)]
-    size = sum(len(text.encode()) for text in test_texts)
-    print(
-        f"{len(train_texts)} training files, {sum(map(len, train_ids))} tokens; "
-        f"{len(test_texts)} held-out files, {sum(map(len, test_ids))} tokens, {size} bytes"
-    )
-
-    def as_bytes(texts: list[str]) -> list[np.ndarray]:
-        return [np.array([256, *text.encode()]) for text in texts]  # 256 marks the beginning
-
-    byte_bigram = bigram_bits(as_bytes(train_texts), as_bytes(test_texts), 257) / size
-    token_bigram = bigram_bits(train_ids, test_ids, CONFIG["vocab_size"]) / size
-    print(f"bits per byte: byte bigram {byte_bigram:.3f}, token bigram {token_bigram:.3f}")
-
+    text = training.read_text(CONFIG["vocab_size"])
     weights = new_weights()
-    train(weights, [np.append(ids, CONFIG["eos_token_id"]) for ids in train_ids], args)
-    save_folder(args.output, weights, tokenizer)
-
-    weights, tokenizer = load_folder(args.output)
-    test_ids = [np.array(tokenizer.encode(text).ids, np.int32) for text in test_texts]
-    bits = model_bits(weights, test_ids) / size
-    print(f"the saved model: {bits:.3f} bits per byte on the held-out files")
-    print(f"  {bits / byte_bigram:.1%} of the byte bigram (at most 75% required)")
-    print(f"  {bits / token_bigram:.1%} of the token bigram")
-    print(generate(weights, tokenizer, "def "))
-    return 0 if bits <= 0.75 * byte_bigram else 1
+    training.train(
+        lambda tokens: logits_of(weights, tokens, torch.bfloat16),
+        [weight for name, weight in weights.items() if "_proj" in name],
+        [weight for name, weight in weights.items() if "_proj" not in name],
+        [np.append(ids, CONFIG["eos_token_id"]) for ids in text.train],
+        args,
+    )
+    save_folder(args.output, weights, text.tokenizer)
+    saved = load_file(args.output / "model.safetensors")
+    weights = {name: weight.float() for name, weight in saved.items()}
+    return training.judge(lambda tokens: logits_of(weights, tokens), text)
 
 
 if __name__ == "__main__":
