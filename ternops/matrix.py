@@ -110,7 +110,7 @@ class TernaryMatrix:
         """The same bytes without the scale: int8 operands give exact int32 products."""
         p = self._packed
         if p.group:  # packed in another way
-            return TernaryMatrix(pack_values(p.unpack(), None, p.encoding), self._transposed)
+            return TernaryMatrix(p.repacked(p.encoding, None), self._transposed)
         return TernaryMatrix(Packed(p.bytes, p.rows, p.columns, None, p.encoding), self._transposed)
 
     def to(self, encoding: str) -> TernaryMatrix:
@@ -123,15 +123,15 @@ class TernaryMatrix:
         if name == p.encoding:
             return self
         check_group(p.group or None, name, p.columns)
-        values = p.unpack()
         if not set(ENCODINGS[p.encoding].values) <= set(ENCODINGS[name].values):
-            ENCODINGS[name].check_values("trits", values)
-        return TernaryMatrix(pack_values(values, p.scale, name), self._transposed)
+            ENCODINGS[name].check_values("trits", p.unpack())
+        return TernaryMatrix(p.repacked(name, p.factors), self._transposed)
 
     def moved(self, arena: Arena) -> TernaryMatrix:
-        """The same matrix with its bytes in an arena."""
+        """The same matrix with its bytes and its scales in an arena."""
         p = self._packed
-        packed = Packed(arena.copy(p.bytes), p.rows, p.columns, p.scale, p.encoding)
+        factors = None if p.factors is None else arena.copy(p.factors)
+        packed = Packed(arena.copy(p.bytes), p.rows, p.columns, factors, p.encoding)
         return TernaryMatrix(packed, self._transposed)
 
     def to_trits(self) -> npt.NDArray[np.int8]:
@@ -184,7 +184,7 @@ class TernaryMatrix:
     def __reduce__(self) -> Any:
         # By value: addresses mean nothing in a copy or in another process.
         p = self._packed
-        return _from_state, (p.bytes, p.rows, p.columns, p.scale, p.encoding, self._transposed)
+        return _from_state, (p.bytes, p.rows, p.columns, p.factors, p.encoding, self._transposed)
 
     def __repr__(self) -> str:
         factors = self._packed.factors

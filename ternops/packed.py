@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ternops.arrays import as_array
 from ternops.encodings import ENCODINGS, PANELS, layout_of
 from ternops.encodings.encoding import Encoding
-from ternops.encodings.panels import GROUPS, ROWS, turn_scales, turn_scales_back
+from ternops.encodings.panels import GROUPS, ROWS, turn_scales_back
 from ternops.memory import HoldsAddresses, aligned_copy
 from ternops.simd.lock import LOCK
 
@@ -28,7 +28,8 @@ _ONE = np.ones((), np.float32)
 class Packed(HoldsAddresses):
     """The bytes of a matrix and its scale: what a matrix and its transpose share.
 
-    factors: the scale as kernels read it. group: columns that share a scale, 0 for all of a row.
+    factors: the scale as kernels read it; one for each group of columns may also be given so, as
+    (panels, groups, 16). group: columns that share a scale, 0 for all of a row.
     operand: the same for kernels. calls: what `ternops.matmul` has prepared for this matrix, by
     the number of tokens, whether they are floats, and whether sums are scaled.
     """
@@ -45,6 +46,7 @@ class Packed(HoldsAddresses):
     ) -> None:
         with LOCK:  # for whoever forks
             from ternops.kernels.call import Operand
+            from ternops.packing import turn_scales
 
         self.bytes = aligned_copy(packed)
         self.bytes.flags.writeable = False
@@ -52,7 +54,7 @@ class Packed(HoldsAddresses):
         self.columns = columns
         self.encoding = encoding
         self.group = group_of(scale, columns)
-        self.factors = turn_scales(scale) if self.group and scale is not None else scale
+        self.factors = turn_scales(scale)[0] if scale is not None and scale.ndim == 2 else scale
         if self.factors is not None:
             self.factors.flags.writeable = False
         # Kernels take addresses; the arrays above keep the memory alive.
@@ -77,7 +79,18 @@ class Packed(HoldsAddresses):
 
     def unpack(self, first: int = 0, last: int | None = None) -> npt.NDArray[np.int8]:
         """Rows [first, last), by default all, as int8 (last - first, columns)."""
-        return self.layout.unpack(self.bytes, self.rows, self.columns, first, last)
+        with LOCK:
+            from ternops.packing import unpack_rows
+        return unpack_rows(self.layout, self.bytes, self.rows, self.columns, first, last)
+
+    def repacked(self, encoding: str, scale: Array | None) -> Packed:
+        """The same values in another encoding, or with another scale."""
+        with LOCK:
+            from ternops.packing import repack
+        rows, columns = self.rows, self.columns
+        target = layout_of(encoding, group_of(scale, columns))
+        packed = repack(self.layout, self.bytes, rows, columns, target)
+        return Packed(packed, rows, columns, scale, encoding)
 
     def dense(self, first: int = 0, last: int | None = None) -> npt.NDArray[np.float32]:
         """The same times the scale."""
@@ -110,13 +123,15 @@ class Packed(HoldsAddresses):
 def pack_values(values: npt.NDArray[np.int8], scale: Array | None, encoding: str) -> Packed:
     """Pack int8 (rows, columns) of the encoding's values."""
     rows, columns = values.shape
-    layout = layout_of(encoding, group_of(scale, columns))
-    return Packed(layout.pack(values), rows, columns, scale, encoding)
+    with LOCK:
+        from ternops.packing import pack_trits
+    packed = pack_trits(layout_of(encoding, group_of(scale, columns)), values)
+    return Packed(packed, rows, columns, scale, encoding)
 
 
 def group_of(scale: Array | None, columns: int) -> int:
     """Columns that share a scale of `check_scale`; 0 where all of a row do."""
-    return columns // scale.shape[1] if scale is not None and scale.ndim == 2 else 0
+    return columns // scale.shape[1] if scale is not None and scale.ndim > 1 else 0
 
 
 def check_encoding(encoding: str, rows: int, columns: int) -> str:
@@ -173,16 +188,24 @@ def _check_groups(given: Array, rows: int, columns: int) -> Array:
             f"scale: shape {given.shape} for a matrix of shape ({rows}, {columns}), "
             f"expected {expected}"
         )
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+    with np.errstate(over="ignore"):
         array = np.array(given, np.float32)
-        halves = array.astype(np.float16)
     if not (np.isfinite(array) & (array > 0)).all():
         i, j = np.argwhere(~(np.isfinite(array) & (array > 0)))[0]
         raise ValueError(
             f"scale: scale[{i}, {j}] is {given[i, j]}, expected numbers that are positive and "
             "finite in float32"
         )
-    return halves if np.array_equal(halves, array) else array
+    return halves_of(array)
+
+
+def halves_of(scale: Array) -> Array:
+    """The same numbers in float16, where that has each of them."""
+    if scale.dtype == np.float16:
+        return scale
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        halves = scale.astype(np.float16)
+    return halves if np.array_equal(halves, scale) else scale
 
 
 def check_group(group: int | None, encoding: str, columns: int) -> int:

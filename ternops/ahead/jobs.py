@@ -27,19 +27,21 @@ def needed(encodings: Iterable[str], decoder: bool) -> Jobs:
     from ternops.encodings.blocks import Blocks
     from ternops.kernels.grouped_row import grouped_row
     from ternops.kernels.linear import linear
+    from ternops.kernels.packing import pack
     from ternops.kernels.plan import KERNELS, UNPACKED, grouped_kernels
-    from ternops.kernels.regroup import regroup
     from ternops.kernels.screen import quantize_head
     from ternops.kernels.sparse import sparse_kernels
     from ternops.kernels.tiles import KINDS
     from ternops.kernels.transpose import transpose_job
+    from ternops.kernels.turning import turn
+    from ternops.kernels.unpacking import unpack
 
     chosen = set(encodings)
     found: list[Job] = []
     if decoder:
         found += [job for _, append, attend in CACHES.values() for job in (attend, append)]
         found += [job for each in UNPACKED.values() for job in (each.multiply, each.prepare)]
-        found += [forward, quantize_head, regroup]
+        found += [forward, quantize_head]
         for name in sorted(chosen):
             if isinstance(ENCODINGS[name], Blocks):
                 found += (*sparse_kernels(name), transpose_job(name), grouped_row(name))
@@ -49,7 +51,7 @@ def needed(encodings: Iterable[str], decoder: bool) -> Jobs:
     # Those for other groups, which few matrices have, are compiled when they are asked for.
     for name, kind, group in product(sorted(chosen & set(PANELS)), KINDS, (64, 128)):
         found += reversed(grouped_kernels(name, kind, group)[:2])
-    return {job.key: job for job in (*found, linear, *team.ENTRIES)}
+    return {job.key: job for job in (*found, linear, pack, unpack, turn, *team.ENTRIES)}
 
 
 def every() -> Jobs:

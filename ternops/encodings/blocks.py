@@ -129,6 +129,10 @@ class Blocks(Encoding):
         """Weights of a whole block."""
         return self.fields * BLOCK_BYTES
 
+    def tail_bytes(self, columns: int) -> int:
+        """Of the last block of a row, if it is shorter: the stride of its fields."""
+        return -(-(columns % self.block) // self.fields)
+
     def row_bytes(self, columns: int) -> int:
         """Bytes of one packed row."""
         return -(-columns // self.fields)

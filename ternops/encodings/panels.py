@@ -9,14 +9,13 @@ group need no adding up across lanes before they meet their scales, and all read
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from ternops.encodings.blocks import BLOCK_BYTES, Blocks
-from ternops.encodings.common import PIECE, SLACK, Array, padded, spans
+from ternops.encodings.common import PIECE, SLACK, Array, spans
 from ternops.encodings.encoding import Encoding
 
 ROWS = 16  #: of a panel
@@ -47,8 +46,7 @@ class Panels(Encoding):
 
     def tail_bytes(self, columns: int) -> int:
         """Of the last block of a row, if it is shorter: the stride of its fields."""
-        rest = columns % self.blocks.block
-        return -(-rest // (self.blocks.fields * _DWORD)) * _DWORD
+        return -(-self.blocks.tail_bytes(columns) // _DWORD) * _DWORD
 
     def row_bytes(self, columns: int) -> int:
         """Bytes of one packed row."""
@@ -61,12 +59,12 @@ class Panels(Encoding):
         rows, columns = values.shape
         packed = np.zeros(self.nbytes(rows, columns) + SLACK, np.uint8)
         for start, stop in spans(0, rows, self._step(columns)):
-            table = np.zeros((-(-(stop - start) // ROWS) * ROWS, self.row_bytes(columns)), np.uint8)
-            codes = (values[start:stop] - np.int8(self.values[0])).view(np.uint8)
-            codes //= np.uint8(self.step)
-            for weights, places, stride in self._cut(columns):
-                table[: stop - start, places] = self._join(codes[:, weights], stride)
-            self._lines(packed, start, stop, columns)[:] = _turned(table)
+            lines = self._lines(packed, start, stop, columns)
+            # Filled up with what has the code 0, they are the rows of blocks.
+            shape = len(lines) * ROWS, self._width(columns)
+            whole = np.full(shape, self.values[0], np.int8)
+            whole[: stop - start, :columns] = values[start:stop]
+            lines[:] = _turned(self.blocks.pack(whole)[:-SLACK].reshape(shape[0], -1))
         return packed
 
     def unpack(
@@ -83,40 +81,17 @@ class Panels(Encoding):
             top = start // ROWS * ROWS
             lines = self._lines(packed, top, stop, columns)
             table = _turned_back(lines)[start - top : stop - top]
-            part = values[start - first : stop - first]
-            for weights, places, stride in self._cut(columns):
-                part[:, weights] = self._split(table[:, places], stride)[
-                    :, : weights.stop - weights.start
-                ].view(np.int8)
-            part *= np.int8(self.step)
-            part += np.int8(self.values[0])
+            whole = self.blocks.unpack(table.reshape(-1), len(table), self._width(columns))
+            values[start - first : stop - first] = whole[:, :columns]
         return values
 
     def _step(self, columns: int) -> int:
         return max(1, PIECE // max(1, columns) // ROWS) * ROWS
 
-    def _cut(self, columns: int) -> Iterator[tuple[slice, slice, int]]:
-        """(weights, places of their bytes, stride) of all whole blocks, and of the shorter one."""
-        whole = columns // self.blocks.block * self.blocks.block
-        split = whole // self.blocks.fields
-        if whole:
-            yield slice(0, whole), slice(0, split), BLOCK_BYTES
-        if whole < columns:
-            stride = self.tail_bytes(columns)
-            yield slice(whole, columns), slice(split, split + stride), stride
-
-    def _join(self, codes: Array, stride: int) -> Array:
-        """Codes (rows, weights) -> bytes (rows, places)."""
-        rows, weights = codes.shape
-        fields = self.blocks.fields
-        count = -(-weights // (fields * stride))
-        whole = padded(codes, count * fields * stride).reshape(rows, count, fields, stride)
-        return self.blocks.join(np.moveaxis(whole, 2, 0)).reshape(rows, -1)
-
-    def _split(self, table: Array, stride: int) -> Array:
-        """The inverse of `_join`."""
-        codes = self.blocks.split(table.reshape(len(table), -1, stride))
-        return np.moveaxis(codes, 0, 2).reshape(len(table), -1)
+    def _width(self, columns: int) -> int:
+        """Columns of a row whose last block is filled up."""
+        rest = columns % self.blocks.block
+        return columns - rest + self.tail_bytes(columns) * self.blocks.fields
 
     def _lines(self, packed: Array, start: int, stop: int, columns: int) -> Array:
         """The bytes of whole panels: (panels, lines, rows, 4)."""
@@ -128,7 +103,8 @@ class Panels(Encoding):
 
 def _turned(table: Array) -> Array:
     """Bytes (rows, bytes of a row) -> (panels, lines, rows, 4)."""
-    return table.reshape(-1, ROWS, table.shape[1] // _DWORD, _DWORD).swapaxes(1, 2)
+    rows, size = table.shape
+    return table.reshape(rows // ROWS, ROWS, size // _DWORD, _DWORD).swapaxes(1, 2)
 
 
 def _turned_back(lines: Array) -> Array:

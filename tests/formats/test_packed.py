@@ -16,7 +16,8 @@ from ternops.decoder import Config, Model
 from ternops.decoder.formats import convert, packed
 from ternops.decoder.formats.hugging_face import HuggingFace
 from ternops.decoder.formats.loading import TINY, load_weights, open_checkpoint
-from ternops.decoder.formats.packed import PackedFile, header_checksum, whole_lines
+from ternops.decoder.formats.packed import PackedFile
+from ternops.decoder.formats.packed_header import header_checksum, whole_lines
 from ternops.encodings import ENCODINGS, TERNARY
 from ternops.isa import detect
 from ternops.kernels import tuning

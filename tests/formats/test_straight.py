@@ -6,22 +6,32 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from gguf import GGMLQuantizationType as Type
+from gguf import quants
 
 from ternops import pack, set_num_threads
 from ternops.decoder import Model
-from ternops.decoder.formats import straight
-from ternops.decoder.formats.codes import Code3
+from ternops.decoder.formats import gguf_types, straight
 from ternops.decoder.formats.convert import convert
 from ternops.decoder.formats.convert_gguf import convert_to_gguf
 from ternops.decoder.formats.gguf import Gguf
+from ternops.decoder.formats.gguf_blocks import PACKED, decode
+from ternops.decoder.formats.gguf_types import Q2_0_LAYOUTS
 from ternops.decoder.formats.loading import load_weights
 from ternops.decoder.formats.packed import PackedFile
 from ternops.decoder.formats.safetensors_file import map_file
 from ternops.decoder.formats.scales import products
-from ternops.encodings import PANELS
+from ternops.decoder.formats.tables import table_scale
+from ternops.memory import Arena
 from tests.helpers import cases, gguf_files, internals
 
 CONFIG = replace(gguf_files.QWEN3, hidden=512, ffn=768)
+
+
+KINDS = ("Q2_0", "Q2_0 of 128", "PQ2_0", "TQ2_0", "TQ1_0", "PTQ1_0", "Q1_0", "IQ2_BN", "I2_S")
+#: Scales: how many inputs share one, of 1536; what other rows than the first ones have, if that is
+#: another; and of what all matrices are full.
+SCALES = {"blocks": 64, "256": 256, "512": 512, "rows": 1536, "first rows": 1536, "one": 0}
 
 
 def scales(rows, groups):
@@ -30,51 +40,130 @@ def scales(rows, groups):
     return found.astype(np.float16).astype(np.float32)
 
 
-def blocks_of(trits, width):
-    """Of that many weights, behind two bytes of a scale: these, and their codes."""
-    codes = (trits + 1).astype(np.uint8).reshape(len(trits), -1, width // 4, 4)
-    data = (codes << np.arange(0, 8, 2, dtype=np.uint8)).sum(axis=3, dtype=np.uint8)
-    scale = scales(*data.shape[:2]).astype(np.float16)
-    blocks = np.concatenate([scale[..., None].view(np.uint8), data], axis=2)
-    return scale, blocks[:, :, 2:]
+def kind_of(name):
+    """The type and how many weights its blocks have."""
+    if name.startswith("Q2_0"):
+        return Q2_0_LAYOUTS["128" in name]
+    return gguf_types.kind_of(gguf_files.NUMBERS.get(name) or Type[name])
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
-@pytest.mark.parametrize("width", [64, 128])
-@pytest.mark.parametrize("shape", [(16, 256), (48, 768), (16, 2560), (4096, 1280)])
-def test_the_bytes(eager_threads, shape, width, threads):
-    """Those that packing the trits gives, and the scales."""
-    trits = np.random.default_rng(0).integers(-1, 2, shape, np.int8)
-    expected = PANELS["two_bit"].pack(trits)[: trits.size // 4]
-    packed = np.zeros(trits.size // 4, np.uint8)
-    scale, codes = blocks_of(trits, width)
-    found = np.zeros(scale.shape, np.float16)
-    with set_num_threads(threads):
-        straight.pack_panels(codes, packed, found)
-    assert cases.same_bits(packed, expected)
-    assert cases.same_bits(found, scale)
+def bytes_of(weight, name):
+    """A tensor's."""
+    if name[:2] == "TQ":
+        return quants.quantize(weight, Type[name]).reshape(-1)
+    return gguf_files.ternary_bytes(weight, name).reshape(-1)
 
 
-def test_the_code_3():
-    """In which row it is; of several, the last; in each place of a byte."""
-    scale, codes = blocks_of(np.zeros((64, 512), np.int8), 128)
-    codes[50, 3, 7] = codes[37, 1, 2] = 0b01_11_01_01
-    with pytest.raises(Code3) as caught:
-        straight.pack_panels(codes, np.zeros(64 * 128, np.uint8), scale)
-    assert caught.value.row == 50
-    for shift in range(0, 8, 2):
-        scale, codes = blocks_of(np.zeros((64, 512), np.int8), 64)
-        codes[shift, shift, 15 - shift] |= 3 << shift
-        with pytest.raises(Code3) as caught:
-            straight.pack_panels(codes, np.zeros(64 * 128, np.uint8), scale)
-        assert caught.value.row == shift
+def matrix_of(name, group, rows=33, columns=1536):
+    """Trits, and as many scales as are told; some blocks, and a row, are zeros."""
+    kind = kind_of(name)
+    least = columns if kind.prefix or kind.tail else kind.weights
+    group = max(group or columns, least)
+    trits = np.random.default_rng(rows).integers(-1, 2, (rows, columns), np.int8)
+    if name == "Q1_0":
+        trits = np.where(trits, trits, np.int8(1))
+    trits[5] = trits[7, :256] = trits[:, 512:640] = 0
+    scale = np.repeat(scales(rows, columns // group), group // least, axis=1)
+    return kind, trits, scale, least
 
 
-def test_what_fits():
-    """Whole panels and whole blocks."""
-    assert straight.fits(32, 512)
-    assert not straight.fits(24, 512)
-    assert not straight.fits(32, 640)
+@pytest.mark.parametrize("encoding", ["two_bit", "base3"])
+@pytest.mark.parametrize("name", KINDS)
+def test_the_bytes(eager_threads, name, encoding):
+    """Those that packing the trits gives, and the scales, whatever of these agree: blocks of a
+    row, rows, and not only the first ones."""
+    for what, group in SCALES.items():
+        kind, trits, scale, _ = matrix_of(name, group)
+        if what == "one" or kind.tail:
+            scale[:] = scale[0, 0]
+        if what == "first rows":
+            scale[20] = scales(1, scale.shape[1])
+        data = bytes_of(products(trits, scale), name)
+        order = np.random.default_rng(0).permutation(33).astype(np.intp)
+        for moved in (None, order):
+            with set_num_threads(2 if moved is None else 3):
+                found = straight.pack_blocks(kind, data, trits.shape, encoding, Arena(), moved)
+            trits, expected = decode(kind, data, trits.shape)
+            if moved is not None:
+                trits, expected = trits[moved], expected[moved] if expected.ndim else expected
+            same_matrix(found, pack(trits, expected, encoding))
+        table = straight.pack_blocks(kind, data, trits.shape, encoding, Arena(), is_table=True)
+        whole = table_scale(decode(kind, data, trits.shape)[1], *trits.shape)
+        same_matrix(table, pack(decode(kind, data, trits.shape)[0], whole, encoding))
+
+
+def same_matrix(found, expected):
+    """Also bit for bit, and in how scales are kept."""
+    assert found is not None
+    assert found.encoding == expected.encoding
+    assert found.group == expected.group
+    assert found.scale.dtype == expected.scale.dtype
+    assert cases.same_bits(np.asarray(found.scale), np.asarray(expected.scale))
+    one, other = internals.packed(found), internals.packed(expected)
+    assert cases.same_bits(one.factors, other.factors)
+    assert cases.same_bits(one.bytes, other.bytes)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_what_is_no_matrix(name):
+    """A code 3 in any place of a byte, a scale that is not positive where it multiplies anything:
+    none, as `decode` raises; of what multiplies nothing, any scale will do."""
+    kind, trits, scale, _ = matrix_of(name, 64)
+    codes = PACKED[kind.name]
+    weight = products(trits, scale)
+    shape = trits.shape
+
+    def both(data):
+        found = straight.pack_blocks(kind, data, shape, "base3", Arena())
+        try:
+            expected = pack(*decode(kind, data, shape), "base3")
+        except ValueError:
+            assert found is None
+            return False
+        same_matrix(found, expected)
+        return True
+
+    clean = bytes_of(weight, name)
+    assert both(clean)
+    blocks = clean[: len(clean) - kind.tail].reshape(33, -1)
+    for row, byte, shift in ((0, 1, 0), (17, 7, 2), (32, 9, 4), (9, 15, 6)):
+        data = clean.copy()
+        at = row * blocks.shape[1] + kind.prefix + codes.codes + byte
+        data[at] |= 3 << shift
+        assert both(data) == ("2" not in name or "TQ1" in name), shift
+    if codes.scale is None:
+        return
+    for row, group, is_used in ((3, 1, True), (5, 0, False), (7, 0, False)):
+        for value in (0.0, -0.0, -1.0, np.nan, np.inf, -np.inf):
+            data = clean.copy()
+            at = row * blocks.shape[1] + group * kind.size + codes.scale
+            data[at : at + 2] = np.frombuffer(np.float16(value).tobytes(), np.uint8)
+            if name == "Q1_0":  # no zeros but of the scale 0
+                assert both(data) == (value == 0)
+            else:
+                assert both(data) == (not is_used)
+
+
+def test_signs_without_zeros():
+    """One bit a weight holds no zero, and no code of two bits."""
+    kind, trits, scale, _ = matrix_of("Q1_0", 128)
+    ones = np.where(trits, trits, np.int8(1))
+    data = bytes_of(products(ones, scale), "Q1_0")
+    same_matrix(straight.pack_blocks(kind, data, ones.shape, "one_bit", Arena()),
+                pack(*decode(kind, data, ones.shape), "one_bit"))  # fmt: skip
+    data = bytes_of(products(trits, scale), "Q1_0")
+    assert straight.pack_blocks(kind, data, ones.shape, "one_bit", Arena()) is None
+    kind = kind_of("Q2_0")
+    data = bytes_of(products(ones, scale), "Q2_0")
+    assert straight.pack_blocks(kind, data, ones.shape, "one_bit", Arena()) is None
+
+
+@pytest.mark.parametrize("encoding", ["tl1", "tl2"])
+def test_other_encodings(encoding):
+    """Have no such kernel."""
+    kind, trits, scale, _ = matrix_of("Q2_0", 1536)
+    data = bytes_of(products(trits, scale), "Q2_0")
+    assert straight.pack_blocks(kind, data, trits.shape, encoding, Arena()) is None
 
 
 @pytest.mark.parametrize("kind", ["Q2_0", "Q2_0 of 128", "PQ2_0", "TQ2_0"])
@@ -102,7 +191,7 @@ def test_matrices_of_files(tmp_path, monkeypatch, kind, group):
     calls = []
     monkeypatch.setattr(Gguf, "trits", lambda *_: calls.append(_) or (trits, np.float32([1] * 512)))
     Gguf(path).matrix(1, "down", "two_bit")
-    assert bool(calls) == (kind == "TQ2_0")
+    assert not calls
 
 
 def test_damage_is_named(tmp_path):

@@ -20,7 +20,7 @@ def test_the_guard_pages_do_fault():
 @pytest.mark.parametrize(
     "part",
     slow_but(
-        ["int8", "floats", "grouped", "along-columns", "rows-of-floats"],
+        ["int8", "floats", "grouped", "along-columns", "rows-of-floats", "packing"],
         "along-columns",
         "rows-of-floats",
     ),
@@ -35,6 +35,6 @@ def test_nothing_is_touched_beyond_the_operands(part):
 def test_nothing_is_touched_on_other_tiers(tier):
     """Products of every kind of tail, grouped ones too, on tiers that this process does not use."""
     processes.skip_unless_another(tier)
-    for part in ("int8", "grouped"):
+    for part in ("int8", "grouped", "packing"):
         found = processes.run_program("guard_pages", part, timeout=900, **processes.SETTINGS[tier])
         assert found.split() == ["done"]

@@ -2,7 +2,7 @@
 
 python -m tests.programs.guard_pages PART
 
-prints "done" after the products of a part: int8, floats, grouped, along-columns or rows-of-floats.
+prints "done" after a part: products, int8, floats, grouped, along-columns, rows-of-floats; packing.
 "fault" reads one byte too many, and so must not come to its end.
 """
 
@@ -20,8 +20,9 @@ import numpy.typing as npt
 
 import ternops
 from ternops.absmean import MIN_ABSMAX
-from ternops.encodings import ENCODINGS, PANELS
-from ternops.encodings.panels import GROUPS
+from ternops.encodings import ENCODINGS, PANELS, common
+from ternops.encodings.blocks import Blocks
+from ternops.encodings.panels import GROUPS, Panels
 from ternops.kernels import reference
 from ternops.kernels.call import Call, Operand
 from ternops.kernels.elementwise import (
@@ -37,11 +38,28 @@ from ternops.kernels.linear import linear
 from ternops.kernels.operands import OPERANDS
 from ternops.matrix import TernaryMatrix
 from ternops.packed import Packed
+from ternops.packing import (
+    DIGITS,
+    FIELDS,
+    PAIRS,
+    SIGNS,
+    Codes,
+    pack_codes,
+    pack_trits,
+    unpack_rows,
+)
 from ternops.simd import kernel, pointer
 from ternops.team import TEAM
 from tests.helpers import cases, grouped_call, internals
 
 Array = npt.NDArray[Any]
+
+#: Of each form, with scales before and behind codes, and without.
+CODES = (
+    Codes(PAIRS, 32, 8), Codes(PAIRS, 64, 18, codes=2, scale=0), Codes(SIGNS, 128, 18, 0, 2, 0),
+    Codes(FIELDS, 256, 66, scale=64, apart=32), Codes(FIELDS, 64, 16, first=4),
+    Codes(DIGITS, 128, 28, scale=26, stages=((16, 5), (8, 5), (2, 4))),
+)  # fmt: skip
 
 PAGE = mmap.PAGESIZE
 libc = ctypes.CDLL(None, use_errno=True)
@@ -190,6 +208,37 @@ def grouped() -> None:
                 kept.clear()
 
 
+def packing() -> None:
+    """Values and codes of files are packed, and unpacked, with the same result as elsewhere."""
+    random = np.random.default_rng(0)
+    layouts = [each[name] for each in (ENCODINGS, PANELS) for name in PANELS]
+    for layout, rows, columns in itertools.product(layouts, (1, 16, 33), (1, 37, 64, 320, 2592)):
+        values = cases.trits(rows, columns, encoding=layout.name)
+        expected = layout.pack(values)
+        packed = pack_trits(layout, ending(values), ending(np.ones_like(expected)))
+        assert cases.same_bits(packed, expected)
+        for first in range(0, rows, 7):
+            found = unpack_rows(layout, packed[: -common.SLACK], rows, columns, first)
+            assert cases.same_bits(found, values[first:])
+        kept.clear()
+    for codes, rows, blocks, layout in itertools.product(
+        CODES, (1, 16, 33), (1, 3, 11), (ENCODINGS["base3"], PANELS["two_bit"])
+    ):
+        columns = blocks * codes.weights
+        assert isinstance(layout, Blocks | Panels)
+        data = random.integers(0, 256, (rows, codes.first + blocks * codes.size), np.uint8)
+        both = []
+        for make in (np.array, ending):
+            used = make(np.ones((rows, blocks), np.bool_))
+            scales = None if codes.scale is None else make(np.ones((rows, blocks), np.float16))
+            packed = make(np.ones(layout.nbytes(rows, columns) + common.SLACK, np.uint8))
+            both += [(packed, used, scales)]
+            pack_codes(layout, codes, make(data), columns, packed, used, scales)
+        for one, other in zip(*both, strict=True):
+            assert one is other is None or cases.same_bits(one, other)
+        kept.clear()
+
+
 @kernel
 def run(a, b, c, d, e, n):
     """Each element-wise operation on rows of n."""
@@ -258,6 +307,7 @@ PARTS = {
     "grouped": grouped,
     "along-columns": along_columns,
     "rows-of-floats": rows_of_floats,
+    "packing": packing,
     "fault": fault,
 }
 

@@ -18,10 +18,10 @@ from ternops.decoder.config import Config
 from ternops.decoder.formats.checkpoint import Checkpoint
 from ternops.decoder.formats.gguf_container import parts_of
 from ternops.decoder.formats.loading import open_checkpoint
-from ternops.decoder.formats.packed import (
+from ternops.decoder.formats.packed import PackedFile
+from ternops.decoder.formats.packed_header import (
     FORMAT,
     VERSION,
-    PackedFile,
     header_checksum,
     scale_name,
     whole_lines,

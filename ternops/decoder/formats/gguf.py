@@ -20,7 +20,7 @@ from ternops.decoder.formats.gguf_rope import rope_tensors
 from ternops.decoder.formats.placeholders import check_fetched
 from ternops.decoder.formats.pooling import GGUF_MODES, Pooling
 from ternops.decoder.formats.scales import check_scales
-from ternops.decoder.formats.straight import two_bit_panels
+from ternops.decoder.formats.straight import pack_blocks
 from ternops.decoder.formats.tables import packed_table, ternary_table
 from ternops.decoder.formats.ternary_floats import trits_of_floats
 from ternops.decoder.weights import HalfMatrix
@@ -77,20 +77,24 @@ class Gguf(Checkpoint):
         trits, scale = self._decode(tensor, shape)
         if (factor := self._scale_of(tensor)) in self._file.tensors:
             scale = self._rescaled(scale, factor)
-        if name in ("q", "k") and self._form.interleaved:
-            order = _halves(shape[0], self.config.head_dim)
+        if (order := self._order(name, shape)) is not None:
             trits, scale = trits[order], scale if scale.ndim == 0 else scale[order]
         return trits, scale
 
     def matrix(self, layer: int, name: str, encoding: str) -> TernaryMatrix:
         tensor, shape = self._form.matrix(layer, name), self.config.linear_shapes()[name]
-        plain = self._scale_of(tensor) not in self._file.tensors
-        moved = name in ("q", "k") and self._form.interleaved
-        if encoding == TWO_BIT.name and plain and not moved:
+        if self._scale_of(tensor) not in self._file.tensors:
             found = self._file.tensor(tensor, shape, (*TERNARY, *_FLOATS))
-            if matrix := two_bit_panels(found.kind, found.data, shape, self._arena):
+            order = self._order(name, shape)
+            if matrix := pack_blocks(found.kind, found.data, shape, encoding, self._arena, order):
                 return matrix
         return super().matrix(layer, name, encoding)
+
+    def _order(self, name: str, shape: tuple[int, int]) -> npt.NDArray[np.intp] | None:
+        """Where the rows of a matrix are, if not in order."""
+        if name in ("q", "k") and self._form.interleaved:
+            return _halves(shape[0], self.config.head_dim)
+        return None
 
     def preferred_encoding(self) -> str:
         """One bit a weight, where the file has no zeros, and two where it has these already: it is
@@ -204,8 +208,9 @@ class Gguf(Checkpoint):
             half = self._half(name)
             is_float = tensor.kind.name in _FLOATS
             return (ternary_table(half, self._arena) if is_float else None) or half
-        straight = two_bit_panels(tensor.kind, tensor.data, shape, self._arena)
-        packed = straight or packed_table(*self._file.trits(name), self._arena)
+        packed = pack_blocks(
+            tensor.kind, tensor.data, shape, TWO_BIT.name, self._arena, is_table=True
+        ) or packed_table(*self._file.trits(name), self._arena)
         return packed or self._half(name)
 
     def _half(self, name: str) -> HalfMatrix:

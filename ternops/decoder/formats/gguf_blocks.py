@@ -26,6 +26,7 @@ from ternops.decoder.formats.codes import (
 )
 from ternops.decoder.formats.gguf_types import Kind
 from ternops.decoder.formats.scales import Floats, Trits, check_scales, fewest_scales
+from ternops.packing import DIGITS, FIELDS, PAIRS, SIGNS, Codes
 
 _POWERS = np.array([1, 3, 9, 27, 81], np.uint8)[:, None]
 
@@ -50,7 +51,7 @@ def decode(kind: Kind, data: Bytes, shape: tuple[int, int], first: int = 0) -> t
     Raises ValueError for what holds no trits, naming the row, or no positive scale.
     """
     if kind.name == "I2_S":
-        return _decode_i2_s(data, shape)
+        return _decode_i2_s(kind, data, shape)
     layout, (rows, columns) = LAYOUTS[kind.name], shape
     table = data.reshape(rows, -1)
     blocks = table[:, kind.prefix :].reshape(rows, columns // kind.weights, kind.size)
@@ -69,7 +70,7 @@ def decode(kind: Kind, data: Bytes, shape: tuple[int, int], first: int = 0) -> t
         used[part] = used_blocks(found)
         trits[part] = found.reshape(-1, columns)
     if layout.scale is None:
-        scales = floats_of(table[:, None, : kind.prefix])
+        scales = scales_of(kind, data, rows)
         used = np.asarray(used.any(axis=1, keepdims=True))
     else:
         scales = floats_of(blocks[:, :, layout.scale])
@@ -84,12 +85,21 @@ def has_no_zeros(kind: Kind, data: Bytes) -> bool:
     return bool(floats_of(data.reshape(-1, 1, kind.size)[:, :, _FIRST]).all())
 
 
+def scales_of(kind: Kind, data: Bytes, rows: int) -> Floats:
+    """(rows, 1) of a tensor whose blocks have none: one before each row, or one of all, behind
+    the blocks."""
+    if kind.prefix:
+        return floats_of(data.reshape(rows, 1, -1)[:, :, : kind.prefix])
+    scale = floats_of(data[len(data) - kind.tail :][:4])
+    return np.full((rows, 1), scale, np.float32)
+
+
 def floats_of(data: Bytes) -> Floats:
     """The number in the last axis, float16 or float32."""
     return np.ascontiguousarray(data).view(f"<f{data.shape[-1]}")[..., 0].astype(np.float32)
 
 
-def _decode_i2_s(data: Bytes, shape: tuple[int, int]) -> tuple[Trits, Floats]:
+def _decode_i2_s(kind: Kind, data: Bytes, shape: tuple[int, int]) -> tuple[Trits, Floats]:
     """Blocks run on over the ends of rows. Other interleaves that were written under the same type
     cannot be distinguished if their bytes are valid here."""
     count = shape[0] * shape[1]
@@ -104,9 +114,9 @@ def _decode_i2_s(data: Bytes, shape: tuple[int, int]) -> tuple[Trits, Floats]:
             raise ValueError(
                 f"holds the code 3 in row {row}, expected only 0, 1 and 2 (another interleave?)"
             ) from None
-    scale = data[count // 4 : count // 4 + 4].copy().view("<f4")[0]
+    scale = scales_of(kind, data, 1)[0, 0]
     check_scales(scale)
-    return trits.reshape(shape), np.asarray(scale, np.float32)
+    return trits.reshape(shape), np.asarray(scale)
 
 
 def _digits(codes: Bytes, powers: npt.NDArray[np.uint8]) -> Bytes:
@@ -159,6 +169,18 @@ LAYOUTS = {
     "PTQ1_0": Layout(_staged((0, 16, 5), (16, 24, 5), (24, 26, 4)), _LAST, slice(-2)),
     "IQ1_BN": Layout(_iq1_bn, None),
     "IQ2_BN": Layout(fields, None),
+}
+_PAIRS = Codes(PAIRS, codes=2, scale=0)
+#: Those that kernels pack, as what they read.
+PACKED = {
+    "TQ1_0": Codes(DIGITS, scale=52, stages=((32, 5), (16, 5), (4, 4))),
+    "TQ2_0": Codes(FIELDS, scale=64, apart=32),
+    "Q1_0": Codes(SIGNS, codes=2, scale=0),
+    "Q2_0": _PAIRS,
+    "PQ2_0": _PAIRS,
+    "PTQ1_0": Codes(DIGITS, scale=26, stages=((16, 5), (8, 5), (2, 4))),
+    "IQ2_BN": Codes(FIELDS, apart=16),
+    "I2_S": Codes(FIELDS, apart=32, turned=3),
 }
 #: The types that hold trits.
 TERNARY = (*LAYOUTS, "I2_S")

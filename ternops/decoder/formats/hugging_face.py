@@ -26,10 +26,12 @@ from ternops.decoder.formats.hugging_face_quantization import (
 from ternops.decoder.formats.json_files import read_object
 from ternops.decoder.formats.placeholders import check_fetched
 from ternops.decoder.formats.pooling import Pooling, read_pooling
+from ternops.decoder.formats.straight import pack_parts
 from ternops.decoder.formats.tables import packed_table, ternary_table
 from ternops.decoder.formats.tensors import Tensors
 from ternops.decoder.text import load_tokenizer
 from ternops.decoder.weights import HalfMatrix
+from ternops.encodings.two_bit import TWO_BIT
 from ternops.matrix import TernaryMatrix
 
 if TYPE_CHECKING:
@@ -127,9 +129,21 @@ class HuggingFace(Checkpoint):
     def trits(self, layer: int, name: str) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
         shape = self.config.linear_shapes()[name]
         tensor = self._form.matrix(layer, name)
-        if self._group and mlx.is_packed(self._tensors, tensor):
-            return mlx.read_mlx(self._tensors, tensor, shape, self._group)
+        if parts := self._parts(tensor, shape):
+            return parts.trits
         return read_trits(self._tensors, tensor, shape, self._quantization, self._quantize)
+
+    def matrix(self, layer: int, name: str, encoding: str) -> TernaryMatrix:
+        shape = self.config.linear_shapes()[name]
+        parts = self._parts(self._form.matrix(layer, name), shape)
+        straight = parts and pack_parts(parts, encoding, self._arena)
+        return straight or super().matrix(layer, name, encoding)
+
+    def _parts(self, name: str, shape: tuple[int, int]) -> mlx.Parts | None:
+        """A matrix of MLX's layout."""
+        if not self._group or not mlx.is_packed(self._tensors, name):
+            return None
+        return mlx.read_mlx(self._tensors, name, shape, self._group)
 
     def norm(self, layer: int, name: str) -> npt.NDArray[np.float32]:
         names = self._form.norm(layer, name)
@@ -162,9 +176,9 @@ class HuggingFace(Checkpoint):
 
     def _table(self, name: str) -> HalfMatrix | TernaryMatrix:
         shape = self.config.vocabulary, self.config.hidden
-        if self._group and mlx.is_packed(self._tensors, name):
-            parts = mlx.read_mlx(self._tensors, name, shape, self._group)
-            if packed := packed_table(*parts, self._arena):
+        if parts := self._parts(name, shape):
+            straight = pack_parts(parts, TWO_BIT.name, self._arena, is_table=True)
+            if packed := straight or packed_table(*parts.trits, self._arena):
                 return packed
         table = self._tensors.half(name, shape)
         # BitNet's are floats whatever they hold, and MLX's config says which tensors are packed.

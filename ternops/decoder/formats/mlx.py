@@ -7,11 +7,17 @@ code 3.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ternops.decoder.formats.codes import WEIGHTS_AT_ONCE, Code3, neighbours, used_blocks
+from ternops.decoder.formats.codes import (
+    WEIGHTS_AT_ONCE,
+    Bytes,
+    Code3,
+    neighbours,
+    used_blocks,
+)
 from ternops.decoder.formats.scales import GROUPS, Floats, Trits, fewest_scales
 from ternops.decoder.formats.tensors import Tensors
 
@@ -48,10 +54,44 @@ def parts(name: str) -> set[str]:
     return {f"{name.removesuffix('weight')}{each}" for each in ("scales", "biases")}
 
 
-def read_mlx(
-    tensors: Tensors, name: str, shape: tuple[int, int], group: int
-) -> tuple[Trits, Floats]:
-    """Trits of the shape and the fewest scales of a matrix; `name` is that of its weight."""
+class Parts(NamedTuple):
+    """A matrix as it is stored. words: uint8 (rows, bytes) of neighbouring codes of two bits;
+    scales: (rows, groups)."""
+
+    name: str
+    words: Bytes
+    scales: Floats
+
+    @property
+    def trits(self) -> tuple[Trits, Floats]:
+        """Its trits and the fewest scales; ValueError for what is not ternary."""
+        rows, columns = len(self.words), 4 * self.words.shape[1]
+        group = columns // self.scales.shape[1]
+        trits = np.empty((rows, columns), np.int8)
+        used = np.empty(self.scales.shape, bool)
+        step = max(1, WEIGHTS_AT_ONCE // columns)
+        for start in range(0, rows, step):
+            part = slice(start, start + step)
+            codes = np.ascontiguousarray(self.words[part])
+            try:
+                found = neighbours(codes.reshape(len(codes), -1, group // 4))
+            except Code3 as error:
+                raise ValueError(
+                    f"checkpoint: {self.name} holds the code 3 in row {start + error.row}, "
+                    "expected only 0, 1 and 2 (no ternary weights?)"
+                ) from None
+            if not self.scales[part].all():  # a group of zeros, whatever its codes are
+                found *= (self.scales[part] != 0)[:, :, None]
+            used[part] = used_blocks(found)
+            trits[part] = found.reshape(-1, columns)
+        try:
+            return trits, fewest_scales(self.scales, used, columns)
+        except ValueError as error:
+            raise ValueError(f"checkpoint: {self.name} {error}") from None
+
+
+def read_mlx(tensors: Tensors, name: str, shape: tuple[int, int], group: int) -> Parts:
+    """A matrix of a shape; `name` is that of its weight."""
     rows, columns = shape
     if columns % group:
         raise ValueError(
@@ -67,24 +107,4 @@ def read_mlx(
             f"checkpoint: {name} has the bias {biases[row, at]} and the scale {scales[row, at]} in "
             f"row {row}, expected a bias of -scale (no ternary weights?)"
         )
-    trits = np.empty(shape, np.int8)
-    used = np.empty(scales.shape, bool)
-    step = max(1, WEIGHTS_AT_ONCE // columns)
-    for start in range(0, rows, step):
-        part = slice(start, start + step)
-        codes = np.ascontiguousarray(words[part]).view(np.uint8)
-        try:
-            found = neighbours(codes.reshape(len(codes), -1, group // 4))
-        except Code3 as error:
-            raise ValueError(
-                f"checkpoint: {name} holds the code 3 in row {start + error.row}, expected only 0, "
-                "1 and 2 (no ternary weights?)"
-            ) from None
-        if not scales[part].all():  # a group of zeros, whatever its codes are
-            found *= (scales[part] != 0)[:, :, None]
-        used[part] = used_blocks(found)
-        trits[part] = found.reshape(-1, columns)
-    try:
-        return trits, fewest_scales(scales, used, columns)
-    except ValueError as error:
-        raise ValueError(f"checkpoint: {name} {error}") from None
+    return Parts(name, words.view(np.uint8), scales)

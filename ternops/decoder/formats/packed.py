@@ -25,19 +25,25 @@ Each tensor but embedding and head has one dimension and is filled up, with zero
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ternops.decoder.config import Config
 from ternops.decoder.formats.checkpoint import Checkpoint
+from ternops.decoder.formats.packed_header import (
+    FORMAT,
+    VERSION,
+    header_checksum,
+    parse_config,
+    scale_name,
+    whole_lines,
+)
 from ternops.decoder.formats.pooling import Pooling
 from ternops.decoder.formats.safetensors_file import Mapped, map_file
 from ternops.decoder.text import parse_tokenizer
@@ -51,31 +57,14 @@ from ternops.kernels.tuning import best_encoding, is_slow
 from ternops.matrix import TernaryMatrix
 from ternops.memory import CACHE_LINE
 from ternops.packed import Packed
+from ternops.packing import turn_scales
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-FORMAT, VERSION = "ternops model", "2"
 #: The encoding of tables that are ternary.
 _TABLES = TWO_BIT.name
-#: The architecture of a file of version 1, by its config's "sub_norms".
-_VERSION_1 = {False: "llama", True: "bitnet"}
 _DTYPES = {"U8": np.uint8, "F32": np.float32, "F16": np.uint16, "BF16": np.uint16}
-#: The fields of Config that each file has: those that there were first.
-_FIRST_FIELDS = {
-    "hidden", "ffn", "layers", "heads", "kv_heads", "head_dim", "vocabulary", "context",
-    "activation", "architecture", "sub_norms", "tied", "rope_theta", "epsilon", "eos",
-    "rope_factors",
-}  # fmt: skip
-#: What the JSON of a Config's field must be, by its annotation.
-_KINDS: dict[str, Callable[[Any], bool]] = {
-    "int": lambda value: type(value) is int,
-    "float": lambda value: type(value) in (int, float),
-    "str": lambda value: type(value) is str,
-    "bool": lambda value: type(value) is bool,
-    "tuple[int, ...]": lambda value: type(value) is list and all(map(_KINDS["int"], value)),
-    "tuple[float, ...]": lambda value: type(value) is list and all(map(_KINDS["float"], value)),
-}
 
 
 class PackedFile(Checkpoint):
@@ -95,7 +84,7 @@ class PackedFile(Checkpoint):
             header, self._tensors = map_file(path)
             self._metadata: dict[str, str] = header["__metadata__"]
             self._check_format(header)
-            self.config = _parse_config(self._text("config"), self._metadata["version"])
+            self.config = parse_config(self._text("config"), self._metadata["version"])
             self.encoding = self._text("encoding")
             if self.encoding not in TERNARY:
                 expected = ", ".join(TERNARY)
@@ -113,12 +102,16 @@ class PackedFile(Checkpoint):
         found: tuple[npt.NDArray[np.uint8], int, int, npt.NDArray[Any]], name: str, encoding: str
     ) -> TernaryMatrix:
         """The matrix of `_linear`, whose scale is read."""
-        scale = found[-1]
+        packed, rows, columns, scale = found
+        if scale.ndim == 2:
+            factors, flaws = turn_scales(scale)
+            if not flaws:
+                return TernaryMatrix(Packed(packed, rows, columns, factors, encoding))
         if not np.isfinite(scale).all():
             raise ValueError(f"checkpoint: the scale of {name} is not finite")
-        if scale.ndim == 2 and not (scale > 0).all():
+        if scale.ndim == 2:
             raise ValueError(f"checkpoint: a scale of {name} is not positive")
-        return TernaryMatrix(Packed(*found, encoding))
+        return TernaryMatrix(Packed(packed, rows, columns, scale, encoding))
 
     def trits(self, layer: int, name: str) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
         matrix = self.matrix(layer, name, self.encoding)
@@ -297,42 +290,4 @@ class PackedFile(Checkpoint):
         return tensor.bytes.view(_DTYPES[dtype]).reshape(shape)
 
 
-def scale_name(dimensions: int, group: int) -> str:
-    """What follows the name of a matrix in that of its scale."""
-    return ("scale", "scales", f"scales{group}")[dimensions]
-
-
-def whole_lines(size: int) -> int:
-    """`size` bytes, rounded up to whole cache lines."""
-    return -(-size // CACHE_LINE) * CACHE_LINE
-
-
-def header_checksum(header: dict[str, Any]) -> str:
-    """CRC-32 of the header of a safetensors file, apart from where it stands."""
-    metadata = {**header["__metadata__"], "header_crc32": ""}
-    text = json.dumps({**header, "__metadata__": metadata}, sort_keys=True)
-    return f"{zlib.crc32(text.encode()):08x}"
-
-
 _MISSING = Mapped("", (), 0, np.empty(0, np.uint8))
-
-
-def _parse_config(text: str, version: str) -> Config:
-    try:
-        raw = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"config is not JSON: {error}") from None
-    fields = {field.name: str(field.type) for field in dataclasses.fields(Config)}
-    if version == "1":
-        fields["sub_norms"] = "bool"
-        del fields["architecture"]
-    later = set(fields) - _FIRST_FIELDS
-    if not isinstance(raw, dict) or set(raw) | later != set(fields):
-        raise ValueError(f"config has other fields than {', '.join(fields)}")
-    for name, value in raw.items():
-        if not _KINDS[fields[name]](value):
-            raise ValueError(f"config: {name} is {value!r}, expected {fields[name]}")
-    settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
-    if version == "1":
-        settings["architecture"] = _VERSION_1[settings.pop("sub_norms")]
-    return Config(**settings)

@@ -12,12 +12,9 @@ from ternops.matrix import TernaryMatrix, pack
 from ternops.memory import Arena
 
 
-def packed_table(trits: Trits, scale: Floats, arena: Arena) -> TernaryMatrix | None:
-    """A table as the decoder looks rows up and multiplies; None for columns that no group divides.
-
-    scale: of any shape of `fewest_scales`.
-    """
-    rows, columns = trits.shape
+def table_scale(scale: Floats, rows: int, columns: int) -> Floats | None:
+    """A scale of any shape of `fewest_scales` as one a group of inputs, (rows, groups); None for
+    columns that no group divides."""
     group = (
         columns // scale.shape[1]
         if scale.ndim == 2
@@ -25,8 +22,16 @@ def packed_table(trits: Trits, scale: Floats, arena: Arena) -> TernaryMatrix | N
     )
     if not group:
         return None
-    whole = np.broadcast_to(in_groups(scale, columns, group), (rows, columns // group))
-    return pack(trits, whole, TWO_BIT.name).moved(arena)
+    return np.broadcast_to(in_groups(scale, columns, group), (rows, columns // group))
+
+
+def packed_table(trits: Trits, scale: Floats, arena: Arena) -> TernaryMatrix | None:
+    """A table as the decoder looks rows up and multiplies; None for columns that no group divides.
+
+    scale: of any shape of `fewest_scales`.
+    """
+    whole = table_scale(scale, *trits.shape)
+    return None if whole is None else pack(trits, whole, TWO_BIT.name).moved(arena)
 
 
 def ternary_table(table: HalfMatrix, arena: Arena) -> TernaryMatrix | None:
