@@ -14,7 +14,8 @@ from ternops.encodings.blocks import Blocks
 from ternops.encodings.common import PIECE, SLACK, spans
 from ternops.encodings.encoding import Encoding
 from ternops.encodings.panels import ROWS, Panels
-from ternops.kernels.packing import DIGITS, FIELDS, PACK, PAIRS, SCRATCH_BYTES, SIGNS, TRITS, pack
+from ternops.kernels.codes import DIGITS, FIELDS, PAIRS, SIGNS, TRITS
+from ternops.kernels.packing import PACK, SCRATCH_BYTES, pack
 from ternops.kernels.tuning import useful_threads
 from ternops.kernels.turning import TURN, turn
 from ternops.kernels.unpacking import SCRATCH_BYTES as UNPACK_SCRATCH_BYTES
@@ -32,7 +33,7 @@ Array = npt.NDArray[Any]
 class Codes(NamedTuple):
     """How the bytes of a row hold codes: -1, 0 and 1 are 0, 1 and 2; of signs 0 and 1.
 
-    form: see `ternops.kernels.packing`. weights, size: of a block, the latter in bytes. first:
+    form: see `ternops.kernels.codes`. weights, size: of a block, the latter in bytes. first:
     bytes before a row's blocks. codes, scale: where in a block codes begin, and a float16 (None:
     there is none). apart, turned: of FIELDS; stages: of DIGITS, (bytes, digits of each) three times
     """
