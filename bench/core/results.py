@@ -22,8 +22,8 @@ from bench.core.envelope import save_json
 from bench.core.errors import ResultsError
 from bench.core.measure import Spread, relative_spread, speedup
 from bench.core.pyperf_files import PREFIX, fields_of, metadata_of, save_benchmarks
-from ternops.cost.layouts import SIZES
-from ternops.encodings import ENCODINGS, TERNARY
+from ternops.cost.layouts import GROUP, GROUPED, LAYOUTS
+from ternops.encodings import ENCODINGS, PANELS, TERNARY
 from ternops.encodings.row_groups import RowGroups
 
 #: Of the two files; others are not read.
@@ -193,15 +193,30 @@ def having(records: Iterable[Record], **wanted: object) -> list[Record]:
     ]  # fmt: skip
 
 
+def group_of(size: str, engine: str) -> int:
+    """Columns that share a scale, 0 for all of a matrix."""
+    return GROUP if size in GROUPED and engine != FP16 else 0
+
+
 def linear_bytes(size: str, engine: str) -> int:
     """Bytes of an engine's linear layers, all of them distinct."""
-    weights = SIZES[size].linear_weights
+    config, group = LAYOUTS[size], group_of(size, engine)
+    if group:
+        shapes = config.linear_shapes().values()
+        return config.layers * sum(_grouped_bytes(*each, engine, group) for each in shapes)
+    weights = config.linear_weights
     return weights * 2 if engine == FP16 else ENCODINGS[engine].nbytes(1, weights)
 
 
-def head_bytes(size: str) -> int:
-    """Bytes of an fp16 head, and of an embedding."""
-    return 2 * SIZES[size].vocabulary * SIZES[size].hidden
+def head_bytes(size: str, engine: str = FP16) -> int:
+    """Bytes of a head, and of an embedding: fp16, or ternary where all of a layout is."""
+    shape, group = (LAYOUTS[size].vocabulary, LAYOUTS[size].hidden), group_of(size, engine)
+    return _grouped_bytes(*shape, engine, group) if group else 2 * math.prod(shape)
+
+
+def _grouped_bytes(rows: int, columns: int, engine: str, group: int) -> int:
+    """With a float16 scale a group."""
+    return PANELS[engine].nbytes(rows, columns) + 2 * rows * (columns // group)
 
 
 def plural(count: int, what: str) -> str:
@@ -210,8 +225,9 @@ def plural(count: int, what: str) -> str:
 
 
 def parameters(size: str) -> float:
-    """The number of parameters in a name such as "350M" or "2B4T", infinity without one."""
-    match = re.match(r"(\d+(?:\.\d+)?)([MB])", size)
+    """The number of parameters in a name such as "350M", "2B4T" or "Qwen3 8B", infinity without
+    one."""
+    match = re.search(r"(?<!\w)(\d+(?:\.\d+)?)([MB])", size)
     return float(match[1]) * {"M": 1e6, "B": 1e9}[match[2]] if match else math.inf
 
 

@@ -7,6 +7,9 @@ Source of the paper's layouts: the model configurations of "1-bit AI Infra: Part
 
 from __future__ import annotations
 
+from collections import ChainMap
+from collections.abc import Mapping
+
 from ternops.decoder.config import Config
 
 _CONTEXT = 2048
@@ -47,7 +50,8 @@ _QWEN3 = {
     "8B": (4096, 12288, 36, 32, False),
 }
 
-#: Layouts of models that are ternary with a scale a group, embedding and head as well.
+#: Layouts of models that are ternary with a scale for GROUP inputs, embedding and head as well.
+GROUP = 128
 GROUPED = {
     f"Qwen3 {size}": Config(
         hidden=hidden, ffn=ffn, layers=layers, heads=heads, kv_heads=8, head_dim=128,
@@ -56,6 +60,9 @@ GROUPED = {
     )
     for size, (hidden, ffn, layers, heads, tied) in _QWEN3.items()
 }  # fmt: skip
+
+#: All layouts that decode.
+LAYOUTS: Mapping[str, Config] = ChainMap(GROUPED, SIZES)
 
 _LAYERS, _WINDOW, _PERIOD = 18, 512, 6
 #: Layouts of microsoft's BitNet embedding models, whose linear layers norm their own inputs.

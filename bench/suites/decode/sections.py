@@ -20,7 +20,7 @@ from bench.suites.decode.busy import busy
 from bench.suites.decode.cases import ENCODING, DecodeOptions
 from bench.suites.decode.embedding import embed
 from bench.suites.decoders import PROMPT, llama, llama_case, settled
-from ternops.cost.layouts import GROUPED, SIZES
+from ternops.cost.layouts import GROUP, GROUPED, SIZES
 from ternops.decoder import Model
 from ternops.decoder.formats.convert import convert
 from ternops.decoder.records import PRODUCTS
@@ -28,7 +28,7 @@ from ternops.decoder.weights import random_weights
 from ternops.isa import HAS_TILES
 
 #: Of the layouts with a scale a group of inputs: ours, and llama.cpp's types with what was asked.
-GROUPED_ENCODING, _GROUP = "two_bit", 128
+GROUPED_ENCODING = "two_bit"
 _GROUPED_PEERS, _FEW_TOKENS = {"q2_0": 10.0, "q4_0": 1.8}, 3
 _BATCHES = (1, 2, 4, 8, 16, 32)
 
@@ -143,9 +143,9 @@ def peers(options: DecodeOptions) -> Iterator[Goal]:
 def grouped(options: DecodeOptions) -> Iterator[Goal]:
     """a scale for 128 inputs, ternary embedding and head, beside llama.cpp's Q2_0 and Q4_0"""
     for size, config in GROUPED.items():
-        model = Model(random_weights(config, GROUPED_ENCODING, group=_GROUP), options.threads)
+        model = Model(random_weights(config, GROUPED_ENCODING, group=GROUP), options.threads)
         decoder = make.OurDecoder(model, options.tokens)
-        name = f"tg {size} ternops {GROUPED_ENCODING}, group {_GROUP}"
+        name = f"tg {size} ternops {GROUPED_ENCODING}, group {GROUP}"
         case, limit = make.beside_limit({name: decoder}, options)[name]
         yield _share("grouped", f"{size}, share of read bandwidth", decoder, case, limit)
         for linear, asked in _GROUPED_PEERS.items():

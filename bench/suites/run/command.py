@@ -32,7 +32,7 @@ from bench.published import cost_fit
 from bench.suites.lossless import proof as lossless
 from bench.suites.run import decoding, modelled, products, worker
 from bench.suites.run.plan import DEFAULT, FULL, QUICK, Effort, Task, tasks_of
-from ternops.cost.layouts import SIZES
+from ternops.cost.layouts import LAYOUTS, SIZES
 
 _WIDTH = 180
 
@@ -73,7 +73,7 @@ class _Run:
         self._console = console
         self._effort = QUICK if arguments.quick else FULL if arguments.full else DEFAULT
         self._threads = command.chosen_threads(arguments.threads)
-        self._sizes = _chosen("sizes", arguments.sizes, self._effort.sizes, tuple(SIZES))
+        self._sizes = _chosen("sizes", arguments.sizes, self._effort.sizes, tuple(LAYOUTS))
         names = (*ENGINES, *([] if arguments.no_peers else LLAMA))
         self._engines = _chosen("engines", arguments.engines, names, (*ENGINES, *LLAMA))
         self._with_products = not arguments.no_peers
@@ -248,7 +248,7 @@ def _parser() -> argparse.ArgumentParser:
     effort = parser.add_mutually_exclusive_group()
     effort.add_argument("--quick", action="store_true", help=f"{_words(QUICK)}; minutes")
     effort.add_argument("--full", action="store_true", help=f"{_words(FULL)}; hours")
-    parser.add_argument("--sizes", nargs="+", metavar="SIZE", help=", ".join(SIZES))
+    parser.add_argument("--sizes", nargs="+", metavar="SIZE", help=", ".join(LAYOUTS))
     known = ", ".join((*ENGINES, *LLAMA))
     parser.add_argument("--engines", nargs="+", metavar="ENGINE", help=known)
     parser.add_argument("--no-peers", action="store_true", help="without other libraries")

@@ -17,14 +17,23 @@ from bench.core.command import Advance
 from bench.core.envelope import TIER
 from bench.core.errors import first_line
 from bench.core.measure import Case, interleave, nothing
-from bench.core.results import FP16, LLAMA, MEASURED, MODELLED, Row, head_bytes, linear_bytes
+from bench.core.results import (
+    FP16,
+    LLAMA,
+    MEASURED,
+    MODELLED,
+    Row,
+    group_of,
+    head_bytes,
+    linear_bytes,
+)
 from bench.engines import llama_cpp
 from bench.limits.levels import bandwidth, probe_cases
 from bench.limits.peaks import PEAKS, Peak, Unit
 from bench.models import random_gguf
 from bench.suites.decoders import PROMPT, llama, llama_case, release, settled
-from bench.suites.run.plan import Task
-from ternops.cost.layouts import SIZES
+from bench.suites.run.plan import Task, peer_head
+from ternops.cost.layouts import LAYOUTS
 from ternops.cost.probes import MAX_PROBED, PROBES, Reader
 from ternops.cpu_caches import last_level_bytes
 from ternops.decoder import Config, Model
@@ -38,7 +47,6 @@ BANDWIDTH, DOTS, FLOATS = "read bandwidth", "dot instruction", "multiply-add ins
 TILES = "tile product"
 #: What products of int8 activations are limited by here.
 INTEGERS = TILES if HAS_TILES else DOTS
-_HEAD = "f16"  # of llama.cpp's models, as of ours
 # A working set of this many last-level caches is read no faster or slower than a larger one.
 _PROBED_CACHES = 8
 #: Probes that take turns with what they limit: the fastest of all of them, as two rounds show.
@@ -77,18 +85,21 @@ class _Engines:
 
     def __init__(self, task: Task, stack: ExitStack, advance: Advance, found: Measured) -> None:
         self._task, self._advance, self._found = task, advance, found
-        self._config = SIZES[task.size]
+        self._config = LAYOUTS[task.size]
         self._weights = {}
         for engine, layers in task.layers.items():
-            self._weights[engine] = random_weights(self._config, engine, distinct=layers)
+            self._weights[engine] = random_weights(
+                self._config, engine, distinct=layers, group=group_of(task.size, engine)
+            )
             advance(f"{engine} weights")
         sizes = _sizes(each.bytes_per_token for each in self._weights.values())
         self._readers = {size: Reader(size) for size in sizes}
         self._peers = {}
         for engine in task.peers:
             try:
+                head = peer_head(task.size, engine)
                 self._peers[engine] = llama(
-                    self._config, LLAMA[engine], _HEAD, task.threads[-1], stack
+                    self._config, LLAMA[engine], head, task.threads[-1], stack
                 )
             except (ImportError, OSError, RuntimeError, ValueError) as error:
                 found.left_out.append(f"{task.size} {engine}: {first_line(error)}")
@@ -106,7 +117,8 @@ class _Engines:
         self._time([*cases.values(), *beside], task.rounds)
         for engine, case in self._measured(cases, f"tg{task.tokens}").items():
             if engine in LLAMA:
-                read = round(random_gguf.bytes_read(self._config, LLAMA[engine], _HEAD))
+                head = peer_head(task.size, engine)
+                read = round(random_gguf.bytes_read(self._config, LLAMA[engine], head))
             else:
                 read = self._weights[engine].bytes_per_token
             total = read + _cache(self._config, task.tokens)
@@ -230,11 +242,11 @@ def with_one_peak(rows: Iterable[Row]) -> list[Row]:
     peaks: dict[tuple[str, int], float] = {}
     for row in rows:
         kind = row.limited_by, row.threads
-        peaks[kind] = max(row.limit * SIZES[row.size].linear_weights, peaks.get(kind, 0.0))
+        peaks[kind] = max(row.limit * LAYOUTS[row.size].linear_weights, peaks.get(kind, 0.0))
     return [
         row if row.is_decode
         else replace(
-            row, limit=peaks[row.limited_by, row.threads] / SIZES[row.size].linear_weights
+            row, limit=peaks[row.limited_by, row.threads] / LAYOUTS[row.size].linear_weights
         )
         for row in rows
     ]  # fmt: skip
@@ -255,7 +267,7 @@ def modelled_fp16(row: Row) -> Row:
 
     No decoder is faster, so that speed-ups over it are the least that there can be.
     """
-    config = SIZES[row.size]
+    config = LAYOUTS[row.size]
     tokens = int(row.test.removeprefix("tg"))
     norms = config.layers * sum(config.norm_sizes().values()) + config.hidden
     rest = head_bytes(row.size) + 2 * config.hidden + 4 * norms

@@ -10,15 +10,27 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from bench.core.results import CYCLED, ENGINES, FP16, LLAMA, MEASURED, head_bytes, linear_bytes
+from bench.core.results import (
+    CYCLED,
+    ENGINES,
+    FP16,
+    LLAMA,
+    MEASURED,
+    head_bytes,
+    linear_bytes,
+)
 from bench.models.random_gguf import bytes_read
-from ternops.cost.layouts import SIZES
+from ternops.cost.layouts import GROUPED, LAYOUTS, SIZES
 from ternops.cpu_caches import last_level_bytes
+from ternops.encodings import PANELS
 
 # How often llama.cpp holds the model, with a tenth for what else it allocates.
 _HELD, _REPACKED = 1.1, 2.1
 #: Sizes at which llama.cpp is measured too.
-WITH_PEERS = ("700M", "2B4T", "3B")
+WITH_PEERS = ("700M", "2B4T", "3B", *GROUPED)
+#: And as what, where a layout has scales of groups. Its ternary type takes seconds a token there:
+#: `bench.decode --only grouped` times a few.
+_GROUPED_PEERS = ("q4_0",)
 #: Of the free memory so much is used at the most.
 MEMORY_SHARE = 0.9
 #: Cycled layers fill the last-level cache at least this many times: it never holds the next one.
@@ -73,8 +85,8 @@ class Task:
 
     def kind(self, engine: str) -> str:
         """Of an engine's rows."""
-        whole = self.layers.get(engine, SIZES[self.size].layers) == SIZES[self.size].layers
-        return MEASURED if whole else CYCLED
+        layers = LAYOUTS[self.size].layers
+        return MEASURED if self.layers.get(engine, layers) == layers else CYCLED
 
     def without_peers(self) -> Task:
         """The same with our engines alone."""
@@ -86,10 +98,10 @@ def tasks_of(
 ) -> tuple[list[Task], list[str]]:
     """The tasks of a size, and a line for each engine that does not fit.
 
-    free: bytes of memory. fp16 weights that do not fit are modelled later, others have fewer
-    distinct layers.
+    Engines without a layout's kind of scale are no part of it. free: bytes of memory. fp16 weights
+    that do not fit are modelled later, others have fewer distinct layers.
     """
-    config = SIZES[size]
+    config = LAYOUTS[size]
     # But for probes, caches and activations.
     spare = (3 << 28) + 512 * 4 * (4 * config.hidden + 2 * config.ffn + config.vocabulary)
     room = rest = int(free * MEMORY_SHARE) - spare
@@ -97,8 +109,9 @@ def tasks_of(
     peers: list[str] = []
     left_out = []
     # The pair that every speed-up is of, then the peers beside it, then the other encodings.
-    ours = [each for each in engines if each in ENGINES]
-    known = [each for each in engines if each in LLAMA and size in WITH_PEERS]
+    able = [each for each in engines if _has_scales(size, each)]
+    ours = [each for each in able if each in ENGINES]
+    known = [each for each in able if each in LLAMA and size in WITH_PEERS]
     for engine in [*ours[:2], *known, *ours[2:]]:
         if engine in LLAMA:
             needed, layers = _peer_bytes(size, engine), 1
@@ -134,14 +147,25 @@ def tasks_of(
 
 def needed_bytes(size: str, engine: str, layers: int | None = None) -> int:
     """Bytes of an engine's weights with this many distinct layers (None: all)."""
-    config, whole = SIZES[size], linear_bytes(size, engine)
+    config, whole = LAYOUTS[size], linear_bytes(size, engine)
     part = whole if layers is None else whole * layers // config.layers
-    return part + (1 if config.tied else 2) * head_bytes(size)
+    return part + (1 if config.tied else 2) * head_bytes(size, engine)
+
+
+def peer_head(size: str, engine: str) -> str:
+    """llama.cpp's type of the embedding and the head: as of ours, or that of its linear layers."""
+    return LLAMA[engine] if size in GROUPED else "f16"
+
+
+def _has_scales(size: str, engine: str) -> bool:
+    if size not in GROUPED:
+        return True
+    return LLAMA[engine] in _GROUPED_PEERS if engine in LLAMA else engine in (FP16, *PANELS)
 
 
 def _distinct(size: str, engine: str, room: int) -> int:
     """How many distinct layers fit: all, or for packed weights fewer, or none."""
-    layers = SIZES[size].layers
+    layers = LAYOUTS[size].layers
     if needed_bytes(size, engine) <= room:
         return layers
     if engine == FP16:
@@ -154,11 +178,11 @@ def _distinct(size: str, engine: str, room: int) -> int:
 def _peer_bytes(size: str, engine: str) -> int:
     """Bytes that llama.cpp takes: the file's, which for Q4_0 it repacks into another copy."""
     copies = _REPACKED if LLAMA[engine] == "q4_0" else _HELD
-    return int(bytes_read(SIZES[size], LLAMA[engine], "f16") * copies)
+    return int(bytes_read(LAYOUTS[size], LLAMA[engine], peer_head(size, engine)) * copies)
 
 
 def _tokens(size: str, layers: dict[str, int], effort: Effort) -> int:
     """Tokens of a round: a power of two, and the same on every machine with as much memory."""
-    once = sum(linear_bytes(size, engine) + head_bytes(size) for engine in layers)
+    once = sum(linear_bytes(size, engine) + head_bytes(size, engine) for engine in layers)
     most = min(effort.tokens, max(_MIN_TOKENS, int(effort.most_read / once)))
     return 1 << most.bit_length() - 1

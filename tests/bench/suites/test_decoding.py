@@ -11,14 +11,15 @@ import pytest
 
 from bench.core.measure import Case
 from bench.core.process import WorkerError
-from bench.core.results import CYCLED, ENGINES, FP16, LLAMA, MEASURED, MODELLED
+from bench.core.results import CYCLED, ENGINES, FP16, LLAMA, MEASURED, MODELLED, group_of
 from bench.engines import llama_cpp
 from bench.limits.peaks import PEAKS, Peak, barriers
 from bench.suites.run import command as run
 from bench.suites.run import decoding, plan
 from bench.suites.run.plan import tasks_of
-from ternops.cost.layouts import SIZES
+from ternops.cost.layouts import GROUPED, SIZES
 from ternops.cpu_caches import last_level_bytes
+from ternops.decoder.weights import random_weights
 from ternops.isa import HAS_TILES
 from tests.bench.small_runs import GIGABYTE, SMALL, TASK, row
 
@@ -230,6 +231,45 @@ def test_peers_are_measured_at_their_sizes_where_they_fit():
     assert all(task.peers == () for task in tasks[1:])
     assert len(left_out) == len(LLAMA) - len(tasks[0].peers) > 0
     assert "3B llama.cpp Q4_0: needs 4.2 GB, " in left_out[-1]
+
+
+def test_layouts_with_scales_of_groups():
+    """Are measured by the encodings that have them, by fp16, and by the type of llama.cpp that is
+    fast; the embedding and the head are ternary, too. All bytes are those of the weights."""
+    tasks, left_out = plans("Qwen3 1.7B", 60 * GIGABYTE, (*ENGINES, *LLAMA))
+    assert left_out == []
+    (task,) = tasks
+    assert list(task.layers) == [FP16, "two_bit", "base3"]
+    assert task.peers == ("llama.cpp Q4_0",)
+    assert plan.peer_head("Qwen3 1.7B", "llama.cpp Q4_0") == "q4_0"
+    assert plan.peer_head("700M", "llama.cpp Q4_0") == "f16"
+    config = replace(GROUPED["Qwen3 1.7B"], vocabulary=4096)
+    share = config.vocabulary / GROUPED["Qwen3 1.7B"].vocabulary
+    for engine in task.layers:
+        group = group_of("Qwen3 1.7B", engine)
+        assert group == (0 if engine == FP16 else 128)
+        weights = random_weights(config, engine, distinct=1, group=group)
+        found = weights.linear_bytes, weights.head.nbytes
+        expected = plan.linear_bytes("Qwen3 1.7B", engine), plan.head_bytes("Qwen3 1.7B", engine)
+        # Each matrix has a line more.
+        assert found == pytest.approx((expected[0], share * expected[1]), rel=1e-4)
+
+
+def test_a_task_of_a_layout_with_scales_of_groups(monkeypatch):
+    """Rows of each engine, llama.cpp's too where it is installed, beside their limits."""
+    small = replace(
+        GROUPED["Qwen3 1.7B"], hidden=256, ffn=512, layers=2, heads=4, kv_heads=2, vocabulary=512,
+        context=600,
+    )  # fmt: skip
+    monkeypatch.setitem(GROUPED, "Qwen3 1.7B", small)
+    engines = {FP16: 2, "two_bit": 2, "base3": 2}
+    task = replace(TASK, size="Qwen3 1.7B", layers=engines, peers=("llama.cpp Q4_0",), threads=(1,))
+    found = decoding.measure(task)
+    assert [row.engine for row in found.rows if row.is_decode][:3] == list(engines)
+    assert len(found.rows) == 2 * (3 + (not found.left_out))
+    for each in found.rows:
+        assert each.limit > 0
+        assert each.size == "Qwen3 1.7B"
 
 
 def test_modelled_rows_need_a_limit():
