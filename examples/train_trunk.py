@@ -14,6 +14,11 @@ would round the scales to 8 bits.
 
     pip install torch transformers tokenizers safetensors numpy
     python examples/train_trunk.py --output tiny-qwen3
+
+The checkpoint in tests/checkpoints/tiny-qwen3 was made with `--minutes 36 --threads 1 --seed 0`
+(Python 3.11.7, torch 2.13.0, transformers 5.24.0, a third of a core of a busy machine): 1560 steps,
+6.4 million tokens. Held-out bits per byte: 1.539, against 3.537 for a byte bigram model (43.5%) and
+2.157 for a bigram model over the same tokens (71.3%).
 """
 
 from __future__ import annotations
