@@ -20,7 +20,6 @@ import numpy.typing as npt
 
 from bench.models import byte_tokenizer
 from ternops.decoder import Config
-from ternops.decoder.architectures import INNER_NORMS
 
 #: The names of the files, that of the tensors last.
 FILES = (
@@ -160,12 +159,12 @@ def _tensors(config: Config) -> dict[str, _Tensor]:
         floats[form.head] = table
     packed = {}
     for layer in range(config.layers):
-        for name, size in config.norm_sizes().items():
-            one = 1 if name in INNER_NORMS else 1 - form.norm_offset
+        for name, size in config.norm_sizes(layer).items():
+            one = 1 if name in form.unmoved else 1 - form.norm_offset
             floats[form.norm(layer, name)[0]] = _Tensor("BF16", (size,), one)
-        for name, size in config.bias_sizes().items():
+        for name, size in config.bias_sizes(layer).items():
             floats[form.bias(layer, name)] = _Tensor("BF16", (size,), _BIAS)
-        for name, (rows, columns) in config.linear_shapes().items():
+        for name, (rows, columns) in config.linear_shapes(layer).items():
             weight = form.matrix(layer, name)
             packed[weight] = _Tensor("U8", (-(-rows // _TRITS_A_BYTE), columns))
             # Weights of a deviation near 1/sqrt(columns), which keeps activations in range.

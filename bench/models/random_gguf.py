@@ -160,10 +160,10 @@ def _tensors(
     form = config.trunk.gguf[0]
     tensors = {form.embedding: table}
     for layer in range(config.layers):
-        for name, (rows, columns) in config.linear_shapes().items():
+        for name, (rows, columns) in config.linear_shapes(layer).items():
             tensor = _Tensor(_kind(linear), rows, columns)
             tensors[form.matrix(layer, name)] = tensor
-        for name, size in config.norm_sizes().items():
+        for name, size in config.norm_sizes(layer).items():
             tensors[form.norm(layer, name)] = _Tensor(_kind("f32"), 0, size)
     tensors[form.final_norm] = _Tensor(_kind("f32"), 0, config.hidden)
     if not config.tied:

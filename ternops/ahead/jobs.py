@@ -22,6 +22,7 @@ def needed(encodings: Iterable[str], decoder: bool) -> Jobs:
     """
     from ternops import team
     from ternops.decoder.attention import CACHES
+    from ternops.decoder.delta import delta_inputs, delta_rule
     from ternops.decoder.forward import forward
     from ternops.encodings import ENCODINGS, PANELS
     from ternops.encodings.blocks import Blocks
@@ -41,7 +42,7 @@ def needed(encodings: Iterable[str], decoder: bool) -> Jobs:
     if decoder:
         found += [job for _, append, attend in CACHES.values() for job in (attend, append)]
         found += [job for each in UNPACKED.values() for job in (each.multiply, each.prepare)]
-        found += [forward, quantize_head]
+        found += [forward, delta_inputs, delta_rule, quantize_head]
         for name in sorted(chosen):
             if isinstance(ENCODINGS[name], Blocks):
                 found += (*sparse_kernels(name), transpose_job(name), grouped_row(name))

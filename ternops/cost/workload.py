@@ -21,7 +21,7 @@ KINDS = (FP16, *ENCODINGS)
 FORMER_NAMES = {"float16": FP16}
 PHASES = ("decode", "prefill")
 ATTENTION, ELEMENTWISE = "attention", "elementwise"
-_PROJECTIONS = ("q", "k", "v", "o")
+_FFN = ("gate", "up", "down")
 _LINE = 64  # bytes that rows of float16 are padded to
 _HALF = 2
 # What adds up where parts do.
@@ -79,10 +79,14 @@ def linear_bytes(kind: str, rows: int, columns: int) -> int:
 
 def weight_bytes(config: Config, kind: str) -> int:
     """Bytes that a machine must hold: linear layers, head and embedding, norms."""
-    layer = sum(linear_bytes(kind, *shape) for shape in config.linear_shapes().values())
+    linear = sum(
+        linear_bytes(kind, *shape)
+        for layer in range(config.layers)
+        for shape in config.linear_shapes(layer).values()
+    )
     tables = 1 if config.tied else 2
     head = linear_bytes(FP16, config.vocabulary, config.hidden)
-    return config.layers * layer + tables * head + _norm_bytes(config)
+    return linear + tables * head + _float_bytes(config)
 
 
 def workload(config: Config, kind: str, phase: str, context: int, batch: int = 1) -> Workload:
@@ -103,38 +107,34 @@ def _pass(config: Config, kind: str, sequences: Iterable[Iterable[int]], outputs
     """Tokens at the given positions of some sequences, together."""
     positions = [list(each) for each in sequences]
     tokens = sum(map(len, positions))
-    shapes = config.linear_shapes()
-    projections = [shapes[name] for name in _PROJECTIONS]
-    others = [shape for name, shape in shapes.items() if name not in _PROJECTIONS]
     parts = [
         _elementwise(config, tokens, outputs),
-        _linear("projections", config, kind, projections, tokens, 2),
+        _linear("projections", config, kind, False, tokens, 2),
         _attention(config, positions),
-        _linear("FFN", config, kind, others, tokens, 2),
+        _linear("FFN", config, kind, True, tokens, 2),
         *_head(config, outputs),
     ]
     return Workload(tuple(parts), tokens, 1)
 
 
-def _linear(
-    name: str, config: Config, kind: str, shapes: list[tuple[int, int]], tokens: int, products: int
-) -> Part:
+def _linear(name: str, config: Config, kind: str, of_ffn: bool, tokens: int, products: int) -> Part:
     """Some matrices of every layer.
 
     products: how many of them need activations of their own; the others share these. A barrier
     follows each, and where there are several tokens one comes before.
     """
-    macs = sum(rows * columns for rows, columns in shapes) * tokens
-    read = sum(linear_bytes(kind, rows, columns) for rows, columns in shapes)
-    inputs = _inputs(config, shapes) * tokens
-    barriers = products * (1 if tokens == 1 else 2)
-    if config.inner_norms and tokens > 1:
-        barriers += 2 * (len(shapes) - products)
-    rows = sum(rows for rows, _ in shapes)
-    macs, read, inputs, barriers, rows = (
-        config.layers * each for each in (macs, read, inputs, barriers, rows)
-    )
-    return Part(name, kind, macs, read, inputs, barriers, tokens, rows)
+    macs = read = inputs = barriers = count = 0
+    for layer in range(config.layers):
+        named = config.linear_shapes(layer).items()
+        shapes = [shape for name, shape in named if (name in _FFN) == of_ffn]
+        macs += sum(rows * columns for rows, columns in shapes) * tokens
+        read += sum(linear_bytes(kind, rows, columns) for rows, columns in shapes)
+        inputs += _inputs(config, shapes) * tokens
+        barriers += products * (1 if tokens == 1 else 2)
+        if config.inner_norms and tokens > 1:
+            barriers += 2 * (len(shapes) - products)
+        count += sum(rows for rows, _ in shapes)
+    return Part(name, kind, macs, read, inputs, barriers, tokens, count)
 
 
 def _inputs(config: Config, shapes: list[tuple[int, int]]) -> int:
@@ -146,14 +146,17 @@ def _inputs(config: Config, shapes: list[tuple[int, int]]) -> int:
 
 
 def _attention(config: Config, positions: list[list[int]]) -> Part:
-    """Scores of every position seen, and the sum of their values; each key is read once a pass."""
+    """Scores of every position seen, and the sum of their values; each key is read once a pass.
+    Delta nets look their state up twice for each token and change it once."""
     seen = sum(config.seen(position + 1) for each in positions for position in each)
     macs = 2 * config.heads * config.head_dim * seen
     longest = sum(each[-1] + 1 for each in positions)
     tokens = sum(map(len, positions))
+    states, deltas = config.delta_heads * config.delta_key_dim, sum(config.delta_layers)
+    macs += 3 * states * config.delta_value_dim * deltas * tokens
     return Part(
         ATTENTION, ATTENTION, macs, kv_cache_bytes(config, FP16, longest),
-        barriers=config.layers * (1 if tokens == 1 else 2), tokens=tokens,
+        barriers=config.layers + (deltas if tokens == 1 else config.layers), tokens=tokens,
         heads=config.layers * config.heads * len(positions),
     )  # fmt: skip
 
@@ -171,19 +174,20 @@ def _head(config: Config, outputs: int) -> list[Part]:
 def _elementwise(config: Config, tokens: int, outputs: int) -> Part:
     """Norms, residuals, gate and rotations, by elements; the embedding's row and the norms."""
     c = config
-    a_layer = c.normed_elements + 2 * c.hidden + c.ffn
-    rotated = (c.heads + c.kv_heads) * c.head_dim
-    elements = c.layers * (a_layer + rotated) * tokens + c.hidden * (tokens + outputs)
+    in_layers = c.normed_elements + c.layers * (2 * c.hidden + c.ffn)
+    rotated = c.attention_layers * (c.heads + c.kv_heads) * c.rotated
+    elements = (in_layers + rotated) * tokens + c.hidden * (tokens + outputs)
     row = linear_bytes(FP16, 1, c.hidden)
     return Part(
-        "norms", ELEMENTWISE, 0, _norm_bytes(c) + row * tokens, elements, 1, tokens, passes=1,
+        "norms", ELEMENTWISE, 0, _float_bytes(c) + row * tokens, elements, 1, tokens, passes=1,
         layers=c.layers,
     )  # fmt: skip
 
 
-def _norm_bytes(config: Config) -> int:
-    layer = sum(config.norm_sizes().values()) + sum(config.bias_sizes().values())
-    return 4 * (config.layers * layer + config.hidden)
+def _float_bytes(config: Config) -> int:
+    """Norms, biases and what delta nets have besides."""
+    layers = range(config.layers)
+    return 4 * (sum(sum(config.float_sizes(layer)) for layer in layers) + config.hidden)
 
 
 def _sum(works: list[Workload], times: int) -> Workload:

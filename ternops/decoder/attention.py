@@ -23,7 +23,7 @@ from ternops.kernels.attention import (
     prefetch_cache,
     rotate,
 )
-from ternops.kernels.elementwise import rms_norm
+from ternops.kernels.elementwise import gate_sigmoid, rms_norm
 from ternops.simd import LayerKernel, inlined, pointer, record_at
 
 # The last layer's weights have evicted keys and values from the CPU's caches, so that they are
@@ -34,15 +34,15 @@ _MAX_PREFETCHED = 8
 @inlined
 def _angles(p, m, position):
     """The cosines and sines of a position."""
-    offset = position * (p.head_dim // 2) * 4
+    offset = position * (p.rotated // 2) * 4
     return pointer(m.cosine) + offset, pointer(m.sine) + offset
 
 
 @inlined
-def _cache(p, t, layer, head, since, size):
+def _cache(p, m, t, head, since, size):
     """Keys, values and their steps of one head of a layer of a token's sequence, from a position
     on that is a multiple of POSITIONS."""
-    at = layer * p.kv_heads + head
+    at = m.place * p.kv_heads + head
     padded = (p.head_dim + CHUNK - 1) // CHUNK * CHUNK
     keys = pointer(t.keys) + (at * p.context + since) * p.head_dim * size
     values = pointer(t.values) + (at * p.context * padded + since * CHUNK) * size
@@ -64,7 +64,7 @@ def _norm(p, head, weight):
 
 
 @inlined
-def _together(p, t, first, end):
+def together(p, t, first, end):
     """How many of the tokens from `first` to `end` are of the sequence of the first one."""
     count = 1
     while first + count < end:
@@ -76,7 +76,7 @@ def _together(p, t, first, end):
 
 
 @inlined
-def _turns(count, thread, threads):
+def turns(count, thread, threads):
     """How many of `count` items that are dealt out in turn a thread gets.
 
     A range() with a variable step could raise an exception, which kernels may not.
@@ -93,22 +93,22 @@ def _make_append(append, size):
         spare = pointer(p.own) + thread * p.own_bytes + p.own_floats
         rotated = spare + 4 * p.head_dim + 128
         if p.tile_tokens == 1 and p.tokens <= _MAX_PREFETCHED:
-            for turn in range(_turns(p.tokens * p.kv_heads, thread, threads)):
+            for turn in range(turns(p.tokens * p.kv_heads, thread, threads)):
                 item = thread + turn * threads
                 t = record_at(TokenRecord, p.token_table + item // p.kv_heads * TOKEN_BYTES)
                 since = _since(m, t)
-                keys, values, _, _ = _cache(p, t, layer, item % p.kv_heads, since, size)
+                keys, values, _, _ = _cache(p, m, t, item % p.kv_heads, since, size)
                 prefetch_cache(keys, values, p.head_dim, t.position + 1 - since, p.context, size)
         # With one token the thread that writes a head's keys is the one that reads them.
-        for turn in range(_turns(p.tokens * p.kv_heads, thread, threads)):
+        for turn in range(turns(p.tokens * p.kv_heads, thread, threads)):
             item = thread + turn * threads
             token, head = item // p.kv_heads, item % p.kv_heads
             t = record_at(TokenRecord, p.token_table + token * TOKEN_BYTES)
-            keys, values, key_steps, value_steps = _cache(p, t, layer, head, 0, size)
+            keys, values, key_steps, value_steps = _cache(p, m, t, head, 0, size)
             offset = (token * p.kv_heads + head) * p.head_dim * 4
             cosine, sine = _angles(p, m, t.position)
             _norm(p, pointer(p.k) + offset, m.k_norm)
-            rotate(pointer(p.k) + offset, cosine, sine, p.head_dim, rotated)
+            rotate(pointer(p.k) + offset, cosine, sine, p.rotated, p.head_dim, rotated)
             append(
                 rotated, pointer(p.v) + offset, p.head_dim, t.position, p.context,
                 keys, values, key_steps, value_steps, spare,
@@ -120,36 +120,48 @@ def _make_append(append, size):
 def _make_attend(attend, size):
     @inlined
     def attend_all(record, layer, thread, threads):
-        """Norm and rotate the queries of this pass; attention over the cache."""
+        """Norm and rotate the queries of this pass; attention over the cache, and its gate.
+
+        Where there are gates, q has that of each head behind its query.
+        """
         p = record_at(ModelRecord, record)
         m = record_at(LayerRecord, p.layer_table + layer * LAYER_BYTES)
         own = pointer(p.own) + thread * p.own_bytes
         queries, scores = own + p.own_queries, own + p.own_scores
         group, width = p.heads // p.kv_heads, p.heads * p.head_dim
+        gated = m.q_rows > width
+        step = 2 * p.head_dim if gated else p.head_dim
         tiles = (p.tokens + p.tile_tokens - 1) // p.tile_tokens
         # In turn, because later tokens see more positions.
-        for turn in range(_turns(tiles * p.kv_heads, thread, threads)):
+        for turn in range(turns(tiles * p.kv_heads, thread, threads)):
             item = thread + turn * threads
             first, head = item // p.kv_heads * p.tile_tokens, item % p.kv_heads
             end = min(first + p.tile_tokens, p.tokens)
             while first < end:
                 t = record_at(TokenRecord, p.token_table + first * TOKEN_BYTES)
-                count = _together(p, t, first, end)
+                count = together(p, t, first, end)
                 for token in range(count):
                     cosine, sine = _angles(p, m, t.position + token)
                     for each in range(group):
-                        at = (first + token) * width + (head * group + each) * p.head_dim
+                        at = (first + token) * m.q_rows + (head * group + each) * step
                         target = queries + 4 * (token * group + each) * p.head_dim
                         _norm(p, pointer(p.q) + 4 * at, m.q_norm)
-                        rotate(pointer(p.q) + 4 * at, cosine, sine, p.head_dim, target)
+                        rotate(pointer(p.q) + 4 * at, cosine, sine, p.rotated, p.head_dim, target)
                 since = _since(m, t)
-                keys, values, key_steps, value_steps = _cache(p, t, layer, head, since, size)
+                keys, values, key_steps, value_steps = _cache(p, m, t, head, since, size)
                 out = pointer(p.attention) + 4 * (first * width + head * group * p.head_dim)
                 attend(
                     queries, group, t.position - since, count, m.window, np.float32(p.score_scale),
                     keys, values, key_steps, value_steps, p.head_dim, p.context, scores,
                     p.score_stride, out, width,
                 )  # fmt: skip
+                if gated:
+                    for token in range(count):
+                        for each in range(group):
+                            at = (first + token) * m.q_rows + (head * group + each) * step
+                            gate = pointer(p.q) + 4 * (at + p.head_dim)
+                            place = 4 * (token * width + each * p.head_dim)
+                            gate_sigmoid(gate, out + place, p.head_dim)
                 first += count
 
     return attend_all

@@ -130,14 +130,16 @@ class Batch(HoldsAddresses):
             running = self._active[start : start + MAX_TOKENS]
             for each, logits in zip(running, self._pass(running), strict=True):
                 token = each.request.sampler(logits)
-                each.session.tokens.append(each.token)
+                each.session.add(each.token)
                 each.token = token
                 self._emitted.append(each.request.emit(token))
 
     def _pass(self, running: list[_Running]) -> npt.NDArray[np.float32]:
         workspace = self._pool(len(running))
+        for each in running:
+            each.session.catch_up()
         for at, each in enumerate(running):
-            workspace.place(at, (each.token,), each.session.position, each.session.cache)
+            each.session.place(workspace, at, each.token)
         tops = [each.request.sampler.exact_top for each in running]
         exact_top, count = 0 if 0 in tops else max(tops), len(running)
         return workspace.run(count, range(count), exact_top, 1)

@@ -1,4 +1,4 @@
-"""The keys and values of one sequence, for all layers."""
+"""The keys and values of one sequence, for all layers with attention, and the states of others."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ternops.decoder.attention import CACHES
 from ternops.decoder.config import Config
+from ternops.decoder.states import States, layer_bytes
 from ternops.kernels.attention import BLOCK, CHUNK, POSITIONS
 from ternops.memory import HoldsAddresses, aligned_zeros
 
@@ -24,13 +25,14 @@ class Cache(HoldsAddresses):
     pages are taken when they are written.
 
     positions: how many there are, rounded up to whole turns of the attention kernel.
-    addresses: of keys, values, and the steps of int8 keys and values, as TOKEN has them.
+    addresses: of keys, values, the steps of int8 keys and values, and states, as TOKEN has them.
+    states: those of delta nets, None without any: of one sequence alone.
     """
 
     def __init__(self, config: Config, kind: str, positions: int | None = None) -> None:
         element = np.dtype(CACHES[kind].element)
         self.positions = padded_context(config) if positions is None else padded(positions)
-        heads, context = config.layers * config.kv_heads, self.positions
+        heads, context = config.attention_layers * config.kv_heads, self.positions
         keys = heads * context * config.head_dim
         values = heads * context * -(-config.head_dim // CHUNK) * CHUNK
         steps = heads * context if kind == "int8" else 0
@@ -40,10 +42,12 @@ class Cache(HoldsAddresses):
             zeros(keys, element), zeros(values, element),
             aligned_zeros(steps, np.float32), aligned_zeros(steps, np.float32),
         ]  # fmt: skip
-        self.addresses = tuple(array.ctypes.data for array in self._arrays)
+        self.states = States(config) if config.attention_layers < config.layers else None
+        state = self.states.address if self.states else 0
+        self.addresses = (*(array.ctypes.data for array in self._arrays), state)
         # From one position to the next, where a multiple of BLOCK of them is left out.
         key, value = config.head_dim * element.itemsize, CHUNK * element.itemsize
-        self._strides = (key, value, 4, 4) if steps else (key, value, 0, 0)
+        self._strides = (key, value, 4, 4, 0) if steps else (key, value, 0, 0, 0)
 
     def addresses_from(self, position: int) -> tuple[int, ...]:
         """The addresses for a sequence that begins at a position, a multiple of BLOCK."""
@@ -78,8 +82,10 @@ def padded(positions: int) -> int:
 
 
 def kv_cache_bytes(config: Config, kind: str, positions: int) -> int:
-    """Bytes of keys and values that a token reads which attends to `positions` positions."""
+    """Bytes of keys and values that a token reads which attends to `positions` positions, and of
+    the states of delta nets."""
     element = np.dtype(CACHES[kind].element).itemsize
     steps = 4 if kind == "int8" else 0
     seen = config.kv_heads * config.seen(positions)
-    return 2 * seen * (config.head_dim * element + steps)
+    states = sum(config.delta_layers) * layer_bytes(config) if config.delta_layers else 0
+    return 2 * seen * (config.head_dim * element + steps) + states

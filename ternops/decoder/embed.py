@@ -38,6 +38,11 @@ class Embedder(HoldsAddresses):
     """Pools the hidden states of sequences of tokens. Not for two Python threads at a time."""
 
     def __init__(self, model: LoadedModel) -> None:
+        if any(model.config.delta_layers):
+            raise ValueError(
+                f"model: a {model.config.trunk.title}, whose states are of one sequence alone, "
+                "expected attention in all layers to embed texts"
+            )
         self._model = model
         self._pool = WorkspacePool(model)
         self._cache = self._usual = Cache(model.config, model.cache, _POSITIONS)

@@ -133,36 +133,42 @@ def _add_bias(p, bias, rows, first, last, out):
 def _layer(p, at, own, team, thread, threads, time):
     m = record_at(LayerRecord, p.layer_table + at * LAYER_BYTES)
     x = pointer(p.x)
-    heads, keys = p.heads * p.head_dim, p.kv_heads * p.head_dim
+    mixed, placed = p.heads * p.head_dim, p.placed_queries
+    if m.taps != 0:
+        mixed, placed = p.delta_values, p.placed_values
 
     time = _prepare(
         p, own, x, m.input_norm, m.q_input_norm, p.hidden, p.placed_hidden, team, thread, threads,
         time,
     )  # fmt: skip
-    f, n = share(heads, p.row_step, thread, threads)
-    multiply_rows(own, m.q, m.q_stride, m.q_scale, m.q_scale_step, heads, f, n, p.q)
-    _add_bias(p, m.q_bias, heads, f, n, p.q)
+    f, n = share(m.q_rows, p.row_step, thread, threads)
+    multiply_rows(own, m.q, m.q_stride, m.q_scale, m.q_scale_step, m.q_rows, f, n, p.q)
+    _add_bias(p, m.q_bias, m.q_rows, f, n, p.q)
     if m.k_input_norm != 0:
         _place_again(address_of(p), own, x, m.input_norm, m.k_input_norm, team, thread, threads)
-    f, n = share(keys, p.row_step, thread, threads)
-    multiply_rows(own, m.k, m.k_stride, m.k_scale, m.k_scale_step, keys, f, n, p.k)
-    _add_bias(p, m.k_bias, keys, f, n, p.k)
+    f, n = share(m.k_rows, p.row_step, thread, threads)
+    multiply_rows(own, m.k, m.k_stride, m.k_scale, m.k_scale_step, m.k_rows, f, n, p.k)
+    _add_bias(p, m.k_bias, m.k_rows, f, n, p.k)
     if m.v_input_norm != 0:
         _place_again(address_of(p), own, x, m.input_norm, m.v_input_norm, team, thread, threads)
-    multiply_rows(own, m.v, m.v_stride, m.v_scale, m.v_scale_step, keys, f, n, p.v)
-    _add_bias(p, m.v_bias, keys, f, n, p.v)
+    if m.v_rows != 0:
+        multiply_rows(own, m.v, m.v_stride, m.v_scale, m.v_scale_step, m.v_rows, f, n, p.v)
+        _add_bias(p, m.v_bias, m.v_rows, f, n, p.v)
     _soon(p, m.o, m.o_stride, p.hidden, thread, threads)
     time = _timed_barrier(p, team, thread, threads, _PRODUCTS, time)
 
-    call_layer_kernel(p.append, address_of(p), at, thread, threads)
-    if p.tokens > 1:
+    first_job, then_job = p.append, p.attend
+    if m.taps != 0:
+        first_job, then_job = p.delta_inputs, p.delta_rule
+    call_layer_kernel(first_job, address_of(p), at, thread, threads)
+    if p.tokens > 1 or m.taps != 0:
         time = _timed_barrier(p, team, thread, threads, _ATTENTION, time)
-    call_layer_kernel(p.attend, address_of(p), at, thread, threads)
+    call_layer_kernel(then_job, address_of(p), at, thread, threads)
     time = _timed_barrier(p, team, thread, threads, _ATTENTION, time)
 
     time = _prepare(
-        p, own, pointer(p.attention), m.attention_norm, m.o_input_norm, heads, p.placed_queries,
-        team, thread, threads, time,
+        p, own, pointer(p.attention), m.attention_norm, m.o_input_norm, mixed, placed, team,
+        thread, threads, time,
     )  # fmt: skip
     f, n = share(p.hidden, p.row_step, thread, threads)
     multiply_rows(own, m.o, m.o_stride, m.o_scale, m.o_scale_step, p.hidden, f, n, p.y)
@@ -192,9 +198,9 @@ def _layer(p, at, own, team, thread, threads, time):
     down_and_add(p, m, own, team, thread, threads)
     if at + 1 < p.layers:
         m = record_at(LayerRecord, p.layer_table + (at + 1) * LAYER_BYTES)
-        _soon(p, m.q, m.q_stride, heads, thread, threads)
-        _soon(p, m.k, m.k_stride, keys, thread, threads)
-        _soon(p, m.v, m.v_stride, keys, thread, threads)
+        _soon(p, m.q, m.q_stride, m.q_rows, thread, threads)
+        _soon(p, m.k, m.k_stride, m.k_rows, thread, threads)
+        _soon(p, m.v, m.v_stride, m.v_rows, thread, threads)
     return _timed_barrier(p, team, thread, threads, _PRODUCTS, time)
 
 

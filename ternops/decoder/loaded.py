@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ternops.decoder.architectures import DELTA_SLOTS
 from ternops.decoder.attention import CACHES
 from ternops.decoder.config import Config
 from ternops.decoder.head import Head
 from ternops.decoder.records import LAYER
 from ternops.decoder.sparsity import Sparsity
+from ternops.decoder.states import layer_bytes
 from ternops.decoder.weights import HalfMatrix, Weights, operand_of
 from ternops.kernels.call import Call
 from ternops.kernels.grouped_row import SCRATCH_BYTES, grouped_row
@@ -26,7 +28,7 @@ _ALL = 2**31
 
 
 class Rotations(NamedTuple):
-    """(context, head_dim/2): what rope multiplies the pairs of a head by."""
+    """(context, rotated/2): what rope multiplies the pairs of a head by."""
 
     cosine: npt.NDArray[Any]
     sine: npt.NDArray[Any]
@@ -113,18 +115,26 @@ class LoadedModel:
         layers = self.weights.layers
         table = np.zeros(len(layers), LAYER)
         for row, layer in zip(table, layers, strict=True):
-            for name, matrix in layer.linear.items():
+            for full_name, matrix in layer.linear.items():
+                name = DELTA_SLOTS.get(full_name, full_name)
                 operand = operand_of(matrix)
                 plan = make_plan(operand.encoding, operand.columns, "stream", group=operand.group)
                 row[name] = operand.address
                 row[f"{name}_stride"] = plan.stride
                 row[f"{name}_scale"] = operand.scales
                 row[f"{name}_scale_step"] = operand.scale_step
+                if name in ("q", "k", "v"):
+                    row[f"{name}_rows"] = operand.rows
             for name, norm in layer.norms.items():
                 row[f"{name}_norm"] = norm.ctypes.data
             for name, bias in layer.biases.items():
                 row[f"{name}_bias"] = bias.ctypes.data
+            for name, vector in layer.vectors.items():
+                row[name] = vector.ctypes.data
         for number, (row, rotations) in enumerate(zip(table, self.rotations, strict=True)):
+            row["place"] = self.config.place(number)
+            if self.config.is_delta(number):
+                row["place"] *= layer_bytes(self.config)
             row["window"] = self.config.window(number) or _ALL
             row["cosine"] = rotations.cosine.ctypes.data
             row["sine"] = rotations.sine.ctypes.data

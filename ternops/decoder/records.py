@@ -2,13 +2,17 @@
 
 import numpy as np
 
-from ternops.decoder.architectures import BIASED, LINEAR, NORMS
+from ternops.decoder.architectures import BIASED, LINEAR, NORMS, VECTORS
 from ternops.simd import record_type
 
-_COUNTS = "hidden ffn layers heads kv_heads head_dim vocabulary context activation"
+_COUNTS = "hidden ffn layers heads kv_heads head_dim rotated vocabulary context activation"
+_DELTA = (
+    "delta_heads delta_key_heads delta_key_dim delta_value_dim delta_mixed delta_values"
+    " delta_tiled kept written delta_inputs delta_rule"
+)
 _WEIGHTS = "layer_table embedding embedding_stride embedding_is_bf16 embedding_row norm state_norm"
 _SHARED = "x y q k v attention gate up normed logits logits_stride"
-_PLACED = "placed_hidden placed_queries placed_ffn"
+_PLACED = "placed_hidden placed_queries placed_values placed_ffn"
 _OWN = (
     "own own_bytes own_head own_floats own_queries own_scores score_stride row_step streams panel"
 )
@@ -25,39 +29,49 @@ _SPARSE = (
 _FLOATS = ("epsilon", "inner_epsilon", "score_scale", "embedding_scale", "residual_scale")
 _CALL = "tokens tile_tokens outputs states token_table output_table profile"
 _INTEGERS = " ".join(
-    (_COUNTS, _WEIGHTS, _SHARED, _PLACED, _OWN, _JOBS, _HEAD, _SPARSE, _CALL)
+    (_COUNTS, _DELTA, _WEIGHTS, _SHARED, _PLACED, _OWN, _JOBS, _HEAD, _SPARSE, _CALL)
 ).split()
-#: A model and the memory of one forward pass. Counts, and the index of the activation; addresses of
-#: weights (of a packed embedding that of its OPERANDS record and that of its `grouped_row`, which
-#: is 0 for another); of buffers that threads share, a row a token; bytes of a placed token by its
-#: length; of each thread's scratch (own_bytes each, with offsets: an OPERANDS record, another one
-#: for the head, floats, queries, scores); how threads share rows, and GEMV reads them; addresses of
-#: the jobs that append to the cache and that attend to it; what a screened head needs; what
-#: `ternops.decoder.feed_forward` needs to leave out rows of `up` and columns of `down` (at most so
-#: many of 1024 are computed by list, 0: never; bytes that a list must save a thread; kernels;
-#: offsets in scratch of lists, codes, sums, an OPERANDS record, and counts of rows and columns that
-#: were computed, int64 each); and this call's tokens. tile_tokens: tokens whose attention is
-#: computed together, if they are of one sequence. outputs: tokens whose logits are computed, in
-#: output_table; states: the same of normed hidden states, with the weight state_norm, which has no
-#: factor of the logits. exact_top: how many of the largest logits must be exact. profile: 0, or the
-#: address of int64 nanoseconds that thread 0 adds to, one of each of PARTS.
+#: A model and the memory of one forward pass. Counts, and the index of the activation; those of
+#: delta nets, how much of its state each head of a token keeps and writes, and the addresses of
+#: their jobs; addresses of weights (of a packed embedding that of its OPERANDS record and that of
+#: its `grouped_row`, which is 0 for another); of buffers that threads share, a row a token; bytes
+#: of a placed token by its length; of each thread's scratch (own_bytes each, with offsets: an
+#: OPERANDS record, another one for the head, floats, queries, scores); how threads share rows, and
+#: GEMV reads them; addresses of the jobs that append to the cache and that attend to it; what a
+#: screened head needs; what `ternops.decoder.feed_forward` needs to leave out rows of `up` and
+#: columns of `down` (at most so many of 1024 are computed by list, 0: never; bytes that a list must
+#: save a thread; kernels; offsets in scratch of lists, codes, sums, an OPERANDS record, and counts
+#: of rows and columns that were computed, int64 each); and this call's tokens. tile_tokens: tokens
+#: whose attention is computed together, if they are of one sequence. outputs: tokens whose logits
+#: are computed, in output_table; states: the same of normed hidden states, with the weight
+#: state_norm, which has no factor of the logits. exact_top: how many of the largest logits must be
+#: exact. profile: 0, or the address of int64 nanoseconds that thread 0 adds to, one of each of
+#: PARTS.
 MODEL = np.dtype([(name, np.intp) for name in _INTEGERS] + [(name, np.float64) for name in _FLOATS])
 
 _MATRIX = ("", "_stride", "_scale", "_scale_step")
 #: A layer: of each matrix the address, row bytes, address of the scale and bytes from one to the
-#: next (0: one for all); the address of each norm and bias (0: none); `down` by columns (0: not
-#: kept); how many positions a token attends to, and the table of rotations.
+#: next (0: one for all), those of a delta net in their slots; the rows of the first three (0: no
+#: such matrix); the address of each norm, bias and vector (0: none); `down` by columns (0: not
+#: kept); how many positions a token attends to, and the table of rotations; its number among the
+#: layers with attention, or where its state begins, in bytes.
 LAYER = np.dtype(
     [(f"{name}{part}", np.intp) for name in LINEAR for part in _MATRIX]
     + [(f"{name}_norm", np.intp) for name in NORMS]
     + [(f"{name}_bias", np.intp) for name in BIASED]
+    + [(name, np.intp) for name in VECTORS]
+    + [(f"{name}_rows", np.intp) for name in ("q", "k", "v")]
     + [(name, np.intp) for name in ("columns", "columns_stride", "window", "cosine", "sine")]
+    + [("place", np.intp)]
 )
 LAYER_BYTES = LAYER.itemsize
 
 #: One token of a forward pass: what it is, where it stands, and its sequence's cache.
 TOKEN = np.dtype(
-    [(name, np.intp) for name in ("id", "position", "keys", "values", "key_steps", "value_steps")]
+    [
+        (name, np.intp)
+        for name in ("id", "position", "keys", "values", "key_steps", "value_steps", "states")
+    ]
 )
 TOKEN_BYTES = TOKEN.itemsize
 

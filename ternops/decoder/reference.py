@@ -1,8 +1,7 @@
 """The same decoder in plain NumPy: the oracle of `forward`, and a float64 forward to judge both.
 
-Three arithmetics: `Exact` computes every float32 operation in the kernels' order, so that its
-logits have the kernels' very bits; `Double` computes the same quantised model in float64, and
-`Unquantised` one whose activations are not rounded to int8.
+In one of three arithmetics (`ternops.decoder.arithmetics`): the kernels' own, float64, and float64
+with activations that are not rounded to int8.
 """
 
 from __future__ import annotations
@@ -13,118 +12,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ternops.absmean import floor_of
-from ternops.decoder.architectures import INNER_NORMS
+from ternops.decoder.architectures import INNER_NORMS, TAPS
+from ternops.decoder.arithmetics import Double, Exact, Unquantised
 from ternops.decoder.config import Config
-from ternops.decoder.formats.scales import products
 from ternops.decoder.loaded import LoadedModel, rotations_of
 from ternops.decoder.weights import HalfMatrix, Layer
-from ternops.kernels import reference
-from ternops.kernels.attention import MIN_CACHED
 from ternops.matrix import TernaryMatrix
+
+__all__ = ["Double", "Exact", "Unquantised", "logits", "perplexity", "states"]
 
 Array = npt.NDArray[Any]
 _SUMS = 512
-
-
-class Exact:
-    """float32 as the kernels compute it."""
-
-    dtype = np.float32
-    dot = staticmethod(reference.dot)
-    scores = staticmethod(reference.scores)
-    softmax = staticmethod(reference.softmax)
-    weighted_sum = staticmethod(reference.weighted_sum)
-    rms_norm = staticmethod(reference.rms_norm)
-    silu = staticmethod(reference.silu)
-    gelu_tanh = staticmethod(reference.gelu_tanh)
-    fma = staticmethod(reference.fma)
-
-    @staticmethod
-    def cached(x: Array, kind: str) -> tuple[Array, Array]:
-        """Keys or values (..., d) as the cache has them: elements, and a step a position."""
-        if kind != "int8":
-            elements = x if kind == "fp32" else reference.to_half(x)
-            return elements, np.ones(x.shape[:-1], np.float32)
-        quantized, step = reference.quantize_rows(x.reshape(-1, x.shape[-1]), MIN_CACHED)
-        return quantized.reshape(x.shape).astype(np.float32), step.reshape(x.shape[:-1])
-
-    @staticmethod
-    def ternary(x: Array, matrix: TernaryMatrix) -> Array:
-        if matrix.group:
-            quantized, steps = reference.quantize_groups(x, matrix.group, floor_of(True))
-            scales = np.asarray(matrix.scale, np.float32)
-            return reference.grouped_product(quantized, matrix.to_trits(), scales, steps)
-        quantized, step = reference.quantize_rows(x, floor_of(False))
-        total = reference.matmul_int32(quantized, matrix.to_trits()).astype(np.float32)
-        assert matrix.scale is not None
-        return total * matrix.scale * step[:, None]
-
-
-class Double:
-    """float64, in NumPy's own order."""
-
-    dtype = np.float64
-
-    @staticmethod
-    def dot(a: Array, b: Array) -> Array:
-        return np.einsum("...k,...k->...", a, b)
-
-    scores = dot
-
-    @staticmethod
-    def cached(x: Array, kind: str) -> tuple[Array, Array]:
-        return x, np.ones(x.shape[:-1])
-
-    @staticmethod
-    def softmax(x: Array) -> Array:
-        e = np.exp(x - x.max(axis=-1, keepdims=True))
-        return e / e.sum(axis=-1, keepdims=True)
-
-    @staticmethod
-    def weighted_sum(weights: Array, values: Array) -> Array:
-        return weights @ values
-
-    @staticmethod
-    def rms_norm(x: Array, weight: Array, epsilon: float) -> Array:
-        return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + epsilon) * weight
-
-    @staticmethod
-    def silu(x: Array) -> Array:
-        return x / (1 + np.exp(-x))
-
-    @staticmethod
-    def gelu_tanh(x: Array) -> Array:
-        return x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
-
-    @staticmethod
-    def fma(a: Array, b: Any, c: Array) -> Array:
-        return a * b + c
-
-    @staticmethod
-    def ternary(x: Array, matrix: TernaryMatrix) -> Array:
-        if group := matrix.group:
-            parts = x.reshape(len(x), -1, group)
-            absmax = np.maximum(np.abs(parts).max(axis=2, keepdims=True), floor_of(True))
-            rounded = np.rint(parts * (127 / absmax)) * (absmax / 127)
-            return rounded.reshape(x.shape) @ _dense(matrix).T
-        absmax = np.maximum(np.abs(x).max(axis=1, keepdims=True), floor_of(False))
-        quantized = np.rint(x * (127 / absmax))
-        assert matrix.scale is not None
-        return (quantized @ matrix.to_trits().T) * (matrix.scale * absmax / 127)
-
-
-class Unquantised(Double):
-    """float64 with activations as they are: a model whose weights alone are ternary."""
-
-    @staticmethod
-    def ternary(x: Array, matrix: TernaryMatrix) -> Array:
-        return x @ _dense(matrix).T
-
-
-def _dense(matrix: TernaryMatrix) -> Array:
-    """float64 (rows, columns): trits times scale."""
-    return products(matrix.to_trits().astype(np.float64), np.asarray(matrix.scale, np.float64))
 
 
 def logits(
@@ -159,12 +57,12 @@ def _hidden(
     rotations = rotations_of(c, m.dtype)
     for number, layer in enumerate(w.layers):
         h = _norm(m, c, layer, "input", x)
-        q, k, v = (_linear(m, c, layer, name, h) for name in "qkv")
-        q = _norm(m, c, layer, "q", q.reshape(-1, c.heads, c.head_dim))
-        k = _norm(m, c, layer, "k", k.reshape(-1, c.kv_heads, c.head_dim))
-        h = _attention(m, model, number, rotations[number], q, k, v)
-        h = _norm(m, c, layer, "attention", h)
-        h = _norm(m, c, layer, "o_output", _linear(m, c, layer, "o", h))
+        if c.is_delta(number):
+            h = _linear(m, c, layer, "out", _delta_net(m, c, layer, h))
+        else:
+            h = _attention(m, model, number, rotations[number], h)
+            h = _linear(m, c, layer, "o", _norm(m, c, layer, "attention", h))
+        h = _norm(m, c, layer, "o_output", h)
         x = m.fma(h, residual, x)
         h = _norm(m, c, layer, "post", x)
         gate, up = (_linear(m, c, layer, name, h) for name in ("gate", "up"))
@@ -185,7 +83,7 @@ def perplexity(logits: Array, token_ids: Sequence[int]) -> float:
 
 def _norm(m: Any, config: Config, layer: Layer, place: str, x: Array) -> Array:
     """x as it is, where the architecture has no norm in this place."""
-    if place not in config.norms:
+    if place not in layer.norms:
         return x
     epsilon = config.inner_epsilon if place in INNER_NORMS else config.epsilon
     result: Array = m.rms_norm(x, layer.norms[place], epsilon)
@@ -221,22 +119,50 @@ def _half(m: Any, x: Array, matrix: HalfMatrix) -> Array:
 
 
 def _rotate(x: Array, cosine: Array, sine: Array) -> Array:
-    half = x.shape[-1] // 2
-    a, b = x[..., :half], x[..., half:]
-    return np.concatenate([a * cosine - b * sine, b * cosine + a * sine], axis=-1)
+    half = cosine.shape[-1]
+    a, b, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+    return np.concatenate([a * cosine - b * sine, b * cosine + a * sine, rest], axis=-1)
+
+
+def _delta_net(m: Any, c: Config, layer: Layer, h: Array) -> Array:
+    """What a gated delta net gives, before its output's product."""
+    v = {name: each.astype(m.dtype) for name, each in layer.vectors.items()}
+    mixed, z = (_linear(m, c, layer, name, h) for name in ("qkv", "z"))
+    mixed = m.convolve(mixed, np.zeros((TAPS - 1, mixed.shape[1]), m.dtype), v["taps"])
+    keys, shape = c.delta_key_heads * c.delta_key_dim, (-1, c.delta_key_heads, c.delta_key_dim)
+    number = np.arange(c.delta_heads)
+    ratio = c.delta_heads // c.delta_key_heads
+    number = number % c.delta_key_heads if c.delta_tiled else number // ratio
+    scale = m.dtype(1) / np.sqrt(m.dtype(c.delta_key_dim))
+    queries = m.unit(mixed[:, :keys].reshape(shape), scale)[:, number]
+    found = m.unit(mixed[:, keys : 2 * keys].reshape(shape), m.dtype(1))[:, number]
+    values = mixed[:, 2 * keys :].reshape(-1, c.delta_heads, c.delta_value_dim)
+    forget, write = (m.dot(v[name], h[:, None]) for name in ("forget", "write"))
+    kept = m.exp(m.softplus(forget + v["forget_bias"]) * -v["forget_rate"])
+    written, out = m.sigmoid(write), np.empty_like(values)
+    state = np.zeros((c.delta_heads, c.delta_key_dim, c.delta_value_dim), m.dtype)
+    for t in range(len(h)):
+        state, out[t] = m.delta_step(state, queries[t], found[t], values[t], kept[t], written[t])
+    out = _norm(m, c, layer, "delta", out) * m.silu(z.reshape(values.shape))
+    return out.reshape(len(h), -1)
 
 
 def _attention(
-    m: Any, model: LoadedModel, layer: int, rotations: Sequence[Array], q: Array, k: Array, v: Array
+    m: Any, model: LoadedModel, number: int, rotations: Sequence[Array], h: Array
 ) -> Array:
-    c, count = model.config, len(q)
+    c, layer, count = model.config, model.weights.layers[number], len(h)
+    q, k, v = (_linear(m, c, layer, name, h) for name in "qkv")
+    q = q.reshape(count, c.heads, -1)
+    q, gate = q[..., : c.head_dim], q[..., c.head_dim :]
+    q = _norm(m, c, layer, "q", q)
+    k = _norm(m, c, layer, "k", k.reshape(count, c.kv_heads, c.head_dim))
     cosine, sine = (each[:count, None] for each in rotations)
     queries, keys = _rotate(q, cosine, sine), _rotate(k, cosine, sine)
     keys, key_steps = m.cached(keys, model.cache)
     values, value_steps = m.cached(v.reshape(count, c.kv_heads, c.head_dim), model.cache)
     scale = m.dtype(1) / np.sqrt(m.dtype(c.query_scalar or c.head_dim))
     unseen = np.triu(np.full((count, count), -np.inf, m.dtype), 1)
-    if window := c.window(layer):
+    if window := c.window(number):
         unseen += np.tril(np.full((count, count), -np.inf, m.dtype), -window)
     out = np.empty_like(queries)
     shared = np.arange(c.heads) // c.group  # which keys and values a head has
@@ -247,4 +173,6 @@ def _attention(
     weights = weights * value_steps.T[shared, None]
     for head in range(c.heads):
         out[:, head] = m.weighted_sum(weights[head], values[:, shared[head]])
+    if gate.size:
+        out *= m.sigmoid(gate)
     return out.reshape(count, -1)

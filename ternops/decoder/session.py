@@ -54,7 +54,11 @@ class Session(HoldsAddresses):
 
     @property
     def position(self) -> int:
-        """How many tokens the cache holds; set it to fewer to go back."""
+        """How many tokens the cache holds; set it to fewer to go back.
+
+        States of delta nets are then those before the latest pass of several tokens, or none, and
+        the next pass computes the tokens in between once more.
+        """
         return len(self.tokens)
 
     @position.setter
@@ -62,6 +66,8 @@ class Session(HoldsAddresses):
         if not 0 <= value <= len(self.tokens):
             raise ValueError(f"position={value}: expected 0 to {len(self.tokens)}")
         del self.tokens[value:]
+        if self.cache.states:
+            self.cache.states.go_back(value)
 
     @property
     def room(self) -> int:
@@ -139,13 +145,62 @@ class Session(HoldsAddresses):
         if not 0 <= min(tokens) <= max(tokens) <= most:
             raise ValueError(f"tokens: {min(tokens)} to {max(tokens)}, expected 0 to {most}")
         self.passes += 1
-        workspace.place(0, tokens, position, self.cache)
-        logits = workspace.run(count, outputs, exact_top, workspace.tile_tokens)
+        ran: Sequence[int] = tokens
+        if missing := self.catch_up(min(_MAX_BEHIND, MAX_TOKENS - count)):
+            ran, position = [*missing, *tokens], position - len(missing)
+            outputs = [len(missing) + each for each in outputs]
+            workspace = self._pool(len(ran))
+        logits = self._run(workspace, ran, position, outputs, exact_top)
         self.tokens += tokens
         if len(outputs) and self._model.head.screens(exact_top):
             self.rescored += workspace.take_computed()
             self.screened += len(outputs)
         return logits
 
+    def _run(
+        self, workspace: Workspace, tokens: Sequence[int], position: int, outputs: Any,
+        exact_top: int,
+    ) -> Array:  # fmt: skip
+        """A pass. Before one of several tokens, states of delta nets are copied."""
+        states, count = self.cache.states, len(tokens)
+        if states:
+            if count > 1:
+                states.keep()
+            states.position = None
+        workspace.place(0, tokens, position, self.cache)
+        logits = workspace.run(count, outputs, exact_top, workspace.tile_tokens)
+        if states:
+            states.position = position + count
+        return logits
+
+    def catch_up(self, most: int = 0) -> Sequence[int]:
+        """Bring the states of delta nets to where the tokens are, unless they lack at most so many;
+        gives these."""
+        if not self.cache.states:
+            return ()
+        start = self.cache.states.go_back(len(self.tokens))
+        missing = self.tokens[start:]
+        if len(missing) <= most:
+            return missing
+        for at in range(0, len(missing), MAX_TOKENS):
+            part = missing[at : at + MAX_TOKENS]
+            self._run(self._pool(len(part)), part, start + at, _NOTHING, 0)
+        return ()
+
+    def place(self, workspace: Workspace, at: int, token: int) -> None:
+        """Let row `at` of the next pass of several sequences be a token of this one, which has
+        caught up; `add` it after that."""
+        workspace.place(at, (token,), len(self.tokens), self.cache)
+        if self.cache.states:
+            self.cache.states.position = None
+
+    def add(self, token: int) -> None:
+        """A token that was placed is computed."""
+        self.tokens.append(token)
+        if self.cache.states:
+            self.cache.states.position = len(self.tokens)
+
 
 _ALONE, _NOTHING = range(1), range(0)
+# Tokens that a pass computes once more beside its own, which cost it little.
+_MAX_BEHIND = 16

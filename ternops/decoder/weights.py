@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,12 +84,19 @@ def operand_of(matrix: TernaryMatrix | HalfMatrix) -> Operand:
 
 @dataclass(frozen=True)
 class Layer:
-    """One block. linear: a matrix for each name in LINEAR; norms, biases: float32 vectors for the
-    names in `Config.norm_sizes` and `Config.bias_sizes`."""
+    """One block. linear: a matrix for each name in `Config.linear_shapes`; norms, biases: float32
+    vectors for the names in `Config.norm_sizes` and `Config.bias_sizes`; vectors: float32 for those
+    in `Config.vector_shapes`."""
 
     linear: dict[str, TernaryMatrix | HalfMatrix]
     norms: dict[str, npt.NDArray[np.float32]]
     biases: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    vectors: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+
+    @property
+    def floats(self) -> Iterator[npt.NDArray[np.float32]]:
+        """All that is no matrix of a linear layer."""
+        return itertools.chain(*(each.values() for each in (self.norms, self.biases, self.vectors)))
 
 
 @dataclass(frozen=True)
@@ -108,11 +117,7 @@ class Weights:
     @property
     def bytes_per_token(self) -> int:
         """Bytes of weights that one decoded token reads: all but the embedding's other rows."""
-        vectors = sum(
-            each.nbytes
-            for layer in self.layers
-            for each in (*layer.norms.values(), *layer.biases.values())
-        )
+        vectors = sum(each.nbytes for layer in self.layers for each in layer.floats)
         row = self.embedding.nbytes // max(1, self.embedding.shape[0])
         return self.linear_bytes + vectors + self.norm.nbytes + self.head.nbytes + row
 
@@ -125,24 +130,29 @@ def random_weights(
     group: columns that share a scale, 0 for all of a matrix; then embedding and head are as well.
 
     Every matrix has separate memory, or with `distinct` those of the first `distinct` layers, which
-    the other layers reuse cyclically. The values repeat, which no kernel notices, so that even
-    gigabytes are written at the speed of memory.
+    the other layers of their kind reuse cyclically. The values repeat, which no kernel notices, so
+    that even gigabytes are written at the speed of memory.
     """
     random, arena = np.random.default_rng(seed), Arena()
     layers: list[Layer] = []
+    made: dict[bool, list[Layer]] = {False: [], True: []}
     for number in range(config.layers):
-        if distinct is not None and number >= distinct:
-            layers.append(layers[number % distinct])
+        alike = made[config.is_delta(number)]
+        if distinct is not None and number >= distinct and alike:
+            layers.append(alike[number % len(alike)])
             continue
         linear: dict[str, TernaryMatrix | HalfMatrix] = {}
-        for name, (rows, columns) in config.linear_shapes().items():
+        for name, (rows, columns) in config.linear_shapes(number).items():
             if kind == "fp16":
                 linear[name] = random_half(rows, columns, random, arena)
             else:
                 linear[name] = random_ternary(rows, columns, kind, random, arena, group)
-        norms = {name: np.ones(size, np.float32) for name, size in config.norm_sizes().items()}
-        biases = {name: np.zeros(size, np.float32) for name, size in config.bias_sizes().items()}
-        layers.append(Layer(linear, norms, biases))
+        norms, biases = (
+            {name: np.full(size, value, np.float32) for name, size in sizes.items()}
+            for sizes, value in ((config.norm_sizes(number), 1), (config.bias_sizes(number), 0))
+        )
+        layers.append(Layer(linear, norms, biases, _random_vectors(config, number, random)))
+        alike.append(layers[-1])
     shape = config.vocabulary, config.hidden
 
     def table() -> HalfMatrix | TernaryMatrix:
@@ -153,6 +163,19 @@ def random_weights(
     embedding = table()
     head = embedding if config.tied else table()
     return Weights(config, layers, np.ones(config.hidden, np.float32), embedding, head)
+
+
+def _random_vectors(
+    config: Config, layer: int, random: np.random.Generator
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Rates are positive, and sums have a deviation of 1."""
+    found = {}
+    for name, shape in config.vector_shapes(layer).items():
+        values = random.standard_normal(shape, np.float32) / np.float32(np.sqrt(max(1, shape[1])))
+        if name == "taps":
+            values = random.standard_normal(shape, np.float32)
+        found[name] = np.abs(values) if name == "forget_rate" else values
+    return found
 
 
 _REPEATED = 1 << 16  # random float16 before they repeat

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,14 +11,14 @@ from ternops.absmean import floor_of
 from ternops.decoder.architectures import ACTIVATIONS
 from ternops.decoder.attention import CACHES
 from ternops.decoder.cache import Cache, padded_context
+from ternops.decoder.delta import delta_fields
 from ternops.decoder.forward import forward
 from ternops.decoder.loaded import LoadedModel
 from ternops.decoder.records import MODEL, PARTS, TOKEN
+from ternops.decoder.scratch import PADDING, ThreadScratch
 from ternops.kernels.attention import POSITIONS
 from ternops.kernels.call import Call, Operand
-from ternops.kernels.int8 import placed_bytes
-from ternops.kernels.operands import OPERANDS
-from ternops.kernels.plan import UNPACKED, Plan, kind_of, make_plan
+from ternops.kernels.plan import kind_of, make_plan
 from ternops.kernels.screen import ROWS
 from ternops.memory import HoldsAddresses, aligned_zeros
 from ternops.team import TEAM
@@ -32,10 +31,7 @@ MAX_TOKENS = 512
 _LINE_OF_FLOATS = 16
 # Queries of a tile of attention, where a sequence has several tokens in a pass.
 _TILE_QUERIES = 16
-_PADDING = 256  # bytes that kernels may touch after a buffer
 _CALL = ("tokens", "tile_tokens", "outputs", "states")
-# int64 counts of rows and of columns.
-COUNTS = 16
 
 
 def size_for(model: LoadedModel, tokens: int) -> tuple[str, int]:
@@ -59,21 +55,26 @@ class Workspace(HoldsAddresses):
         self._model = model  # keeps the weights alive, whose addresses the record holds
         self._capacity = capacity
         c, head = model.config, model.head
-        queries, keys = c.heads * c.head_dim, c.kv_heads * c.head_dim
-        longest = max(c.hidden, c.ffn, queries)
+        sizes = c.sizes
+        queries, keys, values = (sizes[name] for name in ("queries", "keys", "delta_values"))
+        mixed = max(queries, values)
+        longest = max(c.hidden, c.ffn, mixed)
+        # Of delta nets those of attention once more, where there are none.
         plans = [
             make_plan(model.encoding, length, kind, group=model.group)
-            for length in (c.hidden, queries, c.ffn)
+            for length in (c.hidden, queries, c.ffn, values or queries)
         ]
         self.tile_tokens = max(1, _TILE_QUERIES // c.group) if capacity > 1 else 1
         score_stride = padded_context(c) + POSITIONS
         shared = {
             "x": capacity * c.hidden,
             "y": capacity * c.hidden,
-            "q": capacity * queries,
-            "k": capacity * keys,
+            "q": capacity * max(sizes["queries_and_gates"], sizes["delta_mixed"]),
+            "k": capacity * max(keys, values),
             "v": capacity * keys,
-            "attention": capacity * queries,
+            "attention": capacity * mixed,
+            "kept": capacity * c.delta_heads,
+            "written": capacity * c.delta_heads,
             "gate": capacity * c.ffn,
             "up": capacity * c.ffn,
             "normed": capacity * longest,
@@ -92,7 +93,7 @@ class Workspace(HoldsAddresses):
         longest = max(longest, 3 * c.head_dim + 64)
         self._sparsity = model.sparsity if capacity == 1 else None
         areas = self._sparsity.areas if self._sparsity else {}
-        groups = max(c.hidden, c.ffn, queries) // model.group if model.group else 1
+        groups = max(c.hidden, c.ffn, mixed) // model.group if model.group else 1
         own = ThreadScratch(
             call, plans, capacity, c.hidden, longest, groups, head.scratch(capacity), areas
         )
@@ -102,7 +103,8 @@ class Workspace(HoldsAddresses):
         self._record: Any = np.zeros((), MODEL)
         for name, value in {
             "hidden": c.hidden, "ffn": c.ffn, "layers": c.layers, "heads": c.heads,
-            "kv_heads": c.kv_heads, "head_dim": c.head_dim, "vocabulary": c.vocabulary,
+            "kv_heads": c.kv_heads, "head_dim": c.head_dim, "rotated": c.rotated,
+            "vocabulary": c.vocabulary, **delta_fields(c),
             "context": padded_context(c), "activation": ACTIVATIONS.index(c.activation),
             "epsilon": c.epsilon, "inner_epsilon": c.inner_epsilon,
             "score_scale": np.float32(1) / np.sqrt(np.float32(c.query_scalar or c.head_dim)),
@@ -110,7 +112,8 @@ class Workspace(HoldsAddresses):
             "residual_scale": np.float32(c.residual_scale),
             **model.addresses, **(self._sparsity.fields if self._sparsity else {}),
             "placed_hidden": plans[0].placed_bytes, "placed_queries": plans[1].placed_bytes,
-            "placed_ffn": plans[2].placed_bytes, "logits_stride": head.padded,
+            "placed_ffn": plans[2].placed_bytes, "placed_values": plans[3].placed_bytes,
+            "logits_stride": head.padded,
             "own": own.address, "own_bytes": own.bytes, "own_head": own.head,
             "own_floats": own.floats, "own_queries": own.queries, "own_scores": own.scores,
             **{f"own_{name}": offset for name, offset in own.areas.items()},
@@ -214,80 +217,6 @@ class Workspace(HoldsAddresses):
         self._exact_top = exact_top
 
 
-class ThreadScratch:
-    """Per-thread scratch memory, laid out contiguously, with areas that threads share after it.
-
-    With one token every thread prepares it for itself; several tokens are prepared once for all.
-    """
-
-    def __init__(
-        self, call: Call, plans: list[Plan], capacity: int, hidden: int, longest: int, groups: int,
-        head: tuple[int, int, int], areas: Mapping[str, int],
-    ) -> None:  # fmt: skip
-        head_scratch, head_placed, head_offsets = head
-        self._call = call
-        # Of all tokens' offsets, and of as many steps.
-        self._offsets = max(4 * call.prepared * groups, head_offsets)
-        self._sizes = areas
-        self._alone = capacity == 1
-        self._placed = call.prepared * max(plan.placed_bytes for plan in plans)
-        # As for int8 rows, which have the longest padding and take the most memory a token.
-        self._head_row = placed_bytes(UNPACKED["int8"].stride(hidden))
-        self._head_placed = max(capacity * self._head_row, head_placed)
-        self._scratch = max(head_scratch, *(plan.scratch_bytes for plan in plans))
-        self._floats = 4 * longest
-        #: The record of the head's product of each thread; where its tokens are prepared, with
-        #: their offsets and steps, and its scratch.
-        self.heads: list[tuple[memoryview, tuple[int, int, int, int]]] = []
-
-    def allocate(self, threads: int, queries: int, scores: int) -> ThreadScratch:
-        size = 0
-
-        def add(count: int) -> int:
-            nonlocal size
-            start = size
-            size += -(-(count + _PADDING) // 64) * 64
-            return start
-
-        linear, self.head = add(OPERANDS.itemsize), add(OPERANDS.itemsize)
-        self.columns, self.counts = add(OPERANDS.itemsize), add(COUNTS)
-        self.areas = {name: add(size) for name, size in self._sizes.items()}
-        self.floats, self.queries = add(self._floats), add(4 * queries)
-        self.scores, scratch = add(4 * scores), add(self._scratch)
-        prepared = [add(2 * self._offsets), add(self._placed), add(self._head_placed)]
-        if not self._alone:
-            # Behind the areas of all threads.
-            size = prepared[0]
-        self.bytes = size
-        shared = 0 if self._alone else prepared[2] + self._head_placed + _PADDING - size
-        self._memory = aligned_zeros(threads * size + shared, np.uint8)
-        self.address = self._memory.ctypes.data
-        for thread in range(threads):
-            own = self.address + thread * size
-            base = own if self._alone else self.address + (threads - 1) * size
-            sums, placed, head_placed = (base + each for each in prepared)
-            record = self._record(thread * size + linear)
-            steps = sums + self._offsets
-            self._call.write_apart(record, 0, 0, placed, sums, steps, own + scratch)
-            if self._sizes:
-                listed, codes, column_sums = (own + each for each in self.areas.values())
-                columns = self._record(thread * size + self.columns)
-                self._call.write_apart(columns, 0, 0, codes, sums, steps, column_sums, listed)
-            places = head_placed, sums, steps, own + scratch
-            self.heads.append((self._record(thread * size + self.head), places))
-        return self
-
-    def total_counts(self) -> npt.NDArray[np.int64]:
-        """The sum of all threads' counts, int64 (2,)."""
-        table = self._memory[: len(self.heads) * self.bytes].reshape(len(self.heads), -1)
-        counts = table[:, self.counts : self.counts + COUNTS].view(np.int64)
-        total: npt.NDArray[np.int64] = counts.sum(axis=0)
-        return total
-
-    def _record(self, offset: int) -> memoryview:
-        return self._memory[offset : offset + OPERANDS.itemsize].data
-
-
 def _peaks(padded: int) -> int:
     """Floats for a peak of every ROWS rows, in whole vectors."""
     return -(-padded // ROWS // _LINE_OF_FLOATS) * _LINE_OF_FLOATS
@@ -295,4 +224,4 @@ def _peaks(padded: int) -> int:
 
 def _zeros(size: int) -> npt.NDArray[Any]:
     """Zeroed bytes with a padding that kernels may touch."""
-    return aligned_zeros(-(-size // 64) * 64 + _PADDING, np.uint8)
+    return aligned_zeros(-(-size // 64) * 64 + PADDING, np.uint8)

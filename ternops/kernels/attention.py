@@ -42,12 +42,15 @@ _BLOCKS = 2 if WIDE.bytes == 64 else 1
 
 
 @kernel
-def rotate(x, cosine, sine, head_dim, target):
+def rotate(x, cosine, sine, rotated, head_dim, target):
     """target = rotary embedding of one head (RoFormer, arXiv 2104.09864), halves apart.
 
-    x, target: float32 (head_dim,); cosine, sine: float32 (head_dim / 2,) of this position.
+    x, target: float32 (head_dim,), of which the first `rotated` are rotated; cosine, sine: float32
+    (rotated / 2,) of this position.
     """
-    half = head_dim // 2
+    for i in range(rotated, head_dim, _LANES):
+        write(target, i, head_dim, read(x, i, head_dim))
+    half = rotated // 2
     upper, target_upper = x + 4 * half, target + 4 * half
     for i in range(0, half, _LANES):
         a, b = read(x, i, half), read(upper, i, half)

@@ -184,6 +184,21 @@ def gate_silu(gate, up, first, last, target):
         write(target, i, last, g / (power + one) * read(up, i, last))
 
 
+@inlined
+def sigmoid(x):
+    """16 float32, as `reference.sigmoid`."""
+    one, limit = full(f32, 1.0), full(f32, 87.0)
+    negated = x * np.float32(-1)
+    return one / (exp(select_greater(limit, negated, negated, limit)) + one)
+
+
+@kernel
+def gate_sigmoid(gate, x, count):
+    """x *= sigmoid(gate) in float32."""
+    for i in range(0, count, 16):
+        write(x, i, count, read(x, i, count) * sigmoid(read(gate, i, count)))
+
+
 @kernel
 def gate_gelu_tanh(gate, up, first, last, target):
     """float32 gelu_tanh(gate) * up, elements first to last."""

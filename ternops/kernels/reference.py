@@ -170,6 +170,69 @@ def silu(x: Array) -> Array:
     return x / (np.float32(1) + exp(np.minimum(-x, np.float32(87))))
 
 
+def sigmoid(x: Array) -> Array:
+    """float32 1 / (1 + exp(-x))."""
+    return np.float32(1) / (np.float32(1) + exp(np.minimum(-x, np.float32(87))))
+
+
+# log(1 + u) / (2s) in powers of s^2, s = u / (2 + u) at most 1/3: good to 1 ulp of float32.
+LOG_COEFFICIENTS = tuple(np.float32(1.0 / k) for k in (15, 13, 11, 9, 7, 5, 3, 1))
+
+
+def softplus(x: Array) -> Array:
+    """float32 log(1 + exp(x)), as max(x, 0) + log(1 + exp(-|x|))."""
+    u = exp(-np.abs(x))
+    s = u / (np.float32(2) + u)
+    z = s * s
+    p = np.broadcast_to(LOG_COEFFICIENTS[0], x.shape)
+    for coefficient in LOG_COEFFICIENTS[1:]:
+        p = fma(p, z, coefficient)
+    return fma(s * np.float32(2), p, np.maximum(x, np.float32(0)))
+
+
+def convolve(x: Array, before: Array, taps: Array) -> Array:
+    """silu of float32 (t, k) convolved with taps (n, k), the oldest position first, one chain of
+    fused multiply-adds; before: (n - 1, k), the rows before the first."""
+    whole, count = np.concatenate([before, x]), len(x)
+    total = whole[:count] * taps[0]
+    for i in range(1, len(taps)):
+        total = fma(whole[i : i + count], taps[i], total)
+    return silu(total)
+
+
+def unit(x: Array, scale: float) -> Array:
+    """float32 (..., k) over its length, times scale; as transformers', of which 1e-6 is a part."""
+    factor = np.float32(1) / np.sqrt(dot(x, x) + UNIT_EPSILON) * np.float32(scale)
+    return x * factor[..., None]
+
+
+#: What is added to the square of a length before it divides.
+UNIT_EPSILON = np.float32(1e-6)
+
+
+def delta_step(
+    state: Array, query: Array, key: Array, value: Array, kept: Array, written: Array
+) -> tuple[Array, Array]:
+    """One token of the gated delta rule (arXiv 2412.06464), each head for itself.
+
+    state: float32 (heads, k, d); query, key: (heads, k); value: (heads, d); kept, written:
+    (heads,). Gives the new state, in which the key stands for the value, and what the query finds
+    there, (heads, d). Sums over k are one chain of fused multiply-adds.
+    """
+    before = _sum_rows(key, state) * kept[:, None]
+    change = (value - before) * written[:, None]
+    state = fma(key[..., None], change[:, None], state * kept[:, None, None])
+    return state, _sum_rows(query, state)
+
+
+def _sum_rows(weights: Array, rows: Array) -> Array:
+    """float32 (heads, k) and (heads, k, d) -> (heads, d)."""
+    total = np.zeros((rows.shape[0], rows.shape[2]), np.float32)
+    for i in range(rows.shape[1]):
+        total = fma(weights[:, i, None], rows[:, i], total)
+    return total
+
+
 #: gelu_tanh's exponent is x * (GELU_LINEAR + GELU_CUBIC * x^2): 2 * sqrt(2/pi), times 0.044715.
 GELU_LINEAR = np.float32(2 * (2 / np.pi) ** 0.5)
 GELU_CUBIC = np.float32(2 * (2 / np.pi) ** 0.5 * 0.044715)

@@ -12,8 +12,10 @@ import ternops
 from ternops.decoder import Config
 from ternops.decoder.architectures import (
     ARCHITECTURES,
+    DELTA_LINEAR,
     LINEAR,
     NORMS,
+    VECTORS,
     find_gguf,
     find_hugging_face,
 )
@@ -26,11 +28,17 @@ FORMS = [
 @pytest.mark.parametrize(("architecture", "form"), FORMS)
 def test_a_form_has_a_name_for_everything(architecture, form):
     """All matrices and norms, no two of them under one name."""
-    names = [form.matrix(3, name) for name in LINEAR]
-    for name in architecture.norms:
+    hybrid = bool(architecture.delta_norms)
+    assert form.hybrid == hybrid
+    linear = LINEAR | DELTA_LINEAR if hybrid else LINEAR
+    norms = {*architecture.norms, *architecture.delta_norms}
+    vectors = VECTORS if hybrid else {}
+    names = [form.matrix(3, name) for name in linear]
+    names += [form.vector(3, name) for name in vectors]
+    for name in norms:
         found = form.norm(3, name)
         names += [found] if isinstance(found, str) else found
-    assert len(set(names)) == len(names) >= len(LINEAR) + len(architecture.norms)
+    assert len(set(names)) == len(names) >= len(linear) + len(norms) + len(vectors)
     assert not set(names) & {form.embedding, form.head, form.final_norm}
     assert all(name.startswith(form.layer.format(3)) for name in names)
 

@@ -38,7 +38,8 @@ def test_the_bits_of_the_oracle(kind, group):
 @pytest.mark.parametrize("layout", list(LAYOUTS))
 def test_every_trunk(layout):
     """Untied heads as well, with norms within linear layers and scaled residuals."""
-    model = small_model(config_of(layout), group=128)
+    heads = {"delta_value_dim": 64, "delta_heads": 6, "delta_key_heads": 2}
+    model = small_model(config_of(layout, **(heads if "3.5" in layout else {})), group=128)
     expected = reference.logits(model, TOKENS)
     assert cases.same_bits(model.logits(TOKENS), expected)
     assert model.head.kind == "ternary"

@@ -18,6 +18,7 @@ import pytest
 
 from ternops import matrix_file, scratch, team, threads
 from ternops.contention import Contention
+from ternops.decoder.states import States
 from ternops.isa.tier import GemmTile
 from ternops.kernels import call, plan, tuning
 from ternops.simd import Job, kept
@@ -328,3 +329,8 @@ def replace_figures(monkeypatch: pytest.MonkeyPatch, figures: Callable[..., Any]
     from ternops.commands import perplexity
 
     monkeypatch.setattr(perplexity, "_figures", figures)
+
+
+def memory_of(states: States) -> Array:
+    """The states of a sequence, as bytes."""
+    return states._now

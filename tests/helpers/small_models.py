@@ -36,6 +36,16 @@ LAYOUTS: dict[str, dict[str, Any]] = {
         "activation": "silu", "architecture": "minicpm", "tied": False, "embedding_scale": 12.0,
         "residual_scale": 0.31, "logit_scale": 0.3, "rope_scale": 1.1,
     },
+    "qwen3.5": {
+        "activation": "silu", "architecture": "qwen3.5", "tied": False, "rotary_dim": 2,
+        "delta_layers": (1, 0), "delta_heads": 6, "delta_key_heads": 3, "delta_key_dim": 10,
+        "delta_value_dim": 21,
+    },
+    "qwen3.5 tiled": {
+        "activation": "silu", "architecture": "qwen3.5", "tied": True, "delta_layers": (0, 1),
+        "delta_heads": 4, "delta_key_heads": 2, "delta_key_dim": 33, "delta_value_dim": 80,
+        "delta_tiled": True,
+    },
 }  # fmt: skip
 
 
@@ -74,6 +84,7 @@ def small_model(
                 name: random.normal(0, 1, len(bias)).astype(np.float32)
                 for name, bias in layer.biases.items()
             },
+            layer.vectors,
         )
         for layer in plain.layers
     ]

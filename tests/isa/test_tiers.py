@@ -14,7 +14,7 @@ FILES = (
     "library/test_matmul_exact.py", "library/test_matmul_numpy.py", "simd/test_simd.py",
     "encodings/test_lookup.py", "isa/test_half.py", "kernels/test_elementwise.py",
     "kernels/test_grouped.py", "kernels/test_dense.py", "kernels/test_attention.py",
-    "decoder/test_screen.py", "decoder/test_decoder.py",
+    "kernels/test_delta.py", "decoder/test_screen.py", "decoder/test_decoder.py",
     # Of blocks and of row groups; the other encodings' panels are theirs.
     "kernels/test_tiles.py::test_every_candidate_of_the_gemm_gives_the_same_bits[two_bit]",
     "kernels/test_tiles.py::test_every_candidate_of_the_gemm_gives_the_same_bits[tl2]",

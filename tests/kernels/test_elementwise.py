@@ -52,6 +52,21 @@ def test_exp_is_the_reference_and_close_to_the_truth():
 
 
 @kernel
+def _gate_sigmoid(gate, x, count):
+    elementwise.gate_sigmoid(pointer(gate), pointer(x), count)
+
+
+def test_a_gate_of_attention():
+    """With nothing written after it."""
+    for count in LENGTHS:
+        gate, (buffer, x) = row(count, spread=1), padded(row(count, seed=1))
+        expected = x * reference.sigmoid(gate)
+        _gate_sigmoid(gate, buffer, count)
+        assert cases.same_bits(x, expected)
+        assert (buffer[count:] == 7).all()
+
+
+@kernel
 def _softmax(x, count):
     elementwise.softmax(pointer(x), count)
 
@@ -207,18 +222,21 @@ def test_a_bad_value_anywhere_makes_the_step_nan(bad):
 
 
 @kernel
-def _rotate(x, cosine, sine, head_dim, target):
-    attention.rotate(pointer(x), pointer(cosine), pointer(sine), head_dim, pointer(target))
+def _rotate(x, cosine, sine, rotated, head_dim, target):
+    attention.rotate(pointer(x), pointer(cosine), pointer(sine), rotated, head_dim, pointer(target))
 
 
-@pytest.mark.parametrize("head_dim", [2, 4, 10, 30, 32, 34, 50, 64, 80, 100, 128])
-def test_rotate(head_dim):
-    """The halves of a head turned by an angle each, with nothing written after them."""
-    x, angles = row(head_dim), np.linspace(0, 300, head_dim // 2)
+@pytest.mark.parametrize("rest", [0, 2, 18, 96])
+@pytest.mark.parametrize("rotated", [2, 4, 10, 30, 32, 34, 50, 64, 80, 100, 128])
+def test_rotate(rotated, rest):
+    """The halves of what is rotated of a head turned by an angle each, what is not as it is, with
+    nothing written after it."""
+    head_dim = rotated + rest
+    x, angles = row(head_dim), np.linspace(0, 300, rotated // 2)
     cosine, sine = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
     target = np.full(head_dim + 16, -5, np.float32)
-    _rotate(x, cosine, sine, head_dim, target)
-    a, b = x[: head_dim // 2], x[head_dim // 2 :]
-    expected = np.concatenate([a * cosine - b * sine, b * cosine + a * sine])
+    _rotate(x, cosine, sine, rotated, head_dim, target)
+    a, b = x[: rotated // 2], x[rotated // 2 : rotated]
+    expected = np.concatenate([a * cosine - b * sine, b * cosine + a * sine, x[rotated:]])
     assert cases.same_bits(target[:head_dim], expected)
     assert (target[head_dim:] == -5).all()

@@ -30,6 +30,10 @@ LONG = {
     "rope_type": "longrope", "short_factor": [1 + i / 10 for i in range(8)],
     "long_factor": [1 + i / 2 for i in range(8)], "rope_theta": 500.0,
 }  # fmt: skip
+DELTA = {
+    "linear_num_key_heads": 2, "linear_num_value_heads": 6, "linear_key_head_dim": 12,
+    "linear_value_head_dim": 20,
+}  # fmt: skip
 SLIDING, FULL = "sliding_attention", "full_attention"
 #: Name -> the class of transformers, and what its config says besides SIZES.
 TRUNKS = {
@@ -75,6 +79,16 @@ TRUNKS = {
              FULL: {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e4},
              SLIDING: {"rope_type": "default", "rope_theta": 300.0}}},
     ),
+    "qwen3.5": (
+        "Qwen3_5",
+        {"head_dim": 16, "layer_types": ["linear_attention", "linear_attention", FULL], **DELTA},
+    ),
+    "qwen3.5 tied, yarn": (
+        "Qwen3_5",
+        {"head_dim": 24, "layer_types": [FULL, "linear_attention", FULL], **DELTA,
+         "linear_num_key_heads": 6, "tie_word_embeddings": True,
+         "rope_parameters": {**YARN, "partial_rotary_factor": 0.5}},
+    ),
 }  # fmt: skip
 
 
@@ -90,7 +104,7 @@ def made(name, seed, torch, transformers, **options):
         for key, weight in model.named_parameters():
             if "norm" in key:
                 weight.uniform_(0.5, 1.5)
-            elif "_proj.weight" in key:
+            elif key.endswith(("_proj.weight", "in_proj_qkv.weight", "in_proj_z.weight")):
                 scale = torch.rand(()).bfloat16().float() / 2 + 0.125
                 weight.copy_(torch.randint(-1, 2, weight.shape) * scale)
             else:

@@ -25,6 +25,7 @@ from ternops.encodings.blocks import Blocks
 from ternops.encodings.panels import GROUPS, Panels
 from ternops.kernels import reference
 from ternops.kernels.call import Call, Operand
+from ternops.kernels.delta import convolve, delta_steps, gates, unit
 from ternops.kernels.elementwise import (
     add,
     copy_row,
@@ -280,6 +281,8 @@ def rows_of_floats() -> None:
         assert cases.same_bits(d[None], reference.quantize_rows(a[None], 1e-5)[0])
         assert cases.same_bits(e, d)
         kept.clear()
+        delta_net(n)
+        kept.clear()
     for rows in (1, 2, 3, 5, 8):
         for columns in (32, 64, 96):
             weights = ending(cases.floats(rows, columns, dtype=np.float16))
@@ -294,6 +297,49 @@ def rows_of_floats() -> None:
                 expected = reference.dot(weights.astype(np.float32), x[:, None])
                 assert cases.same_bits(out, expected)
         kept.clear()
+
+
+def delta_net(n: int) -> None:
+    """What a gated delta net computes of rows of n floats: two tokens, three dimensions of keys."""
+    x, before, taps, forget, write, rows = (
+        ending(cases.floats(*shape, seed=seed))
+        for seed, shape in enumerate(((2, n), (3, n), (4, n), (n,), (n,), (2, 6 + n)))
+    )
+    out = [ending(np.zeros(shape, np.float32)) for shape in (n, 2, 2, (2, n))]
+    state = ending(np.zeros((-(-n // 16), 3, 16), np.float32))
+    right = reference.convolve(x.copy(), before.copy(), taps)
+    run_delta(x, before, taps, forget, write, rows, *out, state, n)
+    assert cases.same_bits(x, right)
+    assert cases.same_bits(out[0], reference.unit(x[1], 1))
+    bias, rate = forget[-1:], write[-1:]
+    keep = reference.exp(reference.softplus(reference.dot(x, forget) + bias) * -rate)
+    share = reference.sigmoid(reference.dot(x, write))
+    assert cases.same_bits(out[1], keep)
+    assert cases.same_bits(out[2], share)
+    found = np.zeros((1, 3, n), np.float32)
+    for t, row in enumerate(rows[:, None]):
+        at = slice(t, t + 1)
+        found, expected = reference.delta_step(
+            found, row[:, :3], row[:, 3:6], row[:, 6:], keep[at], share[at]
+        )
+        assert cases.same_bits(out[3][at], expected)
+
+
+@kernel
+def run_delta(
+    x, before, taps, forget, write, rows, length, keep, share, out, state, n
+):  # fmt: skip
+    convolve(pointer(x), n, 2, pointer(before), pointer(taps), 0, n)
+    unit(pointer(x) + 4 * n, n, np.float32(1), pointer(length))
+    last = 4 * (n - 1)
+    gates(
+        pointer(x), n, 2, pointer(forget), pointer(write), pointer(forget) + last,
+        pointer(write) + last, pointer(keep), pointer(share), 1,
+    )  # fmt: skip
+    delta_steps(
+        pointer(state), 3, n, pointer(rows), pointer(rows) + 12, pointer(rows) + 24, 6 + n,
+        pointer(keep), pointer(share), 1, 2, pointer(out), n,
+    )  # fmt: skip
 
 
 def fault() -> None:

@@ -8,9 +8,13 @@ from typing import Any
 from ternops.decoder.architectures.architecture import (
     ACTIVATIONS,
     BIASED,
+    DELTA_LINEAR,
+    DELTA_SLOTS,
     INNER_NORMS,
     LINEAR,
     NORMS,
+    TAPS,
+    VECTORS,
     Architecture,
     Gguf,
     HuggingFace,
@@ -21,13 +25,15 @@ from ternops.decoder.architectures.llama import LLAMA
 from ternops.decoder.architectures.minicpm import MINICPM
 from ternops.decoder.architectures.qwen2 import QWEN2
 from ternops.decoder.architectures.qwen3 import QWEN3
+from ternops.decoder.architectures.qwen35 import QWEN35
 
-__all__ = ["ACTIVATIONS", "ARCHITECTURES", "BIASED", "INNER_NORMS", "LINEAR", "NORMS",
-           "Architecture", "Gguf", "HuggingFace", "find_gguf", "find_hugging_face"]  # fmt: skip
+__all__ = ["ACTIVATIONS", "ARCHITECTURES", "BIASED", "DELTA_LINEAR", "DELTA_SLOTS", "INNER_NORMS",
+           "LINEAR", "NORMS", "TAPS", "VECTORS", "Architecture", "Gguf", "HuggingFace", "find_gguf",
+           "find_hugging_face"]  # fmt: skip
 
 #: name -> Architecture.
 ARCHITECTURES = {
-    each.name: each for each in (BITNET, LLAMA, QWEN2, QWEN3, GEMMA3, MINICPM)
+    each.name: each for each in (BITNET, LLAMA, QWEN2, QWEN3, GEMMA3, MINICPM, QWEN35)
 }  # fmt: skip
 
 

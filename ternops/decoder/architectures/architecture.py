@@ -25,15 +25,37 @@ class Norm(NamedTuple):
     heads: str = "one"
 
 
-#: The linear layers: outputs and inputs, names in `Config.sizes`.
+_FFN = {"gate": ("ffn", "hidden"), "up": ("ffn", "hidden"), "down": ("hidden", "ffn")}
+#: The linear layers: outputs and inputs, names in `Config.sizes`. Rows of q are those of a head's
+#: query and, where attention is gated, of its gate.
 LINEAR = {
-    "q": ("queries", "hidden"),
+    "q": ("queries_and_gates", "hidden"),
     "k": ("keys", "hidden"),
     "v": ("keys", "hidden"),
     "o": ("hidden", "queries"),
-    "gate": ("ffn", "hidden"),
-    "up": ("ffn", "hidden"),
-    "down": ("hidden", "ffn"),
+    **_FFN,
+}
+#: The same of a layer with a gated delta net in place of attention (arXiv 2412.06464): queries,
+#: keys and values, which are convolved together; what gates its output; and its output.
+DELTA_LINEAR = {
+    "qkv": ("delta_mixed", "hidden"),
+    "z": ("delta_values", "hidden"),
+    "out": ("hidden", "delta_values"),
+    **_FFN,
+}
+#: Where a layer's record and its buffers have them.
+DELTA_SLOTS = {"qkv": "q", "z": "k", "out": "o"}
+#: Positions that a delta net's convolution sees, the latest included.
+TAPS = 4
+#: What a delta net has besides, float32: the taps (TAPS, mixed), the oldest position first; the
+#: rows that an input is multiplied by for how much each head forgets and writes, (heads, hidden);
+#: what the first is added to, and what it is then multiplied by, positive, (heads,).
+VECTORS = {
+    "taps": ("taps", "delta_mixed"),
+    "forget": ("delta_heads", "hidden"),
+    "write": ("delta_heads", "hidden"),
+    "forget_bias": ("one", "delta_heads"),
+    "forget_rate": ("one", "delta_heads"),
 }
 #: Those that may have a bias: what follows them is an element at a time.
 BIASED = ("q", "k", "v")
@@ -42,7 +64,7 @@ BIASED = ("q", "k", "v")
 INNER_NORMS = {f"{name}_input": name for name in LINEAR}
 #: Where a layer may have a norm: before q, k and v; of each head of a query or key, before its
 #: rotation; before o; of what o adds; before gate and up; before down; of what down adds; and
-#: within a linear layer.
+#: within a linear layer. Of a delta net: of each head, before its gate.
 NORMS = {
     "input": Norm("hidden"),
     "q": Norm("head_dim", "heads"),
@@ -52,6 +74,7 @@ NORMS = {
     "post": Norm("hidden"),
     "ffn": Norm("ffn"),
     "down_output": Norm("hidden"),
+    "delta": Norm("delta_value_dim", "delta_heads"),
     **{name: Norm(LINEAR[layer][1]) for name, layer in INNER_NORMS.items()},
 }
 
@@ -80,10 +103,14 @@ class HuggingFace:
     "pattern" (all but each sixth); local_theta: rope's base in these layers, None: that of all.
     scales_embedding: whether embeddings are multiplied by the root of hidden. mup: whether
     scale_emb, scale_depth and dim_model_base count. norm_offset: what is added to the weights of
-    norms. quantises: whether it rounds its float weights to trits each time that it uses them,
-    without a word in config.json. linear_class: how published models of it store trits. linear: the
-    names of a layer's matrices; norms: those of its norms, what is read under several names with
-    the usual one first; inner_norms: names for a norm that is part of a linear layer.
+    norms but those in unmoved. partial: the part of a head that is rotated where config.json does
+    not say, 1 in programs that rotate all. hybrid: whether layer_types tells layers with a delta
+    net. nested: the key of config.json under which a program that also sees has what it says of
+    text. ignored: how tensors begin that are of no text. quantises: whether it rounds its float
+    weights to trits each time that it uses them, without a word in config.json. linear_class: how
+    published models of it store trits. linear: the names of a layer's matrices; norms: those of its
+    norms, what is read under several names with the usual one first; inner_norms: names for a norm
+    that is part of a linear layer; vectors: the tensors of VECTORS.
     """
 
     program: str
@@ -105,6 +132,11 @@ class HuggingFace:
     scales_embedding: bool = False
     mup: bool = False
     norm_offset: float = 0.0
+    unmoved: tuple[str, ...] = tuple(INNER_NORMS)
+    partial: float = 1.0
+    hybrid: bool = False
+    nested: str = ""
+    ignored: tuple[str, ...] = ()
     quantises: bool = False
     linear_class: str = "bitlinear"
     embedding: str = "model.embed_tokens.weight"
@@ -114,6 +146,7 @@ class HuggingFace:
     linear: Mapping[str, str] = field(default_factory=_hugging_face_linear)
     norms: Mapping[str, tuple[str, ...]] = field(default_factory=_hugging_face_norms)
     inner_norms: tuple[str, ...] = ("rms_norm", "norm")
+    vectors: Mapping[str, str] = field(default_factory=dict)
 
     def matrix(self, layer: int, name: str) -> str:
         """The tensor of a linear layer's weight."""
@@ -132,6 +165,10 @@ class HuggingFace:
     def norm(self, layer: int, name: str) -> tuple[str, ...]:
         """The tensors that a norm's weight may be in."""
         return tuple(f"{self.layer.format(layer)}{each}.weight" for each in self.norm_names(name))
+
+    def vector(self, layer: int, name: str) -> str:
+        """The tensor of a name in VECTORS."""
+        return f"{self.layer.format(layer)}{self.vectors[name]}"
 
     def without_prefix(self) -> HuggingFace:
         """The same as the program without the head names its tensors."""
@@ -161,8 +198,9 @@ class Gguf:
     period: all layers but each such have the window of the file, 0: none has one; local_theta:
     rope's base in these. scales_embedding: whether embeddings are multiplied by the root of hidden.
     mup: whether its scales of embedding, residual and logits count. wide_queries: the number of
-    layers of the model whose scores are scaled by hidden over heads. linear, norms: the names of a
-    layer's tensors.
+    layers of the model whose scores are scaled by hidden over heads. hybrid: whether all layers but
+    each full_attention_interval-th have a delta net, whose heads are in another order. linear,
+    norms: the names of a layer's tensors; vectors: those of VECTORS, whole.
     """
 
     name: str
@@ -177,12 +215,14 @@ class Gguf:
     scales_embedding: bool = False
     mup: bool = False
     wide_queries: int = 0
+    hybrid: bool = False
     embedding: str = "token_embd.weight"
     head: str = "output.weight"
     final_norm: str = "output_norm.weight"
     layer: str = "blk.{}."
     linear: Mapping[str, str] = field(default_factory=_gguf_linear)
     norms: Mapping[str, str] = field(default_factory=_gguf_norms)
+    vectors: Mapping[str, str] = field(default_factory=dict)
 
     def matrix(self, layer: int, name: str) -> str:
         """The tensor of a linear layer's weight."""
@@ -202,13 +242,18 @@ class Gguf:
         """The tensor of a norm's weight."""
         return f"{self.layer.format(layer)}{self.norm_name(name)}.weight"
 
+    def vector(self, layer: int, name: str) -> str:
+        """The tensor of a name in VECTORS."""
+        return f"{self.layer.format(layer)}{self.vectors[name]}"
+
 
 @dataclass(frozen=True)
 class Architecture:
     """name: in `Config.architecture` and packed files. title: for people. norms: those of a layer,
     names in NORMS, in the order of packed files. hugging_face, gguf: what it is called there, the
     form that random models are written in first. biases: the linear layers that have one, of
-    BIASED.
+    BIASED. gated: whether what a head attends to is multiplied by the sigmoid of a gate that q
+    computes with its query. delta_norms: the norms of a layer with a delta net.
     """
 
     name: str
@@ -217,3 +262,5 @@ class Architecture:
     hugging_face: tuple[HuggingFace, ...]
     gguf: tuple[Gguf, ...]
     biases: tuple[str, ...] = ()
+    gated: bool = False
+    delta_norms: tuple[str, ...] = ()

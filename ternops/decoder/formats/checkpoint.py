@@ -33,8 +33,8 @@ class Checkpoint(ABC):
 
     @abstractmethod
     def trits(self, layer: int, name: str) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-        """Trits (outputs, inputs) of a name in `Config.linear_shapes` and the scale they are
-        multiplied by, of shape (), (outputs,) or (outputs, groups of neighbouring inputs)."""
+        """Trits (outputs, inputs) of a name in `Config.linear_shapes` of the layer and the scale
+        they are multiplied by, (), (outputs,) or (outputs, groups of neighbouring inputs)."""
 
     @abstractmethod
     def norm(self, layer: int, name: str) -> npt.NDArray[np.float32]:
@@ -43,6 +43,10 @@ class Checkpoint(ABC):
     def bias(self, layer: int, name: str) -> npt.NDArray[np.float32]:
         """The bias of a name in `Config.bias_sizes`."""
         raise ValueError(f"checkpoint: a bias of {name}, expected none in this format")
+
+    def vector(self, layer: int, name: str) -> npt.NDArray[np.float32]:
+        """What is called so in `Config.vector_shapes`."""
+        raise ValueError(f"checkpoint: {name} of a delta net, expected none in this format")
 
     @abstractmethod
     def final_norm(self) -> npt.NDArray[np.float32]:

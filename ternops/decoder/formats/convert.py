@@ -193,12 +193,16 @@ def _tensors(
 
 
 def _layer(checkpoint: Checkpoint, layer: int, encoding: str) -> Iterator[Tensor]:
-    for name in checkpoint.config.linear_shapes():
+    config = checkpoint.config
+    for name in config.linear_shapes(layer):
         yield from _packed(f"layers.{layer}.{name}", checkpoint.matrix(layer, name, encoding))
-    for name in checkpoint.config.norm_sizes():
+    for name in config.norm_sizes(layer):
         yield f"layers.{layer}.{name}.norm", "F32", _filled(checkpoint.norm(layer, name))
-    for name in checkpoint.config.bias_sizes():
+    for name in config.bias_sizes(layer):
         yield f"layers.{layer}.{name}.bias", "F32", _filled(checkpoint.bias(layer, name))
+    for name in config.vector_shapes(layer):
+        vector = checkpoint.vector(layer, name).reshape(-1)
+        yield f"layers.{layer}.{name}.vector", "F32", _filled(vector)
 
 
 def _packed(name: str, matrix: TernaryMatrix) -> Iterator[Tensor]:
@@ -246,8 +250,11 @@ def _header(metadata: dict[str, str], entries: list[Any], room: int) -> bytes:
 
 def _header_room(metadata: dict[str, str], config: Config) -> int:
     """Bytes that suffice for the header, before it is known; tensors start after them."""
-    layer = 2 * len(config.linear_shapes()) + len(config.norm_sizes()) + len(config.bias_sizes())
-    tensors = 6 + config.layers * layer
+    tensors = 6 + sum(
+        2 * len(config.linear_shapes(layer)) + len(config.norm_sizes(layer))
+        + len(config.bias_sizes(layer)) + len(config.vector_shapes(layer))
+        for layer in range(config.layers)
+    )  # fmt: skip
     fixed = len(json.dumps({"__metadata__": {**metadata, "crc32": "", "header_crc32": "0" * 8}}))
     return whole_lines(8 + fixed + tensors * (_ENTRY + _CHECKSUM))
 
@@ -255,15 +262,15 @@ def _header_room(metadata: dict[str, str], config: Config) -> int:
 def _data_bytes(config: Config, encoding: str) -> int:
     """About as many bytes as the tensors will take, but for scales of groups."""
     layout = ENCODINGS[encoding]
-    layer = sum(
+    layers = range(config.layers)
+    matrices = sum(
         whole_lines(layout.nbytes(*shape) + SLACK) + CACHE_LINE
-        for shape in config.linear_shapes().values()
-    ) + sum(
-        whole_lines(4 * size)
-        for size in (*config.norm_sizes().values(), *config.bias_sizes().values())
+        for layer in layers
+        for shape in config.linear_shapes(layer).values()
     )
+    floats = sum(whole_lines(4 * size) for layer in layers for size in config.float_sizes(layer))
     half = config.vocabulary * whole_lines(2 * config.hidden)
-    return config.layers * layer + (1 if config.tied else 2) * half
+    return matrices + floats + (1 if config.tied else 2) * half
 
 
 def _check_space(target: Path, needed: int) -> None:

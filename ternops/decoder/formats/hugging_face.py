@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ternops.decoder.architectures import INNER_NORMS, find_hugging_face
+from ternops.decoder.architectures import find_hugging_face
 from ternops.decoder.formats import mlx, tokenizer_config
 from ternops.decoder.formats.checkpoint import Checkpoint
-from ternops.decoder.formats.hugging_face_config import object_of, read_config
+from ternops.decoder.formats.hugging_face_config import object_of, read_config, read_raw
 from ternops.decoder.formats.hugging_face_quantization import (
     BITNET,
     OFFLINE,
@@ -23,7 +23,6 @@ from ternops.decoder.formats.hugging_face_quantization import (
     read_quantization,
     read_trits,
 )
-from ternops.decoder.formats.json_files import read_object
 from ternops.decoder.formats.placeholders import check_fetched
 from ternops.decoder.formats.pooling import Pooling, read_pooling
 from ternops.decoder.formats.straight import pack_parts
@@ -60,7 +59,7 @@ class HuggingFace(Checkpoint):
         for name in _TEXTS:
             check_fetched(folder / name)
         self.config = read_config(folder)
-        raw = read_object(folder / "config.json")
+        raw = read_raw(folder)
         _, self._form = find_hugging_face(raw)
         self._quantization = read_quantization(folder)
         quantization = object_of(raw, "quantization")
@@ -90,21 +89,21 @@ class HuggingFace(Checkpoint):
 
     def _check_places(self) -> None:
         """A tensor that is left out (a bias, a layer) would change the logits without a word."""
-        form = self._form
-        norms = [name for key in self.config.norm_sizes() for name in form.norm_names(key)]
-        known = {f"{name}.weight" for name in [*form.linear.values(), *norms]}
-        known |= {f"{name}.weight_scale" for name in form.linear.values()}
-        known |= {f"{form.linear[name]}.bias" for name in self.config.bias_sizes()}
-        known.add(f"self_attn.{_ROTATIONS}")
+        form, layers = self._form, self.config.layers
+        kinds = {self.config.is_delta(layer): self._known(layer) for layer in range(layers)}
+        every = set.union(*kinds.values())
         whole = {form.embedding, form.head, form.final_norm, f"model.{_ROTATIONS}"}
         if self._group:
-            known |= {each for name in form.linear.values() for each in mlx.parts(f"{name}.weight")}
             whole |= mlx.parts(form.embedding) | mlx.parts(form.head)
         scales = []
         before, after = form.layer.split("{}")
         layer = re.compile(re.escape(before) + r"(\d{1,9})" + re.escape(after) + "(.*)", re.DOTALL)
         for name in sorted(self._tensors):
+            if name.startswith(form.ignored):
+                continue
             match = layer.match(name)
+            number = int(match[1]) if match else 0
+            known = kinds[self.config.is_delta(number)] if number < layers else every
             if match[2] not in known if match else name not in whole:
                 raise ValueError(f"checkpoint: tensor {name!r} {self._no_place(name)}")
             if name.endswith("_scale") and self._quantization in (UNDECLARED, BITNET):
@@ -114,10 +113,10 @@ class HuggingFace(Checkpoint):
                 )
             if name.endswith("_scale") and self._quantization == ONLINE:
                 scales.append(name)
-            if match and int(match[1]) >= self.config.layers:
+            if number >= layers:
                 raise ValueError(
-                    f"checkpoint: tensor {name!r}, expected no layers beyond the "
-                    f"{self.config.layers} of config.json"
+                    f"checkpoint: tensor {name!r}, expected no layers beyond the {layers} of "
+                    "config.json"
                 )
         if scales:
             warnings.warn(
@@ -126,15 +125,29 @@ class HuggingFace(Checkpoint):
                 stacklevel=2,
             )
 
+    def _known(self, layer: int) -> set[str]:
+        """What the tensors of a layer may be called within it."""
+        form, config = self._form, self.config
+        linear = [form.linear[name] for name in config.linear_shapes(layer)]
+        norms = [name for key in config.norm_sizes(layer) for name in form.norm_names(key)]
+        known = {f"{name}.weight" for name in [*linear, *norms]}
+        known |= {f"{name}.weight_scale" for name in linear}
+        known |= {f"{form.linear[name]}.bias" for name in config.bias_sizes(layer)}
+        known |= {form.vectors[name] for name in config.vector_shapes(layer)}
+        known.add(f"self_attn.{_ROTATIONS}")
+        if self._group:
+            known |= {each for name in linear for each in mlx.parts(f"{name}.weight")}
+        return known
+
     def trits(self, layer: int, name: str) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-        shape = self.config.linear_shapes()[name]
+        shape = self.config.linear_shapes(layer)[name]
         tensor = self._form.matrix(layer, name)
         if parts := self._parts(tensor, shape):
             return parts.trits
         return read_trits(self._tensors, tensor, shape, self._quantization, self._quantize)
 
     def matrix(self, layer: int, name: str, encoding: str) -> TernaryMatrix:
-        shape = self.config.linear_shapes()[name]
+        shape = self.config.linear_shapes(layer)[name]
         parts = self._parts(self._form.matrix(layer, name), shape)
         straight = parts and pack_parts(parts, encoding, self._arena)
         return straight or super().matrix(layer, name, encoding)
@@ -148,16 +161,32 @@ class HuggingFace(Checkpoint):
     def norm(self, layer: int, name: str) -> npt.NDArray[np.float32]:
         names = self._form.norm(layer, name)
         found = next((each for each in names if each in self._tensors), names[0])
-        weight = self._tensors.floats(found, (self.config.norm_sizes()[name],))
-        return weight if name in INNER_NORMS else self._offset(weight)
+        weight = self._tensors.floats(found, (self.config.norm_sizes(layer)[name],))
+        return weight if name in self._form.unmoved else self._offset(weight)
 
     def bias(self, layer: int, name: str) -> npt.NDArray[np.float32]:
-        size = self.config.bias_sizes()[name]
+        size = self.config.bias_sizes(layer)[name]
         bias = self._tensors.floats(self._form.bias(layer, name), (size,))
         if self._quantization == OFFLINE:
             # transformers' AutoBitLinear adds the bias before it multiplies by the scale.
             bias = bias * self._tensors.number(f"{self._form.matrix(layer, name)}_scale")
         return bias
+
+    def vector(self, layer: int, name: str) -> npt.NDArray[np.float32]:
+        rows, columns = shape = self.config.vector_shapes(layer)[name]
+        tensor = self._form.vector(layer, name)
+        if name == "taps":
+            return self._tensors.floats(tensor, (columns, 1, rows)).reshape(columns, rows).T.copy()
+        if rows > 1:
+            return self._tensors.floats(tensor, shape)
+        values = self._tensors.floats(tensor, (columns,)).reshape(shape)
+        if name != "forget_rate":
+            return values
+        with np.errstate(over="ignore"):
+            rates = np.exp(values.astype(np.float64)).astype(np.float32)
+        if not (np.isfinite(rates) & (rates > 0)).all():
+            raise ValueError(f"checkpoint: {tensor} has an exponent that exceeds float32")
+        return rates
 
     def final_norm(self) -> npt.NDArray[np.float32]:
         weight = self._tensors.floats(self._form.final_norm, (self.config.hidden,))

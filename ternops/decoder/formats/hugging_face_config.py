@@ -11,6 +11,7 @@ from typing import Any
 
 from ternops.decoder.architectures import Architecture, HuggingFace, find_hugging_face
 from ternops.decoder.config import Config, check_positive
+from ternops.decoder.formats.hugging_face_delta import ROTARY, delta_fields, rotary_dim_of
 from ternops.decoder.formats.hugging_face_rope import Rope, first_given, read_rope
 from ternops.decoder.formats.json_files import read_object, read_optional
 from ternops.decoder.formats.neutral import check_hugging_face
@@ -36,14 +37,15 @@ def read_config(folder: Path) -> Config:
     Raises FileNotFoundError without a config.json, ValueError for one that is damaged or describes
     something that this decoder is not.
     """
-    raw = read_object(folder / "config.json")
+    raw = read_raw(folder)
     architecture, form = find_hugging_face(raw)
     if form.strict:
         _check_program(raw, architecture, form)
     heads = _required(raw, "num_attention_heads")
     head_dim = _head_dim(raw, heads, form.head_dim)
     context = _required(raw, "max_position_embeddings", form.context)
-    rope, local_theta = _ropes(raw, form, head_dim, context)
+    rotary_dim = rotary_dim_of(raw, form, head_dim)
+    rope, local_theta = _ropes(raw, form, rotary_dim or head_dim, context)
     hidden, layers = _required(raw, "hidden_size"), _required(raw, "num_hidden_layers")
     quantization = object_of(raw, "quantization_config")
     epsilon = raw.get("rms_norm_eps", form.epsilon)
@@ -70,10 +72,24 @@ def read_config(folder: Path) -> Config:
         inner_norms=bool(quantization.get("use_rms_norm")),
         inner_epsilon=first_given(quantization.get("rms_norm_eps"), 1e-6),
         query_scalar=_query_scalar(raw, form),
+        rotary_dim=rotary_dim,
+        **(delta_fields(raw, layers) if form.hybrid else {}),
     )
     config = replace(_with_scales(raw, form, config), windows=_windows(raw, form, layers))
     check_hugging_face(raw, config, form.settings, _read(form))
     return config
+
+
+def read_raw(folder: Path) -> dict[str, Any]:
+    """config.json; of a program that also sees, with what it says of text in place of the rest."""
+    raw = read_object(folder / "config.json")
+    _, form = find_hugging_face(raw)
+    if not form.nested:
+        return raw
+    kept: dict[str, Any] = {
+        key: raw[key] for key in ("architectures", "tie_word_embeddings") if key in raw
+    }
+    return {**raw, **object_of(raw, form.nested), **kept}
 
 
 def _activation(raw: dict[str, Any], form: HuggingFace) -> str:
@@ -87,7 +103,7 @@ def _activation(raw: dict[str, Any], form: HuggingFace) -> str:
 def _read(form: HuggingFace) -> set[str]:
     """Keys that would be refused, and that this form reads."""
     keys = set(_MUP) if form.mup else set()
-    if form.windows:
+    if form.windows or form.hybrid:
         keys.add("layer_types")
     if form.query_scalar is not None:
         keys.add("query_pre_attn_scalar")
@@ -235,9 +251,11 @@ def _ropes(raw: dict[str, Any], form: HuggingFace, head_dim: Any, context: Any) 
         for name, part in flat.items():
             if isinstance(part, dict):
                 raise ValueError(f"config: rope of {name!r} alone, expected one for all layers")
-        partial = {"partial_rotary_factor": raw.get("partial_rotary_factor")}
+        flat = {"partial_rotary_factor": raw.get("partial_rotary_factor"), **flat}
+        if form.partial != 1:
+            flat = {key: value for key, value in flat.items() if key not in ROTARY}
         original = raw.get("original_max_position_embeddings")
-        return read_rope({**partial, **flat}, theta, head_dim, context, original), 0.0
+        return read_rope(flat, theta, head_dim, context, original), 0.0
     for name in parameters:
         if name not in (_FULL, _SLIDING):
             raise ValueError(

@@ -100,10 +100,12 @@ def load_weights(
         kind = checkpoint.preferred_encoding()
     layers = []
     for index in range(config.layers):
-        linear = {name: _linear(checkpoint, index, name, kind) for name in config.linear_shapes()}
-        norms = {name: checkpoint.norm(index, name) for name in config.norm_sizes()}
-        biases = {name: checkpoint.bias(index, name) for name in config.bias_sizes()}
-        layers.append(Layer(linear, norms, biases))
+        shapes = config.linear_shapes(index)
+        linear = {name: _linear(checkpoint, index, name, kind) for name in shapes}
+        norms = {name: checkpoint.norm(index, name) for name in config.norm_sizes(index)}
+        biases = {name: checkpoint.bias(index, name) for name in config.bias_sizes(index)}
+        vectors = {name: checkpoint.vector(index, name) for name in config.vector_shapes(index)}
+        layers.append(Layer(linear, norms, biases, vectors))
         if progress:
             progress(index + 1, config.layers)
     _share_group(layers)

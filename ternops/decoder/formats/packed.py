@@ -11,12 +11,13 @@ order, and "header_crc32", that of the rest of the header. The tensors are
                              only where it is not the embedding; or, where they are ternary,
     embedding.packed         U8   as two_bit, and embedding.scales128 or another group; so head
     layers.0.q.packed        U8   in the layout of `ternops.encodings`, its SLACK included; so k, v,
-                             o, gate, up, down
+                             o, gate, up, down; of a delta net qkv, z and out
     layers.0.q.scale         F32  one number for the matrix, or layers.0.q.scales: one a row; or
     layers.0.q.scales128     F16 or F32, one for each 128 inputs of a row, row by row; also 32, 64
                              and 256. The packed bytes are then panels
     layers.0.input.norm      F32  and so the other norms of the architecture
     layers.0.q.bias          F32  where the architecture has them
+    layers.0.taps.vector     F32  of a delta net, row by row, and so its other vectors
     norm                     F32  the norm before the head
 
 Each tensor but embedding and head has one dimension and is filled up, with zeros, to a multiple of
@@ -118,12 +119,16 @@ class PackedFile(Checkpoint):
         return matrix.to_trits(), np.asarray(matrix.scale, np.float32)
 
     def norm(self, layer: int, name: str) -> npt.NDArray[np.float32]:
-        size = self.config.norm_sizes()[name]
+        size = self.config.norm_sizes(layer)[name]
         return self._vector(f"layers.{layer}.{name}.norm", size)
 
     def bias(self, layer: int, name: str) -> npt.NDArray[np.float32]:
-        size = self.config.bias_sizes()[name]
+        size = self.config.bias_sizes(layer)[name]
         return self._vector(f"layers.{layer}.{name}.bias", size)
+
+    def vector(self, layer: int, name: str) -> npt.NDArray[np.float32]:
+        rows, columns = self.config.vector_shapes(layer)[name]
+        return self._vector(f"layers.{layer}.{name}.vector", rows * columns).reshape(rows, columns)
 
     def final_norm(self) -> npt.NDArray[np.float32]:
         return self._vector("norm", self.config.hidden)
@@ -204,12 +209,14 @@ class PackedFile(Checkpoint):
 
     def _check_tensors(self) -> None:
         for layer in range(self.config.layers):
-            for name in self.config.linear_shapes():
+            for name in self.config.linear_shapes(layer):
                 self._linear(layer, name)
-            for name, size in self.config.norm_sizes().items():
+            for name, size in self.config.norm_sizes(layer).items():
                 self._line(f"layers.{layer}.{name}.norm", size)
-            for name, size in self.config.bias_sizes().items():
+            for name, size in self.config.bias_sizes(layer).items():
                 self._line(f"layers.{layer}.{name}.bias", size)
+            for name, (rows, columns) in self.config.vector_shapes(layer).items():
+                self._line(f"layers.{layer}.{name}.vector", rows * columns)
         self._line("norm", self.config.hidden)
         for name in ("embedding",) if self.config.tied else ("embedding", "head"):
             if f"{name}.packed" in self._tensors:
@@ -227,7 +234,7 @@ class PackedFile(Checkpoint):
     ) -> tuple[npt.NDArray[np.uint8], int, int, npt.NDArray[Any]]:
         """Packed bytes, rows, columns and scale, (), (rows,) or (rows, groups)."""
         return self._packed(
-            f"layers.{layer}.{name}", *self.config.linear_shapes()[name], self.encoding
+            f"layers.{layer}.{name}", *self.config.linear_shapes(layer)[name], self.encoding
         )
 
     @property
