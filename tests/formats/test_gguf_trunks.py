@@ -23,6 +23,7 @@ TOKENS = [0, 299, 7, 7, 19, 150, 2, 8, 41, 41, 5, 299]
 CHANGES = {
     "qwen2": {},
     "gemma3": {"windows": (), "rope_local_theta": 0.0},
+    "qwen35": {"rope_theta": 500.0},
     "minicpm": {"rope_factors": tuple(np.linspace(1, 2, 32).tolist()), "rope_original": 12,
                 "rope_long_factors": tuple(np.linspace(2, 5, 32).tolist())},
 }  # fmt: skip
@@ -43,6 +44,9 @@ class Plain(Checkpoint):
 
     def bias(self, layer, name):
         return self.values.biases[layer, name]
+
+    def vector(self, layer, name):
+        return self.values.vectors[layer, name]
 
     def final_norm(self):
         return self.values.norm

@@ -45,8 +45,14 @@ MINICPM = Config(
     activation="silu", architecture="minicpm", tied=False, rope_theta=10000.0, epsilon=1e-5,
     embedding_scale=12.0, residual_scale=0.75, logit_scale=0.5,
 )  # fmt: skip
+QWEN35 = Config(
+    hidden=256, ffn=512, layers=4, heads=4, kv_heads=2, head_dim=64, vocabulary=300, context=48,
+    activation="silu", architecture="qwen3.5", tied=False, rope_theta=1000000.0, epsilon=1e-6,
+    rotary_dim=16, delta_layers=(1, 1, 1, 0), delta_heads=4, delta_key_heads=2, delta_key_dim=64,
+    delta_value_dim=64, delta_tiled=True,
+)  # fmt: skip
 #: Those that have more than LLaMA has, but for BitNet's norms and Qwen3's.
-TRUNKS = {"qwen2": QWEN2, "gemma3": GEMMA3, "minicpm": MINICPM}
+TRUNKS = {"qwen2": QWEN2, "gemma3": GEMMA3, "minicpm": MINICPM, "qwen35": QWEN35}
 #: Of each other architecture a file may name: its layout.
 ARCHITECTURES = {"llama": LLAMA, "bitnet-b1.58": BITNET, "bitnet-25": BITNET, "qwen3": QWEN3}
 #: The numbers of types that the gguf package has no name for, or had none for.
@@ -84,6 +90,7 @@ class Values:
     embedding: Any
     head: Any
     biases: dict[tuple[int, str], Any] = field(default_factory=dict)
+    vectors: dict[tuple[int, str], Any] = field(default_factory=dict)
 
 
 def random_values(config: Config, seed: int = 0) -> Values:
@@ -94,24 +101,26 @@ def random_values(config: Config, seed: int = 0) -> Values:
     def half(size: Any) -> Any:
         return random.standard_normal(size).astype(np.float16).astype(np.float32)
 
-    def norm(size: int) -> Any:
+    def norm(size: Any) -> Any:
         return random.uniform(0.5, 2, size).astype(np.float16).astype(np.float32)
 
-    linear, norms, biases = {}, {}, {}
+    linear, norms, biases, vectors = {}, {}, {}, {}
     for layer in range(config.layers):
-        for name, (rows, columns) in config.linear_shapes().items():
+        for name, (rows, columns) in config.linear_shapes(layer).items():
             trits = np.zeros(rows * columns, np.int8)
             trits[: rows * columns // 2] = random.choice([-1, 1], rows * columns // 2)
             scale = np.float32(np.float16(random.uniform(0.5, 2) / np.sqrt(columns)))
             linear[layer, name] = random.permutation(trits).reshape(rows, columns), scale
-        for name, size in config.norm_sizes().items():
+        for name, size in config.norm_sizes(layer).items():
             norms[layer, name] = norm(size)
-        for name, size in config.bias_sizes().items():
+        for name, size in config.bias_sizes(layer).items():
             biases[layer, name] = half(size)
-    shape = (config.vocabulary, config.hidden)
-    embedding = half(shape)
-    head = embedding if config.tied else half(shape)
-    return Values(linear, norms, norm(config.hidden), embedding, head, biases)
+        for name, shape in config.vector_shapes(layer).items():
+            vectors[layer, name] = norm(shape) if name == "forget_rate" else half(shape) / 4
+    table = (config.vocabulary, config.hidden)
+    embedding = half(table)
+    head = embedding if config.tied else half(table)
+    return Values(linear, norms, norm(config.hidden), embedding, head, biases, vectors)
 
 
 def write_folder(folder: Path, config: Config, values: Values) -> Path:
@@ -191,6 +200,9 @@ def write_gguf(
         if form.interleaved and name in ("q", "k"):
             bias = neighbours(bias[:, None], config.head_dim)[:, 0]
         arrays[form.bias(layer, name)] = (bias, "F32")
+    for (layer, name), vector in values.vectors.items():
+        vector = -vector if name == "forget_rate" else vector.T if name == "taps" else vector
+        arrays[form.vector(layer, name)] = (vector if min(vector.shape) > 1 else vector[0], "F32")
     for name, array in (tensors or {}).items():
         arrays[name] = array if isinstance(array, tuple) else (array, "")
     for name, (array, each) in arrays.items():
@@ -340,6 +352,12 @@ def _metadata(config: Config, architecture: str) -> dict[str, Any]:
     if config.windows:
         more = {"attention.sliding_window": max(config.windows),
                 "attention.sliding_window_pattern": config.windows.index(0) + 1}  # fmt: skip
+    if config.delta_layers:
+        more = {"ssm.conv_kernel": 4, "ssm.state_size": config.delta_key_dim,
+                "ssm.inner_size": config.delta_heads * config.delta_value_dim,
+                "ssm.time_step_rank": config.delta_heads, "full_attention_interval": 4,
+                "ssm.group_count": config.delta_key_heads,
+                "rope.dimension_sections": [3, 3, 2, 0]}  # fmt: skip
     return {
         f"{architecture}.{key}": value
         for key, value in {
@@ -352,7 +370,7 @@ def _metadata(config: Config, architecture: str) -> dict[str, Any]:
             "attention.key_length": config.head_dim,
             "attention.value_length": config.head_dim,
             "attention.layer_norm_rms_epsilon": config.epsilon,
-            "rope.dimension_count": config.head_dim,
+            "rope.dimension_count": config.rotated,
             "rope.freq_base": config.rope_theta,
             "vocab_size": config.vocabulary,
             **more,

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ternops.decoder import Model
+from ternops.decoder import Model, reference
 from ternops.decoder.formats.convert_gguf import convert_to_gguf
 from ternops.decoder.formats.gguf import Gguf
 from ternops.decoder.formats.gguf_file import GgufFile
@@ -35,13 +35,18 @@ CONFIGS = {
     "qwen2": replace(gguf_files.QWEN2, ffn=256, vocabulary=256, context=256),
     "minicpm": replace(gguf_files.MINICPM, ffn=256, vocabulary=256, context=256, logit_scale=1.5),
     "gemma3": replace(gguf_files.GEMMA3, ffn=256, head_dim=64, vocabulary=256, context=256),
+    "qwen35": replace(gguf_files.QWEN35, ffn=256, vocabulary=256, context=256),
 }
 #: Of a type, the inputs that share a scale.
 GROUPS = {"Q2_0": 64, "Q1_0": 128, "TQ2_0": 256}
+#: Delta nets make more of the steps of activations, which llama.cpp has for 32 inputs with Q2_0 and
+#: Q1_0, and we for 64 and 128.
+GROUPED = [(name, kind) for name in ("llama", "qwen3", "gemma3") for kind in GROUPS]
+GROUPED += [("qwen35", "TQ2_0")]
 #: The same with rows of more than one block.
 WIDE = {name: replace(config, ffn=512) for name, config in CONFIGS.items()}
 #: With an embedding and a head of their own.
-UNTIED = ("llama", "qwen2", "minicpm")
+UNTIED = ("llama", "qwen2", "minicpm", "qwen35")
 PROMPTS = ([5, 9, 30, 7], [255], list(range(60, 100)))
 KINDS = ("TQ1_0", "TQ2_0")
 #: Of logits whose standard deviation is 16 to 25; a permuted head or another rope makes it 60.
@@ -68,7 +73,7 @@ def their_tokens(path, prompt, count):
     return list(itertools.islice(steps, count))
 
 
-def write(path, architecture, kind, values, embedding="F32", config=None):
+def write(path, architecture, kind, values, embedding="F32", config=None, more=None):
     """A file of a model without a vocabulary."""
     return gguf_files.write_gguf(
         path, values, architecture, kind, embedding=embedding,
@@ -76,6 +81,7 @@ def write(path, architecture, kind, values, embedding="F32", config=None):
         metadata={
             "tokenizer.ggml.model": "no_vocab",
             **({"bitnet.hidden_activation": "silu"} if architecture == "bitnet" else {}),
+            **(more or {}),
         },
     )  # fmt: skip
 
@@ -84,7 +90,7 @@ def random_values(architecture, gain, configs=CONFIGS):
     """Random, with the blocks' outputs times `gain`, so that they outweigh the embedding or not."""
     values = gguf_files.random_values(configs[architecture])
     for (layer, name), (trits, scale) in values.linear.items():
-        if name in ("o", "down"):
+        if name in ("o", "out", "down"):
             values.linear[layer, name] = trits, scale * np.float32(gain)
     return values
 
@@ -93,7 +99,8 @@ def decided_values(architecture, configs=CONFIGS):
     """Random blocks between an embedding and a head that are a Hadamard matrix: rows of 1 and -1,
     all at right angles. The head's row after a token's own is that of the next token; where both
     are tied, the last norm has the signs of a row, which make another row of each."""
-    values = random_values(architecture, 2 if architecture in ("llama", "minicpm") else 1, configs)
+    gain = {"llama": 2, "minicpm": 2, "qwen35": 0.5}.get(architecture, 1)
+    values = random_values(architecture, gain, configs)
     values.biases = {name: bias / 16 for name, bias in values.biases.items()}
     rows = np.ones((1, 1), np.float32)
     while len(rows) < 256:
@@ -152,7 +159,7 @@ def test_files_that_llama_cpp_quantised(tmp_path, architecture, kind):
     paths = str(plain).encode(), str(path).encode()
     assert llama_cpp.llama_model_quantize(*paths, ctypes.byref(settings)) == 0
     kinds = {name: tensor.kind.name for name, tensor in GgufFile(path).tensors.items()}
-    assert kinds["blk.0.attn_q.weight"] == kind
+    assert kinds["blk.0.ffn_up.weight"] == kind
     assert kinds["token_embd.weight"] == ("Q4_K" if architecture in UNTIED else "Q6_K")
     assert kinds.get("output.weight") == ("Q6_K" if architecture in UNTIED else None)
     before, after = Gguf(plain), Gguf(path)
@@ -204,8 +211,7 @@ def grouped_values(architecture, kind, gain=None):
     return values
 
 
-@pytest.mark.parametrize("kind", GROUPS)
-@pytest.mark.parametrize("architecture", ["llama", "qwen3", "gemma3"])
+@pytest.mark.parametrize(("architecture", "kind"), GROUPED)
 def test_the_same_greedy_tokens_of_groups(tmp_path, architecture, kind):
     """With a scale for 64, 128 or 256 inputs, whose activations have steps of blocks in both; out
     of the same file, and of the one that we write of it."""
@@ -222,14 +228,42 @@ def test_the_same_greedy_tokens_of_groups(tmp_path, architecture, kind):
         assert (best[:, -1] - best[:, -2]).min() > 2 * LARGEST_DIFFERENCE
 
 
-@pytest.mark.parametrize("kind", GROUPS)
-@pytest.mark.parametrize("architecture", ["llama", "qwen3", "gemma3"])
+@pytest.mark.parametrize(("architecture", "kind"), GROUPED)
 def test_nearly_the_same_logits_of_groups(tmp_path, architecture, kind):
     """Of models that are all random, whose blocks outweigh the embedding."""
     values = grouped_values(architecture, kind, 4)
     path = write(tmp_path / "a.gguf", architecture, kind, values, config=WIDE[architecture])
     assert Gguf(path).matrix(0, "down", "two_bit").group == GROUPS[kind]
     check_logits(path, np.random.default_rng(1).integers(0, 256, 60).tolist())
+
+
+@pytest.mark.parametrize("kind", ["Q2_0", "Q1_0"])
+def test_delta_nets_with_other_steps_of_activations(tmp_path, kind):
+    """About as near to activations that are not rounded as llama.cpp is."""
+    values = grouped_values("qwen35", kind, 1)
+    path = write(tmp_path / "a.gguf", "qwen35", kind, values, config=WIDE["qwen35"])
+    tokens = np.random.default_rng(1).integers(0, 256, 60).tolist()
+    model = Model.from_pretrained(path, threads=2)
+    exact = reference.logits(model, tokens, reference.Unquantised)
+    ours, theirs = (
+        np.sqrt(np.square(each - exact).mean())
+        for each in (model.logits(tokens), their_logits(path, tokens))
+    )
+    assert exact.std() > 15
+    assert ours < 1.8 * theirs < 3
+
+
+@pytest.mark.parametrize("layers", [(0, 1, 1, 0), (1, 0, 0, 1)])
+def test_delta_nets_in_any_layers(tmp_path, layers):
+    """Out of a file that lists them, and of the one that we write of it."""
+    config = replace(CONFIGS["qwen35"], delta_layers=layers)
+    values = random_values("qwen35", 1, {"qwen35": config})
+    listed = {"qwen35.attention.recurrent_layers": list(layers)}
+    path = write(tmp_path / "a.gguf", "qwen35", "TQ2_0", values, config=config, more=listed)
+    convert_to_gguf(path, tmp_path / "b.gguf")
+    assert Gguf(path).config.attention_layers == 4 - sum(layers)
+    found = [check_logits(each, list(range(60))) for each in (path, tmp_path / "b.gguf")]
+    assert cases.same_bits(*found)
 
 
 @pytest.mark.parametrize("encoding", ["two_bit", "base3"])

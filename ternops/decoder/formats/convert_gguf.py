@@ -14,6 +14,7 @@ import numpy.typing as npt
 from ternops.decoder.architectures import Gguf as Form
 from ternops.decoder.formats.checkpoint import Checkpoint
 from ternops.decoder.formats.gguf import gguf_package, neighbours
+from ternops.decoder.formats.gguf_delta import file_vector, moved_trits
 from ternops.decoder.formats.gguf_encode import encode
 from ternops.decoder.formats.gguf_keys import add_values, config_keys, form_of, rope_tensors
 from ternops.decoder.formats.gguf_tokenizer_keys import tokenizer_keys
@@ -142,11 +143,13 @@ def _tensors(
     for layer in range(config.layers):
         if progress:
             progress(layer, config.layers)
-        for name in config.linear_shapes():
+        for name in config.linear_shapes(layer):
             yield from _matrix(checkpoint, form, layer, name, base3, rounded)
-        for name in config.norm_sizes():
+        for name in config.norm_sizes(layer):
             yield _floats(form.norm(layer, name), checkpoint.norm(layer, name))
-        for name in config.bias_sizes():
+        for name in config.vector_shapes(layer):
+            yield _floats(form.vector(layer, name), file_vector(checkpoint, layer, name))
+        for name in config.bias_sizes(layer):
             bias = checkpoint.bias(layer, name)
             if name in ("q", "k") and form.interleaved:
                 bias = bias[neighbours(len(bias), config.head_dim)]
@@ -158,7 +161,7 @@ def _tensors(
 def _matrix(
     checkpoint: Checkpoint, form: Form, layer: int, name: str, base3: bool, rounded: list[str]
 ) -> Iterator[_Tensor]:
-    trits, scale = checkpoint.trits(layer, name)
+    trits, scale = moved_trits(checkpoint, layer, name)
     if name in ("q", "k") and form.interleaved:
         order = neighbours(len(trits), checkpoint.config.head_dim)
         trits, scale = trits[order], scale if scale.ndim == 0 else scale[order]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import reprlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +31,6 @@ from ternops.memory import aligned_empty
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_BLOCK = re.compile(r"blk\.(?P<layer>[0-9]{1,8})\.(?P<part>[a-z_]+)\.(?P<kind>weight|scale|bias)")
 _FLOATS = ("F32", "F16", "BF16")
 #: What llama.cpp's quantiser makes of embeddings, besides floats, and what ternary ones are in.
 _EMBEDDING = (
@@ -72,7 +70,7 @@ class Gguf(Checkpoint):
         self._check_names()
 
     def trits(self, layer: int, name: str) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-        shape = self.config.linear_shapes()[name]
+        shape = self.config.linear_shapes(layer)[name]
         tensor = self._form.matrix(layer, name)
         trits, scale = self._decode(tensor, shape)
         if (factor := self._scale_of(tensor)) in self._file.tensors:
@@ -82,7 +80,7 @@ class Gguf(Checkpoint):
         return trits, scale
 
     def matrix(self, layer: int, name: str, encoding: str) -> TernaryMatrix:
-        tensor, shape = self._form.matrix(layer, name), self.config.linear_shapes()[name]
+        tensor, shape = self._form.matrix(layer, name), self.config.linear_shapes(layer)[name]
         if self._scale_of(tensor) not in self._file.tensors:
             found = self._file.tensor(tensor, shape, (*TERNARY, *_FLOATS))
             order = self._order(name, shape)
@@ -100,7 +98,7 @@ class Gguf(Checkpoint):
         """One bit a weight, where the file has no zeros, and two where it has these already: it is
         then open in little more than the time of reading it."""
         names = [self._form.matrix(layer, name) for layer in range(self.config.layers)
-                 for name in self.config.linear_shapes()]  # fmt: skip
+                 for name in self.config.linear_shapes(layer)]  # fmt: skip
         found = [self._file.tensors[name] for name in names if name in self._file.tensors]
         kinds = {tensor.kind.name for tensor in found}
         if kinds <= {"Q2_0", "PQ2_0"}:
@@ -110,13 +108,31 @@ class Gguf(Checkpoint):
         return super().preferred_encoding()
 
     def norm(self, layer: int, name: str) -> npt.NDArray[np.float32]:
-        return self._vector(self._form.norm(layer, name), self.config.norm_sizes()[name])
+        return self._vector(self._form.norm(layer, name), self.config.norm_sizes(layer)[name])
 
     def bias(self, layer: int, name: str) -> npt.NDArray[np.float32]:
-        bias = self._vector(self._form.bias(layer, name), self.config.bias_sizes()[name])
+        bias = self._vector(self._form.bias(layer, name), self.config.bias_sizes(layer)[name])
         if name in ("q", "k") and self._form.interleaved:
             return bias[_halves(len(bias), self.config.head_dim)]
         return bias
+
+    def vector(self, layer: int, name: str) -> npt.NDArray[np.float32]:
+        rows, columns = shape = self.config.vector_shapes(layer)[name]
+        tensor = self._form.vector(layer, name)
+        if name in ("forget", "write"):
+            self._file.tensor(tensor, shape, _EMBEDDING)
+            return self._file.floats(tensor)
+        if name == "taps":
+            self._file.tensor(tensor, (columns, rows), _FLOATS)
+            return self._file.floats(tensor).T.copy()
+        values = self._vector(tensor, columns).reshape(shape)
+        if name != "forget_rate":
+            return values
+        if not (values < 0).all():
+            raise ValueError(
+                f"checkpoint: {tensor} holds {values.max()}, expected negative numbers"
+            )
+        return -values
 
     def final_norm(self) -> npt.NDArray[np.float32]:
         return self._vector(self._form.final_norm, self.config.hidden)
@@ -151,19 +167,19 @@ class Gguf(Checkpoint):
 
     def _check_names(self) -> None:
         """Refuse what would be left out of the computation: biases, experts, scaled rope."""
-        form = self._form
+        form, config = self._form, self.config
         whole = {form.embedding, form.final_norm, form.head} | rope_tensors(form)
-        linear = set(form.linear.values())
-        weights = linear | {form.norm_name(name) for name in self.config.norm_sizes()}
-        known = {"weight": weights, "scale": linear,
-                 "bias": {form.linear[name] for name in self.config.bias_sizes()}}  # fmt: skip
+        for layer in range(config.layers):
+            for name in config.linear_shapes(layer):
+                tensor = form.matrix(layer, name)
+                whole |= {tensor, self._scale_of(tensor)}
+            whole |= {form.norm(layer, name) for name in config.norm_sizes(layer)}
+            whole |= {form.bias(layer, name) for name in config.bias_sizes(layer)}
+            whole |= {form.vector(layer, name) for name in config.vector_shapes(layer)}
+        ahead = self._metadata.get(f"{form.name}.nextn_predict_layers", 0) if form.hybrid else 0
+        unread = tuple(form.layer.format(config.layers + at) for at in range(ahead))
         for name in self._file.tensors:
-            match = _BLOCK.fullmatch(name)
-            if match and int(match["layer"]) < self.config.layers:
-                has_place = match["part"] in known[match["kind"]]
-            else:
-                has_place = name in whole
-            if not has_place:
+            if name not in whole and not name.startswith(unread):
                 raise ValueError(
                     f"model: {str(self._path)!r} holds {name}, which is no part of a "
                     f"{form.name} model of {self.config.layers} layers"

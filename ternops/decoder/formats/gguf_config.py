@@ -10,6 +10,7 @@ from typing import Any
 
 from ternops.decoder.architectures import Gguf, find_gguf
 from ternops.decoder.config import Config
+from ternops.decoder.formats.gguf_delta import check_sections, read_delta
 from ternops.decoder.formats.gguf_file import GgufFile
 from ternops.decoder.formats.gguf_metadata import Keys
 from ternops.decoder.formats.gguf_rope import read_gguf_rope
@@ -36,10 +37,18 @@ def read_config(file: GgufFile) -> Config:
     keys = Keys(file.metadata, form.name)
     hidden, heads = keys.integer("embedding_length"), keys.integer("attention.head_count")
     head_dim = keys.integer("attention.key_length", hidden // max(heads, 1))
-    for name in ("attention.value_length", "rope.dimension_count"):
-        value = keys.integer(name, head_dim)
+    rotary = keys.integer("rope.dimension_count", head_dim)
+    whole = {"attention.value_length": keys.integer("attention.value_length", head_dim)}
+    if form.hybrid:
+        check_sections(keys, form, rotary)
+    else:
+        whole["rope.dimension_count"] = rotary
+    for name, value in whole.items():
         if value != head_dim:
             raise ValueError(f"config: {form.name}.{name} is {value}, expected {head_dim}, a head")
+    # Behind all others there may be layers that guess tokens ahead: they are not computed.
+    layers = keys.integer("block_count")
+    layers -= keys.integer("nextn_predict_layers", 0) if form.hybrid else 0
     embedding = file.tensors.get(form.embedding)
     rows = embedding.shape[0] if embedding and embedding.shape else None
     vocabulary = keys.integer("vocab_size", rows)
@@ -47,7 +56,7 @@ def read_config(file: GgufFile) -> Config:
     config = Config(
         hidden=hidden,
         ffn=keys.integer("feed_forward_length"),
-        layers=keys.integer("block_count"),
+        layers=layers,
         heads=heads,
         kv_heads=keys.integer("attention.head_count_kv", heads),
         head_dim=head_dim,
@@ -59,6 +68,8 @@ def read_config(file: GgufFile) -> Config:
         rope_theta=theta,
         epsilon=keys.decimal("attention.layer_norm_rms_epsilon"),
         eos=end_tokens(file.metadata),
+        rotary_dim=0 if rotary == head_dim else rotary,
+        **read_delta(keys, form, layers),
     )
     if form.norm(0, "q_input") in file.tensors:  # BitNet's embedding models
         config = replace(config, inner_norms=True, inner_epsilon=config.epsilon)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ternops.decoder.architectures import Gguf
 from ternops.decoder.config import Config
+from ternops.decoder.formats.gguf_delta import delta_keys
 from ternops.decoder.formats.gguf_rope import FACTORS, LONG_FACTORS, SHORT_FACTORS
 from ternops.decoder.formats.hugging_face_rope import read_rope
 
@@ -38,12 +39,13 @@ def config_keys(config: Config, form: Gguf) -> dict[str, Any]:
         "attention.key_length": config.head_dim,
         "attention.value_length": config.head_dim,
         "attention.layer_norm_rms_epsilon": config.epsilon,
-        "rope.dimension_count": config.head_dim,
+        "rope.dimension_count": config.rotated,
         "rope.freq_base": config.rope_theta,
         "vocab_size": config.vocabulary,
         **_rope_keys(config, form),
         **_scales(config, form),
         **_windows(config, form),
+        **delta_keys(config, form),
     }
     if not form.activation:
         keys["hidden_activation"] = config.activation
@@ -87,7 +89,7 @@ def _yarn_or_linear(config: Config, form: Gguf) -> dict[str, Any]:
         return {"rope.scaling.type": "linear", "rope.scaling.factor": factor}
     original = round(config.context / factor)
     settings = {"rope_type": "yarn", "factor": factor}
-    rope = read_rope(settings, config.rope_theta, config.head_dim, config.context, original)
+    rope = read_rope(settings, config.rope_theta, config.rotated, config.context, original)
     if not np.allclose(rope.factors, config.rope_factors) or rope.scale != config.rope_scale:
         raise _cannot(config, form, "rope_factors")
     return {

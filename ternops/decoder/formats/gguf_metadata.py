@@ -34,6 +34,15 @@ class Keys:
             )
         return float(str(np.float32(value)))
 
+    def numbers(self, name: str) -> list[Any]:
+        """A list of numbers."""
+        value = self._get(name, None)
+        if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
+            raise ValueError(
+                f"config: {self.prefix}.{name} is {reprlib.repr(value)}, expected a list of numbers"
+            )
+        return value.tolist()
+
     def choice(self, name: str, choices: dict[str, str], default: str) -> str:
         value = self._get(name, default)
         if not isinstance(value, str) or value not in choices:

@@ -31,7 +31,7 @@ def read_gguf_rope(file: GgufFile, keys: Keys, form: Gguf, config: Config) -> Ro
     those for short and long contexts."""
     # A factor counts without a type, too, 0 stands for 1, and an old key for the new one where that
     # is missing.
-    head_dim, context, theta = config.head_dim, config.context, config.rope_theta
+    head_dim, context, theta = config.rotated, config.context, config.rope_theta
     kind = keys.choice("rope.scaling.type", _KINDS, "linear")
     factor = keys.decimal("rope.scaling.factor", keys.decimal("rope.scale_linear", 1.0)) or 1.0
     original = keys.integer("rope.scaling.original_context_length", context)

@@ -37,7 +37,8 @@ def check_hugging_face(
 
 def check_gguf(metadata: dict[str, Any], form: Gguf, config: Config) -> None:
     """The same for the metadata of an architecture."""
-    read = ("logit_scale", "embedding_scale", "residual_scale") if form.mup else ()
+    read = ["logit_scale", "embedding_scale", "residual_scale"] if form.mup else []
+    read += ["nextn_predict_layers"] if form.hybrid else []
     neutral = {key: values for key, values in _gguf(config).items() if key not in read}
     _check(metadata, f"{form.name}.", neutral)
     if not form.period:
