@@ -22,7 +22,7 @@ from bench.core.envelope import save_json
 from bench.core.errors import ResultsError
 from bench.core.measure import Spread, relative_spread, speedup
 from bench.core.pyperf_files import PREFIX, fields_of, metadata_of, save_benchmarks
-from ternops.cost.layouts import GROUP, GROUPED, LAYOUTS
+from ternops.cost.layouts import GROUP, LAYOUTS, WITH_GROUPS
 from ternops.encodings import ENCODINGS, PANELS, TERNARY
 from ternops.encodings.row_groups import RowGroups
 
@@ -195,15 +195,18 @@ def having(records: Iterable[Record], **wanted: object) -> list[Record]:
 
 def group_of(size: str, engine: str) -> int:
     """Columns that share a scale, 0 for all of a matrix."""
-    return GROUP if size in GROUPED and engine != FP16 else 0
+    return GROUP if size in WITH_GROUPS and engine != FP16 else 0
 
 
 def linear_bytes(size: str, engine: str) -> int:
     """Bytes of an engine's linear layers, all of them distinct."""
     config, group = LAYOUTS[size], group_of(size, engine)
     if group:
-        shapes = config.linear_shapes().values()
-        return config.layers * sum(_grouped_bytes(*each, engine, group) for each in shapes)
+        return sum(
+            _grouped_bytes(*shape, engine, group)
+            for layer in range(config.layers)
+            for shape in config.linear_shapes(layer).values()
+        )
     weights = config.linear_weights
     return weights * 2 if engine == FP16 else ENCODINGS[engine].nbytes(1, weights)
 

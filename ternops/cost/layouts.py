@@ -1,5 +1,6 @@
 """The layouts of the sizes that are predicted and measured: the paper's, and BitNet b1.58 2B4T's;
-those of Qwen3, which models with a scale a group of inputs have; and those of embedding models.
+those of Qwen3 and Qwen3.5, which models with a scale a group of inputs have; and those of embedding
+models.
 
 Source of the paper's layouts: the model configurations of "1-bit AI Infra: Part 1.1"
 (arXiv 2410.16144), LLaMA-like, as many key/value heads as heads, vocabulary 32000.
@@ -61,8 +62,19 @@ GROUPED = {
     for size, (hidden, ffn, layers, heads, tied) in _QWEN3.items()
 }  # fmt: skip
 
-#: All layouts that decode.
-LAYOUTS: Mapping[str, Config] = ChainMap(GROUPED, SIZES)
+#: Those of Qwen3.5, with a gated delta net in three layers of four, held in the same way.
+HYBRID = {
+    "Qwen3.5 27B": Config(
+        hidden=5120, ffn=17408, layers=64, heads=24, kv_heads=4, head_dim=256, vocabulary=248320,
+        context=4096, architecture="qwen3.5", rope_theta=1e7, epsilon=1e-6, tied=False,
+        rotary_dim=64, delta_layers=(1, 1, 1, 0) * 16, delta_heads=48, delta_key_heads=16,
+        delta_key_dim=128, delta_value_dim=128,
+    ),
+}  # fmt: skip
+
+#: All that have a scale for GROUP inputs, and all layouts that decode.
+WITH_GROUPS: Mapping[str, Config] = ChainMap(HYBRID, GROUPED)
+LAYOUTS: Mapping[str, Config] = ChainMap(HYBRID, GROUPED, SIZES)
 
 _LAYERS, _WINDOW, _PERIOD = 18, 512, 6
 #: Layouts of microsoft's BitNet embedding models, whose linear layers norm their own inputs.

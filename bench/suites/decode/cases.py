@@ -75,7 +75,8 @@ class OurDecoder:
         head = self.model.weights.head
         row = head.nbytes // head.shape[0]
         rescored = self.session.rescored * row // max(1, self.session.screened)
-        cache = kv_cache_bytes(self.model.config, self.model.cache, 1) * (self.tokens + 1) // 2
+        config, kind = self.model.config, self.model.cache
+        cache = sum(kv_cache_bytes(config, kind, at) for at in (1, self.tokens)) // 2
         return self.model.bytes_per_token - self.session.bytes_saved + rescored + cache
 
     def case(self, name: str) -> Case:

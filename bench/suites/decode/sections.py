@@ -20,8 +20,9 @@ from bench.suites.decode.busy import busy
 from bench.suites.decode.cases import ENCODING, DecodeOptions
 from bench.suites.decode.embedding import embed
 from bench.suites.decoders import PROMPT, llama, llama_case, settled
-from ternops.cost.layouts import GROUP, GROUPED, SIZES
+from ternops.cost.layouts import GROUP, GROUPED, HYBRID, SIZES
 from ternops.decoder import Model
+from ternops.decoder.cache import kv_cache_bytes
 from ternops.decoder.formats.convert import convert
 from ternops.decoder.records import PRODUCTS
 from ternops.decoder.weights import random_weights
@@ -167,6 +168,18 @@ def grouped(options: DecodeOptions) -> Iterator[Goal]:
             yield Goal("grouped", what, asked, ratio, "x", words)
 
 
+def hybrid(options: DecodeOptions) -> Iterator[Goal]:
+    """a gated delta net in three layers of four, a scale for 128 inputs, beside the bandwidth"""
+    for size, config in HYBRID.items():
+        model = Model(random_weights(config, GROUPED_ENCODING, group=GROUP), options.threads)
+        decoder = make.OurDecoder(model, options.tokens)
+        name = f"tg {size} ternops {GROUPED_ENCODING}, group {GROUP}"
+        case, limit = make.beside_limit({name: decoder}, options)[name]
+        states = kv_cache_bytes(config, model.cache, 0) / 1e6
+        more = f"; {states:.1f} MB of them states, also written; {decoder.breakdown()}"
+        yield _share("hybrid", f"{size}, share of read bandwidth", decoder, case, limit, more)
+
+
 def prefill(options: DecodeOptions) -> Iterator[Goal]:
     """a prompt of 512 tokens beside llama.cpp"""
     config = SIZES["2B4T"]
@@ -268,7 +281,7 @@ def _share(
 #: Each section by its name; what compares with llama.cpp is in PEERS as well.
 SECTIONS = {
     "share": shares, "head": head, "sparse": sparse, "peers": peers, "prefill": prefill,
-    "grouped": grouped, "embed": embed, "batch": batch, "lookup": lookup, "start": start,
-    "busy": busy,
+    "grouped": grouped, "hybrid": hybrid, "embed": embed, "batch": batch, "lookup": lookup,
+    "start": start, "busy": busy,
 }  # fmt: skip
 PEERS = ("peers", "prefill", "grouped")

@@ -269,7 +269,8 @@ def modelled_fp16(row: Row) -> Row:
     """
     config = LAYOUTS[row.size]
     tokens = int(row.test.removeprefix("tg"))
-    norms = config.layers * sum(config.norm_sizes().values()) + config.hidden
+    layers = range(config.layers)
+    norms = sum(sum(config.float_sizes(layer)) for layer in layers) + config.hidden
     rest = head_bytes(row.size) + 2 * config.hidden + 4 * norms
     total = linear_bytes(row.size, FP16) + rest + _cache(config, tokens)
     limit = row.limit * row.bytes_per_token / total

@@ -20,7 +20,7 @@ from bench.core.results import (
     linear_bytes,
 )
 from bench.models.random_gguf import bytes_read
-from ternops.cost.layouts import GROUPED, LAYOUTS, SIZES
+from ternops.cost.layouts import GROUPED, LAYOUTS, SIZES, WITH_GROUPS
 from ternops.cpu_caches import last_level_bytes
 from ternops.encodings import PANELS
 
@@ -154,11 +154,11 @@ def needed_bytes(size: str, engine: str, layers: int | None = None) -> int:
 
 def peer_head(size: str, engine: str) -> str:
     """llama.cpp's type of the embedding and the head: as of ours, or that of its linear layers."""
-    return LLAMA[engine] if size in GROUPED else "f16"
+    return LLAMA[engine] if size in WITH_GROUPS else "f16"
 
 
 def _has_scales(size: str, engine: str) -> bool:
-    if size not in GROUPED:
+    if size not in WITH_GROUPS:
         return True
     return LLAMA[engine] in _GROUPED_PEERS if engine in LLAMA else engine in (FP16, *PANELS)
 

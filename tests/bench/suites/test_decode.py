@@ -37,6 +37,11 @@ def small(monkeypatch):
     monkeypatch.setattr(decode_sections, "SIZES", sizes)
     grouped = dataclasses.replace(SMALL, activation="silu", architecture="qwen3")
     monkeypatch.setattr(decode_sections, "GROUPED", {"Qwen3 8B": grouped})
+    hybrid = dataclasses.replace(
+        SMALL, layers=2, activation="silu", architecture="qwen3.5", delta_layers=(1, 0),
+        delta_heads=4, delta_key_heads=2, delta_key_dim=64, delta_value_dim=64,
+    )  # fmt: skip
+    monkeypatch.setattr(decode_sections, "HYBRID", {"Qwen3.5 27B": hybrid})
     monkeypatch.setattr(decode_busy, "SIZES", sizes)
     monkeypatch.setattr(decode_embedding, "EMBEDDERS", {"embedding 0.6B": SMALL})
     monkeypatch.setattr(decode_busy, "SECONDS", 0.05)
@@ -68,6 +73,8 @@ def test_a_section_end_to_end(small, tmp_path, capsys, section):
         assert "default: " in output
     if section == "embed":
         assert re.search(r"\d+\.\d\d and \d+\.\d\d texts/s of 128 tokens, 32 texts", output)
+    if section == "hybrid":
+        assert "0.1 MB of them states, also written; ms a token: " in " ".join(output.split())
     if section == "head":
         assert "of 1000 rows a token rescored" in output
 

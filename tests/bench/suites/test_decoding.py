@@ -17,7 +17,7 @@ from bench.limits.peaks import PEAKS, Peak, barriers
 from bench.suites.run import command as run
 from bench.suites.run import decoding, plan
 from bench.suites.run.plan import tasks_of
-from ternops.cost.layouts import GROUPED, SIZES
+from ternops.cost.layouts import GROUPED, LAYOUTS, SIZES
 from ternops.cpu_caches import last_level_bytes
 from ternops.decoder.weights import random_weights
 from ternops.isa import HAS_TILES
@@ -231,6 +231,16 @@ def test_peers_are_measured_at_their_sizes_where_they_fit():
     assert all(task.peers == () for task in tasks[1:])
     assert len(left_out) == len(LLAMA) - len(tasks[0].peers) > 0
     assert "3B llama.cpp Q4_0: needs 4.2 GB, " in left_out[-1]
+
+
+def test_the_bytes_of_a_hybrid():
+    """Of both kinds of layers, which have other matrices; as random weights of the layout have."""
+    config = replace(LAYOUTS["Qwen3.5 27B"], vocabulary=512)
+    weights = random_weights(config, "two_bit", distinct=1, group=128)
+    expected = plan.linear_bytes("Qwen3.5 27B", "two_bit")
+    assert weights.linear_bytes == pytest.approx(expected, rel=1e-4)
+    assert group_of("Qwen3.5 27B", "two_bit") == 128
+    assert "Qwen3.5 27B" not in plan.WITH_PEERS
 
 
 def test_layouts_with_scales_of_groups():
