@@ -89,10 +89,14 @@ class Encoding(ABC):
         low, high = self.values[0], self.values[-1]
         if not array.size or (self.step == 1 and low <= array.min() and array.max() <= high):
             return
-        bad = (array < low) | (array > high) | ((array - low) % self.step != 0)
-        if bad.any():
+        for start, stop in spans(0, len(array), max(1, PIECE // array.shape[1])):
+            part = array[start:stop]
+            bad = np.logical_and.reduce([part != value for value in self.values])
+            if not bad.any():
+                continue
             i, j = np.argwhere(bad)[0]
             *most, last = map(str, self.values)
             raise ValueError(
-                f"{name}: {name}[{i}, {j}] is {array[i, j]}, expected {', '.join(most)} or {last}"
+                f"{name}: {name}[{start + i}, {j}] is {part[i, j]}, "
+                f"expected {', '.join(most)} or {last}"
             )

@@ -92,6 +92,20 @@ def test_the_bytes(eager_threads, name, encoding):
         same_matrix(table, pack(decode(kind, data, trits.shape)[0], whole, encoding))
 
 
+@pytest.mark.parametrize("name", KINDS)
+def test_any_number_of_columns(name):
+    """Of blocks that are no multiple of the encodings', and of more than are worked on at once."""
+    kind = kind_of(name)
+    for columns in (64, 128, 192, 256, 320, 384, 832, 2560, 2624, 2688, 5376):
+        if columns % kind.weights == 0:
+            _, trits, scale, _ = matrix_of(name, kind.weights, 18, columns)
+            scale[:] = scale[0, 0] if kind.tail else scale
+            data = bytes_of(products(trits, scale), name)
+            for encoding in ("two_bit", "base3"):
+                found = straight.pack_blocks(kind, data, trits.shape, encoding, Arena())
+                same_matrix(found, pack(*decode(kind, data, trits.shape), encoding))
+
+
 def same_matrix(found, expected):
     """Also bit for bit, and in how scales are kept."""
     assert found is not None

@@ -95,14 +95,11 @@ class Gguf(Checkpoint):
         return None
 
     def preferred_encoding(self) -> str:
-        """One bit a weight, where the file has no zeros, and two where it has these already: it is
-        then open in little more than the time of reading it."""
+        """One bit a weight, where the file has no zeros."""
         names = [self._form.matrix(layer, name) for layer in range(self.config.layers)
                  for name in self.config.linear_shapes(layer)]  # fmt: skip
         found = [self._file.tensors[name] for name in names if name in self._file.tensors]
         kinds = {tensor.kind.name for tensor in found}
-        if kinds <= {"Q2_0", "PQ2_0"}:
-            return TWO_BIT.name
         if kinds == {"Q1_0"} and all(has_no_zeros(tensor.kind, tensor.data) for tensor in found):
             return ONE_BIT.name
         return super().preferred_encoding()
