@@ -12,7 +12,7 @@ ONE, PRODUCT = "read", "two_bit/one"
 
 #: What each leads to where it had to be compiled, and what any step does where all was there.
 COMPILED = ["_launch", "_work", "read_1"]
-COMPILED_OF_PRODUCT = ["_launch", "_work", "gemv_two_bit", "linear", "place_tokens"]
+COMPILED_OF_PRODUCT = ["_launch", "_work", "gemv_two_bit", "linear", "pack", "place_tokens"]
 READ: list[str] = []
 
 
