@@ -114,7 +114,7 @@ def same_matrix(found, expected):
     assert found.scale.dtype == expected.scale.dtype
     assert cases.same_bits(np.asarray(found.scale), np.asarray(expected.scale))
     one, other = internals.packed(found), internals.packed(expected)
-    assert cases.same_bits(one.factors, other.factors)
+    assert cases.same_bits(np.asarray(one.factors), np.asarray(other.factors))
     assert cases.same_bits(one.bytes, other.bytes)
 
 
@@ -206,6 +206,18 @@ def test_matrices_of_files(tmp_path, monkeypatch, kind, group):
     monkeypatch.setattr(Gguf, "trits", lambda *_: calls.append(_) or (trits, np.float32([1] * 512)))
     Gguf(path).matrix(1, "down", "two_bit")
     assert not calls
+
+
+@pytest.mark.parametrize("kind", ["TQ1_0", "TQ2_0", "I2_S"])
+def test_a_factor_beside_the_blocks(tmp_path, monkeypatch, kind):
+    """Multiplies the scale, of heads rotated by neighbours as well; the straight way is taken."""
+    values, factor = gguf_files.random_values(gguf_files.LLAMA), np.float32([0.3])
+    scaled = {f"blk.1.{part}.scale": factor for part in ("attn_q", "ffn_down")}
+    path = gguf_files.write_gguf(tmp_path / "a.gguf", values, "llama", kind, tensors=scaled)
+    expected = {name: pack(*Gguf(path).trits(1, name), "base3") for name in ("q", "k", "down")}
+    monkeypatch.setattr(Gguf, "trits", None)
+    for name, matrix in expected.items():
+        same_matrix(Gguf(path).matrix(1, name, "base3"), matrix)
 
 
 def test_damage_is_named(tmp_path):

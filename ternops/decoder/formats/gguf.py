@@ -27,6 +27,7 @@ from ternops.encodings.one_bit import ONE_BIT
 from ternops.encodings.two_bit import TWO_BIT
 from ternops.matrix import TernaryMatrix
 from ternops.memory import aligned_empty
+from ternops.packed import Packed
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -81,12 +82,15 @@ class Gguf(Checkpoint):
 
     def matrix(self, layer: int, name: str, encoding: str) -> TernaryMatrix:
         tensor, shape = self._form.matrix(layer, name), self.config.linear_shapes(layer)[name]
-        if self._scale_of(tensor) not in self._file.tensors:
-            found = self._file.tensor(tensor, shape, (*TERNARY, *_FLOATS))
-            order = self._order(name, shape)
-            if matrix := pack_blocks(found.kind, found.data, shape, encoding, self._arena, order):
-                return matrix
-        return super().matrix(layer, name, encoding)
+        found = self._file.tensor(tensor, shape, (*TERNARY, *_FLOATS))
+        order = self._order(name, shape)
+        matrix = pack_blocks(found.kind, found.data, shape, encoding, self._arena, order)
+        if matrix and (factor := self._scale_of(tensor)) in self._file.tensors:
+            if matrix.group:  # the products may be more than float16 has
+                return super().matrix(layer, name, encoding)
+            scale = self._rescaled(np.asarray(matrix.scale), factor)
+            return TernaryMatrix(Packed(matrix._packed.bytes, *shape, scale, encoding))
+        return matrix or super().matrix(layer, name, encoding)
 
     def _order(self, name: str, shape: tuple[int, int]) -> npt.NDArray[np.intp] | None:
         """Where the rows of a matrix are, if not in order."""
