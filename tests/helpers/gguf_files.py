@@ -70,6 +70,7 @@ TEXTS = [
     "I'm you're he'll we'd they've it's don't I'M YOU'RE HE'LL",
     "0 12 345 6789 12345678 3.14159 1,000,000 ٣٤٥ ⅷ ²",
     "naïve café Grüße Ωμέγα Привет мир 你好世界 こんにちは 안녕하세요 مرحبا",
+    "नमस्ते दुनिया, ไทย ภาษา",
     "emoji 😀👍🏽 👩‍👩‍👧‍👦 flags 🇩🇪 zero\u200bwidth nbsp\u00a0here",
     "def f(x: int) -> list[str]:\n    return [f'{i:>3}' for i in range(x)]  # why?\n",
     "<|begin_of_text|>inside<|end_of_text|> <|begin_of_text|",

@@ -170,7 +170,7 @@ def test_files_that_llama_cpp_quantised(tmp_path, architecture, kind):
 
 
 @pytest.mark.parametrize(
-    "pre", ["gpt-2", "llama-bpe", "falcon3", "smollm", "qwen2", "default", None]
+    "pre", ["gpt-2", "llama-bpe", "falcon3", "smollm", "qwen2", "qwen35", "default", None]
 )
 def test_the_same_tokens_of_text(tmp_path, pre):
     """Byte-level BPE, cut in each way."""
@@ -287,7 +287,7 @@ def test_files_that_we_wrote(tmp_path, architecture, encoding):
         check_logits(path, prompt + tokens)
 
 
-@pytest.mark.parametrize("kind", ["llama-bpe", "qwen2", "sentence piece"])
+@pytest.mark.parametrize("kind", ["llama-bpe", "qwen2", "qwen35", "sentence piece"])
 def test_tokenizers_that_we_wrote(tmp_path, kind):
     """llama.cpp makes the same tokens of what we make of its keys, and write."""
     keys = gguf_files.sentence_piece()[1]
