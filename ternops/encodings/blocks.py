@@ -61,10 +61,12 @@ class GemvTile(NamedTuple):
 
 class PanelTile(NamedTuple):
     """How the GEMV reads a matrix with a scale a group: panels of `ternops.encodings.panels` at
-    once, each a stream of its own, and bytes that each is prefetched ahead."""
+    once, each a stream of its own, bytes that each is prefetched ahead, and lines of a stream that
+    are read before the next stream's, where a register has a line."""
 
     streams: int
     ahead: int
+    run: int
 
 
 class Unpack(NamedTuple):

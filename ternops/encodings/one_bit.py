@@ -80,7 +80,7 @@ ONE_BIT = Blocks(
         "avx512vnni@zen": GemvTile(rows=2, apart=8, is_narrow=True),
     },
     has_narrow=True,
-    panel_tile=PanelTile(streams=4, ahead=1024),
+    panel_tile=PanelTile(streams=3, ahead=2048, run=4),
     color="#56B4E9",
     marker="s",
 )

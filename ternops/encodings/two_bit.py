@@ -52,9 +52,10 @@ TWO_BIT = Blocks(
         "avx512vnni@zen": GemvTile(rows=2, apart=4, is_narrow=True),
     },
     has_narrow=True,
-    # Sapphire Rapids, weights in DRAM, group 128, of the bandwidth without groups, 1 thread:
-    # 4 panels and 1024 B 87%, 2048 B 84, 2 panels 82 to 85, 1 panel 75.
-    panel_tile=PanelTile(streams=4, ahead=1024),
+    # An Intel server with AMX, weights in DRAM, group 128, of the bandwidth without groups (1 and 2
+    # threads): 3 panels 95 and 88%, 2 or 4 panels 91 and 84 to 87%; a panel's whole blocks instead
+    # of 4 lines in turn 83 and 78%.
+    panel_tile=PanelTile(streams=3, ahead=2048, run=4),
     color="#0072B2",
     marker="o",
 )

@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 
 from ternops.encodings import ENCODINGS
-from ternops.encodings.blocks import BLOCK_BYTES, Blocks
+from ternops.encodings.blocks import BLOCK_BYTES, Blocks, PanelTile
 from ternops.encodings.panels import LINE, ROWS
 from ternops.isa import (
     BYTES,
@@ -52,6 +52,10 @@ MAX_UNIT = 64
 #: What partial sums of int16 have room for: see `ternops.isa`.
 _MAX_PARTIAL = 128
 _DWORD = 4
+#: Groups that have sums which are not floats yet, at most, a power of two: those of a block.
+_SLOTS = 16
+#: Blocks that their scales are asked for ahead.
+SCALES_AHEAD = 2
 
 
 @RowsKernel
@@ -130,16 +134,26 @@ def fields_apart(encoding: Blocks, unit: int) -> int:
     return max(n for n in range(1, most + 1) if codes << bits * (n - 1) <= _MAX_PARTIAL)
 
 
-def make_blocks(encoding: Blocks, unit: int):
-    """Functions that add a whole block of a panel, and what is left of a row, to the groups' sums.
+def make_blocks(encoding: Blocks, unit: int, tile: PanelTile, tokens: int = 1):
+    """Functions that add a whole block of each stream's panel, and what is left of their rows, to
+    the sums of groups, and these to floats.
 
-    unit: columns whose sums are added up before they go to their group's.
+    unit: columns whose sums are added up before they go to their group's. Sums lie in memory by
+    streams, tokens, and groups, of which the first to come takes the place of the last to go.
     """
+    streams, ahead, run = tile
     fields, step = encoding.fields, encoding.step
     apart = fields_apart(encoding, unit)
     unpack = encoding.make_unpack(apart, WIDE)
     holds, opens, hold, open_fields, codes, shift, factor = unpack
     inverse, lines = unpack.last_inverse, unit // _DWORD
+    # Where a line is more than a register, or the registers do not hold the sums of all streams,
+    # a stream's lines follow one another.
+    each = tokens * fields
+    if BYTES < LINE or streams == 1 or run > lines:
+        run = lines
+    apart_by = each if run < lines else 0
+    count = each if run == lines else streams * each
 
     @inlined
     def value(total, field):
@@ -151,123 +165,158 @@ def make_blocks(encoding: Blocks, unit: int):
         return total * step if step > 1 else total
 
     @inlined
-    def add_to(totals, p, column, part, total):
-        place = totals + ((column >> p.group_bits) * LINE + part)
+    def add_to(p, totals, number, column, part, total):
+        """totals: of a stream; number: the token's."""
+        slot = (column >> p.group_bits) & (_SLOTS - 1)
+        place = totals + ((number * _SLOTS + slot) * LINE + part)
         store(place, load(i32, place) + total)
 
     @inlined
-    def block(p, line, x, column, ahead, totals, opened, held):
-        """A block whose first line is at `line`, and whose first column is `column`."""
-        sums = registers(i32, fields)
-        partial = registers(PARTIAL, fields)
+    def block(p, line, stream_bytes, x, column, totals, opened, held):
+        """A block whose first lines are at `line`, and at stream_bytes, 2 * stream_bytes, ... from
+        it, and whose first column is `column`."""
+        sums = registers(i32, count)
+        partial = registers(PARTIAL, each)
+        x_step = p.placed_stride
         for start in range(0, MAX_UNIT, unit):
             for part in range(0, LINE, BYTES):
-                for field in range(fields):
-                    sums[field] = full(i32, 0)
-                into = open_sums(sums, partial, fields)
-                for i in range(lines):
-                    at = line + (start // _DWORD + i) * LINE
-                    if part == 0:
-                        prefetch(at + ahead)
-                    open_fields(load(u8, at + part), opened, held)
-                    for field in range(fields):
-                        near = x + (column + field * BLOCK_BYTES + start + i * _DWORD)
-                        into[field] = dot_lanes(
-                            into[field], codes(opened, held, field), columns_of(near)
-                        )
-                close_sums(sums, partial, fields)
-                for field in range(fields):
-                    total = value(sums[field], field)
-                    add_to(totals, p, column + field * BLOCK_BYTES + start, part, total)
+                for first in range(0, lines, run):
+                    for stream in range(streams):
+                        here, at = line + stream * stream_bytes, stream * apart_by
+                        if first == 0:
+                            for i in range(each):
+                                sums[at + i] = full(i32, 0)
+                        into = open_sums(sums, partial, each)
+                        for i in range(first, first + run):
+                            place = here + (start // _DWORD + i) * LINE
+                            if part == 0:
+                                prefetch(place + ahead)
+                            open_fields(load(u8, place + part), opened, held)
+                            for field in range(fields):
+                                code = codes(opened, held, field)
+                                near = x + (column + field * BLOCK_BYTES + start + i * _DWORD)
+                                for t in range(tokens):
+                                    own = at + t * fields + field
+                                    into[own] = dot_lanes(
+                                        into[own], code, columns_of(near + t * x_step)
+                                    )
+                        close_sums(sums, partial, each)
+                        if first + run == lines:
+                            room = totals + stream * tokens * _SLOTS * LINE
+                            for t in range(tokens):
+                                for field in range(fields):
+                                    total = value(sums[at + t * fields + field], field)
+                                    own = column + field * BLOCK_BYTES + start
+                                    add_to(p, room, t, own, part, total)
 
     @inlined
     def tail(p, line, x, column, stride, totals, opened, held):
-        """The last, shorter block: four columns at a time, since groups end anywhere in it."""
-        sums = registers(i32, fields)
-        partial = registers(PARTIAL, fields)
+        """The last, shorter block of a stream: four columns at a time, since groups end anywhere
+        in it."""
+        sums = registers(i32, each)
+        partial = registers(PARTIAL, each)
         for i in range(stride >> 2):
             for part in range(0, LINE, BYTES):
                 open_fields(load(u8, line + (i * LINE + part)), opened, held)
+                for own in range(each):
+                    sums[own] = full(i32, 0)
+                into = open_sums(sums, partial, each)
                 for field in range(fields):
-                    sums[field] = full(i32, 0)
-                into = open_sums(sums, partial, fields)
-                for field in range(fields):
+                    code = codes(opened, held, field)
                     near = x + (column + field * stride + i * _DWORD)
-                    into[field] = dot_lanes(
-                        into[field], codes(opened, held, field), columns_of(near)
-                    )
-                close_sums(sums, partial, fields)
+                    for t in range(tokens):
+                        own = t * fields + field
+                        near_t = near + t * p.placed_stride
+                        into[own] = dot_lanes(into[own], code, columns_of(near_t))
+                close_sums(sums, partial, each)
                 for field in range(fields):
                     at = column + field * stride + i * _DWORD
                     if at < p.columns:
-                        add_to(totals, p, at, part, value(sums[field], field))
-
-    return holds, opens, hold, block, tail
-
-
-def make_streams(encoding: Blocks, unit: int, streams: int, ahead: int):
-    """A function that computes panels [first, last) for one token, as streams of equal length."""
-    holds, opens, hold, block, tail = make_blocks(encoding, unit)
-    size = encoding.block
+                        for t in range(tokens):
+                            add_to(p, totals, t, at, part, value(sums[t * fields + field], field))
 
     @inlined
-    def finish(p, row, totals):
+    def settle(p, factors, first, last, sums_at, totals, floats):
+        """Add the sums of groups [first, last) of a stream to its floats, a vector each token.
+
+        sums_at: bytes to the first token's offsets and steps.
+        """
         groups = p.columns >> p.group_bits
-        factors = factors_of(p, row)
-        result = full(f32, 0.0)
-        for group in range(groups):
-            total = load(i32x16, totals + group * LINE)
-            result = add_group(p, total, scales_of(p, factors, group), 4 * group, result)
-        write_rows(p, result, row, 0)
+        for group in range(first, last):
+            scales = scales_of(p, factors, group)
+            for t in range(tokens):
+                place = totals + (t * _SLOTS + (group & (_SLOTS - 1))) * LINE
+                total = load(i32x16, place)
+                store(place, full(i32x16, 0))
+                near = sums_at + 4 * (t * groups + group)
+                result = add_group(p, total, scales, near, load(f32, floats + t * LINE))
+                store(floats + t * LINE, result)
+
+    return holds, opens, hold, block, tail, settle
+
+
+def scratch_bytes(streams: int, tokens: int) -> int:
+    """Of the sums of some groups of some panels and tokens, and of as many floats."""
+    return streams * tokens * (_SLOTS + 1) * LINE
+
+
+def make_panels(encoding: Blocks, unit: int, tile: PanelTile, tokens: int = 1):
+    """A function that computes panels [first, last), of which there are at least as many as
+    streams, for the first tokens, as streams of equal length."""
+    holds, opens, hold, block, tail, settle = make_blocks(encoding, unit, tile, tokens)
+    size, streams = encoding.block, tile.streams
+    room = tokens * _SLOTS * LINE
 
     @inlined
-    def together(p, row, step, totals, totals_bytes):
+    def together(p, row, step, totals, floats):
         """The panel of `row`, and those that begin step, 2 * step, ... rows behind."""
         opened = registers(u8, opens)
         held = registers(u8, holds)
         hold(held)
         x = pointer(p.placed)
-        whole = p.columns // size
+        whole, groups = p.columns // size, p.columns >> p.group_bits
         first = pointer(p.weights) + row * p.stride
-        for i in range(0, streams * totals_bytes, LINE):
-            for part in range(0, LINE, BYTES):
-                store(totals + (i + part), full(i32, 0))
-        # Scales are read a panel at a time: they are asked for as the weights of theirs are read.
-        factors = factors_of(p, row)
-        row_bytes = (step >> 4) * ((p.columns >> p.group_bits) * ROWS * p.scale_step)
+        factors, factors_bytes = factors_of(p, row), (step >> 4) * (groups * ROWS * p.scale_step)
         each = (size >> p.group_bits) * ROWS * p.scale_step
+        for i in range(streams * tokens):
+            store(floats + i * LINE, full(f32, 0.0))
+        done = 0
         for number in range(whole):
             for stream in range(streams):
-                scales = factors + (stream * row_bytes + number * each)
+                scales = factors + (stream * factors_bytes + (number + SCALES_AHEAD) * each)
                 for at in range(0, each, LINE):
                     prefetch(scales + at)
-                line = first + (stream * step * p.stride + number * (ROWS * BLOCK_BYTES))
-                own = totals + stream * totals_bytes
-                block(p, line, x, number * size, ahead, own, opened, held)
+            line = first + number * (ROWS * BLOCK_BYTES)
+            block(p, line, step * p.stride, x, number * size, totals, opened, held)
+            complete = (number + 1) * size >> p.group_bits
+            for stream in range(streams):
+                near, own = factors + stream * factors_bytes, floats + stream * tokens * LINE
+                settle(p, near, done, complete, 0, totals + stream * room, own)
+            done = complete
         stride = p.stride - whole * BLOCK_BYTES
         for stream in range(streams):
-            own = totals + stream * totals_bytes
+            own = floats + stream * tokens * LINE
             if stride > 0:
                 line = first + (stream * step * p.stride + whole * (ROWS * BLOCK_BYTES))
-                tail(p, line, x, whole * size, stride, own, opened, held)
-            finish(p, row + stream * step, own)
+                tail(p, line, x, whole * size, stride, totals + stream * room, opened, held)
+                near = factors + stream * factors_bytes
+                settle(p, near, done, groups, 0, totals + stream * room, own)
+            for t in range(tokens):
+                write_rows(p, load(f32, own + t * LINE), row + stream * step, t)
 
     @inlined
-    def all_streams(p, first, last, totals):
-        totals_bytes = (p.columns >> p.group_bits) * LINE
+    def panels(p, first, last, totals):
+        floats = totals + streams * room
+        for at in range(0, streams * room, BYTES):
+            store(totals + at, full(i32, 0))
         while first < last:
             step = max(1, stream_step(last - first, streams))
             first = min(first, last - step * streams)
             for number in range(first, first + step):
-                together(p, number * ROWS, step * ROWS, totals, totals_bytes)
+                together(p, number * ROWS, step * ROWS, totals, floats)
             first += step * streams
 
-    return all_streams
-
-
-def totals_bytes(encoding: Blocks, columns: int, group: int) -> int:
-    """Of scratch for the sums of one token's groups."""
-    return encoding.panel_tile.streams * (columns // group) * LINE
+    return panels
 
 
 @cache
@@ -275,9 +324,9 @@ def grouped_gemv(name: str, unit: int) -> RowsKernel:
     """The product with one token. unit: MAX_UNIT, or the columns of a smaller group."""
     encoding = ENCODINGS[name]
     assert isinstance(encoding, Blocks)
-    streams, ahead = encoding.panel_tile
-    several = make_streams(encoding, unit, streams, ahead)
-    single = make_streams(encoding, unit, 1, ahead)
+    streams = encoding.panel_tile.streams
+    several = make_panels(encoding, unit, encoding.panel_tile)
+    single = make_panels(encoding, unit, encoding.panel_tile._replace(streams=1))
 
     @inlined
     def gemv(operands, first, last, thread):

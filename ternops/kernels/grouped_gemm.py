@@ -32,6 +32,7 @@ from ternops.simd import (
     inlined,
     load,
     pointer,
+    prefetch,
     record_at,
     registers,
     store,
@@ -57,8 +58,9 @@ def codes_bytes(columns: int) -> int:
     return (columns + _SLACK) // _DWORD * _STRIDE
 
 
-def make_decode(encoding: Blocks, place_of, is_signed=False):
-    """A function that writes the codes of panel number `panel` of W, a line for four columns.
+def make_decode(encoding: Blocks, panels: int, place_of, is_signed=False):
+    """A function that writes the codes of panel number `panel` of W, a line for four columns, and
+    asks for the panel that is `panels` further.
 
     place_of(at): where the line number `at` is in what it is written to. is_signed: values instead.
     """
@@ -79,6 +81,7 @@ def make_decode(encoding: Blocks, place_of, is_signed=False):
             first = number * (size // _DWORD)
             for i in range(lines):
                 line = weights + (number * (BLOCK_BYTES // _DWORD) + i) * LINE
+                prefetch(line + panels * ROWS * p.stride)
                 for part in range(0, LINE, BYTES):
                     open_fields(load(u8, line + part), opened, held)
                     for field in range(fields):
@@ -172,7 +175,7 @@ def _line_of(at):
 
 def make_gemm(encoding: Blocks):
     """The product with several tokens."""
-    decode = make_decode(encoding, _line_of)
+    decode = make_decode(encoding, PANELS, _line_of)
     whole, four, two, one = (make_product(encoding.step, n) for n in (TOKENS, 4, 2, 1))
 
     @inlined

@@ -20,7 +20,9 @@ from ternops.kernels.amx import SPARE_BYTES as TILES_BYTES
 from ternops.kernels.fp16 import LINE_BYTES, gemv_bf16, gemv_fp16, place_floats
 from ternops.kernels.gemm import gemm_kernel, panel_bytes
 from ternops.kernels.gemv import blocks_kernel
-from ternops.kernels.grouped import MAX_UNIT, grouped_gemv, place_groups, totals_bytes
+from ternops.kernels.grouped import MAX_UNIT, grouped_gemv, place_groups
+from ternops.kernels.grouped import scratch_bytes as sums_bytes
+from ternops.kernels.grouped_few import FEW_BYTES, IS_WORTH_IT, grouped_few
 from ternops.kernels.grouped_gemm import PANELS as GEMM_PANELS
 from ternops.kernels.grouped_gemm import SPARE_BYTES, codes_bytes, grouped_gemm
 from ternops.kernels.grouped_tiles import (
@@ -39,6 +41,8 @@ from ternops.kernels.tiles import KINDS, MANY, Tile, kinds_of
 from ternops.kernels.tuning import chosen_tile
 from ternops.simd import RowsKernel
 
+#: Tokens from which on their codes as bytes pay, with a scale a group and without tiles.
+MIN_MANY = 16
 #: Of the GEMM's, in a block of tokens: fewer, and unpacking takes as long as the products.
 _MIN_TILES = 3
 #: Tokens whose tables are made at once. From 9 on unpacking for the GEMM takes less time than
@@ -146,7 +150,8 @@ def kind_of(encoding: str, tokens: int, weights: int, group: int = 0) -> str:
     if tokens == 1:
         return "one" if weights <= last_level_bytes() else "stream"
     if group:
-        return "few" if tokens < MIN_TOKENS else MANY
+        least = MIN_TOKENS if HAS_TILES and group >= MIN_GROUP else MIN_MANY
+        return "few" if tokens < least else MANY
     is_grouped = isinstance(ENCODINGS.get(encoding), RowGroups)
     return "few" if tokens <= (_MAX_TABLES if is_grouped else TIER.batch.most) else MANY
 
@@ -157,6 +162,8 @@ def grouped_kernels(name: str, kind: str, group: int) -> Kernels:
         return Kernels(place_groups, grouped_gemv(name, min(group, MAX_UNIT)))
     if HAS_TILES and kind == MANY and group >= MIN_GROUP:
         return Kernels(place_group_tiles, grouped_tiles(name, group))
+    if IS_WORTH_IT and kind != MANY:
+        return Kernels(place_groups, grouped_few(name, min(group, MAX_UNIT)))
     return Kernels(place_groups, grouped_gemm(name))
 
 
@@ -169,7 +176,9 @@ def _grouped_plan(name: str, columns: int, kind: str, group: int) -> Plan:
     if prepare is place_group_tiles:
         together, scratch = TILE_PANELS, scratch_bytes(columns, group)
     elif kind in ("one", "stream"):
-        together, scratch = 1, totals_bytes(panels.blocks, columns, group)
+        together, scratch = 1, sums_bytes(panels.blocks.panel_tile.streams, 1)
+    elif IS_WORTH_IT and kind != MANY:
+        together, scratch = 1, FEW_BYTES
     else:
         together, scratch = GEMM_PANELS, SPARE_BYTES + codes_bytes(columns)
     block = max(_MIN_TILES, TIER.gemm.block_bytes // placed // TOKENS) * TOKENS

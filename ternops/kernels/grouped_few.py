@@ -1,0 +1,141 @@
+"""Products of a few tokens with matrices that have a scale a group of columns, on AVX-512.
+
+Layout: as for one token. Trick: the codes of a block stay packed and are opened for some tokens at
+a time, whose sums of all fields fit the registers; meanwhile the block is in the first-level cache.
+Bound: the dot instruction, and an AND for each of its codes.
+"""
+
+from functools import cache
+
+from ternops.encodings import ENCODINGS
+from ternops.encodings.blocks import BLOCK_BYTES, Blocks
+from ternops.encodings.panels import LINE, ROWS
+from ternops.isa import BYTES, REGISTERS, i32, u8
+from ternops.kernels.grouped import (
+    SCALES_AHEAD,
+    factors_of,
+    make_blocks,
+    make_panels,
+    scratch_bytes,
+    write_rows,
+)
+from ternops.kernels.operands import Operands
+from ternops.simd import (
+    RowsKernel,
+    f32,
+    full,
+    inlined,
+    load,
+    pointer,
+    prefetch,
+    record_at,
+    registers,
+    store,
+)
+
+#: Whether sums of some tokens fit the registers beside what opens bytes.
+IS_WORTH_IT = BYTES == LINE and REGISTERS >= 32
+#: Tokens that a block is used for before the next one.
+TOGETHER = 16
+#: Of scratch.
+FEW_BYTES = scratch_bytes(1, TOGETHER)
+_TOKEN_BYTES = scratch_bytes(1, 1) - LINE
+_MOST = 4
+
+
+def most_tokens(encoding: Blocks) -> int:
+    """Tokens whose sums are in registers at once."""
+    return min(_MOST, (REGISTERS - 8) // encoding.fields)
+
+
+def make_piece(encoding: Blocks, unit: int, tokens: int):
+    """Functions that multiply a block, and what is left of the rows, with so many tokens."""
+    tile = encoding.panel_tile._replace(streams=1)
+    holds, opens, hold, block, tail, settle = make_blocks(encoding, unit, tile, tokens)
+
+    @inlined
+    def piece(p, line, x, column, stride, factors, done, complete, sums_at, totals, floats):
+        """stride: BLOCK_BYTES, or less where the block is a shorter one."""
+        opened = registers(u8, opens)
+        held = registers(u8, holds)
+        hold(held)
+        if stride == BLOCK_BYTES:
+            block(p, line, 0, x, column, totals, opened, held)
+        else:
+            tail(p, line, x, column, stride, totals, opened, held)
+        settle(p, factors, done, complete, sums_at, totals, floats)
+
+    return piece
+
+
+@cache
+def grouped_few(name: str, unit: int) -> RowsKernel:
+    """The product with some tokens. unit: as of `grouped_gemv`."""
+    encoding = ENCODINGS[name]
+    assert isinstance(encoding, Blocks)
+    size, most = encoding.block, most_tokens(encoding)
+    # Two leave room for the sums of another panel: two streams bring more from memory.
+    streams = max(1, min(2, (REGISTERS - 8) // (2 * encoding.fields)))
+    pair = make_panels(encoding, unit, encoding.panel_tile._replace(streams=streams), 2)
+    one, two, three, four = (make_piece(encoding, unit, min(n, most)) for n in (1, 2, 3, 4))
+
+    @inlined
+    def panel(p, row, token, count, totals, floats):
+        """The panel of `row` for tokens [token, token + count)."""
+        weights, factors = pointer(p.weights) + row * p.stride, factors_of(p, row)
+        groups, whole = p.columns >> p.group_bits, p.columns // size
+        last_stride = p.stride - whole * BLOCK_BYTES
+        for i in range(count):
+            store(floats + i * LINE, full(f32, 0.0))
+        # Pieces of about equal numbers of tokens.
+        pieces = (count + most - 1) // most
+        least, larger = count // pieces, count % pieces
+        done = 0
+        for number in range(whole + (1 if last_stride > 0 else 0)):
+            stride = BLOCK_BYTES if number < whole else last_stride
+            complete = (number + 1) * size >> p.group_bits if number < whole else groups
+            line = weights + number * (ROWS * BLOCK_BYTES)
+            each = (size >> p.group_bits) * ROWS * p.scale_step
+            for at in range(0, each, LINE):
+                prefetch(factors + (done * ROWS * p.scale_step + at + SCALES_AHEAD * each))
+            at = 0
+            for i in range(pieces):
+                n = least + (1 if i < larger else 0)
+                x = pointer(p.placed) + (token + at) * p.placed_stride
+                sums_at = 4 * (token + at) * groups
+                own, near = totals + at * _TOKEN_BYTES, floats + at * LINE
+                column = number * size
+                if n == 4:
+                    four(
+                        p, line, x, column, stride, factors, done, complete, sums_at, own, near
+                    )  # fmt: skip
+                elif n == 3:
+                    three(
+                        p, line, x, column, stride, factors, done, complete, sums_at, own, near
+                    )  # fmt: skip
+                elif n == 2:
+                    two(p, line, x, column, stride, factors, done, complete, sums_at, own, near)
+                else:
+                    one(p, line, x, column, stride, factors, done, complete, sums_at, own, near)
+                at += n
+            done = complete
+        for i in range(count):
+            write_rows(p, load(f32, floats + i * LINE), row, token + i)
+
+    @inlined
+    def few(operands, first, last, thread):
+        """Rows [first, last) of a product; first is that of a panel."""
+        p = record_at(Operands, operands)
+        totals = pointer(p.scratch) + thread * p.scratch_stride
+        if p.tokens == 2 and last - first > ROWS:
+            pair(p, first >> 4, (last + ROWS - 1) >> 4, totals)
+            return
+        floats = totals + TOGETHER * _TOKEN_BYTES
+        for at in range(0, TOGETHER * _TOKEN_BYTES, BYTES):
+            store(totals + at, full(i32, 0))
+        for token in range(0, p.tokens, TOGETHER):
+            count = min(TOGETHER, p.tokens - token)
+            for row in range(first, last, ROWS):
+                panel(p, row, token, count, totals, floats)
+
+    return RowsKernel(few, f"grouped_few_{name}_{unit}")
