@@ -58,37 +58,43 @@ def codes_bytes(columns: int) -> int:
     return (columns + _SLACK) // _DWORD * _STRIDE
 
 
-def make_decode(encoding: Blocks, panels: int, place_of, is_signed=False):
-    """A function that writes the codes of panel number `panel` of W, a line for four columns, and
-    asks for the panel that is `panels` further.
+def make_decode(encoding: Blocks, place_of, is_signed=False, ahead=0):
+    """A function that writes the codes of blocks [first, last) of panel `panel` of W, a line for
+    four columns.
 
     place_of(at): where the line number `at` is in what it is written to. is_signed: values instead.
+    ahead: panels to the one whose block is asked for, 0 for none.
     """
     fields, size, least, step = encoding.fields, encoding.block, encoding.values[0], encoding.step
     holds, opens, hold, open_fields, codes_of, _, _ = encoding.make_unpack(1, WIDE)
 
     @inlined
-    def decode(p, panel, codes):
+    def block(p, weights, number, codes, opened, held):
+        whole = p.columns // size
+        # Lines of the block: those of the last one, of which there may be none, are fewer.
+        stride = BLOCK_BYTES if number < whole else p.stride - whole * BLOCK_BYTES
+        lines = stride >> 2
+        first = number * (size // _DWORD)
+        for i in range(lines):
+            line = weights + (number * (BLOCK_BYTES // _DWORD) + i) * LINE
+            if ahead > 0:
+                prefetch(line + ahead * ROWS * p.stride)
+            for part in range(0, LINE, BYTES):
+                open_fields(load(u8, line + part), opened, held)
+                for field in range(fields):
+                    code = codes_of(opened, held, field)
+                    if is_signed:
+                        code = (code + code if step == 2 else code) + least
+                    store(codes + (place_of(first + field * lines + i) + part), code)
+
+    @inlined
+    def decode(p, panel, first, last, codes):
         opened = registers(u8, opens)
         held = registers(u8, holds)
         hold(held)
         weights = pointer(p.weights) + panel * ROWS * p.stride
-        whole = p.columns // size
-        for number in range(whole + 1):
-            # Lines of the block: those of the last one, of which there may be none, are fewer.
-            stride = BLOCK_BYTES if number < whole else p.stride - whole * BLOCK_BYTES
-            lines = stride >> 2
-            first = number * (size // _DWORD)
-            for i in range(lines):
-                line = weights + (number * (BLOCK_BYTES // _DWORD) + i) * LINE
-                prefetch(line + panels * ROWS * p.stride)
-                for part in range(0, LINE, BYTES):
-                    open_fields(load(u8, line + part), opened, held)
-                    for field in range(fields):
-                        code = codes_of(opened, held, field)
-                        if is_signed:
-                            code = (code + code if step == 2 else code) + least
-                        store(codes + (place_of(first + field * lines + i) + part), code)
+        for number in range(first, last):
+            block(p, weights, number, codes, opened, held)
 
     return decode
 
@@ -175,7 +181,8 @@ def _line_of(at):
 
 def make_gemm(encoding: Blocks):
     """The product with several tokens."""
-    decode = make_decode(encoding, PANELS, _line_of)
+    size = encoding.block
+    decode = make_decode(encoding, _line_of)
     whole, four, two, one = (make_product(encoding.step, n) for n in (TOKENS, 4, 2, 1))
 
     @inlined
@@ -206,7 +213,8 @@ def make_gemm(encoding: Blocks):
             start = number * step
             for panel in range(first >> 4, end, PANELS):
                 for k in range(PANELS):  # the last one twice, where there is no other
-                    decode(p, min(panel + k, end - 1), codes + k * LINE)
+                    own = min(panel + k, end - 1)
+                    decode(p, own, 0, p.columns // size + 1, codes + k * LINE)
                 multiply(p, panel, codes, start, min(p.tokens, start + step), spare)
 
     return gemm

@@ -49,6 +49,8 @@ _TILE = SIDE * LINE
 #: activations and one for trits.
 PANELS, TOKENS = 3, 2 * SIDE
 _SUMS = PANELS * TOKENS * LINE
+#: Columns: a last block may write behind those of a row, and some are kept in any case.
+_SLACK = 16 * BLOCK_BYTES
 #: Of columns, for whole operands; and tokens, of which half a tile is worth it: on an Intel server
 #: 16 tokens take two_bit 864 us, base3 741, where `grouped_few` takes 804 and 956 us for 8.
 MIN_GROUP, MIN_TOKENS = 64, 8
@@ -56,9 +58,13 @@ MIN_GROUP, MIN_TOKENS = 64, 8
 _ROOM = LINE + 3 * _SUMS
 
 
+def _power_of_two(least: int) -> int:
+    return 1 << (least - 1).bit_length()
+
+
 def scratch_bytes(columns: int, group: int) -> int:
     """Of a thread: with the scales of the panels, and their trits."""
-    return _ROOM + PANELS * LINE * (columns // group) + PANELS * ROWS * (columns + 2 * BLOCK_BYTES)
+    return _ROOM + PANELS * LINE * (columns // group) + PANELS * ROWS * (columns + _SLACK)
 
 
 @inlined
@@ -99,10 +105,15 @@ def place_group_tiles(operands, first, last, thread):
                     store(_steps_of(p, other) + group * LINE, np.float32(0))
 
 
-@inlined
-def _place_of(at):
-    """Where the trits of four columns are, in those of the first of PANELS panels."""
-    return at // SIDE * (PANELS * _TILE) + at % SIDE * LINE
+def make_place(kept: int):
+    """A function that tells where the trits of four columns are, in those of the first of PANELS
+    panels, of which as many tiles are kept, a power of two."""
+
+    @inlined
+    def place_of(at):
+        return (at // SIDE & (kept - 1)) * (PANELS * _TILE) + at % SIDE * LINE
+
+    return place_of
 
 
 def make_product(tile: int):
@@ -137,8 +148,15 @@ def _store_sums(after, down):
         tile_store(5, after + 5 * _TILE, LINE)
 
 
-def make_tiled(group: int, down: int):
-    """A function for the panels in `trits` times up to `down` tiles of tokens, one or two."""
+def make_tiled(encoding: Blocks, group: int, down: int, is_once: bool):
+    """A function for PANELS panels times up to `down` tiles of tokens, one or two.
+
+    is_once: it unpacks trits where they are needed, to the first-level cache; else they are there.
+    """
+    size = encoding.block
+    # Of a block, and of a group that began in the one before.
+    kept = _power_of_two(size // LINE + (0 if size % group == 0 else group // LINE - 1))
+    decode = make_decode(encoding, make_place(kept), is_signed=True, ahead=PANELS)
     lines = group // BLOCK_BYTES
     tokens, products = down * SIDE, down * PANELS
 
@@ -216,8 +234,15 @@ def make_tiled(group: int, down: int):
         # Where results will be written is asked for, some tokens' in each turn.
         place = pointer(p.out) + 4 * (token * p.out_stride + panel * ROWS)
         asked = (count + groups - 1) // groups
+        block = 0  # the next one to be unpacked
         for number in range(groups + 2):
             here, line = x + number * lines * _TILE, trits + number * lines * (PANELS * _TILE)
+            if is_once:
+                line = trits + (number * lines & (kept - 1)) * (PANELS * _TILE)
+                while block * size < min(groups, number + 1) * group:
+                    for k in range(PANELS):
+                        decode(p, min(panel + k, end - 1), block, block + 1, trits + k * _TILE)
+                    block += 1
             ready = number - 2  # the group whose sums are in memory
             for k in range(PANELS):
                 scales[k] = load(f32, factors + (max(0, ready) * PANELS + k) * LINE)
@@ -244,8 +269,10 @@ def make_tiled(group: int, down: int):
 
 def make_gemm(encoding: Blocks, group: int):
     """The product with several tokens."""
-    decode = make_decode(encoding, PANELS, _place_of, is_signed=True)
-    pair, single = make_tiled(group, 2), make_tiled(group, 1)
+    size = encoding.block
+    decode = make_decode(encoding, make_place(1 << 32), is_signed=True)
+    pair = make_tiled(encoding, group, 2, is_once=False)
+    pair_once, single_once = (make_tiled(encoding, group, n, is_once=True) for n in (2, 1))
 
     @inlined
     def gemm(operands, first, last, thread):
@@ -263,16 +290,21 @@ def make_gemm(encoding: Blocks, group: int):
             for panel in range(first >> 4, end, PANELS):
                 for k in range(PANELS):  # the last one again, where there is no other
                     own = min(panel + k, end - 1)
-                    decode(p, own, trits + k * _TILE)
                     scales = factors_of(p, own * ROWS)
                     for g in range(groups):
                         store(factors + (g * PANELS + k) * LINE, scales_of(p, scales, g))
-                for token in range(start, stop, TOKENS):
-                    count = min(TOKENS, stop - token)
-                    if count > SIDE:
+                count = stop - start
+                if count <= SIDE:
+                    single_once(p, panel, end, factors, trits, start, count, spare + LINE)
+                elif count <= TOKENS:
+                    pair_once(p, panel, end, factors, trits, start, count, spare + LINE)
+                else:
+                    for k in range(PANELS):
+                        own = min(panel + k, end - 1)
+                        decode(p, own, 0, p.columns // size + 1, trits + k * _TILE)
+                    for token in range(start, stop, TOKENS):
+                        count = min(TOKENS, stop - token)
                         pair(p, panel, end, factors, trits, token, count, spare + LINE)
-                    else:
-                        single(p, panel, end, factors, trits, token, count, spare + LINE)
         close_tiles()
 
     return gemm
