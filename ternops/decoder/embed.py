@@ -38,11 +38,6 @@ class Embedder(HoldsAddresses):
     """Pools the hidden states of sequences of tokens. Not for two Python threads at a time."""
 
     def __init__(self, model: LoadedModel) -> None:
-        if any(model.config.delta_layers):
-            raise ValueError(
-                f"model: a {model.config.trunk.title}, whose states are of one sequence alone, "
-                "expected attention in all layers to embed texts"
-            )
         self._model = model
         self._pool = WorkspacePool(model)
         self._cache = self._usual = Cache(model.config, model.cache, _POSITIONS)
@@ -67,7 +62,9 @@ class Embedder(HoldsAddresses):
         if longest > self._usual.positions:
             self._cache = Cache(self._model.config, self._model.cache, longest)
         done = 0
-        for group in plan_passes(lengths):
+        # States of delta nets are of one sequence alone.
+        alone = ([number] for number in range(len(lengths)))
+        for group in alone if self._cache.states else plan_passes(lengths):
             if len(group) == 1:
                 number = group[0]
                 result[number] = self._one(sequences[number], mean, skipped)
@@ -107,6 +104,9 @@ class Embedder(HoldsAddresses):
         """A sequence of any length, in as few passes as it takes, of about the same size."""
         count = len(tokens)
         step = -(-count // -(-count // MAX_TOKENS))
+        if kept := self._cache.states:
+            kept.position = None  # of whatever sequence was before
+            kept.go_back(0)
         pooled = _Mean(skipped)
         for position in range(0, count, step):
             part = tokens[position : position + step]

@@ -18,9 +18,6 @@ from ternops.decoder.workspace import MAX_TOKENS
 from tests.helpers import cases
 from tests.helpers.small_models import LAYOUTS, small_config, small_model
 
-#: Trunks with attention in all layers.
-EMBEDDERS = [name for name, layout in LAYOUTS.items() if "delta_layers" not in layout]
-
 
 def sequences(lengths, seed=3):
     """Random tokens of small models."""
@@ -44,7 +41,7 @@ def pooled(states, mean=False, skipped=0):
 
 
 @pytest.mark.parametrize("mean", [False, True])
-@pytest.mark.parametrize("layout", EMBEDDERS)
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_states_have_the_oracles_bits(layout, mean):
     """Of sequences of every length about a tile and a block of keys, on 1 and 2 threads, in any
     order and company."""
