@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ternops.encodings.blocks import Blocks
-from ternops.encodings.common import PIECE, SLACK, spans
+from ternops.encodings.common import SLACK, spans
 from ternops.encodings.encoding import Encoding
-from ternops.encodings.panels import ROWS, Panels
+from ternops.encodings.panels import ROWS, Panels, rows_at_once
 from ternops.kernels.codes import DIGITS, FIELDS, PAIRS, SIGNS, TRITS
 from ternops.kernels.packing import PACK, SCRATCH_BYTES, pack
 from ternops.kernels.tuning import useful_threads
@@ -69,8 +69,7 @@ def pack_trits(
     if values.strides[1:] == (1,):
         _run(layout, _TRITS, values.view(np.uint8), columns, packed)
         return packed
-    step = max(1, PIECE // max(1, columns) // ROWS) * ROWS
-    for start, stop in spans(0, rows, step):
+    for start, stop in spans(0, rows, rows_at_once(columns)):
         part = np.ascontiguousarray(values[start:stop]).view(np.uint8)
         _run(layout, _TRITS, part, columns, packed[layout.nbytes(start, columns) :])
     return packed
@@ -105,8 +104,7 @@ def repack(
     if not isinstance(layout, Blocks | Panels) or not isinstance(target, Blocks | Panels):
         return pack_trits(target, unpack_rows(layout, packed, rows, columns))
     result = aligned_empty(target.nbytes(rows, columns) + SLACK, np.uint8)
-    step = max(1, PIECE // max(1, columns) // ROWS) * ROWS
-    for start, stop in spans(0, rows, step):
+    for start, stop in spans(0, rows, rows_at_once(columns)):
         values = unpack_rows(layout, packed, rows, columns, start, stop)
         pack_trits(target, values, result[target.nbytes(start, columns) :])
     result[-SLACK:] = 0

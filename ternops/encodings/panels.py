@@ -58,7 +58,7 @@ class Panels(Encoding):
     def pack(self, values: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
         rows, columns = values.shape
         packed = np.zeros(self.nbytes(rows, columns) + SLACK, np.uint8)
-        for start, stop in spans(0, rows, self._step(columns)):
+        for start, stop in spans(0, rows, rows_at_once(columns)):
             lines = self._lines(packed, start, stop, columns)
             # Filled up with what has the code 0, they are the rows of blocks.
             shape = len(lines) * ROWS, self._width(columns)
@@ -77,16 +77,13 @@ class Panels(Encoding):
     ) -> npt.NDArray[np.int8]:
         last = rows if last is None else last
         values = np.empty((last - first, columns), np.int8)
-        for start, stop in spans(first, last, self._step(columns)):
+        for start, stop in spans(first, last, rows_at_once(columns)):
             top = start // ROWS * ROWS
             lines = self._lines(packed, top, stop, columns)
             table = _turned_back(lines)[start - top : stop - top]
             whole = self.blocks.unpack(table.reshape(-1), len(table), self._width(columns))
             values[start - first : stop - first] = whole[:, :columns]
         return values
-
-    def _step(self, columns: int) -> int:
-        return max(1, PIECE // max(1, columns) // ROWS) * ROWS
 
     def _width(self, columns: int) -> int:
         """Columns of a row whose last block is filled up."""
@@ -99,6 +96,11 @@ class Panels(Encoding):
         panels = -(-(stop - start) // ROWS)
         part = packed[start * row : (start + panels * ROWS) * row]
         return part.reshape(panels, row // _DWORD, ROWS, _DWORD)
+
+
+def rows_at_once(columns: int) -> int:
+    """Whole panels of about PIECE weights, of which values are made at a time."""
+    return max(1, PIECE // max(1, columns) // ROWS) * ROWS
 
 
 def _turned(table: Array) -> Array:

@@ -10,7 +10,7 @@ tokens arithmetic, for one memory: each state is read and written once.
 import numpy as np
 
 from ternops.isa import WIDE
-from ternops.kernels.elementwise import exp, read, sigmoid, write
+from ternops.kernels.elementwise import exp, read, sigmoid, silu, write
 from ternops.kernels.reference import LOG_COEFFICIENTS, UNIT_EPSILON
 from ternops.simd import (
     f32,
@@ -49,18 +49,11 @@ def convolve(x, stride, tokens, before, taps, first, last):
             at = x + token * row
             d = read(at, i, last)
             y = fma(d, w3, fma(c, w2, fma(b, w1, a * w0)))
-            write(at, i, last, _silu(y))
+            write(at, i, last, silu(y))
             a, b, c = b, c, d
         write(before, i, last, a)
         write(before + row, i, last, b)
         write(before + 2 * row, i, last, c)
-
-
-@inlined
-def _silu(x):
-    one, limit = full(f32, 1.0), full(f32, 87.0)
-    negated = x * np.float32(-1)
-    return x / (exp(select_greater(limit, negated, negated, limit)) + one)
 
 
 @kernel

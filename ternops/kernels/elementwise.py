@@ -173,23 +173,30 @@ def gate_relu2(gate, up, first, last, target):
         write(target, i, last, g * g * read(up, i, last))
 
 
-@kernel
-def gate_silu(gate, up, first, last, target):
-    """float32 silu(gate) * up, elements first to last."""
-    one, limit = full(f32, 1.0), full(f32, 87.0)
-    for i in range(first, last, 16):
-        g = read(gate, i, last)
-        negated = g * np.float32(-1)
-        power = exp(select_greater(limit, negated, negated, limit))
-        write(target, i, last, g / (power + one) * read(up, i, last))
+@inlined
+def _exp_and_one(x):
+    """exp(x) + 1 of 16 float32, finite for any x."""
+    limit = full(f32, 87.0)
+    return exp(select_greater(limit, x, x, limit)) + full(f32, 1.0)
+
+
+@inlined
+def silu(x):
+    """16 float32, as `reference.silu`."""
+    return x / _exp_and_one(x * np.float32(-1))
 
 
 @inlined
 def sigmoid(x):
     """16 float32, as `reference.sigmoid`."""
-    one, limit = full(f32, 1.0), full(f32, 87.0)
-    negated = x * np.float32(-1)
-    return one / (exp(select_greater(limit, negated, negated, limit)) + one)
+    return full(f32, 1.0) / _exp_and_one(x * np.float32(-1))
+
+
+@kernel
+def gate_silu(gate, up, first, last, target):
+    """float32 silu(gate) * up, elements first to last."""
+    for i in range(first, last, 16):
+        write(target, i, last, silu(read(gate, i, last)) * read(up, i, last))
 
 
 @kernel
@@ -202,13 +209,11 @@ def gate_sigmoid(gate, x, count):
 @kernel
 def gate_gelu_tanh(gate, up, first, last, target):
     """float32 gelu_tanh(gate) * up, elements first to last."""
-    one, limit = full(f32, 1.0), full(f32, 87.0)
     cubic, linear = full(f32, GELU_CUBIC), full(f32, GELU_LINEAR)
     for i in range(first, last, 16):
         g = read(gate, i, last)
         negated = fma(g * g, cubic, linear) * g * np.float32(-1)
-        power = exp(select_greater(limit, negated, negated, limit))
-        write(target, i, last, g / (power + one) * read(up, i, last))
+        write(target, i, last, g / _exp_and_one(negated) * read(up, i, last))
 
 
 @kernel

@@ -85,6 +85,7 @@ def grouped_few(name: str, unit: int) -> RowsKernel:
         weights, factors = pointer(p.weights) + row * p.stride, factors_of(p, row)
         groups, whole = p.columns >> p.group_bits, p.columns // size
         last_stride = p.stride - whole * BLOCK_BYTES
+        each = (size >> p.group_bits) * ROWS * p.scale_step
         for i in range(count):
             store(floats + i * LINE, full(f32, 0.0))
         # Pieces of about equal numbers of tokens.
@@ -95,7 +96,6 @@ def grouped_few(name: str, unit: int) -> RowsKernel:
             stride = BLOCK_BYTES if number < whole else last_stride
             complete = (number + 1) * size >> p.group_bits if number < whole else groups
             line = weights + number * (ROWS * BLOCK_BYTES)
-            each = (size >> p.group_bits) * ROWS * p.scale_step
             for at in range(0, each, LINE):
                 prefetch(factors + (done * ROWS * p.scale_step + at + SCALES_AHEAD * each))
             at = 0

@@ -22,7 +22,7 @@ from ternops.isa import (
     open_sums,
     u8,
 )
-from ternops.kernels.grouped import add_group, columns_of, scales_of, write_rows
+from ternops.kernels.grouped import add_group, columns_of, factors_of, scales_of, write_rows
 from ternops.kernels.operands import Operands
 from ternops.simd import (
     RowsKernel,
@@ -108,8 +108,7 @@ def make_fold(value_step: int):
         groups = p.columns >> p.group_bits
         for k in range(PANELS):
             number = min(panel + k, (p.rows - 1) >> 4)
-            factors = pointer(p.scales) + number * (groups * ROWS * p.scale_step)
-            scales = scales_of(p, factors, group)
+            scales = scales_of(p, factors_of(p, number * ROWS), group)
             for t in range(count):
                 at = t * _STRIDE + k * LINE
                 total = load(i32x16, sums + at)

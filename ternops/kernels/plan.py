@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -156,36 +156,46 @@ def kind_of(encoding: str, tokens: int, weights: int, group: int = 0) -> str:
     return "few" if tokens <= (_MAX_TABLES if is_grouped else TIER.batch.most) else MANY
 
 
-def grouped_kernels(name: str, kind: str, group: int) -> Kernels:
+class GroupedKernels(NamedTuple):
+    """What prepares tokens and multiplies with a scale a group of columns. scratch: bytes of each
+    thread, by the number of columns. panels: that are multiplied together. token_step: tokens are
+    prepared in multiples of it."""
+
+    prepare: RowsKernel
+    multiply: RowsKernel
+    scratch: Callable[[int], int]
+    panels: int = 1
+    token_step: int = 1
+
+
+def grouped_kernels(name: str, kind: str, group: int) -> GroupedKernels:
     """The kernels of an encoding with a scale a group of columns."""
+    unit = min(group, MAX_UNIT)
     if kind in ("one", "stream"):
-        return Kernels(place_groups, grouped_gemv(name, min(group, MAX_UNIT)))
+        size = sums_bytes(PANELS[name].blocks.panel_tile.streams, 1)
+        return GroupedKernels(place_groups, grouped_gemv(name, unit), lambda _: size)
     if HAS_TILES and kind == MANY and group >= MIN_GROUP:
-        return Kernels(place_group_tiles, grouped_tiles(name, group))
+        return GroupedKernels(
+            place_group_tiles, grouped_tiles(name, group),
+            lambda columns: scratch_bytes(columns, group), TILE_PANELS, TOKENS,
+        )  # fmt: skip
     if IS_WORTH_IT and kind != MANY:
-        return Kernels(place_groups, grouped_few(name, min(group, MAX_UNIT)))
-    return Kernels(place_groups, grouped_gemm(name))
+        return GroupedKernels(place_groups, grouped_few(name, unit), lambda _: FEW_BYTES)
+    return GroupedKernels(
+        place_groups, grouped_gemm(name), lambda columns: SPARE_BYTES + codes_bytes(columns),
+        GEMM_PANELS,
+    )  # fmt: skip
 
 
 def _grouped_plan(name: str, columns: int, kind: str, group: int) -> Plan:
-    panels = PANELS[name]
-    prepare, multiply, _ = grouped_kernels(name, kind, group)
+    panels, kernels = PANELS[name], grouped_kernels(name, kind, group)
     # A row behind another at a multiple of 4 KB would compete for the same few places of a cache.
     placed = -(-columns // BLOCK_BYTES) * BLOCK_BYTES + BLOCK_BYTES
-    token_step = TOKENS if prepare is place_group_tiles else 1
-    if prepare is place_group_tiles:
-        together, scratch = TILE_PANELS, scratch_bytes(columns, group)
-    elif kind in ("one", "stream"):
-        together, scratch = 1, sums_bytes(panels.blocks.panel_tile.streams, 1)
-    elif IS_WORTH_IT and kind != MANY:
-        together, scratch = 1, FEW_BYTES
-    else:
-        together, scratch = GEMM_PANELS, SPARE_BYTES + codes_bytes(columns)
     block = max(_MIN_TILES, TIER.gemm.block_bytes // placed // TOKENS) * TOKENS
     return Plan(
-        prepare.address, multiply.address, together * PANEL_ROWS, placed,
-        panels.row_bytes(columns), panels.blocks.fields, -panels.values[0], scratch, token_step,
-        block,
+        kernels.prepare.address, kernels.multiply.address, kernels.panels * PANEL_ROWS, placed,
+        panels.row_bytes(columns), panels.blocks.fields, -panels.values[0],
+        kernels.scratch(columns), kernels.token_step, block,
     )  # fmt: skip
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import tracemalloc
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 
 import ternops
 from ternops.encodings import ENCODINGS, TERNARY, common
-from tests.helpers import cases
+from tests.helpers import cases, checks
 
 SHAPES = st.tuples(st.integers(0, 140), st.integers(0, 700), st.integers(0, 2**32 - 1))
 MANY = settings(max_examples=150, deadline=None, derandomize=True)
@@ -109,16 +108,7 @@ def test_each_trit_has_its_place(name, rows, columns):
 @EVERY
 def test_large_matrices_are_worked_on_in_pieces(name):
     """Beside the result, packing and unpacking need little memory; pieces join without a seam."""
-    layout, trits = ENCODINGS[name], cases.trits(2111, 9000, encoding=name)
-    tracemalloc.start()
-    packed = layout.pack(trits)
-    packing = tracemalloc.get_traced_memory()[1] - packed.nbytes
-    tracemalloc.reset_peak()
-    unpacked = layout.unpack(packed, *trits.shape)
-    unpacking = tracemalloc.get_traced_memory()[1] - packed.nbytes - unpacked.nbytes
-    tracemalloc.stop()
-    assert (unpacked == trits).all()
-    assert max(packing, unpacking) < 8 * common.PIECE < trits.nbytes
+    checks.packed_in_pieces(ENCODINGS[name], cases.trits(2111, 9000, encoding=name))
 
 
 @EVERY

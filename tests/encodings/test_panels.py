@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ternops.encodings import ENCODINGS, PANELS, common, layout_of
 from ternops.encodings.panels import turn_scales, turn_scales_back
-from tests.helpers import cases
+from tests.helpers import cases, checks
 
 ROWS = (1, 15, 16, 17, 1000)
 #: On both sides of the blocks of every encoding (256, 320 and 512 columns), and of two of them.
@@ -82,15 +82,7 @@ def test_any_order_of_memory(name):
 def test_large_matrices_are_worked_on_in_pieces(name):
     """Beside the result, packing and unpacking need little memory; pieces join without a seam."""
     layout, weights = PANELS[name], cases.trits(2111, 9056, encoding=name)
-    tracemalloc.start()
-    packed = layout.pack(weights)
-    packing = tracemalloc.get_traced_memory()[1] - packed.nbytes
-    tracemalloc.reset_peak()
-    unpacked = layout.unpack(packed, *weights.shape)
-    unpacking = tracemalloc.get_traced_memory()[1] - packed.nbytes - unpacked.nbytes
-    tracemalloc.stop()
-    assert (unpacked == weights).all()
-    assert max(packing, unpacking) < 8 * common.PIECE < weights.nbytes
+    packed = checks.packed_in_pieces(layout, weights)
     pieces = np.concatenate([*layout.pieces(packed, *weights.shape)])
     assert cases.same_bits(pieces, packed[: layout.nbytes(*weights.shape)])
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import pytest
 
@@ -11,20 +9,9 @@ import ternops
 from ternops.kernels import reference
 from ternops.matrix import Packed, TernaryMatrix
 from tests.helpers import cases
+from tests.helpers.checks import fails
 
 MOST = 2**24
-
-
-def fails(error, words, call):
-    """`call` raises `error` in one line that holds all the words, and warns of nothing."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        with pytest.raises(error) as caught:
-            call()
-    message = str(caught.value)
-    assert "\n" not in message
-    for word in words.split():
-        assert word in message
 
 
 @pytest.mark.parametrize(

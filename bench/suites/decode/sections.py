@@ -21,7 +21,7 @@ from bench.suites.decode.cases import ENCODING, DecodeOptions
 from bench.suites.decode.embedding import embed
 from bench.suites.decoders import PROMPT, llama, llama_case, settled
 from ternops.cost.layouts import GROUP, GROUPED, HYBRID, SIZES
-from ternops.decoder import Model
+from ternops.decoder import Config, Model
 from ternops.decoder.cache import kv_cache_bytes
 from ternops.decoder.formats.convert import convert
 from ternops.decoder.records import PRODUCTS
@@ -141,13 +141,20 @@ def peers(options: DecodeOptions) -> Iterator[Goal]:
         )  # fmt: skip
 
 
+def _with_groups(
+    size: str, config: Config, options: DecodeOptions
+) -> tuple[str, make.OurDecoder, Case, float]:
+    """A layout with a scale for GROUP inputs: name, decoder, and these beside the bandwidth."""
+    model = Model(random_weights(config, GROUPED_ENCODING, group=GROUP), options.threads)
+    decoder = make.OurDecoder(model, options.tokens)
+    name = f"tg {size} ternops {GROUPED_ENCODING}, group {GROUP}"
+    return name, decoder, *make.beside_limit({name: decoder}, options)[name]
+
+
 def grouped(options: DecodeOptions) -> Iterator[Goal]:
     """a scale for 128 inputs, ternary embedding and head, beside llama.cpp's Q2_0 and Q4_0"""
     for size, config in GROUPED.items():
-        model = Model(random_weights(config, GROUPED_ENCODING, group=GROUP), options.threads)
-        decoder = make.OurDecoder(model, options.tokens)
-        name = f"tg {size} ternops {GROUPED_ENCODING}, group {GROUP}"
-        case, limit = make.beside_limit({name: decoder}, options)[name]
+        name, decoder, case, limit = _with_groups(size, config, options)
         yield _share("grouped", f"{size}, share of read bandwidth", decoder, case, limit)
         for linear, asked in _GROUPED_PEERS.items():
             with ExitStack() as stack:
@@ -171,11 +178,8 @@ def grouped(options: DecodeOptions) -> Iterator[Goal]:
 def hybrid(options: DecodeOptions) -> Iterator[Goal]:
     """a gated delta net in three layers of four, a scale for 128 inputs, beside the bandwidth"""
     for size, config in HYBRID.items():
-        model = Model(random_weights(config, GROUPED_ENCODING, group=GROUP), options.threads)
-        decoder = make.OurDecoder(model, options.tokens)
-        name = f"tg {size} ternops {GROUPED_ENCODING}, group {GROUP}"
-        case, limit = make.beside_limit({name: decoder}, options)[name]
-        states = kv_cache_bytes(config, model.cache, 0) / 1e6
+        _, decoder, case, limit = _with_groups(size, config, options)
+        states = kv_cache_bytes(config, decoder.model.cache, 0) / 1e6
         more = f"; {states:.1f} MB of them states, also written; {decoder.breakdown()}"
         yield _share("hybrid", f"{size}, share of read bandwidth", decoder, case, limit, more)
 

@@ -13,11 +13,13 @@ from ternops.decoder.architectures.architecture import (
     INNER_NORMS,
     LINEAR,
     NORMS,
+    PERIOD,
     TAPS,
     VECTORS,
     Architecture,
     Gguf,
     HuggingFace,
+    delta_layers,
 )
 from ternops.decoder.architectures.bitnet import BITNET
 from ternops.decoder.architectures.gemma3 import GEMMA3
@@ -28,8 +30,8 @@ from ternops.decoder.architectures.qwen3 import QWEN3
 from ternops.decoder.architectures.qwen35 import QWEN35
 
 __all__ = ["ACTIVATIONS", "ARCHITECTURES", "BIASED", "DELTA_LINEAR", "DELTA_SLOTS", "INNER_NORMS",
-           "LINEAR", "NORMS", "TAPS", "VECTORS", "Architecture", "Gguf", "HuggingFace", "find_gguf",
-           "find_hugging_face"]  # fmt: skip
+           "LINEAR", "NORMS", "PERIOD", "TAPS", "VECTORS", "Architecture", "Gguf", "HuggingFace",
+           "delta_layers", "find_gguf", "find_hugging_face"]  # fmt: skip
 
 #: name -> Architecture.
 ARCHITECTURES = {

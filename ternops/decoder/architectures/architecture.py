@@ -47,6 +47,15 @@ DELTA_LINEAR = {
 DELTA_SLOTS = {"qkv": "q", "z": "k", "out": "o"}
 #: Positions that a delta net's convolution sees, the latest included.
 TAPS = 4
+#: All layers but each such one have a delta net, where files do not say otherwise.
+PERIOD = 4
+
+
+def delta_layers(layers: int, period: int) -> tuple[int, ...]:
+    """1 for each layer with a delta net, 0 for each period-th one, with attention."""
+    return tuple(int((at + 1) % period > 0) for at in range(layers))
+
+
 #: What a delta net has besides, float32: the taps (TAPS, mixed), the oldest position first; the
 #: rows that an input is multiplied by for how much each head forgets and writes, (heads, hidden);
 #: what the first is added to, and what it is then multiplied by, positive, (heads,).

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ternops.decoder.architectures import TAPS, Gguf
+from ternops.decoder.architectures import PERIOD, TAPS, Gguf, delta_layers
 from ternops.decoder.config import Config
 from ternops.decoder.formats.checkpoint import Checkpoint
 from ternops.decoder.formats.gguf_metadata import Keys
 
-_PERIOD = 4
 _SECTIONS = "rope.dimension_sections"
 _LAYERS = "attention.recurrent_layers"
 
@@ -34,12 +33,12 @@ def read_delta(keys: Keys, form: Gguf, layers: int) -> dict[str, Any]:
     if _LAYERS in keys:
         found = tuple(map(int, keys.numbers(_LAYERS)))[:layers]
     else:
-        period = keys.integer("full_attention_interval", _PERIOD)
+        period = keys.integer("full_attention_interval", PERIOD)
         if period < 1:
             raise ValueError(
                 f"config: {form.name}.full_attention_interval is {period}, expected 1 or more"
             )
-        found = tuple(int((at + 1) % period > 0) for at in range(layers))
+        found = delta_layers(layers, period)
     if not any(found):
         return {}
     return {
@@ -87,7 +86,7 @@ def delta_keys(config: Config, form: Gguf) -> dict[str, Any]:
         "ssm.time_step_rank": heads, "ssm.group_count": key_heads,
         "full_attention_interval": period, _SECTIONS: _sections(c.rotated),
     }  # fmt: skip
-    if layers != [int((at + 1) % period > 0) for at in range(c.layers)]:
+    if layers != list(delta_layers(c.layers, period)):
         keys[_LAYERS] = layers
     return keys
 

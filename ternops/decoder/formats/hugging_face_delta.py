@@ -5,14 +5,13 @@ from __future__ import annotations
 import reprlib
 from typing import Any
 
-from ternops.decoder.architectures import TAPS, HuggingFace
+from ternops.decoder.architectures import PERIOD, TAPS, HuggingFace, delta_layers
 from ternops.decoder.formats.hugging_face_rope import first_given
 
 #: What rope's settings say of the rotated part. Sections are of positions in images: those of a
 #: text are alike in all of them.
 ROTARY = ("partial_rotary_factor", "mrope_section", "mrope_interleaved")
 _KINDS = {"full_attention": 0, "linear_attention": 1}
-_PERIOD = 4
 #: Fields of `Config`, the keys, and what transformers takes without.
 _SIZES = {
     "delta_heads": ("linear_num_value_heads", 32),
@@ -47,12 +46,12 @@ def delta_fields(raw: dict[str, Any], layers: Any) -> dict[str, Any]:
         raise ValueError(f"config: linear_conv_kernel_dim is {taps!r}, expected {TAPS}")
     kinds = raw.get("layer_types")
     if kinds is None:
-        period = first_given(raw.get("full_attention_interval"), _PERIOD)
+        period = first_given(raw.get("full_attention_interval"), PERIOD)
         if not isinstance(period, int) or isinstance(period, bool) or period < 1:
             raise ValueError(
                 f"config: full_attention_interval is {period!r}, expected a number from 1 on"
             )
-        found = tuple(int((at + 1) % period > 0) for at in range(layers))
+        found = delta_layers(layers, period)
     else:
         if not isinstance(kinds, list) or len(kinds) != layers:
             raise ValueError(

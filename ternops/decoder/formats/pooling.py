@@ -85,7 +85,8 @@ def list_to_tuple(value: Any) -> Any:
 
 def read_pooling(folder: Path) -> Pooling:
     """Of a Hugging Face folder; raises ValueError, naming the file, for one that is damaged."""
-    limit = _max_tokens(folder)
+    texts = read_optional(folder / "sentence_bert_config.json")
+    limit = _max_tokens(folder, texts)
     modules = _modules(folder)
     if modules is None:
         return Pooling(max_tokens=limit)
@@ -103,8 +104,8 @@ def read_pooling(folder: Path) -> Pooling:
             others.append(kind)
     if kinds.count("Pooling") != 1:
         raise ValueError(f"{_MODULES}: {kinds.count('Pooling')} modules Pooling, expected one")
-    texts = read_optional(folder / "config_sentence_transformers.json")
-    prompts, prompt = texts.get("prompts") or {}, texts.get("default_prompt_name")
+    settings = read_optional(folder / "config_sentence_transformers.json")
+    prompts, prompt = settings.get("prompts") or {}, settings.get("default_prompt_name")
     if not isinstance(prompts, dict) or not all(isinstance(x, str) for x in prompts.values()):
         raise ValueError(f"config_sentence_transformers.json: prompts is {prompts!r}")
     if prompt is not None and prompt not in prompts:
@@ -119,7 +120,7 @@ def read_pooling(folder: Path) -> Pooling:
         modules=tuple(others),
         prompts=prompts,
         prompt=prompt,
-        lowers=read_optional(folder / "sentence_bert_config.json").get("do_lower_case") is True,
+        lowers=texts.get("do_lower_case") is True,
         max_tokens=limit,
         source=_MODULES,
     )
@@ -148,10 +149,10 @@ def _mode(pooling: dict[str, Any]) -> str:
     return "+".join(map(str, mode)) if isinstance(mode, list) else str(mode)
 
 
-def _max_tokens(folder: Path) -> int:
+def _max_tokens(folder: Path, texts: Mapping[str, Any]) -> int:
     """The least of the limits that tokenizer and model have; 0 for none."""
     found = [
-        read_optional(folder / "sentence_bert_config.json").get("max_seq_length"),
+        texts.get("max_seq_length"),
         read_optional(folder / "tokenizer_config.json").get("model_max_length"),
     ]
     limits = [each for each in found if type(each) is int and 0 < each < _NO_LIMIT]
