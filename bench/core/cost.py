@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,9 +14,11 @@ from bench.core.errors import ResultsError, expect, is_positive
 from bench.core.results import ENGINES
 from bench.core.table import Cell, Table, number, table, text
 from ternops.cost import Hardware, ProfileError, predict
-from ternops.cost.hardware import Curve
+from ternops.cost.hardware import Curve, Level
 from ternops.cost.layouts import SIZES
+from ternops.cost.measured import SHARED
 from ternops.cost.profile import parse
+from ternops.cost.workload import workload
 
 COST_FILE = "cost.json"
 FORMAT = 1
@@ -26,13 +29,18 @@ MAX_MEDIAN, MAX_ERROR = 0.04, 0.15
 @dataclass(frozen=True)
 class Pair:
     """Tokens/s measured, and predicted: the median of what profiles predict, of those that were
-    calibrated before and behind the row if it says so, or of all."""
+    calibrated before and behind the row if it says so, or of all.
+
+    repeats: half of what lies between the slowest and the fastest round of the row, over its
+    median; NaN in older results, which do not tell. No prediction can be held to less.
+    """
 
     size: str
     engine: str
     threads: int
     measured: float
     predicted: float
+    repeats: float = math.nan
 
     @property
     def error(self) -> float:
@@ -63,6 +71,12 @@ def _check_row(row: Any, where: str) -> None:
     for key in ("threads", "context", "tokens_per_second", "bandwidth"):
         value = row.get(key)
         expect(is_positive(value), f"{where}.{key}", value, "a number above 0")
+    for key, most in (("found", 1.0), ("repeats", math.inf)):
+        value = row.get(key, 0.0)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        expect(
+            is_number and 0 <= value <= most, f"{where}.{key}", value, f"a number from 0 to {most}"
+        )
 
 
 def _beside(row: Any, machines: list[Hardware], where: str) -> list[Hardware]:
@@ -83,13 +97,28 @@ def _pair(row: Any, machines: list[Hardware], where: str) -> Pair:
         # As it is when its memory delivers what the probes beside the row read.
         *caches, memory = machine.levels
         read = replace(memory, bandwidth=Curve((1,), (row["bandwidth"],)))
-        hardware = replace(machine, levels=(*caches, read))
         try:
+            if "found" in row and caches and caches[-1].name == SHARED:
+                work = workload(SIZES[size], engine, "decode", row["context"])
+                caches[-1] = holding(caches[-1], row["found"], work.bytes)
+            hardware = replace(machine, levels=(*caches, read))
             found = predict(SIZES[size], hardware, engine, threads, context=row["context"])
         except ValueError as error:
             raise ResultsError(f"{where}: {error}") from error
         speeds.append(found.tokens_per_second)
-    return Pair(size, engine, threads, row["tokens_per_second"], median(speeds))
+    return Pair(
+        size,
+        engine,
+        threads,
+        row["tokens_per_second"],
+        median(speeds),
+        row.get("repeats", math.nan),
+    )
+
+
+def holding(level: Level, share: float, size: int) -> Level:
+    """A cache in which that share of a working set is found, whatever the time between passes."""
+    return replace(level, capacity=size * level.edge ** (share - 0.5), refill=0.0)
 
 
 def errors(pairs: list[Pair]) -> tuple[float, float]:
@@ -105,6 +134,7 @@ def table_of(pairs: list[Pair]) -> Table:
         "weights": lambda each: text(each.engine),
         "threads": lambda each: number(each.threads, "{}"),
         "measured": lambda each: number(each.measured, "{:.2f}"),
+        "repeats": lambda each: number(each.repeats, "±{:.1%}"),
         "predicted": lambda each: number(each.predicted, "{:.2f}"),
         "error": lambda each: number(each.error, "{:+.1%}"),
     }

@@ -26,14 +26,15 @@ from bench.core import command
 from bench.core.cost import COST_FILE, FORMAT, MAX_ERROR, MAX_MEDIAN, errors, load, table_of
 from bench.core.envelope import envelope, resumed, save_json
 from bench.core.process import INTERRUPTED, WorkerError
-from bench.core.results import ENGINES, MEASURED, Row, having
+from bench.core.results import ENGINES, MEASURED, Probe, Row, having
 from bench.suites.run import decoding, worker
+from bench.suites.run.found import found_share
 from bench.suites.run.plan import Effort, tasks_of
 from ternops.cost.calibrate import calibrate
 
 #: Without more being said, and --full. A shared machine drifts with its neighbours: calibrated
 #: before and behind each size; and its memory, which drifts most, by the read probes that took
-#: turns with each size.
+#: turns with each size, and by what was found in its cache of the weights themselves.
 DEFAULT = Effort(("125M", "350M", "700M", "2B4T", "3B"), 16, 5, 20e9, 1, 0, settled=True)
 FULL = Effort(
     ("125M", "350M", "700M", "1B", "1.5B", "2.7B", "3B", "2B4T", "3.8B", "7B"), 32, 9, 30e9, 1, 0,
@@ -93,14 +94,14 @@ class _Run:
         found = []
         for task in tasks:
             try:
-                rows, _, lines = worker.run(task, advance)
+                rows, probes, lines = worker.run(task, advance)
             except WorkerError as error:
                 left_out.append(f"{task.name}: {error}")
                 continue
             left_out += lines
             decode = having(rows, is_decode=True, kind=MEASURED)
             number = len(self._found["profiles"]) - 1
-            found += [_as_json(row, decode, number) for row in decode]
+            found += [_as_json(row, decode, probes, number) for row in decode]
         self._found["rows"] += found
         self._found["left_out"] += left_out
         self._found["done"].append(size)
@@ -108,15 +109,18 @@ class _Run:
         return time.monotonic() - begin
 
 
-def _as_json(row: Row, beside: list[Row], profile: int) -> dict[str, Any]:
+def _as_json(row: Row, beside: list[Row], probes: list[Probe], profile: int) -> dict[str, Any]:
     # Of those that took turns, the probe of the most bytes: no cache holds a part of it.
     same = having(beside, threads=row.threads)
     largest = max(same, key=lambda each: each.bytes_per_token)
+    share = found_share(probes, row.engine, row.threads)
     return {
         "size": row.size, "engine": row.engine, "threads": row.threads,
         "tokens_per_second": row.speed, "spread": row.spread,
+        "repeats": (max(row.seconds) - min(row.seconds)) / 2 * row.speed,
         "bandwidth": largest.limit * largest.bytes_per_token,
         "context": max(1, int(row.test.removeprefix("tg")) // 2), "profile": profile,
+        **({} if share is None else {"found": share}),
     }  # fmt: skip
 
 

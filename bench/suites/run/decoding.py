@@ -32,6 +32,7 @@ from bench.limits.levels import bandwidth, probe_cases
 from bench.limits.peaks import PEAKS, Peak, Unit
 from bench.models import random_gguf
 from bench.suites.decoders import PROMPT, llama, llama_case, release, settled
+from bench.suites.run.found import held_cases
 from bench.suites.run.plan import Task, peer_head
 from ternops.cost.layouts import LAYOUTS
 from ternops.cost.probes import MAX_PROBED, PROBES, Reader
@@ -114,7 +115,12 @@ class _Engines:
         beside = [*chain.from_iterable(probes.values())]
         tokens = range(task.tokens)
         cases = self._cases(threads, tokens, _generate, reads=False)
-        self._time([*cases.values(), *beside], task.rounds)
+        held = {}
+        if task.settled:
+            held = held_cases(self._weights, self._readers[max(self._readers)], threads)
+        # What is left of an engine's weights is read right behind its turn.
+        behind = [[case, *held.pop(engine, ())] for engine, case in cases.items()]
+        self._time([*chain(*behind, *held.values()), *beside], task.rounds)
         for engine, case in self._measured(cases, f"tg{task.tokens}").items():
             if engine in LLAMA:
                 head = peer_head(task.size, engine)
@@ -129,6 +135,7 @@ class _Engines:
                 engine, f"tg{task.tokens}", threads, case, limit, BANDWIDTH, bytes_per_token=total,
                 joules=joules, energy="" if math.isnan(joules) else MEASURED,
             )  # fmt: skip
+        beside = [*chain(*(more for _, *more in behind), *held.values()), *beside]
         self._found.probes += beside
         release([*cases.values(), *beside])
 
@@ -257,7 +264,8 @@ def steps(task: Task) -> int:
     engines = len(task.layers) + len(task.peers)
     prompts = (engines + _PEAK_TURNS * len(PEAKS)) * (_prompt_rounds(task) + 1) * task.prompt
     sizes = len(_sizes(linear_bytes(task.size, engine) for engine in task.layers))
-    turns = (engines + CONTENDERS * sizes) * (task.rounds + 1)
+    held = len(task.layers) + 2 if task.settled else 0
+    turns = (engines + held + CONTENDERS * sizes) * (task.rounds + 1)
     decoded = len(task.threads) * (turns + len(PROBES) * sizes * (_TRIAL_ROUNDS + 1))
     return len(task.layers) + decoded + prompts
 

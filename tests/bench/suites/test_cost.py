@@ -2,10 +2,13 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
+from bench.core import cost as cost_results
 from bench.core import results
+from bench.core.cost import holding
 from bench.core.envelope import host_arch
 from bench.core.errors import ResultsError
 from bench.core.results import ENGINES, FP16, MODELLED
@@ -15,6 +18,7 @@ from bench.suites.cost import command as cost
 from bench.suites.run import command as run
 from bench.suites.run import modelled
 from ternops.cost import predict
+from ternops.cost.latency import residence
 from ternops.cost.layouts import SIZES
 from ternops.cost.profile import parse
 from tests.bench import run_results, small_runs
@@ -66,6 +70,46 @@ def test_a_row_is_predicted_by_the_profiles_beside_it(tmp_path):
     assert of_all == between == pytest.approx((fast + slowest[0]) / 2)
 
 
+def test_what_was_found_of_a_row_counts_before_what_the_profile_says(tmp_path):
+    """Of its bytes in the shared cache: all, a half or none, whatever neighbours bring in."""
+    path = stored(tmp_path / "run") / cost.COST_FILE
+    found = json.loads(path.read_text())
+    cached = json.loads(json.dumps(PROFILE))
+    cached["levels"][-2] |= {
+        "name": "L3", "refill": {"value": 30, "unit": "GB/s", "source": "assumed"}
+    }  # fmt: skip
+    found["profiles"] = [cached]
+    row = next(each for each in found["rows"] if each["engine"] == "two_bit")
+    row |= {"size": "700M", "profile": 0}
+    found["rows"] = [row, *(row | {"found": share} for share in (0.0, 0.5, 1))]
+    path.write_text(json.dumps(found))
+    _, none, half, whole = (1 / pair.predicted for pair in cost.load(path)[1])
+    assert none > 1.2 * whole
+    assert half == pytest.approx((none + whole) / 2)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_a_cache_holds_the_share_that_was_found(share):
+    """Of that working set, from one pass to the next one."""
+    machine = parse(PROFILE, "x")
+    levels = (holding(replace(machine.levels[-2], refill=1e9), share, 10**9), machine.levels[-1])
+    found = residence(replace(machine, levels=levels), 1e9, 1, seconds=10.0)
+    assert found[levels[0].name] == pytest.approx(share)
+
+
+def test_the_table_says_how_well_a_row_repeats(tmp_path):
+    """Half of what lies between its rounds, beside the error; older results do not tell."""
+    path = stored(tmp_path / "run") / cost.COST_FILE
+    found = json.loads(path.read_text())
+    found["rows"] = [found["rows"][0], found["rows"][0] | {"repeats": 0.078}]
+    path.write_text(json.dumps(found))
+    pairs = cost.load(path)[1]
+    assert [math.isnan(pair.repeats) for pair in pairs] == [True, False]
+    old, new = cost_results.table_of(pairs).markdown.splitlines()[-2:]
+    assert "±7.8%" in new
+    assert "±" not in old
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 7}', "{", "[" * 100_000])
 def test_other_files_are_refused(tmp_path, text):
     """One line that names the file."""
@@ -92,6 +136,9 @@ def test_other_files_are_refused(tmp_path, text):
         (("rows", 2, "bandwidth"), True, r"rows\[2\].bandwidth: is True"),
         (("rows", 2, "profile"), 2, r"rows\[2\].profile: is 2, expected 0 to 1"),
         (("rows", 2, "profile"), True, r"rows\[2\].profile: is True"),
+        (("rows", 2, "found"), 1.5, r"rows\[2\].found: is 1.5, expected a number from 0 to 1.0"),
+        (("rows", 2, "found"), True, r"rows\[2\].found: is True"),
+        (("rows", 2, "repeats"), "x", r"rows\[2\].repeats: is 'x'"),
         (("rows", 2, "tokens_per_second"), 0, r"rows\[2\].tokens_per_second: is 0"),
         (("rows", 2, "tokens_per_second"), 10**400, r"rows\[2\].tokens_per_second: is 10"),
     ],
