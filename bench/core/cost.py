@@ -138,5 +138,7 @@ def table_of(pairs: list[Pair]) -> Table:
         "predicted": lambda each: number(each.predicted, "{:.2f}"),
         "error": lambda each: number(each.error, "{:+.1%}"),
     }
+    if all(math.isnan(each.repeats) for each in pairs):
+        del columns["repeats"]
     title = "Decoding, tokens/s: measured, and predicted from calibrated kernels"
     return table("cost", title, columns, pairs)
