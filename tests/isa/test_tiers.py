@@ -7,7 +7,7 @@ import pytest
 from ternops.isa import detect
 from ternops.simd import host
 from tests.helpers import processes
-from tests.helpers.marks import apart, slow_but
+from tests.helpers.marks import ANOTHER, apart, slow_but
 
 #: What the bits of every tier are judged by.
 FILES = (
@@ -28,7 +28,7 @@ TIERS = pytest.mark.parametrize("tier", [tier.name for tier in detect.TIERS])
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("part", ["not slow", pytest.param("slow", marks=pytest.mark.tiers)])
-@pytest.mark.parametrize("tier", apart(processes.SETTINGS, "tier"))
+@pytest.mark.parametrize("tier", apart(processes.SETTINGS, "tier", ANOTHER))
 def test_every_tier_passes_the_exactness_tests(tier, part):
     """The products, vector operations and decoder of a tier, in a process of its own.
 

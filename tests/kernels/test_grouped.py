@@ -21,6 +21,7 @@ from tests.helpers import cases
 from tests.helpers.cases import grouped as of
 from tests.helpers.grouped_call import call
 from tests.helpers.internals import forced_kernel
+from tests.helpers.marks import slow_but
 
 pytestmark = pytest.mark.usefixtures("eager_threads")
 
@@ -32,7 +33,8 @@ COLUMNS = (256, 512, 768, 1280, 1792, 2560, 2816)
 ROWS = (1, 15, 16, 17, 33, 100)
 
 ENCODING = pytest.mark.parametrize("encoding", PANELS)
-GROUP = pytest.mark.parametrize("group", GROUPS)
+#: The others' kernels are compiled when they are first asked for.
+GROUP = pytest.mark.parametrize("group", slow_but(GROUPS, 64, 128))
 DTYPES = (np.int8, np.float16, np.float32, np.float64)
 
 
