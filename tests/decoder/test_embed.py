@@ -66,17 +66,17 @@ def test_states_have_the_oracles_bits(layout, mean):
 )
 def test_long_sequences(kind, cache):
     """Longer than a pass, and so many short ones that a cache is full before a pass is."""
-    config = small_config("hidden 24", "gemma3", context=1300, windows=(100, 0))
-    lengths = [1300, 600, MAX_TOKENS, MAX_TOKENS + 1, *[1] * 150, *[17] * 3]
+    config = small_config("hidden 24", "gemma3", context=1030, windows=(100, 0))
+    lengths = [1030, MAX_TOKENS, MAX_TOKENS + 1, *[1] * 150, *[17] * 3]
     given = sequences(lengths)
     model = small_model(config, kind, cache=cache)
     embed = Embedder(model)
-    states = {n: reference.states(model, given[n]) for n in (0, 1, 2, 3, 4, 153, 156)}
+    states = {n: reference.states(model, given[n]) for n in (0, 1, 2, 3, 152, 155)}
     for mean in (False, True):
         found = embed(given, mean)
         for number, expected in states.items():
             assert cases.same_bits(found[number], pooled(expected, mean))
-        assert cases.same_bits(embed(given[4:], mean), found[4:])
+        assert cases.same_bits(embed(given[3:], mean), found[3:])
 
 
 def test_a_mean_leaves_out_a_prompt():
