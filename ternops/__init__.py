@@ -9,6 +9,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ternops.bitdelta import DeltaMatrix, delta, matmul_deltas
     from ternops.matrix import TernaryMatrix, load, matmul, pack, quantize
     from ternops.system import info, warmup
     from ternops.threads import get_num_threads, set_num_threads
@@ -17,11 +18,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "DeltaMatrix",
     "TernaryMatrix",
+    "delta",
     "get_num_threads",
     "info",
     "load",
     "matmul",
+    "matmul_deltas",
     "pack",
     "quantize",
     "set_num_threads",
@@ -30,11 +34,14 @@ __all__ = [
 ]
 
 _MODULES = {
+    "DeltaMatrix": "bitdelta",
     "TernaryMatrix": "matrix",
+    "delta": "bitdelta",
     "get_num_threads": "threads",
     "info": "system",
     "load": "matrix",
     "matmul": "matrix",
+    "matmul_deltas": "bitdelta",
     "pack": "matrix",
     "quantize": "matrix",
     "set_num_threads": "threads",

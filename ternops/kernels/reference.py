@@ -51,6 +51,18 @@ def grouped_product(activations: Array, values: Array, scales: Array, steps: Arr
     return result
 
 
+def delta_product(base: Array, x: Array, signs: Array, alpha: np.float32, floor: float) -> Array:
+    """A product with a fine-tuned matrix: float32 base (m, n), that with the matrix it was tuned
+    from, plus float32 x (m, k) times int8 signs (n, k), transposed, times alpha.
+
+    x is rounded to int8 as `quantize_rows` has it, and its sums with the signs are exact; one float
+    addition follows.
+    """
+    quantized, step = quantize_rows(x, floor)
+    total = matmul_int32(quantized, signs).astype(np.float32)
+    return base + total * alpha * step[:, None]
+
+
 def quantize_groups(x: Array, group: int, floor: float) -> tuple[Array, Array]:
     """As `quantize_rows`, with a step for each group of columns: steps (m, k / group)."""
     m, k = x.shape
