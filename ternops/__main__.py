@@ -25,13 +25,23 @@ def _info(arguments: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from ternops.commands import chat, embed, generate, perplexity, predict, quantize, tune, warmup
+    from ternops.commands import (
+        chat,
+        delta,
+        embed,
+        generate,
+        perplexity,
+        predict,
+        quantize,
+        tune,
+        warmup,
+    )
 
     parser = argparse.ArgumentParser(prog="python -m ternops", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     info = commands.add_parser("info", help="CPU, instruction tier, threads, cache, versions")
     info.set_defaults(run=_info)
-    for command in (quantize, generate, chat, embed, perplexity, predict, tune, warmup):
+    for command in (quantize, delta, generate, chat, embed, perplexity, predict, tune, warmup):
         command.add(commands)
     return parser
 

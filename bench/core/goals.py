@@ -8,13 +8,15 @@ from math import isnan
 
 from bench.core.table import Cell, Table, table, text
 
-#: The unit that follows a figure, and what the figure is multiplied by; times begin with a space.
-_UNITS = {"%": 100, "x": 1, " us": 1e6, " s": 1}
+#: The unit that follows a figure, and what the figure is multiplied by; what should be small begins
+#: with a space.
+_UNITS = {"%": 100, "x": 1, " us": 1e6, " s": 1, " GB": 1e-9}
 
 
 @dataclass(frozen=True)
 class Goal:
-    """A share, a ratio or a time that was asked for: at least so much, of a time at most.
+    """A share, a ratio, a time or a size that was asked for: at least so much, of the last two at
+    most.
 
     seen: NaN if it could not be measured; the remark says why.
     """
@@ -29,17 +31,17 @@ class Goal:
     @property
     def passed(self) -> bool:
         """Whether it is as good as asked."""
-        return self.seen <= self.asked if self._is_time else self.seen >= self.asked
+        return self.seen <= self.asked if self._is_bound else self.seen >= self.asked
 
     @property
-    def _is_time(self) -> bool:
+    def _is_bound(self) -> bool:
         return self.unit.startswith(" ")
 
     @property
     def words(self) -> tuple[str, str, str]:
         """What was asked, what was seen, and the verdict."""
         factor = _UNITS[self.unit]
-        bound = "<=" if self._is_time else ">="
+        bound = "<=" if self._is_bound else ">="
         return (
             f"{bound} {factor * self.asked:g}{self.unit}",
             "-"

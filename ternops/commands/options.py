@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ternops.decoder.config import Config
     from ternops.decoder.model import Model, Session
 
+#: The name of --delta.
+_TUNED = "tuned"
 #: Called with the steps done and their number.
 Progress = Callable[[int, int], None]
 
@@ -35,8 +37,9 @@ def add_model_options(
         "hub (default: the tiny model inside)",
     )  # fmt: skip
     parser.add_argument(
-        "--weights", choices=("ternary", "fp16", *TERNARY), default="ternary",
-        help="ternary: the best encoding here (default); fp16; or that encoding",
+        "--weights", choices=("ternary", "fp16", "half", *TERNARY), default="ternary",
+        help="ternary: the best encoding here (default); fp16; half: floats that are not ternary, "
+        "as they are; or that encoding",
     )  # fmt: skip
     if decodes:
         parser.add_argument(
@@ -52,6 +55,12 @@ def add_model_options(
             "--sparse", choices=("auto", "always", "never"), default="auto",
             help="leave out what ReLU^2 makes 0 (default: auto, where it takes less time)",
         )  # fmt: skip
+    if decodes:
+        parser.add_argument(
+            "--delta",
+            metavar="FILE",
+            help="what python -m ternops delta wrote of a fine-tune of it",
+        )
     add_quantize_option(parser)
     parser.add_argument("--context", type=int, metavar="N", help=context)
     parser.add_argument(
@@ -106,19 +115,22 @@ def load_model(arguments: argparse.Namespace) -> Model:
     """The model of `add_model_options`, with a progress bar."""
     from ternops.decoder.model import Model
 
+    delta = getattr(arguments, "delta", None)
     with progress("loading") as show:
         return Model.from_pretrained(
             arguments.model, weights=arguments.weights, head=arguments.head,
             cache=arguments.cache, sparse=arguments.sparse, context=arguments.context,
             threads=arguments.threads, quantize=arguments.quantize, progress=show,
+            deltas={} if delta is None else {_TUNED: delta},
         )  # fmt: skip
 
 
 def start_session(model: Model) -> Session:
-    """A session whose kernels are compiled, so that no token's time is that of the compiler."""
+    """A session with --delta whose kernels are compiled, so that no token's time is that of the
+    compiler."""
     from ternops.decoder.model import Session
 
-    session = Session(model)
+    session = Session(model, delta=_TUNED if model.deltas else None)
     with progress("compiling") as show:
         show(0, 1)
         session.step(0)

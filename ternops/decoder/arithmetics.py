@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ternops.absmean import floor_of
+from ternops.absmean import MIN_ABSMAX, floor_of
 from ternops.decoder.formats.scales import products
 from ternops.kernels import reference
 from ternops.kernels.attention import MIN_CACHED
@@ -59,6 +59,12 @@ class Exact:
         total = reference.matmul_int32(quantized, matrix.to_trits()).astype(np.float32)
         assert matrix.scale is not None
         return total * matrix.scale * step[:, None]
+
+    @staticmethod
+    def tuned(product: Array, x: Array, signs: TernaryMatrix) -> Array:
+        """A product with the base, and what a delta's signs make of it."""
+        alpha = np.float32(np.asarray(signs.scale))
+        return reference.delta_product(product, x, signs.to_trits(), alpha, MIN_ABSMAX)
 
 
 class Double:
@@ -141,6 +147,11 @@ class Double:
         assert matrix.scale is not None
         return (quantized @ matrix.to_trits().T) * (matrix.scale * absmax / 127)
 
+    @staticmethod
+    def tuned(product: Array, x: Array, signs: TernaryMatrix) -> Array:
+        absmax = np.maximum(np.abs(x).max(axis=1, keepdims=True), MIN_ABSMAX)
+        return product + np.rint(x * (127 / absmax)) * (absmax / 127) @ _dense(signs).T
+
 
 class Unquantised(Double):
     """float64 with activations as they are: a model whose weights alone are ternary."""
@@ -148,6 +159,10 @@ class Unquantised(Double):
     @staticmethod
     def ternary(x: Array, matrix: TernaryMatrix) -> Array:
         return x @ _dense(matrix).T
+
+    @staticmethod
+    def tuned(product: Array, x: Array, signs: TernaryMatrix) -> Array:
+        return product + x @ _dense(signs).T
 
 
 def _dense(matrix: TernaryMatrix) -> Array:

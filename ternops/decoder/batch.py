@@ -34,6 +34,7 @@ class _Request:
     left: int
     sampler: Sampler
     ends: tuple[int, ...]
+    delta: str | None
 
     def emit(self, token: int) -> Emitted:
         """What to say of the next token that was chosen."""
@@ -89,13 +90,15 @@ class Batch(HoldsAddresses):
         stop_at_eos: bool = True,
         *,
         top_k: int = 0,
+        delta: str | None = None,
     ) -> int:
         """Add a sequence; returns its number. Arguments and errors as `Model.generate`."""
         tokens = self._model.check_tokens(token_ids)
+        self._model.deltas.address(delta)
         left = self._model.check_length(tokens, max_new_tokens)
         sampler = Sampler(temperature, top_p, seed, top_k)
         ends = self._model.config.eos if stop_at_eos else ()
-        self._waiting.append(_Request(self._count, tokens, left, sampler, ends))
+        self._waiting.append(_Request(self._count, tokens, left, sampler, ends, delta))
         self._count += 1
         return self._count - 1
 
@@ -117,13 +120,15 @@ class Batch(HoldsAddresses):
             self._emitted.append(Emitted(request.number, None, True))
             return
         session = self._idle.pop() if self._idle else Session(self._model, self._pool)
-        session.position = 0
+        session.delta, session.position = request.delta, 0
         token = request.sampler(session.read(request.prompt, request.sampler.exact_top))
         self._emitted.append(request.emit(token))
         if self._emitted[-1].last:
             self._idle.append(session)
         else:
             self._active.append(_Running(request, session, token))
+            # Tokens with the same delta are to be neighbours.
+            self._active.sort(key=lambda each: each.request.delta or "")
 
     def _decode(self) -> None:
         for start in range(0, len(self._active), MAX_TOKENS):

@@ -7,8 +7,9 @@ is read. Bound: memory, the bytes of the rows and columns that are left.
 
 import numpy as np
 
-from ternops.decoder.architectures import ACTIVATIONS
+from ternops.decoder.architectures import ACTIVATIONS, LINEAR
 from ternops.decoder.records import ModelRecord
+from ternops.decoder.tuned import add_tuned
 from ternops.encodings.blocks import BLOCK_BYTES
 from ternops.kernels.elementwise import (
     add_i32,
@@ -35,6 +36,7 @@ from ternops.simd import (
 from ternops.team import barrier, share
 
 _RELU2, _GELU = (ACTIVATIONS.index(name) for name in ("relu2", "gelu_tanh"))
+_UP, _DOWN = (tuple(LINEAR).index(name) for name in ("up", "down"))
 _ALL = 1024
 # Of float32, with room for rounding.
 _LARGEST = np.float64(1e38)
@@ -110,11 +112,13 @@ def _listed_up(p, m, own, first, last):
 
 
 @inlined
-def up_and_gate(p, m, own, first, last):
+def up_and_gate(p, m, at, own, first, last, thread):
     """gate = activation(gate) * up, rows [first, last) of every token."""
     if p.most_rows > 0 and _listed_up(p, m, own, first, last):
         return
     multiply_rows(own, m.up, m.up_stride, m.up_scale, m.up_scale_step, p.ffn, first, last, p.up)
+    if p.runs > 0:
+        add_tuned(address_of(p), at, _UP, p.ffn, first, last, p.up, thread)
     for token in range(p.tokens):
         gate, up = pointer(p.gate) + 4 * token * p.ffn, pointer(p.up) + 4 * token * p.ffn
         if p.activation == _RELU2:
@@ -168,7 +172,7 @@ def _listed_down(p, m, own, team, thread, threads):
 
 
 @inlined
-def down_and_add(p, m, own, team, thread, threads):
+def down_and_add(p, m, at, own, team, thread, threads):
     """x += down times what is prepared."""
     if p.most_columns > 0 and _listed_down(p, m, own, team, thread, threads):
         return
@@ -176,6 +180,8 @@ def down_and_add(p, m, own, team, thread, threads):
     multiply_rows(
         own, m.down, m.down_stride, m.down_scale, m.down_scale_step, p.hidden, first, last, p.y
     )
+    if p.runs > 0:
+        add_tuned(address_of(p), at, _DOWN, p.hidden, first, last, p.y, thread)
     add_rows(p, own, m.down_output_norm, first, last, team, thread, threads)
     if p.most_columns > 0 and thread == 0:
         _count(own, p, 1, p.ffn)

@@ -8,6 +8,7 @@ Bound: for few tokens memory, the bytes of the packed weights and the head; for 
 
 import numpy as np
 
+from ternops.decoder.architectures import LINEAR
 from ternops.decoder.feed_forward import add_rows, down_and_add, up_and_gate
 from ternops.decoder.records import (
     LAYER_BYTES,
@@ -17,6 +18,7 @@ from ternops.decoder.records import (
     ModelRecord,
     TokenRecord,
 )
+from ternops.decoder.tuned import add_tuned, prepare_tuned
 from ternops.kernels.elementwise import add, rms_norm, scale_row
 from ternops.kernels.fp16 import half_row
 from ternops.kernels.linear import multiply_rows, prefetch_rows, prepare_rows
@@ -44,6 +46,7 @@ from ternops.simd import (
 )
 from ternops.team import barrier, share
 
+_Q, _K, _V, _O, _GATE = (tuple(LINEAR).index(name) for name in ("q", "k", "v", "o", "gate"))
 _PREPARE, _PRODUCTS, _ATTENTION, _WAIT, _HEAD = range(len(PARTS))
 
 
@@ -92,6 +95,8 @@ def _place(p, own, x, norm, inner, count, placed_stride, thread, threads):
             rms_norm(x + row, pointer(inner), count, p.inner_epsilon, normed + row)
         x = normed
     prepare_rows(own, x, count, placed_stride, p.tokens, first, last)
+    if p.runs > 0:
+        prepare_tuned(address_of(p), x, count, first, last, thread)
 
 
 @kernel
@@ -122,6 +127,13 @@ def _soon(p, weights, stride, rows, thread, threads):
 
 
 @inlined
+def _add_tuned(p, at, slot, rows, first, last, out, thread):
+    """Add to rows [first, last) of a product what the deltas of tokens make of it."""
+    if p.runs > 0:
+        add_tuned(address_of(p), at, slot, rows, first, last, out, thread)
+
+
+@inlined
 def _add_bias(p, bias, rows, first, last, out):
     """out[:, first:last] += bias, if the layer has one."""
     if bias != 0:
@@ -143,16 +155,19 @@ def _layer(p, at, own, team, thread, threads, time):
     )  # fmt: skip
     f, n = share(m.q_rows, p.row_step, thread, threads)
     multiply_rows(own, m.q, m.q_stride, m.q_scale, m.q_scale_step, m.q_rows, f, n, p.q)
+    _add_tuned(p, at, _Q, m.q_rows, f, n, p.q, thread)
     _add_bias(p, m.q_bias, m.q_rows, f, n, p.q)
     if m.k_input_norm != 0:
         _place_again(address_of(p), own, x, m.input_norm, m.k_input_norm, team, thread, threads)
     f, n = share(m.k_rows, p.row_step, thread, threads)
     multiply_rows(own, m.k, m.k_stride, m.k_scale, m.k_scale_step, m.k_rows, f, n, p.k)
+    _add_tuned(p, at, _K, m.k_rows, f, n, p.k, thread)
     _add_bias(p, m.k_bias, m.k_rows, f, n, p.k)
     if m.v_input_norm != 0:
         _place_again(address_of(p), own, x, m.input_norm, m.v_input_norm, team, thread, threads)
     if m.v_rows != 0:
         multiply_rows(own, m.v, m.v_stride, m.v_scale, m.v_scale_step, m.v_rows, f, n, p.v)
+        _add_tuned(p, at, _V, m.v_rows, f, n, p.v, thread)
         _add_bias(p, m.v_bias, m.v_rows, f, n, p.v)
     _soon(p, m.o, m.o_stride, p.hidden, thread, threads)
     time = _timed_barrier(p, team, thread, threads, _PRODUCTS, time)
@@ -172,6 +187,7 @@ def _layer(p, at, own, team, thread, threads, time):
     )  # fmt: skip
     f, n = share(p.hidden, p.row_step, thread, threads)
     multiply_rows(own, m.o, m.o_stride, m.o_scale, m.o_scale_step, p.hidden, f, n, p.y)
+    _add_tuned(p, at, _O, p.hidden, f, n, p.y, thread)
     add_rows(p, own, m.o_output_norm, f, n, team, thread, threads)
     _soon(p, m.gate, m.gate_stride, p.ffn, thread, threads)
     if p.most_rows == 0:
@@ -184,9 +200,10 @@ def _layer(p, at, own, team, thread, threads, time):
     )  # fmt: skip
     f, n = share(p.ffn, p.row_step, thread, threads)
     multiply_rows(own, m.gate, m.gate_stride, m.gate_scale, m.gate_scale_step, p.ffn, f, n, p.gate)
+    _add_tuned(p, at, _GATE, p.ffn, f, n, p.gate, thread)
     if m.up_input_norm != 0:
         _place_again(address_of(p), own, x, m.post_norm, m.up_input_norm, team, thread, threads)
-    up_and_gate(p, m, own, f, n)
+    up_and_gate(p, m, at, own, f, n, thread)
     if p.most_columns == 0:
         _soon(p, m.down, m.down_stride, p.hidden, thread, threads)
     time = _timed_barrier(p, team, thread, threads, _PRODUCTS, time)
@@ -195,7 +212,7 @@ def _layer(p, at, own, team, thread, threads, time):
         p, own, pointer(p.gate), m.ffn_norm, m.down_input_norm, p.ffn, p.placed_ffn, team, thread,
         threads, time,
     )  # fmt: skip
-    down_and_add(p, m, own, team, thread, threads)
+    down_and_add(p, m, at, own, team, thread, threads)
     if at + 1 < p.layers:
         m = record_at(LayerRecord, p.layer_table + (at + 1) * LAYER_BYTES)
         _soon(p, m.q, m.q_stride, m.q_rows, thread, threads)

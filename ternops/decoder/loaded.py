@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 from ternops.decoder.architectures import DELTA_SLOTS
 from ternops.decoder.attention import CACHES
 from ternops.decoder.config import Config
+from ternops.decoder.deltas import Delta, Deltas
 from ternops.decoder.head import Head
 from ternops.decoder.records import LAYER
 from ternops.decoder.sparsity import Sparsity
@@ -19,7 +21,6 @@ from ternops.kernels.call import Call
 from ternops.kernels.grouped_row import SCRATCH_BYTES, grouped_row
 from ternops.kernels.operands import OPERANDS
 from ternops.kernels.plan import make_plan
-from ternops.matrix import TernaryMatrix
 from ternops.memory import aligned_zeros
 from ternops.threads import check_threads
 
@@ -42,7 +43,7 @@ class LoadedModel:
 
     def __init__(
         self, weights: Weights, threads: int | None = None, head: str = "fp16", cache: str = "fp16",
-        sparse: str = "auto",
+        sparse: str = "auto", deltas: Mapping[str, Delta] | None = None,
     ) -> None:  # fmt: skip
         self.weights = weights
         self.config: Config = weights.config
@@ -52,12 +53,19 @@ class LoadedModel:
         if cache not in CACHES:
             raise ValueError(f"cache={cache!r}: expected one of {', '.join(CACHES)}")
         self.cache = cache
-        #: How the linear layers are packed, or "fp16", and columns that share a scale (0: all).
+        #: How the linear layers are packed, "fp16" or "bf16"; columns that share a scale (0: all).
         self.encoding, self.group = _kind_of(weights)
         #: Whether activations have a step for each of these groups: models with such weights are
         #: trained on weights alone, and BitNet's with a step a token.
         self.is_blocked = self.group > 0
         self.head = Head(weights.head, head, self.threads)
+        #: Fine-tunes of these weights, by their names.
+        self.deltas = Deltas(weights, deltas or {})
+        if self.deltas:
+            # What a list leaves out is 0 with the base alone.
+            if sparse == "always":
+                raise ValueError(f"sparse={sparse!r}: not with deltas, expected auto or never")
+            sparse = "never"
         self.sparsity = Sparsity(weights, self.encoding, sparse, self.threads)
         #: Those of each layer; layers of a kind share them.
         self.rotations = rotations_of(self.config)
@@ -69,7 +77,8 @@ class LoadedModel:
     def __reduce__(self) -> Any:
         # By value: its records hold addresses. Another process has its own number of threads.
         threads = None if self.adapts else self.threads
-        return type(self), (self.weights, threads, self.head.kind, self.cache, self.sparsity.kind)
+        kinds = self.head.kind, self.cache, self.sparsity.kind
+        return type(self), (self.weights, threads, *kinds, self.deltas.of)
 
     def __copy__(self) -> LoadedModel:
         return self  # nothing of it changes
@@ -147,7 +156,7 @@ class LoadedModel:
 def _kind_of(weights: Weights) -> tuple[str, int]:
     """The encoding and the group of all linear layers."""
     kinds = {
-        (each.encoding, each.group or 0) if isinstance(each, TernaryMatrix) else ("fp16", 0)
+        (operand_of(each).encoding, operand_of(each).group)
         for layer in weights.layers
         for each in layer.linear.values()
     }

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import operator
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from ternops.decoder.embed import Embedder, check_dtype, quantize_embeddings, unit_length
 from ternops.decoder.formats.checkpoint import Checkpoint
-from ternops.decoder.formats.loading import load_weights, open_checkpoint
+from ternops.decoder.formats.delta_file import read_delta
+from ternops.decoder.formats.loading import HALF, load_weights, open_checkpoint
 from ternops.decoder.formats.pooling import MEAN
 from ternops.decoder.generate import generate
 from ternops.decoder.loaded import LoadedModel
@@ -64,6 +65,7 @@ class Model(LoadedModel):
         context: int | None = None,
         threads: int | None = None,
         quantize: str | None = None,
+        deltas: Mapping[str, str | os.PathLike[str]] | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Model:
         """Load a checkpoint (default: the tiny one of this package).
@@ -71,15 +73,18 @@ class Model(LoadedModel):
         path: a Hugging Face folder, a GGUF file, what `python -m ternops quantize` wrote, or the
         name of a model of the hub, which is downloaded ("owner/name", see `open_checkpoint`).
         weights: "ternary" for the best encoding here, the name of an encoding, or "fp16" for the
-        baseline: the float16 of the quantised values and activations that are not quantised.
+        baseline: the float16 of the quantised values and activations that are not quantised; or
+        "half" for a model that is not ternary, float16 or bfloat16 as it is.
         head, cache, sparse: as for Model. context: use at most this many positions of the model's.
         quantize: "absmean" rounds float weights that are not ternary and that no config declares
         to be masters of ternary ones to one scale a matrix, "absmean-128" (256, 64, 32) to one for
         so many inputs; without, they are a ValueError.
+        deltas: fine-tunes of it by the names that `generate`, `Session` and `Batch.add` know them
+        by, files that ``python -m ternops delta`` wrote, one bit a weight each.
         progress: called with layers done and in all.
         Raises FileNotFoundError and ValueError, naming the file, the tensor or the setting.
         """
-        kinds = {"ternary": "auto", **{name: name for name in ("fp16", *TERNARY)}}
+        kinds = {"ternary": "auto", **{name: name for name in ("fp16", HALF, *TERNARY)}}
         if weights not in kinds:
             raise ValueError(f"weights={weights!r}: expected one of {', '.join(kinds)}")
         check_threads(threads)
@@ -88,21 +93,24 @@ class Model(LoadedModel):
         if context is not None and not 1 <= operator.index(context) <= most:
             raise ValueError(f"context={context}: expected 1 to {most}")
         loaded = load_weights(checkpoint, kinds[weights], progress)
+        tuned = {name: read_delta(each, loaded.config) for name, each in (deltas or {}).items()}
         if context is not None:
             config = dataclasses.replace(loaded.config, context=operator.index(context))
             loaded = dataclasses.replace(loaded, config=config)
-        model = cls(loaded, threads, head, cache, sparse)
+        model = cls(loaded, threads, head, cache, sparse, tuned)
         where = os.path.abspath(path) if path is not None and os.path.exists(path) else path
         model._open = functools.partial(open_checkpoint, where, quantize=quantize)
         return model
 
-    def logits(self, token_ids: Sequence[int]) -> npt.NDArray[np.float32]:
+    def logits(self, token_ids: Sequence[int], delta: str | None = None) -> npt.NDArray[np.float32]:
         """float32 (tokens, vocabulary): the prediction after each token of one sequence.
+
+        delta: the fine-tune to predict with, by default the base.
 
         Raises ValueError for no tokens, an unknown one, or more than the context holds.
         """
         tokens = self.check_tokens(token_ids)
-        session = Session(self)
+        session = Session(self, delta=delta)
         result = np.empty((len(tokens), self.config.vocabulary), np.float32)
         most = min(_LOGITS_AT_ONCE, session.max_tokens)
         for start in range(0, len(tokens), most):
@@ -123,6 +131,7 @@ class Model(LoadedModel):
         prompt_lookup: int = 0,
         progress: Progress | None = None,
         session: Session | None = None,
+        delta: str | None = None,
     ) -> Iterator[int]:
         """Yield up to max_new_tokens token ids, fewer at an end token or where the context ends.
 
@@ -130,6 +139,7 @@ class Model(LoadedModel):
         from earlier text and check them in one pass; greedy only, the result is the same.
         progress: called with the tokens of the prompt that are read, and their number.
         session: one of this model, whose cache is used where it holds how the sequence begins.
+        delta: the fine-tune to generate with, by default the session's, or the base.
         Raises ValueError at once for the tokens, as `logits`, and for settings out of range; later
         on ValueError for logits that are NaN, RuntimeError if the session has been used elsewhere.
         """
@@ -142,9 +152,11 @@ class Model(LoadedModel):
             raise ValueError(f"prompt_lookup={prompt_lookup}: expected temperature 0 with it")
         ends = self.config.eos if stop_at_eos else ()
         if session is None:
-            session = Session(self)
+            session = Session(self, delta=delta)
         elif not session.is_of(self):
             raise ValueError("session: of another model, expected one of this model")
+        elif delta not in (None, session.delta):
+            raise ValueError(f"delta={delta!r}: expected {session.delta!r}, the session's, or None")
         return generate(session, tokens, most, sampler, ends, prompt_lookup, progress)
 
     def embed(

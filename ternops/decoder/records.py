@@ -27,9 +27,10 @@ _SPARSE = (
 #: As float32, but for the epsilons. inner_epsilon: of the norms within linear layers; score_scale:
 #: what scores are multiplied by; the others: see `Config`.
 _FLOATS = ("epsilon", "inner_epsilon", "score_scale", "embedding_scale", "residual_scale")
+_TUNED = "tuned tuned_bytes tuned_prepare tuned_block tuned_out tuned_slots run_table runs"
 _CALL = "tokens tile_tokens outputs states token_table output_table profile"
 _INTEGERS = " ".join(
-    (_COUNTS, _DELTA, _WEIGHTS, _SHARED, _PLACED, _OWN, _JOBS, _HEAD, _SPARSE, _CALL)
+    (_COUNTS, _DELTA, _WEIGHTS, _SHARED, _PLACED, _OWN, _JOBS, _HEAD, _SPARSE, _TUNED, _CALL)
 ).split()
 #: A model and the memory of one forward pass. Counts, and the index of the activation; those of
 #: delta nets, how much of its state each head of a token keeps and writes, and the addresses of
@@ -41,7 +42,10 @@ _INTEGERS = " ".join(
 #: screened head needs; what `ternops.decoder.feed_forward` needs to leave out rows of `up` and
 #: columns of `down` (at most so many of 1024 are computed by list, 0: never; bytes that a list must
 #: save a thread; kernels; offsets in scratch of lists, codes, sums, an OPERANDS record, and counts
-#: of rows and columns that were computed, int64 each); and this call's tokens. tile_tokens: tokens
+#: of rows and columns that were computed, int64 each); what `ternops.decoder.tuned` needs to add
+#: the deltas of some tokens (each thread's OPERANDS record, tuned_bytes apart, and from there the
+#: offset of its results; what prepares tokens; columns of a block of signs; slots of a layer in a
+#: table of SIGNS; RUNs and their number, 0: none); and this call's tokens. tile_tokens: tokens
 #: whose attention is computed together, if they are of one sequence. outputs: tokens whose logits
 #: are computed, in output_table; states: the same of normed hidden states, with the weight
 #: state_norm, which has no factor of the logits. exact_top: how many of the largest logits must be
@@ -75,7 +79,18 @@ TOKEN = np.dtype(
 )
 TOKEN_BYTES = TOKEN.itemsize
 
-ModelRecord, LayerRecord, TokenRecord = (record_type(each) for each in (MODEL, LAYER, TOKEN))
+#: Neighbouring tokens that share a delta: the first, how many, the table of its SIGNS, (layers,
+#: slots), and the kernel that multiplies so many.
+RUN = np.dtype([(name, np.intp) for name in ("first", "count", "signs", "multiply")])
+RUN_BYTES = RUN.itemsize
+
+#: A matrix of signs: its address, row bytes and the address of its scale.
+SIGNS = np.dtype([(name, np.intp) for name in ("weights", "stride", "scale")])
+SIGNS_BYTES = SIGNS.itemsize
+
+ModelRecord, LayerRecord, TokenRecord, RunRecord, SignsRecord = (
+    record_type(each) for each in (MODEL, LAYER, TOKEN, RUN, SIGNS)
+)
 
 #: What the time of a token is spent on.
 PRODUCTS = "ternary products"

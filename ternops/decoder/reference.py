@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ternops.bitdelta import DeltaMatrix
 from ternops.decoder.architectures import INNER_NORMS, TAPS
 from ternops.decoder.arithmetics import Double, Exact, Unquantised
 from ternops.decoder.config import Config
@@ -26,12 +27,16 @@ _SUMS = 512
 
 
 def logits(
-    model: LoadedModel, token_ids: Sequence[int], arithmetic: type[Exact] | type[Double] = Exact
-) -> Array:
-    """(tokens, vocabulary) logits of one sequence, in the arithmetic's dtype."""
+    model: LoadedModel, token_ids: Sequence[int], arithmetic: type[Exact] | type[Double] = Exact,
+    delta: str | None = None,
+) -> Array:  # fmt: skip
+    """(tokens, vocabulary) logits of one sequence, in the arithmetic's dtype.
+
+    delta: the name of one of the model's, to whose signs each linear layer's inputs go as well.
+    """
     m: Any = arithmetic
     c, w = model.config, model.weights
-    x = _hidden(model, token_ids, arithmetic)
+    x = _hidden(model, token_ids, arithmetic, delta)
     return _product(m, m.rms_norm(x, w.norm * m.dtype(c.logit_scale), c.epsilon), w.head)
 
 
@@ -46,8 +51,9 @@ def states(
 
 
 def _hidden(
-    model: LoadedModel, token_ids: Sequence[int], arithmetic: type[Exact] | type[Double]
-) -> Array:
+    model: LoadedModel, token_ids: Sequence[int], arithmetic: type[Exact] | type[Double],
+    delta: str | None = None,
+) -> Array:  # fmt: skip
     """(tokens, hidden): what the last layer gives."""
     m: Any = arithmetic
     c = model.config
@@ -55,12 +61,12 @@ def _hidden(
     x = w.embedding.to_dense()[list(token_ids)].astype(m.dtype) * np.float32(c.embedding_scale)
     residual = m.dtype(c.residual_scale)
     rotations = rotations_of(c, m.dtype)
-    for number, layer in enumerate(w.layers):
+    for number, layer in enumerate(model.deltas.layers(w, delta)):
         h = _norm(m, c, layer, "input", x)
         if c.is_delta(number):
             h = _linear(m, c, layer, "out", _delta_net(m, c, layer, h))
         else:
-            h = _attention(m, model, number, rotations[number], h)
+            h = _attention(m, model, layer, number, rotations[number], h)
             h = _linear(m, c, layer, "o", _norm(m, c, layer, "attention", h))
         h = _norm(m, c, layer, "o_output", h)
         x = m.fma(h, residual, x)
@@ -105,7 +111,10 @@ def _linear(m: Any, config: Config, layer: Layer, name: str, x: Array) -> Array:
     return result + layer.biases[name] if name in layer.biases else result
 
 
-def _product(m: Any, x: Array, matrix: TernaryMatrix | HalfMatrix) -> Array:
+def _product(m: Any, x: Array, matrix: TernaryMatrix | HalfMatrix | DeltaMatrix) -> Array:
+    if isinstance(matrix, DeltaMatrix):
+        tuned: Array = m.tuned(_product(m, x, matrix.base), x, matrix.signs)
+        return tuned
     result: Array = _half(m, x, matrix) if isinstance(matrix, HalfMatrix) else m.ternary(x, matrix)
     return result
 
@@ -148,9 +157,9 @@ def _delta_net(m: Any, c: Config, layer: Layer, h: Array) -> Array:
 
 
 def _attention(
-    m: Any, model: LoadedModel, number: int, rotations: Sequence[Array], h: Array
+    m: Any, model: LoadedModel, layer: Layer, number: int, rotations: Sequence[Array], h: Array
 ) -> Array:
-    c, layer, count = model.config, model.weights.layers[number], len(h)
+    c, count = model.config, len(h)
     q, k, v = (_linear(m, c, layer, name, h) for name in "qkv")
     q = q.reshape(count, c.heads, -1)
     q, gate = q[..., : c.head_dim], q[..., c.head_dim :]

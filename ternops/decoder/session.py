@@ -34,23 +34,39 @@ class WorkspacePool(HoldsAddresses):
 
 
 class Session(HoldsAddresses):
-    """Decodes one sequence. Not for two Python threads at a time; each may have its own.
+    """Decodes one sequence, with the fine-tune `delta` or the base. Not for two Python threads at a
+    time; each may have its own.
 
     tokens: those that the cache holds. passes: how many have been made. rescored, screened: rows
     that a screened head has computed in fp16 so far, and for how many tokens.
     """
 
-    def __init__(self, model: LoadedModel, pool: WorkspacePool | None = None) -> None:
+    def __init__(
+        self, model: LoadedModel, pool: WorkspacePool | None = None, delta: str | None = None
+    ) -> None:
         self._model = model
         self.cache = Cache(model.config, model.cache)
         self._pool = pool or WorkspacePool(model)
         self._alone = self._pool(1)
         self.tokens: list[int] = []
         self.passes = self.rescored = self.screened = 0
+        self._delta, self._tuned = delta, model.deltas.address(delta)
 
     def is_of(self, model: LoadedModel) -> bool:
         """Whether it decodes with this model."""
         return self._model is model
+
+    @property
+    def delta(self) -> str | None:
+        """The fine-tune that it decodes with, None for the base; another one begins anew."""
+        return self._delta
+
+    @delta.setter
+    def delta(self, name: str | None) -> None:
+        tuned = self._model.deltas.address(name)
+        if name != self._delta:
+            self.position = 0
+        self._delta, self._tuned = name, tuned
 
     @property
     def position(self) -> int:
@@ -167,7 +183,7 @@ class Session(HoldsAddresses):
             if count > 1:
                 states.keep()
             states.position = None
-        workspace.place(0, tokens, position, self.cache)
+        workspace.place(0, tokens, position, self.cache, delta=self._tuned)
         logits = workspace.run(count, outputs, exact_top, workspace.tile_tokens)
         if states:
             states.position = position + count
@@ -190,7 +206,7 @@ class Session(HoldsAddresses):
     def place(self, workspace: Workspace, at: int, token: int) -> None:
         """Let row `at` of the next pass of several sequences be a token of this one, which has
         caught up; `add` it after that."""
-        workspace.place(at, (token,), len(self.tokens), self.cache)
+        workspace.place(at, (token,), len(self.tokens), self.cache, delta=self._tuned)
         if self.cache.states:
             self.cache.states.position = None
 

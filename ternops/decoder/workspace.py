@@ -12,6 +12,7 @@ from ternops.decoder.architectures import ACTIVATIONS
 from ternops.decoder.attention import CACHES
 from ternops.decoder.cache import Cache, padded_context
 from ternops.decoder.delta import delta_fields
+from ternops.decoder.deltas import TunedScratch
 from ternops.decoder.forward import forward
 from ternops.decoder.loaded import LoadedModel
 from ternops.decoder.records import MODEL, PARTS, TOKEN
@@ -97,6 +98,12 @@ class Workspace(HoldsAddresses):
         own = ThreadScratch(
             call, plans, capacity, c.hidden, longest, groups, head.scratch(capacity), areas
         )
+        self._tuned = None
+        if model.deltas:
+            columns = c.hidden, queries, c.ffn, mixed
+            widest = max(rows for each in range(c.layers)
+                         for rows, _ in c.linear_shapes(each).values())  # fmt: skip
+            self._tuned = TunedScratch(kind, capacity, model.threads, columns, widest)
         rows = self.tile_tokens * c.group
         self._own = own.allocate(model.threads, rows * c.head_dim, rows * score_stride)
         _, append, attend = CACHES[model.cache]
@@ -110,7 +117,8 @@ class Workspace(HoldsAddresses):
             "score_scale": np.float32(1) / np.sqrt(np.float32(c.query_scalar or c.head_dim)),
             "embedding_scale": np.float32(c.embedding_scale),
             "residual_scale": np.float32(c.residual_scale),
-            **model.addresses, **(self._sparsity.fields if self._sparsity else {}),
+            **model.addresses, **(self._tuned.fields if self._tuned else {}),
+            **(self._sparsity.fields if self._sparsity else {}),
             "placed_hidden": plans[0].placed_bytes, "placed_queries": plans[1].placed_bytes,
             "placed_ffn": plans[2].placed_bytes, "placed_values": plans[3].placed_bytes,
             "logits_stride": head.padded,
@@ -145,12 +153,17 @@ class Workspace(HoldsAddresses):
         self._record["profile"] = profile.ctypes.data
         return profile
 
-    def place(self, at: int, ids: Any, position: int, cache: Cache, start: int = 0) -> None:
+    def place(
+        self, at: int, ids: Any, position: int, cache: Cache, start: int = 0, delta: int = 0
+    ) -> None:
         """Let rows [at, at + n) of the next pass be the tokens `ids` of one sequence.
 
-        position: of the first of them. start: where in the cache the sequence begins.
+        position: of the first of them. start: where in the cache the sequence begins. delta: the
+        address of what they have besides the base (`Deltas.address`).
         """
         count = len(ids)
+        if self._tuned:
+            self._tuned.place(at, count, delta)
         rows = self._tokens[at : at + count]
         rows[:, 0] = ids
         rows[:, 1] = position if count == 1 else range(position, position + count)
@@ -188,6 +201,8 @@ class Workspace(HoldsAddresses):
     def _run(self, tokens: int) -> None:
         work = (self._address, tokens) if self._model.adapts else None
         self._passes += 1
+        if self._tuned:
+            self._record["runs"], self._record["tuned_prepare"] = self._tuned.begin(tokens)
         TEAM.run_at(forward.address, self._address, self._model.threads, work)
 
     @property

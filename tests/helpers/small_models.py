@@ -6,8 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from ternops.bitdelta import delta
 from ternops.decoder import Config, Model
+from ternops.decoder.deltas import Delta, fingerprint_of
 from ternops.decoder.weights import HalfMatrix, Layer, Weights, random_weights
+from ternops.matrix import TernaryMatrix
 
 #: Small models of odd sizes: heads x head_dim need not be hidden, nothing is a power of two.
 SIZES: dict[str, dict[str, Any]] = {
@@ -95,3 +98,25 @@ def small_model(
         head_matrix = embedding if config.tied else HalfMatrix.from_bits(bits[::-1], is_bf16=True)
     norm = random.uniform(0.5, 2, config.hidden).astype(np.float32)
     return Model(Weights(config, layers, norm, embedding, head_matrix), threads, head, cache)
+
+
+def small_delta(weights: Weights, seed: int = 0) -> Delta:
+    """A fine-tune of random weights that changes each of them by about a third."""
+    random = np.random.default_rng((seed, 5))
+    layers: list[dict[str, TernaryMatrix]] = []
+    for layer in weights.layers:
+        layers.append({})
+        for name, base in layer.linear.items():
+            dense = base.to_dense()
+            change = random.normal(0, 0.3, dense.shape) * max(1e-3, np.abs(dense).mean())
+            layers[-1][name] = delta(base, (dense + change).astype(np.float32)).signs
+    return Delta(layers, fingerprint_of(weights))
+
+
+def tuned_model(model: Model, count: int = 3, threads: int | None = None) -> Model:
+    """The same model with the deltas "a", "b" and so on."""
+    deltas = {name: small_delta(model.weights, seed)
+              for seed, name in enumerate("abcdefghijkl"[:count])}  # fmt: skip
+    return Model(
+        model.weights, threads or model.threads, model.head.kind, model.cache, deltas=deltas
+    )

@@ -18,6 +18,7 @@ from bench.models import random_gguf
 from bench.suites.decode import cases as make
 from bench.suites.decode.busy import busy
 from bench.suites.decode.cases import ENCODING, DecodeOptions
+from bench.suites.decode.deltas import deltas
 from bench.suites.decode.embedding import embed
 from bench.suites.decoders import PROMPT, llama, llama_case, settled
 from ternops.cost.layouts import GROUP, GROUPED, HYBRID, SIZES
@@ -285,7 +286,7 @@ def _share(
 #: Each section by its name; what compares with llama.cpp is in PEERS as well.
 SECTIONS = {
     "share": shares, "head": head, "sparse": sparse, "peers": peers, "prefill": prefill,
-    "grouped": grouped, "hybrid": hybrid, "embed": embed, "batch": batch, "lookup": lookup,
-    "start": start, "busy": busy,
+    "grouped": grouped, "hybrid": hybrid, "embed": embed, "batch": batch, "deltas": deltas,
+    "lookup": lookup, "start": start, "busy": busy,
 }  # fmt: skip
 PEERS = ("peers", "prefill", "grouped")

@@ -86,6 +86,18 @@ class Checkpoint(ABC):
     def _arena(self) -> Arena:
         return Arena()
 
+    def half(self, layer: int, name: str) -> HalfMatrix:
+        """The matrix of a linear layer that is not ternary, as it is; float32 rounded to float16.
+
+        Raises ValueError where the files hold trits, or say that their floats are to become some.
+        """
+        raise ValueError(f"checkpoint: {name} in layer {layer} is ternary, expected floats")
+
+    @property
+    def is_float(self) -> bool:
+        """Whether `half` is what linear layers are read by, judged by the first of them."""
+        return False
+
     def preferred_encoding(self) -> str:
         """The best encoding here for all the linear layers together."""
         return best_encoding(self.config.linear_weights)

@@ -28,6 +28,7 @@ from ternops.decoder.formats.pooling import Pooling, read_pooling
 from ternops.decoder.formats.straight import pack_parts
 from ternops.decoder.formats.tables import packed_table, ternary_table
 from ternops.decoder.formats.tensors import Tensors
+from ternops.decoder.formats.ternary_floats import exact_product
 from ternops.decoder.text import load_tokenizer
 from ternops.decoder.weights import HalfMatrix
 from ternops.encodings.two_bit import TWO_BIT
@@ -151,6 +152,20 @@ class HuggingFace(Checkpoint):
         parts = self._parts(self._form.matrix(layer, name), shape)
         straight = parts and pack_parts(parts, encoding, self._arena)
         return straight or super().matrix(layer, name, encoding)
+
+    def half(self, layer: int, name: str) -> HalfMatrix:
+        if self._quantization != UNDECLARED or self._group:
+            return super().half(layer, name)
+        shape = self.config.linear_shapes(layer)[name]
+        return self._tensors.half(self._form.matrix(layer, name), shape)
+
+    @property
+    def is_float(self) -> bool:
+        if self._quantization != UNDECLARED or self._group:
+            return False
+        name, shape = next(iter(self.config.linear_shapes(0).items()))
+        weight = self._tensors.floats(self._form.matrix(0, name), shape)
+        return exact_product(weight) is None
 
     def _parts(self, name: str, shape: tuple[int, int]) -> mlx.Parts | None:
         """A matrix of MLX's layout."""

@@ -22,6 +22,9 @@ from ternops.decoder.formats.ternary_floats import check_method
 from ternops.decoder.weights import HalfMatrix, Layer, Weights
 from ternops.matrix import TernaryMatrix, pack
 
+#: Float linear layers as the files have them, two bytes a weight.
+HALF = "half"
+
 #: The checkpoint that comes with the package.
 TINY = Path(__file__).parents[2] / "checkpoints" / "tiny"
 
@@ -92,7 +95,8 @@ def load_weights(
     """Read a checkpoint.
 
     kind: how the linear layers are held: an encoding, "auto" for the best one for all of them
-    together, or "fp16" of the quantised values, for the baseline; then ternary tables are as well.
+    together, or "fp16" of the quantised values, for the baseline; or "half" for a model that is not
+    ternary, as it is. Then ternary tables are in two bytes a weight as well.
     progress: called with the layers done and their number.
     """
     config = checkpoint.config
@@ -140,6 +144,8 @@ def _share_group(layers: list[Layer]) -> None:
 
 
 def _linear(checkpoint: Checkpoint, layer: int, name: str, kind: str) -> TernaryMatrix | HalfMatrix:
+    if kind == HALF:
+        return checkpoint.half(layer, name)
     if kind != "fp16":
         return checkpoint.matrix(layer, name, kind)
     trits, scale = checkpoint.trits(layer, name)
@@ -148,6 +154,6 @@ def _linear(checkpoint: Checkpoint, layer: int, name: str, kind: str) -> Ternary
 
 def _table(matrix: TernaryMatrix | HalfMatrix, kind: str) -> TernaryMatrix | HalfMatrix:
     """An embedding or a head as it is held."""
-    if kind == "fp16" and isinstance(matrix, TernaryMatrix):
+    if kind in ("fp16", HALF) and isinstance(matrix, TernaryMatrix):
         return HalfMatrix.from_floats(matrix.to_dense())
     return matrix

@@ -18,6 +18,7 @@ from bench.engines import llama_cpp
 from bench.suites.decode import busy as decode_busy
 from bench.suites.decode import cases as decode_cases
 from bench.suites.decode import command as decode
+from bench.suites.decode import deltas as decode_deltas
 from bench.suites.decode import embedding as decode_embedding
 from bench.suites.decode import sections as decode_sections
 from ternops.decoder import Config
@@ -43,6 +44,7 @@ def small(monkeypatch):
     )  # fmt: skip
     monkeypatch.setattr(decode_sections, "HYBRID", {"Qwen3.5 27B": hybrid})
     monkeypatch.setattr(decode_busy, "SIZES", sizes)
+    monkeypatch.setattr(decode_deltas, "SIZES", {"7B": SMALL})
     monkeypatch.setattr(decode_embedding, "EMBEDDERS", {"embedding 0.6B": SMALL})
     monkeypatch.setattr(decode_busy, "SECONDS", 0.05)
     monkeypatch.setattr(decode, "_failed", lambda console, found: int(not found))
