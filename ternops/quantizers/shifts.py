@@ -1,0 +1,40 @@
+"""Powers of two: as levels (DenseShift), and as scales (BCT)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ternops.quantizers.floats import powers
+from ternops.quantizers.integers import INT4, INT8, absmax
+from ternops.quantizers.method import Array, Levels, Method, absmax_of
+
+_GROUP = 64
+
+
+def _shifts(count: int) -> Levels:
+    """+-2^p for p < count, without zero."""
+    return tuple(sorted(sign * 2**p for p in range(count) for sign in (-1, 1)))
+
+
+def shift(groups: Array, levels: Levels) -> Array:
+    """The least power of two that clips nothing: 2^ceil(log2(max|w| / highest level))."""
+    fraction, power = np.frexp(absmax_of(groups) / levels[-1])  # a fraction from 0.5 to 1
+    return np.where(fraction > 0, np.ldexp(1.0, power - (fraction == 0.5)), 0.0)
+
+
+#: Two and three bits are the paper's. Its four go up to 2^7, which no int8 has: p <= 6 here.
+DENSESHIFT = Method(
+    name="denseshift",
+    paper="Li et al., DenseShift, arXiv 2208.09708, section 3.1",
+    levels={14: _shifts(7), 8: _shifts(4), 4: _shifts(2)},
+    scale=absmax,
+)
+BCT = Method(
+    name="bct",
+    paper="Dong et al., Blockwise Compression of Transformer-based Models without Retraining, "
+    "arXiv 2304.01483, section 3",
+    levels={16: INT4, 255: INT8},
+    group=_GROUP,
+    scale=shift,
+    store=powers,
+)
