@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ternops.bitdelta import DeltaMatrix, delta, matmul_deltas
     from ternops.matrix import TernaryMatrix, load, matmul, pack, quantize
+    from ternops.stacks.matrix import StackMatrix, stack
     from ternops.system import info, warmup
     from ternops.threads import get_num_threads, set_num_threads
     from ternops.tuning import tune
@@ -19,6 +20,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "DeltaMatrix",
+    "StackMatrix",
     "TernaryMatrix",
     "delta",
     "get_num_threads",
@@ -29,12 +31,14 @@ __all__ = [
     "pack",
     "quantize",
     "set_num_threads",
+    "stack",
     "tune",
     "warmup",
 ]
 
 _MODULES = {
     "DeltaMatrix": "bitdelta",
+    "StackMatrix": "stacks.matrix",
     "TernaryMatrix": "matrix",
     "delta": "bitdelta",
     "get_num_threads": "threads",
@@ -45,6 +49,7 @@ _MODULES = {
     "pack": "matrix",
     "quantize": "matrix",
     "set_num_threads": "threads",
+    "stack": "stacks.matrix",
     "tune": "tuning",
     "warmup": "system",
 }

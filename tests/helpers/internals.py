@@ -124,6 +124,11 @@ def packed(matrix: Any) -> Any:
     return matrix._packed
 
 
+def blocks_of(stack: Any) -> Any:
+    """The packed blocks of a StackMatrix."""
+    return stack._blocks
+
+
 def forget_kernels(matrix: Any) -> None:
     """Let a matrix choose its kernels anew."""
     matrix._packed.calls.clear()
