@@ -94,15 +94,14 @@ def test_unpack_takes_any_range_of_rows(name, shape, data):
 @pytest.mark.slow
 @EVERY
 @pytest.mark.parametrize("rows", [1, 2, 63, 64, 65, 130])
-@pytest.mark.parametrize(
-    "columns",
-    [1, 2, 3, 4, 5, 6, 23, 24, 25, 63, 64, 65, 255, 256, 257, 300, 319, 320, 321, 515, 650],
-)
-def test_each_trit_has_its_place(name, rows, columns):
+def test_each_trit_has_its_place(name, rows):
     """Every byte by the module's description, that of no weight included."""
-    trits = cases.trits(rows, columns, encoding=name)
-    packed = ENCODINGS[name].pack(trits)
-    assert (packed[:-64] == described(name, trits)).all()
+    for columns in (
+        1, 2, 3, 4, 5, 6, 23, 24, 25, 63, 64, 65, 255, 256, 257, 300, 319, 320, 321, 515, 650,
+    ):  # fmt: skip
+        trits = cases.trits(rows, columns, encoding=name)
+        packed = ENCODINGS[name].pack(trits)
+        assert (packed[:-64] == described(name, trits)).all(), columns
 
 
 @EVERY

@@ -9,12 +9,17 @@ from ternops.simd import host
 from tests.helpers import processes
 from tests.helpers.marks import ANOTHER, apart, slow_but
 
-#: What the bits of every tier are judged by.
+#: What the bits of every tier are judged by: products, vector operations, and the decoder, which
+#: uses them all ...
 FILES = (
     "library/test_matmul_exact.py", "library/test_matmul_numpy.py", "simd/test_simd.py",
     "encodings/test_lookup.py", "isa/test_half.py", "kernels/test_elementwise.py",
-    "kernels/test_grouped.py", "kernels/test_dense.py", "kernels/test_attention.py",
-    "kernels/test_delta.py", "decoder/test_screen.py", "decoder/test_decoder.py",
+    "kernels/test_grouped.py", "decoder/test_decoder.py",
+)  # fmt: skip
+#: ... and the decoder's parts one by one.
+PARTS = (
+    "kernels/test_dense.py", "kernels/test_attention.py", "kernels/test_delta.py",
+    "decoder/test_screen.py",
     # Of blocks and of row groups; the other encodings' panels are theirs.
     "kernels/test_tiles.py::test_every_candidate_of_the_gemm_gives_the_same_bits[two_bit]",
     "kernels/test_tiles.py::test_every_candidate_of_the_gemm_gives_the_same_bits[tl2]",
@@ -27,9 +32,16 @@ TIERS = pytest.mark.parametrize("tier", [tier.name for tier in detect.TIERS])
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("part", ["not slow", pytest.param("slow", marks=pytest.mark.tiers)])
+@pytest.mark.parametrize(
+    ("files", "which"),
+    [
+        pytest.param(FILES, "not slow", id="files"),
+        pytest.param(FILES, "slow", id="slow", marks=pytest.mark.tiers),
+        pytest.param(PARTS, "slow or not slow", id="parts", marks=pytest.mark.tiers),
+    ],
+)
 @pytest.mark.parametrize("tier", apart(processes.SETTINGS, "tier", ANOTHER))
-def test_every_tier_passes_the_exactness_tests(tier, part):
+def test_every_tier_passes_the_exactness_tests(tier, files, which):
     """The products, vector operations and decoder of a tier, in a process of its own.
 
     On x86 it is the one that an honest CPU uses by itself: Numba sees its features and no better
@@ -38,10 +50,10 @@ def test_every_tier_passes_the_exactness_tests(tier, part):
     processes.skip_unless_another(tier)
     environment = processes.SETTINGS[tier]
     assert processes.run_code(CHOICE, **environment).split() == [tier]
-    options = ("-q", "-x", "-p", "no:cacheprovider", "-m", part)
-    files = [f"tests/{name}" for name in FILES]
+    options = ("-q", "-x", "-p", "no:cacheprovider", "-m", which)
+    paths = [f"tests/{name}" for name in files]
     done = processes.python(
-        "-m", "pytest", *options, *files, timeout=1700, one_cpu=True, **environment
+        "-m", "pytest", *options, *paths, timeout=1700, one_cpu=True, **environment
     )
     assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     assert " passed" in done.stdout

@@ -201,6 +201,7 @@ def test_signed_bytes_on_a_cpu_that_multiplies_them():
     assert not re.search(r"%zmm|\svpdpbusd\s", text)
 
 
+@pytest.mark.slow
 def test_products_with_scales_a_group_spill_nothing():
     """The loops of several tokens' products, whose tile must fit the registers; of this CPU."""
     if detect.TIER.name not in DOTS:

@@ -49,6 +49,7 @@ def file(tmp_path, monkeypatch):
     kernel_plan.forget_kernels()
 
 
+@pytest.mark.slow
 def test_from_end_to_end(file):
     """The file fits, says of every figure its spread, and its tiles multiply exactly."""
     told = []
@@ -142,6 +143,7 @@ def jobs() -> list:
     return [kernel_plan.tiled(ENCODING, tile).multiply for tile in task.first()]
 
 
+@pytest.mark.slow
 def test_compiling_candidates(monkeypatch):
     """What a worker fails on is left out, or an error with its reason; the others are compiled."""
     for job in jobs():
@@ -203,6 +205,7 @@ def test_nothing_is_compiled_after_the_deadline(monkeypatch, tmp_path):
     assert until < math.inf
 
 
+@pytest.mark.slow
 def test_two_processes_at_once(tmp_path):
     """The file is one of theirs, whole."""
     path = tmp_path / "tuning.toml"

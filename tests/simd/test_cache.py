@@ -121,6 +121,7 @@ def test_an_edited_package_compiles_anew(filled, package):
     assert after != before
 
 
+@pytest.mark.slow
 def test_any_edit_leads_to_another_folder(package, tmp_path):
     """Of each file of the package in turn, by a single byte, but for those without kernels."""
     folder, environment = package

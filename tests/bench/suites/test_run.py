@@ -1,5 +1,6 @@
 """bench.run as a command: what it measures, keeps, goes on with and refuses."""
 
+import functools
 import json
 import math
 import os
@@ -26,7 +27,7 @@ from ternops.isa import detect
 from tests.bench.small_runs import SMALL, row, same
 from tests.helpers.marks import FEW, OF_TIERS
 
-TIERS = lossless.tiers
+TIERS, PROVE = lossless.tiers, lossless.prove
 
 
 @pytest.fixture
@@ -43,11 +44,18 @@ def quick(small, monkeypatch, tmp_path):
     monkeypatch.setattr(run, "MAX_SHARE", math.inf)  # all lies in cache, where probes say nothing
     monkeypatch.setattr(levels, "DRAM_BYTES", 1 << 20)
     monkeypatch.setattr(lossless, "tiers", lambda few: [detect.TIER.name])
+    monkeypatch.setattr(lossless, "prove", lambda threads, names, _: proved(*threads, *names))
     monkeypatch.setattr(lossless, "WINDOWS", 1)
     monkeypatch.setattr(lossless, "CONTEXT", 32)
     monkeypatch.setattr(products, "_LAYOUT", SMALL)
     folder = tmp_path / "results"
     return folder, ["--quick", "--threads", "1", "--output", str(folder)]
+
+
+@functools.cache
+def proved(threads, *names):
+    """The same proof for all runs here, of one thread."""
+    return PROVE([threads], names, lambda what: None)
 
 
 def call_here(module, request, advance):
