@@ -47,6 +47,19 @@ def absmean(w: npt.ArrayLike) -> tuple[npt.NDArray[np.int8], np.float32]:
     return trits, scale
 
 
+def sign_mean(w: npt.ArrayLike) -> tuple[npt.NDArray[np.int8], np.float32]:
+    """Quantise a float matrix to signs and one scale (BitNet, arXiv 2310.11453, section 2.1).
+
+    w: (rows, columns), float16, float32 or float64.
+    Returns int8 signs of that shape and s = mean|w|, such that w is close to s * signs; a sign is
+    +1 where w > mean(w), else -1.
+    Raises TypeError for another dtype, ValueError for another shape or for NaN and infinity.
+    """
+    weight = check_weights(w)
+    scale, mean = mean_of(weight, np.abs), mean_of(weight, np.positive)
+    return np.where(weight > mean, np.int8(1), np.int8(-1)), scale
+
+
 def absmean_groups(
     w: npt.ArrayLike, group: int
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.lib.array_utils import normalize_axis_tuple
 from ternops.absmean import check_weights
 from ternops.arrays import as_array, comes_first, is_array_like
 from ternops.encodings import ENCODINGS
+from ternops.encodings.encoding import check_values
 from ternops.memory import Arena
 from ternops.packed import (
     Packed,
@@ -32,7 +34,8 @@ _INPLACE_AXES = ([(-2, -1)] * 3, [(-1,), (-2, -1), (-1,)])
 
 
 class TernaryMatrix:
-    """An immutable matrix of -1, 0 and 1, packed, with an optional scale.
+    """An immutable matrix of -1, 0 and 1, or of a few other integers, its levels, packed, with an
+    optional scale.
 
     Its value is ``to_trits() * scale``, a scale array counting along the packed rows, or along
     these and groups of columns. Made by `quantize`, `pack` and `load`. Products: ``W @ x``,
@@ -82,6 +85,11 @@ class TernaryMatrix:
         return self._packed.group or None
 
     @property
+    def levels(self) -> tuple[int, ...]:
+        """What a weight may be, before it is scaled: ascending integers."""
+        return self._packed.levels
+
+    @property
     def nbytes(self) -> int:
         """Bytes of packed weights and of the scale, padding included."""
         scale = self._packed.factors
@@ -111,27 +119,35 @@ class TernaryMatrix:
         p = self._packed
         if p.group:  # packed in another way
             return TernaryMatrix(p.repacked(p.encoding, None), self._transposed)
-        return TernaryMatrix(Packed(p.bytes, p.rows, p.columns, None, p.encoding), self._transposed)
+        unscaled = Packed(p.bytes, p.rows, p.columns, None, p.encoding, p.levels)
+        return TernaryMatrix(unscaled, self._transposed)
 
     def to(self, encoding: str) -> TernaryMatrix:
         """The same matrix in another encoding, weight for weight; itself where it has that already.
 
-        Raises ValueError for an unknown encoding, and for a weight that it does not have.
+        It has the other encoding's values for its levels, or keeps its own where these are not
+        among them. Raises ValueError for an unknown encoding, and for a weight that it does not
+        have.
         """
         p = self._packed
         name = check_encoding(encoding, p.rows, p.columns)
         if name == p.encoding:
             return self
         check_group(p.group or None, name, p.columns)
-        if not set(ENCODINGS[p.encoding].values) <= set(ENCODINGS[name].values):
-            ENCODINGS[name].check_values("trits", p.unpack())
-        return TernaryMatrix(p.repacked(name, p.factors), self._transposed)
+        other = ENCODINGS[name]
+        levels = other.values
+        if not set(p.levels) <= set(levels):
+            if other.can_have(p.levels):
+                levels = p.levels
+            else:
+                check_values("trits", p.unpack(), levels)
+        return TernaryMatrix(p.repacked(name, p.factors, levels), self._transposed)
 
     def moved(self, arena: Arena) -> TernaryMatrix:
         """The same matrix with its bytes and its scales in an arena."""
         p = self._packed
         factors = None if p.factors is None else arena.copy(p.factors)
-        packed = Packed(arena.copy(p.bytes), p.rows, p.columns, factors, p.encoding)
+        packed = Packed(arena.copy(p.bytes), p.rows, p.columns, factors, p.encoding, p.levels)
         return TernaryMatrix(packed, self._transposed)
 
     def to_trits(self) -> npt.NDArray[np.int8]:
@@ -184,7 +200,8 @@ class TernaryMatrix:
     def __reduce__(self) -> Any:
         # By value: addresses mean nothing in a copy or in another process.
         p = self._packed
-        return _from_state, (p.bytes, p.rows, p.columns, p.factors, p.encoding, self._transposed)
+        state = p.bytes, p.rows, p.columns, p.factors, p.encoding, p.levels
+        return _from_state, (*state, self._transposed)
 
     def __repr__(self) -> str:
         factors = self._packed.factors
@@ -205,34 +222,55 @@ def _from_state(*state: Any) -> TernaryMatrix:
     return TernaryMatrix(Packed(*packed), transposed)
 
 
-def quantize(w: npt.ArrayLike, encoding: str = "auto", group: int | None = None) -> TernaryMatrix:
-    """Quantise a float matrix as BitNet b1.58 does and pack it.
+def quantize(
+    w: npt.ArrayLike,
+    encoding: str = "auto",
+    group: int | str | None = None,
+    method: str | None = None,
+    levels: int | Sequence[int] | None = None,
+) -> TernaryMatrix:
+    """Quantise a float matrix and pack it; by default as BitNet b1.58 does.
 
-    w: (rows, columns), float16, float32 or float64, finite. The scale is mean|w| over the whole
-    matrix (at least 1e-5); the trits are clip(round(w / scale), -1, 1).
-    encoding: a name of `ternops.encodings.ENCODINGS`, or "auto" for the best ternary one here.
-    group: 32, 64, 128 or 256, for a scale of so many columns instead, the mean over these, rounded
-    to float16; with two_bit, base3 and one_bit.
+    w: (rows, columns), float16, float32 or float64, finite.
+    encoding: a name of `ternops.encodings.ENCODINGS`, or "auto" for the usual one of the levels,
+    the best one here for ternary ones.
+    group: 16, 32, 64, 128 or 256, for a scale of so many columns, or "row" for one a row; None for
+    the method's own: one of the whole matrix for absmean and sign, one a row for most others.
+    method: how scales and levels are found, a name of `ternops.quantizers.METHODS`; by default
+    absmean: the scale is mean|w|, at least 1e-5, and trits are clip(round(w / scale), -1, 1).
+    levels: how many, where the method has a choice, or which, ascending.
     Raises TypeError and ValueError, naming the argument, for anything else.
     """
+    from ternops.quantizers import choose
+    from ternops.quantizers import quantize as rounded
+
     weight = check_weights(w)
     rows, columns = weight.shape
     check_columns("w", columns)
-    name = check_encoding(encoding, rows, columns)
-    if size := check_group(group, name, columns):
-        values, scales = ENCODINGS[name].quantize_groups(weight, size)
-        return TernaryMatrix(pack_values(values, check_scale(scales, rows, columns), name))
-    values, scale = ENCODINGS[name].quantize(weight)
-    return TernaryMatrix(pack_values(values, np.asarray(scale), name))
+    check_encoding(encoding, rows, columns)
+    choice = choose(columns, encoding, group, method, levels)
+    name = check_encoding(choice.encoding, rows, columns)
+    check_group(choice.group if isinstance(choice.group, int) else None, name, columns)
+    values, scale, found = rounded(weight, choice)
+    check_columns("w", columns, found)
+    return TernaryMatrix(pack_values(values, check_scale(scale, rows, columns), name, found))
 
 
-def pack(trits: npt.ArrayLike, scale: Any = None, encoding: str = "auto") -> TernaryMatrix:
-    """Pack an int8 matrix of -1, 0 and 1.
+def pack(
+    trits: npt.ArrayLike,
+    scale: Any = None,
+    encoding: str = "auto",
+    levels: Sequence[int] | None = None,
+) -> TernaryMatrix:
+    """Pack an int8 matrix of -1, 0 and 1, or of other levels.
 
     trits: (rows, columns) int8. scale: None, a finite real number, one a row, shape (rows,), or one
-    a group of 32, 64, 128 or 256 columns, shape (rows, columns / group), all positive: of the
-    encodings two_bit, base3 and one_bit, and kept in float16 where that has each of them.
+    a group of 16, 32, 64, 128 or 256 columns, shape (rows, columns / group), all positive: not of
+    tl1 and tl2, and kept in float16 where that has each of them.
     encoding: a name of `ternops.encodings.ENCODINGS`, or "auto" for the best ternary one here.
+    levels: what the numbers may be, by default the encoding's values: ascending integers; of
+    two_bit up to four and of three_bit up to eight that are all 1 or all 2 apart, of nibble any up
+    to 16 from -127 to 127.
     Raises TypeError and ValueError, naming the argument, for anything else.
     """
     array = as_array("trits", trits)
@@ -240,12 +278,14 @@ def pack(trits: npt.ArrayLike, scale: Any = None, encoding: str = "auto") -> Ter
         raise TypeError(f"trits: dtype {array.dtype}, expected int8 (floats: ternops.quantize)")
     if array.ndim != 2:
         raise ValueError(f"trits: shape {array.shape}, expected two dimensions")
-    check_columns("trits", array.shape[1])
     name = check_encoding(encoding, *array.shape)
-    ENCODINGS[name].check_values("trits", array)
+    record = ENCODINGS[name]
+    found = record.values if levels is None else record.check_levels(levels)
+    check_columns("trits", array.shape[1], found)
+    check_values("trits", array, found)
     factors = check_scale(scale, *array.shape)
     check_group(group_of(factors, array.shape[1]) or None, name, array.shape[1])
-    return TernaryMatrix(pack_values(array, factors, name))
+    return TernaryMatrix(pack_values(array, factors, name, found))
 
 
 def load(path: str | os.PathLike[str]) -> TernaryMatrix:

@@ -13,8 +13,9 @@ import safetensors.numpy
 
 from ternops.encodings import ENCODINGS, layout_of
 from ternops.encodings.common import SLACK
+from ternops.encodings.panels import Panels
 from ternops.files import replaced
-from ternops.packed import TERMS_LIMIT, Packed, check_group, check_scale, group_of
+from ternops.packed import Packed, check_columns, check_group, check_scale, group_of
 
 Array = npt.NDArray[Any]
 
@@ -35,6 +36,8 @@ def write(path: str | os.PathLike[str], packed: Packed, transposed: bool) -> Non
         "columns": str(packed.columns),
         "transposed": str(int(transposed)),
     }
+    if packed.levels != ENCODINGS[packed.encoding].values:
+        metadata["levels"] = " ".join(map(str, packed.levels))
     metadata["crc32"] = _checksum(metadata, tensors)
     with replaced(path) as temporary:
         temporary.write_bytes(safetensors.numpy.save(tensors, metadata))
@@ -73,11 +76,16 @@ def _restore(metadata: dict[str, str], tensors: dict[str, Array]) -> tuple[Packe
         raise ValueError(f"encoding {encoding!r}, expected one of {', '.join(ENCODINGS)}")
     rows, columns = int(metadata["rows"]), int(metadata["columns"])
     packed, scale = tensors["packed"], tensors.get("scale")
-    if min(rows, columns) < 0 or columns >= TERMS_LIMIT or rows >= 2**48:
+    record = ENCODINGS[encoding]
+    levels = record.values
+    if "levels" in metadata:
+        levels = record.check_levels([*map(int, metadata["levels"].split())])
+    if min(rows, columns) < 0 or rows >= 2**48:
         raise ValueError(f"shape ({rows}, {columns})")
+    check_columns("shape", columns, levels)
     factors = check_scale(scale, rows, columns)
     group = check_group(group_of(factors, columns) or None, encoding, columns)
-    layout = layout_of(encoding, group)
+    layout = layout_of(encoding, group, levels)
     expected = layout.nbytes(rows, columns) + SLACK
     if packed.dtype != np.uint8 or packed.shape != (expected,):
         raise ValueError(f"packed: {packed.dtype} {packed.shape}, expected uint8 ({expected},)")
@@ -85,8 +93,11 @@ def _restore(metadata: dict[str, str], tensors: dict[str, Array]) -> tuple[Packe
         raise ValueError(f"transposed {metadata['transposed']!r}, expected '0' or '1'")
     if metadata["crc32"] != _checksum(metadata, tensors):
         raise ValueError("its checksum does not match: it was damaged after it was written")
-    layout.check(packed, rows, columns)
-    content = Packed(packed, rows, columns, factors, encoding)
+    if isinstance(layout, Panels):
+        layout.check_codes(packed, rows, columns, len(levels))
+    else:
+        layout.check(packed, rows, columns)
+    content = Packed(packed, rows, columns, factors, encoding, levels)
     return content, metadata["transposed"] == "1"
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # kernels are imported when the first matrix is packed
 
 Array = npt.NDArray[Any]
 
-#: A sum needs fewer terms than this: 2**24 times -1 * -128 overflows int32.
+#: A sum of trits needs fewer terms than this: 2**24 times -1 * -128 overflows int32.
 TERMS_LIMIT = 1 << 24
 
 _ONE = np.ones((), np.float32)
@@ -29,12 +29,15 @@ class Packed(HoldsAddresses):
     """The bytes of a matrix and its scale: what a matrix and its transpose share.
 
     factors: the scale as kernels read it; one for each group of columns may also be given so, as
-    (panels, groups, 16). group: columns that share a scale, 0 for all of a row.
+    (panels, groups, 16). group: columns that share a scale, 0 for all of a row. levels: what codes
+    stand for.
     operand: the same for kernels. calls: what `ternops.matmul` has prepared for this matrix, by
     the number of tokens, whether they are floats, and whether sums are scaled.
     """
 
-    __slots__ = ("bytes", "calls", "columns", "encoding", "factors", "group", "operand", "rows")
+    __slots__ = (
+        "bytes", "calls", "columns", "encoding", "factors", "group", "levels", "operand", "rows"
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -43,6 +46,7 @@ class Packed(HoldsAddresses):
         columns: int,
         scale: Array | None,
         encoding: str,
+        levels: tuple[int, ...] = (),
     ) -> None:
         with LOCK:  # for whoever forks
             from ternops.kernels.call import Operand
@@ -53,6 +57,7 @@ class Packed(HoldsAddresses):
         self.rows = rows
         self.columns = columns
         self.encoding = encoding
+        self.levels = levels or ENCODINGS[encoding].values
         self.group = group_of(scale, columns)
         self.factors = turn_scales(scale)[0] if scale is not None and scale.ndim == 2 else scale
         if self.factors is not None:
@@ -62,6 +67,7 @@ class Packed(HoldsAddresses):
         self.operand = Operand(
             encoding, self.bytes.ctypes.data, self.bytes.nbytes, rows, columns,
             factors.ctypes.data, 0 if factors.ndim == 0 else factors.itemsize, self.group,
+            self.levels,
         )  # fmt: skip
         self.calls: dict[tuple[int, bool, bool], Call] = {}
 
@@ -75,22 +81,27 @@ class Packed(HoldsAddresses):
     @property
     def layout(self) -> Encoding:
         """What packed the bytes."""
-        return layout_of(self.encoding, self.group)
+        return layout_of(self.encoding, self.group, self.levels)
 
     def unpack(self, first: int = 0, last: int | None = None) -> npt.NDArray[np.int8]:
         """Rows [first, last), by default all, as int8 (last - first, columns)."""
         with LOCK:
             from ternops.packing import unpack_rows
-        return unpack_rows(self.layout, self.bytes, self.rows, self.columns, first, last)
+        return unpack_rows(
+            self.layout, self.bytes, self.rows, self.columns, first, last, self.levels
+        )
 
-    def repacked(self, encoding: str, scale: Array | None) -> Packed:
-        """The same values in another encoding, or with another scale."""
+    def repacked(
+        self, encoding: str, scale: Array | None, levels: tuple[int, ...] | None = None
+    ) -> Packed:
+        """The same values in another encoding, or with another scale, or with more levels."""
         with LOCK:
             from ternops.packing import repack
         rows, columns = self.rows, self.columns
-        target = layout_of(encoding, group_of(scale, columns))
-        packed = repack(self.layout, self.bytes, rows, columns, target)
-        return Packed(packed, rows, columns, scale, encoding)
+        levels = self.levels if levels is None else levels
+        target = layout_of(encoding, group_of(scale, columns), levels)
+        packed = repack(self.layout, self.bytes, rows, columns, target, self.levels, levels)
+        return Packed(packed, rows, columns, scale, encoding, levels)
 
     def dense(self, first: int = 0, last: int | None = None) -> npt.NDArray[np.float32]:
         """The same times the scale."""
@@ -120,13 +131,19 @@ class Packed(HoldsAddresses):
         return found
 
 
-def pack_values(values: npt.NDArray[np.int8], scale: Array | None, encoding: str) -> Packed:
-    """Pack int8 (rows, columns) of the encoding's values."""
+def pack_values(
+    values: npt.NDArray[np.int8],
+    scale: Array | None,
+    encoding: str,
+    levels: tuple[int, ...] = (),
+) -> Packed:
+    """Pack int8 (rows, columns) of the levels, by default the encoding's values."""
     rows, columns = values.shape
     with LOCK:
         from ternops.packing import pack_trits
-    packed = pack_trits(layout_of(encoding, group_of(scale, columns)), values)
-    return Packed(packed, rows, columns, scale, encoding)
+    layout = layout_of(encoding, group_of(scale, columns), levels)
+    packed = pack_trits(layout, values, levels=levels)
+    return Packed(packed, rows, columns, scale, encoding, levels)
 
 
 def group_of(scale: Array | None, columns: int) -> int:
@@ -147,11 +164,13 @@ def check_encoding(encoding: str, rows: int, columns: int) -> str:
     return encoding
 
 
-def check_columns(name: str, columns: int) -> None:
-    """Raise ValueError, naming the argument, if sums can overflow."""
-    if columns >= TERMS_LIMIT:
+def check_columns(name: str, columns: int, levels: tuple[int, ...] = (-1, 1)) -> None:
+    """Raise ValueError, naming the argument, if sums of such levels can overflow."""
+    limit = TERMS_LIMIT // max(abs(levels[0]), abs(levels[-1]))
+    if columns >= limit:
+        power = f" (2**{limit.bit_length() - 1})" if limit & (limit - 1) == 0 else ""
         raise ValueError(
-            f"{name}: {columns} columns, expected fewer than {TERMS_LIMIT} (2**24): "
+            f"{name}: {columns} columns, expected fewer than {limit}{power}: "
             "a sum of that many products can overflow int32"
         )
 

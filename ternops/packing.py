@@ -5,16 +5,19 @@ What `ternops.encodings` does in NumPy, byte for byte, some twenty times as fast
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
+from ternops.encodings import PANELS
 from ternops.encodings.blocks import Blocks
 from ternops.encodings.common import SLACK, spans
-from ternops.encodings.encoding import Encoding
+from ternops.encodings.encoding import Encoding, code_of
 from ternops.encodings.panels import ROWS, Panels, rows_at_once
 from ternops.kernels.codes import DIGITS, FIELDS, PAIRS, SIGNS, TRITS
+from ternops.kernels.levels import levels_of
 from ternops.kernels.packing import PACK, SCRATCH_BYTES, pack
 from ternops.kernels.tuning import useful_threads
 from ternops.kernels.turning import TURN, turn
@@ -53,26 +56,35 @@ _TRITS = Codes(TRITS)
 
 
 def pack_trits(
-    layout: Encoding, values: npt.NDArray[np.int8], packed: Array | None = None
+    layout: Encoding,
+    values: npt.NDArray[np.int8],
+    packed: Array | None = None,
+    levels: Sequence[int] = (),
 ) -> Array:
-    """`layout.pack`: int8 (rows, columns) of its values as uint8 (nbytes + SLACK,).
+    """`layout.pack`: int8 (rows, columns) of the levels, by default its values, as uint8
+    (nbytes + SLACK,).
 
     packed: an array for the result.
     """
     rows, columns = values.shape
     if packed is None:
         packed = aligned_empty(layout.nbytes(rows, columns) + SLACK, np.uint8)
-    if not isinstance(layout, Blocks | Panels):
+    if not _has_kernels(layout):
         packed[:] = layout.pack(values)
         return packed
     packed[-SLACK:] = 0
     if values.strides[1:] == (1,):
-        _run(layout, _TRITS, values.view(np.uint8), columns, packed)
+        _run(layout, _TRITS, values.view(np.uint8), columns, packed, levels=levels)
         return packed
     for start, stop in spans(0, rows, rows_at_once(columns)):
         part = np.ascontiguousarray(values[start:stop]).view(np.uint8)
-        _run(layout, _TRITS, part, columns, packed[layout.nbytes(start, columns) :])
+        place = packed[layout.nbytes(start, columns) :]
+        _run(layout, _TRITS, part, columns, place, levels=levels)
     return packed
+
+
+def _has_kernels(layout: Encoding) -> TypeGuard[Blocks | Panels]:
+    return isinstance(layout, Blocks | Panels)
 
 
 def pack_codes(
@@ -98,15 +110,26 @@ def pack_codes(
 
 
 def repack(
-    layout: Encoding, packed: Array, rows: int, columns: int, target: Encoding
+    layout: Encoding,
+    packed: Array,
+    rows: int,
+    columns: int,
+    target: Encoding,
+    levels: Sequence[int] = (),
+    others: Sequence[int] = (),
 ) -> npt.NDArray[np.uint8]:
-    """`target.pack` of what `layout` unpacks; some rows at a time, between block encodings."""
-    if not isinstance(layout, Blocks | Panels) or not isinstance(target, Blocks | Panels):
-        return pack_trits(target, unpack_rows(layout, packed, rows, columns))
+    """`target.pack` of what `layout` unpacks; some rows at a time, between block encodings.
+
+    levels, others: those of `layout` and `target`, by default their values.
+    """
+    if not _has_kernels(layout) or not _has_kernels(target):
+        values = unpack_rows(layout, packed, rows, columns, levels=levels)
+        return pack_trits(target, values, levels=others)
     result = aligned_empty(target.nbytes(rows, columns) + SLACK, np.uint8)
     for start, stop in spans(0, rows, rows_at_once(columns)):
-        values = unpack_rows(layout, packed, rows, columns, start, stop)
-        pack_trits(target, values, result[target.nbytes(start, columns) :])
+        values = unpack_rows(layout, packed, rows, columns, start, stop, levels)
+        place = result[target.nbytes(start, columns) :]
+        pack_trits(target, values, place, others)
     result[-SLACK:] = 0
     return result
 
@@ -118,28 +141,33 @@ def unpack_rows(
     columns: int,
     first: int = 0,
     last: int | None = None,
+    levels: Sequence[int] = (),
 ) -> npt.NDArray[np.int8]:
     """`layout.unpack`: rows [first, last) of `rows`, by default all, as int8."""
     last = rows if last is None else last
-    if not isinstance(layout, Blocks | Panels):
+    if not _has_kernels(layout):
         return layout.unpack(packed, rows, columns, first, last)
     values = np.empty((last - first, columns), np.int8)
     threads = useful_threads(get_num_threads(), values.nbytes)
     scratch = aligned_empty(threads * UNPACK_SCRATCH_BYTES, np.uint8)
+    table = levels_of(layout.name, tuple(levels)).table
     _flaws(unpack, UNPACK, threads, {
-        **_layout(layout, columns), "packed": packed, "first": first, "last": last,
+        **_layout(layout, columns, levels), "levels": table, "packed": packed,
+        "first": first, "last": last,
         "columns": columns, "out": values, "scratch": scratch,
     })  # fmt: skip
     return values
 
 
-def _layout(layout: Blocks | Panels, columns: int) -> dict[str, int]:
+def _layout(layout: Blocks | Panels, columns: int, levels: Sequence[int]) -> dict[str, int]:
     """What kernels need to know of it."""
-    blocks = layout.blocks if isinstance(layout, Panels) else layout
+    levels = tuple(levels or layout.values)
     return {
-        "fields": blocks.fields,
-        "low": blocks.values[0],
-        "down": blocks.step - 1,
+        "layout": [*PANELS].index(layout.name),
+        "fields": layout.fields,
+        "planes": layout.planes if isinstance(layout, Panels) else 1,
+        "low": levels[0],
+        "down": levels[1] - levels[0] - 1,
         "lines": ROWS if isinstance(layout, Panels) else 1,
         "row_bytes": layout.row_bytes(columns),
         "tail": layout.tail_bytes(columns),
@@ -156,15 +184,21 @@ def _run(
     scales: Array | None = None,
     order: Array | None = None,
     has_dead: bool = False,
+    levels: Sequence[int] = (),
 ) -> bool:
     if order is None:
         order = np.arange(len(data), dtype=np.intp)
+    table = None
+    if levels and isinstance(layout, Panels) and layout.is_table:
+        table = code_of(levels)
     threads = useful_threads(get_num_threads(), layout.nbytes(len(data), columns))
     scratch = aligned_empty(threads * SCRATCH_BYTES, np.uint8)
     (bytes0, digits0), (bytes1, digits1), (bytes2, digits2) = codes.stages
     return not _flaws(pack, PACK, threads, {
-        **_layout(layout, columns), "data": data, "row_stride": data.strides[0], "order": order,
-        "rows": len(order), "columns": columns, "form": codes.form, "size": codes.weights,
+        **_layout(layout, columns, levels), "table": table, "data": data,
+        "row_stride": data.strides[0], "order": order, "rows": len(order), "columns": columns,
+        "form": codes.form,
+        "size": codes.weights,
         "first": codes.first, "stride": codes.size, "codes_at": codes.codes,
         "scale_at": -1 if codes.scale is None else codes.scale, "apart": codes.apart,
         "turned": codes.turned, "bytes0": bytes0, "digits0": digits0, "bytes1": bytes1,

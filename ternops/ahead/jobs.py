@@ -50,8 +50,9 @@ def needed(encodings: Iterable[str], decoder: bool) -> Jobs:
         if encoding in chosen:
             found += reversed(kernels)
     # Those for other groups, which few matrices have, are compiled when they are asked for.
-    for name, kind, group in product(sorted(chosen & set(PANELS)), KINDS, (64, 128)):
-        found += reversed(grouped_kernels(name, kind, group)[:2])
+    for name, kind in product(sorted(chosen & set(PANELS)), KINDS):
+        for group in PANELS[name].usual_groups:
+            found += reversed(grouped_kernels(name, kind, group)[:2])
     return {job.key: job for job in (*found, linear, pack, unpack, turn, *team.ENTRIES)}
 
 

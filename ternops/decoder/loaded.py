@@ -54,7 +54,7 @@ class LoadedModel:
             raise ValueError(f"cache={cache!r}: expected one of {', '.join(CACHES)}")
         self.cache = cache
         #: How the linear layers are packed, "fp16" or "bf16"; columns that share a scale (0: all).
-        self.encoding, self.group = _kind_of(weights)
+        self.encoding, self.group, self.levels = _kind_of(weights)
         #: Whether activations have a step for each of these groups: models with such weights are
         #: trained on weights alone, and BitNet's with a step a token.
         self.is_blocked = self.group > 0
@@ -127,7 +127,10 @@ class LoadedModel:
             for full_name, matrix in layer.linear.items():
                 name = DELTA_SLOTS.get(full_name, full_name)
                 operand = operand_of(matrix)
-                plan = make_plan(operand.encoding, operand.columns, "stream", group=operand.group)
+                plan = make_plan(
+                    operand.encoding, operand.columns, "stream", group=operand.group,
+                    levels=operand.levels,
+                )  # fmt: skip
                 row[name] = operand.address
                 row[f"{name}_stride"] = plan.stride
                 row[f"{name}_scale"] = operand.scales
@@ -153,10 +156,10 @@ class LoadedModel:
         return table
 
 
-def _kind_of(weights: Weights) -> tuple[str, int]:
+def _kind_of(weights: Weights) -> tuple[str, int, tuple[int, ...]]:
     """The encoding and the group of all linear layers."""
     kinds = {
-        (operand_of(each).encoding, operand_of(each).group)
+        (operand_of(each).encoding, operand_of(each).group, operand_of(each).levels)
         for layer in weights.layers
         for each in layer.linear.values()
     }

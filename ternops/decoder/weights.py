@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ternops.decoder.config import Config
 from ternops.encodings import layout_of
 from ternops.encodings.common import SLACK
+from ternops.encodings.panels import Panels
 from ternops.half import LINE
 from ternops.half import HalfMatrix as HalfMatrix
 from ternops.kernels.call import Operand
@@ -145,28 +146,32 @@ def random_ternary(
     random: np.random.Generator,
     arena: Arena | None = None,
     group: int = 0,
+    levels: tuple[int, ...] = (),
 ) -> TernaryMatrix:
-    """Evenly drawn values of the encoding, with the scale 1/sqrt(columns), or about as much for
-    each group of columns."""
-    layout = layout_of(encoding, group)
-    values = np.array(layout.values, np.int8)
+    """Evenly drawn levels, by default the encoding's values, with the scale 1/sqrt(columns), or
+    about as much for each group of columns."""
+    layout = layout_of(encoding, group, levels)
+    values = np.array(levels or layout.values, np.int8)
+
+    def packed_of(weights: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
+        return layout.pack(weights, levels) if isinstance(layout, Panels) else layout.pack(weights)
 
     def draw(count: int) -> npt.NDArray[np.int8]:
-        return values[random.integers(0, len(values), (count, columns), np.int8)]
+        return values[random.integers(0, len(values), (count, columns), np.int16)]
 
     size = layout.nbytes(rows, columns) + SLACK
     packed = (arena.empty if arena else aligned_empty)(size, np.uint8)
-    sample = layout.pack(draw(_ROWS))
+    sample = packed_of(draw(_ROWS))
     _repeat(sample[: layout.nbytes(_ROWS, columns)], packed)
     if rest := rows % _ROWS:
         # An incomplete last group of rows of a look-up encoding has another layout.
-        last = layout.pack(draw(rest))
+        last = packed_of(draw(rest))
         packed[layout.nbytes(rows - rest, columns) :] = last
     scale: npt.NDArray[Any] = np.asarray(np.float32(1 / np.sqrt(columns)))
     if group:
         varied = random.uniform(0.5, 1.5, (rows, columns // group))
         scale = (scale * varied.astype(np.float32)).astype(np.float16)
-    return TernaryMatrix(Packed(packed, rows, columns, scale, encoding))
+    return TernaryMatrix(Packed(packed, rows, columns, scale, encoding, levels))
 
 
 def _repeat(sample: npt.NDArray[Any], target: npt.NDArray[Any]) -> None:

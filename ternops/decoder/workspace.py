@@ -42,7 +42,7 @@ def size_for(model: LoadedModel, tokens: int) -> tuple[str, int]:
     """
     if tokens == 1:
         return "stream", 1
-    kind = kind_of(model.encoding, tokens, 0, model.group)
+    kind = kind_of(model.encoding, tokens, 0, model.group, model.levels)
     return kind, next(size for size in (8, 64, MAX_TOKENS) if tokens <= size)
 
 
@@ -62,7 +62,7 @@ class Workspace(HoldsAddresses):
         longest = max(c.hidden, c.ffn, mixed)
         # Of delta nets those of attention once more, where there are none.
         plans = [
-            make_plan(model.encoding, length, kind, group=model.group)
+            make_plan(model.encoding, length, kind, group=model.group, levels=model.levels)
             for length in (c.hidden, queries, c.ffn, values or queries)
         ]
         self.tile_tokens = max(1, _TILE_QUERIES // c.group) if capacity > 1 else 1
@@ -88,7 +88,10 @@ class Workspace(HoldsAddresses):
         self._computed = np.zeros(1, np.int64)
         self._norm = np.array(model.weights.norm, np.float32)
         call = Call.of(
-            Operand(model.encoding, 0, 0, 0, c.hidden, group=model.group), capacity, kind=kind,
+            Operand(
+                model.encoding, 0, 0, 0, c.hidden, group=model.group, levels=model.levels
+            ),
+            capacity, kind=kind,
             floor=floor_of(model.is_blocked), is_blocked=model.is_blocked,
         )  # fmt: skip
         longest = max(longest, 3 * c.head_dim + 64)

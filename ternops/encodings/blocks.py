@@ -70,10 +70,11 @@ class PanelTile(NamedTuple):
 
 
 class Unpack(NamedTuple):
-    """Kernel code that turns a vector of packed bytes into codes, compiled for one tile.
+    """Kernel code that turns vectors of packed bytes into codes, compiled for one tile.
 
-    hold(held): fills `held`, registers of `holds` vectors, with constants, once.
-    open(packed, opened, held): prepares packed bytes: fills `opened`, registers of `opens` vectors.
+    hold(held, levels): fills `held`, registers of `holds` vectors, with constants, once; levels:
+    the address of a matrix's (`ternops.kernels.levels`).
+    open(opened, held): prepares packed bytes, the first of `opened`, registers of `opens` vectors.
     codes(opened, held, field): the codes of a field, a constant. With a < apart accumulators the
     codes of field f belong to accumulator a = f % apart, times 2 ** (shift * a).
     last_factor: 0, or the factor of the last field's codes, which then has one more accumulator.

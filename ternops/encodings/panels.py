@@ -1,4 +1,5 @@
-"""Panels: how a matrix with a scale a group of its columns is packed, in any block encoding.
+"""Panels: how a matrix with a scale a group of its columns is packed, and every matrix in the
+encodings that have no other layout.
 
 Rows come in panels of 16; the last one is filled up with rows whose codes are 0. A row is cut into
 blocks as in `blocks`, but for the last, shorter one, whose stride is a multiple of four bytes. A
@@ -9,62 +10,114 @@ group need no adding up across lanes before they meet their scales, and all read
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ternops.encodings.blocks import BLOCK_BYTES, Blocks
+from ternops.encodings.blocks import BLOCK_BYTES, Blocks, PanelTile, Unpack
 from ternops.encodings.common import PIECE, SLACK, Array, spans
-from ternops.encodings.encoding import Encoding
+from ternops.encodings.encoding import Encoding, code_of
 
 ROWS = 16  #: of a panel
-GROUPS = (32, 64, 128, 256)  #: columns that may share a scale
+GROUPS = (16, 32, 64, 128, 256)  #: columns that may share a scale
+#: The greatest code of a table of levels.
+MAX_CODE = 15
 _DWORD = 4
 LINE = ROWS * _DWORD
 
 
 @dataclass(frozen=True, kw_only=True)
 class Panels(Encoding):
-    """The panels of a block encoding, `blocks`."""
+    """An encoding by panels, which differs from others in what the bytes of a column are.
 
-    blocks: Blocks
+    fields: weights of a byte, or of `planes` bytes together, each of a line of its own: the lines
+    of the same columns follow one another. join, split: codes (fields, ...) -> bytes
+    (planes, ...), and back.
+    apart: by tier, how many fields may have their sums where they are in the byte.
+    panel_tile: for one token. usual_groups: those whose kernels are compiled before they are asked
+    for. blocks: the same where rows are whole, if there is such an encoding.
+    """
+
+    fields: int
+    planes: int = 1
+    join: Callable[[Array], Array]
+    split: Callable[[Array], Array]
+    apart: Mapping[str, int] = field(default_factory=lambda: {"generic": 1})
+    panel_tile: PanelTile
+    usual_groups: tuple[int, ...] = (64, 128)
+    blocks: Blocks | None = None
 
     @classmethod
     def of(cls, blocks: Blocks) -> Panels:
-        """Those of an encoding, whose name they have."""
+        """Those of a block encoding, whose name they have."""
         return cls(
             name=blocks.name, find_flaw=blocks.find_flaw, unpack_code=blocks.unpack_code,
-            color=blocks.color, marker=blocks.marker, values=blocks.values,
-            unpacks_slowly=blocks.unpacks_slowly, quantize=blocks.quantize,
-            quantize_groups=blocks.quantize_groups, blocks=blocks,
+            color=blocks.color, marker=blocks.marker, values=blocks.values, codes=blocks.codes,
+            unpacks_slowly=blocks.unpacks_slowly, fields=blocks.fields,
+            join=lambda codes: blocks.join(codes)[None], split=lambda table: blocks.split(table[0]),
+            apart={tier: tile.apart for tier, tile in blocks.tiles.items()},
+            panel_tile=blocks.panel_tile, blocks=blocks,
         )  # fmt: skip
 
     @property
     def bits(self) -> float:
-        return self.blocks.bits
+        return 8 * self.planes / self.fields
+
+    @property
+    def block(self) -> int:
+        """Weights of a whole block of a row."""
+        return self.fields * BLOCK_BYTES
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of a whole block of a row."""
+        return self.planes * BLOCK_BYTES
+
+    @property
+    def has_levels(self) -> bool:
+        """Whether products take levels in the place of codes, which have too wide a range."""
+        return self.is_table or self.greatest > MAX_CODE
+
+    def make_unpack(self, apart: int, width: Any, is_signed: bool = False) -> Unpack:
+        """The kernel code for vectors of a `ternops.isa.Width`; is_signed: of levels, as int8."""
+        unpack: Unpack = self.kernel_code.make_unpack(self.fields, apart, width)
+        if not self.has_levels and not is_signed:
+            return unpack
+        levels = import_module("ternops.encodings.unpack.levels")
+        found: Unpack = levels.with_levels(unpack, self.greatest <= MAX_CODE, is_signed, width)
+        return found
 
     def tail_bytes(self, columns: int) -> int:
-        """Of the last block of a row, if it is shorter: the stride of its fields."""
-        return -(-self.blocks.tail_bytes(columns) // _DWORD) * _DWORD
+        """Of a plane of the last block of a row, if it is shorter: the stride of its fields."""
+        return -(-(columns % self.block) // (self.fields * _DWORD)) * _DWORD
 
     def row_bytes(self, columns: int) -> int:
         """Bytes of one packed row."""
-        return columns // self.blocks.block * BLOCK_BYTES + self.tail_bytes(columns)
+        return self.planes * (columns // self.block * BLOCK_BYTES + self.tail_bytes(columns))
 
     def nbytes(self, rows: int, columns: int) -> int:
         return -(-rows // ROWS) * ROWS * self.row_bytes(columns)
 
-    def pack(self, values: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
+    def pack(
+        self, values: npt.NDArray[np.int8], levels: Sequence[int] | None = None
+    ) -> npt.NDArray[np.uint8]:
         rows, columns = values.shape
         packed = np.zeros(self.nbytes(rows, columns) + SLACK, np.uint8)
+        code = code_of(levels or self.values)
         for start, stop in spans(0, rows, rows_at_once(columns)):
-            lines = self._lines(packed, start, stop, columns)
-            # Filled up with what has the code 0, they are the rows of blocks.
-            shape = len(lines) * ROWS, self._width(columns)
-            whole = np.full(shape, self.values[0], np.int8)
-            whole[: stop - start, :columns] = values[start:stop]
-            lines[:] = _turned(self.blocks.pack(whole)[:-SLACK].reshape(shape[0], -1))
+            codes = code[values[start:stop].view(np.uint8)]
+            for weights, lines in self._cut(packed, start, stop, columns):
+                panels, blocks, steps = lines.shape[:3]
+                whole = np.zeros((panels * ROWS, blocks * self.fields * steps * _DWORD), np.uint8)
+                part = codes[:, weights]
+                whole[: stop - start, : part.shape[1]] = part
+                shape = panels, ROWS, blocks, self.fields, steps, _DWORD
+                table = self.join(np.moveaxis(whole.reshape(shape), 3, 0))
+                lines[:] = table.transpose(1, 3, 4, 0, 2, 5)
         return packed
 
     def unpack(
@@ -74,45 +127,65 @@ class Panels(Encoding):
         columns: int,
         first: int = 0,
         last: int | None = None,
+        levels: Sequence[int] | None = None,
     ) -> npt.NDArray[np.int8]:
         last = rows if last is None else last
+        level = np.zeros(256, np.int8)
+        level[: len(levels or self.values)] = levels or self.values
         values = np.empty((last - first, columns), np.int8)
         for start, stop in spans(first, last, rows_at_once(columns)):
             top = start // ROWS * ROWS
-            lines = self._lines(packed, top, stop, columns)
-            table = _turned_back(lines)[start - top : stop - top]
-            whole = self.blocks.unpack(table.reshape(-1), len(table), self._width(columns))
-            values[start - first : stop - first] = whole[:, :columns]
+            for weights, lines in self._cut(packed, top, stop, columns):
+                codes = np.moveaxis(self.split(lines.transpose(3, 0, 4, 1, 2, 5)), 0, 3)
+                part = level[codes.reshape(len(lines) * ROWS, -1)]
+                part = part[start - top : stop - top, : weights.stop - weights.start]
+                values[start - first : stop - first, weights] = part
         return values
 
-    def _width(self, columns: int) -> int:
-        """Columns of a row whose last block is filled up."""
-        rest = columns % self.blocks.block
-        return columns - rest + self.tail_bytes(columns) * self.blocks.fields
+    def pieces(self, packed: npt.NDArray[np.uint8], rows: int, columns: int) -> Iterator[Array]:
+        """As `split` takes them."""
+        whole = LINE * self.planes
+        for start, stop in spans(0, self.nbytes(rows, columns), PIECE // whole * whole):
+            yield np.moveaxis(packed[start:stop].reshape(-1, self.planes, LINE), 1, 0)
 
-    def _lines(self, packed: Array, start: int, stop: int, columns: int) -> Array:
-        """The bytes of whole panels: (panels, lines, rows, 4)."""
+    def check_codes(self, packed: Array, rows: int, columns: int, levels: int) -> None:
+        """`check` of a matrix that has so many levels."""
+        if levels == len(self.values):
+            self.check(packed, rows, columns)
+            return
+        for piece in self.pieces(packed, rows, columns):
+            if (greatest := self.split(piece).max(initial=0)) >= levels:
+                raise ValueError(
+                    f"packed: holds the code {greatest}, expected 0 to {levels - 1} "
+                    f"(not {self.name}?)"
+                )
+
+    @property
+    def widened(self) -> Panels:
+        """The same with as many values as a matrix may have levels: sums must have room for all."""
+        return replace(self, values=tuple(range(self.codes))) if self.codes else self
+
+    def _cut(
+        self, packed: Array, start: int, stop: int, columns: int
+    ) -> Iterator[tuple[slice, Array]]:
+        """The columns of all whole blocks, and those of the shorter one, with their bytes in the
+        panels of rows [start, stop): (panels, blocks, steps, planes, rows, 4)."""
         row = self.row_bytes(columns)
         panels = -(-(stop - start) // ROWS)
-        part = packed[start * row : (start + panels * ROWS) * row]
-        return part.reshape(panels, row // _DWORD, ROWS, _DWORD)
+        lines = packed[start * row : (start + panels * ROWS) * row].reshape(panels, -1)
+        whole, tail = columns - columns % self.block, self.tail_bytes(columns)
+        middle = whole // self.block * self.block_bytes * ROWS
+        for weights, part, size in (
+            (slice(0, whole), lines[:, :middle], BLOCK_BYTES),
+            (slice(whole, columns), lines[:, middle:], tail),
+        ):
+            if weights.start < weights.stop:
+                yield weights, part.reshape(panels, -1, size // _DWORD, self.planes, ROWS, _DWORD)
 
 
 def rows_at_once(columns: int) -> int:
     """Whole panels of about PIECE weights, of which values are made at a time."""
     return max(1, PIECE // max(1, columns) // ROWS) * ROWS
-
-
-def _turned(table: Array) -> Array:
-    """Bytes (rows, bytes of a row) -> (panels, lines, rows, 4)."""
-    rows, size = table.shape
-    return table.reshape(rows // ROWS, ROWS, size // _DWORD, _DWORD).swapaxes(1, 2)
-
-
-def _turned_back(lines: Array) -> Array:
-    """The inverse of `_turned`."""
-    panels, count, rows, _ = lines.shape
-    return lines.swapaxes(1, 2).reshape(panels * rows, count * _DWORD)
 
 
 def turn_scales(scale: Array) -> Array:

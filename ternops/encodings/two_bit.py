@@ -1,4 +1,5 @@
-"""two_bit: four trits a byte, 2.0 bits a weight, as the codes 0, 1, 2 for -1, 0, +1.
+"""two_bit: four weights a byte, 2.0 bits a weight, as the codes 0, 1, 2 for -1, 0, +1, or 0 to 3
+for four levels.
 
 A row is cut into blocks of 256 weights, 64 bytes (`blocks`). Byte m of a block holds the weights
 m, m + 64, m + 128 and m + 192 in its bits 0-1, 2-3, 4-5 and 6-7, so that one mask takes 64
@@ -23,6 +24,7 @@ def _find_flaw(piece: Array) -> str | None:
 
 TWO_BIT = Blocks(
     name="two_bit",
+    codes=4,
     fields=_FIELDS,
     join=join_bits,
     split=partial(split_bits, _FIELDS),

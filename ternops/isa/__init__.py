@@ -88,6 +88,54 @@ else:
         return dot(acc, bitcast(u8, left ^ SIGNED_OFFSET), right)
 
 
+# dot_levels(i32 acc, u8, i8): acc + 4 products a lane, its own four bytes', of levels that exceed
+# what they stand for by LEVEL_OFFSET; these are at least -127.
+if TIER.dot_signed is not None:
+    LEVEL_OFFSET = 0
+    _dot_signed_lanes = TIER.dot_signed_lanes or TIER.dot_signed
+
+    @inlined
+    def dot_levels(acc, levels, right):
+        """The dot of signed bytes."""
+        return _dot_signed_lanes(acc, right, bitcast(i8, levels))
+
+else:
+    LEVEL_OFFSET, dot_levels = 128, dot_lanes
+
+# A look-up of 16 bytes: the registers of a table, which `hold_table` fills from `at` on, and
+# look_up_level(held, at, index).
+if TIER.look_up_16 is not None:
+    TABLE_REGISTERS = 1
+    _look_up_16 = TIER.look_up_16
+
+    @inlined
+    def hold_table(held, at, table):
+        """Fill registers with a table of 16 bytes, over and over."""
+        held[at] = load(u8, table)
+
+    @inlined
+    def look_up_level(held, at, index):
+        """The entries of a vector of indices below 16."""
+        return _look_up_16(held[at], index)
+
+else:
+    TABLE_REGISTERS = 16
+
+    @inlined
+    def hold_table(held, at, table):
+        """Fill registers with an entry each."""
+        for i in range(TABLE_REGISTERS):
+            held[at + i] = full(u8, load(np.uint8, table + i))
+
+    @inlined
+    def look_up_level(held, at, index):
+        """The entries of a vector of indices below 16."""
+        found = held[at]
+        for i in range(1, TABLE_REGISTERS):
+            found = select_greater(index, full(u8, i - 1), held[at + i], found)
+        return found
+
+
 class Width(NamedTuple):
     """Integer vectors of one width, and the dot product on them."""
 
@@ -186,6 +234,7 @@ __all__ = [
     "BYTES",
     "HAS_TILES",
     "LANES",
+    "LEVEL_OFFSET",
     "NARROW",
     "NARROW_FLOATS",
     "PAIRED",
@@ -193,6 +242,7 @@ __all__ = [
     "REASON",
     "REGISTERS",
     "SIGNED_OFFSET",
+    "TABLE_REGISTERS",
     "TIER",
     "TIERS",
     "TOGETHER",
@@ -204,12 +254,15 @@ __all__ = [
     "close_sums",
     "dot",
     "dot_lanes",
+    "dot_levels",
     "dot_lines",
     "dot_signed",
     "f32_lanes",
+    "hold_table",
     "i8",
     "i32",
     "load_fp16",
+    "look_up_level",
     "missing",
     "open_sums",
     "tile_configure",

@@ -73,11 +73,15 @@ class Tier:
     lane of int16, and close(total, partial) adds them up.
     dot_lanes: `dot` with the products of a lane's own four bytes in it, where `dot` has others.
     dot_signed(i32 acc, i8, i8): the same of signed bytes; None where `dot` has to do it, biased.
+    dot_signed_lanes: `dot_signed` with the products of a lane's own four bytes in it, where
+    `dot_signed` has others.
     narrow_dot: `dot` on vectors of 32 bytes, where the tier's own are longer.
     dot_pairs(acc, codes, signed): a dot of two rows and two tokens a vector, if there is one.
     byte_table: a look-up of bytes in a table of at least 81 entries, if there is one.
     shuffle_words(table, index), shuffle_bytes(table, index): look-ups of 32 words by their low five
-    bits, and of 16 bytes in each half, if there are such.
+    bits, and of 16 bytes in each half, if there are such and tables of sums are made for them.
+    look_up_16(table, index): of 16 bytes, which the table has in each 16 of its own, if there is
+    such.
     has_tiles: whether there are AMX's tile registers.
     batch, gemm: tiles for several and for many tokens. auto: what "auto" means for weights that the
     last-level cache holds, and for more of them.
@@ -96,11 +100,13 @@ class Tier:
     close: Any = None
     dot_lanes: Any = None
     dot_signed: Any = None
+    dot_signed_lanes: Any = None
     narrow_dot: Any = None
     dot_pairs: Any = None
     byte_table: ByteTable | None = None
     shuffle_words: Any = None
     shuffle_bytes: Any = None
+    look_up_16: Any = None
     has_tiles: bool = False
 
     def extended(self, name: str, *features: str, **changes: Any) -> Tier:

@@ -20,7 +20,7 @@ GENERIC = Tier(
 AVX2 = GENERIC.extended(
     "avx2", "avx2", "f16c", "fma", machines=_X86, vector_bytes=32,
     dot=x86.dot_avx2, close=x86.close_avx2, dot_signed=x86.dot_signed_avx2,
-    shuffle_bytes=x86.shuffle_bytes,
+    shuffle_bytes=x86.shuffle_bytes, look_up_16=x86.shuffle_bytes,
     # The GEMM is 15% ahead from 16 tokens on, with base3 from 8.
     batch=BatchTile(1, 4, most=7),
     # 8 sums, 2 lines and 1 in 16 registers.
@@ -41,7 +41,7 @@ AVXVNNIINT8 = AVXVNNI.extended(
 AVX512VNNI = AVX2.extended(
     "avx512vnni", *_AVX512, vector_bytes=64, registers=32,
     dot=x86.dot_avx512vnni, close=None, dot_signed=None, narrow_dot=x86.dot_avxvnni,
-    shuffle_words=x86.permute_words, shuffle_bytes=None,
+    shuffle_words=x86.permute_words, shuffle_bytes=None, look_up_16=x86.shuffle_bytes_512,
     # 16 sums, and each code serves eight tokens. Level with the GEMM at 512, 10% ahead at 128.
     batch=BatchTile(2, 8, most=255),
     # 24 sums, 4 lines of codes and 1 of activations in 32 registers. Activations that come from the
@@ -67,9 +67,9 @@ AMX = AVX512VBMI.extended(
 NEON = GENERIC.extended(  # every 64-bit ARM core has it
     "neon", machines=host.ARM, registers=32,
     dot=arm.dot_neon, close=arm.close_neon, dot_lanes=arm.dot_lanes_neon,
-    dot_signed=arm.dot_signed_neon,
+    dot_signed=arm.dot_signed_neon, dot_signed_lanes=arm.dot_signed_lanes_neon,
     byte_table=ByteTable(96, arm.look_up_96, is_arm=True),
-    shuffle_bytes=arm.shuffle_bytes,
+    shuffle_bytes=arm.shuffle_bytes, look_up_16=arm.shuffle_bytes,
     batch=BatchTile(1, 4, most=7),
     # 8 sums, and 8 in int16.
     gemm=GemmTile(4, 2),
@@ -79,7 +79,7 @@ NEON = GENERIC.extended(  # every 64-bit ARM core has it
 )  # fmt: skip
 NEON_DOTPROD = NEON.extended(
     "neon-dotprod", "dotprod", dot=arm.dot_dotprod, close=None, dot_lanes=None,
-    dot_signed=arm.dot_dotprod,
+    dot_signed=arm.dot_dotprod, dot_signed_lanes=None,
     # 8 sums, and the codes of two rows, in 32 registers.
     batch=BatchTile(2, 4, most=7), gemm=GemmTile(4, 4),
 )  # fmt: skip

@@ -63,6 +63,8 @@ _i16x32 = Vector("i16", 32)
 permute_words = instruction("llvm.x86.avx512.permvar.hi.512", _i16x32, _i16x32, _i16x32)
 #: Byte i of the result is byte index[i] % 16 of the table's same half.
 shuffle_bytes = instruction("llvm.x86.avx2.pshuf.b", _u8x32, _u8x32, _u8x32)
+#: The same in each quarter.
+shuffle_bytes_512 = instruction("llvm.x86.avx512.pshuf.b.512", _u8x64, _u8x64, _u8x64)
 
 tile_configure = instruction("llvm.x86.ldtilecfg", VOID, POINTER)
 tile_release = instruction("llvm.x86.tilerelease", VOID)

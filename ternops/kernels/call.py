@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ternops.absmean import MIN_ABSMAX
-from ternops.kernels.operands import CHANGING, FIXED
+from ternops.kernels.levels import levels_of
+from ternops.kernels.operands import CHANGING, FIXED, WHOLE
 from ternops.kernels.plan import Plan, kind_of, make_plan
 
 # They pack the two parts of a record faster than NumPy assigns its fields.
@@ -22,6 +23,7 @@ class Operand(NamedTuple):
     int32 sums that are not scaled.
     group: columns that share a scale, 0 for all; scales are then float16 or float32, as
     `ternops.encodings.panels.turn_scales` orders them, of scale_step bytes each.
+    levels: what codes stand for, by default the encoding's values.
     """
 
     encoding: str
@@ -32,6 +34,7 @@ class Operand(NamedTuple):
     scales: int = 0
     scale_step: int = -1
     group: int = 0
+    levels: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +72,24 @@ class Call:
         is_blocked: a float token has a step for each group of columns.
         """
         if plan is None:
-            kind = kind or kind_of(matrix.encoding, tokens, matrix.nbytes, matrix.group)
-            plan = make_plan(matrix.encoding, matrix.columns, kind, group=matrix.group)
+            kind = kind or kind_of(
+                matrix.encoding, tokens, matrix.nbytes, matrix.group, matrix.levels
+            )
+            plan = make_plan(
+                matrix.encoding, matrix.columns, kind, group=matrix.group, levels=matrix.levels
+            )
+        levels = levels_of(matrix.encoding, matrix.levels)
+        bits = matrix.group.bit_length() - 1 if matrix.group else WHOLE
         values = {
             "prepare": plan.prepare, "multiply": plan.multiply, "row_step": plan.row_step,
             "weights": matrix.address, "stride": plan.stride, "rows": matrix.rows,
-            "columns": matrix.columns, "fields": plan.fields, "bias": plan.bias,
+            "columns": matrix.columns, "fields": plan.fields,
+            "bias": levels.bias if plan.is_biased else 0,
             "scales": matrix.scales, "scale_step": matrix.scale_step, "is_float": is_float,
             "tokens": tokens, "token_block": plan.token_block, "placed_stride": plan.placed_bytes,
             "out_stride": out_stride or matrix.rows, "scratch_stride": plan.scratch_bytes,
-            "group_bits": max(0, matrix.group.bit_length() - 1), "is_blocked": is_blocked,
+            "group_bits": bits, "is_blocked": is_blocked, "levels": levels.table,
+            "shift": levels.shift,
         }  # fmt: skip
         prepared = -(-tokens // plan.token_step) * plan.token_step
         return cls(

@@ -7,7 +7,18 @@ is what three times the byte carries. Bound: operations, less than one a code.
 import numpy as np
 
 from ternops.isa import BYTES, u8
-from ternops.simd import Vector, at_least, convert, full, i32x16, inlined, interleave, load, store
+from ternops.simd import (
+    Vector,
+    at_least,
+    convert,
+    full,
+    i32x16,
+    inlined,
+    interleave,
+    load,
+    pointer,
+    store,
+)
 
 #: How codes lie. TRITS: int8 values; PAIRS: four neighbours in a byte, the first in the lowest
 #: bits; FIELDS: fields of two bits, those of `apart` bytes field after field; SIGNS: a bit each,
@@ -73,7 +84,12 @@ def _digits(source, codes, size, count):
 
 
 @inlined
-def read_values(source, codes, count, low, down):
+def read_values(source, codes, count, low, down, table):
+    if table != 0:
+        for at in range(count):
+            value = np.int64(load(np.uint8, source + at))
+            store(codes + at, load(np.uint8, pointer(table) + value))
+        return
     whole = count - count % BYTES
     for at in range(0, whole, BYTES):
         store(codes + at, (load(u8, source + at) - low) >> down)

@@ -85,26 +85,16 @@ def _height(tile: GemmTile) -> int:
     return max(tile.rows, LANES)
 
 
-@cache
-def make_add_up(value_step):
-    """A function that adds the sums of one panel to those of the panels before.
-
-    These wait in `out` as int32. value_step: from the value of a code to that of the next.
-    """
-
-    @inlined
-    def add_up(p, total, row, token, count, depth, is_last):
-        place = pointer(p.out) + 4 * (token * p.out_stride + row)
-        if value_step > 1:
-            total = total * value_step
-        if depth > 0:
-            total = total + load_first(i32, place, count)
-        if is_last:
-            finish(p, total, row, token, count)
-        else:
-            store_first(place, total, count)
-
-    return add_up
+@inlined
+def add_sums(p, total, row, token, count, depth, is_last):
+    """Add the sums of one panel to those of the panels before, which wait in `out` as int32."""
+    place = pointer(p.out) + 4 * (token * p.out_stride + row)
+    if depth > 0:
+        total = total + load_first(i32, place, count)
+    if is_last:
+        finish(p, total, row, token, count)
+    else:
+        store_first(place, total, count)
 
 
 def _make_store_codes(tile):
@@ -155,7 +145,8 @@ def make_decode(encoding, tile):
             if not HAS_TILES:  # which have time for it between products
                 # The same row of the next panel: this thread decodes it next.
                 prefetch(line + (part + panel_rows * p.stride))
-            open_fields(load(u8, line + part), opened, held)
+            opened[0] = load(u8, line + part)
+            open_fields(opened, held)
             for field in range(fields):
                 column = (block * fields + field) * BLOCK_BYTES + part
                 store_codes(panel, row, column, codes(opened, held, field))
@@ -164,7 +155,7 @@ def make_decode(encoding, tile):
     def decode(p, row, n, first, last, panel):
         opened = registers(u8, opens)
         held = registers(u8, holds)
-        hold(held)
+        hold(held, p.levels)
         count = last - first
         whole = count // together * together
         for r in range(n):
@@ -274,8 +265,8 @@ def make_panel(tile, add_up):
 
 
 @cache
-def make_multiply(tile, add_up):
-    """What multiplies a panel with a block of tokens: the same for encodings of the same step."""
+def make_multiply(tile, add_up=add_sums):
+    """What multiplies a panel with a block of tokens: the same for all encodings."""
     return make_tiled(tile, add_up) if HAS_TILES else make_panel(tile, add_up)
 
 
@@ -324,6 +315,5 @@ def decode_of(encoding: Encoding, tile: GemmTile) -> Any:
 def gemm_kernel(name: str, tile: GemmTile) -> RowsKernel:
     """Of many tokens, by the tile. Its block of tokens is the caller's: see `make_plan`."""
     encoding = ENCODINGS[name]
-    multiply = make_multiply(tile, make_add_up(encoding.step))
-    made = make_gemm(encoding, tile, decode_of(encoding, tile), multiply)
+    made = make_gemm(encoding, tile, decode_of(encoding, tile), make_multiply(tile))
     return RowsKernel(made, kernel_name(encoding, tile, TIER))

@@ -80,7 +80,7 @@ def make_group(encoding: Blocks, rows, tokens, apart, where: Rows, width=WIDE):
     in place, with a sum each.
     """
     place_of, bytes_of, line_of, ahead_of, run = where
-    fields, value_step = encoding.fields, encoding.step
+    fields = encoding.fields
     unpack = encoding.make_unpack(apart, width)
     holds, opens, hold, open_fields, codes, shift, factor = unpack
     extra = factor != 0  # the last field has a factor, and a sum of its own
@@ -99,7 +99,7 @@ def make_group(encoding: Blocks, rows, tokens, apart, where: Rows, width=WIDE):
             total = total + (sums[i + k] >> shift * k)
         if extra:
             total = total + sums[i + apart] * inverse  # modulo 2**32
-        return total * value_step if value_step > 1 else total
+        return total
 
     @inlined
     def tile(p, blocks, place, step, x, x_step, row_sums, at):
@@ -111,7 +111,7 @@ def make_group(encoding: Blocks, rows, tokens, apart, where: Rows, width=WIDE):
         partial = registers(PARTIAL, count)
         opened = registers(u8, opens)
         held = registers(u8, holds)
-        hold(held)
+        hold(held, p.levels)
         for i in range(count):
             sums[i] = full(i32, 0)
         for start in range(0, blocks, run):
@@ -123,7 +123,8 @@ def make_group(encoding: Blocks, rows, tokens, apart, where: Rows, width=WIDE):
                         if part == 0:
                             prefetch(ahead_of(p, here) + block * BLOCK_BYTES)
                         line = line_of(p, here) + (block * BLOCK_BYTES + part)
-                        open_fields(load(u8, line), opened, held)
+                        opened[0] = load(u8, line)
+                        open_fields(opened, held)
                         for field in range(fields):
                             code = codes(opened, held, field)
                             near = x + ((block * fields + field) * BLOCK_BYTES + part)

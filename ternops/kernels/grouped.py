@@ -7,19 +7,22 @@ chain of fused multiply-adds in the order of the groups. Bound: memory, the bits
 """
 
 from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ternops.encodings import ENCODINGS
-from ternops.encodings.blocks import BLOCK_BYTES, Blocks, PanelTile
-from ternops.encodings.panels import LINE, ROWS
+from ternops.encodings import PANELS
+from ternops.encodings.blocks import BLOCK_BYTES, PanelTile
+from ternops.encodings.panels import LINE, ROWS, Panels
 from ternops.isa import (
     BYTES,
+    LANES,
     PARTIAL,
     TIER,
     WIDE,
     close_sums,
     dot_lanes,
+    dot_levels,
     i8,
     i32,
     load_fp16,
@@ -27,7 +30,7 @@ from ternops.isa import (
     u8,
 )
 from ternops.kernels.elementwise import copy_row, quantize_row
-from ternops.kernels.operands import Operands
+from ternops.kernels.operands import Operands, finish
 from ternops.kernels.tuning import stream_step
 from ternops.simd import (
     RowsKernel,
@@ -52,8 +55,6 @@ MAX_UNIT = 64
 #: What partial sums of int16 have room for: see `ternops.isa`.
 _MAX_PARTIAL = 128
 _DWORD = 4
-#: Groups that have sums which are not floats yet, at most, a power of two: those of a block.
-_SLOTS = 16
 #: Blocks that their scales are asked for ahead.
 SCALES_AHEAD = 2
 
@@ -62,8 +63,8 @@ SCALES_AHEAD = 2
 def place_groups(operands, first, last, thread):
     """Quantise tokens [first, last), each in its natural order, with the sums of its groups."""
     p = record_at(Operands, operands)
-    size = 1 << p.group_bits
-    groups = p.columns >> p.group_bits
+    groups = max(1, p.columns >> p.group_bits)
+    size = min(p.columns, 1 << p.group_bits)
     for token in range(first, last):
         placed = pointer(p.placed) + token * p.placed_stride
         x = pointer(p.x) + 4 * token * p.columns
@@ -71,7 +72,7 @@ def place_groups(operands, first, last, thread):
         if p.is_float and not p.is_blocked:
             step, _ = quantize_row(x, p.columns, p.floor, placed)
         for group in range(groups):
-            at = group << p.group_bits
+            at = group * size
             if not p.is_float:
                 source = pointer(p.x) + (token * p.columns + at)
                 total = copy_row(source, size, placed + at)
@@ -106,7 +107,7 @@ def add_group(p, total, scales, sums_at, result):
 
     sums_at: the bytes from a token's first offset and step to the group's.
     """
-    total = total - load(np.int32, pointer(p.offsets) + sums_at)
+    total = (total << p.shift) - load(np.int32, pointer(p.offsets) + sums_at)
     step = load(np.float32, pointer(p.steps) + sums_at)
     return fma(convert(f32, total), scales * step, result)
 
@@ -124,17 +125,63 @@ def columns_of(x):
     return bitcast(i8, full(i32, load(np.int32, x)))
 
 
-def fields_apart(encoding: Blocks, unit: int) -> int:
+@inlined
+def write_sums(p, totals, row, token):
+    """The results of a panel's rows from int32 sums, where all columns share a scale."""
+    for part in range(0, LINE, BYTES):
+        first = row + part // _DWORD
+        if first < p.rows:
+            total = load(i32, totals + part)
+            finish(p, total, first, token, min(LANES, p.rows - first))
+
+
+class Dots(NamedTuple):
+    """How the sums of an encoding add up: as `open_sums`, `close_sums` and `dot_lanes` do, or, of
+    levels, in int32. most: columns of a lane that may pass between the first two."""
+
+    partial: Any
+    open: Any
+    close: Any
+    dot: Any
+    most: int
+
+
+@inlined
+def _as_they_are(sums, partial, count):
+    return sums
+
+
+@inlined
+def _nothing(sums, partial, count):
+    pass
+
+
+def dots_of(encoding: Panels) -> Dots:
+    """Those of codes, or of levels."""
+    if encoding.has_levels:
+        return Dots(i32, _as_they_are, _nothing, dot_levels, 1 << 30)
+    most = 1 << 30 if TIER.close is None else _MAX_PARTIAL // encoding.greatest * _DWORD
+    return Dots(PARTIAL, open_sums, close_sums, dot_lanes, most)
+
+
+def fields_apart(encoding: Panels, unit: int) -> int:
     """How many of a byte's fields the sums of a unit have room for where they are in the byte."""
-    most = TIER.pick(encoding.tiles).apart
-    if TIER.close is None:
+    most = TIER.pick(encoding.apart)
+    if TIER.close is None or most == 1:
         return most
     bits = encoding.make_unpack(1, WIDE).shift
-    codes = unit // _DWORD * (len(encoding.values) - 1)
+    codes = unit // _DWORD * encoding.greatest
     return max(n for n in range(1, most + 1) if codes << bits * (n - 1) <= _MAX_PARTIAL)
 
 
-def make_blocks(encoding: Blocks, unit: int, tile: PanelTile, tokens: int = 1):
+def slots_of(encoding: Panels, unit: int) -> int:
+    """Groups that have sums which are not floats yet, at most, a power of two: those of a block,
+    and one that began before it, as blocks of no power of two have."""
+    groups = encoding.block // unit + (encoding.block & (encoding.block - 1) != 0)
+    return 1 << (groups - 1).bit_length()
+
+
+def make_blocks(encoding: Panels, unit: int, tile: PanelTile, tokens: int = 1):
     """Functions that add a whole block of each stream's panel, and what is left of their rows, to
     the sums of groups, and these to floats.
 
@@ -142,11 +189,12 @@ def make_blocks(encoding: Blocks, unit: int, tile: PanelTile, tokens: int = 1):
     streams, tokens, and groups, of which the first to come takes the place of the last to go.
     """
     streams, ahead, run = tile
-    fields, step = encoding.fields, encoding.step
+    fields, planes, slots = encoding.fields, encoding.planes, slots_of(encoding, unit)
     apart = fields_apart(encoding, unit)
     unpack = encoding.make_unpack(apart, WIDE)
     holds, opens, hold, open_fields, codes, shift, factor = unpack
     inverse, lines = unpack.last_inverse, unit // _DWORD
+    kind, open_dots, close_dots, dot, _ = dots_of(encoding)
     # Where a line is more than a register, or the registers do not hold the sums of all streams,
     # a stream's lines follow one another.
     each = tokens * fields
@@ -157,28 +205,32 @@ def make_blocks(encoding: Blocks, unit: int, tile: PanelTile, tokens: int = 1):
 
     @inlined
     def value(total, field):
-        """The sum of a field's values. Exact: each lane is a multiple of what it is divided by."""
+        """The sum of a field's codes. Exact: each lane is a multiple of what it is divided by."""
         if factor != 0 and field == fields - 1:
-            total = total * inverse  # modulo 2**32
-        else:
-            total = total >> shift * (field % apart)
-        return total * step if step > 1 else total
+            return total * inverse  # modulo 2**32
+        return total >> shift * (field % apart)
 
     @inlined
     def add_to(p, totals, number, column, part, total):
         """totals: of a stream; number: the token's."""
-        slot = (column >> p.group_bits) & (_SLOTS - 1)
-        place = totals + ((number * _SLOTS + slot) * LINE + part)
+        slot = (column >> p.group_bits) & (slots - 1)
+        place = totals + ((number * slots + slot) * LINE + part)
         store(place, load(i32, place) + total)
+
+    @inlined
+    def open_line(place, part, opened, held):
+        for plane in range(planes):
+            opened[plane] = load(u8, place + (plane * LINE + part))
+        open_fields(opened, held)
 
     @inlined
     def block(p, line, stream_bytes, x, column, totals, opened, held):
         """A block whose first lines are at `line`, and at stream_bytes, 2 * stream_bytes, ... from
         it, and whose first column is `column`."""
         sums = registers(i32, count)
-        partial = registers(PARTIAL, each)
+        partial = registers(kind, each)
         x_step = p.placed_stride
-        for start in range(0, MAX_UNIT, unit):
+        for start in range(0, BLOCK_BYTES, unit):
             for part in range(0, LINE, BYTES):
                 for first in range(0, lines, run):
                     for stream in range(streams):
@@ -186,23 +238,22 @@ def make_blocks(encoding: Blocks, unit: int, tile: PanelTile, tokens: int = 1):
                         if first == 0:
                             for i in range(each):
                                 sums[at + i] = full(i32, 0)
-                        into = open_sums(sums, partial, each)
+                        into = open_dots(sums, partial, each)
                         for i in range(first, first + run):
-                            place = here + (start // _DWORD + i) * LINE
+                            place = here + (start // _DWORD + i) * (planes * LINE)
                             if part == 0:
-                                prefetch(place + ahead)
-                            open_fields(load(u8, place + part), opened, held)
+                                for plane in range(planes):
+                                    prefetch(place + (plane * LINE + ahead))
+                            open_line(place, part, opened, held)
                             for field in range(fields):
                                 code = codes(opened, held, field)
                                 near = x + (column + field * BLOCK_BYTES + start + i * _DWORD)
                                 for t in range(tokens):
                                     own = at + t * fields + field
-                                    into[own] = dot_lanes(
-                                        into[own], code, columns_of(near + t * x_step)
-                                    )
-                        close_sums(sums, partial, each)
+                                    into[own] = dot(into[own], code, columns_of(near + t * x_step))
+                        close_dots(sums, partial, each)
                         if first + run == lines:
-                            room = totals + stream * tokens * _SLOTS * LINE
+                            room = totals + stream * tokens * slots * LINE
                             for t in range(tokens):
                                 for field in range(fields):
                                     total = value(sums[at + t * fields + field], field)
@@ -214,21 +265,20 @@ def make_blocks(encoding: Blocks, unit: int, tile: PanelTile, tokens: int = 1):
         """The last, shorter block of a stream: four columns at a time, since groups end anywhere
         in it."""
         sums = registers(i32, each)
-        partial = registers(PARTIAL, each)
+        partial = registers(kind, each)
         for i in range(stride >> 2):
             for part in range(0, LINE, BYTES):
-                open_fields(load(u8, line + (i * LINE + part)), opened, held)
+                open_line(line + i * (planes * LINE), part, opened, held)
                 for own in range(each):
                     sums[own] = full(i32, 0)
-                into = open_sums(sums, partial, each)
+                into = open_dots(sums, partial, each)
                 for field in range(fields):
                     code = codes(opened, held, field)
                     near = x + (column + field * stride + i * _DWORD)
                     for t in range(tokens):
                         own = t * fields + field
-                        near_t = near + t * p.placed_stride
-                        into[own] = dot_lanes(into[own], code, columns_of(near_t))
-                close_sums(sums, partial, each)
+                        into[own] = dot(into[own], code, columns_of(near + t * p.placed_stride))
+                close_dots(sums, partial, each)
                 for field in range(fields):
                     at = column + field * stride + i * _DWORD
                     if at < p.columns:
@@ -245,7 +295,7 @@ def make_blocks(encoding: Blocks, unit: int, tile: PanelTile, tokens: int = 1):
         for group in range(first, last):
             scales = scales_of(p, factors, group)
             for t in range(tokens):
-                place = totals + (t * _SLOTS + (group & (_SLOTS - 1))) * LINE
+                place = totals + (t * slots + (group & (slots - 1))) * LINE
                 total = load(i32x16, place)
                 store(place, full(i32x16, 0))
                 near = sums_at + 4 * (t * groups + group)
@@ -255,24 +305,36 @@ def make_blocks(encoding: Blocks, unit: int, tile: PanelTile, tokens: int = 1):
     return holds, opens, hold, block, tail, settle
 
 
-def scratch_bytes(streams: int, tokens: int) -> int:
+def scratch_bytes(encoding: Panels, unit: int, streams: int, tokens: int) -> int:
     """Of the sums of some groups of some panels and tokens, and of as many floats."""
-    return streams * tokens * (_SLOTS + 1) * LINE
+    return streams * tokens * (slots_of(encoding, unit) + 1) * LINE
 
 
-def make_panels(encoding: Blocks, unit: int, tile: PanelTile, tokens: int = 1):
+@inlined
+def write_result(p, totals, floats, row, token):
+    """The results of a panel's rows for a token: its floats, or, where all columns share a scale,
+    its sums, which are cleared."""
+    if p.columns >> p.group_bits == 0:
+        write_sums(p, totals, row, token)
+        store(totals, full(i32x16, 0))
+    else:
+        write_rows(p, load(f32, floats), row, token)
+
+
+def make_panels(encoding: Panels, unit: int, tile: PanelTile, tokens: int = 1):
     """A function that computes panels [first, last), of which there are at least as many as
     streams, for the first tokens, as streams of equal length."""
     holds, opens, hold, block, tail, settle = make_blocks(encoding, unit, tile, tokens)
-    size, streams = encoding.block, tile.streams
-    room = tokens * _SLOTS * LINE
+    size, streams, slots = encoding.block, tile.streams, slots_of(encoding, unit)
+    planes, block_bytes = encoding.planes, encoding.block_bytes
+    room = tokens * slots * LINE
 
     @inlined
     def together(p, row, step, totals, floats):
         """The panel of `row`, and those that begin step, 2 * step, ... rows behind."""
         opened = registers(u8, opens)
         held = registers(u8, holds)
-        hold(held)
+        hold(held, p.levels)
         x = pointer(p.placed)
         whole, groups = p.columns // size, p.columns >> p.group_bits
         first = pointer(p.weights) + row * p.stride
@@ -286,23 +348,23 @@ def make_panels(encoding: Blocks, unit: int, tile: PanelTile, tokens: int = 1):
                 scales = factors + (stream * factors_bytes + (number + SCALES_AHEAD) * each)
                 for at in range(0, each, LINE):
                     prefetch(scales + at)
-            line = first + number * (ROWS * BLOCK_BYTES)
+            line = first + number * (ROWS * block_bytes)
             block(p, line, step * p.stride, x, number * size, totals, opened, held)
             complete = (number + 1) * size >> p.group_bits
             for stream in range(streams):
                 near, own = factors + stream * factors_bytes, floats + stream * tokens * LINE
                 settle(p, near, done, complete, 0, totals + stream * room, own)
             done = complete
-        stride = p.stride - whole * BLOCK_BYTES
+        stride = (p.stride - whole * block_bytes) // planes
         for stream in range(streams):
-            own = floats + stream * tokens * LINE
+            own, sums = floats + stream * tokens * LINE, totals + stream * room
             if stride > 0:
-                line = first + (stream * step * p.stride + whole * (ROWS * BLOCK_BYTES))
-                tail(p, line, x, whole * size, stride, totals + stream * room, opened, held)
+                line = first + (stream * step * p.stride + whole * (ROWS * block_bytes))
+                tail(p, line, x, whole * size, stride, sums, opened, held)
                 near = factors + stream * factors_bytes
-                settle(p, near, done, groups, 0, totals + stream * room, own)
+                settle(p, near, done, groups, 0, sums, own)
             for t in range(tokens):
-                write_rows(p, load(f32, own + t * LINE), row + stream * step, t)
+                write_result(p, sums + t * slots * LINE, own + t * LINE, row + stream * step, t)
 
     @inlined
     def panels(p, first, last, totals):
@@ -319,11 +381,20 @@ def make_panels(encoding: Blocks, unit: int, tile: PanelTile, tokens: int = 1):
     return panels
 
 
+def panels_of(name: str, is_wide: bool) -> Panels:
+    """The record of an encoding; is_wide: with room for all the levels that a matrix may have."""
+    return PANELS[name].widened if is_wide else PANELS[name]
+
+
+def kernel_name(kind: str, name: str, is_wide: bool, *rest: int) -> str:
+    """What a kernel of panels is found by."""
+    return "_".join(map(str, (kind, name, *(("wide",) if is_wide else ()), *rest)))
+
+
 @cache
-def grouped_gemv(name: str, unit: int) -> RowsKernel:
+def grouped_gemv(name: str, unit: int, is_wide: bool = False) -> RowsKernel:
     """The product with one token. unit: MAX_UNIT, or the columns of a smaller group."""
-    encoding = ENCODINGS[name]
-    assert isinstance(encoding, Blocks)
+    encoding = panels_of(name, is_wide)
     streams = encoding.panel_tile.streams
     several = make_panels(encoding, unit, encoding.panel_tile)
     single = make_panels(encoding, unit, encoding.panel_tile._replace(streams=1))
@@ -339,4 +410,4 @@ def grouped_gemv(name: str, unit: int) -> RowsKernel:
         else:
             single(p, start, end, totals)
 
-    return RowsKernel(gemv, f"grouped_gemv_{name}_{unit}")
+    return RowsKernel(gemv, kernel_name("grouped_gemv", name, is_wide, unit))

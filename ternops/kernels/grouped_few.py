@@ -7,17 +7,19 @@ Bound: the dot instruction, and an AND for each of its codes.
 
 from functools import cache
 
-from ternops.encodings import ENCODINGS
-from ternops.encodings.blocks import BLOCK_BYTES, Blocks
-from ternops.encodings.panels import LINE, ROWS
+from ternops.encodings.blocks import BLOCK_BYTES
+from ternops.encodings.panels import LINE, ROWS, Panels
 from ternops.isa import BYTES, REGISTERS, i32, u8
 from ternops.kernels.grouped import (
     SCALES_AHEAD,
     factors_of,
+    kernel_name,
     make_blocks,
     make_panels,
+    panels_of,
     scratch_bytes,
-    write_rows,
+    slots_of,
+    write_result,
 )
 from ternops.kernels.operands import Operands
 from ternops.simd import (
@@ -25,7 +27,6 @@ from ternops.simd import (
     f32,
     full,
     inlined,
-    load,
     pointer,
     prefetch,
     record_at,
@@ -37,18 +38,20 @@ from ternops.simd import (
 IS_WORTH_IT = BYTES == LINE and REGISTERS >= 32
 #: Tokens that a block is used for before the next one.
 TOGETHER = 16
-#: Of scratch.
-FEW_BYTES = scratch_bytes(1, TOGETHER)
-_TOKEN_BYTES = scratch_bytes(1, 1) - LINE
 _MOST = 4
 
 
-def most_tokens(encoding: Blocks) -> int:
+def few_bytes(encoding: Panels, unit: int) -> int:
+    """Of scratch."""
+    return scratch_bytes(encoding, unit, 1, TOGETHER)
+
+
+def most_tokens(encoding: Panels) -> int:
     """Tokens whose sums are in registers at once."""
     return min(_MOST, (REGISTERS - 8) // encoding.fields)
 
 
-def make_piece(encoding: Blocks, unit: int, tokens: int):
+def make_piece(encoding: Panels, unit: int, tokens: int):
     """Functions that multiply a block, and what is left of the rows, with so many tokens."""
     tile = encoding.panel_tile._replace(streams=1)
     holds, opens, hold, block, tail, settle = make_blocks(encoding, unit, tile, tokens)
@@ -58,7 +61,7 @@ def make_piece(encoding: Blocks, unit: int, tokens: int):
         """stride: BLOCK_BYTES, or less where the block is a shorter one."""
         opened = registers(u8, opens)
         held = registers(u8, holds)
-        hold(held)
+        hold(held, p.levels)
         if stride == BLOCK_BYTES:
             block(p, line, 0, x, column, totals, opened, held)
         else:
@@ -69,11 +72,12 @@ def make_piece(encoding: Blocks, unit: int, tokens: int):
 
 
 @cache
-def grouped_few(name: str, unit: int) -> RowsKernel:
+def grouped_few(name: str, unit: int, is_wide: bool = False) -> RowsKernel:
     """The product with some tokens. unit: as of `grouped_gemv`."""
-    encoding = ENCODINGS[name]
-    assert isinstance(encoding, Blocks)
+    encoding = panels_of(name, is_wide)
     size, most = encoding.block, most_tokens(encoding)
+    planes, block_bytes = encoding.planes, encoding.block_bytes
+    token_bytes = slots_of(encoding, unit) * LINE
     # Two leave room for the sums of another panel: two streams bring more from memory.
     streams = max(1, min(2, (REGISTERS - 8) // (2 * encoding.fields)))
     pair = make_panels(encoding, unit, encoding.panel_tile._replace(streams=streams), 2)
@@ -84,7 +88,7 @@ def grouped_few(name: str, unit: int) -> RowsKernel:
         """The panel of `row` for tokens [token, token + count)."""
         weights, factors = pointer(p.weights) + row * p.stride, factors_of(p, row)
         groups, whole = p.columns >> p.group_bits, p.columns // size
-        last_stride = p.stride - whole * BLOCK_BYTES
+        last_stride = (p.stride - whole * block_bytes) // planes
         each = (size >> p.group_bits) * ROWS * p.scale_step
         for i in range(count):
             store(floats + i * LINE, full(f32, 0.0))
@@ -95,7 +99,7 @@ def grouped_few(name: str, unit: int) -> RowsKernel:
         for number in range(whole + (1 if last_stride > 0 else 0)):
             stride = BLOCK_BYTES if number < whole else last_stride
             complete = (number + 1) * size >> p.group_bits if number < whole else groups
-            line = weights + number * (ROWS * BLOCK_BYTES)
+            line = weights + number * (ROWS * block_bytes)
             for at in range(0, each, LINE):
                 prefetch(factors + (done * ROWS * p.scale_step + at + SCALES_AHEAD * each))
             at = 0
@@ -103,7 +107,7 @@ def grouped_few(name: str, unit: int) -> RowsKernel:
                 n = least + (1 if i < larger else 0)
                 x = pointer(p.placed) + (token + at) * p.placed_stride
                 sums_at = 4 * (token + at) * groups
-                own, near = totals + at * _TOKEN_BYTES, floats + at * LINE
+                own, near = totals + at * token_bytes, floats + at * LINE
                 column = number * size
                 if n == 4:
                     four(
@@ -120,7 +124,7 @@ def grouped_few(name: str, unit: int) -> RowsKernel:
                 at += n
             done = complete
         for i in range(count):
-            write_rows(p, load(f32, floats + i * LINE), row, token + i)
+            write_result(p, totals + i * token_bytes, floats + i * LINE, row, token + i)
 
     @inlined
     def few(operands, first, last, thread):
@@ -130,12 +134,12 @@ def grouped_few(name: str, unit: int) -> RowsKernel:
         if p.tokens == 2 and last - first > ROWS:
             pair(p, first >> 4, (last + ROWS - 1) >> 4, totals)
             return
-        floats = totals + TOGETHER * _TOKEN_BYTES
-        for at in range(0, TOGETHER * _TOKEN_BYTES, BYTES):
+        floats = totals + TOGETHER * token_bytes
+        for at in range(0, TOGETHER * token_bytes, BYTES):
             store(totals + at, full(i32, 0))
         for token in range(0, p.tokens, TOGETHER):
             count = min(TOGETHER, p.tokens - token)
             for row in range(first, last, ROWS):
                 panel(p, row, token, count, totals, floats)
 
-    return RowsKernel(few, f"grouped_few_{name}_{unit}")
+    return RowsKernel(few, kernel_name("grouped_few", name, is_wide, unit))

@@ -8,21 +8,21 @@ Bound: the dot instruction.
 
 from functools import cache
 
-from ternops.encodings import ENCODINGS
-from ternops.encodings.blocks import BLOCK_BYTES, Blocks
-from ternops.encodings.panels import LINE, ROWS
-from ternops.isa import (
-    BYTES,
-    PARTIAL,
-    REGISTERS,
-    WIDE,
-    close_sums,
-    dot_lanes,
-    i32,
-    open_sums,
-    u8,
+from ternops.encodings.blocks import BLOCK_BYTES
+from ternops.encodings.panels import LINE, ROWS, Panels
+from ternops.isa import BYTES, REGISTERS, WIDE, i32, u8
+from ternops.kernels.grouped import (
+    Dots,
+    add_group,
+    columns_of,
+    dots_of,
+    factors_of,
+    kernel_name,
+    panels_of,
+    scales_of,
+    write_rows,
+    write_sums,
 )
-from ternops.kernels.grouped import add_group, columns_of, factors_of, scales_of, write_rows
 from ternops.kernels.operands import Operands
 from ternops.simd import (
     RowsKernel,
@@ -49,7 +49,7 @@ TOKENS = (REGISTERS - _VECTORS - 2) // _VECTORS // 2 * 2
 #: Of the floats and of the sums of a tile of tokens.
 _SUMS_BYTES = TOKENS * _STRIDE
 SPARE_BYTES = 2 * _SUMS_BYTES
-#: Columns that a last, shorter block may write behind those of a row.
+#: Columns that a last, shorter block may write behind those of a row: less than 4 a field.
 _SLACK = 64
 
 
@@ -58,40 +58,42 @@ def codes_bytes(columns: int) -> int:
     return (columns + _SLACK) // _DWORD * _STRIDE
 
 
-def make_decode(encoding: Blocks, place_of, is_signed=False, ahead=0):
+def make_decode(encoding: Panels, place_of, is_signed=False, ahead=0):
     """A function that writes the codes of blocks [first, last) of panel `panel` of W, a line for
     four columns.
 
-    place_of(at): where the line number `at` is in what it is written to. is_signed: values instead.
-    ahead: panels to the one whose block is asked for, 0 for none.
+    place_of(at): where the line number `at` is in what it is written to. is_signed: levels, as
+    int8, instead. ahead: panels to the one whose block is asked for, 0 for none.
     """
-    fields, size, least, step = encoding.fields, encoding.block, encoding.values[0], encoding.step
-    holds, opens, hold, open_fields, codes_of, _, _ = encoding.make_unpack(1, WIDE)
+    fields, planes, size = encoding.fields, encoding.planes, encoding.block
+    block_bytes, steps = encoding.block_bytes, BLOCK_BYTES // _DWORD
+    holds, opens, hold, open_fields, codes_of, _, _ = encoding.make_unpack(1, WIDE, is_signed)
 
     @inlined
     def block(p, weights, number, codes, opened, held):
         whole = p.columns // size
         # Lines of the block: those of the last one, of which there may be none, are fewer.
-        stride = BLOCK_BYTES if number < whole else p.stride - whole * BLOCK_BYTES
+        stride = BLOCK_BYTES if number < whole else (p.stride - whole * block_bytes) // planes
         lines = stride >> 2
         first = number * (size // _DWORD)
         for i in range(lines):
-            line = weights + (number * (BLOCK_BYTES // _DWORD) + i) * LINE
+            line = weights + (number * steps + i) * (planes * LINE)
             if ahead > 0:
-                prefetch(line + ahead * ROWS * p.stride)
+                for plane in range(planes):
+                    prefetch(line + (plane * LINE + ahead * ROWS * p.stride))
             for part in range(0, LINE, BYTES):
-                open_fields(load(u8, line + part), opened, held)
+                for plane in range(planes):
+                    opened[plane] = load(u8, line + (plane * LINE + part))
+                open_fields(opened, held)
                 for field in range(fields):
                     code = codes_of(opened, held, field)
-                    if is_signed:
-                        code = (code + code if step == 2 else code) + least
                     store(codes + (place_of(first + field * lines + i) + part), code)
 
     @inlined
     def decode(p, panel, first, last, codes):
         opened = registers(u8, opens)
         held = registers(u8, holds)
-        hold(held)
+        hold(held, p.levels)
         weights = pointer(p.weights) + panel * ROWS * p.stride
         for number in range(first, last):
             block(p, weights, number, codes, opened, held)
@@ -99,26 +101,19 @@ def make_decode(encoding: Blocks, place_of, is_signed=False, ahead=0):
     return decode
 
 
-def make_fold(value_step: int):
-    """A function that adds the sums of a group to the floats of some tokens."""
-
-    @inlined
-    def fold(p, panel, group, token, count, sums, floats):
-        """sums, floats: (tokens, panels, 16)."""
-        groups = p.columns >> p.group_bits
-        for k in range(PANELS):
-            number = min(panel + k, (p.rows - 1) >> 4)
-            scales = scales_of(p, factors_of(p, number * ROWS), group)
-            for t in range(count):
-                at = t * _STRIDE + k * LINE
-                total = load(i32x16, sums + at)
-                if value_step > 1:
-                    total = total * value_step
-                sums_at = 4 * ((token + t) * groups + group)
-                result = load(f32, floats + at)
-                store(floats + at, add_group(p, total, scales, sums_at, result))
-
-    return fold
+@inlined
+def _fold(p, panel, group, token, count, sums, floats):
+    """Add the sums of a group to the floats of some tokens; both: (tokens, panels, 16)."""
+    groups = p.columns >> p.group_bits
+    for k in range(PANELS):
+        number = min(panel + k, (p.rows - 1) >> 4)
+        scales = scales_of(p, factors_of(p, number * ROWS), group)
+        for t in range(count):
+            at = t * _STRIDE + k * LINE
+            total = load(i32x16, sums + at)
+            sums_at = 4 * ((token + t) * groups + group)
+            result = load(f32, floats + at)
+            store(floats + at, add_group(p, total, scales, sums_at, result))
 
 
 @inlined
@@ -128,47 +123,56 @@ def _clear(floats, count):
 
 
 @inlined
-def _write(p, panel, token, count, floats):
+def _write(p, panel, token, count, sums, floats):
+    """The floats of some tokens, or their sums where all columns share a scale."""
     for k in range(PANELS):
         row = min(panel + k, (p.rows - 1) >> 4) * ROWS
         for t in range(count):
-            write_rows(p, load(f32, floats + (t * _STRIDE + k * LINE)), row, token + t)
+            at = t * _STRIDE + k * LINE
+            if p.columns >> p.group_bits == 0:
+                write_sums(p, sums + at, row, token + t)
+            else:
+                write_rows(p, load(f32, floats + at), row, token + t)
 
 
-def make_product(value_step: int, tokens: int):
+def make_product(dots: Dots, tokens: int):
     """A function for the panels in `codes` times `tokens` tokens, by the dot instruction."""
     count = _VECTORS * tokens
-    fold = make_fold(value_step)
+    kind, open_dots, close_dots, dot, most_columns = dots
+    most = most_columns // _DWORD
 
     @inlined
     def product(p, panel, codes, token, spare):
         floats, room = spare, spare + _SUMS_BYTES
         weights = registers(u8, _VECTORS)
         sums = registers(i32, count)
-        partial = registers(PARTIAL, count)
-        lines = 1 << (p.group_bits - 2)
+        partial = registers(kind, count)
+        groups = p.columns >> p.group_bits
+        lines = min((p.columns + _DWORD - 1) >> 2, 1 << (p.group_bits - 2))
         x_step = p.placed_stride
         x = pointer(p.placed) + token * x_step
         _clear(floats, tokens)
-        for group in range(p.columns >> p.group_bits):
+        for group in range(max(1, groups)):
             for i in range(count):
                 sums[i] = full(i32, 0)
-            into = open_sums(sums, partial, count)
-            for i in range(lines):
-                line = codes + (group * lines + i) * _STRIDE
-                near = x + (group * lines + i) * _DWORD
-                for v in range(_VECTORS):
-                    weights[v] = load(u8, line + v * BYTES)
-                for t in range(tokens):
-                    activations = columns_of(near + t * x_step)
+            for start in range(0, lines, most):
+                into = open_dots(sums, partial, count)
+                for i in range(start, min(lines, start + most)):
+                    line = codes + (group * lines + i) * _STRIDE
+                    near = x + (group * lines + i) * _DWORD
                     for v in range(_VECTORS):
-                        own = t * _VECTORS + v
-                        into[own] = dot_lanes(into[own], weights[v], activations)
-            close_sums(sums, partial, count)
+                        weights[v] = load(u8, line + v * BYTES)
+                    for t in range(tokens):
+                        activations = columns_of(near + t * x_step)
+                        for v in range(_VECTORS):
+                            own = t * _VECTORS + v
+                            into[own] = dot(into[own], weights[v], activations)
+                close_dots(sums, partial, count)
             for i in range(count):
                 store(room + i * BYTES, sums[i])
-            fold(p, panel, group, token, tokens, room, floats)
-        _write(p, panel, token, tokens, floats)
+            if groups > 0:
+                _fold(p, panel, group, token, tokens, room, floats)
+        _write(p, panel, token, tokens, room, floats)
 
     return product
 
@@ -178,11 +182,12 @@ def _line_of(at):
     return at * _STRIDE
 
 
-def make_gemm(encoding: Blocks):
+def make_gemm(encoding: Panels):
     """The product with several tokens."""
     size = encoding.block
     decode = make_decode(encoding, _line_of)
-    whole, four, two, one = (make_product(encoding.step, n) for n in (TOKENS, 4, 2, 1))
+    dots = dots_of(encoding)
+    whole, four, two, one = (make_product(dots, n) for n in (TOKENS, 4, 2, 1))
 
     @inlined
     def multiply(p, panel, codes, start, end, spare):
@@ -220,8 +225,7 @@ def make_gemm(encoding: Blocks):
 
 
 @cache
-def grouped_gemm(name: str) -> RowsKernel:
+def grouped_gemm(name: str, is_wide: bool = False) -> RowsKernel:
     """The product with several tokens."""
-    encoding = ENCODINGS[name]
-    assert isinstance(encoding, Blocks)
-    return RowsKernel(make_gemm(encoding), f"grouped_gemm_{name}")
+    made = make_gemm(panels_of(name, is_wide))
+    return RowsKernel(made, kernel_name("grouped_gemm", name, is_wide))

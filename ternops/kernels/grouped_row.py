@@ -9,8 +9,8 @@ from functools import cache
 
 import numpy as np
 
-from ternops.encodings import ENCODINGS
-from ternops.encodings.blocks import BLOCK_BYTES, Blocks
+from ternops.encodings import PANELS
+from ternops.encodings.blocks import BLOCK_BYTES
 from ternops.encodings.panels import LINE, ROWS
 from ternops.isa import BYTES, WIDE, u8
 from ternops.kernels.grouped import factors_of, scales_of
@@ -25,17 +25,19 @@ SCRATCH_BYTES = 9 * LINE
 @cache
 def grouped_row(name: str) -> RowsKernel:
     """A kernel called with (operands, row, address of float32 (columns,), thread)."""
-    encoding = ENCODINGS[name]
-    assert isinstance(encoding, Blocks)
-    fields, size, least, step = encoding.fields, encoding.block, encoding.values[0], encoding.step
-    holds, opens, hold, open_fields, codes, _, _ = encoding.make_unpack(1, WIDE)
+    encoding = PANELS[name]
+    fields, planes, size = encoding.fields, encoding.planes, encoding.block
+    block_bytes, steps = encoding.block_bytes, BLOCK_BYTES // _DWORD
+    holds, opens, hold, open_fields, levels_of, _, _ = encoding.make_unpack(1, WIDE, True)
 
     @inlined
     def unpack(line, room, opened, held):
         for part in range(0, LINE, BYTES):
-            open_fields(load(u8, line + part), opened, held)
+            for plane in range(planes):
+                opened[plane] = load(u8, line + (plane * LINE + part))
+            open_fields(opened, held)
             for field in range(fields):
-                store(room + (field * LINE + part), codes(opened, held, field))
+                store(room + (field * LINE + part), levels_of(opened, held, field))
 
     @inlined
     def row(operands, first, last, thread):
@@ -45,15 +47,15 @@ def grouped_row(name: str) -> RowsKernel:
         scales = room + (SCRATCH_BYTES - LINE)
         opened = registers(u8, opens)
         held = registers(u8, holds)
-        hold(held)
+        hold(held, p.levels)
         lane = (first & (ROWS - 1)) * _DWORD
         weights = pointer(p.weights) + (first >> 4) * ROWS * p.stride
         factors = factors_of(p, first)
         whole = p.columns // size
         for number in range(whole + 1):
-            stride = BLOCK_BYTES if number < whole else p.stride - whole * BLOCK_BYTES
+            stride = BLOCK_BYTES if number < whole else (p.stride - whole * block_bytes) // planes
             for i in range(stride >> 2):
-                line = weights + (number * (BLOCK_BYTES // _DWORD) + i) * LINE
+                line = weights + (number * steps + i) * (planes * LINE)
                 unpack(line, room, opened, held)
                 for field in range(fields):
                     column = number * size + field * stride + i * _DWORD
@@ -61,8 +63,7 @@ def grouped_row(name: str) -> RowsKernel:
                         store(scales, scales_of(p, factors, column >> p.group_bits))
                         scale = load(np.float32, scales + lane)
                         for b in range(_DWORD):
-                            code = np.int64(load(np.uint8, room + (field * LINE + lane + b)))
-                            value = np.float32(code * step + least)
+                            value = np.float32(load(np.int8, room + (field * LINE + lane + b)))
                             store(target + 4 * (column + b), value * scale)
 
     return RowsKernel(row, f"grouped_row_{name}")

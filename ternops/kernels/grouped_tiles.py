@@ -1,7 +1,8 @@
 """Products of many tokens with matrices that have a scale a group of columns, on AMX.
 
-Layout: tokens in tiles of 16, each 64 columns of them a kilobyte; the trits of three panels, a byte
-each, in kilobytes of 64 columns too. Trick: trits are signed, so that no sum has an offset; while a
+Layout: tokens in tiles of 16, each 64 columns of them a kilobyte; the levels of three panels, a
+byte each, in kilobytes of 64 columns too. Trick: levels are signed, so that no sum has an offset;
+while a
 group's products are made, the sums of the group before it leave the tile registers one by one, and
 those of the group before that become floats, some behind each product.
 Bound: AMX's product of two tiles; making floats takes three vector instructions for 16 sums, which
@@ -12,9 +13,8 @@ from functools import cache
 
 import numpy as np
 
-from ternops.encodings import ENCODINGS
-from ternops.encodings.blocks import BLOCK_BYTES, Blocks
-from ternops.encodings.panels import LINE, ROWS
+from ternops.encodings.blocks import BLOCK_BYTES
+from ternops.encodings.panels import LINE, ROWS, Panels
 from ternops.isa import (
     i8,
     tile_dot_signed,
@@ -24,9 +24,9 @@ from ternops.isa import (
 )
 from ternops.kernels.amx import SIDE, close_tiles, open_tiles
 from ternops.kernels.elementwise import copy_row, quantize_row
-from ternops.kernels.grouped import factors_of, scales_of, write_rows
+from ternops.kernels.grouped import factors_of, panels_of, scales_of, write_rows
 from ternops.kernels.grouped_gemm import make_decode
-from ternops.kernels.operands import Operands
+from ternops.kernels.operands import Operands, write_scaled
 from ternops.simd import (
     RowsKernel,
     convert,
@@ -54,6 +54,8 @@ _SLACK = 16 * BLOCK_BYTES
 #: Of columns, for whole operands; and tokens, of which half a tile is worth it: on an Intel server
 #: 16 tokens take two_bit 864 us, base3 741, where `grouped_few` takes 804 and 956 us for 8.
 MIN_GROUP, MIN_TOKENS = 64, 8
+#: Columns that are treated as a group where all of a row share a scale.
+_WHOLE_GROUP = 256
 #: Before the floats the configuration; behind them the sums of two groups.
 _ROOM = LINE + 3 * _SUMS
 
@@ -62,15 +64,21 @@ def _power_of_two(least: int) -> int:
     return 1 << (least - 1).bit_length()
 
 
+def placed_bytes(columns: int, group: int) -> int:
+    """Of a token, at least."""
+    return columns if group else -(-columns // _WHOLE_GROUP) * _WHOLE_GROUP
+
+
 def scratch_bytes(columns: int, group: int) -> int:
-    """Of a thread: with the scales of the panels, and their trits."""
-    return _ROOM + PANELS * LINE * (columns // group) + PANELS * ROWS * (columns + _SLACK)
+    """Of a thread: with the scales of the panels, and their levels."""
+    groups = columns // group if group else 0
+    return _ROOM + PANELS * LINE * groups + PANELS * ROWS * (columns + _SLACK)
 
 
 @inlined
 def _steps_of(p, token):
     """Where the steps of a token's groups are, a line apart: 16 tokens share lines."""
-    groups = p.columns >> p.group_bits
+    groups = max(1, p.columns >> p.group_bits)
     return pointer(p.steps) + (token // SIDE * groups * LINE + token % SIDE * _DWORD)
 
 
@@ -78,14 +86,17 @@ def _steps_of(p, token):
 def place_group_tiles(operands, first, last, thread):
     """Quantise tokens [first, last), and place them by tiles, with the steps of their groups."""
     p = record_at(Operands, operands)
-    size = 1 << p.group_bits
-    groups = p.columns >> p.group_bits
+    size = min(p.columns, 1 << p.group_bits)
+    groups = max(1, p.columns >> p.group_bits)
+    width = p.columns
+    if p.columns >> p.group_bits == 0:  # where all share a scale there may be any number
+        width = (p.columns + _WHOLE_GROUP - 1) & -_WHOLE_GROUP
     row = pointer(p.scratch) + thread * p.scratch_stride
     for token in range(first, last):
         x, steps = pointer(p.x) + 4 * token * p.columns, _steps_of(p, token)
         if p.is_float and p.is_blocked:
             for group in range(groups):
-                at = group << p.group_bits
+                at = group * size
                 step, _ = quantize_row(x + 4 * at, size, p.floor, row + at)
                 store(steps + group * LINE, step)
         else:
@@ -96,8 +107,10 @@ def place_group_tiles(operands, first, last, thread):
                 copy_row(pointer(p.x) + token * p.columns, p.columns, row)
             for group in range(groups):
                 store(steps + group * LINE, step)
+        for at in range(p.columns, width):
+            store(row + at, np.int8(0))
         target = pointer(p.placed) + (token // SIDE * SIDE * p.placed_stride + token % SIDE * LINE)
-        for line in range(p.columns // LINE):
+        for line in range(width // LINE):
             store(target + line * _TILE, load(i8, row + line * LINE))
         if token == p.tokens - 1:  # those that fill up its tiles: what becomes of them is not kept
             for other in range(token + 1, (token // TOKENS + 1) * TOKENS):
@@ -148,11 +161,13 @@ def _store_sums(after, down):
         tile_store(5, after + 5 * _TILE, LINE)
 
 
-def make_tiled(encoding: Blocks, group: int, down: int, is_once: bool):
+def make_tiled(encoding: Panels, group: int, down: int, is_once: bool):
     """A function for PANELS panels times up to `down` tiles of tokens, one or two.
 
-    is_once: it unpacks trits where they are needed, to the first-level cache; else they are there.
+    group: 0 if all columns share a scale: int32 sums take the place of floats. is_once: it unpacks
+    levels where they are needed, to the first-level cache; else they are there.
     """
+    is_whole, group = group == 0, group or _WHOLE_GROUP
     size = encoding.block
     # Of a block, and of a group that began in the one before.
     kept = _power_of_two(size // LINE + (0 if size % group == 0 else group // LINE - 1))
@@ -168,13 +183,17 @@ def make_tiled(encoding: Blocks, group: int, down: int, is_once: bool):
         """
         result = registers(f32, PANELS)
         for t in range(first, last):
-            step = full(f32, load(np.float32, steps + (t // SIDE * far + t % SIDE * _DWORD)))
+            step = full(f32, 0.0)
+            if not is_whole:
+                step = full(f32, load(np.float32, steps + (t // SIDE * far + t % SIDE * _DWORD)))
             for k in range(PANELS):
                 own = (t // SIDE * PANELS + k) * _TILE + t % SIDE * LINE
-                total = convert(f32, load(i32x16, sums + own))
-                before = load(f32, floats + (t * PANELS + k) * LINE)
-                result[k] = fma(total, scales[k] * step, before)
-            for k in range(PANELS):  # behind all loads, or steps would be loaded for each
+                total, place = load(i32x16, sums + own), floats + (t * PANELS + k) * LINE
+                if is_whole:
+                    store(place, load(i32x16, place) + total)
+                else:
+                    result[k] = fma(convert(f32, total), scales[k] * step, load(f32, place))
+            for k in range(0 if is_whole else PANELS):  # behind all loads, or each would load steps
                 store(floats + (t * PANELS + k) * LINE, result[k])
 
     @inlined
@@ -216,7 +235,11 @@ def make_tiled(encoding: Blocks, group: int, down: int, is_once: bool):
         for k in range(min(PANELS, end - panel)):
             row = (panel + k) * ROWS
             for t in range(count):
-                result = load(f32, floats + (t * PANELS + k) * LINE)
+                place = floats + (t * PANELS + k) * LINE
+                if is_whole:
+                    write_scaled(p, load(i32x16, place), row, token + t, min(ROWS, p.rows - row))
+                    continue
+                result = load(f32, place)
                 if row + ROWS <= p.rows:
                     store(pointer(p.out) + 4 * ((token + t) * p.out_stride + row), result)
                 else:
@@ -226,7 +249,7 @@ def make_tiled(encoding: Blocks, group: int, down: int, is_once: bool):
     def tiled(p, panel, end, factors, trits, token, count, spare):
         floats, sums, before = spare, spare + _SUMS, spare + 2 * _SUMS
         scales = registers(f32, PANELS)
-        groups = p.columns >> p.group_bits
+        groups = (p.columns + group - 1) // group
         x, x_tile = pointer(p.placed) + token * p.placed_stride, SIDE * p.placed_stride
         steps, far = _steps_of(p, token), groups * LINE
         for i in range(tokens * PANELS):
@@ -239,12 +262,12 @@ def make_tiled(encoding: Blocks, group: int, down: int, is_once: bool):
             here, line = x + number * lines * _TILE, trits + number * lines * (PANELS * _TILE)
             if is_once:
                 line = trits + (number * lines & (kept - 1)) * (PANELS * _TILE)
-                while block * size < min(groups, number + 1) * group:
+                while block * size < min(min(groups, number + 1) * group, p.columns):
                     for k in range(PANELS):
                         decode(p, min(panel + k, end - 1), block, block + 1, trits + k * _TILE)
                     block += 1
             ready = number - 2  # the group whose sums are in memory
-            for k in range(PANELS):
+            for k in range(0 if is_whole else PANELS):
                 scales[k] = load(f32, factors + (max(0, ready) * PANELS + k) * LINE)
             own = steps + ready * LINE
             if number == 0:
@@ -267,7 +290,7 @@ def make_tiled(encoding: Blocks, group: int, down: int, is_once: bool):
     return tiled
 
 
-def make_gemm(encoding: Blocks, group: int):
+def make_gemm(encoding: Panels, group: int):
     """The product with several tokens."""
     size = encoding.block
     decode = make_decode(encoding, make_place(1 << 32), is_signed=True)
@@ -312,7 +335,5 @@ def make_gemm(encoding: Blocks, group: int):
 
 @cache
 def grouped_tiles(name: str, group: int) -> RowsKernel:
-    """The product with many tokens, for groups of 64 columns and more."""
-    encoding = ENCODINGS[name]
-    assert isinstance(encoding, Blocks)
-    return RowsKernel(make_gemm(encoding, group), f"grouped_tiles_{name}_{group}")
+    """The product with many tokens, for groups of 64 columns and more, and for whole rows (0)."""
+    return RowsKernel(make_gemm(panels_of(name, False), group), f"grouped_tiles_{name}_{group}")

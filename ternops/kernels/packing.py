@@ -1,15 +1,15 @@
 """Codes of a few values, as files or arrays have them, packed as blocks or panels.
 
-Layout: ternops.encodings.blocks and panels. Trick: a piece of a row becomes a byte a code, in the
-first-level cache, whatever it was; the fields of a line of 64 bytes are then joined as the digits
-of a number, and in panels its dwords go to 16 lines. Bound: operations, half of them those moves.
+Layout: ternops.encodings.blocks and panels. Trick: a piece of a row becomes a byte a code, in a
+near cache, whatever it was; the fields of a line of 64 bytes are then joined as the digits of a
+number, and in panels its dwords go to 16 lines. Bound: operations, half of them those moves.
 """
 
 import numpy as np
 
 from ternops.encodings import PANELS
-from ternops.encodings.blocks import BLOCK_BYTES, Blocks
-from ternops.encodings.panels import LINE, ROWS
+from ternops.encodings.blocks import BLOCK_BYTES
+from ternops.encodings.panels import LINE, ROWS, Panels
 from ternops.isa import BYTES, u8
 from ternops.kernels.codes import TRITS, ZEROS, read_block, read_values
 from ternops.simd import (
@@ -30,7 +30,8 @@ from ternops.team import share
 
 #: Rows `order` of data, `rows` of them. Their blocks of `size` weights are `stride` bytes apart
 #: from `first` on, with codes from codes_at on and a float16 scale at scale_at (-1: none). turned:
-#: what a field's number is XORed with. A value is (code << down) + low, a packed code code << up.
+#: what a field's number is XORed with. A value is (code << down) + low, or has its code in the 256
+#: bytes at `table` (0: none), a packed code code << up. layout: its number in PANELS.
 #: dead: whether a scale of 0, or a 0 in `used`, makes the block zeros.
 #: out: lines rows at a time (16 of panels), row_bytes each, the last block's stride being tail.
 #: scales, used: get a block's scale, 0 where nothing is multiplied by it, and whether anything is.
@@ -39,27 +40,27 @@ PACK = np.dtype(
     [(name, np.intp) for name in (
         "data", "row_stride", "order", "rows", "columns", "form", "size", "first", "stride",
         "codes_at", "scale_at", "apart", "turned", "bytes0", "digits0", "bytes1", "digits1",
-        "bytes2", "digits2", "low", "down", "up", "dead", "fields", "lines", "out", "row_bytes",
-        "tail", "scales", "used", "flaws", "scratch",
+        "bytes2", "digits2", "low", "down", "table", "up", "dead", "layout", "fields", "planes",
+        "lines", "out", "row_bytes", "tail", "scales", "used", "flaws", "scratch",
     )]
 )  # fmt: skip
 _Pack = record_type(PACK)
 
 #: Columns that are worked on at a time: whole blocks of every encoding and every file.
 PIECE = 2560
-#: Their codes, zeros behind; and the bytes of 16 rows of them, at least four codes in each.
+#: Their codes, zeros behind; and the bytes of 16 rows of them, at least a code in each.
 _CODES_BYTES = PIECE + 1024
-_ROW_BYTES = PIECE // 4 + BLOCK_BYTES
+_ROW_BYTES = PIECE + BLOCK_BYTES
 SCRATCH_BYTES = _CODES_BYTES + ROWS * _ROW_BYTES
 
 _INFINITY = 0x7C00
 
 
-def digits_of(encoding: Blocks):
-    """What a byte's fields are as the digits of a number, the most significant first: functions
-    that give the field of a digit and its unit, and the radix."""
+def digits_of(encoding: Panels):
+    """What the fields of a plane of one byte are as the digits of a number, the most significant
+    first: functions that give the field of a digit and its unit, and the radix (1: no digits)."""
     fields = encoding.fields
-    units = [int(each) for each in encoding.join(np.eye(fields, dtype=np.uint8))]
+    units = [int(each) for each in encoding.join(np.eye(fields, dtype=np.uint8))[0]]
     order = sorted(range(fields), key=lambda field: -units[field])
 
     def lookup(numbers: list[int]):
@@ -73,12 +74,34 @@ def digits_of(encoding: Blocks):
 
         return number_of
 
-    return lookup(order), lookup([units[field] for field in order]), units[order[-2]]
+    radix = units[order[-2]] if fields > 1 else 1
+    return lookup(order), lookup([units[field] for field in order]), radix
 
 
-def _make_join(encoding: Blocks):
-    """A function that joins a line's fields, `stride` apart, to bytes."""
-    fields = encoding.fields
+#: Of an encoding of two planes, of fields of two bits and of one.
+_EACH, _LOW, _HIGH = 4, 2, 2
+
+
+def _make_join(encoding: Panels):
+    """A function that joins the fields of a line of each plane, `stride` apart, to bytes."""
+    fields, planes = encoding.fields, encoding.planes
+
+    @inlined
+    def join_planes(codes, stride, line):
+        for part in range(0, BLOCK_BYTES, BYTES):
+            high = full(u8, 0)
+            for plane in range(planes - 1):
+                low = full(u8, 0)
+                for i in range(_EACH):
+                    field = plane * _EACH + i
+                    code = load(u8, codes + (field * stride + part))
+                    low = low | (code & 3) << _LOW * i
+                    high = high | (code >> _HIGH) << field
+                store(line + (plane * BLOCK_BYTES + part), low)
+            store(line + ((planes - 1) * BLOCK_BYTES + part), high)
+
+    if planes > 1:
+        return join_planes
     field_of, _, radix = digits_of(encoding)
 
     @inlined
@@ -86,23 +109,43 @@ def _make_join(encoding: Blocks):
         for part in range(0, BLOCK_BYTES, BYTES):
             value = load(u8, codes + (field_of(0) * stride + part))
             for i in range(1, fields):
-                twice = value + value
-                if radix == 4:
-                    value = twice + twice
-                elif radix == 3:
-                    value = twice + value
+                if radix == 3:
+                    value = value + value + value
                 else:
-                    value = twice
+                    value = value << (4 if radix == 16 else radix // 2)
                 value = value + load(u8, codes + (field_of(i) * stride + part))
             store(line + part, value)
 
     return join
 
 
-_join4, _join5, _join8 = (
-    _make_join(next(each.blocks for each in PANELS.values() if each.blocks.fields == fields))
-    for fields in (4, 5, 8)
-)
+def by_layout(make):
+    """A function that calls one of those that `make` makes of each of PANELS, by its number, with
+    three arguments."""
+    made = [make(each) for each in PANELS.values()]
+    f0, f1, f2, f3, f4, f5 = made
+
+    @inlined
+    def chosen(layout, a, b, c):
+        if layout == 0:
+            f0(a, b, c)
+        elif layout == 1:
+            f1(a, b, c)
+        elif layout == 2:
+            f2(a, b, c)
+        elif layout == 3:
+            f3(a, b, c)
+        elif layout == 4:
+            f4(a, b, c)
+        else:
+            f5(a, b, c)
+
+    return chosen
+
+
+_join_fields = by_layout(_make_join)
+#: Of a layout with more than one.
+_PLANES = max(each.planes for each in PANELS.values())
 
 
 @inlined
@@ -111,7 +154,7 @@ def _read(p, row, first, count, codes):
     at_row = load(np.int64, pointer(p.order) + 8 * row)
     source = pointer(p.data) + (at_row * p.row_stride + p.first)
     if p.form == TRITS:
-        read_values(source + first, codes, count, p.low, p.down)
+        read_values(source + first, codes, count, p.low, p.down, p.table)
         return np.int64(0)
     flaw = np.int64(0)
     block, blocks = first // p.size, p.columns // p.size
@@ -146,20 +189,17 @@ def _read(p, row, first, count, codes):
 
 @inlined
 def _join(p, codes, count, line, is_last):
-    """The bytes of `count` codes, from `line` on; is_last: of a row, with its shorter block."""
-    size = p.fields * BLOCK_BYTES
+    """The bytes of `count` codes, from `line` on; is_last: of a row, with its shorter block, whose
+    planes are as far apart as those of others. Gives the bytes written, but for the last plane's.
+    """
+    size, width = p.fields * BLOCK_BYTES, p.planes * BLOCK_BYTES
     whole = count // size
     for block in range(whole + 1):
         stride = BLOCK_BYTES if block < whole else p.tail
         if block == whole and (not is_last or stride == 0):
             break
-        if p.fields == 4:
-            _join4(codes + block * size, stride, line + block * BLOCK_BYTES)
-        elif p.fields == 5:
-            _join5(codes + block * size, stride, line + block * BLOCK_BYTES)
-        else:
-            _join8(codes + block * size, stride, line + block * BLOCK_BYTES)
-    return whole * BLOCK_BYTES + (p.tail if is_last else 0)
+        _join_fields(p.layout, codes + block * size, stride, line + block * width)
+    return whole * width + (p.tail if is_last else 0)
 
 
 @inlined
@@ -172,17 +212,19 @@ def _write_row(out, line, size):
 
 
 @inlined
-def _write_panel(out, lines, size):
-    """The dwords of 16 rows, interleaved."""
+def _write_panel(out, lines, size, planes):
+    """The dwords of 16 rows, interleaved, those of planes as well."""
     square = registers(i32x16, ROWS)
-    for at in range(0, size, BLOCK_BYTES):
-        for row in range(ROWS):
-            square[row] = load(i32x16, lines + (row * _ROW_BYTES + at))
-        transpose(square)
+    for at in range(0, size, planes * BLOCK_BYTES):
         count = min(ROWS, (size - at) >> 2)
-        for i in range(ROWS):
-            if i < count:
-                store(out + (at * ROWS + i * LINE), square[i])
+        for plane in range(planes):
+            for row in range(ROWS):
+                place = lines + (row * _ROW_BYTES + at + plane * BLOCK_BYTES)
+                square[row] = load(i32x16, place)
+            transpose(square)
+            for i in range(ROWS):
+                if i < count:
+                    store(out + (at * ROWS + (i * planes + plane) * LINE), square[i])
 
 
 @inlined
@@ -197,7 +239,7 @@ def _pack(record, team, thread, threads):
     for top in range(first, last, ROWS):
         for start in range(0, p.columns, PIECE):
             count = min(PIECE, p.columns - start)
-            base, size = start // p.fields, np.int64(0)
+            base, size = start // p.fields * p.planes, np.int64(0)
             for row in range(top, min(top + ROWS, last)):
                 end = np.int64(0)
                 if row < p.rows:
@@ -210,7 +252,11 @@ def _pack(record, team, thread, threads):
                 if p.lines == 1:
                     _write_row(pointer(p.out) + (row * p.row_bytes + base), line, size)
             if p.lines > 1:
-                _write_panel(pointer(p.out) + (top * p.row_bytes + base * ROWS), lines, size)
+                out = pointer(p.out) + (top * p.row_bytes + base * ROWS)
+                if p.planes == 1:
+                    _write_panel(out, lines, size, 1)
+                else:
+                    _write_panel(out, lines, size, _PLANES)
     store(pointer(p.flaws) + 8 * thread, flaw)
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from typing import NamedTuple
 
 from ternops.cpu_caches import last_level_bytes
-from ternops.encodings import ENCODINGS, PANELS
+from ternops.encodings import ENCODINGS, PANELS, layout_of
 from ternops.encodings.blocks import BLOCK_BYTES, Blocks, GemvTile
 from ternops.encodings.panels import ROWS as PANEL_ROWS
+from ternops.encodings.panels import Panels
 from ternops.encodings.row_groups import ROWS, RowGroups
 from ternops.isa import HAS_TILES, LANES, TIER, TOGETHER
 from ternops.isa.tier import GemmTile
@@ -22,7 +23,7 @@ from ternops.kernels.gemm import gemm_kernel, panel_bytes
 from ternops.kernels.gemv import blocks_kernel
 from ternops.kernels.grouped import MAX_UNIT, grouped_gemv, place_groups
 from ternops.kernels.grouped import scratch_bytes as sums_bytes
-from ternops.kernels.grouped_few import FEW_BYTES, IS_WORTH_IT, grouped_few
+from ternops.kernels.grouped_few import IS_WORTH_IT, few_bytes, grouped_few
 from ternops.kernels.grouped_gemm import PANELS as GEMM_PANELS
 from ternops.kernels.grouped_gemm import SPARE_BYTES, codes_bytes, grouped_gemm
 from ternops.kernels.grouped_tiles import (
@@ -34,6 +35,7 @@ from ternops.kernels.grouped_tiles import (
     scratch_bytes,
 )
 from ternops.kernels.grouped_tiles import PANELS as TILE_PANELS
+from ternops.kernels.grouped_tiles import placed_bytes as tiles_placed_bytes
 from ternops.kernels.int8 import gemv_i8, place_levels, placed_bytes
 from ternops.kernels.linear import gathered_bytes, place_together, place_tokens
 from ternops.kernels.lut import lut_kernels
@@ -91,6 +93,8 @@ def _kernels_of(name: str) -> dict[str, Kernels]:
     """Those of each of KINDS. Kept together with their tiles, which tell how much memory they
     need, so that no kernel ever meets the memory of another's."""
     encoding = ENCODINGS[name]
+    if isinstance(encoding, Panels):
+        return {kind: Kernels(*grouped_kernels(name, kind, 0)[:2]) for kind in KINDS}
     kernels = {kind: tiled(name, chosen_tile(name, kind)) for kind in kinds_of(encoding)}
     if isinstance(encoding, RowGroups):
         return {**dict.fromkeys(KINDS, Kernels(*lut_kernels(encoding))), **kernels}
@@ -125,7 +129,8 @@ KERNELS = _Kernels()
 class Plan(NamedTuple):
     """Fields of an OPERANDS record that depend on the matrix alone, and sizes in bytes.
 
-    prepare, multiply: addresses of compiled kernels. placed_bytes: of one prepared token.
+    prepare, multiply: addresses of compiled kernels. is_biased: whether the latter adds up codes.
+    placed_bytes: of one prepared token.
     scratch_bytes: of each thread. token_step: tokens are prepared in multiples of it.
     token_block: tokens that the GEMM multiplies with a panel before the next one. streams, panel:
     the rows and the panel of a GemvTile, where there is one.
@@ -137,7 +142,7 @@ class Plan(NamedTuple):
     placed_bytes: int
     stride: int = 0
     fields: int = 0
-    bias: int = 0
+    is_biased: bool = False
     scratch_bytes: int = 0
     token_step: int = 1
     token_block: int = sys.maxsize
@@ -145,15 +150,26 @@ class Plan(NamedTuple):
     panel: int = 0
 
 
-def kind_of(encoding: str, tokens: int, weights: int, group: int = 0) -> str:
+def has_panels(encoding: str, levels: Sequence[int]) -> bool:
+    """Whether matrices without a scale a group of columns are in panels as well."""
+    return encoding in ENCODINGS and isinstance(layout_of(encoding, 0, levels), Panels)
+
+
+def kind_of(
+    encoding: str, tokens: int, weights: int, group: int = 0, levels: Sequence[int] = ()
+) -> str:
     """The shape class of a product, by its tokens and bytes of weights."""
     if tokens == 1:
         return "one" if weights <= last_level_bytes() else "stream"
-    if group:
-        least = MIN_TOKENS if HAS_TILES and group >= MIN_GROUP else MIN_MANY
+    if group or has_panels(encoding, levels):
+        least = MIN_TOKENS if _takes_tiles(group) else MIN_MANY
         return "few" if tokens < least else MANY
     is_grouped = isinstance(ENCODINGS.get(encoding), RowGroups)
     return "few" if tokens <= (_MAX_TABLES if is_grouped else TIER.batch.most) else MANY
+
+
+def _takes_tiles(group: int) -> bool:
+    return HAS_TILES and (group == 0 or group >= MIN_GROUP)
 
 
 class GroupedKernels(NamedTuple):
@@ -168,45 +184,53 @@ class GroupedKernels(NamedTuple):
     token_step: int = 1
 
 
-def grouped_kernels(name: str, kind: str, group: int) -> GroupedKernels:
-    """The kernels of an encoding with a scale a group of columns."""
-    unit = min(group, MAX_UNIT)
+def grouped_kernels(name: str, kind: str, group: int, levels: int = 0) -> GroupedKernels:
+    """The kernels of an encoding with a scale a group of columns, or of panels whose columns share
+    a scale (0). levels: how many a matrix has, 0 for as many as the encoding's values."""
+    unit = min(group or MAX_UNIT, MAX_UNIT)
+    encoding = PANELS[name]
+    # Sums of int16 have room for so many.
+    is_wide = TIER.close is not None and levels > len(encoding.values)
     if kind in ("one", "stream"):
-        size = sums_bytes(PANELS[name].blocks.panel_tile.streams, 1)
-        return GroupedKernels(place_groups, grouped_gemv(name, unit), lambda _: size)
-    if HAS_TILES and kind == MANY and group >= MIN_GROUP:
+        size = sums_bytes(encoding, unit, encoding.panel_tile.streams, 1)
+        return GroupedKernels(place_groups, grouped_gemv(name, unit, is_wide), lambda _: size)
+    if kind == MANY and _takes_tiles(group):
         return GroupedKernels(
             place_group_tiles, grouped_tiles(name, group),
             lambda columns: scratch_bytes(columns, group), TILE_PANELS, TOKENS,
         )  # fmt: skip
     if IS_WORTH_IT and kind != MANY:
-        return GroupedKernels(place_groups, grouped_few(name, unit), lambda _: FEW_BYTES)
+        few = few_bytes(encoding, unit)
+        return GroupedKernels(place_groups, grouped_few(name, unit, is_wide), lambda _: few)
     return GroupedKernels(
-        place_groups, grouped_gemm(name), lambda columns: SPARE_BYTES + codes_bytes(columns),
-        GEMM_PANELS,
+        place_groups, grouped_gemm(name, is_wide),
+        lambda columns: SPARE_BYTES + codes_bytes(columns), GEMM_PANELS,
     )  # fmt: skip
 
 
-def _grouped_plan(name: str, columns: int, kind: str, group: int) -> Plan:
-    panels, kernels = PANELS[name], grouped_kernels(name, kind, group)
+def _grouped_plan(name: str, columns: int, kind: str, group: int, levels: int) -> Plan:
+    panels, kernels = PANELS[name], grouped_kernels(name, kind, group, levels)
     # A row behind another at a multiple of 4 KB would compete for the same few places of a cache.
-    placed = -(-columns // BLOCK_BYTES) * BLOCK_BYTES + BLOCK_BYTES
+    placed = -(-tiles_placed_bytes(columns, group) // BLOCK_BYTES) * BLOCK_BYTES + BLOCK_BYTES
     block = max(_MIN_TILES, TIER.gemm.block_bytes // placed // TOKENS) * TOKENS
     return Plan(
         kernels.prepare.address, kernels.multiply.address, kernels.panels * PANEL_ROWS, placed,
-        panels.row_bytes(columns), panels.blocks.fields, -panels.values[0],
+        panels.row_bytes(columns), panels.fields, True,
         kernels.scratch(columns), kernels.token_step, block,
     )  # fmt: skip
 
 
-def make_plan(name: str, columns: int, kind: str, tile: Tile | None = None, group: int = 0) -> Plan:
+def make_plan(
+    name: str, columns: int, kind: str, tile: Tile | None = None, group: int = 0,
+    levels: Sequence[int] = (),
+) -> Plan:  # fmt: skip
     """The plan for an encoding, or a name of UNPACKED, the length of the rows and a shape class.
 
     tile: instead of the one that was chosen for the encoding and the shape class. group: columns
-    that share a scale, 0 for all of them.
+    that share a scale, 0 for all of them. levels: what codes stand for, by default the values.
     """
-    if group:
-        return _grouped_plan(name, columns, kind, group)
+    if group or has_panels(name, levels):
+        return _grouped_plan(name, columns, kind, group, len(levels))
     if name in UNPACKED:
         each = UNPACKED[name]
         stride = each.stride(columns)
@@ -239,6 +263,6 @@ def make_plan(name: str, columns: int, kind: str, tile: Tile | None = None, grou
         block = max(_MIN_TILES * token_step, kernels.tile.block_bytes // max(1, placed))
         block = block // token_step * token_step
     return Plan(
-        prepare, multiply, row_step, placed, stride, fields,
-        -encoding.values[0], scratch, token_step, block, streams, panel,
+        prepare, multiply, row_step, placed, stride, fields, True, scratch, token_step, block,
+        streams, panel,
     )  # fmt: skip

@@ -89,7 +89,7 @@ def _weave(a, b, c, d, woven):
 def make_columns(encoding: Blocks, apart: int):
     """The sums over some columns of a matrix whose columns are rows of the encoding, and what makes
     results of them."""
-    fields, block, value_step = encoding.fields, encoding.block, encoding.step
+    fields, block = encoding.fields, encoding.block
     unpack = encoding.make_unpack(apart, WIDE)
     holds, opens, hold, open_fields, codes, shift, factor = unpack
     inverse = unpack.last_inverse
@@ -108,7 +108,7 @@ def make_columns(encoding: Blocks, apart: int):
         held, opened = registers(u8, holds), registers(u8, opens)
         woven, into = registers(u8, _WOVEN), registers(PARTIAL, 1)
         total = registers(i32, 1)
-        hold(held)
+        hold(held, p.levels)
         for at in range(0, lines * fields * _FIELD_BYTES, BYTES):
             store(sums + at, full(i32, 0))
         for k in range(first, last, _WOVEN):
@@ -128,7 +128,8 @@ def make_columns(encoding: Blocks, apart: int):
                         load(u8, a + i), load(u8, b + i), load(u8, c + i), load(u8, d + i), woven
                     )
                     for q in range(_WOVEN):
-                        open_fields(woven[q], opened, held)
+                        opened[0] = woven[q]
+                        open_fields(opened, held)
                         for field in range(fields):
                             place = sums + (line * fields + field) * _FIELD_BYTES
                             place = place + (_WOVEN * part + q * BYTES)
@@ -156,8 +157,6 @@ def make_columns(encoding: Blocks, apart: int):
                         total = total >> shift * (field % apart)
                     else:
                         total = total * inverse  # modulo 2**32
-                    if value_step > 1:
-                        total = total * value_step
                     finish(p, total, begin + i, 0, min(LANES, count - i))
 
     return multiply, close

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from ternops.encodings import ENCODINGS
 from ternops.encodings.blocks import Blocks, GemvTile
 from ternops.encodings.encoding import Encoding
+from ternops.encodings.panels import Panels
 from ternops.isa.tier import FAMILIES, BatchTile, GemmTile, Tier
 
 #: The shape class of products with many tokens, whose GEMM every encoding has.
@@ -33,6 +34,8 @@ class Choice(NamedTuple):
 
 def kinds_of(encoding: Encoding) -> tuple[str, ...]:
     """The shape classes in which an encoding has a choice of tiles."""
+    if isinstance(encoding, Panels):
+        return ()
     return KINDS if isinstance(encoding, Blocks) else (MANY,)
 
 

@@ -59,7 +59,8 @@ def make_transpose(encoding: Blocks):
     def take_apart(line, opened, held, codes):
         """The codes of a line, field after field."""
         for part in range(0, BLOCK_BYTES, BYTES):
-            open_fields(load(u8, line + part), opened, held)
+            opened[0] = load(u8, line + part)
+            open_fields(opened, held)
             for field in range(fields):
                 store(codes + (field * BLOCK_BYTES + part), codes_of(opened, held, field))
 
@@ -70,7 +71,7 @@ def make_transpose(encoding: Blocks):
         lines = pointer(p.scratch) + thread * p.scratch_stride
         codes = lines + BLOCK_BYTES * block
         held, opened = registers(u8, holds), registers(u8, opens)
-        hold(held)
+        hold(held, 0)
         first, last = share((p.stride + BLOCK_BYTES - 1) // BLOCK_BYTES, 1, thread, threads)
         for source in range(first, last):
             source_stride = min(BLOCK_BYTES, p.stride - source * BLOCK_BYTES)

@@ -7,10 +7,10 @@ comparisons tell a digit. Bound: operations; in panels, bringing the dwords of a
 import numpy as np
 
 from ternops.encodings import PANELS
-from ternops.encodings.blocks import BLOCK_BYTES, Blocks
-from ternops.encodings.panels import LINE, ROWS
-from ternops.isa import BYTES, u8
-from ternops.kernels.packing import digits_of
+from ternops.encodings.blocks import BLOCK_BYTES
+from ternops.encodings.panels import LINE, ROWS, Panels
+from ternops.isa import BYTES, WIDE, u8
+from ternops.kernels.packing import by_layout, digits_of
 from ternops.simd import (
     TeamJob,
     at_least,
@@ -20,30 +20,48 @@ from ternops.simd import (
     pointer,
     record_at,
     record_type,
+    registers,
     store,
 )
 from ternops.team import share
 
 #: Rows [first, last) of what is packed as `ternops.kernels.packing.PACK` tells; out: int8 values.
+#: levels: the address of those of a matrix (`ternops.kernels.levels`).
 UNPACK = np.dtype(
     [(name, np.intp) for name in (
-        "packed", "first", "last", "columns", "fields", "lines", "row_bytes", "tail", "low", "down",
-        "out", "scratch",
+        "packed", "first", "last", "columns", "layout", "fields", "planes", "lines", "row_bytes",
+        "tail", "low", "down", "levels", "out", "scratch",
     )]
 )  # fmt: skip
 _Unpack = record_type(UNPACK)
 
-#: A line, and the values of its fields.
-SCRATCH_BYTES = 9 * BLOCK_BYTES + BLOCK_BYTES
+#: A line of each plane, and the values of their fields.
+_LINES = max(each.planes for each in PANELS.values()) * BLOCK_BYTES
+SCRATCH_BYTES = _LINES + 9 * BLOCK_BYTES
 
 
-def _make_split(encoding: Blocks):
+def _make_split(encoding: Panels):
     """A function that writes the values of a line's fields one behind the other, 64 each."""
-    fields = encoding.fields
+    fields, planes = encoding.fields, encoding.planes
+    holds, opens, hold, open_fields, codes, _, _ = encoding.make_unpack(1, WIDE, True)
+
+    @inlined
+    def split_planes(line, values, p):
+        opened, held = registers(u8, opens), registers(u8, holds)
+        hold(held, p.levels)
+        for part in range(0, BLOCK_BYTES, BYTES):
+            for plane in range(planes):
+                opened[plane] = load(u8, line + (plane * BLOCK_BYTES + part))
+            open_fields(opened, held)
+            for field in range(fields):
+                store(values + (field * BLOCK_BYTES + part), codes(opened, held, field))
+
+    if planes > 1 or encoding.has_levels:
+        return split_planes
     field_of, unit_of, radix = digits_of(encoding)
 
     @inlined
-    def split(line, values, low, down):
+    def split(line, values, p):
         for part in range(0, BLOCK_BYTES, BYTES):
             rest = load(u8, line + part)
             for i in range(fields):
@@ -59,32 +77,19 @@ def _make_split(encoding: Blocks):
                     code = rest >> 2 * (fields - 1 - i) & 3
                 else:
                     code = rest >> (fields - 1 - i) & 1
-                store(values + (field_of(i) * BLOCK_BYTES + part), (code << down) + low)
+                store(values + (field_of(i) * BLOCK_BYTES + part), (code << p.down) + p.low)
 
     return split
 
 
-_split4, _split5, _split8 = (
-    _make_split(next(each.blocks for each in PANELS.values() if each.blocks.fields == fields))
-    for fields in (4, 5, 8)
-)
+_split = by_layout(_make_split)
 
 
 @inlined
-def _split(p, line, values):
-    if p.fields == 4:
-        _split4(line, values, p.low, p.down)
-    elif p.fields == 5:
-        _split5(line, values, p.low, p.down)
-    else:
-        _split8(line, values, p.low, p.down)
-
-
-@inlined
-def _gather(p, row, place, line, stride):
-    """`stride` bytes of a row, from `place` on."""
+def _gather(p, row, block, line, stride):
+    """`stride` bytes of a row's block, of each plane."""
     if p.lines == 1:
-        source = pointer(p.packed) + (row * p.row_bytes + place)
+        source = pointer(p.packed) + (row * p.row_bytes + block * BLOCK_BYTES)
         if stride == BLOCK_BYTES:
             for part in range(0, BLOCK_BYTES, BYTES):
                 store(line + part, load(u8, source + part))
@@ -92,10 +97,12 @@ def _gather(p, row, place, line, stride):
             for i in range(stride):
                 store(line + i, load(np.uint8, source + i))
     else:
-        panel = row // ROWS * ROWS * p.row_bytes
-        source = pointer(p.packed) + (panel + place // 4 * LINE + row % ROWS * 4)
+        panel = row // ROWS * ROWS * p.row_bytes + block * (BLOCK_BYTES * ROWS) * p.planes
+        source = pointer(p.packed) + (panel + row % ROWS * 4)
         for i in range(stride >> 2):
-            store(line + 4 * i, load(np.uint32, source + i * LINE))
+            for plane in range(p.planes):
+                dword = load(np.uint32, source + (i * p.planes + plane) * LINE)
+                store(line + (plane * BLOCK_BYTES + 4 * i), dword)
 
 
 @inlined
@@ -103,7 +110,7 @@ def _unpack(record, team, thread, threads):
     """Rows are shared out."""
     p = record_at(_Unpack, record)
     line = pointer(p.scratch) + thread * SCRATCH_BYTES
-    values = line + BLOCK_BYTES
+    values = line + _LINES
     size = p.fields * BLOCK_BYTES
     whole = p.columns // size
     rest = p.columns - whole * size
@@ -111,11 +118,11 @@ def _unpack(record, team, thread, threads):
     for row in range(first, last):
         out = pointer(p.out) + row * p.columns
         for block in range(whole):
-            _gather(p, p.first + row, block * BLOCK_BYTES, line, BLOCK_BYTES)
-            _split(p, line, out + block * size)
+            _gather(p, p.first + row, block, line, BLOCK_BYTES)
+            _split(p.layout, line, out + block * size, p)
         if rest > 0:
-            _gather(p, p.first + row, whole * BLOCK_BYTES, line, p.tail)
-            _split(p, line, values)
+            _gather(p, p.first + row, whole, line, p.tail)
+            _split(p.layout, line, values, p)
             for field in range(p.fields):
                 start = field * p.tail
                 for i in range(min(p.tail, rest - start)):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ternops.absmean import check_weights
+from ternops.absmean import check_weights, mean_of
 from ternops.quantizers import elastic, floats, integers, means, quantiles, search, shifts
 from ternops.quantizers.method import MAX_LEVEL, Group, Levels, Method
 
@@ -106,9 +106,13 @@ def quantize(w: npt.ArrayLike, choice: Choice) -> Quantized:
         return Quantized(values, np.asarray(scale), levels)
     size = columns if group == ROW else int(group or columns)
     groups = weight.reshape(rows * (columns // size) if size else rows, size)
-    if method.fit:
-        levels = method.fit(groups, many)
-    values, scales = method.quantize(groups, levels)
+    try:
+        if method.fit:
+            levels = method.fit(groups, many)
+        values, scales = method.quantize(groups, levels)
+    except ValueError:
+        mean_of(weight, np.abs)  # which names the place of what is not finite
+        raise
     shape = (rows,) if group == ROW else (rows, columns // size)
     return Quantized(values.reshape(rows, columns), scales.reshape(shape), levels)
 

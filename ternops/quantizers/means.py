@@ -6,7 +6,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ternops import absmean as means
-from ternops.encodings.one_bit import sign_mean
 from ternops.quantizers.integers import SIGNS, TRITS
 from ternops.quantizers.method import Array, Levels, Method, absmean_of
 
@@ -44,5 +43,5 @@ SIGN = Method(
     scale=absmean,
     store=stored,
     choose=above_mean,
-    whole=sign_mean,
+    whole=means.sign_mean,
 )

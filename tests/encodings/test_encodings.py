@@ -305,10 +305,15 @@ def test_only_the_bytes_of_weights_are_judged(name):
 
 def test_the_table_of_encodings():
     """By name, with what tells them apart."""
-    assert list(ENCODINGS) == ["two_bit", "base3", "tl1", "tl2", "one_bit"]
+    assert list(ENCODINGS) == [
+        "two_bit", "base3", "tl1", "tl2", "one_bit", "three_bit", "nibble", "eight_bit",
+    ]  # fmt: skip
     assert all(name == encoding.name for name, encoding in ENCODINGS.items())
     bits = {name: encoding.bits for name, encoding in ENCODINGS.items()}
-    assert bits == {"two_bit": 2, "base3": 1.6, "tl1": 2, "tl2": pytest.approx(5 / 3), "one_bit": 1}
+    assert bits == {
+        "two_bit": 2, "base3": 1.6, "tl1": 2, "tl2": pytest.approx(5 / 3), "one_bit": 1,
+        "three_bit": 3, "nibble": 4, "eight_bit": 8,
+    }  # fmt: skip
     assert common.SLACK == 64
     looks = {(encoding.color, encoding.marker) for encoding in ENCODINGS.values()}
     assert len(looks) == len(ENCODINGS)

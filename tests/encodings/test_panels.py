@@ -18,27 +18,36 @@ ROWS = (1, 15, 16, 17, 1000)
 COLUMNS = (32, 64, 96, 224, 256, 288, 320, 352, 480, 512, 544, 640, 672, 992, 1024, 1056)
 SHAPES = st.tuples(st.integers(0, 70), st.integers(1, 50), st.integers(0, 2**32 - 1))
 
-EVERY = pytest.mark.parametrize("name", cases.FACTORS)
+EVERY = pytest.mark.parametrize("name", PANELS)
+#: Of the encodings that have no other layout and one plane.
+FACTORS = {"nibble": ((1, 16), 16), "eight_bit": ((1,), 255)} | cases.FACTORS
+
+
+def parts(name, field, code):
+    """What a code adds to the bytes of each plane."""
+    if name == "three_bit":
+        return {field // 4: (code & 3) << 2 * (field % 4), 2: (code >> 2) << field}
+    return {0: code * FACTORS[name][0][field]}
 
 
 def described(name, weights):
     """The bytes as the module describes them, weight after weight."""
     rows, columns = weights.shape
-    factors, _ = cases.FACTORS[name]
-    fields = len(factors)
+    fields, planes = PANELS[name].fields, PANELS[name].planes
     whole, rest = divmod(columns, 64 * fields)
     stride = -(-rest // fields)
     stride += -stride % 4
     row_bytes = 64 * whole + stride
     lines = row_bytes // 4
-    result = np.zeros((-(-rows // 16), lines, 16, 4), np.uint8)
+    result = np.zeros((-(-rows // 16), lines, planes, 16, 4), np.uint8)
     codes = np.searchsorted(ENCODINGS[name].values, weights)
     for column in range(columns):
         block, place = divmod(column, 64 * fields)
         field, byte = divmod(place, 64 if block < whole else stride)
         line, byte = divmod(64 * block + byte, 4)
         for row in range(rows):
-            result[row // 16, line, row % 16, byte] += codes[row, column] * factors[field]
+            for plane, amount in parts(name, field, int(codes[row, column])).items():
+                result[row // 16, line, plane, row % 16, byte] += amount
     return result.ravel()
 
 
@@ -83,8 +92,10 @@ def test_large_matrices_are_worked_on_in_pieces(name):
     """Beside the result, packing and unpacking need little memory; pieces join without a seam."""
     layout, weights = PANELS[name], cases.trits(2111, 9056, encoding=name)
     packed = checks.packed_in_pieces(layout, weights)
-    pieces = np.concatenate([*layout.pieces(packed, *weights.shape)])
-    assert cases.same_bits(pieces, packed[: layout.nbytes(*weights.shape)])
+    pieces = np.concatenate([*layout.pieces(packed, *weights.shape)], axis=1)
+    assert cases.same_bits(
+        np.moveaxis(pieces, 0, 1).ravel(), packed[: layout.nbytes(*weights.shape)]
+    )
 
 
 @EVERY
@@ -100,7 +111,9 @@ def test_one_row_of_many_is_looked_up_cheaply(name):
     assert peak < 10 * 16 * 1024
 
 
-@pytest.mark.parametrize(("name", "byte"), [("two_bit", 0b11 << 4), ("base3", 243)])
+@pytest.mark.parametrize(
+    ("name", "byte"), [("two_bit", 0b11 << 4), ("base3", 243), ("eight_bit", 255)]
+)
 @pytest.mark.parametrize("columns", [256, 352])
 def test_damage_is_found_anywhere(name, byte, columns):
     """Each byte of a matrix, those of rows that fill it up included, but no byte behind them."""
@@ -118,10 +131,10 @@ def test_damage_is_found_anywhere(name, byte, columns):
 
 def test_which_encodings_have_them():
     """Those of blocks, under their own names, with all that tells them apart."""
-    assert list(PANELS) == [*cases.FACTORS]
+    assert [name for name, each in PANELS.items() if each.blocks] == [*cases.FACTORS]
     for name, panels in PANELS.items():
         own = ENCODINGS[name]
-        assert panels.blocks is own is layout_of(name, 0)
+        assert (panels.blocks or panels) is own is layout_of(name, 0)
         assert layout_of(name, 64) is panels
         for what in ("name", "bits", "values", "step", "color", "marker", "unpacks_slowly"):
             assert getattr(panels, what) == getattr(own, what)
@@ -140,3 +153,52 @@ def test_scales_are_turned_and_turned_back(dtype, rows):
             expected = scale[row] if row < rows else np.zeros(groups, dtype)
             assert cases.same_bits(turned[row // 16, :, row % 16], expected)
         assert cases.same_bits(turn_scales_back(turned, rows), scale)
+
+
+LEVELS = [
+    ("two_bit", (-3, -1, 1, 3)),
+    ("two_bit", (-2, -1, 0, 1)),
+    ("three_bit", tuple(range(-7, 8, 2))),
+    ("three_bit", (-1, 0, 1)),
+    ("nibble", (-127, -8, 0, 1, 90)),
+    ("nibble", (-12, -8, -6, -4, -3, -2, -1, 0, 1, 2, 3, 4, 6, 8, 12)),
+]
+
+
+@pytest.mark.parametrize(("name", "levels"), LEVELS)
+def test_levels_take_the_place_of_values(name, levels):
+    """The same codes are the same bytes; a code of no level is damage, and is named."""
+    layout = PANELS[name]
+    codes = np.random.default_rng(5).integers(0, len(levels), (33, 700))
+    weights = np.array(levels, np.int8)[codes]
+    packed = layout.pack(weights, levels)
+    assert cases.same_bits(layout.unpack(packed, 33, 700, levels=levels), weights)
+    assert cases.same_bits(layout.unpack(packed, 33, 700, 5, 20, levels), weights[5:20])
+    first = layout.widened.values[: len(levels)]
+    plain = np.array(first, np.int8)[codes]
+    assert cases.same_bits(packed, layout.pack(plain, first))
+    layout.check_codes(packed, 33, 700, len(levels))
+    with pytest.raises(ValueError, match=rf"^packed: holds .*\(not {name}\?\)\Z"):
+        layout.check_codes(packed, 33, 700, len(levels) - 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "levels", "message"),
+    [
+        ("base3", (-2, 0, 2), r"levels=\(-2, 0, 2\): expected \(-1, 0, 1\), of encoding 'base3'"),
+        ("one_bit", (0, 1), r"levels=\(0, 1\): expected \(-1, 1\), of encoding 'one_bit'"),
+        ("two_bit", (-3, 0, 3), r"levels=.*: expected neighbours that are all 1 or all 2 apart"),
+        ("two_bit", (-2, -1, 0, 1, 2), r"levels=.*: 5 of them, expected 2 to 4"),
+        ("three_bit", (-1, 0, 2), r"levels=.*: expected neighbours that are all 1 or all 2 apart"),
+        ("nibble", (3,), r"levels=\(3,\): 1 of them, expected 2 to 16"),
+        ("nibble", (1, 1, 2), r"levels=.*: expected ascending integers"),
+        ("nibble", (-128, 0), r"levels=.*: expected integers from -127 to 127"),
+        ("nibble", (0, 128), r"levels=.*: expected integers from -127 to 127"),
+    ],
+)
+def test_levels_that_no_matrix_can_have(name, levels, message):
+    """One line, which names them."""
+    with pytest.raises(ValueError, match=message):
+        ENCODINGS[name].check_levels(levels)
+    with pytest.raises(TypeError, match=r"levels=.*: 0\.5 is no integer"):
+        ENCODINGS[name].check_levels((0, 0.5))

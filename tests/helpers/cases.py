@@ -84,7 +84,7 @@ def trits(rows: int, columns: int, seed: int = 0, encoding: str = "two_bit") -> 
     """Random int8 of the values that an encoding has, each equally likely."""
     values = np.array(ALL_ENCODINGS[encoding].values, np.int8)
     random = np.random.default_rng((seed, rows, columns))
-    return values[random.integers(0, len(values), (rows, columns), np.int8)]
+    return values[random.integers(0, len(values), (rows, columns), np.int16)]
 
 
 def both(left: str, right: str) -> str:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import ternops
 from ternops.absmean import MIN_ABSMAX
-from ternops.encodings import ENCODINGS, PANELS
+from ternops.encodings import PANELS
 from ternops.encodings.panels import GROUPS
 from ternops.kernels import grouped, reference
 from ternops.kernels.grouped_gemm import TOKENS
@@ -228,7 +228,7 @@ def test_the_oracle_is_the_sum_it_says():
 @ENCODING
 def test_units_whose_sums_have_room(encoding):
     """As many fields apart as the tier's own tile has, where its dots add up int32."""
-    record = ENCODINGS[encoding]
+    record = PANELS[encoding]
     for unit in (32, grouped.MAX_UNIT):
         apart = grouped.fields_apart(record, unit)
         assert 1 <= apart <= record.fields

@@ -85,7 +85,7 @@ def test_it_says_what_it_is():
     assert ternops.pack(cases.trits(5, 256), 1.0).group is None
 
 
-@ENCODING
+@pytest.mark.parametrize("encoding", [name for name, each in PANELS.items() if each.blocks])
 @GROUP
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_quantize_takes_the_mean_of_each_group(encoding, group, dtype):
@@ -126,7 +126,7 @@ def test_quantize_at_the_ends():
 
 @pytest.mark.parametrize("left", PANELS)
 @pytest.mark.parametrize("right", PANELS)
-@GROUP
+@pytest.mark.parametrize("group", [32, 128])
 def test_a_matrix_takes_any_other_encoding(left, right, group):
     """Group, scale and orientation stay; the bytes are those that packing gives."""
     weights = cases.trits(35, 768, encoding=cases.both(left, right))
@@ -142,7 +142,8 @@ def test_a_matrix_takes_any_other_encoding(left, right, group):
         assert first.to(left) is first
         x = cases.floats(3, 768)
         assert cases.same_bits(x @ first.to(right).T, x @ second.T)
-        assert first.to("auto").group == group
+        if abs(weights).max() == 1:
+            assert first.to("auto").group == group
 
 
 @ENCODING

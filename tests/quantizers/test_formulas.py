@@ -9,8 +9,14 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ternops.absmean import absmean, absmean_groups
-from ternops.encodings.one_bit import sign_mean, sign_mean_groups
+from ternops.absmean import (
+    MIN_SCALE,
+    absmean,
+    absmean_groups,
+    group_means,
+    rounded_scales,
+    sign_mean,
+)
 from ternops.quantizers import METHODS, choose, quantize
 from ternops.quantizers.method import nearest
 from tests.helpers import cases
@@ -22,6 +28,15 @@ KINDS = [(name, count) for name, each in METHODS.items() for count in each.level
 KIND = pytest.mark.parametrize(("name", "count"), KINDS)
 #: Those whose groups have nothing to do with each other.
 ALONE = [name for name in METHODS if name not in ("nvfp4", "quantile", "absmean", "sign")]
+
+
+def sign_mean_groups(w, group):
+    """`sign_mean` of each group of columns apart."""
+    groups, mean = group_means(w, group, np.positive)
+    _, scale = group_means(w, group)
+    signs = np.where(groups > mean[..., None], np.int8(1), np.int8(-1))
+    scale = rounded_scales(np.maximum(scale, MIN_SCALE))
+    return signs.reshape(len(signs), groups.shape[1] * group), scale
 
 
 def made(w, name, count=None, group=None):

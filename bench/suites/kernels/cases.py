@@ -56,20 +56,32 @@ def tokens_of(count: int, columns: int, dtype: str = "float32") -> npt.NDArray[A
     return random.standard_normal((count, columns)).astype(np.float32)
 
 
-def weights(encoding: str, rows: int, columns: int, group: int = 0) -> TernaryMatrix:
-    """A random matrix. group: columns that share a scale, 0 for all."""
-    return random_ternary(rows, columns, encoding, np.random.default_rng(0), group=group)
+def weights(
+    encoding: str, rows: int, columns: int, group: int = 0, levels: tuple[int, ...] = ()
+) -> TernaryMatrix:
+    """A random matrix. group: columns that share a scale, 0 for all; levels: see `pack`."""
+    random = np.random.default_rng(0)
+    return random_ternary(rows, columns, encoding, random, group=group, levels=levels)
 
 
-def weights_of(encoding: str, columns: int, size: int, group: int = 0) -> TernaryMatrix:
+def weights_of(
+    encoding: str, columns: int, size: int, group: int = 0, levels: tuple[int, ...] = ()
+) -> TernaryMatrix:
     """A random matrix of about `size` packed bytes."""
     groups = size // ENCODINGS[encoding].nbytes(_GROUP, columns)
-    return weights(encoding, max(1, groups) * _GROUP, columns, group)
+    return weights(encoding, max(1, groups) * _GROUP, columns, group, levels)
 
 
 def _scaled_for(matrix: TernaryMatrix, x: npt.NDArray[Any]) -> TernaryMatrix:
     """Without a scale for int8, whose products are then exact."""
     return matrix.unscaled if x.dtype == np.int8 else matrix
+
+
+def _kind_of(matrix: TernaryMatrix) -> str:
+    """The encoding, the group and the number of levels, where these are not the usual ones."""
+    group = f"/{matrix.group}" if matrix.group else ""
+    usual = matrix.levels == ENCODINGS[matrix.encoding].values
+    return f"{matrix.encoding}{group}" + ("" if usual else f" {len(matrix.levels)} levels")
 
 
 def _product(
@@ -81,11 +93,13 @@ def _product(
     if level is None:
         level = level_of(matrix.nbytes, threads) if tokens <= MAX_READ else ""
     tiles = (
-        HAS_TILES and kind_of(matrix.encoding, tokens, matrix.nbytes, matrix.group or 0) == "many"
+        HAS_TILES
+        and kind_of(matrix.encoding, tokens, matrix.nbytes, matrix.group or 0, matrix.levels)
+        == "many"
     )
     return Product(
         section, group, OURS, tokens, rows, columns, threads, matrix.nbytes, TIER,
-        f"{matrix.encoding}/{matrix.group}" if matrix.group else matrix.encoding,
+        _kind_of(matrix),
         str(x.dtype), level,
         "" if matrix.encoding in LOOK_UPS else "tile" if tiles else "dot", how,
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -115,6 +116,29 @@ def _grouped(results: Timings, tier: str) -> Iterator[Goal]:
                 yield Goal("grouped", what, asked, ratio, "%")
 
 
+#: What others are compared with; and what is asked of them with many tokens.
+_TERNARY = "two_bit/128"
+_OF_TWO_BIT = {"nibble": 0.85, "two_bit": 0.85, "three_bit": 0.70, "one_bit": 0.80}
+
+
+def _low_bit(results: Timings, tier: str) -> Iterator[Goal]:
+    """One token of the bandwidth with all threads, many of two_bit's rate with three levels."""
+    found = [*results.find(section="low-bit", tier=tier)]
+    threads = max((each.threads for each in found), default=0)
+    for each in found:
+        asked = _OF_TWO_BIT.get(re.split("[/ ]", each.encoding)[0])
+        if not asked or each.encoding == _TERNARY:
+            continue
+        if each.tokens == 1:
+            if each.threads == threads:
+                yield from _share_of_reading(results, each, "low-bit", 0.85)
+            continue
+        same = {"tokens": each.tokens, "threads": each.threads, "tier": tier}
+        for plain in results.find(section="low-bit", encoding=_TERNARY, **same):
+            what = f"{_name(each)}, {each.tokens} tokens: of two_bit's rate"
+            yield Goal("low-bit", what, asked, results.ratio(each, plain), "%")
+
+
 def _over_vnni(results: Timings, products: list[Product]) -> Iterator[float]:
     """How many times as fast as the same without AMX."""
     for each in products:
@@ -149,7 +173,7 @@ def _overhead(results: Timings, tier: str) -> Iterator[Goal]:
 
 
 _GOALS: tuple[Callable[[Timings, str], Iterator[Goal]], ...] = (
-    _gemv_dram, _gemv_cache, _batch, _gemm, _grouped, _published, _avx2, _overhead,
+    _gemv_dram, _gemv_cache, _batch, _gemm, _grouped, _low_bit, _published, _avx2, _overhead,
 )  # fmt: skip
 
 

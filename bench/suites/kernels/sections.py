@@ -23,17 +23,27 @@ from bench.engines import Engine
 from bench.limits import levels
 from bench.limits.peaks import PEAKS
 from bench.suites.kernels import cases as make
+from ternops.encodings import ENCODINGS as REGISTRY
+from ternops.encodings.panels import Panels
 from ternops.isa import HAS_TILES, detect
-from ternops.kernels.plan import KERNELS
 
-#: Encodings that have a kernel for one token, and those that have one for many.
-ENCODINGS = tuple(dict.fromkeys(encoding for encoding, _ in KERNELS))
+#: Encodings that are compared without a scale a group of columns, and those of blocks.
+ENCODINGS = tuple(name for name, each in REGISTRY.items() if not isinstance(each, Panels))
 BLOCKS = tuple(each for each in ENCODINGS if each not in LOOK_UPS)
 #: What is compared with AMX, and what stands for CPUs without AVX-512.
 VNNI, AVX2 = "avx512vbmi", "avx2"
 
-#: Columns that share a scale, 0 for all: what is compared, in the section of those.
-GROUPED = (("two_bit", 0), ("two_bit", 128), ("two_bit", 64), ("base3", 0), ("base3", 128))
+#: An encoding, columns that share a scale (0: all), and levels, if they are not its values.
+Kind = tuple[str, int] | tuple[str, int, tuple[int, ...]]
+#: What is compared in the section of those with a scale a group of columns.
+GROUPED: tuple[Kind, ...] = (
+    ("two_bit", 0), ("two_bit", 128), ("two_bit", 64), ("base3", 0), ("base3", 128)
+)  # fmt: skip
+#: Encodings of one to eight bits, with the same groups, in the order of their bits.
+LEVELS: tuple[Kind, ...] = (
+    ("one_bit", 128), ("base3", 128), ("two_bit", 128), ("two_bit", 128, (-3, -1, 1, 3)),
+    ("three_bit", 128), ("nibble", 128), ("eight_bit", 128),
+)  # fmt: skip
 
 _CACHE_COLUMNS, _DRAM_COLUMNS = 2560, 4096
 _GEMM = 4096
@@ -164,42 +174,45 @@ def gemm(options: KernelOptions) -> list[Group]:
 
 
 def grouped(options: KernelOptions) -> list[Group]:
-    """With a scale a group of columns, beside the same without: one token, weights from memory, and
-    512 tokens."""
-    section = "grouped"
+    """With a scale a group of columns, beside the same without."""
+    return _kinds("grouped", GROUPED, options)
+
+
+def low_bit(options: KernelOptions) -> list[Group]:
+    """Every number of bits, and of levels, with the same groups."""
+    return _kinds("low-bit", LEVELS, options)
+
+
+def _kinds(section: str, kinds: Sequence[Kind], options: KernelOptions) -> list[Group]:
+    """One token, weights from memory, and 512 tokens."""
+    gemv, gemm_name = f"{section} GEMV", f"{section} GEMM"
 
     def one(threads: int) -> list[Case]:
         x = make.tokens_of(1, _DRAM_COLUMNS)
         return [
             make.matmul_case(
-                section, "grouped GEMV", make.weights_of(each, _DRAM_COLUMNS, size, group), x,
+                section, gemv, make.weights_of(each, _DRAM_COLUMNS, size, *kind), x,
                 threads, levels.DRAM,
             )
-            for each, group in GROUPED
-        ] + levels.read_limits(section, "grouped GEMV", levels.DRAM, threads)  # fmt: skip
+            for each, *kind in kinds
+        ] + levels.read_limits(section, gemv, levels.DRAM, threads)  # fmt: skip
 
     def many(threads: int) -> list[Case]:
         x = make.tokens_of(512, _GEMM)
         return [
             make.matmul_case(
-                section, "grouped GEMM", make.weights(each, _GEMM, _GEMM, group), x, threads,
+                section, gemm_name, make.weights(each, _GEMM, _GEMM, *kind), x, threads,
                 seconds=_GEMM_TURN,
             )
-            for each, group in GROUPED
+            for each, *kind in kinds
         ]  # fmt: skip
 
     # Several are made at once: each as large as half of what else comes from memory.
     size = levels.DRAM_BYTES // 2
-    memory = (len(GROUPED) + 2) * size + _SPARE
+    memory = (len(kinds) + 2) * size + _SPARE
     return [
-        *(
-            Group("grouped GEMV", options.rounds(15), partial(one, n), memory)
-            for n in options.threads
-        ),
-        *(
-            Group("grouped GEMM", options.rounds(9), partial(many, n), _SPARE)
-            for n in options.threads
-        ),
+        *(Group(gemv, options.rounds(15), partial(one, n), memory) for n in options.threads),
+        *(Group(gemm_name, options.rounds(9), partial(many, n), _SPARE) for n in options.threads),
     ]
 
 
@@ -252,6 +265,7 @@ SECTIONS: dict[str, Callable[[KernelOptions], list[Group]]] = {
     "batch": batch,
     "gemm": gemm,
     "grouped": grouped,
+    "low-bit": low_bit,
     "peers": peers,
     "published": published,
     "avx2": avx2,

@@ -112,7 +112,8 @@ def make_unpack(fields: int, apart: int, width: Any) -> Unpack:
     if not _LOOKS_UP:
 
         @inlined
-        def open_bytes(packed, opened, held):
+        def open_bytes(opened, held):
+            packed = opened[0]
             # 81 and 9 are 1 modulo 4, 27 and 3 are -1: the difference of two remainders, or its
             # negative, holds the trit in its low two bits.
             rest81 = _remainder(packed, 81)
@@ -131,13 +132,13 @@ def make_unpack(fields: int, apart: int, width: Any) -> Unpack:
         return Unpack(masks, fields, hold_masks, open_bytes, codes, 2)
 
     @inlined
-    def hold(held):
-        hold_masks(held)
+    def hold(held, levels):
+        hold_masks(held, levels)
         _hold(held, masks)
 
     @inlined
-    def open_looked_up(packed, opened, held):
-        opened[0], opened[1] = _take_apart(packed, held, masks)
+    def open_looked_up(opened, held):
+        opened[0], opened[1] = _take_apart(opened[0], held, masks)
 
     @inlined
     def codes_looked_up(opened, held, field):

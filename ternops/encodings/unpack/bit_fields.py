@@ -14,7 +14,7 @@ from ternops.simd import constant, inlined
 
 
 def make_unpack(fields: int, apart: int, width: Any) -> Unpack:
-    """For 8, 4 or 2 fields in a byte and `apart` accumulators."""
+    """For 8, 4, 2 fields in a byte, or 1, and `apart` accumulators."""
     bits, last = 8 // fields, fields - 1
     # 32 registers have room for the constants; half as many have not, and on ARM one is an
     # instruction that LLVM may repeat.
@@ -25,9 +25,10 @@ def make_unpack(fields: int, apart: int, width: Any) -> Unpack:
     )
 
     @inlined
-    def hold(held):
+    def hold(held, levels):
         held[0] = mask0()
-        held[1] = mask1()
+        if fields > 1:
+            held[1] = mask1()
         if fields > 2:
             held[2] = mask2()
             held[3] = mask3()
@@ -38,8 +39,8 @@ def make_unpack(fields: int, apart: int, width: Any) -> Unpack:
             held[7] = mask7()
 
     @inlined
-    def open_bytes(packed, opened, held):
-        opened[0] = packed
+    def open_bytes(opened, held):
+        pass
 
     @inlined
     def codes(opened, held, field):

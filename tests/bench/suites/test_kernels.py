@@ -226,6 +226,22 @@ def test_asked_and_seen_of_scales_a_group(monkeypatch, tier, asked, family):
     assert figures_of(made, tier) == {k: v for k, v in expected.items() if v[0]}
 
 
+def test_asked_and_seen_of_every_number_of_bits():
+    """Many tokens' products over those of ternary weights; of eight bits nothing is asked."""
+    rates = {
+        "two_bit/128": 100, "two_bit/128 4 levels": 90, "nibble/128": 84, "three_bit/128": 71,
+        "one_bit/128": 79, "eight_bit/128": 1,
+    }  # fmt: skip
+    made = [product(rate, "low-bit", encoding=name, tokens=512) for name, rate in rates.items()]
+    assert figures_of(made, "amx") == {
+        f"{name}, 1 thread, 512 tokens: of two_bit's rate": (asked, rates[name] / 100, met)
+        for name, asked, met in (
+            ("two_bit/128 4 levels", 0.85, True), ("nibble/128", 0.85, False),
+            ("three_bit/128", 0.70, True), ("one_bit/128", 0.80, False),
+        )
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(("tier", "asked"), [("avx512vbmi", 1.3), ("amx", 6)])
 def test_asked_and_seen_beside_litespark(tier, asked):
     """One token, and the worst of the shapes with many; 32 tokens were not asked for."""
@@ -400,7 +416,8 @@ def test_from_end_to_end(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(kernel_sections, "HAS_TILES", False)
     # At this size everything lies in cache, where a probe says nothing about the kernels.
     monkeypatch.setattr(kernel_goals, "MAX_SHARE", float("inf"))
-    sections = ["limits", "gemv-dram", "gemv-cache", "batch", "gemm", "grouped", "overhead"]
+    sections = ["limits", "gemv-dram", "gemv-cache", "batch", "gemm", "grouped", "low-bit"]
+    sections += ["overhead"]
     arguments = ["--quick", "--no-peers", "--threads", "1", "--output", str(tmp_path)]
     assert kernels.main([*arguments, "--only", *sections]) == 0
     names = {"kernels.json", "roofline.png", "roofline.svg"}
@@ -415,6 +432,9 @@ def test_from_end_to_end(monkeypatch, tmp_path, capsys):
     assert encodings == set(kernel_sections.ENCODINGS)
     groups = {each.encoding for each in results.find(section="grouped")}
     assert groups == {"two_bit", "two_bit/128", "two_bit/64", "base3", "base3/128"}
+    kinds = {each.encoding for each in results.find(section="low-bit")}
+    names = ("one_bit", "base3", "two_bit", "three_bit", "nibble", "eight_bit")
+    assert kinds == {*(f"{name}/128" for name in names), "two_bit/128 4 levels"}
     limits = {each.what for each in results.limits if each.section == "limits"}
     assert limits >= {"DRAM", "L2", "dot"}
     suite = pyperf.BenchmarkSuite.load(str(tmp_path / "kernels.json"))

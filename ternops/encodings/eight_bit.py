@@ -1,0 +1,37 @@
+"""eight_bit: a weight a byte, 8.0 bits a weight, the integers from -127 to 127, as 127 more.
+
+A row is cut into blocks of 64 weights, 64 bytes, in panels (`panels`). The byte 255 is no weight.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ternops.encodings.blocks import PanelTile
+from ternops.encodings.common import Array
+from ternops.encodings.encoding import MAX_LEVEL
+from ternops.encodings.panels import Panels
+
+
+def _find_flaw(piece: Array) -> str | None:
+    found = np.any(piece > 2 * MAX_LEVEL)
+    return f"the byte 255, expected 0 to {2 * MAX_LEVEL}" if found else None
+
+
+def _itself(codes: Array) -> Array:
+    return codes
+
+
+EIGHT_BIT = Panels(
+    name="eight_bit",
+    values=tuple(range(-MAX_LEVEL, MAX_LEVEL + 1)),
+    fields=1,
+    join=_itself,
+    split=_itself,
+    find_flaw=_find_flaw,
+    unpack_code="bit_fields",
+    panel_tile=PanelTile(streams=3, ahead=2048, run=4),
+    usual_groups=(32, 64, 128),
+    color="#F0E442",
+    marker="P",
+)
