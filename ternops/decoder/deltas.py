@@ -27,7 +27,7 @@ from ternops.memory import CACHE_LINE, HoldsAddresses, aligned_zeros
 from ternops.packed import Packed
 
 _SLOTS = tuple(LINEAR)
-_PADDING = 256
+_PADDING = 256  # bytes that kernels may touch after a buffer
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,8 @@ class Model(LoadedModel):
     sparse: whether single tokens of a model with ReLU^2 leave out the rows of `up` whose gate is 0
     and the columns of `down` whose activation is 0: "auto" (where so many are that it takes less
     time), "always" or "never". The bits are the same; `down` is kept a second time, by columns.
-    It can be pickled, weights and all; copies are the model itself.
+    deltas: fine-tunes of these weights by name, for `generate`, `Session` and `Batch.add`; nothing
+    is left out then. It can be pickled, weights and all; copies are the model itself.
     Raises ValueError for other words.
     """
 

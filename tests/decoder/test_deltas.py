@@ -14,8 +14,8 @@ from ternops.decoder import Batch, Model, reference
 from ternops.decoder.deltas import Delta, fingerprint_of
 from ternops.decoder.session import Session
 from ternops.decoder.weights import HalfMatrix, Layer
-from tests.helpers import cases
-from tests.helpers.marks import slow_but
+from tests.helpers import cases, processes
+from tests.helpers.marks import apart, slow_but
 from tests.helpers.small_models import (
     LAYOUTS,
     SIZES,
@@ -110,6 +110,14 @@ def test_eight_sequences_with_eight_deltas():
             assert cases.same_bits(session.step(text[-1]).copy(), wanted)
             text.append(int(np.argmax(wanted)))
         assert found[number] == text[1:]
+
+
+@pytest.mark.parametrize("tier", apart(processes.SETTINGS, "tier"))
+def test_every_tier_gives_the_same_bits(tier):
+    """Those of the oracle: all in one pass, token by token, and in a batch."""
+    processes.skip_unless_another(tier)
+    done = processes.run_program("deltas", timeout=900, **processes.SETTINGS[tier])
+    assert done.split() == ["done"]
 
 
 def exact_pair(layout):

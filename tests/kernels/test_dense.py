@@ -57,7 +57,7 @@ def test_product(encoding, rows):
     """Every tail of rows, columns and tokens, on one thread and on several."""
     for columns in (1, 15, 31, 32, 33, 64, 65, 100, 1024):
         bits, dense, scales = weights(encoding, rows, columns)
-        for tokens in (1, 2, 3, 4, 5, 8, 11):
+        for tokens in (1, 2, 3, 4, 5, 8, 11, 13):
             x = cases.floats(tokens, columns, seed=tokens)
             if scales is None:
                 expected = reference.dot(dense, x[:, None])
