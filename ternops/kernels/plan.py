@@ -39,6 +39,8 @@ from ternops.kernels.grouped_tiles import placed_bytes as tiles_placed_bytes
 from ternops.kernels.int8 import gemv_i8, place_levels, placed_bytes
 from ternops.kernels.linear import gathered_bytes, place_together, place_tokens
 from ternops.kernels.lut import lut_kernels
+from ternops.kernels.stacked import STACK, gemv_stack
+from ternops.kernels.stacked import scratch_bytes as stack_bytes
 from ternops.kernels.tiles import KINDS, MANY, Tile, kinds_of
 from ternops.kernels.tuning import chosen_tile
 from ternops.simd import RowsKernel
@@ -224,13 +226,19 @@ def make_plan(
     name: str, columns: int, kind: str, tile: Tile | None = None, group: int = 0,
     levels: Sequence[int] = (),
 ) -> Plan:  # fmt: skip
-    """The plan for an encoding, or a name of UNPACKED, the length of the rows and a shape class.
+    """The plan for an encoding, STACK or a name of UNPACKED, the row length and a shape class.
 
     tile: instead of the one that was chosen for the encoding and the shape class. group: columns
     that share a scale, 0 for all of them. levels: what codes stand for, by default the values.
     """
     if group or has_panels(name, levels):
         return _grouped_plan(name, columns, kind, group, len(levels))
+    if name == STACK:
+        stride = UNPACKED["fp16"].stride(columns)
+        return Plan(
+            place_floats.address, gemv_stack.address, LANES, 2 * stride, stride,
+            scratch_bytes=stack_bytes(columns),
+        )  # fmt: skip
     if name in UNPACKED:
         each = UNPACKED[name]
         stride = each.stride(columns)
