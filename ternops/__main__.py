@@ -33,6 +33,7 @@ def _parser() -> argparse.ArgumentParser:
         perplexity,
         predict,
         quantize,
+        stack,
         tune,
         warmup,
     )
@@ -41,7 +42,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     info = commands.add_parser("info", help="CPU, instruction tier, threads, cache, versions")
     info.set_defaults(run=_info)
-    for command in (quantize, delta, generate, chat, embed, perplexity, predict, tune, warmup):
+    for command in (
+        quantize, stack, delta, generate, chat, embed, perplexity, predict, tune, warmup,
+    ):  # fmt: skip
         command.add(commands)
     return parser
 

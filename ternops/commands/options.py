@@ -62,6 +62,11 @@ def add_model_options(
             help="what python -m ternops delta wrote of a fine-tune of it",
         )
     add_quantize_option(parser)
+    parser.add_argument(
+        "--memory", metavar="SIZE",
+        help="of a stack of residual blocks use as much as takes so many bytes, as 800MB or 1.2GB "
+        "(default: all of it)",
+    )  # fmt: skip
     parser.add_argument("--context", type=int, metavar="N", help=context)
     parser.add_argument(
         "--threads", type=int, metavar="N", help="default: all CPUs, fewer while others are busy"
@@ -120,8 +125,8 @@ def load_model(arguments: argparse.Namespace) -> Model:
         return Model.from_pretrained(
             arguments.model, weights=arguments.weights, head=arguments.head,
             cache=arguments.cache, sparse=arguments.sparse, context=arguments.context,
-            threads=arguments.threads, quantize=arguments.quantize, progress=show,
-            deltas={} if delta is None else {_TUNED: delta},
+            threads=arguments.threads, quantize=arguments.quantize, memory=arguments.memory,
+            deltas={} if delta is None else {_TUNED: delta}, progress=show,
         )  # fmt: skip
 
 

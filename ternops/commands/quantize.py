@@ -90,12 +90,12 @@ def _say_size(name: str, content: str) -> None:
 
 
 def _verify(arguments: argparse.Namespace) -> None:
-    from ternops.decoder.formats.packed import PackedFile
     from ternops.decoder.formats.placeholders import check_fetched
+    from ternops.decoder.formats.stack_file import open_packed
 
     path = Path(arguments.file)
     if not path.is_file():
         raise FileNotFoundError(f"{arguments.file!r} is not a file")
     check_fetched(path)
-    count = sum(1 for _ in PackedFile(path).verify())
+    count = sum(1 for _ in open_packed(path).verify())
     print(f"{arguments.file}: intact, {count} tensors")

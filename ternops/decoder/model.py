@@ -17,12 +17,14 @@ from ternops.decoder.formats.checkpoint import Checkpoint
 from ternops.decoder.formats.delta_file import read_delta
 from ternops.decoder.formats.loading import HALF, load_weights, open_checkpoint
 from ternops.decoder.formats.pooling import MEAN
+from ternops.decoder.formats.stack_file import StackFile, check_stack
 from ternops.decoder.generate import generate
 from ternops.decoder.loaded import LoadedModel
 from ternops.decoder.sample import Sampler
 from ternops.decoder.session import Progress, Session
 from ternops.decoder.texts import Texts, check_texts
 from ternops.encodings import TERNARY
+from ternops.sizes import parse_size
 from ternops.threads import check_threads
 
 __all__ = ["Model", "Session"]
@@ -50,6 +52,8 @@ class Model(LoadedModel):
     _open: Callable[[], Checkpoint] | None = None
     _texts: Texts | None = None
     _embedder: Embedder | None = None
+    #: Of how many residual blocks there are, and how many count.
+    _stack: StackFile | None = None
 
     def __reduce__(self) -> Any:
         return *super().__reduce__(), {"_open": self._open, "_texts": self._texts}
@@ -67,6 +71,7 @@ class Model(LoadedModel):
         threads: int | None = None,
         quantize: str | None = None,
         deltas: Mapping[str, str | os.PathLike[str]] | None = None,
+        memory: int | str | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Model:
         """Load a checkpoint (default: the tiny one of this package).
@@ -82,6 +87,8 @@ class Model(LoadedModel):
         so many inputs; without, they are a ValueError.
         deltas: fine-tunes of it by the names that `generate`, `Session` and `Batch.add` know them
         by, files that ``python -m ternops delta`` wrote, one bit a weight each.
+        memory: of what `python -m ternops stack` wrote, use as much as takes so many bytes, or
+        "1.2GB" of them; see `limit`.
         progress: called with layers done and in all.
         Raises FileNotFoundError and ValueError, naming the file, the tensor or the setting.
         """
@@ -89,7 +96,13 @@ class Model(LoadedModel):
         if weights not in kinds:
             raise ValueError(f"weights={weights!r}: expected one of {', '.join(kinds)}")
         check_threads(threads)
+        limit = None if memory is None else parse_size("memory", memory)
         checkpoint = open_checkpoint(path, quantize=quantize)
+        stack = checkpoint if isinstance(checkpoint, StackFile) else None
+        if limit is not None:
+            check_stack(checkpoint, "memory").limit(limit)
+        if stack and deltas:
+            raise ValueError("deltas: the model is a stack of residual blocks, expected no deltas")
         most = checkpoint.config.context
         if context is not None and not 1 <= operator.index(context) <= most:
             raise ValueError(f"context={context}: expected 1 to {most}")
@@ -101,7 +114,19 @@ class Model(LoadedModel):
         model = cls(loaded, threads, head, cache, sparse, tuned)
         where = os.path.abspath(path) if path is not None and os.path.exists(path) else path
         model._open = functools.partial(open_checkpoint, where, quantize=quantize)
+        model._stack = stack
         return model
+
+    def limit(self, memory: int | str) -> None:
+        """From now on use more or less of a stack of residual blocks: at most so many bytes of
+        weights, or "1.2GB" of them, as they are in the file.
+
+        What is more is read from the file when it is first used, what is less is let go of. Caches,
+        activations and the int8 copy of a screened head come on top. Not while a pass runs; what a
+        session has in its cache stays.
+        Raises ValueError for less than one block of each matrix, and for another model.
+        """
+        check_stack(self._stack, "limit").limit(parse_size("memory", memory))
 
     def logits(self, token_ids: Sequence[int], delta: str | None = None) -> npt.NDArray[np.float32]:
         """float32 (tokens, vocabulary): the prediction after each token of one sequence.

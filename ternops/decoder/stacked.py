@@ -93,12 +93,13 @@ class ResidentStack(HalfMatrix):
 
     def __reduce__(self) -> Any:
         # By value, what counts alone.
-        blocks = [BlockBytes(*map(np.array, each)) for each in self.blocks[: self.count]]
+        blocks = [tuple(map(np.array, each)) for each in self.blocks[: self.count]]
         return _from_state, (blocks, *self.shape)
 
 
-def _from_state(blocks: Sequence[BlockBytes], rows: int, columns: int) -> ResidentStack:
-    return ResidentStack([BlockBytes(*map(with_slack, each)) for each in blocks], rows, columns)
+def _from_state(blocks: Sequence[Any], rows: int, columns: int) -> ResidentStack:
+    copies = [BlockBytes._make(map(with_slack, each)) for each in blocks]
+    return ResidentStack(copies, rows, columns)
 
 
 def packed_signs(signs: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:

@@ -219,11 +219,7 @@ def stack(
     count as much as they have length.
     Raises TypeError and ValueError, naming the argument, for anything else.
     """
-    for name, value, most in (("blocks", blocks, MAX_BLOCKS), ("rank", rank, MAX_RANK)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer):
-            raise TypeError(f"{name}={value!r}: expected an integer")
-        if not 1 <= value <= most:
-            raise ValueError(f"{name}={value!r}: expected 1 to {most}")
+    check_counts(blocks, rank)
     found = [
         PackedBlock(pack(block.signs, encoding=SIGNS), block.left, block.right)
         for block in decompose(w, int(blocks), int(rank), activations)
@@ -231,3 +227,12 @@ def stack(
     rows, columns = found[0].signs.shape
     check_columns("w", columns)
     return StackMatrix(tuple(found), (rows, columns))
+
+
+def check_counts(blocks: int, rank: int) -> None:
+    """Raise TypeError and ValueError, naming the argument, for what `stack` does not take."""
+    for name, value, most in (("blocks", blocks, MAX_BLOCKS), ("rank", rank, MAX_RANK)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            raise TypeError(f"{name}={value!r}: expected an integer")
+        if not 1 <= value <= most:
+            raise ValueError(f"{name}={value!r}: expected 1 to {most}")

@@ -9,7 +9,7 @@ import shutil
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,15 @@ from ternops.memory import CACHE_LINE
 _ENTRY = 200
 _CHECKSUM = 9
 
+
+class Growing(Protocol):
+    """A file that is written from its beginning to its end."""
+
+    size: int
+
+    def append(self, data: Any) -> None: ...
+
+
 #: Name, safetensors dtype, array.
 Tensor = tuple[str, str, npt.NDArray[Any]]
 
@@ -65,13 +74,13 @@ def convert(
     if encoding not in TERNARY:
         raise ValueError(f"encoding={encoding!r}: expected one of {', '.join(TERNARY)}")
     checkpoint = open_checkpoint(source, quantize=quantize)
-    _check_target(source, target)
+    check_target(source, target)
     if is_node(target):
         with replaced(target) as temporary:
             convert(source, temporary, encoding, progress, say, quantize=quantize)
         return
-    tokenizer = _tokenizer(checkpoint, say)
-    metadata = _metadata(checkpoint, encoding)
+    tokenizer = tokenizer_of(checkpoint, say)
+    metadata = metadata_of(checkpoint, encoding)
     steps = _steps(checkpoint.config)
     room = _header_room(metadata, checkpoint.config)
     _check_space(target, room + len(tokenizer) + _data_bytes(checkpoint.config, encoding))
@@ -88,16 +97,16 @@ def convert(
                 progress(at, len(steps))
             entries = []
             for name, dtype, array in _tensors(checkpoint, steps[at], encoding, tokenizer):
-                entries.append(_append(file, name, dtype, array))
+                entries.append(append_tensor(file, name, dtype, array))
             file.finish_step(entries)
         if _stamps(source, target) != files:
             raise ValueError(f"{str(source)!r} was changed while it was read")
-        file.commit(_header(metadata, [entry for step in file.records for entry in step], room))
+        file.commit(header_of(metadata, [entry for step in file.records for entry in step], room))
     if progress:
         progress(len(steps), len(steps))
 
 
-def _check_target(source: Path, target: Path) -> None:
+def check_target(source: Path, target: Path) -> None:
     if target.is_dir():
         raise ValueError(f"{str(target)!r} is a folder, expected the name of a file")
     if not target.parent.is_dir():
@@ -134,7 +143,7 @@ def _stamps(source: Path, target: Path) -> list[list[Any]]:
     return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in found]
 
 
-def _tokenizer(checkpoint: Checkpoint, say: Callable[[str], None]) -> bytes:
+def tokenizer_of(checkpoint: Checkpoint, say: Callable[[str], None]) -> bytes:
     """The tokenizer.json, filled up with spaces; empty without a tokenizer."""
     try:
         text = checkpoint.tokenizer().to_str().encode()
@@ -144,7 +153,7 @@ def _tokenizer(checkpoint: Checkpoint, say: Callable[[str], None]) -> bytes:
     return text.ljust(whole_lines(len(text)))
 
 
-def _metadata(checkpoint: Checkpoint, encoding: str) -> dict[str, str]:
+def metadata_of(checkpoint: Checkpoint, encoding: str) -> dict[str, str]:
     metadata = {
         "format": FORMAT,
         "version": VERSION,
@@ -183,11 +192,11 @@ def _tensors(
         if tokenizer:
             yield "tokenizer", "U8", np.frombuffer(tokenizer, np.uint8)
     elif step == "embedding":
-        yield from _table("embedding", checkpoint.embedding())
+        yield from table_tensors("embedding", checkpoint.embedding())
     elif step == "head":
-        yield from _table("head", checkpoint.head())
+        yield from table_tensors("head", checkpoint.head())
     elif step == "norm":
-        yield "norm", "F32", _filled(checkpoint.final_norm())
+        yield "norm", "F32", filled(checkpoint.final_norm())
     elif isinstance(step, int):
         yield from _layer(checkpoint, step, encoding)
 
@@ -197,36 +206,36 @@ def _layer(checkpoint: Checkpoint, layer: int, encoding: str) -> Iterator[Tensor
     for name in config.linear_shapes(layer):
         yield from _packed(f"layers.{layer}.{name}", checkpoint.matrix(layer, name, encoding))
     for name in config.norm_sizes(layer):
-        yield f"layers.{layer}.{name}.norm", "F32", _filled(checkpoint.norm(layer, name))
+        yield f"layers.{layer}.{name}.norm", "F32", filled(checkpoint.norm(layer, name))
     for name in config.bias_sizes(layer):
-        yield f"layers.{layer}.{name}.bias", "F32", _filled(checkpoint.bias(layer, name))
+        yield f"layers.{layer}.{name}.bias", "F32", filled(checkpoint.bias(layer, name))
     for name in config.vector_shapes(layer):
         vector = checkpoint.vector(layer, name).reshape(-1)
-        yield f"layers.{layer}.{name}.vector", "F32", _filled(vector)
+        yield f"layers.{layer}.{name}.vector", "F32", filled(vector)
 
 
 def _packed(name: str, matrix: TernaryMatrix) -> Iterator[Tensor]:
     packed = matrix._packed
     scale = np.asarray(packed.scale)
     dtype = "F16" if scale.dtype == np.float16 else "F32"
-    yield f"{name}.packed", "U8", _filled(packed.bytes)
-    yield f"{name}.{scale_name(scale.ndim, packed.group)}", dtype, _filled(scale.reshape(-1))
+    yield f"{name}.packed", "U8", filled(packed.bytes)
+    yield f"{name}.{scale_name(scale.ndim, packed.group)}", dtype, filled(scale.reshape(-1))
 
 
-def _table(name: str, matrix: HalfMatrix | TernaryMatrix) -> Iterator[Tensor]:
+def table_tensors(name: str, matrix: HalfMatrix | TernaryMatrix) -> Iterator[Tensor]:
     if isinstance(matrix, TernaryMatrix):
         yield from _packed(name, matrix)
     else:
         yield name, "BF16" if matrix.is_bf16 else "F16", matrix.bits
 
 
-def _filled(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def filled(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """A one-dimensional array, filled up with zeros to whole cache lines."""
     missing = (whole_lines(array.nbytes) - array.nbytes) // array.itemsize
     return np.pad(array, (0, missing)) if missing else array
 
 
-def _append(file: GrowingFile, name: str, dtype: str, array: npt.NDArray[Any]) -> list[Any]:
+def append_tensor(file: Growing, name: str, dtype: str, array: npt.NDArray[Any]) -> list[Any]:
     """Write a tensor; returns its entry for the header."""
     data = np.ascontiguousarray(array)
     start = file.size
@@ -234,7 +243,7 @@ def _append(file: GrowingFile, name: str, dtype: str, array: npt.NDArray[Any]) -
     return [name, dtype, data.shape, start, file.size, zlib.crc32(data.data)]
 
 
-def _header(metadata: dict[str, str], entries: list[Any], room: int) -> bytes:
+def header_of(metadata: dict[str, str], entries: list[Any], room: int) -> bytes:
     """Length and JSON, filled up with spaces to `room` bytes."""
     checksums = " ".join(f"{entry[-1]:08x}" for entry in entries)
     header: dict[str, Any] = {"__metadata__": {**metadata, "crc32": checksums}}

@@ -14,10 +14,10 @@ from ternops.decoder.formats.gguf import Gguf
 from ternops.decoder.formats.gguf_container import MAGIC, is_later_part
 from ternops.decoder.formats.hub import WEIGHTS
 from ternops.decoder.formats.hugging_face import HuggingFace
-from ternops.decoder.formats.packed import PackedFile
 from ternops.decoder.formats.paths import locate, missing_config, no_model
 from ternops.decoder.formats.placeholders import check_fetched
 from ternops.decoder.formats.scales import in_groups, products
+from ternops.decoder.formats.stack_file import open_packed
 from ternops.decoder.formats.ternary_floats import check_method
 from ternops.decoder.weights import HalfMatrix, Layer, Weights
 from ternops.matrix import TernaryMatrix, pack
@@ -66,7 +66,7 @@ def _open_file(path: Path, quantize: str | None) -> Checkpoint:
     if is_gguf or path.suffix == ".gguf":
         return Gguf(path, quantize)
     try:
-        return PackedFile(path)
+        return open_packed(path)
     except ValueError as error:
         raise ValueError(no_model(path) or str(error)) from None
 

@@ -31,7 +31,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -79,6 +79,9 @@ class PackedFile(Checkpoint):
     the process.
     """
 
+    #: Formats and versions that are read.
+    _versions: ClassVar[tuple[tuple[str, str], ...]] = ((FORMAT, VERSION), (FORMAT, "1"))
+
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
@@ -86,10 +89,7 @@ class PackedFile(Checkpoint):
             self._metadata: dict[str, str] = header["__metadata__"]
             self._check_format(header)
             self.config = parse_config(self._text("config"), self._metadata["version"])
-            self.encoding = self._text("encoding")
-            if self.encoding not in TERNARY:
-                expected = ", ".join(TERNARY)
-                raise ValueError(f"encoding {self.encoding!r}, expected one of {expected}")
+            self._check_encoding()
             self._check_tensors()
         except ValueError as error:
             raise ValueError(f"model: {str(path)!r}: {error}") from None
@@ -196,9 +196,15 @@ class PackedFile(Checkpoint):
             if zlib.crc32(self._tensors[name].bytes.data) != checksum:
                 raise ValueError(f"{str(self._path)!r}: tensor {name} was damaged")
 
+    def _check_encoding(self) -> None:
+        self.encoding = self._text("encoding")
+        if self.encoding not in TERNARY:
+            expected = ", ".join(TERNARY)
+            raise ValueError(f"encoding {self.encoding!r}, expected one of {expected}")
+
     def _check_format(self, header: dict[str, Any]) -> None:
         found = self._metadata.get("format"), self._metadata.get("version")
-        if found not in ((FORMAT, VERSION), (FORMAT, "1")):
+        if found not in self._versions:
             raise ValueError(
                 f"format {found[0]!r} version {found[1]!r}, expected {FORMAT!r} version "
                 f"{VERSION!r}, as python -m ternops quantize writes it (of a Hugging Face model "
@@ -210,7 +216,7 @@ class PackedFile(Checkpoint):
     def _check_tensors(self) -> None:
         for layer in range(self.config.layers):
             for name in self.config.linear_shapes(layer):
-                self._linear(layer, name)
+                self._check_linear(layer, name)
             for name, size in self.config.norm_sizes(layer).items():
                 self._line(f"layers.{layer}.{name}.norm", size)
             for name, size in self.config.bias_sizes(layer).items():
@@ -223,6 +229,9 @@ class PackedFile(Checkpoint):
                 self._packed(name, *self._table_shape, _TABLES)
             else:
                 self._half(name)
+
+    def _check_linear(self, layer: int, name: str) -> None:
+        self._linear(layer, name)
 
     def _text(self, key: str) -> str:
         if key not in self._metadata:
