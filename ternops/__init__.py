@@ -9,6 +9,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ternops.allocation import Allocation, allocate
     from ternops.bitdelta import DeltaMatrix, delta, matmul_deltas
     from ternops.matrix import TernaryMatrix, load, matmul, pack, quantize
     from ternops.stacks.matrix import StackMatrix, stack
@@ -19,9 +20,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Allocation",
     "DeltaMatrix",
     "StackMatrix",
     "TernaryMatrix",
+    "allocate",
     "delta",
     "get_num_threads",
     "info",
@@ -37,9 +40,11 @@ __all__ = [
 ]
 
 _MODULES = {
+    "Allocation": "allocation",
     "DeltaMatrix": "bitdelta",
     "StackMatrix": "stacks.matrix",
     "TernaryMatrix": "matrix",
+    "allocate": "allocation",
     "delta": "bitdelta",
     "get_num_threads": "threads",
     "info": "system",
