@@ -49,7 +49,8 @@ ONE_BIT = Blocks(
         "avx512vnni@zen": GemvTile(rows=2, apart=8, is_narrow=True),
     },
     has_narrow=True,
-    # As nibble's: 2 panels, eight lines of each in turn, 94%, 2 or 4 of four 83 to 84%, 3 81 to 84%.
+    # As nibble's: 2 panels, eight lines of each in turn, 94%, 2 or 4 panels of four 83 to 84%, 3
+    # panels 81 to 84%.
     panel_tile=PanelTile(streams=2, ahead=4096, run=8),
     color="#56B4E9",
     marker="s",

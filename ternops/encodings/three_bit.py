@@ -42,8 +42,8 @@ THREE_BIT = Panels(
     split=_split,
     find_flaw=_find_flaw,
     unpack_code="two_planes",
-    # As nibble's: 2 panels, four lines of each in turn, 91%, eight 87%, a unit's 79%, 4 panels 86%, 3
-    # panels 78%: the sums of two leave the registers some room.
+    # As nibble's: 2 panels, four lines of each in turn, 91%, eight 87%, a unit's 79%, 4 panels 86%,
+    # 3 panels 78%: the sums of two leave the registers some room.
     panel_tile=PanelTile(streams=2, ahead=2048, run=4),
     color="#009E73",
     marker="^",
