@@ -11,7 +11,10 @@ from typing import Any
 import numpy as np
 
 #: ggml's numbers of types.
-TYPES = {"Q8_0": 8, "Q6_K": 14, "TQ1_0": 34, "TQ2_0": 35, "Q1_0": 41, "Q2_0": 42}
+TYPES = {
+    "Q4_0": 2, "Q8_0": 8, "Q6_K": 14, "IQ4_NL": 20, "TQ1_0": 34, "TQ2_0": 35, "MXFP4": 39,
+    "NVFP4": 40, "Q1_0": 41, "Q2_0": 42,
+}  # fmt: skip
 
 
 class _Traits(ctypes.Structure):

@@ -7,6 +7,7 @@ import pytest
 
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
 
+from ternops.decoder.formats import gguf_levels
 from ternops.decoder.formats.gguf import Gguf
 from ternops.decoder.formats.gguf_blocks import decode
 from ternops.decoder.formats.gguf_types import Q2_0_LAYOUTS, kind_of
@@ -64,3 +65,17 @@ def test_embeddings(tmp_path, kind):
     )
     found = Gguf(path).embedding().to_dense() + np.float32(0)  # zeros have either sign
     assert cases.same_bits(found, expected.astype(np.float16).astype(np.float32) + np.float32(0))
+
+
+@pytest.mark.parametrize("kind", gguf_levels.LAYOUTS)
+def test_levels_are_read_as_its_library_reads_them(kind):
+    """Of its own quantiser's blocks, some of zeros: the same floats."""
+    w = cases.floats(8, 512, seed=7)
+    w[3], w[5, 64:128] = 0, 0
+    data = ggml.quantize(w, kind)
+    values, scales, levels = gguf_levels.decode(kind_named(kind), data.reshape(-1), w.shape)
+    dense = (values.reshape(*scales.shape, -1) * scales[..., None]).reshape(w.shape)
+    assert np.array_equal(dense, ggml.dequantize(data, kind))
+    assert set(np.unique(values)) <= set(levels)
+    error = ((dense - w) ** 2).sum(axis=1) / np.maximum((w.astype(float) ** 2).sum(axis=1), 1e-9)
+    assert error.max() < 0.02
