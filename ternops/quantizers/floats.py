@@ -35,7 +35,7 @@ def shared_exponent(groups: Array, levels: Levels) -> Array:
     most = absmax_of(groups)
     _, exponent = np.frexp(most)  # of numbers from 0.5 to 1
     power = np.maximum(exponent - 1 - _EXPONENT_MOST, -127)
-    return np.where(most > 0, np.ldexp(0.5, power), 0.0)
+    return np.where((most > 0) & np.isfinite(most), np.ldexp(0.5, power), most)
 
 
 def powers(scales: Array) -> Array:

@@ -20,6 +20,13 @@ def stored(scales: Array) -> npt.NDArray[np.float32]:
     return means.rounded_scales(scales.astype(np.float32))
 
 
+def trits(groups: Array, scales: Array, levels: Levels) -> npt.NDArray[np.int8]:
+    """clip(round(w / s), -1, 1), ties to even: no quotient of floats is rounded to 1/2 from above,
+    since s / 2 is one, too, and the next w is further off than half a step there."""
+    half = (scales / 2)[:, None].astype(groups.dtype)
+    return (groups > half).view(np.int8) - (groups < -half).view(np.int8)
+
+
 def above_mean(groups: Array, scales: Array, levels: Levels) -> npt.NDArray[np.int8]:
     """1 where w > mean(w), else -1."""
     mean = groups.mean(axis=1, dtype=np.float64).astype(np.float32)
@@ -33,6 +40,7 @@ ABSMEAN = Method(
     group=None,
     scale=absmean,
     store=stored,
+    choose=trits,
     whole=means.absmean,
 )
 SIGN = Method(

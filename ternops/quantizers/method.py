@@ -28,7 +28,7 @@ ZERO_SCALE = 2.0**-24
 #: No scale is smaller: the least normal float32.
 MIN_SCALE = 2.0**-126
 
-_WEIGHTS_AT_ONCE = 1 << 18  # whose temporaries stay in a second-level cache, or nearly
+_WEIGHTS_AT_ONCE = 1 << 15  # whose temporaries stay in a second-level cache
 
 
 def halves(scales: Array) -> Array:
@@ -51,16 +51,19 @@ def nearest(groups: Array, scales: Array, levels: Levels) -> npt.NDArray[np.int8
     where 0 is no level: of consecutive integers the even one, of floats the one whose last bit is
     0. Quotients are those of the weights' precision, of float32 at least.
     """
-    table = _nearest_table(levels)
-    low, high = float(levels[0] - 1), float(levels[-1] + 1)
     with np.errstate(over="ignore", under="ignore"):
-        # Twice the ratio, in which what is half-way between two integers is one itself.
         places = groups / scales[:, None].astype(groups.dtype)
-        np.clip(places, low, high, out=places)
-        places += places
-        below = np.floor(places)
-        below += np.ceil(places, out=places)
-    return table[(below - 4 * low).astype(np.int16)]
+    if levels[-1] - levels[0] == len(levels) - 1 and 0 in levels:
+        np.rint(places, out=places)
+        return np.clip(places, levels[0], levels[-1], out=places).astype(np.int8)
+    low, high = levels[0] - 1, levels[-1] + 1
+    np.clip(places, low, high, out=places)
+    # Twice that, in which what is half-way between two integers is one itself.
+    places += places
+    below = np.floor(places)
+    below += np.ceil(places, out=places)
+    below -= 4 * low
+    return _nearest_table(levels)[below.astype(np.int16)]
 
 
 @lru_cache
@@ -79,8 +82,7 @@ def _nearest_table(levels: Levels) -> npt.NDArray[np.int8]:
 
 def absmax_of(groups: Array) -> Array:
     """max|w| of each group, in float64."""
-    low, high = groups.min(axis=1, initial=0), groups.max(axis=1, initial=0)
-    return np.maximum(high, -low).astype(np.float64)
+    return np.asarray(np.abs(groups).max(axis=1, initial=0), np.float64)
 
 
 def absmean_of(groups: Array) -> Array:
@@ -97,7 +99,8 @@ class Method:
     levels: which. group: columns that share a scale where nobody asks for something else;
     is_fixed: it has no other.
 
-    scale: the formula, float (n, size) and levels -> float64 (n,). store: those of all groups as
+    scale: the formula, float (n, size) and levels -> float64 (n,), 0 of zeros, and not finite where
+    a weight is not. store: those of all groups as
     they are kept, float32. choose: groups, scales and levels -> int8 values. whole: the same of a
     matrix with a single scale, (rows, columns) -> values and float32.
     """
@@ -123,9 +126,10 @@ class Method:
         """
         scales = np.empty(len(groups), np.float64)
         for part in pieces(groups):
-            scales[part] = self._scales(wide(groups[part]), levels)
-        if np.isnan(scales).any():
-            raise ValueError(f"w: {_first_bad(groups)}, expected finite numbers")
+            with np.errstate(over="ignore", invalid="ignore"):
+                scales[part] = self.scale(wide(groups[part]), levels)
+        if not np.isfinite(scales).all():
+            check_finite(groups)
         is_dead = scales == 0
         with np.errstate(over="ignore"):
             kept = self.store(np.maximum(scales, MIN_SCALE))
@@ -139,12 +143,6 @@ class Method:
             values[part] = self.choose(wide(groups[part]), kept[part], levels)
         return values, kept
 
-    def _scales(self, groups: Array, levels: Levels) -> Array:
-        with np.errstate(over="ignore", invalid="ignore"):
-            scales = self.scale(groups, levels)
-            # A maximum may not see NaN, nor a product with it.
-            return np.where(np.isfinite(absmax_of(groups)), scales, np.nan)
-
 
 def wide(groups: Array) -> Array:
     """In float32 at least."""
@@ -157,9 +155,9 @@ def pieces(groups: Array) -> Iterator[slice]:
     return (slice(start, start + count) for start in range(0, len(groups), count))
 
 
-def _first_bad(groups: Array) -> str:
+def check_finite(groups: Array) -> None:
+    """Raises ValueError for NaN and infinity."""
     for part in pieces(groups):
         bad = np.argwhere(~np.isfinite(groups[part]))
         if len(bad):
-            return f"holds {groups[part][tuple(bad[0])]}"
-    return "holds numbers whose sum is not finite"
+            raise ValueError(f"w: holds {groups[part][tuple(bad[0])]}, expected finite numbers")

@@ -18,8 +18,10 @@ def _shifts(count: int) -> Levels:
 
 def shift(groups: Array, levels: Levels) -> Array:
     """The least power of two that clips nothing: 2^ceil(log2(max|w| / highest level))."""
-    fraction, power = np.frexp(absmax_of(groups) / levels[-1])  # a fraction from 0.5 to 1
-    return np.where(fraction > 0, np.ldexp(1.0, power - (fraction == 0.5)), 0.0)
+    least = absmax_of(groups) / levels[-1]
+    fraction, power = np.frexp(least)  # a fraction from 0.5 to 1
+    least_power = np.ldexp(1.0, power - (fraction == 0.5))
+    return np.where((least > 0) & np.isfinite(least), least_power, least)
 
 
 #: Two and three bits are the paper's. Its four go up to 2^7, which no int8 has: p <= 6 here.
