@@ -63,6 +63,7 @@ def every() -> Jobs:
     from ternops.encodings import ENCODINGS
     from ternops.isa import TIER
     from ternops.isa.tier import FAMILIES
+    from ternops.kernels.fp16 import KINDS as FLOATS
     from ternops.kernels.fp16 import gemv_for
     from ternops.kernels.int8 import gemv_i8_for
     from ternops.kernels.plan import tiled
@@ -71,7 +72,7 @@ def every() -> Jobs:
     jobs = needed(ENCODINGS, decoder=True)
     tuned = [tiled(each.encoding, each.tile).multiply for each in default_tiles(TIER)]
     heads = [gemv_i8_for(family) for family in FAMILIES]
-    heads += [gemv_for(name, family) for name in ("fp16", "bf16") for family in FAMILIES]
+    heads += [gemv_for(name, family) for name in FLOATS for family in FAMILIES]
     others = [each for each in vars(trials).values() if isinstance(each, Job)]
     for job in (*tuned, *heads, *probes.READS.values(), *others):
         jobs.setdefault(job.key, job)

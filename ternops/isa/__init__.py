@@ -167,6 +167,9 @@ tile_dot_signed = x86.tile_dot_signed  #: the same, both signed
 TOGETHER = 16 if HAS_TILES else PAIRED
 
 _MAX_HALF = np.float32(65504)
+_u8x16, _i8x16, _i16x16 = Vector("u8", 16), Vector("i8", 16), Vector("i16", 16)
+#: All bits of an int16 but that below the sign, which a sign extended seven bits further down left.
+_SIGN_AND_MAGNITUDE = ~0x4000
 _CONVERTS_HALF = "f16c" in features() or machine() in ARM
 
 if _CONVERTS_HALF:
@@ -175,6 +178,10 @@ if _CONVERTS_HALF:
     def load_fp16(source):
         """16 float16 as float32."""
         return convert(f32, load(f16, source))
+
+    @inlined
+    def _widen(bits):
+        return convert(f32, bitcast(f16, bits))
 
     @inlined
     def _to_half(value):
@@ -187,7 +194,20 @@ else:
         """16 float16 as float32."""
         return portable.widen_half(load(u16, source))
 
-    _to_half = portable.narrow_half
+    _widen, _to_half = portable.widen_half, portable.narrow_half
+
+
+@inlined
+def load_e5m2(source):
+    """16 floats of eight bits, the upper bytes of float16, as float32."""
+    return _widen(convert(u16, load(_u8x16, source)) << 8)
+
+
+@inlined
+def load_e4m3(source):
+    """16 floats of eight bits as float32, a 256th of each: as float16 with three bits of the
+    mantissa and the lower four of the exponent, subnormals too. It has no NaN."""
+    return _widen(bitcast(u16, (convert(_i16x16, load(_i8x16, source)) << 7) & _SIGN_AND_MAGNITUDE))
 
 
 @inlined
@@ -206,12 +226,15 @@ class Floats(NamedTuple):
     fma: Any
     load_fp16: Any
     load_bf16: Any
+    load_e4m3: Any
+    load_e5m2: Any
 
 
 def _narrow_floats():
     """Half vectors, for CPUs whose whole ones are 64 bytes long."""
     half, words = Vector("f32", 8), Vector("i32", 8)
-    halves, shorts = Vector("f16", 8), Vector("u16", 8)
+    halves, shorts, signed = Vector("f16", 8), Vector("u16", 8), Vector("i16", 8)
+    unsigned_bytes, signed_bytes = Vector("u8", 8), Vector("i8", 8)
 
     @inlined
     def load_fp16(source):
@@ -221,12 +244,21 @@ def _narrow_floats():
     def load_bf16(source):
         return bitcast(half, convert(words, load(shorts, source)) << 16)
 
+    @inlined
+    def load_e4m3(source):
+        bits = (convert(signed, load(signed_bytes, source)) << 7) & _SIGN_AND_MAGNITUDE
+        return convert(half, bitcast(halves, bits))
+
+    @inlined
+    def load_e5m2(source):
+        return convert(half, bitcast(halves, convert(shorts, load(unsigned_bytes, source)) << 8))
+
     fma = instruction("llvm.fma.v8f32", half, half, half, half)
-    return Floats(8, half, fma, load_fp16, load_bf16)
+    return Floats(8, half, fma, load_fp16, load_bf16, load_e4m3, load_e5m2)
 
 
 #: Floats as they are elsewhere, and those that leave memory the most bandwidth.
-WIDE_FLOATS = NARROW_FLOATS = Floats(16, f32, fma, load_fp16, load_bf16)
+WIDE_FLOATS = NARROW_FLOATS = Floats(16, f32, fma, load_fp16, load_bf16, load_e4m3, load_e5m2)
 if BYTES == 64:
     NARROW_FLOATS = _narrow_floats()
 
@@ -261,6 +293,8 @@ __all__ = [
     "hold_table",
     "i8",
     "i32",
+    "load_e4m3",
+    "load_e5m2",
     "load_fp16",
     "look_up_level",
     "missing",

@@ -1,13 +1,15 @@
-"""Products on float16 and bfloat16 weights: the baseline of every speed-up, and the output head.
+"""Products on float16, bfloat16 and eight-bit float weights: baselines, and the output head.
 
 Layout: rows of weights, padded with zeros to whole cache lines; float32 activations, padded alike.
 Trick: one conversion and one fused multiply-add for 16 weights, some rows at a time, for one token
 far apart. For several, a panel of rows stays in a cache while all pass by. Bound: memory, 16 bits a
-weight; with many tokens the multiply-add.
+weight or 8; with many tokens the multiply-add.
 """
 
 from functools import partial
 from typing import NamedTuple
+
+import numpy as np
 
 from ternops.isa import NARROW_FLOATS, TIER, WIDE, WIDE_FLOATS, load_fp16
 from ternops.isa.detect import FAMILY
@@ -41,13 +43,31 @@ _SIDE = 4 if WIDE.bytes == 64 else 2
 _LARGE = (2, 8) if WIDE.bytes == 64 else None
 
 
-def make_dot(floats, load_weights, rows, tokens):
+class Kind(NamedTuple):
+    """A type of weights. load: the name of what loads them in `Floats`. factor: what sums are
+    multiplied by before their row's scale; None where there is no scale."""
+
+    load: str
+    itemsize: int
+    factor: float | None = None
+
+
+KINDS = {
+    "fp16": Kind("load_fp16", 2),
+    "bf16": Kind("load_bf16", 2),
+    "e4m3": Kind("load_e4m3", 1, 256.0),
+    "e5m2": Kind("load_e5m2", 1, 1.0),
+}
+
+
+def make_dot(floats, kind, rows, tokens):
     """A function that multiplies some rows with some tokens.
 
-    floats: the vectors to do it with. load_weights: one of 16-bit weights as float32.
+    floats: the vectors to do it with.
     """
     count, lanes, f32, fma = rows * tokens, floats.lanes, floats.f32, floats.fma
-    parts = _LANES // lanes
+    parts, itemsize, load_weights = _LANES // lanes, kind.itemsize, getattr(floats, kind.load)
+    wider = 4 // itemsize  # than a weight an activation is
 
     @inlined
     def dot(weights, stride, step, x, x_stride, sums):
@@ -64,10 +84,10 @@ def make_dot(floats, load_weights, rows, tokens):
                 # Several tokens pass by neighbouring rows: those of the next tile.
                 ahead = PREFETCH_AHEAD // rows if tokens == 1 else rows * stride
                 prefetch(weights + (r * step * stride + offset + ahead))
-            for part in range(LINE_BYTES // (2 * lanes)):
-                at = part * 2 * lanes
+            for part in range(LINE_BYTES // (itemsize * lanes)):
+                at = part * itemsize * lanes
                 for t in range(tokens):
-                    xs[t] = load(f32, x + (t * x_stride + 2 * (offset + at)))
+                    xs[t] = load(f32, x + (t * x_stride + wider * (offset + at)))
                 for r in range(rows):
                     w = load_weights(weights + (r * step * stride + offset + at))
                     for t in range(tokens):
@@ -90,9 +110,24 @@ def make_total(floats):
     return total
 
 
-def make_tile(floats, load_weights, rows, tokens):
+def make_scaled(kind):
+    """A function for what is written of a row's sum."""
+    if kind.factor is None:
+        return inlined(lambda p, row, total: total)
+    factor = np.float32(kind.factor)
+
+    @inlined
+    def scaled(p, row, total):
+        scale = load(np.float32, pointer(p.scales) + p.scale_step * row)
+        return total * factor * scale
+
+    return scaled
+
+
+def make_tile(floats, kind, rows, tokens):
     """A function that computes and writes rows x tokens of a product."""
-    dot, total_of = make_dot(floats, load_weights, rows, tokens), make_total(floats)
+    dot, total_of = make_dot(floats, kind, rows, tokens), make_total(floats)
+    scaled = make_scaled(kind)
     f32, count = floats.f32, rows * tokens * (_LANES // floats.lanes)
 
     @inlined
@@ -103,8 +138,9 @@ def make_tile(floats, load_weights, rows, tokens):
         dot(weights, p.stride, step, x, p.placed_stride, sums)
         for r in range(rows):
             for t in range(tokens):
-                place = 4 * ((token + t) * p.out_stride + row + r * step)
-                store(pointer(p.out) + place, total_of(sums, r * tokens + t))
+                here = row + r * step
+                place = pointer(p.out) + 4 * ((token + t) * p.out_stride + here)
+                store(place, scaled(p, here, total_of(sums, r * tokens + t)))
 
     return tile
 
@@ -212,11 +248,11 @@ STREAMS = {
 
 
 def gemv_for(name: str, family: str) -> RowsKernel:
-    """The kernel of "fp16" or "bf16" for a family of CPUs: what differs from the tier's own is in
-    its name."""
+    """The kernel of one of KINDS for a family of CPUs: what differs from the tier's own is in its
+    name."""
     streams, usual = (TIER.pick(STREAMS, each) for each in (family, ""))
     one_of, several_of = (
-        partial(make_tile, floats, getattr(floats, f"load_{name}"))
+        partial(make_tile, floats, KINDS[name])
         for floats in (NARROW_FLOATS if streams.is_narrow else WIDE_FLOATS, WIDE_FLOATS)
     )
     made = make_gemv(one_of, several_of, streams.rows, (_SIDE, _SIDE), _LARGE)
@@ -224,7 +260,7 @@ def gemv_for(name: str, family: str) -> RowsKernel:
     return RowsKernel(made, f"gemv_{name}{suffix}")
 
 
-gemv_fp16, gemv_bf16 = (gemv_for(name, FAMILY) for name in ("fp16", "bf16"))
+gemv_fp16, gemv_bf16, gemv_e4m3, gemv_e5m2 = (gemv_for(name, FAMILY) for name in KINDS)
 
 
 @inlined

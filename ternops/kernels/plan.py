@@ -18,7 +18,14 @@ from ternops.encodings.row_groups import ROWS, RowGroups
 from ternops.isa import HAS_TILES, LANES, TIER, TOGETHER
 from ternops.isa.tier import GemmTile
 from ternops.kernels.amx import SPARE_BYTES as TILES_BYTES
-from ternops.kernels.fp16 import LINE_BYTES, gemv_bf16, gemv_fp16, place_floats
+from ternops.kernels.fp16 import (
+    LINE_BYTES,
+    gemv_bf16,
+    gemv_e4m3,
+    gemv_e5m2,
+    gemv_fp16,
+    place_floats,
+)
 from ternops.kernels.gemm import gemm_kernel, panel_bytes
 from ternops.kernels.gemv import blocks_kernel
 from ternops.kernels.grouped import MAX_UNIT, grouped_gemv, place_groups
@@ -56,21 +63,37 @@ _MAX_TABLES = 8
 
 @dataclass(frozen=True)
 class Unpacked:
-    """Weights that are not packed, and the same kernels for any number of tokens."""
+    """Weights that are not packed, and the same kernels for any number of tokens.
+
+    placed: bytes of a prepared token, by those of a row.
+    """
 
     itemsize: int
     prepare: RowsKernel
     multiply: RowsKernel
+    placed: Callable[[int], int]
 
     def stride(self, columns: int) -> int:
         """Bytes of a row."""
         return -(-columns * self.itemsize // LINE_BYTES) * LINE_BYTES
 
 
+def _floats_of_two(stride: int) -> int:
+    """Bytes of float32, as many as weights of two bytes in a row."""
+    return 2 * stride
+
+
+def _floats_of_one(stride: int) -> int:
+    """As many as weights of a byte."""
+    return 4 * stride
+
+
 UNPACKED = {
-    "fp16": Unpacked(2, place_floats, gemv_fp16),
-    "bf16": Unpacked(2, place_floats, gemv_bf16),
-    "int8": Unpacked(1, place_levels, gemv_i8),
+    "fp16": Unpacked(2, place_floats, gemv_fp16, _floats_of_two),
+    "bf16": Unpacked(2, place_floats, gemv_bf16, _floats_of_two),
+    "int8": Unpacked(1, place_levels, gemv_i8, placed_bytes),
+    "e4m3": Unpacked(1, place_floats, gemv_e4m3, _floats_of_one),
+    "e5m2": Unpacked(1, place_floats, gemv_e5m2, _floats_of_one),
 }
 
 
@@ -242,9 +265,7 @@ def make_plan(
     if name in UNPACKED:
         each = UNPACKED[name]
         stride = each.stride(columns)
-        # Tokens are float32, or int8 with a padding.
-        placed = placed_bytes(stride) if each.itemsize == 1 else 4 * stride // each.itemsize
-        return Plan(each.prepare.address, each.multiply.address, LANES, placed, stride)
+        return Plan(each.prepare.address, each.multiply.address, LANES, each.placed(stride), stride)
     encoding = ENCODINGS[name]
     kernels = tiled(name, tile) if tile else _kernels_of(name)[kind]
     prepare, multiply = kernels.prepare.address, kernels.multiply.address

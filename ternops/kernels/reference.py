@@ -152,6 +152,12 @@ def int8_product(codes: Array, scales: Array, x: Array) -> Array:
     return sums * step[:, None] * scales
 
 
+def float8_product(weights: Array, factor: float, scales: Array, x: Array) -> Array:
+    """float32 (n, k), float32 (n,) and (m, k) -> (m, n): dot products of a `factor`th of each
+    weight, an exact float32, times the factor, times the scale."""
+    return dot(weights / np.float32(factor), x[:, None]) * np.float32(factor) * scales
+
+
 def rms_norm(x: Array, weight: Array, epsilon: float) -> Array:
     """float32 (..., k): x / sqrt(mean(x^2) + epsilon) * weight (Zhang and Sennrich, 2019)."""
     mean = dot(x, x) / np.float32(x.shape[-1])

@@ -8,7 +8,7 @@ below the lower bounds of as many others as are wanted. Bound: memory, 8 bits a 
 import numpy as np
 
 from ternops.isa import WIDE_FLOATS, load_fp16
-from ternops.kernels.fp16 import make_dot
+from ternops.kernels.fp16 import KINDS, make_dot
 from ternops.kernels.int8 import LARGEST
 from ternops.kernels.reference import ROUNDER
 from ternops.simd import (
@@ -156,9 +156,9 @@ def threshold(peaks, count, wanted):
     return least
 
 
-def make_rescore(load_weights):
+def make_rescore(kind):
     """A function that computes what can still win and rules out the rest."""
-    dot = make_dot(WIDE_FLOATS, load_weights, 1, 1)
+    dot = make_dot(WIDE_FLOATS, kind, 1, 1)
 
     @inlined
     def rescore(scores, bounds, norm, least, first, last, weights, stride, x):
@@ -185,4 +185,4 @@ def make_rescore(load_weights):
     return rescore
 
 
-rescore_f16, rescore_bf16 = make_rescore(load_fp16), make_rescore(load_bf16)
+rescore_f16, rescore_bf16 = (make_rescore(KINDS[name]) for name in ("fp16", "bf16"))

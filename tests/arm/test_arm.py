@@ -45,7 +45,7 @@ def multiplying(core, kernel):
     features = retarget.CORES[core]
     if kernel in loops.LOOK_UPS:
         return "tbl"
-    if kernel in ("gemv_fp16", "gemv_bf16"):
+    if kernel in ("gemv_fp16", "gemv_bf16", "gemv_e4m3", "gemv_e5m2"):
         return "fmla"
     if kernel.startswith("gemm") and "i8mm" in features:
         return "smmla"

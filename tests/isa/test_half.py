@@ -7,6 +7,7 @@ import pytest
 
 from ternops import isa, simd
 from ternops.isa import portable
+from ternops.quantizers.fp8 import FORMATS, decode
 from ternops.simd import kernel, load, pointer, store
 from tests.helpers import cases
 
@@ -65,3 +66,20 @@ def test_every_float_narrows_as_in_numpy(name):
     run(values, found, len(values))
     expected = np.clip(values, -65504, 65504).astype(np.float16)
     assert cases.same_bits(found.view(np.float16), expected)
+
+
+@pytest.mark.parametrize(("name", "factor"), [("load_e4m3", 256), ("load_e5m2", 1)])
+def test_every_float_of_eight_bits_widens_exactly(name, factor):
+    """All 256 codes, but for NaN of E4M3: of these a 256th each."""
+    widen = getattr(isa, name)
+
+    @kernel
+    def run(source, target, count):
+        for i in range(0, count, 16):
+            store(pointer(target) + 4 * i, widen(pointer(source) + i))
+
+    codes, found = np.arange(256, dtype=np.uint8), np.empty(256, np.float32)
+    run(codes, found, 256)
+    expected = decode(codes, FORMATS[name.removeprefix("load_")])
+    known = ~np.isnan(expected) if factor > 1 else slice(None)
+    assert cases.same_bits(found[known] * np.float32(factor), expected[known])

@@ -1,4 +1,4 @@
-"""Products with float16, bfloat16 and int8 weights: the oracle's bits exactly."""
+"""Products with float16, bfloat16, int8 and eight-bit float weights: the oracle's bits exactly."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import pytest
 
 from ternops.kernels import reference
 from ternops.kernels.call import Call, Operand
+from ternops.kernels.fp16 import KINDS
 from ternops.kernels.linear import linear
 from ternops.kernels.operands import OPERANDS
 from ternops.kernels.plan import UNPACKED
 from ternops.memory import aligned_zeros
+from ternops.quantizers.fp8 import FORMATS, decode, encode
 from ternops.team import TEAM
 from tests.helpers import cases
 
@@ -40,6 +42,10 @@ def weights(encoding, rows, columns):
     """Padded bits of random weights, their values as float32, and the scales of int8."""
     padded = UNPACKED[encoding].stride(columns) // UNPACKED[encoding].itemsize
     dense = cases.floats(rows, columns).clip(-6e4, 6e4)
+    if encoding in FORMATS:
+        bits = aligned_zeros((rows, padded), np.uint8)
+        bits[:, :columns] = encode(dense, FORMATS[encoding])
+        return bits, decode(bits[:, :columns], FORMATS[encoding]), cases.scales(rows)["rows"]
     bits = aligned_zeros((rows, padded), np.int8 if encoding == "int8" else np.uint16)
     if encoding == "fp16":
         bits[:, :columns] = dense.astype(np.float16).view(np.uint16)
@@ -51,6 +57,15 @@ def weights(encoding, rows, columns):
     return bits, bits[:, :columns].astype(np.float32), cases.scales(rows)["rows"]
 
 
+def oracle(encoding, bits, dense, scales, x):
+    """What the product must be."""
+    if encoding == "int8":
+        return reference.int8_product(bits[:, : x.shape[1]], scales, x)
+    if scales is None:
+        return reference.dot(dense, x[:, None])
+    return reference.float8_product(dense, KINDS[encoding].factor, scales, x)
+
+
 @pytest.mark.parametrize("encoding", UNPACKED)
 @pytest.mark.parametrize("rows", [*range(1, 14), 33])
 def test_product(encoding, rows):
@@ -59,10 +74,7 @@ def test_product(encoding, rows):
         bits, dense, scales = weights(encoding, rows, columns)
         for tokens in (1, 2, 3, 4, 5, 8, 11, 13):
             x = cases.floats(tokens, columns, seed=tokens)
-            if scales is None:
-                expected = reference.dot(dense, x[:, None])
-            else:
-                expected = reference.int8_product(bits[:, :columns], scales, x)
+            expected = oracle(encoding, bits, dense, scales, x)
             for threads in (1, 3):
                 found = product(encoding, bits, columns, x, threads, scales)
                 assert cases.same_bits(found, expected), (columns, tokens, threads)
@@ -74,10 +86,20 @@ def test_rows_of_several_panels(encoding):
     bits, dense, scales = weights(encoding, 611, 1024)
     for tokens in (2, 5):
         x = cases.floats(tokens, 1024, seed=tokens)
-        if scales is None:
-            expected = reference.dot(dense, x[:, None])
-        else:
-            expected = reference.int8_product(bits[:, :1024], scales, x)
+        expected = oracle(encoding, bits, dense, scales, x)
         for threads in (1, 2):
             found = product(encoding, bits, 1024, x, threads, scales)
             assert cases.same_bits(found, expected), (tokens, threads)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_code(name):
+    """Each of 256 codes but NaN and infinity, as a matrix of one column."""
+    values = decode(np.arange(256, dtype=np.uint8), FORMATS[name])
+    codes = np.flatnonzero(np.isfinite(values)).astype(np.uint8)
+    bits = aligned_zeros((len(codes), UNPACKED[name].stride(1)), np.uint8)
+    bits[:, 0] = codes
+    for tokens in (1, 3):
+        x, scales = np.ones((tokens, 1), np.float32), np.ones(len(codes), np.float32)
+        found = product(name, bits, 1, x, 1, scales)
+        assert (found == values[codes]).all()

@@ -34,7 +34,7 @@ from ternops.kernels.elementwise import (
     quantize_row,
     rms_norm,
 )
-from ternops.kernels.fp16 import half_row
+from ternops.kernels.fp16 import KINDS, half_row
 from ternops.kernels.linear import linear
 from ternops.kernels.operands import OPERANDS
 from ternops.matrix import TernaryMatrix
@@ -49,6 +49,7 @@ from ternops.packing import (
     pack_trits,
     unpack_rows,
 )
+from ternops.quantizers.fp8 import FORMATS, decode, encode
 from ternops.simd import kernel, pointer
 from ternops.team import TEAM
 from tests.helpers import cases, grouped_call, internals
@@ -270,6 +271,20 @@ def half_product(weights: Array, x: Array, out: Array) -> None:
     TEAM.run(linear, record, 2)
 
 
+def float8_product(name: str, codes: Array, x: Array, scales: Array, out: Array) -> None:
+    """A product with floats of eight bits, a scale a row."""
+    rows, columns = codes.shape
+    address = scales.ctypes.data
+    operand = Operand(name, codes.ctypes.data, codes.nbytes, rows, columns, address, 4)
+    call = Call.of(operand, len(x), kind="one")
+    placed = ending(np.empty(call.placed_bytes // 4, np.float32))
+    record: Any = np.zeros((), OPERANDS)
+    call.write_apart(
+        record.data.cast("B"), x.ctypes.data, out.ctypes.data, placed.ctypes.data, 0, 0, 0
+    )
+    TEAM.run(linear, record, 2)
+
+
 def rows_of_floats() -> None:
     """Element-wise operations and fp16 weights."""
     for n in range(1, 70):
@@ -296,6 +311,17 @@ def rows_of_floats() -> None:
                 half_product(weights, x, out)
                 expected = reference.dot(weights.astype(np.float32), x[:, None])
                 assert cases.same_bits(out, expected)
+        for name, kind in FORMATS.items():
+            codes = ending(encode(cases.floats(rows, 64), kind))
+            scales = ending(cases.scales(rows)["rows"])
+            for tokens in (1, 4, 6):
+                x, out = (
+                    ending(cases.floats(tokens, 64)),
+                    ending(np.ones((tokens, rows), np.float32)),
+                )
+                float8_product(name, codes, x, scales, out)
+                weights, factor = decode(codes, kind), KINDS[name].factor or 1
+                assert cases.same_bits(out, reference.float8_product(weights, factor, scales, x))
         kept.clear()
 
 
