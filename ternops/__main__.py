@@ -26,6 +26,7 @@ def _info(arguments: argparse.Namespace) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     from ternops.commands import (
+        allocate,
         chat,
         delta,
         embed,
@@ -43,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     info = commands.add_parser("info", help="CPU, instruction tier, threads, cache, versions")
     info.set_defaults(run=_info)
     for command in (
-        quantize, stack, delta, generate, chat, embed, perplexity, predict, tune, warmup,
+        quantize, stack, allocate, delta, generate, chat, embed, perplexity, predict, tune, warmup,
     ):  # fmt: skip
         command.add(commands)
     return parser

@@ -16,10 +16,14 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from ternops.decoder.config import Config
+    from ternops.decoder.formats.checkpoint import Checkpoint
     from ternops.decoder.model import Model, Session
 
 #: The name of --delta.
 _TUNED = "tuned"
+#: Tokens of a window of a text that shows what is active.
+_CALIBRATED = 512
+
 #: Called with the steps done and their number.
 Progress = Callable[[int, int], None]
 
@@ -80,6 +84,29 @@ def add_quantize_option(parser: argparse.ArgumentParser) -> None:
         help="round float weights that are not ternary, to one scale a matrix or one for so many "
         "inputs (default: they are an error)",
     )  # fmt: skip
+
+
+def add_calibration_option(parser: argparse.ArgumentParser) -> None:
+    """A text that shows what linear layers are multiplied with."""
+    parser.add_argument(
+        "--text", metavar="FILE",
+        help="UTF-8 that the model is to read first: inputs then count as much as they are active",
+    )  # fmt: skip
+
+
+def calibrate(arguments: argparse.Namespace, checkpoint: Checkpoint) -> dict[Any, Any] | None:
+    """What comes into each linear layer with that text; None without one."""
+    from ternops.decoder.calibration import activations
+    from ternops.decoder.perplexity import windows
+
+    if arguments.text is None:
+        return None
+    text = unmarked(read_text("--text", arguments.text))
+    context = min(_CALIBRATED, checkpoint.config.context)
+    found = activations(checkpoint, windows(checkpoint.tokenizer(), text, context))
+    if not found:
+        raise ValueError(f"--text: {arguments.text!r} is too short, expected a few tokens")
+    return found
 
 
 def add_sampling_options(parser: argparse.ArgumentParser) -> None:

@@ -8,9 +8,6 @@ from typing import Any
 from ternops.commands import options
 from ternops.files import behind_links, is_node
 
-# Of a text, to learn from which columns matter.
-_CONTEXT = 512
-
 
 def add(commands: Any) -> None:
     """Add the command to the parser."""
@@ -29,30 +26,18 @@ def add(commands: Any) -> None:
         help="of the magnitudes of a block: its factors take 16 K (rows + columns) bits "
         "(default: 16)",
     )  # fmt: skip
-    parser.add_argument(
-        "--text",
-        metavar="FILE",
-        help="UTF-8 that the model is to read first: inputs then count as much as they are active",
-    )
+    options.add_calibration_option(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from ternops.decoder.calibration import activations
     from ternops.decoder.formats.convert_stack import stack_model
     from ternops.decoder.formats.loading import open_checkpoint
     from ternops.decoder.formats.paths import locate
-    from ternops.decoder.perplexity import windows
 
     source = locate(arguments.source)
     checkpoint = open_checkpoint(source)
-    found = None
-    if arguments.text is not None:
-        text = options.unmarked(options.read_text("--text", arguments.text))
-        tokenizer, context = checkpoint.tokenizer(), min(_CONTEXT, checkpoint.config.context)
-        found = activations(checkpoint, windows(tokenizer, text, context))
-        if not found:
-            raise ValueError(f"--text: {arguments.text!r} is too short, expected a few tokens")
+    found = options.calibrate(arguments, checkpoint)
     with options.progress("decomposing") as show:
         stack_model(
             checkpoint, source, arguments.target, arguments.blocks, arguments.rank, found, show,

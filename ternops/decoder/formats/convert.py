@@ -204,7 +204,9 @@ def _tensors(
 def _layer(checkpoint: Checkpoint, layer: int, encoding: str) -> Iterator[Tensor]:
     config = checkpoint.config
     for name in config.linear_shapes(layer):
-        yield from _packed(f"layers.{layer}.{name}", checkpoint.matrix(layer, name, encoding))
+        yield from packed_tensors(
+            f"layers.{layer}.{name}", checkpoint.matrix(layer, name, encoding)
+        )
     for name in config.norm_sizes(layer):
         yield f"layers.{layer}.{name}.norm", "F32", filled(checkpoint.norm(layer, name))
     for name in config.bias_sizes(layer):
@@ -214,7 +216,7 @@ def _layer(checkpoint: Checkpoint, layer: int, encoding: str) -> Iterator[Tensor
         yield f"layers.{layer}.{name}.vector", "F32", filled(vector)
 
 
-def _packed(name: str, matrix: TernaryMatrix) -> Iterator[Tensor]:
+def packed_tensors(name: str, matrix: TernaryMatrix) -> Iterator[Tensor]:
     packed = matrix._packed
     scale = np.asarray(packed.scale)
     dtype = "F16" if scale.dtype == np.float16 else "F32"
@@ -224,7 +226,7 @@ def _packed(name: str, matrix: TernaryMatrix) -> Iterator[Tensor]:
 
 def table_tensors(name: str, matrix: HalfMatrix | TernaryMatrix) -> Iterator[Tensor]:
     if isinstance(matrix, TernaryMatrix):
-        yield from _packed(name, matrix)
+        yield from packed_tensors(name, matrix)
     else:
         yield name, "BF16" if matrix.is_bf16 else "F16", matrix.bits
 

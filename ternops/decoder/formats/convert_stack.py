@@ -92,8 +92,8 @@ def stack_model(
         room = whole_lines(len(str(metadata)) * 2 + tensors * _ENTRY)
         entries = []
         with open(temporary, "wb") as raw:
-            file = _Sink(raw, room)
-            for name, dtype, array in _plain(checkpoint, config, tokenizer):
+            file = Sink(raw, room)
+            for name, dtype, array in plain_tensors(checkpoint, config, tokenizer):
                 entries.append(append_tensor(file, name, dtype, array))
             for key, number in order_of(found):
                 entries += _append_block(file, _stem(folder, key), key, number)
@@ -121,7 +121,7 @@ def order_of(found: Mapping[Key, list[Sized]]) -> Iterator[tuple[Key, int]]:
             heapq.heappush(heap, entry(key, number + 1))
 
 
-class _Sink:
+class Sink:
     """What is written behind some room for the header."""
 
     def __init__(self, raw: Any, room: int) -> None:
@@ -164,7 +164,7 @@ def _stem(folder: str, key: Key) -> str:
     return os.path.join(folder, f"{key[0]}.{key[1]}")
 
 
-def _append_block(file: _Sink, stem: str, key: Key, number: int) -> Iterator[list[Any]]:
+def _append_block(file: Sink, stem: str, key: Key, number: int) -> Iterator[list[Any]]:
     with np.load(f"{stem}.{number}.npz", allow_pickle=False) as parts:
         for part in PARTS:
             array = parts[part]
@@ -174,8 +174,8 @@ def _append_block(file: _Sink, stem: str, key: Key, number: int) -> Iterator[lis
             yield append_tensor(file, name, dtype, np.pad(array, (0, missing)))
 
 
-def _plain(checkpoint: Checkpoint, config: Config, tokenizer: bytes) -> Iterator[Tensor]:
-    """All that is no block."""
+def plain_tensors(checkpoint: Checkpoint, config: Config, tokenizer: bytes) -> Iterator[Tensor]:
+    """All of a model but its linear layers."""
     if tokenizer:
         yield "tokenizer", "U8", np.frombuffer(tokenizer, np.uint8)
     yield from table_tensors("embedding", _floats(checkpoint.embedding()))

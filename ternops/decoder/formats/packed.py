@@ -1,10 +1,11 @@
 """The packed model file: all that a decoder needs in one safetensors file, used where it lies.
 
-The metadata are "format", "version", "encoding", "config" (the fields of Config as JSON; those that
-a file lacks have their defaults; in version 1 with "sub_norms", true for a BitNet, in place of
-"architecture"), "special_tokens" (JSON), "chat_template" where there is one, "pooling" (the fields
-of Pooling as JSON) where a file told of it, "crc32", hexadecimal checksums of the tensors in their
-order, and "header_crc32", that of the rest of the header. The tensors are
+The metadata are "format", "version", "encoding", "encodings" (JSON: those of the matrices that have
+another, by their names, with no values that the first has not), "config" (the fields of Config as
+JSON; those that a file lacks have their defaults; in version 1 with "sub_norms", true for a BitNet,
+in place of "architecture"), "special_tokens" (JSON), "chat_template" where there is one, "pooling"
+(the fields of Pooling as JSON) where a file told of it, "crc32", hexadecimal checksums of the
+tensors in their order, and "header_crc32", that of the rest of the header. The tensors are
 
     tokenizer                U8   a tokenizer.json, if there is one, filled up with spaces
     embedding, head          F16 or BF16 (vocabulary, columns padded to whole cache lines); head
@@ -42,6 +43,7 @@ from ternops.decoder.formats.packed_header import (
     VERSION,
     header_checksum,
     parse_config,
+    parse_encodings,
     scale_name,
     whole_lines,
 )
@@ -84,6 +86,7 @@ class PackedFile(Checkpoint):
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._encodings: dict[str, str] = {}
         try:
             header, self._tensors = map_file(path)
             self._metadata: dict[str, str] = header["__metadata__"]
@@ -96,7 +99,12 @@ class PackedFile(Checkpoint):
 
     def matrix(self, layer: int, name: str, encoding: str) -> TernaryMatrix:
         found = self._linear(layer, name)
-        return self._checked(found, f"{name} in layer {layer}", self.encoding).to(encoding)
+        own = self.encoding_of(layer, name)
+        return self._checked(found, f"{name} in layer {layer}", own).to(encoding)
+
+    def encoding_of(self, layer: int, name: str) -> str:
+        """What packs a matrix: the file's encoding, or its own."""
+        return self._encodings.get(f"layers.{layer}.{name}", self.encoding)
 
     @staticmethod
     def _checked(
@@ -201,6 +209,8 @@ class PackedFile(Checkpoint):
         if self.encoding not in TERNARY:
             expected = ", ".join(TERNARY)
             raise ValueError(f"encoding {self.encoding!r}, expected one of {expected}")
+        if "encodings" in self._metadata:
+            self._encodings = parse_encodings(self._metadata["encodings"], self.encoding)
 
     def _check_format(self, header: dict[str, Any]) -> None:
         found = self._metadata.get("format"), self._metadata.get("version")
@@ -243,8 +253,9 @@ class PackedFile(Checkpoint):
     ) -> tuple[npt.NDArray[np.uint8], int, int, npt.NDArray[Any]]:
         """Packed bytes, rows, columns and scale, (), (rows,) or (rows, groups)."""
         return self._packed(
-            f"layers.{layer}.{name}", *self.config.linear_shapes(layer)[name], self.encoding
-        )
+            f"layers.{layer}.{name}", *self.config.linear_shapes(layer)[name],
+            self.encoding_of(layer, name),
+        )  # fmt: skip
 
     @property
     def _table_shape(self) -> tuple[int, int]:
