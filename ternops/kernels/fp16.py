@@ -39,8 +39,8 @@ _PANEL_BYTES = 1 << 18  # of rows: what a second-level cache has room for beside
 # Rows and tokens of a tile: 16 sums in 32 registers, 4 of two registers each in 16.
 _SIDE = 4 if WIDE.bytes == 64 else 2
 # A tile of all of so few tokens never lets the memory idle. Sapphire Rapids, 2 threads, from DRAM,
-# 8 tokens: 4 x 4 72.7 ms, 2 x 8 49.4, 3 x 8 56.7; 16 tokens: 86.6, 88.7, 105.5.
-_LARGE = (2, 8) if WIDE.bytes == 64 else None
+# 8 tokens: 4 x 4 126 ms, 2 x 8 99, 3 x 8 91, and one token 64; 16 tokens: 171, 169, 169.
+_LARGE = (3, 8) if WIDE.bytes == 64 else None
 
 
 class Kind(NamedTuple):
@@ -68,6 +68,8 @@ def make_dot(floats, kind, rows, tokens):
     count, lanes, f32, fma = rows * tokens, floats.lanes, floats.f32, floats.fma
     parts, itemsize, load_weights = _LANES // lanes, kind.itemsize, getattr(floats, kind.load)
     wider = 4 // itemsize  # than a weight an activation is
+    # Whichever are fewer stay in registers beside the sums: weights, or what they meet.
+    holds_weights = rows < tokens
 
     @inlined
     def dot(weights, stride, step, x, x_stride, sums):
@@ -76,7 +78,7 @@ def make_dot(floats, kind, rows, tokens):
 
         The rows lie step * stride bytes apart, the tokens x_stride.
         """
-        xs = registers(f32, tokens)
+        xs, ws = registers(f32, tokens), registers(f32, rows)
         for i in range(count * parts):
             sums[i] = full(f32, 0.0)
         for offset in range(0, stride, LINE_BYTES):
@@ -86,6 +88,15 @@ def make_dot(floats, kind, rows, tokens):
                 prefetch(weights + (r * step * stride + offset + ahead))
             for part in range(LINE_BYTES // (itemsize * lanes)):
                 at = part * itemsize * lanes
+                if holds_weights:
+                    for r in range(rows):
+                        ws[r] = load_weights(weights + (r * step * stride + offset + at))
+                    for t in range(tokens):
+                        near = load(f32, x + (t * x_stride + wider * (offset + at)))
+                        for r in range(rows):
+                            i = (r * tokens + t) * parts + part % parts
+                            sums[i] = fma(ws[r], near, sums[i])
+                    continue
                 for t in range(tokens):
                     xs[t] = load(f32, x + (t * x_stride + wider * (offset + at)))
                 for r in range(rows):
