@@ -113,8 +113,8 @@ def _bars(axes: Any, shown: list[str], rows: list[dict[str, Any]], depth: int) -
         for shift, what, fill in ((-0.2, "entropy", True), (0.2, "stored", False)):
             axes.bar(at + shift, row[what], 0.36, facecolor=color if fill else "white",
                      edgecolor=color, linewidth=1.2)  # fmt: skip
-            words, side = f"{row[what]:.2g}", {True: "right", False: "left"}[fill]
-            axes.text(at + (0.02 if fill else 0.0), row[what] * 1.06, words, ha=side, size=7)
+            words, side = f"{row[what]:.3g}", "right" if fill else "left"
+            axes.text(at + shift / 5, row[what] * 1.06, words, ha=side, size=6.5)
     axes.axhline(BITNET_BITS, color=style.INK, linewidth=0.8, linestyle=":")
     axes.text(1.5, BITNET_BITS * 1.08, "BitNet b1.58", size=7.5, ha="center", color=style.INK)
     axes.set_yscale("log", base=2)
