@@ -65,7 +65,9 @@ def train(names: list[str], folder: Path, args: argparse.Namespace) -> None:
     import training
 
     torch.set_num_threads(args.threads)
-    settings = argparse.Namespace(steps=math.inf, minutes=args.minutes, lr=8e-3, seed=0)
+    settings = argparse.Namespace(
+        steps=math.inf, minutes=args.minutes, tokens=4096, lr=8e-3, seed=0
+    )
     text = training.read_text(train_trunk.SIZES["vocab_size"])
     for name in names:
         _, *kind, _ = FAMILIES[name]

@@ -27,6 +27,7 @@ import argparse
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,10 +85,12 @@ class Ternary(nn.Module):
         return ternary + (weight - weight.detach())  # what is added is 0, and has the derivative
 
 
-def new_model(trunk: str, scale: str, tables: str) -> nn.Module:
-    """A random model, with a quantiser on each ternary weight."""
+def new_model(trunk: str, scale: str, tables: str, sizes: dict[str, Any] = SIZES) -> nn.Module:
+    """A random model, with a quantiser on each ternary weight; `scale` "float": on none."""
     config, program, options = TRUNKS[trunk]
-    model = getattr(transformers, program)(getattr(transformers, config)(**{**SIZES, **options}))
+    model = getattr(transformers, program)(getattr(transformers, config)(**{**sizes, **options}))
+    if scale == "float":
+        return model
     linear = [each for each in model.model.layers.modules() if isinstance(each, nn.Linear)]
     ends = [model.model.embed_tokens, model.lm_head] if tables == "ternary" else []
     for module in linear + ends:
@@ -121,11 +124,17 @@ def fast_logits_of(model: nn.Module, tokens: Tensor) -> Tensor:
 
 
 def train(
-    trunk: str, scale: str, tables: str, output: Path, text: training.Text, args: argparse.Namespace
+    trunk: str,
+    scale: str,
+    tables: str,
+    output: Path,
+    text: training.Text,
+    args: argparse.Namespace,
+    sizes: dict[str, Any] = SIZES,
 ) -> None:
     """Make the folder of a new model."""
     torch.manual_seed(args.seed)
-    model = new_model(trunk, scale, tables)
+    model = new_model(trunk, scale, tables, sizes)
     weights = dict(model.named_parameters())
     training.train(
         lambda tokens: fast_logits_of(model, tokens),

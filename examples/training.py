@@ -27,7 +27,6 @@ from torch import Tensor
 BOS, EOS = "<|begin_of_text|>", "<|end_of_text|>"
 BOS_ID, EOS_ID = 0, 1
 CONTEXT = 512  # tokens that a model sees at most
-TOKENS_PER_STEP = 4096
 # (part of the training done, row length, weight decay): short rows first, as they are faster.
 STAGES = ((0.0, 256, 0.1), (0.5, CONTEXT, 0.0))
 IGNORED = -100  # a target that is not scored
@@ -127,13 +126,15 @@ def bigram_bits(train: list[np.ndarray], held_out: list[np.ndarray], size: int) 
     )
 
 
-def batches(documents: list[np.ndarray], length: int, rng: np.random.Generator) -> Iterator[Tensor]:
-    """Endless batches of TOKENS_PER_STEP tokens; a row has one more token, its last target."""
+def batches(
+    documents: list[np.ndarray], length: int, tokens: int, rng: np.random.Generator
+) -> Iterator[Tensor]:
+    """Endless batches of so many tokens; a row has one more token, its last target."""
     while True:
         stream = np.concatenate([documents[i] for i in rng.permutation(len(documents))])
         rows = np.lib.stride_tricks.sliding_window_view(stream, length + 1)
         rows = rows[rng.integers(length) :: length]
-        order, size = rng.permutation(len(rows)), TOKENS_PER_STEP // length
+        order, size = rng.permutation(len(rows)), tokens // length
         for start in range(0, len(order) - size + 1, size):
             yield torch.from_numpy(rows[order[start : start + size]].astype(np.int64))
 
@@ -142,10 +143,10 @@ def loss_of(logits_of: Logits, rows: Tensor) -> Tensor:
     return F.cross_entropy(logits_of(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
 
 
-def fast(logits_of: Logits, weights: Sequence[Tensor], length: int) -> Logits:
+def fast(logits_of: Logits, weights: Sequence[Tensor], length: int, tokens: int) -> Logits:
     """The decoder through torch.compile, or as it is where there is no C++ compiler."""
     try:
-        rows = torch.zeros(TOKENS_PER_STEP // length, length + 1, dtype=torch.long)
+        rows = torch.zeros(tokens // length, length + 1, dtype=torch.long)
         decode = torch.compile(logits_of, dynamic=False)
         loss_of(decode, rows).backward()
     except Exception as error:  # the errors of the compiler have no common base class
@@ -158,7 +159,8 @@ def fast(logits_of: Logits, weights: Sequence[Tensor], length: int) -> Logits:
 
 def add_arguments(parser: argparse.ArgumentParser, steps: int) -> None:
     """What `train` is told by the command line."""
-    parser.add_argument("--steps", type=int, default=steps, help="steps of 4096 tokens")
+    parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--tokens", type=int, default=4096, help="tokens a step")
     parser.add_argument("--minutes", type=float, default=math.inf, help="train no longer than this")
     parser.add_argument("--lr", type=float, default=8e-3, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=0)
@@ -186,8 +188,8 @@ def train(
         if next_stage and done >= next_stage[0]:
             _, length, muon.param_groups[0]["weight_decay"] = next_stage
             next_stage = next(stages, None)
-            data = batches(documents, length, rng)
-            decode = fast(logits_of, ternary + others, length)
+            data = batches(documents, length, args.tokens, rng)
+            decode = fast(logits_of, ternary + others, length, args.tokens)
         loss = loss_of(decode, next(data))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(ternary + others, 1.0)
@@ -202,12 +204,12 @@ def train(
             elapsed = time.perf_counter() - began
             print(
                 f"step {len(losses):5d} {done:5.0%}  loss {np.mean(losses[-100:]):.3f}  "
-                f"{len(losses) * TOKENS_PER_STEP / elapsed:6.0f} tokens/s  "
+                f"{len(losses) * args.tokens / elapsed:6.0f} tokens/s  "
                 f"{elapsed * (1 / done - 1) / 60:4.1f} min left",
                 flush=True,
             )
     minutes = (time.perf_counter() - began) / 60
-    print(f"trained on {len(losses) * TOKENS_PER_STEP / 1e6:.1f} M tokens in {minutes:.1f} minutes")
+    print(f"trained on {len(losses) * args.tokens / 1e6:.1f} M tokens in {minutes:.1f} minutes")
 
 
 def tokenizer_files(tokenizer: Tokenizer) -> dict[str, bytes]:

@@ -14,7 +14,7 @@ BENCH = Path(bench.__file__).parent
 PROGRAMS = (
     "arm", "arm.loops", "arm.retarget", "compare", "cost", "cost_model", "decode", "dummy",
     "kernels", "plot", "provenance", "report", "reproduction", "roofline",
-    "run", "suites.lossless.tier",
+    "run", "scaling", "suites.lossless.tier",
 )  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""bench.scaling: perplexity against total bits, for every way to round the weights."""
