@@ -70,9 +70,7 @@ def stored_here() -> tuple[Option, ...]:
 
     def known(option: Option) -> bool:
         layout = ENCODINGS.get(option.encoding)
-        return layout is not None and any(
-            set(levels) <= set(layout.values) for levels in option.balances.values()
-        )
+        return layout is not None and all(map(layout.can_have, option.balances.values()))
 
     return tuple(option for option in OPTIONS if known(option))
 
@@ -81,7 +79,7 @@ def stored_here() -> tuple[Option, ...]:
 class Candidate:
     """A matrix in one of the encodings: int8 values, of `levels`, times float32 scale (rows,).
 
-    nbits: of values and scales; error: see `allocate`.
+    nbits: of values and scales, not of what fills up panels of 16 rows; error: see `allocate`.
     """
 
     option: Option
@@ -97,7 +95,7 @@ class Candidate:
 
     def pack(self) -> TernaryMatrix:
         """The same for products."""
-        return pack(self.values, self.scale, self.option.encoding)
+        return pack(self.values, self.scale, self.option.encoding, self.levels)
 
 
 @dataclass(frozen=True)
