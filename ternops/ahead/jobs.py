@@ -32,6 +32,7 @@ def needed(encodings: Iterable[str], decoder: bool) -> Jobs:
     from ternops.kernels.plan import KERNELS, UNPACKED, grouped_kernels
     from ternops.kernels.screen import quantize_head
     from ternops.kernels.sparse import sparse_kernels
+    from ternops.kernels.stacked import gemv_stack
     from ternops.kernels.tiles import KINDS
     from ternops.kernels.transpose import transpose_job
     from ternops.kernels.turning import turn
@@ -42,7 +43,7 @@ def needed(encodings: Iterable[str], decoder: bool) -> Jobs:
     if decoder:
         found += [job for _, append, attend in CACHES.values() for job in (attend, append)]
         found += [job for each in UNPACKED.values() for job in (each.multiply, each.prepare)]
-        found += [forward, delta_inputs, delta_rule, quantize_head]
+        found += [forward, delta_inputs, delta_rule, quantize_head, gemv_stack]
         for name in sorted(chosen):
             if isinstance(ENCODINGS[name], Blocks):
                 found += (*sparse_kernels(name), transpose_job(name), grouped_row(name))
