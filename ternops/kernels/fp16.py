@@ -266,7 +266,9 @@ def gemv_for(name: str, family: str) -> RowsKernel:
         partial(make_tile, floats, KINDS[name])
         for floats in (NARROW_FLOATS if streams.is_narrow else WIDE_FLOATS, WIDE_FLOATS)
     )
-    made = make_gemv(one_of, several_of, streams.rows, (_SIDE, _SIDE), _LARGE)
+    # Widening bytes takes registers that the sums of another row would need.
+    rows = 1 if WIDE.bytes == 16 and KINDS[name].itemsize == 1 else _SIDE
+    made = make_gemv(one_of, several_of, streams.rows, (rows, _SIDE), _LARGE)
     suffix = "" if streams == usual else f"_{streams.rows}{'n' if streams.is_narrow else 'w'}"
     return RowsKernel(made, f"gemv_{name}{suffix}")
 
