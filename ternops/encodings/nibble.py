@@ -42,5 +42,5 @@ NIBBLE = Panels(
     panel_tile=PanelTile(streams=2, ahead=2048, run=16),
     usual_groups=(16, 32, 64, 128),
     color="#CC79A7",
-    marker="v",
+    marker="p",
 )

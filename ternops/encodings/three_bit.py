@@ -46,5 +46,5 @@ THREE_BIT = Panels(
     # 3 panels 78%: the sums of two leave the registers some room.
     panel_tile=PanelTile(streams=2, ahead=2048, run=4),
     color="#009E73",
-    marker="^",
+    marker="<",
 )

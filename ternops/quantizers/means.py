@@ -5,19 +5,20 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ternops import absmean as means
+from ternops.absmean import MIN_SCALE, rounded_scales, sign_mean
+from ternops.absmean import absmean as absmean_of_all
 from ternops.quantizers.integers import SIGNS, TRITS
 from ternops.quantizers.method import Array, Levels, Method, absmean_of
 
 
 def absmean(groups: Array, levels: Levels) -> Array:
     """mean|w|, at least 1e-5."""
-    return np.maximum(absmean_of(groups), np.float64(means.MIN_SCALE))
+    return np.maximum(absmean_of(groups), np.float64(MIN_SCALE))
 
 
 def stored(scales: Array) -> npt.NDArray[np.float32]:
     """As float16, unless one of the matrix's is beyond it or would be 0."""
-    return means.rounded_scales(scales.astype(np.float32))
+    return rounded_scales(scales.astype(np.float32))
 
 
 def trits(groups: Array, scales: Array, levels: Levels) -> npt.NDArray[np.int8]:
@@ -41,7 +42,7 @@ ABSMEAN = Method(
     scale=absmean,
     store=stored,
     choose=trits,
-    whole=means.absmean,
+    whole=absmean_of_all,
 )
 SIGN = Method(
     name="sign",
@@ -51,5 +52,5 @@ SIGN = Method(
     scale=absmean,
     store=stored,
     choose=above_mean,
-    whole=means.sign_mean,
+    whole=sign_mean,
 )

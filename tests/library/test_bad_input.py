@@ -79,7 +79,7 @@ def test_quantize_names_bad_weights(error, words, value):
     fails(error, words, lambda: ternops.quantize(value))
 
 
-@pytest.mark.parametrize("encoding", ["three_bit", "", None, 2, "TWO_BIT"])
+@pytest.mark.parametrize("encoding", ["four_bit", "", None, 2, "TWO_BIT"])
 def test_an_unknown_encoding_is_named(encoding):
     """By both functions that take one."""
     fails(ValueError, "encoding two_bit", lambda: ternops.pack(cases.trits(2, 2), None, encoding))

@@ -89,7 +89,7 @@ CHANGES = {
     "a group less": _scaled(lambda s: s[:, :-1]),
     "half as many groups": _scaled(lambda s: s[:, ::2]),
     "twice as many": _scaled(lambda s: s.repeat(2, axis=1)),
-    "four times as many": _scaled(lambda s: s.repeat(4, axis=1)),
+    "eight times as many": _scaled(lambda s: s.repeat(8, axis=1)),
     "transposed": _scaled(lambda s: s.T),
     "flat": _scaled(np.ravel),
     "deep": _scaled(lambda s: s[None]),
@@ -215,5 +215,5 @@ def test_weights_are_looked_at_before_groups():
     w = np.ones((2, 2**15))
     w[1, :128] = 1e39
     for encoding in ("two_bit", "one_bit"):
-        words = "w: group float32"
+        words = "w: scale float32"
         fails(ValueError, words, lambda: ternops.quantize(w, encoding, group=128))  # noqa: B023
