@@ -152,12 +152,14 @@ def random_ternary(
     about as much for each group of columns."""
     layout = layout_of(encoding, group, levels)
     values = np.array(levels or layout.values, np.int8)
+    kind = np.int8 if len(values) < 128 else np.int16
 
     def packed_of(weights: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
         return layout.pack(weights, levels) if isinstance(layout, Panels) else layout.pack(weights)
 
     def draw(count: int) -> npt.NDArray[np.int8]:
-        return values[random.integers(0, len(values), (count, columns), np.int16)]
+        drawn = random.integers(0, len(values), (count, columns), kind)
+        return values[drawn]
 
     size = layout.nbytes(rows, columns) + SLACK
     packed = (arena.empty if arena else aligned_empty)(size, np.uint8)

@@ -196,9 +196,9 @@ def make_blocks(encoding: Panels, unit: int, tile: PanelTile, tokens: int = 1):
     inverse, lines = unpack.last_inverse, unit // _DWORD
     kind, open_dots, close_dots, dot, _ = dots_of(encoding)
     # Where a line is more than a register, or the registers do not hold the sums of all streams,
-    # a stream's lines follow one another.
+    # a stream's lines follow one another, but for tables, with which the loop would be too long.
     each = tokens * fields
-    if BYTES < LINE or streams == 1 or run > lines:
+    if (BYTES < LINE and not encoding.is_table) or streams == 1 or run > lines:
         run = lines
     apart_by = each if run < lines else 0
     count = each if run == lines else streams * each

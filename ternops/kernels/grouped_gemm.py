@@ -10,7 +10,7 @@ from functools import cache
 
 from ternops.encodings.blocks import BLOCK_BYTES
 from ternops.encodings.panels import LINE, ROWS, Panels
-from ternops.isa import BYTES, REGISTERS, WIDE, i32, u8
+from ternops.isa import BYTES, REGISTERS, TIER, WIDE, i32, u8
 from ternops.kernels.grouped import (
     Dots,
     add_group,
@@ -187,15 +187,18 @@ def make_gemm(encoding: Panels):
     size = encoding.block
     decode = make_decode(encoding, _line_of)
     dots = dots_of(encoding)
-    whole, four, two, one = (make_product(dots, n) for n in (TOKENS, 4, 2, 1))
+    # Sums of int16 have room for trits alone: others are closed, or widened, in between, which
+    # takes registers.
+    most = 2 if TIER.close is not None and encoding.greatest > 2 else TOKENS
+    whole, four, two, one = (make_product(dots, n) for n in (most, min(4, most), 2, 1))
 
     @inlined
     def multiply(p, panel, codes, start, end, spare):
         """The panels in `codes` times tokens [start, end)."""
         token = start
-        while end - token >= TOKENS:
+        while end - token >= most:
             whole(p, panel, codes, token, spare)
-            token += TOKENS
+            token += most
         while end - token >= 4:
             four(p, panel, codes, token, spare)
             token += 4

@@ -11,6 +11,7 @@ import ternops
 from ternops.encodings import ENCODINGS as ALL_ENCODINGS
 from ternops.encodings import TERNARY as ALL_TERNARY
 from ternops.encodings.blocks import Blocks
+from ternops.encodings.panels import Panels
 from ternops.kernels.plan import KERNELS
 
 Array = npt.NDArray[Any]
@@ -26,9 +27,11 @@ KINDS = [(encoding, kind) for (encoding, _), kind in
          {(key[0], kernels): key[1] for key, kernels in KERNELS.items()}.items()]  # fmt: skip
 #: The shape classes whose kernels multiply a single token only.
 OF_ONE_TOKEN = ("one", "stream")
-#: The kernels of those, by name.
+#: The kernels of those, by name, of encodings that are not packed in panels.
 GEMVS = {
-    multiply.name: multiply for (_, kind), (_, multiply) in KERNELS.items() if kind in OF_ONE_TOKEN
+    multiply.name: multiply
+    for (name, kind), (_, multiply) in KERNELS.items()
+    if kind in OF_ONE_TOKEN and not isinstance(ALL_ENCODINGS[name], Panels)
 }
 
 #: What a code counts in its byte, field after field; and the number of codes.
@@ -84,7 +87,8 @@ def trits(rows: int, columns: int, seed: int = 0, encoding: str = "two_bit") -> 
     """Random int8 of the values that an encoding has, each equally likely."""
     values = np.array(ALL_ENCODINGS[encoding].values, np.int8)
     random = np.random.default_rng((seed, rows, columns))
-    return values[random.integers(0, len(values), (rows, columns), np.int16)]
+    kind = np.int8 if len(values) < 128 else np.int16
+    return values[random.integers(0, len(values), (rows, columns), kind)]
 
 
 def both(left: str, right: str) -> str:

@@ -10,6 +10,7 @@ import pytest
 from bench.arm.loops import innermost
 from ternops.encodings import ENCODINGS
 from ternops.encodings.blocks import Blocks
+from ternops.encodings.panels import Panels
 from ternops.encodings.row_groups import RowGroups
 from ternops.isa import detect
 from ternops.kernels import tiles
@@ -18,8 +19,13 @@ from ternops.simd import host
 from tests.helpers import cases, processes
 from tests.helpers.marks import FEW, apart
 
-#: Encoding and shape class of each GEMV.
-EVERY = [(encoding, kind) for encoding in cases.ENCODINGS for kind in cases.OF_ONE_TOKEN]
+#: Encoding and shape class of each GEMV of whole rows.
+EVERY = [
+    (encoding, kind)
+    for encoding in cases.ENCODINGS
+    if not isinstance(ENCODINGS[encoding], Panels)
+    for kind in cases.OF_ONE_TOKEN
+]
 
 #: tier -> its dot product and its look-up, with the registers that they work on.
 DOTS = {
