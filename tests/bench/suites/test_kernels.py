@@ -233,7 +233,7 @@ def test_asked_and_seen_of_every_number_of_bits():
         "one_bit/128": 79, "eight_bit/128": 1,
     }  # fmt: skip
     made = [product(rate, "low-bit", encoding=name, tokens=512) for name, rate in rates.items()]
-    assert figures_of(made, "amx") == {
+    assert figures_of(made) == {
         f"{name}, 1 thread, 512 tokens: of two_bit's rate": (asked, rates[name] / 100, met)
         for name, asked, met in (
             ("two_bit/128 4 levels", 0.85, True), ("nibble/128", 0.85, False),
