@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import ternops
 from ternops.encodings import ENCODINGS, TERNARY, common
+from ternops.encodings.panels import Panels
 from tests.helpers import cases, checks
 
 SHAPES = st.tuples(st.integers(0, 140), st.integers(0, 700), st.integers(0, 2**32 - 1))
@@ -26,6 +27,8 @@ WIDTHS = (
 ONE_LINE = rf"^packed: holds .*, expected .* \(not ({'|'.join(ENCODINGS)})\?\)\Z"
 
 EVERY = pytest.mark.parametrize("name", ENCODINGS)
+#: Those that are not packed in panels, of which tests/encodings/test_panels.py tells the places.
+WHOLE = [name for name, each in ENCODINGS.items() if not isinstance(each, Panels)]
 BLOCKS = pytest.mark.parametrize("name", cases.FACTORS)
 LOOK_UPS = pytest.mark.parametrize("name", ["tl1", "tl2"])
 
@@ -92,7 +95,7 @@ def test_unpack_takes_any_range_of_rows(name, shape, data):
 
 
 @pytest.mark.slow
-@EVERY
+@pytest.mark.parametrize("name", WHOLE)
 @pytest.mark.parametrize("rows", [1, 2, 63, 64, 65, 130])
 def test_each_trit_has_its_place(name, rows):
     """Every byte by the module's description, that of no weight included."""

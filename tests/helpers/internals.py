@@ -247,7 +247,7 @@ def replace_tokenizer(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
     """Let `convert` write these bytes as the tokenizer of any model."""
     from ternops.decoder.formats import convert
 
-    monkeypatch.setattr(convert, "_tokenizer", lambda checkpoint, say: data)
+    monkeypatch.setattr(convert, "tokenizer_of", lambda checkpoint, say: data)
 
 
 # The decoder
