@@ -39,7 +39,9 @@ class Head:
     ValueError for another word, or if the head is too wide."""
 
     def __init__(self, weights: HalfMatrix | TernaryMatrix, kind: str, threads: int) -> None:
-        if kind not in HEADS:
+        # A copy of a model is told what its head is.
+        is_packed = isinstance(weights, TernaryMatrix)
+        if kind not in HEADS and not (is_packed and kind == _TERNARY):
             raise ValueError(f"head={kind!r}: expected one of {', '.join(HEADS)}")
         self.weights = weights
         self.rows, self.columns = weights.shape

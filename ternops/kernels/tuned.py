@@ -203,7 +203,8 @@ def _table(value: Any, name: str) -> Mapping[str, Any]:
 def _tile(name: str, kind: str, entry: Mapping[str, Any]) -> Tile:
     kinds = kinds_of(ENCODINGS[name])
     if kind not in kinds:
-        raise TuningError(f"{_short(f'{name}.{kind}')}: expected one of {', '.join(kinds)}")
+        known = f"expected one of {', '.join(kinds)}" if kinds else f"{name} has no tiles to choose"
+        raise TuningError(f"{_short(f'{name}.{kind}')}: {known}")
     fields = entry.get("tile")
     for tile in candidates(name, kind, TIER):
         wanted = tile._asdict()

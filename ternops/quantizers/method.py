@@ -136,7 +136,8 @@ class Method:
         kept[is_dead] = ZERO_SCALE
         if not np.isfinite(kept).all():
             raise ValueError(
-                f"w: method {self.name!r} gives a scale of {scales.max():g}, beyond float32"
+                f"w: method {self.name!r} gives a scale of {scales.max():g}, beyond "
+                "float32, expected a float32 scale"
             )
         values = np.empty(groups.shape, np.int8)
         for part in pieces(groups):

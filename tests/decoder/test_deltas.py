@@ -45,6 +45,8 @@ def tokens_of(config, count, seed=0):
 @pytest.mark.parametrize("layout", slow_but(LAYOUTS, "bitnet", "llama", "qwen3 inner", "qwen3.5"))
 def test_logits_equal_the_oracle(layout, kind):
     """Of the base and of each delta, all in one pass and token by token, 1 to 7 threads."""
+    if layout == "qwen3.5" and "groups" in kind:
+        pytest.skip("the values of its delta net are no multiple of the columns that share a scale")
     model = made(kind, layout)
     tokens = tokens_of(model.config, 24)
     expected = {name: reference.logits(model, tokens, delta=name) for name in (None, "a", "b")}

@@ -40,7 +40,9 @@ def forced_tile(tile: Any) -> Any:
     """While this lasts, new matrices use the kernel of a tile."""
     shape_class = "many" if isinstance(tile, GemmTile) else "few"
 
-    def made(name: str, columns: int, kind: str, group: int = 0) -> Any:
+    def made(
+        name: str, columns: int, kind: str, group: int = 0, levels: tuple[int, ...] = ()
+    ) -> Any:
         assert group == 0
         return plan.make_plan(name, columns, shape_class, tile)
 

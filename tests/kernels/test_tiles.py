@@ -47,6 +47,10 @@ def exact(
                         assert cases.same_bits(found, expected[:m]), where
 
 
+#: Encodings that have a choice of tiles.
+TILED = [name for name in cases.ENCODINGS if tiles.kinds_of(ENCODINGS[name])]
+
+
 def most_apart(encoding: str) -> int:
     """The most fields apart that the tier has room for."""
     return max(tile.apart for tile in tiles.candidates(encoding, "stream", detect.TIER))
@@ -107,7 +111,7 @@ def exact_gemm(encoding: str, tile: tiles.Tile) -> None:
     exact(encoding, tile, (35,), (50,), (tile.depth + 321,))
 
 
-@pytest.mark.parametrize("encoding", cases.ENCODINGS)
+@pytest.mark.parametrize("encoding", TILED)
 def test_blocks_of_tokens_give_the_same_bits(encoding):
     """Of every size that tuning may choose, down to the least; one compiled kernel has them all."""
     found = tiles.candidates(encoding, tiles.MANY, detect.TIER)
@@ -123,7 +127,7 @@ def test_blocks_of_tokens_give_the_same_bits(encoding):
 @pytest.mark.timeout(2000)
 @pytest.mark.tiers
 @pytest.mark.slow
-@pytest.mark.parametrize("encoding", cases.ENCODINGS)
+@pytest.mark.parametrize("encoding", TILED)
 def test_every_candidate_of_the_gemm_gives_the_same_bits(encoding):
     """All sums and panels that tuning may choose."""
     forms = gemm_forms(encoding)

@@ -175,7 +175,7 @@ def test_damaged_files_only_cost_a_compilation(filled, tmp_path, first):
     ever."""
     folder = copied(filled, tmp_path)
     paths = list(folder.rglob("*.kernels"))
-    assert len(paths) == len(COMPILED)
+    assert len(paths) >= len(COMPILED)
     names = list(DAMAGE)[first : first + len(COMPILED)]
     for path, name in zip(paths, itertools.cycle(names), strict=False):
         if change := DAMAGE[name]:

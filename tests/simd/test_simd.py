@@ -480,8 +480,9 @@ def test_the_fields_of_every_byte(name, apart, size):
     @kernel
     def run(source, target):
         opened, held = registers(u8, opens), registers(u8, holds)
-        hold(held)
-        open_fields(load(u8, pointer(source)), opened, held)
+        hold(held, 0)
+        opened[0] = load(u8, pointer(source))
+        open_fields(opened, held)
         for field in range(count):
             store(pointer(target) + field * size, codes(opened, held, field))
 
