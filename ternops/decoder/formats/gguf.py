@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 _FLOATS = ("F32", "F16", "BF16")
 #: What llama.cpp's quantiser makes of embeddings, besides floats, and what ternary ones are in.
 _EMBEDDING = (
-    *_FLOATS, "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K",
+    *_FLOATS, "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "MXFP4",
+    "NVFP4",
     *(kind for kind in TERNARY if kind != "I2_S"),
 )  # fmt: skip
 
