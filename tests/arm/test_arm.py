@@ -34,6 +34,14 @@ OF_FEATURE = {
 }
 
 
+#: Kernels that, without a dot product, add up the products of a line of levels at once.
+ADDED_AT_ONCE = tuple(
+    f"grouped_{kind}_{name}"
+    for kind in ("gemv", "gemm")
+    for name in ("three_bit", "nibble", "eight_bit")
+)
+
+
 @functools.cache
 def compiled(core, kernels):
     """Kernel -> assembly on a core, of all or those named."""
@@ -49,7 +57,10 @@ def multiplying(core, kernel):
         return "fmla"
     if kernel.startswith("gemm") and "i8mm" in features:
         return "smmla"
-    return "sdot" if "dotprod" in features else "smlal2"
+    if "dotprod" in features:
+        return "sdot"
+    # Whose sums are closed behind each product have nothing to add to.
+    return "smull" if kernel.startswith(ADDED_AT_ONCE) else "smlal2"
 
 
 @CORES
