@@ -252,6 +252,8 @@ def quantize(
     name = check_encoding(choice.encoding, rows, columns)
     check_group(choice.group if isinstance(choice.group, int) else None, name, columns)
     values, scale, found = rounded(weight, choice)
+    if not ENCODINGS[name].can_have(found):  # it has all of them among its own
+        found = ENCODINGS[name].values
     check_columns("w", columns, found)
     return TernaryMatrix(pack_values(values, check_scale(scale, rows, columns), name, found))
 

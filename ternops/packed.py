@@ -138,6 +138,7 @@ def pack_values(
     levels: tuple[int, ...] = (),
 ) -> Packed:
     """Pack int8 (rows, columns) of the levels, by default the encoding's values."""
+    assert not levels or ENCODINGS[encoding].can_have(levels)  # others would be other numbers
     rows, columns = values.shape
     with LOCK:
         from ternops.packing import pack_trits

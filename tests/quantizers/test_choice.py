@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import ternops
+from ternops.encodings import ENCODINGS
+from ternops.kernels.reference import matmul_int32
 from ternops.quantizers import DEFAULTS, METHODS, choose, holders, quantize
 from tests.helpers import cases
 
@@ -235,3 +238,25 @@ def test_how_a_matrix_lies_in_memory_does_not_matter(name):
         quantize(w, choice)[:2], quantize(np.asfortranarray(w), choice)[:2], strict=True
     ):
         assert cases.same_bits(left, right)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_encoding_holds_what_a_method_rounds_to(method, encoding):
+    """The very values, or a line that says which encodings there are."""
+    w = cases.floats(35, 256)
+    of_matrix = ("nibble", "eight_bit")  # hold levels that come from the matrix
+    usual = METHODS[method].levels.values()
+    if not any(encoding in (holders(each) if each else of_matrix) for each in usual):
+        with pytest.raises(ValueError, match="cannot hold the levels"):
+            ternops.quantize(w, encoding, method=method)
+        return
+    chosen = choose(256, encoding, None, method, None)
+    values, scale, levels = quantize(w, chosen)
+    matrix = ternops.quantize(w, encoding, method=method)
+    assert matrix.encoding == encoding
+    assert set(levels) <= set(matrix.levels)
+    assert cases.same_bits(matrix.to_trits(), values)
+    x = cases.activations(3, 256)
+    assert cases.same_bits(x @ matrix.unscaled.T, matmul_int32(x, values))
+    assert (np.asarray(matrix.scale, np.float32) == scale).all()
