@@ -34,6 +34,13 @@ def as_array(name: str, value: Any) -> npt.NDArray[Any]:
     return array
 
 
+def check_finite(name: str, matrix: npt.NDArray[Any]) -> None:
+    """Raise ValueError, naming the argument and the place, for NaN and infinity."""
+    if not np.isfinite(matrix).all():
+        i, j = np.argwhere(~np.isfinite(matrix))[0]
+        raise ValueError(f"{name}: {name}[{i}, {j}] is {matrix[i, j]}, expected finite numbers")
+
+
 def _is_masked(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return any(map(_is_masked, value))

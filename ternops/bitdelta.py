@@ -10,15 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ternops.absmean import check_weights
-from ternops.arrays import as_array, is_array_like
+from ternops.arrays import as_array, check_finite, is_array_like
 from ternops.encodings.one_bit import ONE_BIT
 from ternops.half import HalfMatrix
 from ternops.kernels.call import Call
-from ternops.kernels.linear import linear
-from ternops.kernels.tuning import useful_threads
 from ternops.matrix import TernaryMatrix, matmul, pack
-from ternops.scratch import address_of_array, give_back, take_scratch
-from ternops.team import TEAM
+from ternops.product import multiply
 from ternops.threads import check_threads
 
 Array = npt.NDArray[Any]
@@ -239,13 +236,7 @@ def half_product(matrix: HalfMatrix, x: Array, threads: int) -> npt.NDArray[np.f
     result = np.empty((len(x), matrix.shape[0]), np.float32)
     if not result.size:
         return result
-    call = Call.of(matrix.operand, len(x))
-    used = threads if threads == 1 else useful_threads(threads, matrix.nbytes * len(x))
-    work = take_scratch()
-    memory = work.reserve(call.memory_bytes(used))
-    call.write(work.record, address_of_array(x), address_of_array(result), memory, used)
-    TEAM.run_at(linear.address, work.address, used)
-    give_back(work)
+    multiply(Call.of(matrix.operand, len(x)), matrix.nbytes, x, result, threads)
     return result
 
 
@@ -280,7 +271,7 @@ def _check_activations(x: npt.ArrayLike, columns: int) -> npt.NDArray[np.float64
         raise TypeError(f"x: dtype {values.dtype}, expected int8, float16, float32 or float64")
     if values.ndim != 2 or values.shape[1] != columns or not len(values):
         raise ValueError(f"x: shape {values.shape}, expected (tokens, {columns}), at least a token")
-    _check_finite("x", values)
+    check_finite("x", values)
     return values.astype(np.float64)
 
 
@@ -290,14 +281,8 @@ def _floats(name: str, value: npt.ArrayLike) -> Array:
         weight = check_weights(value)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{name}{str(error).removeprefix('w')}") from None
-    _check_finite(name, weight)
+    check_finite(name, weight)
     return weight
-
-
-def _check_finite(name: str, values: Array) -> None:
-    if not np.isfinite(values).all():
-        i, j = np.argwhere(~np.isfinite(values))[0]
-        raise ValueError(f"{name}: {name}[{i}, {j}] is {values[i, j]}, expected finite numbers")
 
 
 def _pieces(base: Base) -> list[slice]:

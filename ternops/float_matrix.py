@@ -137,10 +137,7 @@ class FloatMatrix:
         """float32 (m, columns) times the rows: the kernels' direction."""
         with LOCK:
             from ternops.kernels.call import Call, Operand
-            from ternops.kernels.linear import linear
-            from ternops.kernels.tuning import useful_threads
-            from ternops.scratch import address_of_array, give_back, take_scratch
-            from ternops.team import TEAM
+            from ternops.product import multiply
 
         rows, codes = len(self._codes), self._codes
         out = np.zeros((len(tokens), rows), np.float32)
@@ -150,13 +147,7 @@ class FloatMatrix:
         operand = Operand(
             self.method, codes.ctypes.data, codes.nbytes, rows, self._columns, scales, 4
         )
-        call = Call.of(operand, len(tokens))
-        used = useful_threads(threads, codes.nbytes * len(tokens))
-        work = take_scratch()
-        x, target = address_of_array(tokens), address_of_array(out)
-        call.write(work.record, x, target, work.reserve(call.memory_bytes(used)), used)
-        TEAM.run_at(linear.address, work.address, used, None)
-        give_back(work)
+        multiply(Call.of(operand, len(tokens)), codes.nbytes, tokens, out, threads)
         return out
 
     def __reduce__(self) -> Any:

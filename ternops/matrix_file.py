@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zlib
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
+from ternops.checksum import of_content
 from ternops.encodings import ENCODINGS, layout_of
 from ternops.encodings.common import SLACK
 from ternops.encodings.panels import Panels
@@ -38,7 +38,7 @@ def write(path: str | os.PathLike[str], packed: Packed, transposed: bool) -> Non
     }
     if packed.levels != ENCODINGS[packed.encoding].values:
         metadata["levels"] = " ".join(map(str, packed.levels))
-    metadata["crc32"] = _checksum(metadata, tensors)
+    metadata["crc32"] = of_content(metadata, tensors)
     with replaced(path) as temporary:
         temporary.write_bytes(safetensors.numpy.save(tensors, metadata))
 
@@ -91,7 +91,7 @@ def _restore(metadata: dict[str, str], tensors: dict[str, Array]) -> tuple[Packe
         raise ValueError(f"packed: {packed.dtype} {packed.shape}, expected uint8 ({expected},)")
     if metadata["transposed"] not in ("0", "1"):
         raise ValueError(f"transposed {metadata['transposed']!r}, expected '0' or '1'")
-    if metadata["crc32"] != _checksum(metadata, tensors):
+    if metadata["crc32"] != of_content(metadata, tensors):
         raise ValueError("its checksum does not match: it was damaged after it was written")
     if isinstance(layout, Panels):
         layout.check_codes(packed, rows, columns, len(levels))
@@ -106,12 +106,3 @@ def _has_dtype(file: Any, name: str, kinds: tuple[str, ...]) -> bool:
     if found not in kinds:
         raise ValueError(f"{name}: dtype {found}, expected {' or '.join(kinds)}")
     return True
-
-
-def _checksum(metadata: dict[str, str], tensors: dict[str, Array]) -> str:
-    """CRC-32 of all that makes the matrix, as hexadecimal digits."""
-    fields = "\n".join(f"{k}={v}" for k, v in sorted(metadata.items()) if k != "crc32")
-    crc = zlib.crc32(fields.encode())
-    for name in sorted(tensors):
-        crc = zlib.crc32(np.ascontiguousarray(tensors[name]).data, crc)
-    return f"{crc:08x}"

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ternops.absmean import MIN_ABSMAX
 from ternops.arrays import as_array
+from ternops.kernels.call import Call
 from ternops.kernels.linear import linear
 from ternops.kernels.reference import quantize_rows
 from ternops.kernels.tuning import useful_threads
@@ -108,18 +109,27 @@ def _along_rows(
     exponents = None
     if tokens.dtype not in _KERNEL_DTYPES or not tokens.flags.carray:
         tokens, exponents = _as_kernel_input(tokens)
-    m = len(tokens)
-    is_float = tokens.dtype != _INT8
-    call = packed.call(m, is_float, scaled)
-    used = threads if threads == 1 else useful_threads(threads, packed.bytes.nbytes * m)
+    call = packed.call(len(tokens), tokens.dtype != _INT8, scaled)
+    multiply(call, packed.bytes.nbytes, tokens, result, threads, adapts)
+    if exponents is not None:
+        with np.errstate(over="ignore", under="ignore"):
+            np.ldexp(result, exponents[:, None], out=result)
+
+
+def multiply(
+    call: Call, nbytes: int, tokens: Array, result: Array, threads: int, adapts: bool = False
+) -> None:
+    """Run a call on arrays as kernels take them, (m, columns) and (m, rows).
+
+    nbytes: of the weights, which tell with m how many threads are worth it. adapts: see
+    `Team.run_at`.
+    """
+    used = threads if threads == 1 else useful_threads(threads, nbytes * len(tokens))
     x, out = address_of_array(tokens), address_of_array(result)
     work = take_scratch()
     call.write(work.record, x, out, work.reserve(call.memory_bytes(used)), used)
     TEAM.run_at(linear.address, work.address, used, call.fixed if adapts else None)
     give_back(work)
-    if exponents is not None:
-        with np.errstate(over="ignore", under="ignore"):
-            np.ldexp(result, exponents[:, None], out=result)
 
 
 def _as_kernel_input(tokens: Array) -> tuple[Array, Array | None]:

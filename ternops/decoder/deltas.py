@@ -16,6 +16,7 @@ from ternops.bitdelta import DeltaMatrix
 from ternops.decoder.architectures import DELTA_SLOTS, LINEAR
 from ternops.decoder.config import Config
 from ternops.decoder.records import RUN, SIGNS
+from ternops.decoder.scratch import padded_bytes
 from ternops.decoder.weights import HalfMatrix, Layer, Weights, operand_of
 from ternops.encodings.one_bit import ONE_BIT
 from ternops.kernels.call import Call, Operand
@@ -23,11 +24,10 @@ from ternops.kernels.operands import OPERANDS
 from ternops.kernels.plan import make_plan
 from ternops.kernels.tiles import MANY
 from ternops.matrix import TernaryMatrix
-from ternops.memory import CACHE_LINE, HoldsAddresses, aligned_zeros
+from ternops.memory import HoldsAddresses, aligned_zeros
 from ternops.packed import Packed
 
 _SLOTS = tuple(LINEAR)
-_PADDING = 256  # bytes that kernels may touch after a buffer
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ class TunedScratch(HoldsAddresses):
         call = Call.of(operand, capacity, kind=kinds[-1], floor=MIN_ABSMAX)
         tokens = call.prepared + 1  # a pair is read where a run has one more
         every = [plan for each in plans.values() for plan in each]
-        record, scratch, out, placed, sums = map(_lines, (
+        record, scratch, out, placed, sums = map(padded_bytes, (
             OPERANDS.itemsize, max(plan.scratch_bytes for plan in every), 4 * capacity * rows,
             tokens * max(plan.placed_bytes for plan in every), 4 * tokens,
         ))  # fmt: skip
@@ -246,8 +246,3 @@ class TunedScratch(HoldsAddresses):
             row["signs"], row["multiply"] = tables[first], multiply.multiply
         self._key, self._found = key, (len(pairs), plan.prepare)
         return self._found
-
-
-def _lines(size: int) -> int:
-    """Bytes and a padding that kernels may touch, in whole cache lines."""
-    return -(-size // CACHE_LINE) * CACHE_LINE + _PADDING

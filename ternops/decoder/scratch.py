@@ -11,9 +11,16 @@ from ternops.kernels.call import Call
 from ternops.kernels.int8 import placed_bytes
 from ternops.kernels.operands import OPERANDS
 from ternops.kernels.plan import UNPACKED, Plan
-from ternops.memory import aligned_zeros
+from ternops.memory import CACHE_LINE, aligned_zeros
 
 PADDING = 256  #: bytes that kernels may touch after a buffer
+
+
+def padded_bytes(size: int) -> int:
+    """Of a buffer in whole cache lines, with what kernels may touch after it."""
+    return -(-size // CACHE_LINE) * CACHE_LINE + PADDING
+
+
 # int64 counts of rows and of columns.
 _COUNTS = 16
 
@@ -50,7 +57,7 @@ class ThreadScratch:
         def add(count: int) -> int:
             nonlocal size
             start = size
-            size += -(-(count + PADDING) // 64) * 64
+            size += padded_bytes(count)
             return start
 
         linear, self.head = add(OPERANDS.itemsize), add(OPERANDS.itemsize)

@@ -16,7 +16,7 @@ from ternops.decoder.deltas import TunedScratch
 from ternops.decoder.forward import forward
 from ternops.decoder.loaded import LoadedModel
 from ternops.decoder.records import MODEL, PARTS, TOKEN
-from ternops.decoder.scratch import PADDING, ThreadScratch
+from ternops.decoder.scratch import ThreadScratch, padded_bytes
 from ternops.kernels.attention import POSITIONS
 from ternops.kernels.call import Call, Operand
 from ternops.kernels.plan import kind_of, make_plan
@@ -242,4 +242,4 @@ def _peaks(padded: int) -> int:
 
 def _zeros(size: int) -> npt.NDArray[Any]:
     """Zeroed bytes with a padding that kernels may touch."""
-    return aligned_zeros(-(-size // 64) * 64 + PADDING, np.uint8)
+    return aligned_zeros(padded_bytes(size), np.uint8)

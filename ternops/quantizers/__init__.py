@@ -13,11 +13,10 @@ from ternops.quantizers.choice import (
     holders,
     quantize,
 )
-from ternops.quantizers.method import MAX_LEVEL, Group, Levels, Method
+from ternops.quantizers.method import Group, Levels, Method
 
 __all__ = [
     "DEFAULTS",
-    "MAX_LEVEL",
     "METHODS",
     "Choice",
     "Group",

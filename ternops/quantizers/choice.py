@@ -8,8 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ternops.absmean import check_weights, mean_of
+from ternops.encodings.encoding import MAX_LEVEL
+from ternops.encodings.panels import GROUPS
 from ternops.quantizers import elastic, floats, integers, means, quantiles, search, shifts
-from ternops.quantizers.method import MAX_LEVEL, Group, Levels, Method
+from ternops.quantizers.method import Group, Levels, Method
 
 #: Every method by its name.
 METHODS: dict[str, Method] = {
@@ -22,8 +24,6 @@ METHODS: dict[str, Method] = {
     )
 }  # fmt: skip
 
-#: Columns that may share a scale.
-GROUPS = (16, 32, 64, 128, 256)
 ROW = "row"
 AUTO = "auto"
 

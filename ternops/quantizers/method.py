@@ -21,8 +21,6 @@ Levels: TypeAlias = tuple[int, ...]
 #: Columns that share a scale; "row" for all of a row, None for the whole matrix.
 Group: TypeAlias = int | str | None
 
-#: What levels may be: int8, but for -128, so that each has its negative.
-MAX_LEVEL = 127
 #: What a group of zeros has for its scale: the least float16.
 ZERO_SCALE = 2.0**-24
 #: No scale is smaller: the least normal float32.

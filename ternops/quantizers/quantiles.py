@@ -6,8 +6,9 @@ from statistics import NormalDist
 
 import numpy as np
 
+from ternops.encodings.encoding import MAX_LEVEL
 from ternops.quantizers.integers import normalized
-from ternops.quantizers.method import MAX_LEVEL, Array, Levels, Method, absmax_of, wide
+from ternops.quantizers.method import Array, Levels, Method, absmax_of, wide
 
 _GROUP = 64
 _MAX_SAMPLE = 1 << 20  # weights whose quantiles stand for those of all

@@ -11,7 +11,7 @@ from ternops.matrix import TernaryMatrix
 
 Array = npt.NDArray[Any]
 
-MAX_BLOCKS, MAX_RANK = 64, 256
+MAX_BLOCKS = 64
 #: The encoding of signs.
 SIGNS = "one_bit"
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ternops.absmean import check_weights
-from ternops.arrays import as_array
+from ternops.arrays import as_array, check_finite
 from ternops.stacks.blocks import Block
 
 Array = npt.NDArray[Any]
@@ -41,9 +41,7 @@ def decompose(
     argument, for what float16 cannot hold and for activations of another shape.
     """
     weight = check_weights(w)
-    if not np.isfinite(weight).all():
-        i, j = np.argwhere(~np.isfinite(weight))[0]
-        raise ValueError(f"w: w[{i}, {j}] is {weight[i, j]}, expected finite numbers")
+    check_finite("w", weight)
     scale = activity(activations, weight.shape[1])
     rest = weight.astype(np.float32) * scale
     inverse = 1 / scale

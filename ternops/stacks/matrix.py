@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ternops.arrays import as_array, comes_first, is_array_like
+from ternops.kernels.stacked import MAX_RANK
 from ternops.matrix import TernaryMatrix, matmul, pack
 from ternops.packed import check_columns
-from ternops.stacks.blocks import MAX_BLOCKS, MAX_RANK, SIGNS, PackedBlock, balanced
+from ternops.stacks.blocks import MAX_BLOCKS, SIGNS, PackedBlock, balanced
 from ternops.stacks.decompose import decompose
 
 Array = npt.NDArray[Any]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zlib
 from typing import Any
 
 import numpy as np
@@ -11,12 +10,14 @@ import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
+from ternops.checksum import of_arrays
 from ternops.encodings.common import SLACK
 from ternops.encodings.one_bit import ONE_BIT
 from ternops.files import replaced
+from ternops.kernels.stacked import MAX_RANK
 from ternops.matrix import TernaryMatrix
 from ternops.packed import TERMS_LIMIT, Packed
-from ternops.stacks.blocks import MAX_BLOCKS, MAX_RANK, PackedBlock
+from ternops.stacks.blocks import MAX_BLOCKS, PackedBlock
 
 Array = npt.NDArray[Any]
 
@@ -44,7 +45,7 @@ def write(
         "columns": str(shape[1]),
         "rank": str(len(blocks[0].right)),
         "transposed": str(int(transposed)),
-        "crc32": " ".join(_checksum(block) for block in parts),
+        "crc32": " ".join(of_arrays(block) for block in parts),
     }
     with replaced(path) as temporary:
         temporary.write_bytes(safetensors.numpy.save(tensors, metadata))
@@ -111,16 +112,9 @@ def _block(file: Any, at: int, shape: tuple[int, int], rank: int, checksum: str)
             )
         parts.append(file.get_tensor(f"{at}.{name}"))
     signs, left, right = parts
-    if _checksum((signs, left, right)) != checksum:
+    if of_arrays((signs, left, right)) != checksum:
         raise ValueError(f"block {at} was damaged after it was written")
     if not (np.isfinite(left).all() and np.isfinite(right).all()):
         raise ValueError(f"block {at} holds NaN or infinity")
     packed = Packed(signs, rows, columns, None, ONE_BIT.name)
     return PackedBlock(TernaryMatrix(packed), left, right)
-
-
-def _checksum(parts: tuple[Array, Array, Array]) -> str:
-    crc = 0
-    for each in parts:
-        crc = zlib.crc32(np.ascontiguousarray(each).data, crc)
-    return f"{crc:08x}"

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from ternops import matrix_file, scratch, team, threads
+from ternops import scratch, team, threads
+from ternops.checksum import of_content
 from ternops.contention import Contention
 from ternops.decoder.states import States
 from ternops.isa.tier import GemmTile
@@ -143,7 +144,7 @@ def is_transposed(matrix: Any) -> bool:
 
 def file_checksum(metadata: dict[str, str], tensors: Any) -> str:
     """What a saved matrix has as `crc32`."""
-    return matrix_file._checksum(metadata, tensors)
+    return of_content(metadata, tensors)
 
 
 # Threads

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ternops.encodings.panels import GROUPS as ALL_GROUPS
 from ternops.quantizers import METHODS, choose, quantize
-from ternops.quantizers.choice import GROUPS as ALL_GROUPS
 
 Array = npt.NDArray[Any]
 ROW = "row"

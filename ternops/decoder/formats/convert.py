@@ -207,6 +207,12 @@ def _layer(checkpoint: Checkpoint, layer: int, encoding: str) -> Iterator[Tensor
         yield from packed_tensors(
             f"layers.{layer}.{name}", checkpoint.matrix(layer, name, encoding)
         )
+    yield from float_tensors(checkpoint, layer)
+
+
+def float_tensors(checkpoint: Checkpoint, layer: int) -> Iterator[Tensor]:
+    """All of a layer that is no matrix of a linear layer."""
+    config = checkpoint.config
     for name in config.norm_sizes(layer):
         yield f"layers.{layer}.{name}.norm", "F32", filled(checkpoint.norm(layer, name))
     for name in config.bias_sizes(layer):

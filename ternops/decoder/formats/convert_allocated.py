@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -15,22 +16,17 @@ from ternops.allocation import Allocation, allocate, stored_here
 from ternops.decoder.calibration import Key, float_matrix
 from ternops.decoder.formats.checkpoint import Checkpoint
 from ternops.decoder.formats.convert import (
-    append_tensor,
     check_target,
-    header_of,
     metadata_of,
     packed_tensors,
     tokenizer_of,
 )
-from ternops.decoder.formats.convert_stack import Sink, plain_tensors
-from ternops.decoder.formats.packed_header import whole_lines
+from ternops.decoder.formats.whole_file import plain_tensors, write_whole
 from ternops.encodings.base3 import BASE3
 from ternops.files import behind_links, replaced
 
 #: Of the file: it has the values of all options.
 USUAL = BASE3.name
-#: More than the header's entry of any tensor, with its checksum, can take.
-_ENTRY = 240
 
 
 def allocate_model(
@@ -73,16 +69,10 @@ def allocate_model(
     }
     metadata = {**metadata_of(checkpoint, USUAL), "encodings": json.dumps(others)}
     tokenizer = tokenizer_of(checkpoint, say)
-    room = whole_lines(2 * len(str(metadata)) + (16 * config.layers + 8) * _ENTRY)
-    with replaced(path) as temporary, open(temporary, "wb") as raw:
-        file = Sink(raw, room)
-        entries = [
-            append_tensor(file, *each) for each in plain_tensors(checkpoint, config, tokenizer)
-        ]
-        for name, matrix in found.pack().items():
-            entries += [append_tensor(file, *each) for each in packed_tensors(name, matrix)]
-        raw.seek(0)
-        raw.write(header_of(metadata, entries, room))
+    packed = (packed_tensors(name, matrix) for name, matrix in found.pack().items())
+    tensors = itertools.chain(plain_tensors(checkpoint, config, tokenizer), *packed)
+    with replaced(path) as temporary:
+        write_whole(temporary, metadata, tensors, 16 * config.layers + 8)
     return found
 
 

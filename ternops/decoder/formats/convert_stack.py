@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -13,32 +14,22 @@ import numpy as np
 import numpy.typing as npt
 
 from ternops.decoder.calibration import Key, float_matrix
-from ternops.decoder.config import Config
 from ternops.decoder.formats.checkpoint import Checkpoint
 from ternops.decoder.formats.convert import (
     Tensor,
-    append_tensor,
     check_target,
-    filled,
-    header_of,
     metadata_of,
-    table_tensors,
     tokenizer_of,
 )
-from ternops.decoder.formats.packed_header import whole_lines
 from ternops.decoder.formats.stack_file import PARTS, STACK_FORMAT, STACK_VERSION, room_of
+from ternops.decoder.formats.whole_file import plain_tensors, write_whole
 from ternops.decoder.stacked import packed_signs
-from ternops.decoder.weights import HalfMatrix
 from ternops.files import behind_links, replaced
-from ternops.matrix import TernaryMatrix
 from ternops.stacks.blocks import Block
 from ternops.stacks.decompose import activity, decompose
 from ternops.stacks.matrix import BLOCKS, RANK, check_counts
 
 Array = npt.NDArray[Any]
-
-#: More than the header's entry of any tensor, with its checksum, can take.
-_ENTRY = 240
 
 
 class Sized(NamedTuple):
@@ -88,17 +79,10 @@ def stack_model(
             found[key] = list(
                 _decomposed(float_matrix(checkpoint, *key), blocks, rank, given, _stem(folder, key))
             )
-        tensors = len(keys) * (3 * blocks + 4) + 8
-        room = whole_lines(len(str(metadata)) * 2 + tensors * _ENTRY)
-        entries = []
-        with open(temporary, "wb") as raw:
-            file = Sink(raw, room)
-            for name, dtype, array in plain_tensors(checkpoint, config, tokenizer):
-                entries.append(append_tensor(file, name, dtype, array))
-            for key, number in order_of(found):
-                entries += _append_block(file, _stem(folder, key), key, number)
-            raw.seek(0)
-            raw.write(header_of(metadata, entries, room))
+        of_blocks = (_block_tensors(_stem(folder, key), key, at) for key, at in order_of(found))
+        plain = plain_tensors(checkpoint, config, tokenizer)
+        tensors = itertools.chain(plain, *of_blocks)
+        write_whole(temporary, metadata, tensors, len(keys) * (3 * blocks + 4) + 8)
     if progress:
         progress(len(keys), len(keys))
 
@@ -119,18 +103,6 @@ def order_of(found: Mapping[Key, list[Sized]]) -> Iterator[tuple[Key, int]]:
         yield key, number
         if number + 1 < len(found[key]):
             heapq.heappush(heap, entry(key, number + 1))
-
-
-class Sink:
-    """What is written behind some room for the header."""
-
-    def __init__(self, raw: Any, room: int) -> None:
-        self._raw, self.size = raw, room
-        raw.write(bytes(room))
-
-    def append(self, data: Any) -> None:
-        self._raw.write(data)
-        self.size += memoryview(data).nbytes
 
 
 def _decomposed(
@@ -164,35 +136,11 @@ def _stem(folder: str, key: Key) -> str:
     return os.path.join(folder, f"{key[0]}.{key[1]}")
 
 
-def _append_block(file: Sink, stem: str, key: Key, number: int) -> Iterator[list[Any]]:
+def _block_tensors(stem: str, key: Key, number: int) -> Iterator[Tensor]:
     with np.load(f"{stem}.{number}.npz", allow_pickle=False) as parts:
         for part in PARTS:
             array = parts[part]
             missing = (room_of(array.nbytes) - array.nbytes) // array.itemsize
             name = f"layers.{key[0]}.{key[1]}.blocks.{number}.{part}"
             dtype = "U8" if array.itemsize == 1 else "F16"
-            yield append_tensor(file, name, dtype, np.pad(array, (0, missing)))
-
-
-def plain_tensors(checkpoint: Checkpoint, config: Config, tokenizer: bytes) -> Iterator[Tensor]:
-    """All of a model but its linear layers."""
-    if tokenizer:
-        yield "tokenizer", "U8", np.frombuffer(tokenizer, np.uint8)
-    yield from table_tensors("embedding", _floats(checkpoint.embedding()))
-    if not config.tied:
-        yield from table_tensors("head", _floats(checkpoint.head()))
-    yield "norm", "F32", filled(checkpoint.final_norm())
-    for layer in range(config.layers):
-        for kind, names, read in (
-            ("norm", config.norm_sizes(layer), checkpoint.norm),
-            ("bias", config.bias_sizes(layer), checkpoint.bias),
-            ("vector", config.vector_shapes(layer), checkpoint.vector),
-        ):
-            for name in names:
-                values = read(layer, name).reshape(-1)
-                yield f"layers.{layer}.{name}.{kind}", "F32", filled(values)
-
-
-def _floats(table: HalfMatrix | TernaryMatrix) -> HalfMatrix:
-    """As a decoder will hold it: a model has trits in all of its matrices, or in none."""
-    return table if isinstance(table, HalfMatrix) else HalfMatrix.from_floats(table.to_dense())
+            yield name, dtype, np.pad(array, (0, missing))

@@ -13,7 +13,6 @@ Norms, biases, embedding and head are the base's.
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
 
+from ternops.checksum import of_content
 from ternops.decoder.config import Config
 from ternops.decoder.deltas import Delta
 from ternops.decoder.formats.safetensors_file import Mapped, map_file
@@ -46,7 +46,7 @@ def write_delta(path: str | os.PathLike[str], config: Config, delta: Delta) -> N
         "format": FORMAT, "version": VERSION, "architecture": config.architecture,
         "base": delta.base,
     }  # fmt: skip
-    metadata["crc32"] = _checksum(metadata, tensors)
+    metadata["crc32"] = of_content(metadata, tensors)
     with replaced(path) as temporary:
         safetensors.numpy.save_file(tensors, temporary, metadata)
 
@@ -90,7 +90,7 @@ def _restore(metadata: dict[str, str], tensors: dict[str, Mapped], config: Confi
             arrays[key] = _array(tensors, key, dtype, shape)
     if len(tensors) > len(arrays):
         raise ValueError(f"tensor {min(tensors.keys() - arrays.keys())!r} has no place in the base")
-    if metadata["crc32"] != _checksum(metadata, arrays):
+    if metadata["crc32"] != of_content(metadata, arrays):
         raise ValueError("its checksum does not match: it was damaged after it was written")
     layers: list[dict[str, TernaryMatrix]] = [{} for _ in range(config.layers)]
     arena = Arena()
@@ -128,12 +128,3 @@ def _array(
     if dtype == "U8":
         return tensor.bytes
     return np.frombuffer(tensor.bytes.tobytes(), np.float32)
-
-
-def _checksum(metadata: dict[str, str], tensors: dict[str, npt.NDArray[Any]]) -> str:
-    """CRC-32 of all that makes a delta, as hexadecimal digits."""
-    fields = "\n".join(f"{k}={v}" for k, v in sorted(metadata.items()) if k != "crc32")
-    crc = zlib.crc32(fields.encode("utf-8", "replace"))
-    for name in sorted(tensors):
-        crc = zlib.crc32(np.ascontiguousarray(tensors[name]).data, crc)
-    return f"{crc:08x}"
