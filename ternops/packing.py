@@ -6,7 +6,7 @@ What `ternops.encodings` does in NumPy, byte for byte, some twenty times as fast
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ternops.encodings import PANELS
 from ternops.encodings.blocks import Blocks
 from ternops.encodings.common import SLACK, spans
-from ternops.encodings.encoding import Encoding, code_of
+from ternops.encodings.encoding import Encoding, are_even, code_of
 from ternops.encodings.panels import ROWS, Panels, rows_at_once
 from ternops.kernels.codes import DIGITS, FIELDS, PAIRS, SIGNS, TRITS
 from ternops.kernels.levels import levels_of
@@ -69,7 +69,7 @@ def pack_trits(
     rows, columns = values.shape
     if packed is None:
         packed = aligned_empty(layout.nbytes(rows, columns) + SLACK, np.uint8)
-    if not _has_kernels(layout):
+    if not isinstance(layout, Blocks | Panels):
         packed[:] = layout.pack(values)
         return packed
     packed[-SLACK:] = 0
@@ -81,10 +81,6 @@ def pack_trits(
         place = packed[layout.nbytes(start, columns) :]
         _run(layout, _TRITS, part, columns, place, levels=levels)
     return packed
-
-
-def _has_kernels(layout: Encoding) -> TypeGuard[Blocks | Panels]:
-    return isinstance(layout, Blocks | Panels)
 
 
 def pack_codes(
@@ -122,7 +118,7 @@ def repack(
 
     levels, others: those of `layout` and `target`, by default their values.
     """
-    if not _has_kernels(layout) or not _has_kernels(target):
+    if not isinstance(layout, Blocks | Panels) or not isinstance(target, Blocks | Panels):
         values = unpack_rows(layout, packed, rows, columns, levels=levels)
         return pack_trits(target, values, levels=others)
     result = aligned_empty(target.nbytes(rows, columns) + SLACK, np.uint8)
@@ -145,29 +141,25 @@ def unpack_rows(
 ) -> npt.NDArray[np.int8]:
     """`layout.unpack`: rows [first, last) of `rows`, by default all, as int8."""
     last = rows if last is None else last
-    if not _has_kernels(layout):
+    if not isinstance(layout, Blocks | Panels):
         return layout.unpack(packed, rows, columns, first, last)
     values = np.empty((last - first, columns), np.int8)
     threads = useful_threads(get_num_threads(), values.nbytes)
     scratch = aligned_empty(threads * UNPACK_SCRATCH_BYTES, np.uint8)
     table = levels_of(layout.name, tuple(levels)).table
     _flaws(unpack, UNPACK, threads, {
-        **_layout(layout, columns, levels), "levels": table, "packed": packed,
-        "first": first, "last": last,
-        "columns": columns, "out": values, "scratch": scratch,
+        **_layout(layout, columns), "levels": table, "packed": packed, "first": first,
+        "last": last, "columns": columns, "out": values, "scratch": scratch,
     })  # fmt: skip
     return values
 
 
-def _layout(layout: Blocks | Panels, columns: int, levels: Sequence[int]) -> dict[str, int]:
+def _layout(layout: Blocks | Panels, columns: int) -> dict[str, int]:
     """What kernels need to know of it."""
-    levels = tuple(levels or layout.values)
     return {
         "layout": [*PANELS].index(layout.name),
         "fields": layout.fields,
         "planes": layout.planes if isinstance(layout, Panels) else 1,
-        "low": levels[0],
-        "down": levels[1] - levels[0] - 1,
         "lines": ROWS if isinstance(layout, Panels) else 1,
         "row_bytes": layout.row_bytes(columns),
         "tail": layout.tail_bytes(columns),
@@ -188,17 +180,16 @@ def _run(
 ) -> bool:
     if order is None:
         order = np.arange(len(data), dtype=np.intp)
-    table = None
-    if levels and isinstance(layout, Panels) and layout.is_table:
-        table = code_of(levels)
+    found = tuple(levels or layout.values)
+    table = None if are_even(found) else code_of(found)
     threads = useful_threads(get_num_threads(), layout.nbytes(len(data), columns))
     scratch = aligned_empty(threads * SCRATCH_BYTES, np.uint8)
     (bytes0, digits0), (bytes1, digits1), (bytes2, digits2) = codes.stages
     return not _flaws(pack, PACK, threads, {
-        **_layout(layout, columns, levels), "table": table, "data": data,
+        **_layout(layout, columns), "low": found[0], "down": found[1] - found[0] - 1,
+        "table": table, "data": data,
         "row_stride": data.strides[0], "order": order, "rows": len(order), "columns": columns,
-        "form": codes.form,
-        "size": codes.weights,
+        "form": codes.form, "size": codes.weights,
         "first": codes.first, "stride": codes.size, "codes_at": codes.codes,
         "scale_at": -1 if codes.scale is None else codes.scale, "apart": codes.apart,
         "turned": codes.turned, "bytes0": bytes0, "digits0": digits0, "bytes1": bytes1,

@@ -17,6 +17,11 @@ SLACK = 64
 PIECE = 1 << 20
 
 
+def no_flaw(piece: Array) -> str | None:
+    """What is wrong with packed bytes all of which are valid: nothing."""
+    return None
+
+
 def spans(first: int, last: int, step: int) -> Iterator[tuple[int, int]]:
     """The (start, stop) into which the multiples of `step` cut first..last."""
     while first < last:

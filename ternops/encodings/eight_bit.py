@@ -5,12 +5,16 @@ A row is cut into blocks of 64 weights, 64 bytes, in panels (`panels`). The byte
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
-from ternops.encodings.blocks import PanelTile
+from ternops.encodings.blocks import PanelTile, join_bits, split_bits
 from ternops.encodings.common import Array
 from ternops.encodings.encoding import MAX_LEVEL
 from ternops.encodings.panels import Panels
+
+_FIELDS = 1
 
 
 def _find_flaw(piece: Array) -> str | None:
@@ -18,16 +22,12 @@ def _find_flaw(piece: Array) -> str | None:
     return f"the byte 255, expected 0 to {2 * MAX_LEVEL}" if found else None
 
 
-def _itself(codes: Array) -> Array:
-    return codes
-
-
 EIGHT_BIT = Panels(
     name="eight_bit",
     values=tuple(range(-MAX_LEVEL, MAX_LEVEL + 1)),
-    fields=1,
-    join=_itself,
-    split=_itself,
+    fields=_FIELDS,
+    join=join_bits,
+    split=partial(split_bits, _FIELDS),
     find_flaw=_find_flaw,
     unpack_code="bit_fields",
     panel_tile=PanelTile(streams=3, ahead=2048, run=4),

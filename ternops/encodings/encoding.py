@@ -76,10 +76,7 @@ class Encoding(ABC):
             return "expected ascending integers"
         if levels[0] < -MAX_LEVEL or levels[-1] > MAX_LEVEL:
             return f"expected integers from -{MAX_LEVEL} to {MAX_LEVEL}"
-        step = levels[1] - levels[0]
-        if self.is_table or (
-            step in (1, 2) and levels == tuple(range(levels[0], levels[-1] + 1, step))
-        ):
+        if self.is_table or are_even(levels):
             return None
         return "expected neighbours that are all 1 or all 2 apart"
 
@@ -142,6 +139,12 @@ def check_values(name: str, array: npt.NDArray[np.int8], levels: Sequence[int]) 
         *most, last = map(str, levels)
         expected = f"{', '.join(most)} or {last}" if len(levels) <= 16 else f"{low} to {high}"
         raise ValueError(f"{name}: {name}[{start + i}, {j}] is {part[i, j]}, expected {expected}")
+
+
+def are_even(levels: tuple[int, ...]) -> bool:
+    """Whether neighbours are all 1 or all 2 apart: what a shift makes of codes."""
+    step = levels[1] - levels[0]
+    return step in (1, 2) and levels == tuple(range(levels[0], levels[-1] + 1, step))
 
 
 def code_of(levels: Sequence[int]) -> npt.NDArray[np.uint8]:

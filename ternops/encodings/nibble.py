@@ -8,23 +8,13 @@ NF4, FP4 (E2M1, times 2), MXFP4 and NVFP4, and powers of two. Any byte is a vali
 
 from __future__ import annotations
 
+from functools import partial
+
 from ternops.encodings.blocks import PanelTile, join_bits, split_bits
-from ternops.encodings.common import Array
+from ternops.encodings.common import no_flaw
 from ternops.encodings.panels import Panels
 
 _FIELDS = 2
-
-
-def _find_flaw(piece: Array) -> str | None:
-    return None
-
-
-def _join(codes: Array) -> Array:
-    return join_bits(codes)[None]
-
-
-def _split(table: Array) -> Array:
-    return split_bits(_FIELDS, table[0])
 
 
 NIBBLE = Panels(
@@ -33,9 +23,9 @@ NIBBLE = Panels(
     codes=16,
     is_table=True,
     fields=_FIELDS,
-    join=_join,
-    split=_split,
-    find_flaw=_find_flaw,
+    join=join_bits,
+    split=partial(split_bits, _FIELDS),
+    find_flaw=no_flaw,
     unpack_code="bit_fields",
     # An Intel server with AMX, weights in DRAM, group 128, of the fastest probe with 2 threads: 2
     # panels, four lines of each in turn, 83%, a unit's 85%, 3 panels 76 to 83%, 4 panels 81%.

@@ -10,13 +10,9 @@ from __future__ import annotations
 from functools import partial
 
 from ternops.encodings.blocks import Blocks, GemvTile, PanelTile, join_bits, split_bits
-from ternops.encodings.common import Array
+from ternops.encodings.common import no_flaw
 
 _FIELDS = 8
-
-
-def _find_flaw(piece: Array) -> str | None:
-    return None
 
 
 ONE_BIT = Blocks(
@@ -25,7 +21,7 @@ ONE_BIT = Blocks(
     fields=_FIELDS,
     join=join_bits,
     split=partial(split_bits, _FIELDS),
-    find_flaw=_find_flaw,
+    find_flaw=no_flaw,
     unpack_code="bit_fields",
     tiles={
         "generic": GemvTile(rows=1, apart=1, ahead=8192),

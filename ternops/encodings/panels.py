@@ -35,8 +35,8 @@ class Panels(Encoding):
     """An encoding by panels, which differs from others in what the bytes of a column are.
 
     fields: weights of a byte, or of `planes` bytes together, each of a line of its own: the lines
-    of the same columns follow one another. join, split: codes (fields, ...) -> bytes
-    (planes, ...), and back.
+    of the same columns follow one another. join, split: codes (fields, ...) -> bytes (...), or,
+    of several planes, (planes, ...), and back.
     apart: by tier, how many fields may have their sums where they are in the byte.
     panel_tile: for one token. usual_groups: those whose kernels are compiled before they are asked
     for. blocks: the same where rows are whole, if there is such an encoding.
@@ -58,7 +58,7 @@ class Panels(Encoding):
             name=blocks.name, find_flaw=blocks.find_flaw, unpack_code=blocks.unpack_code,
             color=blocks.color, marker=blocks.marker, values=blocks.values, codes=blocks.codes,
             unpacks_slowly=blocks.unpacks_slowly, fields=blocks.fields,
-            join=lambda codes: blocks.join(codes)[None], split=lambda table: blocks.split(table[0]),
+            join=blocks.join, split=blocks.split,
             apart={tier: tile.apart for tier, tile in blocks.tiles.items()},
             panel_tile=blocks.panel_tile, blocks=blocks,
         )  # fmt: skip
@@ -116,7 +116,7 @@ class Panels(Encoding):
                 part = codes[:, weights]
                 whole[: stop - start, : part.shape[1]] = part
                 shape = panels, ROWS, blocks, self.fields, steps, _DWORD
-                table = self.join(np.moveaxis(whole.reshape(shape), 3, 0))
+                table = self._planes(self.join(np.moveaxis(whole.reshape(shape), 3, 0)))
                 lines[:] = table.transpose(1, 3, 4, 0, 2, 5)
         return packed
 
@@ -136,7 +136,8 @@ class Panels(Encoding):
         for start, stop in spans(first, last, rows_at_once(columns)):
             top = start // ROWS * ROWS
             for weights, lines in self._cut(packed, top, stop, columns):
-                codes = np.moveaxis(self.split(lines.transpose(3, 0, 4, 1, 2, 5)), 0, 3)
+                table = lines.transpose(3, 0, 4, 1, 2, 5)
+                codes = np.moveaxis(self.split(self._bytes(table)), 0, 3)
                 part = level[codes.reshape(len(lines) * ROWS, -1)]
                 part = part[start - top : stop - top, : weights.stop - weights.start]
                 values[start - first : stop - first, weights] = part
@@ -146,7 +147,8 @@ class Panels(Encoding):
         """As `split` takes them."""
         whole = LINE * self.planes
         for start, stop in spans(0, self.nbytes(rows, columns), PIECE // whole * whole):
-            yield np.moveaxis(packed[start:stop].reshape(-1, self.planes, LINE), 1, 0)
+            table = np.moveaxis(packed[start:stop].reshape(-1, self.planes, LINE), 1, 0)
+            yield self._bytes(table)
 
     def check_codes(self, packed: Array, rows: int, columns: int, levels: int) -> None:
         """`check` of a matrix that has so many levels."""
@@ -159,6 +161,14 @@ class Panels(Encoding):
                     f"packed: holds the code {greatest}, expected 0 to {levels - 1} "
                     f"(not {self.name}?)"
                 )
+
+    def _planes(self, table: Array) -> Array:
+        """What `join` gives as (planes, ...)."""
+        return table if self.planes > 1 else table[None]
+
+    def _bytes(self, table: Array) -> Array:
+        """(planes, ...) as `split` takes it."""
+        return table if self.planes > 1 else table[0]
 
     @property
     def widened(self) -> Panels:

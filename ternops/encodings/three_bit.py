@@ -12,14 +12,10 @@ from __future__ import annotations
 import numpy as np
 
 from ternops.encodings.blocks import PanelTile, join_bits, split_bits
-from ternops.encodings.common import Array
+from ternops.encodings.common import Array, no_flaw
 from ternops.encodings.panels import Panels
 
 _FIELDS = 8
-
-
-def _find_flaw(piece: Array) -> str | None:
-    return None
 
 
 def _join(codes: Array) -> Array:
@@ -40,7 +36,7 @@ THREE_BIT = Panels(
     planes=3,
     join=_join,
     split=_split,
-    find_flaw=_find_flaw,
+    find_flaw=no_flaw,
     unpack_code="two_planes",
     # As nibble's: 2 panels, four lines of each in turn, 91%, eight 87%, a unit's 79%, 4 panels 86%,
     # 3 panels 78%: the sums of two leave the registers some room.

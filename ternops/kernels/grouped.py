@@ -164,6 +164,30 @@ def dots_of(encoding: Panels) -> Dots:
     return Dots(PARTIAL, open_sums, close_sums, dot_lanes, most)
 
 
+def make_open_line(planes: int, open_fields: Any):
+    """A function that prepares the bytes of some columns, a vector of each plane's line."""
+
+    @inlined
+    def open_line(line, part, opened, held):
+        for plane in range(planes):
+            opened[plane] = load(u8, line + (plane * LINE + part))
+        open_fields(opened, held)
+
+    return open_line
+
+
+def make_tail_stride(encoding: Panels):
+    """A function that gives the stride of a row's last, shorter block, which comes after `whole`
+    others; 0 if there is none."""
+    planes, block_bytes = encoding.planes, encoding.block_bytes
+
+    @inlined
+    def tail_stride(p, whole):
+        return (p.stride - whole * block_bytes) // planes
+
+    return tail_stride
+
+
 def fields_apart(encoding: Panels, unit: int) -> int:
     """How many of a byte's fields the sums of a unit have room for where they are in the byte."""
     most = TIER.pick(encoding.apart)
@@ -192,7 +216,8 @@ def make_blocks(encoding: Panels, unit: int, tile: PanelTile, tokens: int = 1):
     fields, planes, slots = encoding.fields, encoding.planes, slots_of(encoding, unit)
     apart = fields_apart(encoding, unit)
     unpack = encoding.make_unpack(apart, WIDE)
-    holds, opens, hold, open_fields, codes, shift, factor = unpack
+    holds, opens, hold, _, codes, shift, factor = unpack
+    open_line = make_open_line(planes, unpack.open)
     inverse, lines = unpack.last_inverse, unit // _DWORD
     kind, open_dots, close_dots, dot, _ = dots_of(encoding)
     # Where a line is more than a register, or the registers do not hold the sums of all streams,
@@ -216,12 +241,6 @@ def make_blocks(encoding: Panels, unit: int, tile: PanelTile, tokens: int = 1):
         slot = (column >> p.group_bits) & (slots - 1)
         place = totals + ((number * slots + slot) * LINE + part)
         store(place, load(i32, place) + total)
-
-    @inlined
-    def open_line(place, part, opened, held):
-        for plane in range(planes):
-            opened[plane] = load(u8, place + (plane * LINE + part))
-        open_fields(opened, held)
 
     @inlined
     def block(p, line, stream_bytes, x, column, totals, opened, held):
@@ -326,7 +345,8 @@ def make_panels(encoding: Panels, unit: int, tile: PanelTile, tokens: int = 1):
     streams, for the first tokens, as streams of equal length."""
     holds, opens, hold, block, tail, settle = make_blocks(encoding, unit, tile, tokens)
     size, streams, slots = encoding.block, tile.streams, slots_of(encoding, unit)
-    planes, block_bytes = encoding.planes, encoding.block_bytes
+    block_bytes = encoding.block_bytes
+    tail_stride = make_tail_stride(encoding)
     room = tokens * slots * LINE
 
     @inlined
@@ -355,7 +375,7 @@ def make_panels(encoding: Panels, unit: int, tile: PanelTile, tokens: int = 1):
                 near, own = factors + stream * factors_bytes, floats + stream * tokens * LINE
                 settle(p, near, done, complete, 0, totals + stream * room, own)
             done = complete
-        stride = (p.stride - whole * block_bytes) // planes
+        stride = tail_stride(p, whole)
         for stream in range(streams):
             own, sums = floats + stream * tokens * LINE, totals + stream * room
             if stride > 0:

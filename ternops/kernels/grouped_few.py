@@ -16,6 +16,7 @@ from ternops.kernels.grouped import (
     kernel_name,
     make_blocks,
     make_panels,
+    make_tail_stride,
     panels_of,
     scratch_bytes,
     slots_of,
@@ -76,7 +77,7 @@ def grouped_few(name: str, unit: int, is_wide: bool = False) -> RowsKernel:
     """The product with some tokens. unit: as of `grouped_gemv`."""
     encoding = panels_of(name, is_wide)
     size, most = encoding.block, most_tokens(encoding)
-    planes, block_bytes = encoding.planes, encoding.block_bytes
+    block_bytes, tail_stride = encoding.block_bytes, make_tail_stride(encoding)
     token_bytes = slots_of(encoding, unit) * LINE
     # Two leave room for the sums of another panel: two streams bring more from memory.
     streams = max(1, min(2, (REGISTERS - 8) // (2 * encoding.fields)))
@@ -88,7 +89,7 @@ def grouped_few(name: str, unit: int, is_wide: bool = False) -> RowsKernel:
         """The panel of `row` for tokens [token, token + count)."""
         weights, factors = pointer(p.weights) + row * p.stride, factors_of(p, row)
         groups, whole = p.columns >> p.group_bits, p.columns // size
-        last_stride = (p.stride - whole * block_bytes) // planes
+        last_stride = tail_stride(p, whole)
         each = (size >> p.group_bits) * ROWS * p.scale_step
         for i in range(count):
             store(floats + i * LINE, full(f32, 0.0))

@@ -18,6 +18,8 @@ from ternops.kernels.grouped import (
     dots_of,
     factors_of,
     kernel_name,
+    make_open_line,
+    make_tail_stride,
     panels_of,
     scales_of,
     write_rows,
@@ -66,14 +68,15 @@ def make_decode(encoding: Panels, place_of, is_signed=False, ahead=0):
     int8, instead. ahead: panels to the one whose block is asked for, 0 for none.
     """
     fields, planes, size = encoding.fields, encoding.planes, encoding.block
-    block_bytes, steps = encoding.block_bytes, BLOCK_BYTES // _DWORD
+    tail_stride, steps = make_tail_stride(encoding), BLOCK_BYTES // _DWORD
     holds, opens, hold, open_fields, codes_of, _, _ = encoding.make_unpack(1, WIDE, is_signed)
+    open_line = make_open_line(planes, open_fields)
 
     @inlined
     def block(p, weights, number, codes, opened, held):
         whole = p.columns // size
         # Lines of the block: those of the last one, of which there may be none, are fewer.
-        stride = BLOCK_BYTES if number < whole else (p.stride - whole * block_bytes) // planes
+        stride = BLOCK_BYTES if number < whole else tail_stride(p, whole)
         lines = stride >> 2
         first = number * (size // _DWORD)
         for i in range(lines):
@@ -82,9 +85,7 @@ def make_decode(encoding: Panels, place_of, is_signed=False, ahead=0):
                 for plane in range(planes):
                     prefetch(line + (plane * LINE + ahead * ROWS * p.stride))
             for part in range(0, LINE, BYTES):
-                for plane in range(planes):
-                    opened[plane] = load(u8, line + (plane * LINE + part))
-                open_fields(opened, held)
+                open_line(line, part, opened, held)
                 for field in range(fields):
                     code = codes_of(opened, held, field)
                     store(codes + (place_of(first + field * lines + i) + part), code)

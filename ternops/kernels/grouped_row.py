@@ -13,7 +13,7 @@ from ternops.encodings import PANELS
 from ternops.encodings.blocks import BLOCK_BYTES
 from ternops.encodings.panels import LINE, ROWS
 from ternops.isa import BYTES, WIDE, u8
-from ternops.kernels.grouped import factors_of, scales_of
+from ternops.kernels.grouped import factors_of, make_open_line, make_tail_stride, scales_of
 from ternops.kernels.operands import Operands
 from ternops.simd import RowsKernel, inlined, load, pointer, record_at, registers, store
 
@@ -27,15 +27,14 @@ def grouped_row(name: str) -> RowsKernel:
     """A kernel called with (operands, row, address of float32 (columns,), thread)."""
     encoding = PANELS[name]
     fields, planes, size = encoding.fields, encoding.planes, encoding.block
-    block_bytes, steps = encoding.block_bytes, BLOCK_BYTES // _DWORD
+    tail_stride, steps = make_tail_stride(encoding), BLOCK_BYTES // _DWORD
     holds, opens, hold, open_fields, levels_of, _, _ = encoding.make_unpack(1, WIDE, True)
+    open_line = make_open_line(planes, open_fields)
 
     @inlined
     def unpack(line, room, opened, held):
         for part in range(0, LINE, BYTES):
-            for plane in range(planes):
-                opened[plane] = load(u8, line + (plane * LINE + part))
-            open_fields(opened, held)
+            open_line(line, part, opened, held)
             for field in range(fields):
                 store(room + (field * LINE + part), levels_of(opened, held, field))
 
@@ -53,7 +52,7 @@ def grouped_row(name: str) -> RowsKernel:
         factors = factors_of(p, first)
         whole = p.columns // size
         for number in range(whole + 1):
-            stride = BLOCK_BYTES if number < whole else (p.stride - whole * block_bytes) // planes
+            stride = BLOCK_BYTES if number < whole else tail_stride(p, whole)
             for i in range(stride >> 2):
                 line = weights + (number * steps + i) * (planes * LINE)
                 unpack(line, room, opened, held)

@@ -57,25 +57,20 @@ _INFINITY = 0x7C00
 
 
 def digits_of(encoding: Panels):
-    """What the fields of a plane of one byte are as the digits of a number, the most significant
-    first: functions that give the field of a digit and its unit, and the radix (1: no digits)."""
+    """What the fields of a byte are as the digits of a number, the most significant first: a
+    function that gives the field of a digit, and the radix (1: there is one digit)."""
     fields = encoding.fields
-    units = [int(each) for each in encoding.join(np.eye(fields, dtype=np.uint8))[0]]
+    units = [int(each) for each in encoding.join(np.eye(fields, dtype=np.uint8))]
     order = sorted(range(fields), key=lambda field: -units[field])
+    n0, n1, n2, n3, n4, n5, n6, n7 = (*order, *[0] * (8 - fields))
 
-    def lookup(numbers: list[int]):
-        n0, n1, n2, n3, n4, n5, n6, n7 = (*numbers, *[0] * (8 - fields))
+    @inlined
+    def field_of(i):
+        low = (n0 if i == 0 else n1) if i < 2 else (n2 if i == 2 else n3)
+        high = (n4 if i == 4 else n5) if i < 6 else (n6 if i == 6 else n7)
+        return low if i < 4 else high
 
-        @inlined
-        def number_of(i):
-            low = (n0 if i == 0 else n1) if i < 2 else (n2 if i == 2 else n3)
-            high = (n4 if i == 4 else n5) if i < 6 else (n6 if i == 6 else n7)
-            return low if i < 4 else high
-
-        return number_of
-
-    radix = units[order[-2]] if fields > 1 else 1
-    return lookup(order), lookup([units[field] for field in order]), radix
+    return field_of, units[order[-2]] if fields > 1 else 1
 
 
 #: Of an encoding of two planes, of fields of two bits and of one.
@@ -102,7 +97,7 @@ def _make_join(encoding: Panels):
 
     if planes > 1:
         return join_planes
-    field_of, _, radix = digits_of(encoding)
+    field_of, radix = digits_of(encoding)
 
     @inlined
     def join(codes, stride, line):

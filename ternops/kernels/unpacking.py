@@ -1,7 +1,7 @@
 """Values of packed blocks or panels: the opposite of `ternops.kernels.packing`, a row at a time.
 
-Trick: a line's fields are the digits of a number, the most significant first; in base 3 two
-comparisons tell a digit. Bound: operations; in panels, bringing the dwords of a row together.
+Trick: a line of a row is taken apart by the code that products have, levels looked up. Bound:
+operations; in panels, bringing the dwords of a row together.
 """
 
 import numpy as np
@@ -10,11 +10,10 @@ from ternops.encodings import PANELS
 from ternops.encodings.blocks import BLOCK_BYTES
 from ternops.encodings.panels import LINE, ROWS, Panels
 from ternops.isa import BYTES, WIDE, u8
-from ternops.kernels.packing import by_layout, digits_of
+from ternops.kernels.grouped import make_open_line
+from ternops.kernels.packing import by_layout
 from ternops.simd import (
     TeamJob,
-    at_least,
-    full,
     inlined,
     load,
     pointer,
@@ -30,7 +29,7 @@ from ternops.team import share
 UNPACK = np.dtype(
     [(name, np.intp) for name in (
         "packed", "first", "last", "columns", "layout", "fields", "planes", "lines", "row_bytes",
-        "tail", "low", "down", "levels", "out", "scratch",
+        "tail", "levels", "out", "scratch",
     )]
 )  # fmt: skip
 _Unpack = record_type(UNPACK)
@@ -41,43 +40,19 @@ SCRATCH_BYTES = _LINES + 9 * BLOCK_BYTES
 
 
 def _make_split(encoding: Panels):
-    """A function that writes the values of a line's fields one behind the other, 64 each."""
-    fields, planes = encoding.fields, encoding.planes
-    holds, opens, hold, open_fields, codes, _, _ = encoding.make_unpack(1, WIDE, True)
-
-    @inlined
-    def split_planes(line, values, p):
-        opened, held = registers(u8, opens), registers(u8, holds)
-        hold(held, p.levels)
-        for part in range(0, BLOCK_BYTES, BYTES):
-            for plane in range(planes):
-                opened[plane] = load(u8, line + (plane * BLOCK_BYTES + part))
-            open_fields(opened, held)
-            for field in range(fields):
-                store(values + (field * BLOCK_BYTES + part), codes(opened, held, field))
-
-    if planes > 1 or encoding.has_levels:
-        return split_planes
-    field_of, unit_of, radix = digits_of(encoding)
+    """A function that writes the levels of a line's fields one behind the other, 64 each."""
+    fields, unpack = encoding.fields, encoding.make_unpack(1, WIDE, is_signed=True)
+    holds, opens, hold, open_fields, levels_of, _, _ = unpack
+    open_line = make_open_line(encoding.planes, open_fields)
 
     @inlined
     def split(line, values, p):
+        opened, held = registers(u8, opens), registers(u8, holds)
+        hold(held, p.levels)
         for part in range(0, BLOCK_BYTES, BYTES):
-            rest = load(u8, line + part)
-            for i in range(fields):
-                unit = unit_of(i)
-                if radix == 3:
-                    code = rest
-                    if i < fields - 1:
-                        once = at_least(rest, full(u8, unit))
-                        twice = at_least(rest, full(u8, 2 * unit))
-                        code = full(u8, 0) - (once + twice)
-                        rest = rest - ((once & unit) + (twice & unit))
-                elif radix == 4:
-                    code = rest >> 2 * (fields - 1 - i) & 3
-                else:
-                    code = rest >> (fields - 1 - i) & 1
-                store(values + (field_of(i) * BLOCK_BYTES + part), (code << p.down) + p.low)
+            open_line(line, part, opened, held)
+            for field in range(fields):
+                store(values + (field * BLOCK_BYTES + part), levels_of(opened, held, field))
 
     return split
 

@@ -13,6 +13,11 @@ from ternops.encodings.blocks import Unpack
 from ternops.simd import constant, inlined
 
 
+@inlined
+def leave(opened, held):
+    """Fields are taken out of packed bytes as they are."""
+
+
 def make_unpack(fields: int, apart: int, width: Any) -> Unpack:
     """For 8, 4, 2 fields in a byte, or 1, and `apart` accumulators."""
     bits, last = 8 // fields, fields - 1
@@ -39,13 +44,9 @@ def make_unpack(fields: int, apart: int, width: Any) -> Unpack:
             held[7] = mask7()
 
     @inlined
-    def open_bytes(opened, held):
-        pass
-
-    @inlined
     def codes(opened, held, field):
         if field == last and last % apart == 0:
             return opened[0] >> bits * last
         return (opened[0] >> bits * (field // apart * apart)) & held[field % apart]
 
-    return Unpack(fields, 1, hold, open_bytes, codes, bits)
+    return Unpack(fields, 1, hold, leave, codes, bits)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ternops.encodings.blocks import Unpack
+from ternops.encodings.unpack.bit_fields import leave
 from ternops.simd import constant, inlined
 
 _PLANES, _EACH = 3, 4
@@ -25,14 +26,10 @@ def make_unpack(fields: int, apart: int, width: Any) -> Unpack:
         held[1] = high()
 
     @inlined
-    def open_bytes(opened, held):
-        pass
-
-    @inlined
     def codes(opened, held, field):
         bits = opened[field // _EACH] >> 2 * (field % _EACH) & held[0]
         # Only one of the two shifts is by more than 0.
         fourth = (opened[_PLANES - 1] << max(0, 2 - field)) >> max(0, field - 2)
         return bits | (fourth & held[1])
 
-    return Unpack(2, _PLANES, hold, open_bytes, codes, 0)
+    return Unpack(2, _PLANES, hold, leave, codes, 0)
