@@ -10,6 +10,7 @@ import numpy as np
 
 from ternops.decoder.architectures import LINEAR
 from ternops.decoder.feed_forward import add_rows, down_and_add, up_and_gate
+from ternops.decoder.inputs import mine, place, place_again, prefetch_matrix, use_type
 from ternops.decoder.records import (
     LAYER_BYTES,
     PARTS,
@@ -18,10 +19,10 @@ from ternops.decoder.records import (
     ModelRecord,
     TokenRecord,
 )
-from ternops.decoder.tuned import add_tuned, prepare_tuned
+from ternops.decoder.tuned import add_tuned
 from ternops.kernels.elementwise import add, rms_norm, scale_row
 from ternops.kernels.fp16 import half_row
-from ternops.kernels.linear import multiply_rows, prefetch_rows, prepare_rows
+from ternops.kernels.linear import multiply_rows, prepare_rows
 from ternops.kernels.operands import Operands
 from ternops.kernels.screen import (
     find_peaks,
@@ -37,7 +38,6 @@ from ternops.simd import (
     call_layer_kernel,
     call_rows_kernel,
     inlined,
-    kernel,
     load,
     nanoseconds,
     pointer,
@@ -70,60 +70,12 @@ def _timed_barrier(p, team, thread, threads, part, since):
 
 
 @inlined
-def _mine(count, thread, threads):
-    """The tokens that this thread prepares: a single one is prepared by all."""
-    if count == 1:
-        return 0, 1
-    return share(count, 1, thread, threads)
-
-
-@inlined
-def _place(p, own, x, norm, inner, count, placed_stride, thread, threads):
-    """Norm, with each of two weights that is not 0, and place this thread's tokens."""
-    first, last = _mine(p.tokens, thread, threads)
-    normed = pointer(p.normed)
-    if p.tokens == 1:
-        normed = own + p.own_floats
-    if norm != 0:
-        for token in range(first, last):
-            row = 4 * token * count
-            rms_norm(x + row, pointer(norm), count, p.epsilon, normed + row)
-        x = normed
-    if inner != 0:
-        for token in range(first, last):
-            row = 4 * token * count
-            rms_norm(x + row, pointer(inner), count, p.inner_epsilon, normed + row)
-        x = normed
-    prepare_rows(own, x, count, placed_stride, p.tokens, first, last)
-    if p.runs > 0:
-        prepare_tuned(address_of(p), x, count, first, last, thread)
-
-
-@kernel
-def _place_again(record, own, x, norm, inner, team, thread, threads):
-    """Place hidden rows with another inner norm than the product before had, whose tokens those
-    threads read that are behind."""
-    p = record_at(ModelRecord, record)
-    if p.tokens > 1:
-        barrier(team, threads)
-    _place(p, own, x, norm, inner, p.hidden, p.placed_hidden, thread, threads)
-    if p.tokens > 1:
-        barrier(team, threads)
-
-
-@inlined
 def _prepare(p, own, x, norm, inner, count, placed_stride, team, thread, threads, time):
     """Norm and place what every thread then reads."""
-    _place(p, own, x, norm, inner, count, placed_stride, thread, threads)
+    place(p, own, x, norm, inner, count, placed_stride, thread, threads)
     if p.tokens > 1:
         return _timed_barrier(p, team, thread, threads, _PREPARE, time)
     return _add_time(p, thread, _PREPARE, time)
-
-
-@inlined
-def _soon(p, weights, stride, rows, thread, threads):
-    """Prefetch where this thread will begin to read a matrix."""
-    prefetch_rows(weights, stride, rows, p.row_step, p.streams, p.panel, thread, threads)
 
 
 @inlined
@@ -145,31 +97,31 @@ def _add_bias(p, bias, rows, first, last, out):
 def _layer(p, at, own, team, thread, threads, time):
     m = record_at(LayerRecord, p.layer_table + at * LAYER_BYTES)
     x = pointer(p.x)
-    mixed, placed = p.heads * p.head_dim, p.placed_queries
-    if m.taps != 0:
-        mixed, placed = p.delta_values, p.placed_values
 
+    t = use_type(p, own, m.q_type)
+    inner = m.q_input_norm
     time = _prepare(
-        p, own, x, m.input_norm, m.q_input_norm, p.hidden, p.placed_hidden, team, thread, threads,
-        time,
-    )  # fmt: skip
+        p, own, x, m.input_norm, inner, p.hidden, t.placed_hidden, team, thread, threads, time
+    )
     f, n = share(m.q_rows, p.row_step, thread, threads)
     multiply_rows(own, m.q, m.q_stride, m.q_scale, m.q_scale_step, m.q_rows, f, n, p.q)
     _add_tuned(p, at, _Q, m.q_rows, f, n, p.q, thread)
     _add_bias(p, m.q_bias, m.q_rows, f, n, p.q)
-    if m.k_input_norm != 0:
-        _place_again(address_of(p), own, x, m.input_norm, m.k_input_norm, team, thread, threads)
+    if m.k_input_norm != 0 or m.k_type != m.q_type:
+        inner = m.k_input_norm if m.k_input_norm != 0 else inner
+        place_again(address_of(p), own, m.k_type, x, m.input_norm, inner, team, thread, threads)
     f, n = share(m.k_rows, p.row_step, thread, threads)
     multiply_rows(own, m.k, m.k_stride, m.k_scale, m.k_scale_step, m.k_rows, f, n, p.k)
     _add_tuned(p, at, _K, m.k_rows, f, n, p.k, thread)
     _add_bias(p, m.k_bias, m.k_rows, f, n, p.k)
-    if m.v_input_norm != 0:
-        _place_again(address_of(p), own, x, m.input_norm, m.v_input_norm, team, thread, threads)
     if m.v_rows != 0:
+        if m.v_input_norm != 0 or m.v_type != m.k_type:
+            inner = m.v_input_norm if m.v_input_norm != 0 else inner
+            place_again(address_of(p), own, m.v_type, x, m.input_norm, inner, team, thread, threads)
         multiply_rows(own, m.v, m.v_stride, m.v_scale, m.v_scale_step, m.v_rows, f, n, p.v)
         _add_tuned(p, at, _V, m.v_rows, f, n, p.v, thread)
         _add_bias(p, m.v_bias, m.v_rows, f, n, p.v)
-    _soon(p, m.o, m.o_stride, p.hidden, thread, threads)
+    prefetch_matrix(p, m.o_type, m.o, m.o_stride, p.hidden, thread, threads)
     time = _timed_barrier(p, team, thread, threads, _PRODUCTS, time)
 
     first_job, then_job = p.append, p.attend
@@ -181,6 +133,10 @@ def _layer(p, at, own, team, thread, threads, time):
     call_layer_kernel(then_job, address_of(p), at, thread, threads)
     time = _timed_barrier(p, team, thread, threads, _ATTENTION, time)
 
+    t = use_type(p, own, m.o_type)
+    mixed, placed = p.heads * p.head_dim, t.placed_queries
+    if m.taps != 0:
+        mixed, placed = p.delta_values, t.placed_values
     time = _prepare(
         p, own, pointer(p.attention), m.attention_norm, m.o_input_norm, mixed, placed, team,
         thread, threads, time,
@@ -189,35 +145,38 @@ def _layer(p, at, own, team, thread, threads, time):
     multiply_rows(own, m.o, m.o_stride, m.o_scale, m.o_scale_step, p.hidden, f, n, p.y)
     _add_tuned(p, at, _O, p.hidden, f, n, p.y, thread)
     add_rows(p, own, m.o_output_norm, f, n, team, thread, threads)
-    _soon(p, m.gate, m.gate_stride, p.ffn, thread, threads)
+    prefetch_matrix(p, m.gate_type, m.gate, m.gate_stride, p.ffn, thread, threads)
     if p.most_rows == 0:
-        _soon(p, m.up, m.up_stride, p.ffn, thread, threads)
+        prefetch_matrix(p, m.up_type, m.up, m.up_stride, p.ffn, thread, threads)
     time = _timed_barrier(p, team, thread, threads, _PRODUCTS, time)
 
+    t = use_type(p, own, m.gate_type)
+    inner = m.gate_input_norm
     time = _prepare(
-        p, own, x, m.post_norm, m.gate_input_norm, p.hidden, p.placed_hidden, team, thread, threads,
-        time,
-    )  # fmt: skip
+        p, own, x, m.post_norm, inner, p.hidden, t.placed_hidden, team, thread, threads, time
+    )
     f, n = share(p.ffn, p.row_step, thread, threads)
     multiply_rows(own, m.gate, m.gate_stride, m.gate_scale, m.gate_scale_step, p.ffn, f, n, p.gate)
     _add_tuned(p, at, _GATE, p.ffn, f, n, p.gate, thread)
-    if m.up_input_norm != 0:
-        _place_again(address_of(p), own, x, m.post_norm, m.up_input_norm, team, thread, threads)
+    if m.up_input_norm != 0 or m.up_type != m.gate_type:
+        inner = m.up_input_norm if m.up_input_norm != 0 else inner
+        place_again(address_of(p), own, m.up_type, x, m.post_norm, inner, team, thread, threads)
     up_and_gate(p, m, at, own, f, n, thread)
     if p.most_columns == 0:
-        _soon(p, m.down, m.down_stride, p.hidden, thread, threads)
+        prefetch_matrix(p, m.down_type, m.down, m.down_stride, p.hidden, thread, threads)
     time = _timed_barrier(p, team, thread, threads, _PRODUCTS, time)
 
+    t = use_type(p, own, m.down_type)
     time = _prepare(
-        p, own, pointer(p.gate), m.ffn_norm, m.down_input_norm, p.ffn, p.placed_ffn, team, thread,
+        p, own, pointer(p.gate), m.ffn_norm, m.down_input_norm, p.ffn, t.placed_ffn, team, thread,
         threads, time,
     )  # fmt: skip
     down_and_add(p, m, at, own, team, thread, threads)
     if at + 1 < p.layers:
         m = record_at(LayerRecord, p.layer_table + (at + 1) * LAYER_BYTES)
-        _soon(p, m.q, m.q_stride, m.q_rows, thread, threads)
-        _soon(p, m.k, m.k_stride, m.k_rows, thread, threads)
-        _soon(p, m.v, m.v_stride, m.v_rows, thread, threads)
+        prefetch_matrix(p, m.q_type, m.q, m.q_stride, m.q_rows, thread, threads)
+        prefetch_matrix(p, m.k_type, m.k, m.k_stride, m.k_rows, thread, threads)
+        prefetch_matrix(p, m.v_type, m.v, m.v_stride, m.v_rows, thread, threads)
     return _timed_barrier(p, team, thread, threads, _PRODUCTS, time)
 
 
@@ -254,7 +213,7 @@ def _screen(p, head, team, thread, threads, first, last):
 def _head(p, own, team, thread, threads, time):
     """logits = head . norm(x) of the tokens whose logits are computed."""
     head = own + p.own_head
-    first, last = _mine(p.outputs, thread, threads)
+    first, last = mine(p.outputs, thread, threads)
     normed = pointer(p.normed)
     if p.outputs == 1:
         normed = own + p.own_floats

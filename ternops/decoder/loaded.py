@@ -16,6 +16,7 @@ from ternops.decoder.head import Head
 from ternops.decoder.records import LAYER
 from ternops.decoder.sparsity import Sparsity
 from ternops.decoder.states import layer_bytes
+from ternops.decoder.weight_types import WeightType, types_of
 from ternops.decoder.weights import HalfMatrix, Weights, operand_of
 from ternops.kernels.call import Call
 from ternops.kernels.grouped_row import SCRATCH_BYTES, grouped_row
@@ -53,11 +54,8 @@ class LoadedModel:
         if cache not in CACHES:
             raise ValueError(f"cache={cache!r}: expected one of {', '.join(CACHES)}")
         self.cache = cache
-        #: How the linear layers are packed, "fp16" or "bf16"; columns that share a scale (0: all).
-        self.encoding, self.group, self.levels = _kind_of(weights)
-        #: Whether activations have a step for each of these groups: models with such weights are
-        #: trained on weights alone, and BitNet's with a step a token.
-        self.is_blocked = self.group > 0
+        #: Those of the linear layers.
+        self.types = types_of(weights)
         self.head = Head(weights.head, head, self.threads)
         #: Fine-tunes of these weights, by their names.
         self.deltas = Deltas(weights, deltas or {})
@@ -73,6 +71,11 @@ class LoadedModel:
         self.norm = weights.norm * np.float32(self.config.logit_scale)
         self._table = self._layer_table()
         self._embedding = self._embedding_record()
+
+    @property
+    def encoding(self) -> str:
+        """How the linear layers are packed, "fp16" or "bf16", or several of them."""
+        return " and ".join(dict.fromkeys(each.encoding for each in self.types))
 
     def __reduce__(self) -> Any:
         # By value: its records hold addresses. Another process has its own number of threads.
@@ -135,6 +138,7 @@ class LoadedModel:
                 row[f"{name}_stride"] = plan.stride
                 row[f"{name}_scale"] = operand.scales
                 row[f"{name}_scale_step"] = operand.scale_step
+                row[f"{name}_type"] = self.types.index(WeightType.of(operand))
                 if name in ("q", "k", "v"):
                     row[f"{name}_rows"] = operand.rows
             for name, norm in layer.norms.items():
@@ -154,20 +158,6 @@ class LoadedModel:
             row["columns"] = columns._packed.operand.address
             row["columns_stride"] = make_plan(columns.encoding, columns.shape[1], "stream").stride
         return table
-
-
-def _kind_of(weights: Weights) -> tuple[str, int, tuple[int, ...]]:
-    """The encoding and the group of all linear layers."""
-    kinds = {
-        (operand_of(each).encoding, operand_of(each).group, operand_of(each).levels)
-        for layer in weights.layers
-        for each in layer.linear.values()
-    }
-    if len(kinds) != 1:
-        raise ValueError(
-            f"weights: encodings and groups {sorted(kinds)}, expected one for all layers"
-        )
-    return kinds.pop()
 
 
 def rotations_of(config: Config, dtype: type[np.floating[Any]] = np.float32) -> list[Rotations]:

@@ -12,10 +12,7 @@ _DELTA = (
 )
 _WEIGHTS = "layer_table embedding embedding_stride embedding_is_bf16 embedding_row norm state_norm"
 _SHARED = "x y q k v attention gate up normed logits logits_stride"
-_PLACED = "placed_hidden placed_queries placed_values placed_ffn"
-_OWN = (
-    "own own_bytes own_head own_floats own_queries own_scores score_stride row_step streams panel"
-)
+_OWN = "own own_bytes own_head own_floats own_queries own_scores score_stride row_step type_table"
 _JOBS = "append attend"
 _HEAD = (
     "head_step screened bounds peaks peak_count exact exact_stride exact_is_bf16 exact_top computed"
@@ -30,35 +27,47 @@ _FLOATS = ("epsilon", "inner_epsilon", "score_scale", "embedding_scale", "residu
 _TUNED = "tuned tuned_bytes tuned_prepare tuned_block tuned_out tuned_slots run_table runs"
 _CALL = "tokens tile_tokens outputs states token_table output_table profile"
 _INTEGERS = " ".join(
-    (_COUNTS, _DELTA, _WEIGHTS, _SHARED, _PLACED, _OWN, _JOBS, _HEAD, _SPARSE, _TUNED, _CALL)
+    (_COUNTS, _DELTA, _WEIGHTS, _SHARED, _OWN, _JOBS, _HEAD, _SPARSE, _TUNED, _CALL)
 ).split()
 #: A model and the memory of one forward pass. Counts, and the index of the activation; those of
 #: delta nets, how much of its state each head of a token keeps and writes, and the addresses of
 #: their jobs; addresses of weights (of a packed embedding that of its OPERANDS record and that of
-#: its `grouped_row`, which is 0 for another); of buffers that threads share, a row a token; bytes
-#: of a placed token by its length; of each thread's scratch (own_bytes each, with offsets: an
-#: OPERANDS record, another one for the head, floats, queries, scores); how threads share rows, and
-#: GEMV reads them; addresses of the jobs that append to the cache and that attend to it; what a
-#: screened head needs; what `ternops.decoder.feed_forward` needs to leave out rows of `up` and
-#: columns of `down` (at most so many of 1024 are computed by list, 0: never; bytes that a list must
-#: save a thread; kernels; offsets in scratch of lists, codes, sums, an OPERANDS record, and counts
-#: of rows and columns that were computed, int64 each); what `ternops.decoder.tuned` needs to add
-#: the deltas of some tokens (each thread's OPERANDS record, tuned_bytes apart, and from there the
-#: offset of its results; what prepares tokens; columns of a block of signs; slots of a layer in a
-#: table of SIGNS; RUNs and their number, 0: none); and this call's tokens. tile_tokens: tokens
-#: whose attention is computed together, if they are of one sequence. outputs: tokens whose logits
-#: are computed, in output_table; states: the same of normed hidden states, with the weight
-#: state_norm, which has no factor of the logits. exact_top: how many of the largest logits must be
-#: exact. profile: 0, or the address of int64 nanoseconds that thread 0 adds to, one of each of
-#: PARTS.
+#: its `grouped_row`, which is 0 for another); of buffers that threads share, a row a token; of each
+#: thread's scratch (own_bytes each, with offsets: an OPERANDS record, another one for the head,
+#: floats, queries, scores); how threads share rows; the TYPE records; addresses of the jobs that
+#: append to the cache and that attend to it; what a screened head needs; what
+#: `ternops.decoder.feed_forward` needs to leave out rows of `up` and columns of `down` (at most so
+#: many of 1024 are computed by list, 0: never; bytes that a list must save a thread; kernels;
+#: offsets in scratch of lists, codes, sums, an OPERANDS record, and counts of rows and columns that
+#: were computed, int64 each); what `ternops.decoder.tuned` needs to add the deltas of some tokens
+#: (each thread's OPERANDS record, tuned_bytes apart, and from there the offset of its results; what
+#: prepares tokens; columns of a block of signs; slots of a layer in a table of SIGNS; RUNs and
+#: their number, 0: none); and this call's tokens. tile_tokens: tokens whose attention is computed
+#: together, if they are of one sequence. outputs: tokens whose logits are computed, in
+#: output_table; states: the same of normed hidden states, with the weight state_norm, which has no
+#: factor of the logits. exact_top: how many of the largest logits must be exact. profile: 0, or the
+#: address of int64 nanoseconds that thread 0 adds to, one of each of PARTS.
 MODEL = np.dtype([(name, np.intp) for name in _INTEGERS] + [(name, np.float64) for name in _FLOATS])
 
-_MATRIX = ("", "_stride", "_scale", "_scale_step")
+#: What products with weights of one type need to know, in one pass: of OPERANDS all that is not the
+#: matrix's or the call's; bytes of a placed token by its length; how GEMV reads rows.
+_OF_OPERANDS = (
+    "prepare", "multiply", "fields", "bias", "token_block", "group_bits", "is_blocked", "levels",
+    "shift",
+)  # fmt: skip
+PLACED = ("placed_hidden", "placed_queries", "placed_values", "placed_ffn")
+TYPE = np.dtype(
+    [("floor", np.float64)]
+    + [(name, np.intp) for name in (*_OF_OPERANDS, *PLACED, "streams", "panel")]
+)
+TYPE_BYTES = TYPE.itemsize
+
+_MATRIX = ("", "_stride", "_scale", "_scale_step", "_type")
 #: A layer: of each matrix the address, row bytes, address of the scale and bytes from one to the
-#: next (0: one for all), those of a delta net in their slots; the rows of the first three (0: no
-#: such matrix); the address of each norm, bias and vector (0: none); `down` by columns (0: not
-#: kept); how many positions a token attends to, and the table of rotations; its number among the
-#: layers with attention, or where its state begins, in bytes.
+#: next (0: one for all), and which TYPE it has, those of a delta net in their slots; the rows of
+#: the first three (0: no such matrix); the address of each norm, bias and vector (0: none); `down`
+#: by columns (0: not kept); how many positions a token attends to, and the table of rotations; its
+#: number among the layers with attention, or where its state begins, in bytes.
 LAYER = np.dtype(
     [(f"{name}{part}", np.intp) for name in LINEAR for part in _MATRIX]
     + [(f"{name}_norm", np.intp) for name in NORMS]
@@ -88,8 +97,8 @@ RUN_BYTES = RUN.itemsize
 SIGNS = np.dtype([(name, np.intp) for name in ("weights", "stride", "scale")])
 SIGNS_BYTES = SIGNS.itemsize
 
-ModelRecord, LayerRecord, TokenRecord, RunRecord, SignsRecord = (
-    record_type(each) for each in (MODEL, LAYER, TOKEN, RUN, SIGNS)
+ModelRecord, TypeRecord, LayerRecord, TokenRecord, RunRecord, SignsRecord = (
+    record_type(each) for each in (MODEL, TYPE, LAYER, TOKEN, RUN, SIGNS)
 )
 
 #: What the time of a token is spent on.

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from ternops.kernels.call import Call
+from ternops.decoder.weight_types import TypeTable
 from ternops.kernels.int8 import placed_bytes
 from ternops.kernels.operands import OPERANDS
-from ternops.kernels.plan import UNPACKED, Plan
+from ternops.kernels.plan import UNPACKED
 from ternops.memory import CACHE_LINE, aligned_zeros
 
 PADDING = 256  #: bytes that kernels may touch after a buffer
@@ -32,20 +32,20 @@ class ThreadScratch:
     """
 
     def __init__(
-        self, call: Call, plans: list[Plan], capacity: int, hidden: int, longest: int, groups: int,
+        self, types: TypeTable, capacity: int, hidden: int, longest: int,
         head: tuple[int, int, int], areas: Mapping[str, int],
     ) -> None:  # fmt: skip
         head_scratch, head_placed, head_offsets = head
-        self._call = call
+        self._call = types.calls[0]
         # Of all tokens' offsets, and of as many steps.
-        self._offsets = max(4 * call.prepared * groups, head_offsets)
+        self._offsets = max(4 * types.prepared * types.groups, head_offsets)
         self._sizes = areas
         self._alone = capacity == 1
-        self._placed = call.prepared * max(plan.placed_bytes for plan in plans)
+        self._placed = types.prepared * types.placed_bytes
         # As for int8 rows, which have the longest padding and take the most memory a token.
         self._head_row = placed_bytes(UNPACKED["int8"].stride(hidden))
         self._head_placed = max(capacity * self._head_row, head_placed)
-        self._scratch = max(head_scratch, *(plan.scratch_bytes for plan in plans))
+        self._scratch = max(head_scratch, types.scratch_bytes)
         self._floats = 4 * longest
         #: The record of the head's product of each thread; where its tokens are prepared, with
         #: their offsets and steps, and its scratch.

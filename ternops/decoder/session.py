@@ -23,7 +23,7 @@ class WorkspacePool(HoldsAddresses):
 
     def __init__(self, model: LoadedModel) -> None:
         self._model = model
-        self._workspaces: dict[tuple[str, int], Workspace] = {}
+        self._workspaces: dict[tuple[tuple[str, ...], int], Workspace] = {}
 
     def __call__(self, tokens: int) -> Workspace:
         """The one for a pass of this many tokens."""

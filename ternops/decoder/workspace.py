@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ternops.absmean import floor_of
 from ternops.decoder.architectures import ACTIVATIONS
 from ternops.decoder.attention import CACHES
 from ternops.decoder.cache import Cache, padded_context
@@ -17,9 +17,8 @@ from ternops.decoder.forward import forward
 from ternops.decoder.loaded import LoadedModel
 from ternops.decoder.records import MODEL, PARTS, TOKEN
 from ternops.decoder.scratch import ThreadScratch, padded_bytes
+from ternops.decoder.weight_types import TypeTable
 from ternops.kernels.attention import POSITIONS
-from ternops.kernels.call import Call, Operand
-from ternops.kernels.plan import kind_of, make_plan
 from ternops.kernels.screen import ROWS
 from ternops.memory import HoldsAddresses, aligned_zeros
 from ternops.team import TEAM
@@ -35,24 +34,23 @@ _TILE_QUERIES = 16
 _CALL = ("tokens", "tile_tokens", "outputs", "states")
 
 
-def size_for(model: LoadedModel, tokens: int) -> tuple[str, int]:
-    """The shape class and the capacity of the workspace for a pass of 1 to MAX_TOKENS tokens.
+def size_for(model: LoadedModel, tokens: int) -> tuple[tuple[str, ...], int]:
+    """The shape classes, one a type of weights, and the capacity of the workspace for a pass of 1
+    to MAX_TOKENS tokens.
 
     Few capacities, so that a session has few workspaces.
     """
-    if tokens == 1:
-        return "stream", 1
-    kind = kind_of(model.encoding, tokens, 0, model.group, model.levels)
-    return kind, next(size for size in (8, 64, MAX_TOKENS) if tokens <= size)
+    kinds = tuple(each.shape_class(tokens) for each in model.types)
+    return kinds, next(size for size in (1, 8, 64, MAX_TOKENS) if tokens <= size)
 
 
 class Workspace(HoldsAddresses):
-    """Memory for passes of up to `capacity` tokens of one shape class.
+    """Memory for passes of up to `capacity` tokens of one shape class, for each type of weights.
 
     Some of it is a thread's scratch: its operands, and, for one token, what it prepares.
     """
 
-    def __init__(self, model: LoadedModel, kind: str, capacity: int) -> None:
+    def __init__(self, model: LoadedModel, kinds: tuple[str, ...], capacity: int) -> None:
         self._model = model  # keeps the weights alive, whose addresses the record holds
         self._capacity = capacity
         c, head = model.config, model.head
@@ -61,10 +59,8 @@ class Workspace(HoldsAddresses):
         mixed = max(queries, values)
         longest = max(c.hidden, c.ffn, mixed)
         # Of delta nets those of attention once more, where there are none.
-        plans = [
-            make_plan(model.encoding, length, kind, group=model.group, levels=model.levels)
-            for length in (c.hidden, queries, c.ffn, values or queries)
-        ]
+        lengths = c.hidden, queries, values or queries, c.ffn
+        self._types = types = TypeTable(model.types, kinds, lengths, capacity)
         self.tile_tokens = max(1, _TILE_QUERIES // c.group) if capacity > 1 else 1
         score_stride = padded_context(c) + POSITIONS
         shared = {
@@ -87,26 +83,16 @@ class Workspace(HoldsAddresses):
         self._outputs = np.zeros(capacity, np.int64)
         self._computed = np.zeros(1, np.int64)
         self._norm = np.array(model.weights.norm, np.float32)
-        call = Call.of(
-            Operand(
-                model.encoding, 0, 0, 0, c.hidden, group=model.group, levels=model.levels
-            ),
-            capacity, kind=kind,
-            floor=floor_of(model.is_blocked), is_blocked=model.is_blocked,
-        )  # fmt: skip
         longest = max(longest, 3 * c.head_dim + 64)
         self._sparsity = model.sparsity if capacity == 1 else None
         areas = self._sparsity.areas if self._sparsity else {}
-        groups = max(c.hidden, c.ffn, mixed) // model.group if model.group else 1
-        own = ThreadScratch(
-            call, plans, capacity, c.hidden, longest, groups, head.scratch(capacity), areas
-        )
+        own = ThreadScratch(types, capacity, c.hidden, longest, head.scratch(capacity), areas)
         self._tuned = None
         if model.deltas:
             columns = c.hidden, queries, c.ffn, mixed
             widest = max(rows for each in range(c.layers)
                          for rows, _ in c.linear_shapes(each).values())  # fmt: skip
-            self._tuned = TunedScratch(kind, capacity, model.threads, columns, widest)
+            self._tuned = TunedScratch(kinds[0], capacity, model.threads, columns, widest)
         rows = self.tile_tokens * c.group
         self._own = own.allocate(model.threads, rows * c.head_dim, rows * score_stride)
         _, append, attend = CACHES[model.cache]
@@ -122,15 +108,13 @@ class Workspace(HoldsAddresses):
             "residual_scale": np.float32(c.residual_scale),
             **model.addresses, **(self._tuned.fields if self._tuned else {}),
             **(self._sparsity.fields if self._sparsity else {}),
-            "placed_hidden": plans[0].placed_bytes, "placed_queries": plans[1].placed_bytes,
-            "placed_ffn": plans[2].placed_bytes, "placed_values": plans[3].placed_bytes,
             "logits_stride": head.padded,
             "own": own.address, "own_bytes": own.bytes, "own_head": own.head,
             "own_floats": own.floats, "own_queries": own.queries, "own_scores": own.scores,
             **{f"own_{name}": offset for name, offset in own.areas.items()},
             "own_columns": own.columns, "own_counts": own.counts,
-            "score_stride": score_stride, "row_step": max(plans[0].row_step, _LINE_OF_FLOATS),
-            "streams": plans[0].streams if capacity == 1 else 0, "panel": plans[0].panel,
+            "score_stride": score_stride, "row_step": math.lcm(types.row_step, _LINE_OF_FLOATS),
+            "type_table": types.table.ctypes.data,
             "append": append.address, "attend": attend.address, "head_step": ROWS,
             "peak_count": _peaks(head.padded), "token_table": self._tokens.ctypes.data,
             "output_table": self._outputs.ctypes.data, "state_norm": self._norm.ctypes.data,

@@ -112,14 +112,15 @@ def load_weights(
         layers.append(Layer(linear, norms, biases, vectors))
         if progress:
             progress(index + 1, config.layers)
-    _share_group(layers)
+    _spread_groups(layers)
     embedding = _table(checkpoint.embedding(), kind)
     head = embedding if config.tied else _table(checkpoint.head(), kind)
     return Weights(config, layers, checkpoint.final_norm(), embedding, head)
 
 
-def _share_group(layers: list[Layer]) -> None:
-    """Give all matrices scales of groups of as many inputs, if any has them: a pass has one kind.
+def _spread_groups(layers: list[Layer]) -> None:
+    """Give all matrices a scale for each of some inputs, if any has them, so that the activations
+    have a step for each as well.
 
     Models that were trained in shards have groups in some matrices, and in others a scale a row.
     """
@@ -131,16 +132,17 @@ def _share_group(layers: list[Layer]) -> None:
     ]
     groups = {each.group for _, _, each in matrices if each.group}
     for layer, name, each in matrices:
-        if groups and each.group != (group := min(groups)):
+        if groups and not each.group:
             rows, columns = each.shape
-            if columns % group:
+            group = max((size for size in groups if columns % size == 0), default=0)
+            if not group:
                 raise ValueError(
-                    f"checkpoint: {name} has {columns} inputs, expected a multiple of the {group} "
-                    "that share a scale in other matrices"
+                    f"checkpoint: {name} has {columns} inputs, expected a multiple of the "
+                    f"{min(groups)} that share a scale in other matrices"
                 )
             scale = in_groups(np.asarray(each.scale), columns, group)
             whole = np.broadcast_to(scale, (rows, columns // group))
-            layer.linear[name] = pack(each.to_trits(), whole, each.encoding)
+            layer.linear[name] = pack(each.to_trits(), whole, each.encoding, each.levels)
 
 
 def _linear(checkpoint: Checkpoint, layer: int, name: str, kind: str) -> TernaryMatrix | HalfMatrix:

@@ -1,0 +1,121 @@
+"""Decoders whose matrices differ in encoding, levels and group, or are floats."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+
+import ternops
+from ternops.decoder import Batch, Model, Session, reference
+from ternops.decoder.weights import HalfMatrix, random_half, random_ternary, random_weights
+from tests.helpers import cases
+from tests.helpers.small_models import LAYOUTS, small_config
+
+TOKENS = np.random.default_rng(6).integers(0, 33, 40).tolist()
+NF4 = ternops.quantize(cases.floats(16, 64), method="nf4").levels
+#: (encoding, columns that share a scale, levels), as neighbours in every combination of layouts.
+TYPES = (
+    ("two_bit", 0, ()),
+    ("nibble", 32, NF4),
+    ("fp16", 0, ()),
+    ("two_bit", 64, (-3, -1, 1, 3)),
+    ("base3", 0, ()),
+    ("nibble", 32, tuple(range(-8, 8))),
+    ("eight_bit", 0, ()),
+    ("tl2", 0, ()),
+    ("one_bit", 128, ()),
+    ("three_bit", 16, tuple(range(-7, 8, 2))),
+)
+
+
+def config_of(layout="bitnet", **changes):
+    heads = {"delta_value_dim": 64, "delta_heads": 6, "delta_key_heads": 2}
+    extra = heads if "3.5" in layout else {}
+    return small_config("hidden 128", layout, context=40, **extra, **changes)
+
+
+def matrix_of(kind, shape, random):
+    encoding, group, levels = kind
+    if encoding == "fp16":
+        return random_half(*shape, random)
+    return random_ternary(*shape, encoding, random, group=group, levels=levels)
+
+
+def mixed_weights(config, types=TYPES, seed=0):
+    """Random weights, each matrix of the next type."""
+    weights, random = random_weights(config, "two_bit", seed), np.random.default_rng(seed)
+    kinds = itertools.cycle(types)
+    layers = [
+        dataclasses.replace(
+            layer,
+            linear={
+                name: matrix_of(next(kinds), matrix.shape, random)
+                for name, matrix in layer.linear.items()
+            },
+        )
+        for layer in weights.layers
+    ]
+    return dataclasses.replace(weights, layers=layers)
+
+
+@pytest.mark.parametrize("layout", list(LAYOUTS))
+def test_the_bits_of_the_oracle(layout):
+    """A prompt, single tokens and pieces in between, with 1 and 2 threads."""
+    weights = mixed_weights(config_of(layout))
+    expected = reference.logits(Model(weights), TOKENS)
+    for threads in (1, 2):
+        model = Model(weights, threads)
+        assert len(model.types) > 2
+        assert cases.same_bits(model.logits(TOKENS), expected)
+        session = Session(model)
+        assert cases.same_bits(np.stack([session.step(t).copy() for t in TOKENS]), expected)
+        session, found = Session(model), []
+        for length in (1, 2, 5, 15, 17):
+            start = session.position
+            found += list(session.extend(TOKENS[start : start + length], length).copy())
+        assert cases.same_bits(np.stack(found), expected)
+
+
+@pytest.mark.parametrize("kind", TYPES, ids=lambda kind: f"{kind[0]}-{kind[1]}-{len(kind[2])}")
+def test_one_type_throughout(kind):
+    model = Model(mixed_weights(config_of("qwen3"), [kind]))
+    assert len(model.types) == 1
+    expected = reference.logits(model, TOKENS)
+    assert cases.same_bits(model.logits(TOKENS), expected)
+    session = Session(model)
+    assert cases.same_bits(np.stack([session.step(t).copy() for t in TOKENS[:9]]), expected[:9])
+
+
+def test_layer_by_layer():
+    """Layers that are of one type each, with a float layer between others."""
+    weights = [mixed_weights(config_of("qwen3"), [kind], seed) for seed, kind in enumerate(TYPES)]
+    config = dataclasses.replace(weights[0].config, layers=4)
+    for first in (0, 1, 5):
+        layers = [each.layers[0] for each in weights[first : first + 4]]
+        model = Model(dataclasses.replace(weights[0], config=config, layers=layers))
+        assert cases.same_bits(model.logits(TOKENS), reference.logits(model, TOKENS))
+
+
+def test_batches_give_the_same_tokens():
+    """As each sequence alone does."""
+    model = Model(mixed_weights(config_of("llama")))
+    prompts = [TOKENS[:7], TOKENS[7:20], TOKENS[20:21]]
+    batch = Batch(model, 5)
+    expected = {batch.add(prompt, 9): list(model.generate(prompt, 9)) for prompt in prompts}
+    found = {number: [] for number in expected}
+    while len(batch):
+        for number, token, *_ in batch.step():
+            found[number].append(token)
+    assert found == expected
+
+
+def test_a_mix_is_told():
+    model = Model(mixed_weights(config_of("qwen3"), TYPES[:3]))
+    assert model.encoding == "two_bit and nibble and fp16"
+    assert model.sparsity.kind == "never"
+    with pytest.raises(ValueError, match="the weights are two_bit and nibble and fp16, expected"):
+        Model(mixed_weights(config_of("bitnet"), TYPES[:3]), sparse="always")
+    assert any(isinstance(each, HalfMatrix) for each in model.weights.layers[0].linear.values())
