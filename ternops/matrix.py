@@ -267,8 +267,8 @@ def pack(
     """Pack an int8 matrix of -1, 0 and 1, or of other levels.
 
     trits: (rows, columns) int8. scale: None, a finite real number, one a row, shape (rows,), or one
-    a group of 16, 32, 64, 128 or 256 columns, shape (rows, columns / group), all positive: not of
-    tl1 and tl2, and kept in float16 where that has each of them.
+    a group of 16, 32, 64, 128 or 256 columns, shape (rows, columns / group): not of tl1 and tl2,
+    and kept in float16 where that has each of them.
     encoding: a name of `ternops.encodings.ENCODINGS`, or "auto" for the best ternary one here.
     levels: what the numbers may be, by default the encoding's values: ascending integers; of
     two_bit up to four and of three_bit up to eight that are all 1 or all 2 apart, of nibble any up

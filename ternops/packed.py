@@ -210,11 +210,10 @@ def _check_groups(given: Array, rows: int, columns: int) -> Array:
         )
     with np.errstate(over="ignore"):
         array = np.array(given, np.float32)
-    if not (np.isfinite(array) & (array > 0)).all():
-        i, j = np.argwhere(~(np.isfinite(array) & (array > 0)))[0]
+    if not np.isfinite(array).all():
+        i, j = np.argwhere(~np.isfinite(array))[0]
         raise ValueError(
-            f"scale: scale[{i}, {j}] is {given[i, j]}, expected numbers that are positive and "
-            "finite in float32"
+            f"scale: scale[{i}, {j}] is {given[i, j]}, expected numbers that are finite in float32"
         )
     return halves_of(array)
 

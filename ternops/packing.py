@@ -16,7 +16,7 @@ from ternops.encodings.blocks import Blocks
 from ternops.encodings.common import SLACK, spans
 from ternops.encodings.encoding import Encoding, are_even, code_of
 from ternops.encodings.panels import ROWS, Panels, rows_at_once
-from ternops.kernels.codes import DIGITS, FIELDS, PAIRS, SIGNS, TRITS
+from ternops.kernels.codes import DIGITS, E2M1, FIELDS, INT8, NIBBLES, PAIRS, SIGNS, TRITS
 from ternops.kernels.levels import levels_of
 from ternops.kernels.packing import PACK, SCRATCH_BYTES, pack
 from ternops.kernels.tuning import useful_threads
@@ -28,17 +28,22 @@ from ternops.simd import TeamJob
 from ternops.team import TEAM
 from ternops.threads import get_num_threads
 
-__all__ = ["DIGITS", "FIELDS", "PAIRS", "SIGNS", "Codes", "pack_codes", "pack_trits", "turn_scales"]
+__all__ = [
+    "DIGITS", "E2M1", "FIELDS", "INT8", "NIBBLES", "PAIRS", "SIGNS", "Codes", "pack_codes",
+    "pack_trits", "turn_scales",
+]  # fmt: skip
 
 Array = npt.NDArray[Any]
 
 
 class Codes(NamedTuple):
-    """How the bytes of a row hold codes: -1, 0 and 1 are 0, 1 and 2; of signs 0 and 1.
+    """How the bytes of a row hold codes: -1, 0 and 1 are 0, 1 and 2; of signs 0 and 1; others are
+    numbers of levels.
 
     form: see `ternops.kernels.codes`. weights, size: of a block, the latter in bytes. first:
     bytes before a row's blocks. codes, scale: where in a block codes begin, and a float16 (None:
-    there is none). apart, turned: of FIELDS; stages: of DIGITS, (bytes, digits of each) three times
+    there is none). apart: of FIELDS, NIBBLES and E2M1; turned: of FIELDS; stages: of DIGITS,
+    (bytes, digits of each) three times
     """
 
     form: int
@@ -95,7 +100,7 @@ def pack_codes(
     has_dead: bool = False,
 ) -> bool:
     """Fill `packed`, as `layout.pack` would, from the bytes of rows; False if a code is none, or
-    the scale of what is not 0 is not positive and finite.
+    the scale of what is not 0 is not finite, or, of trits, not positive.
 
     data: uint8 (rows, bytes). used, scales: (rows, blocks), get whether a block has anything but
     zeros, and its scale, 0 where it has not. order: of the rows that are packed.
@@ -198,22 +203,24 @@ def _run(
     })  # fmt: skip
 
 
-def turn_scales(scales: Array, count: int = 1) -> tuple[Array, int]:
+def turn_scales(scales: Array, count: int = 1, unused: float = 0) -> tuple[Array, int]:
     """Scales (rows, blocks), float16 or float32, as (panels, groups, 16) of `count` neighbours each
-    (`ternops.encodings.panels.turn_scales`), and flaws: 1 where they differ, 2 where one is
-    negative or not finite, 4 where one is 0.
+    (`ternops.encodings.panels.turn_scales`), and flaws: 1 where they differ, 2 where one is not
+    finite, 4 where one is 0.
 
-    Zeros have no say; where all of a group are, it gets 1.
+    Zeros have no say; where all of a group are, it gets `unused`.
     """
     scales = np.ascontiguousarray(scales)
     rows, blocks = scales.shape
     kind = scales.dtype
-    one, infinity = (int(np.array(each, kind).view(f"u{kind.itemsize}")) for each in (1, np.inf))
+    unused, infinity = (
+        int(np.array(each, kind).view(f"u{kind.itemsize}")) for each in (unused, np.inf)
+    )
     turned = aligned_empty((-(-rows // ROWS), blocks // count, ROWS), kind)
     threads = useful_threads(get_num_threads(), scales.nbytes)
     flaws = _flaws(turn, TURN, threads, {
         "scales": scales, "rows": rows, "blocks": blocks, "count": count, "size": kind.itemsize,
-        "one": one, "infinity": infinity, "out": turned,
+        "unused": unused, "infinity": infinity, "out": turned,
     })  # fmt: skip
     return turned, flaws
 

@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from ternops.decoder.arithmetics import Unquantised
 from ternops.decoder.formats.checkpoint import Checkpoint
-from ternops.decoder.formats.scales import products
 from ternops.decoder.reference import states
 from ternops.decoder.weights import Layer
 
@@ -27,8 +26,8 @@ def float_matrix(checkpoint: Checkpoint, layer: int, name: str) -> npt.NDArray[n
     """float32 (outputs, inputs) of a linear layer, ternary or not."""
     try:
         return checkpoint.half(layer, name).to_dense()
-    except ValueError:  # which `trits` says again, where it is not that they are ternary
-        return products(*checkpoint.trits(layer, name))
+    except ValueError:  # which `floats` says again, where it is not that they are ternary
+        return checkpoint.floats(layer, name)
 
 
 class _Watched:

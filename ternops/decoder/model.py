@@ -80,7 +80,10 @@ class Model(LoadedModel):
         name of a model of the hub, which is downloaded ("owner/name", see `open_checkpoint`).
         weights: "ternary" for the best encoding here, the name of an encoding, or "fp16" for the
         baseline: the float16 of the quantised values and activations that are not quantised; or
-        "half" for a model that is not ternary, float16 or bfloat16 as it is.
+        "half" for a model that is not ternary, float16 or bfloat16 as it is. What a GGUF file has
+        in more levels (Q4_0, Q8_0, IQ4_NL, MXFP4, NVFP4) keeps these and their scales with any
+        encoding; its other matrices that are not ternary (Q4_1, Q6_K, F16, ...) are then rounded to
+        float16, two bytes a weight.
         head, cache, sparse: as for Model. context: use at most this many positions of the model's.
         quantize: "absmean" rounds float weights that are not ternary and that no config declares
         to be masters of ternary ones to one scale a matrix, "absmean-128" (256, 64, 32) to one for

@@ -23,12 +23,16 @@ from ternops.simd import (
 #: How codes lie. TRITS: int8 values; PAIRS: four neighbours in a byte, the first in the lowest
 #: bits; FIELDS: fields of two bits, those of `apart` bytes field after field; SIGNS: a bit each,
 #: neighbours, the lowest first; DIGITS: in three stages of bytes, digits of base 3, as TQ1_0.
-TRITS, PAIRS, FIELDS, SIGNS, DIGITS = range(5)
+#: NIBBLES: four bits each, the low ones of `apart` bytes, then the high ones; E2M1: so, a sign and
+#: a magnitude, for ranks among its 15 values; INT8: integers, for their distances from -127.
+TRITS, PAIRS, FIELDS, SIGNS, DIGITS, NIBBLES, E2M1, INT8 = range(8)
 
 _u8x16 = Vector("u8", 16)
 _u8x8, _i32x8 = Vector("u8", 8), Vector("i32", 8)
+#: The highest bit, and the lowest, of each byte of an int64.
+_TOPS, _LOWS = -0x7F7F7F7F7F7F7F80, 0x0101010101010101
 #: Eight codes of zeros, which are 1.
-ZEROS = 0x0101010101010101
+ZEROS = _LOWS
 
 
 @inlined
@@ -84,6 +88,34 @@ def _digits(source, codes, size, count):
 
 
 @inlined
+def _ranks(nibbles):
+    """15 - c of codes from 8, which have the sign, c + 7 of others."""
+    negative = at_least(nibbles, full(_u8x8, 8))
+    return (nibbles ^ negative) + 7 + (negative & 9)
+
+
+@inlined
+def _nibbles(source, codes, count, apart, has_sign):
+    for part in range(0, count >> 1, 8):
+        packed = load(_u8x8, source + part)
+        low, high = packed & 15, packed >> 4
+        place = codes + (2 * part - (part & (apart - 1)))
+        store(place, _ranks(low) if has_sign else low)
+        store(place + apart, _ranks(high) if has_sign else high)
+
+
+@inlined
+def _integers(source, codes, count):
+    """Gives a number that is not 0 if one is -128."""
+    bad = np.int64(0)
+    for at in range(0, count, 8):
+        store(codes + at, load(_u8x8, source + at) + 127)
+        word = load(np.int64, codes + at)
+        bad |= (~word - _LOWS) & word & _TOPS
+    return bad
+
+
+@inlined
 def read_values(source, codes, count, low, down, table):
     if table != 0:
         for at in range(count):
@@ -99,10 +131,19 @@ def read_values(source, codes, count, low, down, table):
 
 @inlined
 def read_block(p, source, codes):
-    """One block's codes; gives a number that is 0 if all are zeros, and one whose lowest bit of
-    any field is set if a code is 3."""
+    """One block's codes; gives a number that is 0 if all are zeros (of levels it is not), and one
+    that is not 0 if a code is none."""
     some, bad = np.int64(0), np.int64(0)
-    if p.form == SIGNS:
+    if p.form == NIBBLES:
+        _nibbles(source, codes, p.size, p.apart, False)
+        some = np.int64(1)
+    elif p.form == E2M1:
+        _nibbles(source, codes, p.size, p.apart, True)
+        some = np.int64(1)
+    elif p.form == INT8:
+        bad = _integers(source, codes, p.size)
+        some = np.int64(1)
+    elif p.form == SIGNS:
         _signs(source, codes, p.size, p.up)
         some = np.int64(1)
     elif p.form == DIGITS:
@@ -121,5 +162,5 @@ def read_block(p, source, codes):
         for at in range(0, p.size >> 2, 8):
             word = load(np.int64, source + at)
             some |= word ^ 0x5555555555555555
-            bad |= word & word >> 1
-    return some, bad & 0x5555555555555555
+            bad |= word & word >> 1 & 0x5555555555555555
+    return some, bad

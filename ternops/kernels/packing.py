@@ -11,7 +11,7 @@ from ternops.encodings import PANELS
 from ternops.encodings.blocks import BLOCK_BYTES
 from ternops.encodings.panels import LINE, ROWS, Panels
 from ternops.isa import BYTES, u8
-from ternops.kernels.codes import TRITS, ZEROS, read_block, read_values
+from ternops.kernels.codes import NIBBLES, TRITS, ZEROS, read_block, read_values
 from ternops.simd import (
     TeamJob,
     full,
@@ -174,6 +174,8 @@ def _read(p, row, first, count, codes):
             flaw |= p.down  # no code of signs
         if some == 0:
             bits = np.int64(0)
+        elif p.form >= NIBBLES:
+            flaw |= np.int64(bits & _INFINITY == _INFINITY)
         elif bits <= 0 or bits >= _INFINITY:
             flaw |= 1
         if p.scale_at >= 0:

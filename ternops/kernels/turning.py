@@ -1,7 +1,7 @@
 """Scales of groups of columns, as kernels read them: a panel's side by side.
 
-Layout: ternops.encodings.panels. Positive floats are equal, and less than infinity, as the integers
-of their bits are. Bound: memory.
+Layout: ternops.encodings.panels. Trick: floats are equal as the integers of their bits are, and
+finite where some bit of infinity's is 0. Bound: memory.
 """
 
 import numpy as np
@@ -11,11 +11,11 @@ from ternops.simd import TeamJob, inlined, load, pointer, record_at, record_type
 from ternops.team import share
 
 #: Scales (rows, blocks) of `size` bytes, of which `count` neighbours become one (panels, groups,
-#: 16): what they are apart from those that are 0, or `one` if all are. flaws: an int64 a thread: 1
-#: where they differ, 2 where one is negative or not finite, 4 where one is 0. infinity: its bits.
+#: 16): what they are apart from those that are 0, or `unused` if all are. flaws: an int64 a thread:
+#: 1 where they differ, 2 where one is not finite, 4 where one is 0. infinity: its bits.
 TURN = np.dtype(
     [(name, np.intp) for name in (
-        "scales", "rows", "blocks", "count", "size", "one", "infinity", "out", "flaws",
+        "scales", "rows", "blocks", "count", "size", "unused", "infinity", "out", "flaws",
     )]
 )  # fmt: skip
 _Turn = record_type(TURN)
@@ -33,10 +33,10 @@ def _one_of(p, row, group, kind):
         else:
             if value != 0 and bits != value:
                 flaw |= 1
-            if bits >= p.infinity:
+            if bits & p.infinity == p.infinity:
                 flaw |= 2
             value = bits
-    return (value if value != 0 else p.one), flaw
+    return (value if value != 0 else p.unused), flaw
 
 
 @inlined

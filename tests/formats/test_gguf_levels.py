@@ -6,10 +6,13 @@ import gguf
 import numpy as np
 import pytest
 
+from ternops import pack, set_num_threads
 from ternops.decoder.formats.gguf_levels import LAYOUTS, check_kind, decode
 from ternops.decoder.formats.gguf_types import kind_of
-from ternops.quantizers import MAX_LEVEL, holders
-from tests.helpers import cases
+from ternops.decoder.formats.straight import pack_levels
+from ternops.memory import Arena
+from ternops.quantizers import holders
+from tests.helpers import cases, gguf_files, internals
 
 KIND = pytest.mark.parametrize("name", LAYOUTS)
 
@@ -35,18 +38,56 @@ def check(name, data, rows, columns):
 @KIND
 def test_all_codes(name):
     """Blocks of any bytes, whose scales are finite."""
+    values, _ = check(name, gguf_files.random_blocks(name, 40, 256), 40, 256)
+    assert set(np.unique(values)) == set(LAYOUTS[name].levels)
+
+
+@KIND
+def test_packed_as_they_are(eager_threads, name):
+    """The bytes and the scales that packing the values gives, in any order of rows, for columns of
+    every remainder and more than are worked on at once."""
+    kind = kind_of(number(name))
+    for rows, columns in ((1, 64), (33, 1536), (18, 2624), (40, 5376)):
+        data = gguf_files.random_blocks(name, rows, columns).reshape(-1)
+        values, scales, levels = decode(kind, data, (rows, columns))
+        for order in (None, np.random.default_rng(rows).permutation(rows)):
+            with set_num_threads(1 if order is None else 3):
+                found = pack_levels(kind, data, (rows, columns), Arena(), order)
+            moved = slice(None) if order is None else order
+            expected = pack(values[moved], scales[moved], LAYOUTS[name].encoding, levels)
+            assert found is not None
+            one, other = internals.packed(found), internals.packed(expected)
+            assert (one.encoding, one.levels, one.group) == (
+                other.encoding, other.levels, other.group
+            )  # fmt: skip
+            assert cases.same_bits(one.bytes, other.bytes)
+            assert cases.same_bits(np.asarray(one.factors), np.asarray(other.factors))
+
+
+@KIND
+def test_damaged_ones_are_not_packed(name):
+    """A scale that is not finite, where there is one, and -128, wherever they are."""
     kind, layout = kind_of(number(name)), LAYOUTS[name]
-    random = np.random.default_rng(1)
-    data = random.integers(0, 256, (7, 256 // kind.weights, kind.size), np.uint8)
-    if layout.scales == 2:
-        scales = random.standard_normal((7, 256 // kind.weights)).astype(np.float16)
-        data[:, :, :2] = scales[..., None].view(np.uint8)
-    elif name == "MXFP4":
-        data[:, :, 0] = random.integers(0, 255, data.shape[:2])
-    else:
-        data[:, :, :4] &= 0x7F
-    values, _ = check(name, data, 7, 256)
-    assert set(np.unique(values)) == set(layout.levels) or name == "Q8_0"
+    for row, block in ((0, 0), (16, 3), (32, 9)):
+        data = gguf_files.random_blocks(name, 33, 640)
+        if layout.scales == 2:
+            data[row, block, :2] = np.frombuffer(np.float16(-np.inf).tobytes(), np.uint8)
+        elif name == "MXFP4":
+            data[row, block, 0] = 255
+        else:
+            data[row, block, :4] = 0xFF  # NaN, which stands for 0
+            assert pack_levels(kind, data.reshape(-1), (33, 640), Arena()) is not None
+            continue
+        assert pack_levels(kind, data.reshape(-1), (33, 640), Arena()) is None
+        with pytest.raises(ValueError, match=rf"^holds the scale .* in row {row}, expected finite"):
+            decode(kind, data.reshape(-1), (33, 640))
+        if name == "Q8_0":
+            for at in (2, 9, 33):
+                data = gguf_files.random_blocks(name, 33, 640)
+                data[row, block, at] = 0x80
+                assert pack_levels(kind, data.reshape(-1), (33, 640), Arena()) is None
+                with pytest.raises(ValueError, match=rf"^holds -128 in row {row}, expected -127 "):
+                    decode(kind, data.reshape(-1), (33, 640))
 
 
 @pytest.mark.parametrize("name", ["Q4_0", "Q8_0", "MXFP4"])
@@ -89,8 +130,6 @@ def test_other_types_are_refused():
 
 
 def test_levels_that_encodings_hold():
-    """Four-bit ones are nibbles. Q8_0 has -128 as well, which its writers never use."""
-    for name, layout in LAYOUTS.items():
-        if name != "Q8_0":
-            assert "nibble" in holders(layout.levels)
-    assert LAYOUTS["Q8_0"].levels[1:] == tuple(range(-MAX_LEVEL, MAX_LEVEL + 1))
+    """Each has what its layout names."""
+    for layout in LAYOUTS.values():
+        assert layout.encoding in holders(layout.levels)

@@ -121,9 +121,10 @@ def scales(rows: int) -> dict[str, Any]:
 
 
 def group_scales(rows: int, groups: int, is_half: bool = True) -> Array:
-    """Scales of groups of columns, all positive: float16, or float32 that it has not."""
+    """Scales of groups of columns, of both signs, some 0: float16, or float32 that it has not."""
     random = np.random.default_rng((4, rows, groups))
     scales = random.uniform(0.01, 2, (rows, groups)).astype(np.float16)
+    scales *= random.choice(np.array([-1, 0, 1], np.float16), scales.shape, p=[0.3, 0.1, 0.6])
     if is_half:
         return scales
     return scales.astype(np.float32) * np.float32(1 + 2**-20)

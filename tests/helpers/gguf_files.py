@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gguf import GGML_QUANT_SIZES, GGUFWriter, quants
 from gguf import GGMLQuantizationType as Type
-from gguf import GGUFWriter, quants
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
@@ -240,6 +240,25 @@ def add_tensor(writer: GGUFWriter, name: str, array: Any, kind: str) -> None:
     else:
         data = array if array.dtype == np.uint8 else quants.quantize(array, Type[kind])
         writer.add_tensor(name, data, raw_dtype=Type[kind])
+
+
+def random_blocks(kind: str, rows: int, columns: int) -> Any:
+    """Blocks of a type of `gguf_levels`, uint8 (rows, blocks, bytes): all codes, and scales that
+    are finite, of both signs where they may be, some 0."""
+    weights, size = GGML_QUANT_SIZES[Type[kind]]
+    random = np.random.default_rng((rows, columns))
+    data = random.integers(0, 256, (rows, columns // weights, size), np.uint8)
+    if kind == "MXFP4":
+        data[:, :, 0] = random.integers(110, 130, data.shape[:2])
+    elif kind == "NVFP4":
+        data[:, :, :4] = random.integers(0, 0x7F, (*data.shape[:2], 4))
+    else:
+        scales = random.standard_normal(data.shape[:2]).astype(np.float16)
+        scales[random.random(scales.shape) < 0.1] = 0
+        data[:, :, :2] = scales[..., None].view(np.uint8)
+    if kind == "Q8_0":
+        data[:, :, 2:][data[:, :, 2:] == 0x80] = 0x81
+    return data
 
 
 def ternary_bytes(floats: Any, kind: str) -> Any:

@@ -80,7 +80,7 @@ def test_other_layouts(name):
 def test_scales(eager_threads, dtype, rows, count):
     """As NumPy turns them; of neighbours that agree, the one that they are, whichever are 0."""
     scale = cases.floats(rows, 24 // count, dtype=dtype)
-    scale = np.abs(scale) + dtype(0.5)
+    scale = scale + np.copysign(dtype(0.5), scale)
     each = np.repeat(scale, count, axis=1)
     for threads in (1, 3):
         with set_num_threads(threads):
@@ -96,11 +96,12 @@ def test_scales(eager_threads, dtype, rows, count):
         assert turn_scales(each, count)[1] & 1
     if rows:
         each[rows // 2] = 0
-        scale[rows // 2] = 1
-        found, flaws = turn_scales(each, count)
-        assert flaws == 4
-        assert cases.same_bits(found, panels.turn_scales(scale))
-        for value in (-1, np.inf, -np.inf, np.nan):
+        for unused in (0, 1):
+            scale[rows // 2] = unused
+            found, flaws = turn_scales(each, count, unused)
+            assert flaws == 4
+            assert cases.same_bits(found, panels.turn_scales(scale))
+        for value in (np.inf, -np.inf, np.nan):
             each[rows // 2, -1] = value
             assert turn_scales(each, count)[1] == 4 + 2, value
 

@@ -166,7 +166,7 @@ def test_sums_over_the_packed_rows(encoding, rows, dtype):
     weights, scale, matrix = of(rows, 64, 32, encoding)
     x = cases.activations(3, rows) if dtype == np.int8 else cases.floats(3, rows, dtype=dtype)
     expected = x.astype(np.float64) @ dense(weights, scale).astype(np.float64)
-    bound = 1e-6 * (np.abs(x.astype(np.float64)) @ dense(np.abs(weights), scale)) + 1e-30
+    bound = 1e-6 * (np.abs(x.astype(np.float64)) @ np.abs(dense(weights, scale))) + 1e-30
     for found in (x @ matrix, (matrix.T @ x.T).T, np.stack([each @ matrix for each in x])):
         assert found.dtype == np.float32
         assert (np.abs(found - expected) <= bound).all()

@@ -117,7 +117,7 @@ def beside_limit(
     return {name: (case, bandwidth(probes, case.values)) for name, (case, probes) in cases.items()}
 
 
-def gaussian(config: Config) -> Weights:
+def gaussian(config: Config, encoding: str = ENCODING, group: int = 0) -> Weights:
     """Random weights whose embedding and head have independent Gaussian rows.
 
     Those of `random_weights` repeat, and a screened head would have to compute every repetition.
@@ -129,7 +129,7 @@ def gaussian(config: Config) -> Weights:
         values = random.standard_normal(rows.shape, np.float32) / np.float32(config.hidden**0.5)
         rows[...] = values.astype(np.float16).view(np.uint16)
     table = HalfMatrix(bits, config.hidden, is_bf16=False)
-    return replace(random_weights(config, ENCODING), embedding=table, head=table)
+    return replace(random_weights(config, encoding, group=group), embedding=table, head=table)
 
 
 #: Rows of `gate` and of `up` that are 0, so that of the others, half of whose gates are not

@@ -13,13 +13,13 @@ import numpy as np
 
 from bench.core.goals import Goal
 from bench.core.measure import Case, speedup
-from bench.core.process import WorkerError
 from bench.models import random_gguf
 from bench.suites.decode import cases as make
 from bench.suites.decode.busy import busy
 from bench.suites.decode.cases import ENCODING, DecodeOptions
 from bench.suites.decode.deltas import deltas
 from bench.suites.decode.embedding import embed
+from bench.suites.decode.peers import levels, peers
 from bench.suites.decoders import PROMPT, llama, llama_case, settled
 from ternops.cost.layouts import GROUP, GROUPED, HYBRID, SIZES
 from ternops.decoder import Config, Model
@@ -97,48 +97,6 @@ def sparse(options: DecodeOptions) -> Iterator[Goal]:
             speedup(cases[0].values, cases[1].values).median, "x",
             f"{1 / cases[1].median:.1f} and {1 / cases[0].median:.1f} tokens/s; bytes allow "
             f"{whole.nbytes / left.nbytes:.2f}x",
-        )  # fmt: skip
-
-
-def peers(options: DecodeOptions) -> Iterator[Goal]:
-    """decoding beside llama.cpp's TQ1_0 and TQ2_0, each with its fastest head and threads"""
-    for size in ("700M", "2B4T", "3B"):
-        config = SIZES[size]
-        best = {}
-        for linear in make.LLAMA_LINEAR:
-            try:
-                best[linear] = make.fastest_settings(config, linear, options)
-            except WorkerError as error:
-                options.notes.append(f"tg {size} {linear}: {error}")
-        ours = make.our_decoder(config, options, "auto")
-        case = settled(ours.case(f"tg {size} ternops {ENCODING}"))
-        with ExitStack() as stack:
-            theirs, decoders, scales = {}, {}, {}
-            for linear, (kind, threads) in best.items():
-                decoders[linear], scales[linear] = llama(config, linear, kind, threads, stack)
-                theirs[linear] = llama_case(
-                    f"tg {size} llama.cpp {linear}, {kind} head, {threads} thread(s)",
-                    decoders[linear], False, options.tokens, ternops_version=options.version,
-                )  # fmt: skip
-            options.measure([case, *theirs.values()])
-        for linear in [each for each in theirs if theirs[each].failure]:
-            options.notes.append(f"tg {size} {linear}: {theirs.pop(linear).failure}")
-        if not theirs:
-            yield Goal("peers", f"tg {options.tokens} {size}, over llama.cpp", 2.5, nan, "x",
-                       options.notes[-1])  # fmt: skip
-            continue
-        rates = {linear: scales[linear] / each.median for linear, each in theirs.items()}
-        fastest = max(rates, key=rates.__getitem__)
-        ratio = speedup(theirs[fastest].values, case.values).median / scales[fastest]
-        words = ", ".join(
-            f"{linear} {rate:.1f} ({' head, '.join(map(str, best[linear]))} thread(s))"
-            for linear, rate in rates.items()
-        )
-        words += f" (times {scales[fastest]:.3f} for its layout)" * (scales[fastest] > 1)
-        words += f"; {decoders[fastest].remark}" * bool(decoders[fastest].remark)
-        yield Goal(
-            "peers", f"tg {options.tokens} {size}, over llama.cpp {fastest.upper()}", 2.5, ratio,
-            "x", f"{1 / case.median:.1f} tokens/s ({ours.model.head.kind} head); {words}",
         )  # fmt: skip
 
 
@@ -285,8 +243,8 @@ def _share(
 
 #: Each section by its name; what compares with llama.cpp is in PEERS as well.
 SECTIONS = {
-    "share": shares, "head": head, "sparse": sparse, "peers": peers, "prefill": prefill,
-    "grouped": grouped, "hybrid": hybrid, "embed": embed, "batch": batch, "deltas": deltas,
-    "lookup": lookup, "start": start, "busy": busy,
+    "share": shares, "head": head, "sparse": sparse, "peers": peers, "levels": levels,
+    "prefill": prefill, "grouped": grouped, "hybrid": hybrid, "embed": embed, "batch": batch,
+    "deltas": deltas, "lookup": lookup, "start": start, "busy": busy,
 }  # fmt: skip
-PEERS = ("peers", "prefill", "grouped")
+PEERS = ("peers", "levels", "prefill", "grouped")

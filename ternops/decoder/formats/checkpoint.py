@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ternops.decoder.config import Config
 from ternops.decoder.formats.pooling import Pooling
+from ternops.decoder.formats.scales import products
 from ternops.decoder.weights import HalfMatrix
 from ternops.kernels.tuning import best_encoding
 from ternops.matrix import TernaryMatrix, pack
@@ -33,8 +34,9 @@ class Checkpoint(ABC):
 
     @abstractmethod
     def trits(self, layer: int, name: str) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-        """Trits (outputs, inputs) of a name in `Config.linear_shapes` of the layer and the scale
-        they are multiplied by, (), (outputs,) or (outputs, groups of neighbouring inputs)."""
+        """Trits, or other levels, (outputs, inputs) of a name in `Config.linear_shapes` of the
+        layer and the scale they are multiplied by, (), (outputs,) or (outputs, groups of
+        neighbouring inputs)."""
 
     @abstractmethod
     def norm(self, layer: int, name: str) -> npt.NDArray[np.float32]:
@@ -77,10 +79,15 @@ class Checkpoint(ABC):
         """How texts are embedded; raises ValueError for files that are damaged."""
         return Pooling()
 
-    def matrix(self, layer: int, name: str, encoding: str) -> TernaryMatrix:
-        """The matrix of a linear layer, packed."""
+    def matrix(self, layer: int, name: str, encoding: str) -> TernaryMatrix | HalfMatrix:
+        """The matrix of a linear layer, packed; one that is not ternary in an encoding of its own,
+        or, of neither trits nor other levels, in two bytes a weight."""
         trits, scale = self.trits(layer, name)
         return pack(trits, scale, encoding).moved(self._arena)
+
+    def floats(self, layer: int, name: str) -> npt.NDArray[np.float32]:
+        """The same, quantised as it is, as float32."""
+        return products(*self.trits(layer, name))
 
     @functools.cached_property
     def _arena(self) -> Arena:

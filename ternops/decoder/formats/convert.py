@@ -204,9 +204,14 @@ def _tensors(
 def _layer(checkpoint: Checkpoint, layer: int, encoding: str) -> Iterator[Tensor]:
     config = checkpoint.config
     for name in config.linear_shapes(layer):
-        yield from packed_tensors(
-            f"layers.{layer}.{name}", checkpoint.matrix(layer, name, encoding)
-        )
+        matrix = checkpoint.matrix(layer, name, encoding)
+        if isinstance(matrix, HalfMatrix) or matrix.encoding not in TERNARY:
+            raise ValueError(
+                f"checkpoint: {name} in layer {layer} has more levels than -1, 0 and 1, which the "
+                "packed file has no room for, expected a ternary model (a GGUF file of others is "
+                "opened as it is)"
+            )
+        yield from packed_tensors(f"layers.{layer}.{name}", matrix)
     yield from float_tensors(checkpoint, layer)
 
 

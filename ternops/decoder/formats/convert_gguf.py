@@ -162,6 +162,11 @@ def _matrix(
     checkpoint: Checkpoint, form: Form, layer: int, name: str, base3: bool, rounded: list[str]
 ) -> Iterator[_Tensor]:
     trits, scale = moved_trits(checkpoint, layer, name)
+    if trits.min() < -1 or trits.max() > 1:
+        raise ValueError(
+            f"checkpoint: {name} in layer {layer} has more levels than -1, 0 and 1, expected a "
+            "ternary model"
+        )
     if name in ("q", "k") and form.interleaved:
         order = neighbours(len(trits), checkpoint.config.head_dim)
         trits, scale = trits[order], scale if scale.ndim == 0 else scale[order]

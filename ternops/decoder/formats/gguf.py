@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import reprlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,38 +11,34 @@ import numpy as np
 import numpy.typing as npt
 
 from ternops.decoder.architectures import find_gguf
-from ternops.decoder.formats import gguf_tokenizer
+from ternops.decoder.formats import gguf_levels, gguf_tokenizer
 from ternops.decoder.formats.checkpoint import Checkpoint
 from ternops.decoder.formats.gguf_blocks import TERNARY, has_no_zeros
 from ternops.decoder.formats.gguf_config import read_config
-from ternops.decoder.formats.gguf_file import GgufFile
+from ternops.decoder.formats.gguf_file import GgufFile, Tensor
 from ternops.decoder.formats.gguf_rope import rope_tensors
 from ternops.decoder.formats.placeholders import check_fetched
 from ternops.decoder.formats.pooling import GGUF_MODES, Pooling
 from ternops.decoder.formats.scales import check_scales
-from ternops.decoder.formats.straight import pack_blocks
+from ternops.decoder.formats.straight import pack_blocks, pack_levels
 from ternops.decoder.formats.tables import packed_table, ternary_table
 from ternops.decoder.formats.ternary_floats import trits_of_floats
 from ternops.decoder.weights import HalfMatrix
 from ternops.encodings.one_bit import ONE_BIT
 from ternops.encodings.two_bit import TWO_BIT
-from ternops.matrix import TernaryMatrix
-from ternops.memory import aligned_empty
-from ternops.packed import Packed
+from ternops.matrix import TernaryMatrix, pack
+from ternops.packed import Packed, check_columns, halves_of
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _FLOATS = ("F32", "F16", "BF16")
-#: What llama.cpp's quantiser makes of embeddings, besides floats, and what ternary ones are in.
-_EMBEDDING = (
-    *_FLOATS, "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "MXFP4",
-    "NVFP4",
-    *(kind for kind in TERNARY if kind != "I2_S"),
-)  # fmt: skip
-
-_MAX_FP16 = 65504
-_WEIGHTS_AT_ONCE = 1 << 22
+#: A few levels times a scale.
+_LEVELS = tuple(gguf_levels.LAYOUTS)
+#: Blocks of more than levels and a scale, or of levels that are not packed here.
+_OTHERS = ("Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS")
+_LINEAR = (*TERNARY, *_FLOATS, *_LEVELS, *_OTHERS)
+_EMBEDDING = tuple(kind for kind in _LINEAR if kind != "I2_S")
 
 
 def gguf_package() -> Any:
@@ -75,23 +72,59 @@ class Gguf(Checkpoint):
         shape = self.config.linear_shapes(layer)[name]
         tensor = self._form.matrix(layer, name)
         trits, scale = self._decode(tensor, shape)
-        if (factor := self._scale_of(tensor)) in self._file.tensors:
-            scale = self._rescaled(scale, factor)
+        if (factor := self._factor(tensor)) is not None:
+            scale = self._rescaled(scale, factor, tensor)
         if (order := self._order(name, shape)) is not None:
             trits, scale = trits[order], scale if scale.ndim == 0 else scale[order]
         return trits, scale
 
-    def matrix(self, layer: int, name: str, encoding: str) -> TernaryMatrix:
+    def matrix(self, layer: int, name: str, encoding: str) -> TernaryMatrix | HalfMatrix:
         tensor, shape = self._form.matrix(layer, name), self.config.linear_shapes(layer)[name]
-        found = self._file.tensor(tensor, shape, (*TERNARY, *_FLOATS))
-        order = self._order(name, shape)
-        matrix = pack_blocks(found.kind, found.data, shape, encoding, self._arena, order)
-        if matrix and (factor := self._scale_of(tensor)) in self._file.tensors:
-            if matrix.group:  # the products may be more than float16 has
-                return super().matrix(layer, name, encoding)
-            scale = self._rescaled(np.asarray(matrix.scale), factor)
-            return TernaryMatrix(Packed(matrix._packed.bytes, *shape, scale, encoding))
-        return matrix or super().matrix(layer, name, encoding)
+        found = self._file.tensor(tensor, shape, _LINEAR)
+        kind, data = found.kind, found.data
+        order, factor = self._order(name, shape), self._factor(tensor)
+        if self._is_rounded(kind.name):
+            return self._file.half(tensor, order, factor)
+        if kind.name in _LEVELS:
+            layout = gguf_levels.LAYOUTS[kind.name]
+            check_columns(tensor, shape[1], layout.levels)
+            matrix = pack_levels(kind, data, shape, self._arena, order)
+            encoding, levels = layout.encoding, layout.levels
+        else:
+            matrix, levels = pack_blocks(kind, data, shape, encoding, self._arena, order), None
+        if matrix is None:  # `trits` tells what is wrong with it, if anything is
+            return pack(*self.trits(layer, name), encoding, levels).moved(self._arena)
+        if factor is None:
+            return matrix
+        scale = self._rescaled(np.asarray(matrix.scale, np.float32), factor, tensor)
+        scale = halves_of(scale) if matrix.group else scale
+        return TernaryMatrix(Packed(matrix._packed.bytes, *shape, scale, encoding, matrix.levels))
+
+    def floats(self, layer: int, name: str) -> npt.NDArray[np.float32]:
+        tensor, shape = self._form.matrix(layer, name), self.config.linear_shapes(layer)[name]
+        if self._is_rounded(self._file.tensor(tensor, shape, _LINEAR).kind.name):
+            return self.matrix(layer, name, TWO_BIT.name).to_dense()
+        return super().floats(layer, name)
+
+    def _is_rounded(self, kind: str) -> bool:
+        """Whether a matrix of a type is held in two bytes a weight; floats are, which nothing says
+        to become ternary, beside matrices of levels."""
+        if kind in _OTHERS:
+            return True
+        is_master = self._quantize is not None or self.config.inner_norms
+        return kind in _FLOATS and not is_master and self._has_levels
+
+    @functools.cached_property
+    def _has_levels(self) -> bool:
+        """Whether any linear layer has other levels than trits."""
+        return any(tensor.kind.name in (*_LEVELS, *_OTHERS) for tensor in self._linear_tensors)
+
+    @property
+    def _linear_tensors(self) -> list[Tensor]:
+        """Those of the linear layers that there are."""
+        names = [self._form.matrix(layer, name) for layer in range(self.config.layers)
+                 for name in self.config.linear_shapes(layer)]  # fmt: skip
+        return [self._file.tensors[name] for name in names if name in self._file.tensors]
 
     def _order(self, name: str, shape: tuple[int, int]) -> npt.NDArray[np.intp] | None:
         """Where the rows of a matrix are, if not in order."""
@@ -101,9 +134,7 @@ class Gguf(Checkpoint):
 
     def preferred_encoding(self) -> str:
         """One bit a weight, where the file has no zeros."""
-        names = [self._form.matrix(layer, name) for layer in range(self.config.layers)
-                 for name in self.config.linear_shapes(layer)]  # fmt: skip
-        found = [self._file.tensors[name] for name in names if name in self._file.tensors]
+        found = self._linear_tensors
         kinds = {tensor.kind.name for tensor in found}
         if kinds == {"Q1_0"} and all(has_no_zeros(tensor.kind, tensor.data) for tensor in found):
             return ONE_BIT.name
@@ -190,7 +221,9 @@ class Gguf(Checkpoint):
     def _decode(
         self, name: str, shape: tuple[int, int]
     ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-        tensor = self._file.tensor(name, shape, (*TERNARY, *_FLOATS))
+        tensor = self._file.tensor(name, shape, (*TERNARY, *_FLOATS, *_LEVELS))
+        if tensor.kind.name in _LEVELS:
+            return self._file.levels(name)
         if tensor.kind.name in _FLOATS:
             # What norms the inputs of each linear layer is a BitNet, if nothing else says so.
             method = "absmean" if self.config.inner_norms else self._quantize
@@ -202,56 +235,46 @@ class Gguf(Checkpoint):
         """The tensor of a scale beside that of a weight."""
         return tensor.removesuffix("weight") + "scale"
 
+    def _factor(self, tensor: str) -> np.float32 | None:
+        """The number that some writers add for a weight to be multiplied by."""
+        name = self._scale_of(tensor)
+        if name not in self._file.tensors:
+            return None
+        self._file.tensor(name, (1,), ("F32",))
+        factor: np.float32 = self._file.floats(name)[0, 0]
+        try:
+            check_scales(factor)
+        except ValueError as error:
+            raise ValueError(f"checkpoint: {name} {error}") from None
+        return factor
+
     def _vector(self, name: str, size: int) -> npt.NDArray[np.float32]:
         self._file.tensor(name, (size,), _FLOATS)
         return self._file.floats(name)[0].copy()
 
-    def _rescaled(self, scale: npt.NDArray[np.float32], name: str) -> npt.NDArray[np.float32]:
-        """Times the number in the tensor `name`, which some writers add."""
-        self._file.tensor(name, (1,), ("F32",))
-        factor = self._file.floats(name)[0, 0]
+    def _rescaled(
+        self, scale: npt.NDArray[np.float32], factor: np.float32, tensor: str
+    ) -> npt.NDArray[np.float32]:
+        """The scale of a tensor times its factor: none that is not 0 becomes that."""
         with np.errstate(over="ignore", under="ignore"):
             product = np.asarray(scale * factor)
         try:
-            check_scales(factor)
-            check_scales(product)
+            check_scales(np.abs(product[scale != 0]))
         except ValueError as error:
-            raise ValueError(f"checkpoint: {name} {error}") from None
+            raise ValueError(f"checkpoint: {self._scale_of(tensor)} {error}") from None
         return product
 
     def _table(self, name: str) -> HalfMatrix | TernaryMatrix:
         shape = self.config.vocabulary, self.config.hidden
         tensor = self._file.tensor(name, shape, _EMBEDDING)
         if tensor.kind.name not in TERNARY:
-            half = self._half(name)
+            half = self._file.half(name)
             is_float = tensor.kind.name in _FLOATS
             return (ternary_table(half, self._arena) if is_float else None) or half
         packed = pack_blocks(
             tensor.kind, tensor.data, shape, TWO_BIT.name, self._arena, is_table=True
         ) or packed_table(*self._file.trits(name), self._arena)
-        return packed or self._half(name)
-
-    def _half(self, name: str) -> HalfMatrix:
-        """Two bytes a weight: bfloat16 and float16 as they are, what else there is rounded to
-        float16, some rows at a time."""
-        rows, columns = self.config.vocabulary, self.config.hidden
-        tensor = self._file.tensor(name, (rows, columns), _EMBEDDING)
-        is_bf16 = tensor.kind.name == "BF16"
-        step = max(1, _WEIGHTS_AT_ONCE // columns)
-        whole = None
-        for start in range(0, rows, step):
-            values = self._file.floats(name, slice(start, start + step))
-            if is_bf16:
-                part = HalfMatrix.from_bits((values.view(np.uint32) >> 16).astype(np.uint16), True)
-            else:
-                if np.abs(values).max() > _MAX_FP16:
-                    raise ValueError(f"checkpoint: {name} exceeds float16, expected at most 65504")
-                part = HalfMatrix.from_floats(values)
-            if whole is None:
-                whole = aligned_empty((rows, part.bits.shape[1]), np.uint16)
-            whole[start : start + step] = part.bits
-        assert whole is not None  # a tensor has rows
-        return HalfMatrix(whole, columns, is_bf16)
+        return packed or self._file.half(name)
 
 
 def neighbours(rows: int, head_dim: int) -> npt.NDArray[np.intp]:

@@ -71,7 +71,8 @@ def encode(trits: Trits, scale: Floats, base3: bool = False, with_factor: bool =
 def _worst(scale: Floats) -> np.float32:
     """The one farthest from 1."""
     flat = scale.reshape(-1)
-    return np.float32(flat[np.abs(np.log(flat)).argmax()])
+    with np.errstate(divide="ignore"):
+        return np.float32(flat[np.abs(np.log(np.abs(flat))).argmax()])
 
 
 def _types(trits: Trits, base3: bool) -> tuple[_Type, ...]:

@@ -8,12 +8,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ternops.decoder.formats import gguf_levels
 from ternops.decoder.formats.gguf_blocks import TERNARY, decode
 from ternops.decoder.formats.gguf_container import Part, other_parts
 from ternops.decoder.formats.gguf_types import Q2_0, Kind, kind_of, layout_of, tensor_bytes
 from ternops.decoder.formats.scales import products
+from ternops.half import HalfMatrix
+from ternops.memory import aligned_empty
 
 _ALL = slice(None)
+_MAX_FP16 = 65504
+_WEIGHTS_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,31 @@ class GgufFile:
             raise ValueError(f"checkpoint: {name} holds NaN or infinity, expected finite numbers")
         return values
 
+    def half(
+        self, name: str, order: npt.NDArray[np.intp] | None = None, factor: np.float32 | None = None
+    ) -> HalfMatrix:
+        """A matrix, its rows in an order, in two bytes a weight: bfloat16 and float16 as they are,
+        what else there is, or is multiplied by a factor, rounded to float16."""
+        tensor = self.tensors[name]
+        rows, columns = tensor.shape
+        is_bf16 = tensor.kind.name == "BF16" and factor is None
+        step = max(1, _WEIGHTS_AT_ONCE // columns)
+        whole = None
+        for start in range(0, rows, step):
+            values = self.floats(name, slice(start, start + step))
+            values = values if factor is None else values * factor
+            if is_bf16:
+                part = HalfMatrix.from_bits((values.view(np.uint32) >> 16).astype(np.uint16), True)
+            else:
+                if np.abs(values).max() > _MAX_FP16:
+                    raise ValueError(f"checkpoint: {name} exceeds float16, expected at most 65504")
+                part = HalfMatrix.from_floats(values)
+            if whole is None:
+                whole = aligned_empty((rows, part.bits.shape[1]), np.uint16)
+            whole[start : start + step] = part.bits
+        assert whole is not None  # a tensor has rows
+        return HalfMatrix(whole if order is None else whole[order], columns, is_bf16)
+
     def trits(
         self, name: str, part: slice = _ALL
     ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
@@ -93,6 +123,16 @@ class GgufFile:
             return decode(tensor.kind, data, (rows, columns), first)
         except ValueError as error:
             raise ValueError(f"checkpoint: {name} {error}") from None
+
+    def levels(self, name: str) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+        """Values and scales of a matrix of levels (`gguf_levels.decode`)."""
+        tensor = self.tensors[name]
+        rows, columns = tensor.shape
+        try:
+            values, scales, _ = gguf_levels.decode(tensor.kind, tensor.data, (rows, columns))
+        except ValueError as error:
+            raise ValueError(f"checkpoint: {name} {error}") from None
+        return values, scales
 
 
 def _tensors(parts: list[Part]) -> dict[str, Tensor]:

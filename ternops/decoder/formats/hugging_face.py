@@ -147,7 +147,7 @@ class HuggingFace(Checkpoint):
             return parts.trits
         return read_trits(self._tensors, tensor, shape, self._quantization, self._quantize)
 
-    def matrix(self, layer: int, name: str, encoding: str) -> TernaryMatrix:
+    def matrix(self, layer: int, name: str, encoding: str) -> TernaryMatrix | HalfMatrix:
         shape = self.config.linear_shapes(layer)[name]
         parts = self._parts(self._form.matrix(layer, name), shape)
         straight = parts and pack_parts(parts, encoding, self._arena)

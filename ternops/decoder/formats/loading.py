@@ -16,7 +16,7 @@ from ternops.decoder.formats.hub import WEIGHTS
 from ternops.decoder.formats.hugging_face import HuggingFace
 from ternops.decoder.formats.paths import locate, missing_config, no_model
 from ternops.decoder.formats.placeholders import check_fetched
-from ternops.decoder.formats.scales import in_groups, products
+from ternops.decoder.formats.scales import in_groups
 from ternops.decoder.formats.stack_file import open_packed
 from ternops.decoder.formats.ternary_floats import check_method
 from ternops.decoder.weights import HalfMatrix, Layer, Weights
@@ -94,9 +94,9 @@ def load_weights(
 ) -> Weights:
     """Read a checkpoint.
 
-    kind: how the linear layers are held: an encoding, "auto" for the best one for all of them
-    together, or "fp16" of the quantised values, for the baseline; or "half" for a model that is not
-    ternary, as it is. Then ternary tables are in two bytes a weight as well.
+    kind: how linear layers that are ternary are held: an encoding, "auto" for the best one for all
+    of them together, or "fp16" of the quantised values, for the baseline; or "half" for a model
+    that is not ternary, as it is. Then ternary tables are in two bytes a weight as well.
     progress: called with the layers done and their number.
     """
     config = checkpoint.config
@@ -150,8 +150,7 @@ def _linear(checkpoint: Checkpoint, layer: int, name: str, kind: str) -> Ternary
         return checkpoint.half(layer, name)
     if kind != "fp16":
         return checkpoint.matrix(layer, name, kind)
-    trits, scale = checkpoint.trits(layer, name)
-    return HalfMatrix.from_floats(products(trits, scale))
+    return HalfMatrix.from_floats(checkpoint.floats(layer, name))
 
 
 def _table(matrix: TernaryMatrix | HalfMatrix, kind: str) -> TernaryMatrix | HalfMatrix:

@@ -114,12 +114,10 @@ class PackedFile(Checkpoint):
         packed, rows, columns, scale = found
         if scale.ndim == 2:
             factors, flaws = turn_scales(scale)
-            if not flaws:
+            if not flaws & 2:
                 return TernaryMatrix(Packed(packed, rows, columns, factors, encoding))
         if not np.isfinite(scale).all():
             raise ValueError(f"checkpoint: the scale of {name} is not finite")
-        if scale.ndim == 2:
-            raise ValueError(f"checkpoint: a scale of {name} is not positive")
         return TernaryMatrix(Packed(packed, rows, columns, scale, encoding))
 
     def trits(self, layer: int, name: str) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:

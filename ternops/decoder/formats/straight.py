@@ -1,5 +1,5 @@
-"""Codes of files as packed bytes, without trits in between: a file is open in little more than the
-time of reading it."""
+"""Codes of files as packed bytes, without int8 values in between: a file is open in little more
+than the time of reading it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ternops.decoder.formats import gguf_levels
 from ternops.decoder.formats.codes import Bytes
 from ternops.decoder.formats.gguf_blocks import PACKED, decode, scales_of
 from ternops.decoder.formats.gguf_types import Kind
@@ -65,6 +66,30 @@ def pack_blocks(
         return _pack(source, guess, encoding, arena, order, is_table)
     except ValueError:
         return None
+
+
+def pack_levels(
+    kind: Kind, data: Bytes, shape: tuple[int, int], arena: Arena, order: Order | None = None
+) -> TernaryMatrix | None:
+    """What `pack` makes of what `gguf_levels.decode` gives of a tensor's bytes, rows in an order.
+
+    None for what is damaged: `decode` tells what is wrong with it.
+    """
+    layout, (rows, columns) = gguf_levels.check_kind(kind), shape
+    panels, width = PANELS[layout.encoding], columns // kind.weights
+    codes = layout.packed._replace(weights=kind.weights, size=kind.size)
+    packed = arena.empty(panels.nbytes(rows, columns) + SLACK, np.uint8)
+    halves = None if codes.scale is None else np.empty((rows, width), np.float16)
+    used, table = np.empty((rows, width), np.bool_), data.reshape(rows, -1)
+    if not pack_codes(panels, codes, table, columns, packed, used, halves, order):
+        return None
+    scale: npt.NDArray[Any] | None = halves
+    if scale is None:
+        scale = gguf_levels.scales_of(kind, data, shape)
+        if not np.isfinite(scale).all():
+            return None
+        scale = halves_of(scale if order is None else scale[order])
+    return TernaryMatrix(Packed(packed, rows, columns, scale, layout.encoding, layout.levels))
 
 
 def pack_parts(
@@ -131,7 +156,7 @@ def _joined(scales: npt.NDArray[np.floating], columns: int, most: int) -> tuple[
     width = columns // scales.shape[1]
     for group in (columns, *GROUPS):
         if width <= group <= most and columns % group == 0 and group % width == 0:
-            factors, flaws = turn_scales(scales, group // width)
+            factors, flaws = turn_scales(scales, group // width, 1)
             if not flaws & 1:
                 break
     return group, factors

@@ -20,6 +20,7 @@ from bench.suites.decode import cases as decode_cases
 from bench.suites.decode import command as decode
 from bench.suites.decode import deltas as decode_deltas
 from bench.suites.decode import embedding as decode_embedding
+from bench.suites.decode import peers as decode_peers
 from bench.suites.decode import sections as decode_sections
 from ternops.decoder import Config
 from ternops.decoder.records import PARTS
@@ -36,6 +37,7 @@ def small(monkeypatch):
     """Every layout is SMALL, and the whole head is larger than any cache."""
     sizes = dict.fromkeys(("125M", "700M", "2B4T", "3B"), SMALL)
     monkeypatch.setattr(decode_sections, "SIZES", sizes)
+    monkeypatch.setattr(decode_peers, "SIZES", sizes)
     grouped = dataclasses.replace(SMALL, activation="silu", architecture="qwen3")
     monkeypatch.setattr(decode_sections, "GROUPED", {"Qwen3 8B": grouped})
     hybrid = dataclasses.replace(
@@ -139,14 +141,14 @@ def test_a_peer_that_dies_is_a_row_that_says_so(
 ):
     """And what it measures before, and ours, is there."""
     peer = Peer(deadly)
-    for module in (decode_cases, decode_sections):
+    for module in (decode_cases, decode_peers, decode_sections):
         monkeypatch.setattr(module, "llama", lambda *arguments: (peer, 1.0))
     monkeypatch.setattr(llama_cpp, "about", lambda: ("llama.cpp 0", ""))
     code, output = run(tmp_path, capsys, "--only", section)
     assert code == 0, output
     lines = [line for line in output.splitlines() if line.startswith(("tg 16", "pp 512"))]
-    died = {"peers": "decode", "prefill": "prefill", "grouped": "decode"}[section] in deadly
-    expected = {"peers": 3, "prefill": 2 if HAS_TILES else 1, "grouped": 2}
+    died = ("prefill" if section == "prefill" else "decode") in deadly
+    expected = {"peers": 3, "levels": 1, "prefill": 2 if HAS_TILES else 1, "grouped": 2}
     assert len(lines) == expected[section]
     for line in lines:
         assert ("llama.cpp: killed by signal 11 (SIGSEGV) in " in line) == died
@@ -167,7 +169,8 @@ def test_beside_llama_cpp(small, tmp_path, capsys, section):
         pytest.skip(first_line(error))
     code, output = run(tmp_path, capsys, "--only", section)
     assert code == 0
-    assert f"over llama.cpp {'Q2_0' if section == 'grouped' else 'TQ'}" in output
+    kind = {"grouped": "Q2_0", "levels": "Q4_0"}.get(section, "TQ")
+    assert f"over llama.cpp {kind}" in output
 
 
 def test_a_share_beyond_the_limit_is_a_failure():
