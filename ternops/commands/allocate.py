@@ -13,8 +13,8 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "allocate", help="write a model as a packed file with an encoding for each matrix",
         description="Choose for each matrix of a float model the encoding that makes the measured "
-        "errors of outputs least, for a mean of so many bits a weight, and write a packed file. "
-        "In memory all matrices have one encoding: that of the file with the most values.",
+        "errors of outputs least, for a mean of so many bits a weight, and write a packed file, "
+        "which takes as much memory.",
     )  # fmt: skip
     parser.add_argument("source", metavar="SRC", help="what --model takes: a folder or a file")
     parser.add_argument("target", metavar="DST", help="the file to write")

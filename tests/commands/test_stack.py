@@ -45,7 +45,8 @@ def test_bits_are_allocated(tmp_path, text, capsys):
     path = tmp_path / "tiny.safetensors"
     assert main(["allocate", str(TINY), str(path), "--bits", "1.6", "--text", text]) == 0
     assert " bits a weight, " in capsys.readouterr().out
-    assert {PackedFile(path).encoding_of(0, name) for name in "qkvo"} <= {"one_bit", "base3"}
+    file = PackedFile(path)
+    assert {file.matrix(0, name, "base3").encoding for name in "qkvo"} <= {"one_bit", "base3"}
     assert main(["allocate", str(TINY), str(path), "--bits", "0.1"]) == 2
     assert "bits=0.1: expected " in capsys.readouterr().err
 

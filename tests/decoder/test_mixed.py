@@ -3,62 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 
 import numpy as np
 import pytest
 
-import ternops
 from ternops.decoder import Batch, Model, Session, reference
-from ternops.decoder.weights import HalfMatrix, random_half, random_ternary, random_weights
+from ternops.decoder.weights import HalfMatrix
 from tests.helpers import cases
-from tests.helpers.small_models import LAYOUTS, small_config
+from tests.helpers.small_models import LAYOUTS, TYPES, mixed_weights, small_config
 
 TOKENS = np.random.default_rng(6).integers(0, 33, 40).tolist()
-NF4 = ternops.quantize(cases.floats(16, 64), method="nf4").levels
-#: (encoding, columns that share a scale, levels), as neighbours in every combination of layouts.
-TYPES = (
-    ("two_bit", 0, ()),
-    ("nibble", 32, NF4),
-    ("fp16", 0, ()),
-    ("two_bit", 64, (-3, -1, 1, 3)),
-    ("base3", 0, ()),
-    ("nibble", 32, tuple(range(-8, 8))),
-    ("eight_bit", 0, ()),
-    ("tl2", 0, ()),
-    ("one_bit", 128, ()),
-    ("three_bit", 16, tuple(range(-7, 8, 2))),
-)
 
 
 def config_of(layout="bitnet", **changes):
     heads = {"delta_value_dim": 64, "delta_heads": 6, "delta_key_heads": 2}
     extra = heads if "3.5" in layout else {}
     return small_config("hidden 128", layout, context=40, **extra, **changes)
-
-
-def matrix_of(kind, shape, random):
-    encoding, group, levels = kind
-    if encoding == "fp16":
-        return random_half(*shape, random)
-    return random_ternary(*shape, encoding, random, group=group, levels=levels)
-
-
-def mixed_weights(config, types=TYPES, seed=0):
-    """Random weights, each matrix of the next type."""
-    weights, random = random_weights(config, "two_bit", seed), np.random.default_rng(seed)
-    kinds = itertools.cycle(types)
-    layers = [
-        dataclasses.replace(
-            layer,
-            linear={
-                name: matrix_of(next(kinds), matrix.shape, random)
-                for name, matrix in layer.linear.items()
-            },
-        )
-        for layer in weights.layers
-    ]
-    return dataclasses.replace(weights, layers=layers)
 
 
 @pytest.mark.parametrize("layout", list(LAYOUTS))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 
@@ -12,7 +10,6 @@ from ternops.decoder.calibration import activations
 from ternops.decoder.formats.convert_allocated import allocate_model, shares
 from ternops.decoder.formats.loading import TINY, open_checkpoint
 from ternops.decoder.formats.packed import PackedFile
-from ternops.decoder.formats.packed_header import parse_encodings
 from tests.helpers import cases
 
 TOKENS = [1, 5, 300, 42, 7, 99]
@@ -20,7 +17,8 @@ TOKENS = [1, 5, 300, 42, 7, 99]
 
 @pytest.fixture(scope="module")
 def allocated(tmp_path_factory):
-    """Path and allocation of the tiny model with signs in some matrices, and trits in others."""
+    """Path and allocation of the tiny model with signs in some matrices, trits in others, and more
+    levels."""
     path = tmp_path_factory.mktemp("allocated") / "tiny.safetensors"
     checkpoint = open_checkpoint()
     seen = activations(checkpoint, iter([list(range(2, 40))]))
@@ -30,13 +28,12 @@ def allocated(tmp_path_factory):
 def test_both_encodings_are_in_the_file(allocated):
     path, found = allocated
     assert found.bits <= 1.6
-    assert set(shares(found)) == {"one_bit", "base3"}
+    assert {"one_bit", "base3"} <= set(shares(found))
     file = PackedFile(path)
     for name, each in found.chosen.items():
         layer, key = int(name.split(".")[1]), name.split(".")[2]
-        assert file.encoding_of(layer, key) == each.option.encoding
         matrix = file.matrix(layer, key, "base3")
-        assert matrix.encoding == "base3"
+        assert matrix.encoding == each.option.encoding
         assert cases.same_bits(matrix.to_dense(), each.to_dense())
     assert len(list(file.verify())) > len(found.chosen)
 
@@ -69,22 +66,6 @@ def test_trits_of_a_ternary_model_are_found_again(tmp_path):
     allocate_model(open_checkpoint(), TINY, path, 9)
     ours, theirs = Model.from_pretrained(path), Model.from_pretrained()
     np.testing.assert_allclose(ours.logits(TOKENS), theirs.logits(TOKENS), rtol=2e-3, atol=2e-3)
-
-
-@pytest.mark.parametrize(
-    ("encodings", "words"),
-    [
-        ("[", "encodings is not JSON"),
-        ("[]", r"encodings is \[\], expected names and encodings"),
-        ('{"layers.0.q": "four"}', "encodings: layers.0.q is 'four', expected values of one_bit"),
-        ('{"layers.0.q": "base3"}', "encodings: layers.0.q is 'base3', expected values of one_bit"),
-        ('{"layers.0.q": 3}', "encodings: layers.0.q is 3, expected values of one_bit"),
-    ],
-)
-def test_encodings_that_do_not_fit_are_named(encodings, words):
-    with pytest.raises(ValueError, match=words):
-        parse_encodings(encodings, "one_bit")
-    assert parse_encodings(json.dumps({"a": "one_bit"}), "one_bit") == {"a": "one_bit"}
 
 
 def test_too_few_bits_leave_nothing(tmp_path):

@@ -193,16 +193,24 @@ def test_damage_is_named(tmp_path):
         Model.from_pretrained(path, threads=1)
 
 
-def test_what_cannot_be_written(tmp_path):
-    """Neither of our files holds other levels, or floats beside them: one line says so."""
+def test_a_packed_file_has_all_of_it(tmp_path):
+    """Levels, scales of both signs, and floats beside them."""
+    down = cases.floats(256, 512).astype(np.float16).view(np.uint8)
+    path, _ = model_file(tmp_path / "a.gguf", "Q4_0", {DOWN: (down, "F16")})
+    convert(path, tmp_path / "packed.safetensors")
+    ours, theirs = (Model.from_pretrained(each) for each in (tmp_path / "packed.safetensors", path))
+    assert ours.types == theirs.types
+    assert "nibble" in ours.encoding
+    assert "fp16" in ours.encoding
+    assert cases.same_bits(ours.logits(TOKENS), theirs.logits(TOKENS))
+
+
+def test_gguf_of_more_levels_is_not_written(tmp_path):
     path, _ = model_file(tmp_path / "a.gguf", "Q4_0")
-    for write, words in (
-        (convert, r"^checkpoint: q in layer 0 has more levels than -1, 0 and 1, which the packed"),
-        (convert_to_gguf, r"^checkpoint: q in layer 0 has more levels than -1, 0 and 1, expected"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            write(path, tmp_path / "target")
-        assert not (tmp_path / "target").exists()
+    words = r"^checkpoint: q in layer 0 has more levels than -1, 0 and 1, expected a ternary model"
+    with pytest.raises(ValueError, match=words):
+        convert_to_gguf(path, tmp_path / "target")
+    assert not (tmp_path / "target").exists()
 
 
 def test_floats_alone_are_no_such_model(tmp_path):

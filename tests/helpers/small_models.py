@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from typing import Any
 
 import numpy as np
@@ -9,8 +11,16 @@ import numpy as np
 from ternops.bitdelta import delta
 from ternops.decoder import Config, Model
 from ternops.decoder.deltas import Delta, fingerprint_of
-from ternops.decoder.weights import HalfMatrix, Layer, Weights, random_weights
-from ternops.matrix import TernaryMatrix
+from ternops.decoder.weights import (
+    HalfMatrix,
+    Layer,
+    Weights,
+    random_half,
+    random_ternary,
+    random_weights,
+)
+from ternops.matrix import TernaryMatrix, quantize
+from tests.helpers import cases
 
 #: Small models of odd sizes: heads x head_dim need not be hidden, nothing is a power of two.
 SIZES: dict[str, dict[str, Any]] = {
@@ -120,3 +130,45 @@ def tuned_model(model: Model, count: int = 3, threads: int | None = None) -> Mod
     return Model(
         model.weights, threads or model.threads, model.head.kind, model.cache, deltas=deltas
     )
+
+
+NF4 = quantize(cases.floats(16, 64), method="nf4").levels
+#: (encoding, columns that share a scale, levels), as neighbours in every combination of layouts.
+TYPES = (
+    ("two_bit", 0, ()),
+    ("nibble", 32, NF4),
+    ("fp16", 0, ()),
+    ("two_bit", 64, (-3, -1, 1, 3)),
+    ("base3", 0, ()),
+    ("nibble", 32, tuple(range(-8, 8))),
+    ("eight_bit", 0, ()),
+    ("tl2", 0, ()),
+    ("one_bit", 64, ()),
+    ("three_bit", 16, tuple(range(-7, 8, 2))),
+)
+
+
+def _matrix(
+    kind: tuple[str, int, tuple[int, ...]], shape: tuple[int, int], random: np.random.Generator
+) -> TernaryMatrix | HalfMatrix:
+    encoding, group, levels = kind
+    if encoding == "fp16":
+        return random_half(*shape, random)
+    return random_ternary(*shape, encoding, random, group=group, levels=levels)
+
+
+def mixed_weights(config: Config, types: Any = TYPES, seed: int = 0) -> Weights:
+    """Random weights, each matrix of the next type."""
+    weights, random = random_weights(config, "two_bit", seed), np.random.default_rng(seed)
+    kinds = itertools.cycle(types)
+    layers = [
+        dataclasses.replace(
+            layer,
+            linear={
+                name: _matrix(next(kinds), matrix.shape, random)
+                for name, matrix in layer.linear.items()
+            },
+        )
+        for layer in weights.layers
+    ]
+    return dataclasses.replace(weights, layers=layers)

@@ -18,10 +18,11 @@ from ternops.decoder.config import Config
 from ternops.decoder.formats.checkpoint import Checkpoint
 from ternops.decoder.formats.gguf_container import parts_of
 from ternops.decoder.formats.loading import open_checkpoint
-from ternops.decoder.formats.packed import PackedFile
+from ternops.decoder.formats.packed import TABLES, PackedFile
 from ternops.decoder.formats.packed_header import (
     FORMAT,
     VERSION,
+    bytes_name,
     header_checksum,
     scale_name,
     whole_lines,
@@ -205,13 +206,7 @@ def _layer(checkpoint: Checkpoint, layer: int, encoding: str) -> Iterator[Tensor
     config = checkpoint.config
     for name in config.linear_shapes(layer):
         matrix = checkpoint.matrix(layer, name, encoding)
-        if isinstance(matrix, HalfMatrix) or matrix.encoding not in TERNARY:
-            raise ValueError(
-                f"checkpoint: {name} in layer {layer} has more levels than -1, 0 and 1, which the "
-                "packed file has no room for, expected a ternary model (a GGUF file of others is "
-                "opened as it is)"
-            )
-        yield from packed_tensors(f"layers.{layer}.{name}", matrix)
+        yield from matrix_tensors(f"layers.{layer}.{name}", matrix, encoding)
     yield from float_tensors(checkpoint, layer)
 
 
@@ -227,19 +222,25 @@ def float_tensors(checkpoint: Checkpoint, layer: int) -> Iterator[Tensor]:
         yield f"layers.{layer}.{name}.vector", "F32", filled(vector)
 
 
-def packed_tensors(name: str, matrix: TernaryMatrix) -> Iterator[Tensor]:
+def matrix_tensors(name: str, matrix: HalfMatrix | TernaryMatrix, usual: str) -> Iterator[Tensor]:
+    """A matrix; usual: the encoding that the file, or that kind of its matrices, has."""
+    if isinstance(matrix, HalfMatrix):
+        yield name, "BF16" if matrix.is_bf16 else "F16", matrix.bits
+        return
     packed = matrix._packed
     scale = np.asarray(packed.scale)
+    yield f"{name}.{bytes_name(packed.encoding, usual)}", "U8", filled(packed.bytes)
+    if packed.levels != ENCODINGS[packed.encoding].values:
+        levels = np.array(packed.levels, np.int8)
+        missing = whole_lines(levels.size) - levels.size
+        yield f"{name}.levels", "I8", np.pad(levels, (0, missing), "edge")
     dtype = "F16" if scale.dtype == np.float16 else "F32"
-    yield f"{name}.packed", "U8", filled(packed.bytes)
     yield f"{name}.{scale_name(scale.ndim, packed.group)}", dtype, filled(scale.reshape(-1))
 
 
 def table_tensors(name: str, matrix: HalfMatrix | TernaryMatrix) -> Iterator[Tensor]:
-    if isinstance(matrix, TernaryMatrix):
-        yield from packed_tensors(name, matrix)
-    else:
-        yield name, "BF16" if matrix.is_bf16 else "F16", matrix.bits
+    """An embedding or a head."""
+    return matrix_tensors(name, matrix, TABLES)
 
 
 def filled(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -273,7 +274,7 @@ def header_of(metadata: dict[str, str], entries: list[Any], room: int) -> bytes:
 def _header_room(metadata: dict[str, str], config: Config) -> int:
     """Bytes that suffice for the header, before it is known; tensors start after them."""
     tensors = 6 + sum(
-        2 * len(config.linear_shapes(layer)) + len(config.norm_sizes(layer))
+        3 * len(config.linear_shapes(layer)) + len(config.norm_sizes(layer))
         + len(config.bias_sizes(layer)) + len(config.vector_shapes(layer))
         for layer in range(config.layers)
     )  # fmt: skip

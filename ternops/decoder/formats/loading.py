@@ -20,6 +20,7 @@ from ternops.decoder.formats.scales import in_groups
 from ternops.decoder.formats.stack_file import open_packed
 from ternops.decoder.formats.ternary_floats import check_method
 from ternops.decoder.weights import HalfMatrix, Layer, Weights
+from ternops.encodings import PANELS
 from ternops.matrix import TernaryMatrix, pack
 
 #: Float linear layers as the files have them, two bytes a weight.
@@ -132,7 +133,7 @@ def _spread_groups(layers: list[Layer]) -> None:
     ]
     groups = {each.group for _, _, each in matrices if each.group}
     for layer, name, each in matrices:
-        if groups and not each.group:
+        if groups and not each.group and each.encoding in PANELS:
             rows, columns = each.shape
             group = max((size for size in groups if columns % size == 0), default=0)
             if not group:

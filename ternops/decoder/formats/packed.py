@@ -1,9 +1,8 @@
 """The packed model file: all that a decoder needs in one safetensors file, used where it lies.
 
-The metadata are "format", "version", "encoding", "encodings" (JSON: those of the matrices that have
-another, by their names, with no values that the first has not), "config" (the fields of Config as
-JSON; those that a file lacks have their defaults; in version 1 with "sub_norms", true for a BitNet,
-in place of "architecture"), "special_tokens" (JSON), "chat_template" where there is one, "pooling"
+The metadata are "format", "version", "encoding", "config" (the fields of Config as JSON; those that
+a file lacks have their defaults; in version 1 with "sub_norms", true for a BitNet, in place of
+"architecture"), "special_tokens" (JSON), "chat_template" where there is one, "pooling"
 (the fields of Pooling as JSON) where a file told of it, "crc32", hexadecimal checksums of the
 tensors in their order, and "header_crc32", that of the rest of the header. The tensors are
 
@@ -12,7 +11,12 @@ tensors in their order, and "header_crc32", that of the rest of the header. The 
                              only where it is not the embedding; or, where they are ternary,
     embedding.packed         U8   as two_bit, and embedding.scales128 or another group; so head
     layers.0.q.packed        U8   in the layout of `ternops.encodings`, its SLACK included; so k, v,
-                             o, gate, up, down; of a delta net qkv, z and out
+                             o, gate, up, down; of a delta net qkv, z and out; in another encoding
+                             than that of the metadata, by its name, such as
+    layers.0.q.nibble        U8   or, as embeddings are,
+    layers.0.q               F16 or BF16
+    layers.0.q.levels        I8   what its codes stand for, filled up with the last of them, if they
+                             are not the encoding's values
     layers.0.q.scale         F32  one number for the matrix, or layers.0.q.scales: one a row; or
     layers.0.q.scales128     F16 or F32, one for each 128 inputs of a row, row by row; also 32, 64
                              and 256. The packed bytes are then panels
@@ -43,31 +47,23 @@ from ternops.decoder.formats.packed_header import (
     VERSION,
     header_checksum,
     parse_config,
-    parse_encodings,
-    scale_name,
-    whole_lines,
 )
+from ternops.decoder.formats.packed_tensors import PackedTensors, Stored
 from ternops.decoder.formats.pooling import Pooling
-from ternops.decoder.formats.safetensors_file import Mapped, map_file
+from ternops.decoder.formats.safetensors_file import map_file
 from ternops.decoder.text import parse_tokenizer
 from ternops.decoder.weights import HalfMatrix
-from ternops.encodings import PANELS, TERNARY, layout_of
-from ternops.encodings.common import SLACK
-from ternops.encodings.panels import GROUPS
+from ternops.encodings import ENCODINGS, TERNARY
 from ternops.encodings.two_bit import TWO_BIT
 from ternops.isa import TIER
 from ternops.kernels.tuning import best_encoding, is_slow
 from ternops.matrix import TernaryMatrix
-from ternops.memory import CACHE_LINE
-from ternops.packed import Packed
-from ternops.packing import turn_scales
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 #: The encoding of tables that are ternary.
-_TABLES = TWO_BIT.name
-_DTYPES = {"U8": np.uint8, "F32": np.float32, "F16": np.uint16, "BF16": np.uint16}
+TABLES = TWO_BIT.name
 
 
 class PackedFile(Checkpoint):
@@ -86,9 +82,9 @@ class PackedFile(Checkpoint):
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._encodings: dict[str, str] = {}
         try:
-            header, self._tensors = map_file(path)
+            header, tensors = map_file(path)
+            self._tensors = PackedTensors(tensors)
             self._metadata: dict[str, str] = header["__metadata__"]
             self._check_format(header)
             self.config = parse_config(self._text("config"), self._metadata["version"])
@@ -97,32 +93,24 @@ class PackedFile(Checkpoint):
         except ValueError as error:
             raise ValueError(f"model: {str(path)!r}: {error}") from None
 
-    def matrix(self, layer: int, name: str, encoding: str) -> TernaryMatrix:
+    def matrix(self, layer: int, name: str, encoding: str) -> TernaryMatrix | HalfMatrix:
+        """As the checkpoint's; asked for in the file's encoding, in the one that it has here."""
         found = self._linear(layer, name)
-        own = self.encoding_of(layer, name)
-        return self._checked(found, f"{name} in layer {layer}", own).to(encoding)
-
-    def encoding_of(self, layer: int, name: str) -> str:
-        """What packs a matrix: the file's encoding, or its own."""
-        return self._encodings.get(f"layers.{layer}.{name}", self.encoding)
-
-    @staticmethod
-    def _checked(
-        found: tuple[npt.NDArray[np.uint8], int, int, npt.NDArray[Any]], name: str, encoding: str
-    ) -> TernaryMatrix:
-        """The matrix of `_linear`, whose scale is read."""
-        packed, rows, columns, scale = found
-        if scale.ndim == 2:
-            factors, flaws = turn_scales(scale)
-            if not flaws & 2:
-                return TernaryMatrix(Packed(packed, rows, columns, factors, encoding))
-        if not np.isfinite(scale).all():
-            raise ValueError(f"checkpoint: the scale of {name} is not finite")
-        return TernaryMatrix(Packed(packed, rows, columns, scale, encoding))
+        if isinstance(found, HalfMatrix):
+            return found
+        matrix = found.matrix(f"{name} in layer {layer}")
+        if encoding == self.encoding or not set(matrix.levels) <= set(ENCODINGS[encoding].values):
+            return matrix
+        return matrix.to(encoding)
 
     def trits(self, layer: int, name: str) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
         matrix = self.matrix(layer, name, self.encoding)
+        if isinstance(matrix, HalfMatrix):
+            raise ValueError(f"checkpoint: {name} in layer {layer} holds floats, expected trits")
         return matrix.to_trits(), np.asarray(matrix.scale, np.float32)
+
+    def floats(self, layer: int, name: str) -> npt.NDArray[np.float32]:
+        return self.matrix(layer, name, self.encoding).to_dense()
 
     def norm(self, layer: int, name: str) -> npt.NDArray[np.float32]:
         size = self.config.norm_sizes(layer)[name]
@@ -146,9 +134,9 @@ class PackedFile(Checkpoint):
         return self._table("head")
 
     def tokenizer(self) -> Tokenizer:
-        if "tokenizer" not in self._tensors:
+        if "tokenizer" not in self._tensors.of:
             raise FileNotFoundError(f"model: {str(self._path)!r} holds no tokenizer")
-        data = self._tensors["tokenizer"].bytes.tobytes()
+        data = self._tensors.of["tokenizer"].bytes.tobytes()
         return parse_tokenizer(data, f"model: the tokenizer of {str(self._path)!r}")
 
     def chat_template(self) -> str | None:
@@ -192,14 +180,15 @@ class PackedFile(Checkpoint):
             expected = [int(each, 16) for each in self._text("crc32").split()]
         except ValueError as error:
             raise ValueError(f"{str(self._path)!r}: crc32: {error}") from None
-        names = sorted(self._tensors, key=lambda name: self._tensors[name].start)
+        tensors = self._tensors.of
+        names = sorted(tensors, key=lambda name: tensors[name].start)
         if len(expected) != len(names):
             raise ValueError(
                 f"{str(self._path)!r}: {len(expected)} checksums, expected {len(names)}"
             )
         for name, checksum in zip(names, expected, strict=True):
             yield name
-            if zlib.crc32(self._tensors[name].bytes.data) != checksum:
+            if zlib.crc32(tensors[name].bytes.data) != checksum:
                 raise ValueError(f"{str(self._path)!r}: tensor {name} was damaged")
 
     def _check_encoding(self) -> None:
@@ -207,8 +196,6 @@ class PackedFile(Checkpoint):
         if self.encoding not in TERNARY:
             expected = ", ".join(TERNARY)
             raise ValueError(f"encoding {self.encoding!r}, expected one of {expected}")
-        if "encodings" in self._metadata:
-            self._encodings = parse_encodings(self._metadata["encodings"], self.encoding)
 
     def _check_format(self, header: dict[str, Any]) -> None:
         found = self._metadata.get("format"), self._metadata.get("version")
@@ -226,17 +213,17 @@ class PackedFile(Checkpoint):
             for name in self.config.linear_shapes(layer):
                 self._check_linear(layer, name)
             for name, size in self.config.norm_sizes(layer).items():
-                self._line(f"layers.{layer}.{name}.norm", size)
+                self._tensors.line(f"layers.{layer}.{name}.norm", size)
             for name, size in self.config.bias_sizes(layer).items():
-                self._line(f"layers.{layer}.{name}.bias", size)
+                self._tensors.line(f"layers.{layer}.{name}.bias", size)
             for name, (rows, columns) in self.config.vector_shapes(layer).items():
-                self._line(f"layers.{layer}.{name}.vector", rows * columns)
-        self._line("norm", self.config.hidden)
+                self._tensors.line(f"layers.{layer}.{name}.vector", rows * columns)
+        self._tensors.line("norm", self.config.hidden)
         for name in ("embedding",) if self.config.tied else ("embedding", "head"):
-            if f"{name}.packed" in self._tensors:
-                self._packed(name, *self._table_shape, _TABLES)
+            if f"{name}.packed" in self._tensors.of:
+                self._tensors.stored(name, *self._table_shape, TABLES)
             else:
-                self._half(name)
+                self._tensors.half(name, *self._table_shape)
 
     def _check_linear(self, layer: int, name: str) -> None:
         self._linear(layer, name)
@@ -246,73 +233,23 @@ class PackedFile(Checkpoint):
             raise ValueError(f"{key} is missing from the metadata")
         return self._metadata[key]
 
-    def _linear(
-        self, layer: int, name: str
-    ) -> tuple[npt.NDArray[np.uint8], int, int, npt.NDArray[Any]]:
-        """Packed bytes, rows, columns and scale, (), (rows,) or (rows, groups)."""
-        return self._packed(
-            f"layers.{layer}.{name}", *self.config.linear_shapes(layer)[name],
-            self.encoding_of(layer, name),
-        )  # fmt: skip
+    def _linear(self, layer: int, name: str) -> Stored | HalfMatrix:
+        prefix, shape = f"layers.{layer}.{name}", self.config.linear_shapes(layer)[name]
+        if prefix in self._tensors.of:
+            return self._tensors.half(prefix, *shape)
+        return self._tensors.stored(prefix, *shape, self.encoding)
 
     @property
     def _table_shape(self) -> tuple[int, int]:
         return self.config.vocabulary, self.config.hidden
 
-    def _packed(
-        self, prefix: str, rows: int, columns: int, encoding: str
-    ) -> tuple[npt.NDArray[np.uint8], int, int, npt.NDArray[Any]]:
-        """The same of the tensors whose names begin so."""
-        names = {group: f"{prefix}.{scale_name(2, group)}" for group in GROUPS}
-        group = next((each for each in GROUPS if names[each] in self._tensors), 0)
-        if group and (encoding not in PANELS or columns % group):
-            raise ValueError(f"{names[group]}: no such groups of {columns} {encoding} inputs")
-        size = layout_of(encoding, group).nbytes(rows, columns) + SLACK
-        packed = self._array(f"{prefix}.packed", "U8", (whole_lines(size),))[:size]
-        if group:
-            return packed, rows, columns, self._groups(names[group], rows, columns // group)
-        if f"{prefix}.scales" in self._tensors:
-            return packed, rows, columns, self._line(f"{prefix}.scales", rows)
-        return packed, rows, columns, self._line(f"{prefix}.scale", 1).reshape(())
-
-    def _groups(self, name: str, rows: int, groups: int) -> npt.NDArray[Any]:
-        """A scale a group, (rows, groups), in float16 or float32."""
-        dtype = "F16" if self._tensors[name].dtype == "F16" else "F32"
-        kind = np.dtype(np.float16 if dtype == "F16" else np.float32)
-        size = rows * groups
-        line = self._array(name, dtype, (whole_lines(kind.itemsize * size) // kind.itemsize,))
-        return line[:size].view(kind).reshape(rows, groups)
-
-    def _line(self, name: str, size: int) -> npt.NDArray[np.float32]:
-        """The first `size` float32 of a tensor that was filled up."""
-        return self._array(name, "F32", (whole_lines(4 * size) // 4,))[:size]
-
     def _vector(self, name: str, size: int) -> npt.NDArray[np.float32]:
-        values = self._line(name, size)
+        values = self._tensors.line(name, size)
         if not np.isfinite(values).all():
             raise ValueError(f"checkpoint: {name} holds NaN or infinity, expected finite numbers")
         return values
 
     def _table(self, name: str) -> HalfMatrix | TernaryMatrix:
-        if f"{name}.packed" in self._tensors:
-            return self._checked(self._packed(name, *self._table_shape, _TABLES), name, _TABLES)
-        return self._half(name)
-
-    def _half(self, name: str) -> HalfMatrix:
-        config = self.config
-        dtype = "BF16" if self._tensors.get(name, _MISSING).dtype == "BF16" else "F16"
-        shape = (config.vocabulary, whole_lines(2 * config.hidden) // 2)
-        return HalfMatrix(self._array(name, dtype, shape), config.hidden, dtype == "BF16")
-
-    def _array(self, name: str, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-        tensor = self._tensors.get(name, _MISSING)
-        if tensor is _MISSING:
-            raise ValueError(f"tensor {name} is missing")
-        if (tensor.dtype, tensor.shape) != (dtype, shape):
-            raise ValueError(f"{name} is {tensor.dtype} {tensor.shape}, expected {dtype} {shape}")
-        if tensor.start % CACHE_LINE:
-            raise ValueError(f"{name} starts at byte {tensor.start}, expected a multiple of 64")
-        return tensor.bytes.view(_DTYPES[dtype]).reshape(shape)
-
-
-_MISSING = Mapped("", (), 0, np.empty(0, np.uint8))
+        if f"{name}.packed" in self._tensors.of:
+            return self._tensors.stored(name, *self._table_shape, TABLES).matrix(name)
+        return self._tensors.half(name, *self._table_shape)

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 from ternops.decoder.config import Config
-from ternops.encodings import ENCODINGS
 from ternops.memory import CACHE_LINE
 
 FORMAT, VERSION = "ternops model", "2"
@@ -37,6 +36,11 @@ def scale_name(dimensions: int, group: int) -> str:
     return ("scale", "scales", f"scales{group}")[dimensions]
 
 
+def bytes_name(encoding: str, usual: str) -> str:
+    """The same in that of its packed bytes."""
+    return "packed" if encoding == usual else encoding
+
+
 def whole_lines(size: int) -> int:
     """`size` bytes, rounded up to whole cache lines."""
     return -(-size // CACHE_LINE) * CACHE_LINE
@@ -47,22 +51,6 @@ def header_checksum(header: dict[str, Any]) -> str:
     metadata = {**header["__metadata__"], "header_crc32": ""}
     text = json.dumps({**header, "__metadata__": metadata}, sort_keys=True)
     return f"{zlib.crc32(text.encode()):08x}"
-
-
-def parse_encodings(text: str, usual: str) -> dict[str, str]:
-    """The encodings of the matrices that have another than the usual one, which has all of their
-    values; ValueError for anything else."""
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"encodings is not JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"encodings is {found!r}, expected names and encodings")
-    for name, each in found.items():
-        layout = ENCODINGS.get(each) if isinstance(each, str) else None
-        if layout is None or not set(layout.values) <= set(ENCODINGS[usual].values):
-            raise ValueError(f"encodings: {name} is {each!r}, expected values of {usual}")
-    return found
 
 
 def parse_config(text: str, version: str) -> Config:

@@ -68,16 +68,16 @@ class StackFile(PackedFile):
         self.encoding = ONE_BIT.name
 
     def _find_places(self) -> Iterator[Place]:
-        for tensor, mapped in self._tensors.items():
+        for tensor, mapped in self._tensors.of.items():
             if match := _SIGNS.fullmatch(tensor):
                 prefix = tensor.removesuffix(PARTS[0])
                 ends = [self._end(prefix + part) for part in PARTS]
                 yield Place(int(match[1]), match[2], int(match[3]), max(mapped.start, *ends))
 
     def _end(self, name: str) -> int:
-        if name not in self._tensors:
+        if name not in self._tensors.of:
             raise ValueError(f"tensor {name} is missing")
-        return self._tensors[name].start + self._tensors[name].bytes.nbytes
+        return self._tensors.of[name].start + self._tensors.of[name].bytes.nbytes
 
     def _check_tensors(self) -> None:
         super()._check_tensors()
@@ -99,13 +99,13 @@ class StackFile(PackedFile):
         rows, columns = self.config.linear_shapes(layer)[name]
         sizes = (ONE_BIT.nbytes(rows, columns), rows * self.rank, self.rank * columns)
         blocks: list[BlockBytes] = []
-        while not blocks or f"layers.{layer}.{name}.blocks.{len(blocks)}.signs" in self._tensors:
+        while not blocks or f"layers.{layer}.{name}.blocks.{len(blocks)}.signs" in self._tensors.of:
             prefix = f"layers.{layer}.{name}.blocks.{len(blocks)}"
             parts: list[npt.NDArray[Any]] = []
             for part, dtype, size in zip(PARTS, ("U8", "F16", "F16"), sizes, strict=True):
                 width = 1 if dtype == "U8" else 2
                 shape = (room_of(width * size) // width,)
-                array = self._array(f"{prefix}.{part}", dtype, shape)
+                array = self._tensors.array(f"{prefix}.{part}", dtype, shape)
                 parts.append(array[:size] if dtype == "U8" else array[:size].view(np.float16))
             blocks.append(BlockBytes(*parts))
         self._stacks[layer, name] = ResidentStack(blocks, rows, columns)
@@ -134,7 +134,7 @@ class StackFile(PackedFile):
         """Of all that is no block: the embedding, norms, the head."""
         return sum(
             each.bytes.nbytes
-            for name, each in self._tensors.items()
+            for name, each in self._tensors.of.items()
             if ".blocks." not in name and name != "tokenizer"
         )
 
@@ -167,7 +167,7 @@ class StackFile(PackedFile):
 
     def _let_go(self, start: int) -> None:
         """Keep the pages behind a byte of the file out of memory until they are read again."""
-        base: Any = self._tensors["norm"].bytes
+        base: Any = self._tensors.of["norm"].bytes
         while not isinstance(base, mmap.mmap):
             base = base.base
         first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
