@@ -72,4 +72,4 @@ def place_again(record, own, number, x, norm, inner, team, thread, threads):
 def prefetch_matrix(p, number, weights, stride, rows, thread, threads):
     """Prefetch where this thread will begin to read a matrix."""
     t = record_at(TypeRecord, p.type_table + number * TYPE_BYTES)
-    prefetch_rows(weights, stride, rows, p.row_step, t.streams, t.panel, thread, threads)
+    prefetch_rows(weights, stride, rows, p.row_step, t.streams, t.panel, t.unit, thread, threads)

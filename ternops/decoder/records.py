@@ -58,7 +58,7 @@ _OF_OPERANDS = (
 PLACED = ("placed_hidden", "placed_queries", "placed_values", "placed_ffn")
 TYPE = np.dtype(
     [("floor", np.float64)]
-    + [(name, np.intp) for name in (*_OF_OPERANDS, *PLACED, "streams", "panel")]
+    + [(name, np.intp) for name in (*_OF_OPERANDS, *PLACED, "streams", "panel", "unit")]
 )
 TYPE_BYTES = TYPE.itemsize
 

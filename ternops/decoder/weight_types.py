@@ -87,5 +87,6 @@ class TypeTable:
                 row[name] = operands[name]
             for name, plan in zip(PLACED, plans, strict=True):
                 row[name] = plan.placed_bytes
+            row["unit"] = plans[0].unit
             if tokens == 1:
                 row["streams"], row["panel"] = plans[0].streams, plans[0].panel

@@ -60,6 +60,8 @@ BASE3 = Blocks(
         "avx512vbmi": GemvTile(rows=4, apart=2, ahead=2048, panel=3 << 18),
         # Zen 5.
         "avx512vbmi@zen": GemvTile(rows=2, apart=4),
+        # Zen 4, as two_bit's: 66 to 68 and 86 to 91%, 2 rows of 4 apart 67 to 70 and 79 to 82%.
+        "avx512vbmi@zen4": GemvTile(rows=8, apart=1, ahead=512),
     },
     unpacks_slowly=True,
     # As two_bit's: 3 panels 89% with 2 threads, 2 panels 85 to 87%, whole blocks 70%.

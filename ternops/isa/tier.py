@@ -9,13 +9,20 @@ from typing import Any, NamedTuple, TypeVar
 Value = TypeVar("Value")
 
 
-#: Families of CPUs whose tiles differ within a tier: all that are not named, and AMD's Zen.
-FAMILIES = ("", "zen")
+#: Families of CPUs whose tiles differ within a tier: all that are not named, AMD's Zen, and Zen 4,
+#: which computes 512 bits in two halves.
+FAMILIES = ("", "zen", "zen4")
 
 
 def family_of(cpu: str) -> str:
     """The family of a CPU by LLVM's name for it."""
+    if cpu == "znver4":
+        return "zen4"
     return "zen" if cpu.startswith("znver") else ""
+
+
+def is_zen(family: str) -> bool:
+    return family.startswith("zen")
 
 
 class BatchTile(NamedTuple):
@@ -125,7 +132,9 @@ class Tier:
     def pick(self, by_tier: Mapping[str, Value], family: str = "") -> Value:
         """The entry of a table for this tier, or for the nearest that it was made from.
 
-        One for the family of CPUs, "tier@family", is preferred to the tier's.
+        One for the family of CPUs, "tier@family", is preferred to the tier's. What no table has of
+        Zen 4 is Zen's.
         """
-        keys = (key for tier in self.lineage() for key in (f"{tier.name}@{family}", tier.name))
+        ends = (f"@{family}", "@zen" if is_zen(family) else "", "")
+        keys = (tier.name + end for tier in self.lineage() for end in ends)
         return next(by_tier[key] for key in keys if key in by_tier)

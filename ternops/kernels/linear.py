@@ -182,13 +182,14 @@ _BEGINNING = 2048
 
 
 @inlined
-def prefetch_rows(weights, stride, rows, row_step, streams, panel, thread, threads):
-    """Prefetch the beginnings of the streams in which this thread will read a matrix.
+def prefetch_rows(weights, stride, rows, row_step, streams, panel, unit, thread, threads):
+    """Prefetch the beginnings of the streams in which this thread will read a matrix, `unit` rows
+    of which lie in one piece.
 
     To be called where the memory would have nothing to do: before the thread waits for others.
     """
     first, last = share(rows, row_step, thread, threads)
-    step = panel_step(last - first, streams, stride, panel) * stride
+    step = panel_step((last - first) // unit, streams, unit * stride, panel) * unit * stride
     for stream in range(streams):
         start = pointer(weights) + (first * stride + stream * step)
         for line in range(0, _BEGINNING, BLOCK_BYTES):

@@ -158,7 +158,7 @@ class Plan(NamedTuple):
     placed_bytes: of one prepared token.
     scratch_bytes: of each thread. token_step: tokens are prepared in multiples of it.
     token_block: tokens that the GEMM multiplies with a panel before the next one. streams, panel:
-    the rows and the panel of a GemvTile, where there is one.
+    as which streams GEMV reads the rows, and the panel of a GemvTile; unit: rows in one piece.
     """
 
     prepare: int
@@ -173,6 +173,7 @@ class Plan(NamedTuple):
     token_block: int = sys.maxsize
     streams: int = 0
     panel: int = 0
+    unit: int = 1
 
 
 def has_panels(encoding: str, levels: Sequence[int]) -> bool:
@@ -241,7 +242,8 @@ def _grouped_plan(name: str, columns: int, kind: str, group: int, levels: int) -
     return Plan(
         kernels.prepare.address, kernels.multiply.address, kernels.panels * PANEL_ROWS, placed,
         panels.row_bytes(columns), panels.fields, True,
-        kernels.scratch(columns), kernels.token_step, block,
+        kernels.scratch(columns), kernels.token_step, block, panels.panel_tile.streams,
+        unit=PANEL_ROWS,
     )  # fmt: skip
 
 

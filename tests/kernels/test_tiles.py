@@ -11,7 +11,7 @@ import pytest
 
 import ternops
 from ternops.ahead.jobs import every
-from ternops.encodings import ENCODINGS
+from ternops.encodings import ENCODINGS, PANELS
 from ternops.encodings.blocks import GemvTile
 from ternops.isa import detect
 from ternops.isa.tier import FAMILIES, BatchTile, GemmTile, family_of
@@ -214,7 +214,7 @@ def test_names_tell_tiles_apart():
 
 
 def test_every_default_is_listed_once():
-    """Of both families, and every one that some CPU would use."""
+    """Of every family, and every one that some CPU would use."""
     for tier in detect.TIERS:
         listed = list(tiles.default_tiles(tier))
         names = [
@@ -229,7 +229,7 @@ def test_every_default_is_listed_once():
 
 
 def test_the_output_heads_kernels_are_named_by_their_streams():
-    """Both families' are there for whoever compiles ahead, and this process's is one of them."""
+    """Every family's are there for whoever compiles ahead, and this process's is one of them."""
     tables: list[tuple[str, Callable[[str], RowsKernel], dict[str, Any], RowsKernel]] = [
         ("gemv_i8", int8.gemv_i8_for, int8.STREAMS, int8.gemv_i8),
         ("gemv_fp16", partial(fp16.gemv_for, "fp16"), fp16.STREAMS, fp16.gemv_fp16),
@@ -252,8 +252,19 @@ def test_a_plan_tells_how_many_streams_its_kernel_reads(encoding):
     assert streams == {**rows, "few": 0, "many": 0}
 
 
+@pytest.mark.parametrize("encoding", PANELS)
+def test_so_does_a_plan_of_panels(encoding):
+    """Streams of whole panels."""
+    plan = make_plan(encoding, 512, "stream", group=128)
+    assert (plan.streams, plan.unit) == (PANELS[encoding].panel_tile.streams, 16)
+
+
 def test_families():
     """By LLVM's names; what no table knows has the tier's own tiles."""
-    assert [family_of(each) for each in ("znver5", "znver4")] == ["zen"] * 2
+    assert [family_of(each) for each in ("znver5", "znver4", "znver3")] == ["zen", "zen4", "zen"]
+    table = {"generic": 1, "avx512vnni": 2, "avx512vnni@zen": 3, "avx512vbmi@zen4": 4}
+    tiers = {tier.name: tier for tier in detect.TIERS}
+    assert [tiers["avx512vnni"].pick(table, each) for each in FAMILIES] == [2, 3, 3]
+    assert [tiers["avx512vbmi"].pick(table, each) for each in FAMILIES] == [2, 3, 4]
     assert {family_of(each) for each in ("sapphirerapids", "generic", "apple-m1")} == {""}
     assert detect.FAMILY in FAMILIES

@@ -12,9 +12,10 @@ from bench.core.kernels import NO_PYTHON, OURS, Product, Timings
 from bench.core.measure import MAX_SHARE
 from bench.core.results import LOOK_UPS, plural
 from ternops.isa.detect import FAMILY
+from ternops.isa.tier import is_zen
 
 #: Where a look-up of a byte takes several operations, as on Intel, base3 computes longer.
-_OF_READING = {"two_bit": 0.97, "base3": 0.95 if FAMILY == "zen" else 0.88}
+_OF_READING = {"two_bit": 0.97, "base3": 0.95 if is_zen(FAMILY) else 0.88}
 _VNNI_TIERS = ("avx512vbmi", "avx512vnni", "avxvnni")
 
 
@@ -36,7 +37,7 @@ def beyond(results: Timings) -> list[str]:
 def of_ungrouped(family: str) -> dict[str, float]:
     """What is asked of one token with a scale a group: as `_OF_READING`, nothing of base3 where its
     look-up leaves the sums of groups no time."""
-    return {"two_bit": 0.90, "base3": 0.85} if family == "zen" else {"two_bit": 0.80}
+    return {"two_bit": 0.90, "base3": 0.85} if is_zen(family) else {"two_bit": 0.80}
 
 
 def _gemv_dram(results: Timings, tier: str) -> Iterator[Goal]:

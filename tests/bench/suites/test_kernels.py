@@ -199,7 +199,7 @@ def test_asked_and_seen_of_many_tokens(tier, peak, expected):
 
 
 @pytest.mark.parametrize(("tier", "asked"), [("avx512vbmi", 0.7), ("amx", 0.45), ("avx2", None)])
-@pytest.mark.parametrize("family", ["zen", ""])
+@pytest.mark.parametrize("family", ["zen", "zen4", ""])
 def test_asked_and_seen_of_scales_a_group(monkeypatch, tier, asked, family):
     """One token's bytes a second, and many tokens' products, over those without groups."""
     asked_of_one = {"two_bit": 0.9, "base3": 0.85} if family else {"two_bit": 0.8}
