@@ -22,7 +22,7 @@ from tests.helpers import cases, gguf_files
 
 KIND = pytest.mark.parametrize("name", LAYOUTS)
 CONFIG = replace(gguf_files.LLAMA, vocabulary=64)
-#: Of types whose matrices become floats: bits that their rounding to float16 leaves.
+#: Types whose matrices become floats.
 ROUNDED = ("Q4_1", "Q5_0", "Q5_1", "Q6_K", "Q4_K")
 TOKENS = [0, 63, 7, 7, 19, 50, 2]
 Q, K, DOWN = "blk.0.attn_q.weight", "blk.1.attn_k.weight", "blk.1.ffn_down.weight"
@@ -134,7 +134,7 @@ def test_matrices_of_several_types(tmp_path):
 
 @pytest.mark.parametrize("name", ROUNDED)
 def test_what_is_rounded(tmp_path, name):
-    """To float16, from what the package reads: 11 bits of each weight are right."""
+    """To float16, from what the package reads, rows of queries in the decoder's order."""
     rows, columns = 256, 512
     kind = kind_of(Type[name])
     random = np.random.default_rng(0)
@@ -144,12 +144,15 @@ def test_what_is_rounded(tmp_path, name):
         scales = random.uniform(0.001, 0.01, data.shape[:2]).astype(np.float16)
         data[:, :, at : at + 2] = scales[..., None].view(np.uint8)
     data = data.reshape(rows, -1)
-    path, _ = model_file(tmp_path / "a.gguf", "Q4_0", {DOWN: (data, name)})
-    matrix = Gguf(path).matrix(1, "down", "two_bit")
-    assert isinstance(matrix, HalfMatrix)
-    expected = dense_of(data, name, (rows, columns))
-    assert cases.same_bits(matrix.to_dense(), expected.astype(np.float16).astype(np.float32))
-    assert cases.same_bits(Gguf(path).floats(1, "down"), matrix.to_dense())
+    half = data[:, : data.shape[1] // 2].copy()
+    path, _ = model_file(tmp_path / "a.gguf", "Q4_0", {DOWN: (data, name), Q: (half, name)})
+    for layer, part, each, width in ((1, "down", data, columns), (0, "q", half, columns // 2)):
+        matrix = Gguf(path).matrix(layer, part, "two_bit")
+        assert isinstance(matrix, HalfMatrix)
+        expected = dense_of(each, name, (rows, width))
+        expected = halves(expected) if part == "q" else expected
+        assert cases.same_bits(matrix.to_dense(), expected.astype(np.float16).astype(np.float32))
+        assert cases.same_bits(Gguf(path).floats(layer, part), matrix.to_dense())
 
 
 @pytest.mark.parametrize("name", ["Q8_0", "NVFP4"])

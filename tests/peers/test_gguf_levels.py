@@ -18,10 +18,9 @@ from ternops.decoder.formats.gguf_file import GgufFile
 from ternops.decoder.formats.gguf_levels import LAYOUTS
 from ternops.decoder.weights import HalfMatrix
 from tests.helpers import cases, gguf_files
+from tests.peers import llama_models
 
 llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
-from tests.peers import test_llama_cpp as peers  # noqa: E402
-
 pytestmark = pytest.mark.peers
 
 #: Those that llama.cpp's program makes of all of a model, and those that files are written in here.
@@ -41,7 +40,7 @@ def of_floats(values):
 
 def quantised(folder, architecture, kind, values):
     """A file that llama.cpp quantised to a type."""
-    plain = peers.write(folder / "plain.gguf", architecture, "F32", values)
+    plain = llama_models.write(folder / "plain.gguf", architecture, "F32", values)
     path = folder / "quantised.gguf"
     settings = llama_cpp.llama_model_quantize_default_params()
     settings.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{kind}")
@@ -76,18 +75,18 @@ def nvfp4(floats):
 def written(folder, architecture, kind, values):
     """A file whose linear layers are of a type."""
     if kind == "NVFP4":
-        form = peers.CONFIGS[architecture].trunk.gguf[0]
-        tensors = {}
+        config, tensors = llama_models.CONFIGS[architecture], {}
+        form = config.trunk.gguf[0]
         for (layer, name), (weights, scale) in values.linear.items():
             floats = weights * scale
             if form.interleaved and name in ("q", "k"):
-                floats = gguf_files.neighbours(floats, peers.CONFIGS[architecture].head_dim)
+                floats = gguf_files.neighbours(floats, config.head_dim)
             tensors[form.matrix(layer, name)] = nvfp4(floats), kind
         return gguf_files.write_gguf(
             folder / "a.gguf", values, architecture, "F32", embedding="F32", tensors=tensors,
-            config=peers.CONFIGS[architecture], metadata={"tokenizer.ggml.model": "no_vocab"},
+            config=config, metadata={"tokenizer.ggml.model": "no_vocab"},
         )  # fmt: skip
-    return peers.write(folder / "a.gguf", architecture, kind, values)
+    return llama_models.write(folder / "a.gguf", architecture, kind, values)
 
 
 def made(folder, architecture, kind, values):
@@ -100,33 +99,33 @@ def made(folder, architecture, kind, values):
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_same_greedy_tokens(tmp_path, architecture, kind):
     """48 steps after each prompt, on models whose margins are wider than all differences."""
-    path = made(tmp_path, architecture, kind, peers.decided_values(architecture))
+    path = made(tmp_path, architecture, kind, llama_models.decided_values(architecture))
     model = Model.from_pretrained(path, threads=2)
     matrix = model.weights.layers[0].linear["down"]
     assert isinstance(matrix, HalfMatrix) == (kind not in LAYOUTS)
-    for prompt in peers.PROMPTS:
+    for prompt in llama_models.PROMPTS:
         tokens = list(model.generate(prompt, max_new_tokens=48))
         assert len(tokens) == 48
-        assert tokens == peers.their_tokens(path, prompt, 48)
-        best = np.sort(peers.check_logits(path, prompt + tokens), axis=1)
-        assert (best[:, -1] - best[:, -2]).min() > 2 * peers.LARGEST_DIFFERENCE
+        assert tokens == llama_models.their_tokens(path, prompt, 48)
+        best = np.sort(llama_models.check_logits(path, prompt + tokens), axis=1)
+        assert (best[:, -1] - best[:, -2]).min() > 2 * llama_models.LARGEST_DIFFERENCE
 
 
 @pytest.mark.parametrize("kind", QUANTISED + WRITTEN)
 @pytest.mark.parametrize("architecture", ARCHITECTURES[:3])
 def test_nearly_the_same_logits(tmp_path, architecture, kind):
     """Of models that are all random, whose blocks outweigh the embedding."""
-    path = made(tmp_path, architecture, kind, peers.random_values(architecture, 4))
-    peers.check_logits(path, np.random.default_rng(1).integers(0, 256, 60).tolist())
+    path = made(tmp_path, architecture, kind, llama_models.random_values(architecture, 4))
+    llama_models.check_logits(path, np.random.default_rng(1).integers(0, 256, 60).tolist())
 
 
 @pytest.mark.parametrize("kind", QUANTISED)
 def test_files_of_the_package_s_own_quantiser(tmp_path, kind):
     """gguf writes the same blocks as llama.cpp, or none; ours are read from both alike."""
-    values = of_floats(peers.random_values("llama", 1))
+    values = of_floats(llama_models.random_values("llama", 1))
     path = quantised(tmp_path, "llama", kind, values)
     try:
-        again = peers.write(tmp_path / "again.gguf", "llama", kind, values)
+        again = llama_models.write(tmp_path / "again.gguf", "llama", kind, values)
     except NotImplementedError:
         assert kind == "IQ4_NL"
         return
