@@ -20,13 +20,24 @@ The checkpoint in ternops/checkpoints/tiny was made with `--minutes 29 --threads
 and 2.157 for a bigram model over the same tokens (52.3%). Leaving out the codec tables of
 `encodings`, which resemble one another closely, it is 1.173. A run that is ended by --minutes
 depends on the speed of the machine; one that is ended by --steps does not.
+
+--a48 trains a folder that was made here, by default that in ternops/checkpoints/tiny, on to the
+activations of BitNet a4.8 (arXiv 2411.04965): inputs of attention and of the feed-forward part of 4
+bits, and of o's inputs the larger half alone, of 8 bits. That is the paper's second stage, with a
+twentieth of the tokens of the first. `python -m ternops perplexity --model tiny-a48` then says how
+many of the weights are active.
+
+    python examples/train_tiny.py --a48 --output tiny-a48 --lr 2e-3 --steps 250
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -64,22 +75,36 @@ CONFIG = {
         "quantization_mode": "online",
     },
 }
+TINY = Path(__file__).parents[1] / "ternops" / "checkpoints" / "tiny"
 Weights = dict[str, Tensor]
+
+
+class Numbers(NamedTuple):
+    """How a pass computes: the type of its products, which is float32 elsewhere, and whether
+    activations are those of BitNet a4.8."""
+
+    dtype: torch.dtype = torch.float32
+    is_a48: bool = False
 
 
 class BitLinear(torch.autograd.Function):
     """Product of 8-bit activations and one or more ternary matrices that share the input.
 
-    Activations become integers in [-128, 127] and weights integers in {-1, 0, 1}; both are exact
-    in bfloat16, so the cheaper product loses nothing but the rounding of its sums. The backward
-    pass is the straight-through estimator: the derivative of rounding is taken to be 1.
+    Activations become integers in [-128, 127], with is_int4 in [-8, 7] by absmean, and weights
+    integers in {-1, 0, 1}; all are exact in bfloat16, so the cheaper product loses nothing but the
+    rounding of its sums. The backward pass is the straight-through estimator: the derivative of
+    rounding, and of what is cut off, is taken to be 1.
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, dtype: torch.dtype, *weights: Tensor) -> Tensor:
+    def forward(ctx, x: Tensor, dtype: torch.dtype, is_int4: bool, *weights: Tensor) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
-        token_scale = 127 / flat.abs().amax(-1, keepdim=True).clamp(min=1e-5)
-        x_int = (flat * token_scale).round().clamp(-128, 127).to(dtype)
+        if is_int4:
+            token_scale = math.sqrt(7) / flat.abs().mean(-1, keepdim=True).clamp(min=1e-5)
+            x_int = (flat * token_scale).round().clamp(-8, 7).to(dtype)
+        else:
+            token_scale = 127 / flat.abs().amax(-1, keepdim=True).clamp(min=1e-5)
+            x_int = (flat * token_scale).round().clamp(-128, 127).to(dtype)
         ternary, row_scale = [], []
         for weight in weights:
             scale = 1 / weight.abs().mean().clamp(min=1e-5)
@@ -97,7 +122,13 @@ class BitLinear(torch.autograd.Function):
         flat = grad.reshape(-1, grad.shape[-1])
         grad_x = ((flat * rows).to(matrix.dtype) @ matrix).float()
         grad_w = ((flat / token_scale).to(matrix.dtype).T @ x_int).float()
-        return grad_x.view(*grad.shape[:-1], -1), None, *grad_w.split(ctx.sizes)
+        return grad_x.view(*grad.shape[:-1], -1), None, None, *grad_w.split(ctx.sizes)
+
+
+def larger_half(x: Tensor) -> Tensor:
+    """x with zeros for the smaller half of each token's magnitudes."""
+    kept = x.abs().topk((x.shape[-1] + 1) // 2, dim=-1).indices
+    return x * torch.zeros_like(x).scatter(-1, kept, 1.0)
 
 
 def new_weights() -> Weights:
@@ -136,26 +167,27 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat((-second, first), dim=-1) * sin
 
 
-def attention(x: Tensor, w: Weights, cos: Tensor, sin: Tensor, dtype: torch.dtype) -> Tensor:
+def attention(x: Tensor, w: Weights, cos: Tensor, sin: Tensor, numbers: Numbers) -> Tensor:
     projections = [w[f"self_attn.{name}_proj"] for name in "qkv"]
-    qkv = BitLinear.apply(x, dtype, *projections).split([p.shape[0] for p in projections], -1)
+    qkv = BitLinear.apply(x, *numbers, *projections).split([p.shape[0] for p in projections], -1)
     q, k, v = (t.unflatten(-1, (-1, CONFIG["head_dim"])).transpose(1, 2) for t in qkv)
     q, k = rotate(q, cos, sin), rotate(k, cos, sin)
     # Each key/value head serves a run of neighbouring query heads.
     k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))
     y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
     y = rms_norm(y.transpose(1, 2).flatten(2), w["self_attn.attn_sub_norm"])
-    return BitLinear.apply(y, dtype, w["self_attn.o_proj"])
+    y = larger_half(y) if numbers.is_a48 else y
+    return BitLinear.apply(y, numbers.dtype, False, w["self_attn.o_proj"])
 
 
-def mlp(x: Tensor, w: Weights, dtype: torch.dtype) -> Tensor:
-    gate, up = BitLinear.apply(x, dtype, w["mlp.gate_proj"], w["mlp.up_proj"]).chunk(2, -1)
+def mlp(x: Tensor, w: Weights, numbers: Numbers) -> Tensor:
+    gate, up = BitLinear.apply(x, *numbers, w["mlp.gate_proj"], w["mlp.up_proj"]).chunk(2, -1)
     y = rms_norm(F.relu(gate).square() * up, w["mlp.ffn_sub_norm"])
-    return BitLinear.apply(y, dtype, w["mlp.down_proj"])
+    return BitLinear.apply(y, numbers.dtype, False, w["mlp.down_proj"])
 
 
-def logits_of(weights: Weights, tokens: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Run the decoder. `dtype` is the type of the matrix products, all else is float32."""
+def logits_of(weights: Weights, tokens: Tensor, numbers: Numbers) -> Tensor:
+    """Run the decoder."""
     head = CONFIG["head_dim"]
     frequency = CONFIG["rope_theta"] ** (-torch.arange(0, head, 2).float() / head)
     angle = torch.outer(torch.arange(tokens.shape[1]).float(), frequency).repeat(1, 2)
@@ -164,39 +196,59 @@ def logits_of(weights: Weights, tokens: Tensor, dtype: torch.dtype = torch.float
     for n in range(CONFIG["num_hidden_layers"]):
         prefix, suffix = f"model.layers.{n}.", ".weight"
         w = {k[len(prefix) : -len(suffix)]: v for k, v in weights.items() if k.startswith(prefix)}
-        x = x + attention(rms_norm(x, w["input_layernorm"]), w, cos, sin, dtype)
-        x = x + mlp(rms_norm(x, w["post_attention_layernorm"]), w, dtype)
-    x = rms_norm(x, weights["model.norm.weight"]).to(dtype)
-    return (x @ weights["model.embed_tokens.weight"].to(dtype).T).float()
+        x = x + attention(rms_norm(x, w["input_layernorm"]), w, cos, sin, numbers)
+        x = x + mlp(rms_norm(x, w["post_attention_layernorm"]), w, numbers)
+    x = rms_norm(x, weights["model.norm.weight"]).to(numbers.dtype)
+    return (x @ weights["model.embed_tokens.weight"].to(numbers.dtype).T).float()
 
 
-def save_folder(folder: Path, weights: Weights, tokenizer: Tokenizer) -> None:
+def load_folder(folder: Path) -> Weights:
+    saved = load_file(folder / "model.safetensors")
+    return {name: weight.float() for name, weight in saved.items()}
+
+
+def save_folder(folder: Path, weights: Weights, tokenizer: Tokenizer, is_a48: bool) -> None:
     tensors = {name: weight.detach().bfloat16() for name, weight in weights.items()}
     files = {"model.safetensors": save(tensors, metadata={"format": "pt"})}
-    files |= {"config.json": training.as_json(CONFIG)}
+    config = dict(CONFIG)
+    if is_a48:
+        added = {"activation_quantization": "a4.8"}
+        config["quantization_config"] = CONFIG["quantization_config"] | added
+    files |= {"config.json": training.as_json(config)}
     training.write_files(folder, files | training.tokenizer_files(tokenizer))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--output", type=Path, default=Path("tiny"), help="folder to write")
+    parser.add_argument("--a48", action="store_true", help="train --source on to BitNet a4.8")
+    parser.add_argument("--source", type=Path, default=TINY, help="what --a48 begins with")
     training.add_arguments(parser, steps=6500)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    text = training.read_text(CONFIG["vocab_size"])
-    weights = new_weights()
+    exact = Numbers(is_a48=args.a48)
+    if args.a48:
+        tokenizer = Tokenizer.from_file(str(args.source / "tokenizer.json"))
+        text = training.read_text(CONFIG["vocab_size"], tokenizer)
+        weights = {name: w.requires_grad_() for name, w in load_folder(args.source).items()}
+        for name, numbers in (("8-bit activations", Numbers()), ("those of a4.8", exact)):
+            decode = partial(logits_of, weights, numbers=numbers)
+            bits = training.model_bits(decode, text.held_out) / text.size
+            print(f"{args.source.name} with {name}: {bits:.3f} bits per byte", flush=True)
+    else:
+        text = training.read_text(CONFIG["vocab_size"])
+        weights = new_weights()
     training.train(
-        lambda tokens: logits_of(weights, tokens, torch.bfloat16),
+        lambda tokens: logits_of(weights, tokens, Numbers(torch.bfloat16, args.a48)),
         [weight for name, weight in weights.items() if "_proj" in name],
         [weight for name, weight in weights.items() if "_proj" not in name],
         [np.append(ids, CONFIG["eos_token_id"]) for ids in text.train],
         args,
     )
-    save_folder(args.output, weights, text.tokenizer)
-    saved = load_file(args.output / "model.safetensors")
-    weights = {name: weight.float() for name, weight in saved.items()}
-    return training.judge(lambda tokens: logits_of(weights, tokens), text)
+    save_folder(args.output, weights, text.tokenizer, args.a48)
+    weights = load_folder(args.output)
+    return training.judge(lambda tokens: logits_of(weights, tokens, exact), text)
 
 
 if __name__ == "__main__":

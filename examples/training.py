@@ -85,10 +85,13 @@ def train_tokenizer(texts: list[str], vocabulary: int) -> Tokenizer:
     return tokenizer
 
 
-def read_text(vocabulary: int) -> Text:
-    """The standard library as tokens, with the baselines; says how much there is of it."""
+def read_text(vocabulary: int, tokenizer: Tokenizer | None = None) -> Text:
+    """The standard library as tokens, with the baselines; says how much there is of it.
+
+    tokenizer: that of a model that has one already, of so many tokens.
+    """
     train_texts, test_texts = read_sources()
-    tokenizer = train_tokenizer(train_texts, vocabulary)
+    tokenizer = tokenizer or train_tokenizer(train_texts, vocabulary)
     train = [np.array(e.ids, np.int32) for e in tokenizer.encode_batch(train_texts)]
     held_out = [np.array(e.ids, np.int32) for e in tokenizer.encode_batch(test_texts)]
     size = sum(len(text.encode()) for text in test_texts)
