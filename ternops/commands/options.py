@@ -51,7 +51,7 @@ def add_model_options(
             help="how the output head is held (default: auto)",
         )  # fmt: skip
     parser.add_argument(
-        "--cache", choices=("fp16", "fp32", "int8"), default="fp16",
+        "--cache", choices=("fp16", "fp32", "int8", "int3"), default="fp16",
         help="how keys and values are held (default: fp16)",
     )  # fmt: skip
     if decodes:
@@ -181,6 +181,8 @@ def describe(model: Model, session: Session | None = None) -> str:
     if session and session.screened:
         rows = session.rescored / session.screened
         text += f", {rows:.1f} of {model.config.vocabulary} rows rescored a token"
+    if session and session.active_share < 1:
+        text += f", {session.active_share:.1%} of the linear layers' weights active"
     if session and session.bytes_saved:
         rows, columns = session.shares_read
         text += f", {rows:.0%} of up's rows and {columns:.0%} of down's columns read"

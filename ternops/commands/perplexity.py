@@ -66,6 +66,8 @@ def _run(arguments: argparse.Namespace) -> int:
     print(f"perplexity  {perplexity(losses)!r}")
     print(f"tokens      {len(losses)} in {len(parts)} windows of {context}")
     print(f"tokens/s    {rate:.1f}")
+    if session.active_share < 1:
+        print(f"active      {session.active_share:.1%} of the linear layers' weights")
     print(f"[{options.describe(model)}]", file=sys.stderr)
     return 0
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ternops.absmean import MIN_ABSMAX, floor_of
 from ternops.decoder.formats.scales import products
-from ternops.kernels import reference
+from ternops.kernels import reference, reference_low
 from ternops.kernels.attention import MIN_CACHED
 from ternops.matrix import TernaryMatrix
 
@@ -43,19 +43,25 @@ class Exact:
     @staticmethod
     def cached(x: Array, kind: str) -> tuple[Array, Array]:
         """Keys or values (..., d) as the cache has them: elements, and a step a position."""
-        if kind != "int8":
+        if kind in ("fp16", "fp32"):
             elements = x if kind == "fp32" else reference.to_half(x)
             return elements, np.ones(x.shape[:-1], np.float32)
-        quantized, step = reference.quantize_rows(x.reshape(-1, x.shape[-1]), MIN_CACHED)
+        rows = x.reshape(-1, x.shape[-1])
+        if kind == "int3":
+            codes, step = reference_low.quantize_three_bits(rows, MIN_CACHED)
+            quantized = codes.astype(np.float32) - reference_low.MIDDLE
+        else:
+            quantized, step = reference.quantize_rows(rows, MIN_CACHED)
         return quantized.reshape(x.shape).astype(np.float32), step.reshape(x.shape[:-1])
 
     @staticmethod
-    def ternary(x: Array, matrix: TernaryMatrix) -> Array:
+    def ternary(x: Array, matrix: TernaryMatrix, is_int4: bool = False) -> Array:
         if matrix.group:
             quantized, steps = reference.quantize_groups(x, matrix.group, floor_of(True))
             scales = np.asarray(matrix.scale, np.float32)
             return reference.grouped_product(quantized, matrix.to_trits(), scales, steps)
-        quantized, step = reference.quantize_rows(x, floor_of(False))
+        quantize = reference_low.quantize_absmean if is_int4 else reference.quantize_rows
+        quantized, step = quantize(x, floor_of(False))
         total = reference.matmul_int32(quantized, matrix.to_trits()).astype(np.float32)
         assert matrix.scale is not None
         return total * matrix.scale * step[:, None]
@@ -136,16 +142,20 @@ class Double:
         return a * b + c
 
     @staticmethod
-    def ternary(x: Array, matrix: TernaryMatrix) -> Array:
+    def ternary(x: Array, matrix: TernaryMatrix, is_int4: bool = False) -> Array:
         if group := matrix.group:
             parts = x.reshape(len(x), -1, group)
             absmax = np.maximum(np.abs(parts).max(axis=2, keepdims=True), floor_of(True))
             rounded = np.rint(parts * (127 / absmax)) * (absmax / 127)
             return rounded.reshape(x.shape) @ _dense(matrix).T
-        absmax = np.maximum(np.abs(x).max(axis=1, keepdims=True), floor_of(False))
-        quantized = np.rint(x * (127 / absmax))
+        if is_int4:
+            step = np.maximum(np.abs(x).mean(axis=1, keepdims=True), floor_of(False)) / np.sqrt(7)
+            quantized = np.clip(np.rint(x / step), -8, 7)
+        else:
+            step = np.maximum(np.abs(x).max(axis=1, keepdims=True), floor_of(False)) / 127
+            quantized = np.rint(x / step)
         assert matrix.scale is not None
-        return (quantized @ matrix.to_trits().T) * (matrix.scale * absmax / 127)
+        return (quantized @ matrix.to_trits().T) * (matrix.scale * step)
 
     @staticmethod
     def tuned(product: Array, x: Array, signs: TernaryMatrix) -> Array:
@@ -157,7 +167,7 @@ class Unquantised(Double):
     """float64 with activations as they are: a model whose weights alone are ternary."""
 
     @staticmethod
-    def ternary(x: Array, matrix: TernaryMatrix) -> Array:
+    def ternary(x: Array, matrix: TernaryMatrix, is_int4: bool = False) -> Array:
         return x @ _dense(matrix).T
 
     @staticmethod

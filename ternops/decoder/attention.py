@@ -13,7 +13,11 @@ from ternops.decoder.records import (
 )
 from ternops.kernels.attention import (
     CHUNK,
+    FP16,
+    FP32,
+    INT8,
     POSITIONS,
+    Elements,
     append_fp16,
     append_fp32,
     append_i8,
@@ -24,6 +28,7 @@ from ternops.kernels.attention import (
     rotate,
 )
 from ternops.kernels.elementwise import gate_sigmoid, rms_norm
+from ternops.kernels.three_bit_cache import INT3, append_i3, attend_i3
 from ternops.simd import LayerKernel, inlined, pointer, record_at
 
 # The last layer's weights have evicted keys and values from the CPU's caches, so that they are
@@ -39,15 +44,20 @@ def _angles(p, m, position):
 
 
 @inlined
-def _cache(p, m, t, head, since, size):
+def _cache(p, m, t, head, since, key_bytes, chunk_bytes):
     """Keys, values and their steps of one head of a layer of a token's sequence, from a position
     on that is a multiple of POSITIONS."""
     at = m.place * p.kv_heads + head
-    padded = (p.head_dim + CHUNK - 1) // CHUNK * CHUNK
-    keys = pointer(t.keys) + (at * p.context + since) * p.head_dim * size
-    values = pointer(t.values) + (at * p.context * padded + since * CHUNK) * size
+    keys = pointer(t.keys) + (at * p.context + since) * key_bytes
+    values = pointer(t.values) + (at * p.context * _chunks(p) + since) * chunk_bytes
     steps = (at * p.context + since) * 4
     return keys, values, pointer(t.key_steps) + steps, pointer(t.value_steps) + steps
+
+
+@inlined
+def _chunks(p):
+    """Those of a value."""
+    return (p.head_dim + CHUNK - 1) // CHUNK
 
 
 @inlined
@@ -84,7 +94,9 @@ def turns(count, thread, threads):
     return (count - thread + threads - 1) // threads
 
 
-def _make_append(append, size):
+def _make_append(append, elements):
+    held, unit, chunk_bytes = elements.together, elements.key_bytes(1), elements.chunk_bytes
+
     @inlined
     def append_keys(record, layer, thread, threads):
         """Norm and rotate the keys of this pass, and append keys and values."""
@@ -92,19 +104,21 @@ def _make_append(append, size):
         m = record_at(LayerRecord, p.layer_table + layer * LAYER_BYTES)
         spare = pointer(p.own) + thread * p.own_bytes + p.own_floats
         rotated = spare + 4 * p.head_dim + 128
+        key_bytes = (p.head_dim + held - 1) // held * unit
         if p.tile_tokens == 1 and p.tokens <= _MAX_PREFETCHED:
             for turn in range(turns(p.tokens * p.kv_heads, thread, threads)):
                 item = thread + turn * threads
                 t = record_at(TokenRecord, p.token_table + item // p.kv_heads * TOKEN_BYTES)
                 since = _since(m, t)
-                keys, values, _, _ = _cache(p, m, t, item % p.kv_heads, since, size)
-                prefetch_cache(keys, values, p.head_dim, t.position + 1 - since, p.context, size)
+                head, seen = item % p.kv_heads, t.position + 1 - since
+                keys, values, _, _ = _cache(p, m, t, head, since, key_bytes, chunk_bytes)
+                prefetch_cache(keys, key_bytes, values, chunk_bytes, _chunks(p), seen, p.context)
         # With one token the thread that writes a head's keys is the one that reads them.
         for turn in range(turns(p.tokens * p.kv_heads, thread, threads)):
             item = thread + turn * threads
             token, head = item // p.kv_heads, item % p.kv_heads
             t = record_at(TokenRecord, p.token_table + token * TOKEN_BYTES)
-            keys, values, key_steps, value_steps = _cache(p, m, t, head, 0, size)
+            keys, values, key_steps, value_steps = _cache(p, m, t, head, 0, key_bytes, chunk_bytes)
             offset = (token * p.kv_heads + head) * p.head_dim * 4
             cosine, sine = _angles(p, m, t.position)
             _norm(p, pointer(p.k) + offset, m.k_norm)
@@ -117,7 +131,9 @@ def _make_append(append, size):
     return append_keys
 
 
-def _make_attend(attend, size):
+def _make_attend(attend, elements):
+    held, unit, chunk_bytes = elements.together, elements.key_bytes(1), elements.chunk_bytes
+
     @inlined
     def attend_all(record, layer, thread, threads):
         """Norm and rotate the queries of this pass; attention over the cache, and its gate.
@@ -131,6 +147,7 @@ def _make_attend(attend, size):
         group, width = p.heads // p.kv_heads, p.heads * p.head_dim
         gated = m.q_rows > width
         step = 2 * p.head_dim if gated else p.head_dim
+        key_bytes = (p.head_dim + held - 1) // held * unit
         tiles = (p.tokens + p.tile_tokens - 1) // p.tile_tokens
         # In turn, because later tokens see more positions.
         for turn in range(turns(tiles * p.kv_heads, thread, threads)):
@@ -148,7 +165,9 @@ def _make_attend(attend, size):
                         _norm(p, pointer(p.q) + 4 * at, m.q_norm)
                         rotate(pointer(p.q) + 4 * at, cosine, sine, p.rotated, p.head_dim, target)
                 since = _since(m, t)
-                keys, values, key_steps, value_steps = _cache(p, m, t, head, since, size)
+                keys, values, key_steps, value_steps = _cache(
+                    p, m, t, head, since, key_bytes, chunk_bytes
+                )
                 out = pointer(p.attention) + 4 * (first * width + head * group * p.head_dim)
                 attend(
                     queries, group, t.position - since, count, m.window, np.float32(p.score_scale),
@@ -168,24 +187,24 @@ def _make_attend(attend, size):
 
 
 class CacheKind(NamedTuple):
-    """How keys and values are kept: NumPy's type of an element, and the jobs of a layer."""
+    """How keys and values are kept: their elements, and the jobs of a layer."""
 
-    element: type[np.generic]
+    elements: Elements
     append: LayerKernel
     attend: LayerKernel
 
 
-def _kind(name, element, append, attend):
-    size = np.dtype(element).itemsize
+def _kind(name, elements, append, attend):
     return CacheKind(
-        element,
-        LayerKernel(_make_append(append, size), f"append_keys_{name}"),
-        LayerKernel(_make_attend(attend, size), f"attention_{name}"),
+        elements,
+        LayerKernel(_make_append(append, elements), f"append_keys_{name}"),
+        LayerKernel(_make_attend(attend, elements), f"attention_{name}"),
     )
 
 
 CACHES = {
-    "fp16": _kind("fp16", np.uint16, append_fp16, attend_fp16),
-    "fp32": _kind("fp32", np.float32, append_fp32, attend_fp32),
-    "int8": _kind("i8", np.int8, append_i8, attend_i8),
+    "fp16": _kind("fp16", FP16, append_fp16, attend_fp16),
+    "fp32": _kind("fp32", FP32, append_fp32, attend_fp32),
+    "int8": _kind("i8", INT8, append_i8, attend_i8),
+    "int3": _kind("i3", INT3, append_i3, attend_i3),
 }

@@ -18,36 +18,39 @@ from ternops.memory import HoldsAddresses, aligned_zeros
 # Each head's keys and values are a place of their own that is written from its beginning: in huge
 # pages the first token of a cache of gigabytes would take most of it.
 _MAX_IN_HUGE_PAGES = 1 << 29
+# Bytes behind keys and values that a kernel may load with the last of them.
+_READ_BEYOND = 64
 
 
 class Cache(HoldsAddresses):
-    """Room for the context of a model, or another number of positions, in fp16, fp32 or int8;
+    """Room for the context of a model, or another number of positions, in one of CACHES;
     pages are taken when they are written.
 
     positions: how many there are, rounded up to whole turns of the attention kernel.
-    addresses: of keys, values, the steps of int8 keys and values, and states, as TOKEN has them.
+    addresses: of keys, values, their steps where they have any, and states, as TOKEN has them.
     states: those of delta nets, None without any: of one sequence alone.
     """
 
     def __init__(self, config: Config, kind: str, positions: int | None = None) -> None:
-        element = np.dtype(CACHES[kind].element)
+        elements = CACHES[kind].elements
         self.positions = padded_context(config) if positions is None else padded(positions)
         heads, context = config.attention_layers * config.kv_heads, self.positions
-        keys = heads * context * config.head_dim
-        values = heads * context * -(-config.head_dim // CHUNK) * CHUNK
-        steps = heads * context if kind == "int8" else 0
-        is_large = (keys + values) * element.itemsize > _MAX_IN_HUGE_PAGES
+        key = elements.key_bytes(config.head_dim)
+        keys = heads * context * key
+        values = heads * context * -(-config.head_dim // CHUNK) * elements.chunk_bytes
+        steps = heads * context if elements.has_steps else 0
+        is_large = keys + values > _MAX_IN_HUGE_PAGES
         zeros = _zeros_in_small_pages if is_large else aligned_zeros
         self._arrays = [
-            zeros(keys, element), zeros(values, element),
+            zeros(keys + _READ_BEYOND, np.uint8), zeros(values + _READ_BEYOND, np.uint8),
             aligned_zeros(steps, np.float32), aligned_zeros(steps, np.float32),
         ]  # fmt: skip
         self.states = States(config) if config.attention_layers < config.layers else None
         state = self.states.address if self.states else 0
         self.addresses = (*(array.ctypes.data for array in self._arrays), state)
         # From one position to the next, where a multiple of BLOCK of them is left out.
-        key, value = config.head_dim * element.itemsize, CHUNK * element.itemsize
-        self._strides = (key, value, 4, 4, 0) if steps else (key, value, 0, 0, 0)
+        step = 4 if steps else 0
+        self._strides = (key, elements.chunk_bytes, step, step, 0)
 
     def addresses_from(self, position: int) -> tuple[int, ...]:
         """The addresses for a sequence that begins at a position, a multiple of BLOCK."""
@@ -57,15 +60,15 @@ class Cache(HoldsAddresses):
         return tuple(address + position * stride for address, stride in pairs)
 
 
-def _zeros_in_small_pages(size: int, element: np.dtype[Any]) -> npt.NDArray[Any]:
+def _zeros_in_small_pages(size: int, element: type[np.uint8]) -> npt.NDArray[Any]:
     """As `aligned_zeros`, where the system has a way to ask for that."""
     if not hasattr(mmap, "MADV_NOHUGEPAGE"):
         return aligned_zeros(size, element)
     try:
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-        memory = mmap.mmap(-1, size * element.itemsize, flags=flags)
+        memory = mmap.mmap(-1, size, flags=flags)
     except OSError as error:
-        raise MemoryError(f"cache: {size * element.itemsize} bytes, {error.strerror}") from None
+        raise MemoryError(f"cache: {size} bytes, {error.strerror}") from None
     with contextlib.suppress(OSError):  # of a kernel that has small pages alone
         memory.madvise(mmap.MADV_NOHUGEPAGE)
     return np.frombuffer(memory, element)
@@ -84,8 +87,9 @@ def padded(positions: int) -> int:
 def kv_cache_bytes(config: Config, kind: str, positions: int) -> int:
     """Bytes of keys and values that a token reads which attends to `positions` positions, and of
     the states of delta nets."""
-    element = np.dtype(CACHES[kind].element).itemsize
-    steps = 4 if kind == "int8" else 0
+    elements = CACHES[kind].elements
+    steps = 4 if elements.has_steps else 0
     seen = config.kv_heads * config.seen(positions)
     states = sum(config.delta_layers) * layer_bytes(config) if config.delta_layers else 0
-    return 2 * seen * (config.head_dim * element + steps) + states
+    each = elements.key_bytes(config.head_dim) + steps
+    return 2 * seen * each + states

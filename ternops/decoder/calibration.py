@@ -39,7 +39,7 @@ class _Watched:
 
 class _Watching(Unquantised):
     @staticmethod
-    def ternary(x: Array, matrix: Any) -> Array:
+    def ternary(x: Array, matrix: Any, is_int4: bool = False) -> Array:
         matrix.tell(x)
         return x @ matrix.dense().astype(np.float64).T
 

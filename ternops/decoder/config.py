@@ -22,6 +22,8 @@ from ternops.decoder.architectures import (
 
 # A table of rotations is made for it, some 100 bytes a position, before a weight is read.
 _MAX_CONTEXT = 2**20
+#: How the inputs of linear layers are rounded: to int8 by absmax, or as BitNet a4.8 has it.
+INT8, A48 = "int8", "a4.8"
 _DELTA = ("delta_heads", "delta_key_heads", "delta_key_dim", "delta_value_dim")
 
 
@@ -47,6 +49,11 @@ class Config:
     has delta_heads, each with a state (delta_key_dim, delta_value_dim), and delta_key_heads for
     queries and keys: head h has number h * delta_key_heads // delta_heads of these or, with
     delta_tiled, h % delta_key_heads.
+
+    activation_quantization: "int8", the inputs of linear layers by absmax, or "a4.8", those of
+    BitNet a4.8 (arXiv 2411.04965, section 2.1): inputs of attention and of the feed-forward part
+    are int4 by absmean; of o's inputs the larger half of a token is int8 and the rest 0; those of
+    down, which ReLU^2 makes sparse, are int8.
     """
 
     hidden: int
@@ -82,6 +89,7 @@ class Config:
     delta_key_dim: int = 0
     delta_value_dim: int = 0
     delta_tiled: bool = False
+    activation_quantization: str = INT8
 
     def __post_init__(self) -> None:
         for name in ("hidden", "ffn", "layers", "heads", "kv_heads", "head_dim", "vocabulary",
@@ -130,6 +138,27 @@ class Config:
                 raise ValueError(f"config: a window is {window!r}, expected 0 to {2**31 - 1}")
         if self.delta_layers:
             self._check_delta()
+        self._check_activations()
+
+    def _check_activations(self) -> None:
+        kind = self.activation_quantization
+        if kind not in (INT8, A48):
+            raise ValueError(
+                f"config: activation_quantization is {kind!r}, expected {INT8!r} or {A48!r}"
+            )
+        if kind == INT8:
+            return
+        if self.activation != "relu2":
+            raise ValueError(
+                f"config: activation_quantization is {kind!r} and hidden_act is "
+                f"{self.activation!r}, expected relu2"
+            )
+        for name in ("inner_norms", "delta_layers"):
+            if getattr(self, name):
+                raise ValueError(
+                    f"config: activation_quantization is {kind!r} in a model with {name}, expected "
+                    f"{INT8!r}"
+                )
 
     def _check_delta(self) -> None:
         if len(self.delta_layers) != self.layers:

@@ -8,6 +8,7 @@ is read. Bound: memory, the bytes of the rows and columns that are left.
 import numpy as np
 
 from ternops.decoder.architectures import ACTIVATIONS, LINEAR
+from ternops.decoder.low_activations import count_up
 from ternops.decoder.records import ModelRecord
 from ternops.decoder.tuned import add_tuned
 from ternops.encodings.blocks import BLOCK_BYTES
@@ -114,6 +115,8 @@ def _listed_up(p, m, own, first, last):
 @inlined
 def up_and_gate(p, m, at, own, first, last, thread):
     """gate = activation(gate) * up, rows [first, last) of every token."""
+    if p.low != 0:
+        count_up(address_of(p), own, first, last)
     if p.most_rows > 0 and _listed_up(p, m, own, first, last):
         return
     multiply_rows(own, m.up, m.up_stride, m.up_scale, m.up_scale_step, p.ffn, first, last, p.up)

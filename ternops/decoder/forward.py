@@ -11,6 +11,7 @@ import numpy as np
 from ternops.decoder.architectures import LINEAR
 from ternops.decoder.feed_forward import add_rows, down_and_add, up_and_gate
 from ternops.decoder.inputs import mine, place, place_again, prefetch_matrix, use_type
+from ternops.decoder.low_activations import TO_ATTENTION, TO_DOWN, TO_FFN, TO_O
 from ternops.decoder.records import (
     LAYER_BYTES,
     PARTS,
@@ -70,9 +71,9 @@ def _timed_barrier(p, team, thread, threads, part, since):
 
 
 @inlined
-def _prepare(p, own, x, norm, inner, count, placed_stride, team, thread, threads, time):
+def _prepare(p, own, x, norm, inner, count, placed_stride, role, team, thread, threads, time):
     """Norm and place what every thread then reads."""
-    place(p, own, x, norm, inner, count, placed_stride, thread, threads)
+    place(p, own, x, norm, inner, count, placed_stride, role, thread, threads)
     if p.tokens > 1:
         return _timed_barrier(p, team, thread, threads, _PREPARE, time)
     return _add_time(p, thread, _PREPARE, time)
@@ -101,8 +102,9 @@ def _layer(p, at, own, team, thread, threads, time):
     t = use_type(p, own, m.q_type)
     inner = m.q_input_norm
     time = _prepare(
-        p, own, x, m.input_norm, inner, p.hidden, t.placed_hidden, team, thread, threads, time
-    )
+        p, own, x, m.input_norm, inner, p.hidden, t.placed_hidden, TO_ATTENTION, team, thread,
+        threads, time,
+    )  # fmt: skip
     f, n = share(m.q_rows, p.row_step, thread, threads)
     multiply_rows(own, m.q, m.q_stride, m.q_scale, m.q_scale_step, m.q_rows, f, n, p.q)
     _add_tuned(p, at, _Q, m.q_rows, f, n, p.q, thread)
@@ -138,7 +140,7 @@ def _layer(p, at, own, team, thread, threads, time):
     if m.taps != 0:
         mixed, placed = p.delta_values, t.placed_values
     time = _prepare(
-        p, own, pointer(p.attention), m.attention_norm, m.o_input_norm, mixed, placed, team,
+        p, own, pointer(p.attention), m.attention_norm, m.o_input_norm, mixed, placed, TO_O, team,
         thread, threads, time,
     )  # fmt: skip
     f, n = share(p.hidden, p.row_step, thread, threads)
@@ -153,8 +155,9 @@ def _layer(p, at, own, team, thread, threads, time):
     t = use_type(p, own, m.gate_type)
     inner = m.gate_input_norm
     time = _prepare(
-        p, own, x, m.post_norm, inner, p.hidden, t.placed_hidden, team, thread, threads, time
-    )
+        p, own, x, m.post_norm, inner, p.hidden, t.placed_hidden, TO_FFN, team, thread, threads,
+        time,
+    )  # fmt: skip
     f, n = share(p.ffn, p.row_step, thread, threads)
     multiply_rows(own, m.gate, m.gate_stride, m.gate_scale, m.gate_scale_step, p.ffn, f, n, p.gate)
     _add_tuned(p, at, _GATE, p.ffn, f, n, p.gate, thread)
@@ -168,8 +171,8 @@ def _layer(p, at, own, team, thread, threads, time):
 
     t = use_type(p, own, m.down_type)
     time = _prepare(
-        p, own, pointer(p.gate), m.ffn_norm, m.down_input_norm, p.ffn, t.placed_ffn, team, thread,
-        threads, time,
+        p, own, pointer(p.gate), m.ffn_norm, m.down_input_norm, p.ffn, t.placed_ffn, TO_DOWN, team,
+        thread, threads, time,
     )  # fmt: skip
     down_and_add(p, m, at, own, team, thread, threads)
     if at + 1 < p.layers:

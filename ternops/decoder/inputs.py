@@ -5,6 +5,7 @@ matrices have. Trick: products whose weights are of one type read the same prepa
 prepare them anew. Bound: arithmetic on one row of activations, little beside a product's bytes.
 """
 
+from ternops.decoder.low_activations import TO_ATTENTION, prepare_low
 from ternops.decoder.records import TYPE_BYTES, ModelRecord, TypeRecord
 from ternops.decoder.tuned import prepare_tuned
 from ternops.kernels.elementwise import rms_norm
@@ -34,8 +35,11 @@ def use_type(p, own, number):
 
 
 @inlined
-def place(p, own, x, norm, inner, count, placed_stride, thread, threads):
-    """Norm, with each of two weights that is not 0, and place this thread's tokens."""
+def place(p, own, x, norm, inner, count, placed_stride, role, thread, threads):
+    """Norm, with each of two weights that is not 0, and place this thread's tokens.
+
+    role: for which layers, as `low_activations` has it.
+    """
     first, last = mine(p.tokens, thread, threads)
     normed = pointer(p.normed)
     if p.tokens == 1:
@@ -50,7 +54,10 @@ def place(p, own, x, norm, inner, count, placed_stride, thread, threads):
             row = 4 * token * count
             rms_norm(x + row, pointer(inner), count, p.inner_epsilon, normed + row)
         x = normed
-    prepare_rows(own, x, count, placed_stride, p.tokens, first, last)
+    if p.low != 0:
+        prepare_low(address_of(p), own, x, role, count, placed_stride, first, last, thread)
+    else:
+        prepare_rows(own, x, count, placed_stride, p.tokens, first, last)
     if p.runs > 0:
         prepare_tuned(address_of(p), x, count, first, last, thread)
 
@@ -63,7 +70,8 @@ def place_again(record, own, number, x, norm, inner, team, thread, threads):
     if p.tokens > 1:
         barrier(team, threads)
     t = use_type(p, own, number)
-    place(p, own, x, norm, inner, p.hidden, t.placed_hidden, thread, threads)
+    # Where activations are those of a4.8 there are neither inner norms nor several types.
+    place(p, own, x, norm, inner, p.hidden, t.placed_hidden, TO_ATTENTION, thread, threads)
     if p.tokens > 1:
         barrier(team, threads)
 

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ternops.decoder.active import check_low
 from ternops.decoder.architectures import DELTA_SLOTS
 from ternops.decoder.attention import CACHES
-from ternops.decoder.config import Config
+from ternops.decoder.config import A48, Config
 from ternops.decoder.deltas import Delta, Deltas
 from ternops.decoder.head import Head
 from ternops.decoder.records import LAYER
@@ -64,6 +65,10 @@ class LoadedModel:
             if sparse == "always":
                 raise ValueError(f"sparse={sparse!r}: not with deltas, expected auto or never")
             sparse = "never"
+        if self.config.activation_quantization == A48:
+            check_low(self.types)
+            if self.deltas:
+                raise ValueError("deltas: not of a model with activations of a4.8, expected none")
         self.sparsity = Sparsity(weights, self.encoding, sparse, self.threads)
         #: Those of each layer; layers of a kind share them.
         self.rotations = rotations_of(self.config)

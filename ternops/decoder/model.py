@@ -39,7 +39,8 @@ class Model(LoadedModel):
     head: how the output head is computed: "fp16", "int8", "screened" (an int8 copy rules out
     what cannot be among the likeliest tokens, the rest is computed in fp16: greedy and top-k
     results are those of fp16) or "auto" (screened, where the head exceeds the last-level cache).
-    cache: how keys and values are kept: "fp16", "fp32" or "int8", with a step a key.
+    cache: how keys and values are kept: "fp16", "fp32", or "int8" or "int3" (3 bits), with a step
+        a head and position.
     sparse: whether single tokens of a model with ReLU^2 leave out the rows of `up` whose gate is 0
     and the columns of `down` whose activation is 0: "auto" (where so many are that it takes less
     time), "always" or "never". The bits are the same; `down` is kept a second time, by columns.

@@ -25,9 +25,10 @@ _SPARSE = (
 #: what scores are multiplied by; the others: see `Config`.
 _FLOATS = ("epsilon", "inner_epsilon", "score_scale", "embedding_scale", "residual_scale")
 _TUNED = "tuned tuned_bytes tuned_prepare tuned_block tuned_out tuned_slots run_table runs"
+_LOW = "low codes low_steps active"
 _CALL = "tokens tile_tokens outputs states token_table output_table profile"
 _INTEGERS = " ".join(
-    (_COUNTS, _DELTA, _WEIGHTS, _SHARED, _OWN, _JOBS, _HEAD, _SPARSE, _TUNED, _CALL)
+    (_COUNTS, _DELTA, _WEIGHTS, _SHARED, _OWN, _JOBS, _HEAD, _SPARSE, _TUNED, _LOW, _CALL)
 ).split()
 #: A model and the memory of one forward pass. Counts, and the index of the activation; those of
 #: delta nets, how much of its state each head of a token keeps and writes, and the addresses of
@@ -42,11 +43,13 @@ _INTEGERS = " ".join(
 #: were computed, int64 each); what `ternops.decoder.tuned` needs to add the deltas of some tokens
 #: (each thread's OPERANDS record, tuned_bytes apart, and from there the offset of its results; what
 #: prepares tokens; columns of a block of signs; slots of a layer in a table of SIGNS; RUNs and
-#: their number, 0: none); and this call's tokens. tile_tokens: tokens whose attention is computed
-#: together, if they are of one sequence. outputs: tokens whose logits are computed, in
-#: output_table; states: the same of normed hidden states, with the weight state_norm, which has no
-#: factor of the logits. exact_top: how many of the largest logits must be exact. profile: 0, or the
-#: address of int64 nanoseconds that thread 0 adds to, one of each of PARTS.
+#: their number, 0: none); what `ternops.decoder.low_activations` needs (whether activations are
+#: those of a4.8; codes of each token, its step, and how many are not 0); and this call's tokens.
+#: tile_tokens: tokens whose attention is computed together, if they are of one sequence. outputs:
+#: tokens whose logits are computed, in output_table; states: the same of normed hidden states, with
+#: the weight state_norm, which has no factor of the logits. exact_top: how many of the largest
+#: logits must be exact. profile: 0, or the address of int64 nanoseconds that thread 0 adds to, one
+#: of each of PARTS.
 MODEL = np.dtype([(name, np.intp) for name in _INTEGERS] + [(name, np.float64) for name in _FLOATS])
 
 #: What products with weights of one type need to know, in one pass: of OPERANDS all that is not the

@@ -15,15 +15,18 @@ import numpy.typing as npt
 from ternops.bitdelta import DeltaMatrix
 from ternops.decoder.architectures import INNER_NORMS, TAPS
 from ternops.decoder.arithmetics import Double, Exact, Unquantised
-from ternops.decoder.config import Config
+from ternops.decoder.config import A48, Config
 from ternops.decoder.loaded import LoadedModel, rotations_of
 from ternops.decoder.weights import HalfMatrix, Layer
+from ternops.kernels.reference_low import keep_largest
 from ternops.matrix import TernaryMatrix
 
 __all__ = ["Double", "Exact", "Unquantised", "logits", "perplexity", "states"]
 
 Array = npt.NDArray[Any]
 _SUMS = 512
+#: The linear layers whose inputs BitNet a4.8 rounds to 4 bits.
+_INT4_INPUTS = ("q", "k", "v", "gate", "up")
 
 
 def logits(
@@ -107,15 +110,22 @@ def _activation(m: Any, config: Config, x: Array) -> Array:
 def _linear(m: Any, config: Config, layer: Layer, name: str, x: Array) -> Array:
     """A linear layer, with the norm and the bias that it may have."""
     x, matrix = _norm(m, config, layer, f"{name}_input", x), layer.linear[name]
-    result = _product(m, x, matrix)
+    is_low = config.activation_quantization == A48
+    if is_low and name == "o":
+        x = keep_largest(x, -(-x.shape[1] // 2))
+    result = _product(m, x, matrix, is_low and name in _INT4_INPUTS)
     return result + layer.biases[name] if name in layer.biases else result
 
 
-def _product(m: Any, x: Array, matrix: TernaryMatrix | HalfMatrix | DeltaMatrix) -> Array:
+def _product(
+    m: Any, x: Array, matrix: TernaryMatrix | HalfMatrix | DeltaMatrix, is_int4: bool = False
+) -> Array:
     if isinstance(matrix, DeltaMatrix):
         tuned: Array = m.tuned(_product(m, x, matrix.base), x, matrix.signs)
         return tuned
-    result: Array = _half(m, x, matrix) if isinstance(matrix, HalfMatrix) else m.ternary(x, matrix)
+    if isinstance(matrix, HalfMatrix):
+        return _half(m, x, matrix)
+    result: Array = m.ternary(x, matrix, is_int4)
     return result
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
+from ternops.decoder.low_activations import COUNTS
 from ternops.decoder.weight_types import TypeTable
 from ternops.kernels.int8 import placed_bytes
 from ternops.kernels.operands import OPERANDS
@@ -21,8 +22,8 @@ def padded_bytes(size: int) -> int:
     return -(-size // CACHE_LINE) * CACHE_LINE + PADDING
 
 
-# int64 counts of rows and of columns.
-_COUNTS = 16
+# int64 counts of rows and of columns that were read, and of what is active.
+_COUNTS = 8 * (2 + COUNTS)
 
 
 class ThreadScratch:
@@ -89,7 +90,7 @@ class ThreadScratch:
         return self
 
     def total_counts(self) -> npt.NDArray[np.int64]:
-        """The sum of all threads' counts, int64 (2,)."""
+        """The sum of all threads' counts, int64: rows and columns, and those of COUNTS."""
         table = self._memory[: len(self.heads) * self.bytes].reshape(len(self.heads), -1)
         counts = table[:, self.counts : self.counts + _COUNTS].view(np.int64)
         total: npt.NDArray[np.int64] = counts.sum(axis=0)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ternops.decoder.cache import Cache, kv_cache_bytes
+from ternops.decoder.config import A48
 from ternops.decoder.loaded import LoadedModel
 from ternops.decoder.workspace import MAX_TOKENS, Workspace, size_for
 from ternops.memory import HoldsAddresses
@@ -31,6 +32,16 @@ class WorkspacePool(HoldsAddresses):
         if key not in self._workspaces:
             self._workspaces[key] = Workspace(self._model, *key)
         return self._workspaces[key]
+
+    @property
+    def active_share(self) -> float:
+        """Of the weights of linear layers: what tokens so far have used; 1 where nothing counts."""
+        config = self._model.config
+        found = [each.active for each in self._workspaces.values()]
+        tokens = sum(count for _, count in found)
+        if config.activation_quantization != A48 or not tokens:
+            return 1.0
+        return sum(weights for weights, _ in found) / (tokens * config.linear_weights)
 
 
 class Session(HoldsAddresses):
@@ -104,6 +115,13 @@ class Session(HoldsAddresses):
     def shares_read(self) -> tuple[float, float]:
         """Of the rows of `up` and of the columns of `down`: what single tokens have read so far."""
         return self._alone.shares_read
+
+    @property
+    def active_share(self) -> float:
+        """With activations of a4.8: the share of the linear layers' weights that tokens so far have
+        used, whose input's code, and of `up` whose gate, is not 0; 1 for other models. Of all
+        sessions that share a pool."""
+        return self._pool.active_share
 
     def profile(self) -> npt.NDArray[np.int64]:
         """Add up nanoseconds of single tokens from now on, by `records.PARTS`; returns the sums."""

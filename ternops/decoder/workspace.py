@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ternops.decoder.active import active_weights
 from ternops.decoder.architectures import ACTIVATIONS
 from ternops.decoder.attention import CACHES
 from ternops.decoder.cache import Cache, padded_context
+from ternops.decoder.config import A48
 from ternops.decoder.delta import delta_fields
 from ternops.decoder.deltas import TunedScratch
 from ternops.decoder.forward import forward
@@ -78,6 +80,10 @@ class Workspace(HoldsAddresses):
             "logits": capacity * head.padded,
             "peaks": capacity * _peaks(head.padded),
         }
+        is_low = c.activation_quantization == A48
+        if is_low:  # int8, float32 and int64
+            codes = -(-capacity * longest // 4)
+            shared |= {"codes": codes, "low_steps": capacity, "active": 2 * capacity}
         self._buffers = {name: _zeros(4 * count) for name, count in shared.items()}
         self._tokens = np.zeros((capacity, len(TOKEN.names or ())), np.intp)
         self._outputs = np.zeros(capacity, np.int64)
@@ -101,7 +107,8 @@ class Workspace(HoldsAddresses):
             "hidden": c.hidden, "ffn": c.ffn, "layers": c.layers, "heads": c.heads,
             "kv_heads": c.kv_heads, "head_dim": c.head_dim, "rotated": c.rotated,
             "vocabulary": c.vocabulary, **delta_fields(c),
-            "context": padded_context(c), "activation": ACTIVATIONS.index(c.activation),
+            "context": padded_context(c), "low": is_low,
+            "activation": ACTIVATIONS.index(c.activation),
             "epsilon": c.epsilon, "inner_epsilon": c.inner_epsilon,
             "score_scale": np.float32(1) / np.sqrt(np.float32(c.query_scalar or c.head_dim)),
             "embedding_scale": np.float32(c.embedding_scale),
@@ -131,7 +138,7 @@ class Workspace(HoldsAddresses):
         self._logits = self._buffers["logits"].view(np.float32)[: capacity * head.padded]
         self._logits = self._logits.reshape(capacity, head.padded)[:, : c.vocabulary]
         self._exact_top = -1
-        self._passes = 0
+        self._passes = self._decoded = 0
 
     def profile(self) -> npt.NDArray[np.int64]:
         """From now on add up nanoseconds by `PARTS`; returns the array that they are added to."""
@@ -188,6 +195,7 @@ class Workspace(HoldsAddresses):
     def _run(self, tokens: int) -> None:
         work = (self._address, tokens) if self._model.adapts else None
         self._passes += 1
+        self._decoded += tokens
         if self._tuned:
             self._record["runs"], self._record["tuned_prepare"] = self._tuned.begin(tokens)
         TEAM.run_at(forward.address, self._address, self._model.threads, work)
@@ -199,8 +207,15 @@ class Workspace(HoldsAddresses):
         entries = self._passes * config.layers * config.ffn
         if entries == 0 or not self._sparsity or self._sparsity.kind == "never":
             return 1.0, 1.0
-        rows, columns = self._own.total_counts() / entries
+        rows, columns = self._own.total_counts()[:2] / entries
         return float(rows), float(columns)
+
+    @property
+    def active(self) -> tuple[int, int]:
+        """The weights that the codes of all tokens so far have used, where activations are those of
+        a4.8, and how many tokens there were."""
+        counts = self._own.total_counts()[2:].tolist()
+        return active_weights(self._model.config, counts), self._decoded
 
     def take_computed(self) -> int:
         """Rows that a screened head computed since the last call."""

@@ -3,8 +3,11 @@
 Layout: keys in blocks of 16 positions, a vector for each dimension; values in chunks of 32
 dimensions, position after position. Trick: a vector holds 16 positions' scores, so that no sum runs
 across lanes, and a key serves all query heads, and several tokens, while it is in the nearest
-cache. Bound: cache latency at short contexts, memory (2 to 8 bytes a position and dimension) later.
+cache. Bound: cache latency at short contexts, later memory, up to 8 bytes a position and dimension.
 """
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -39,6 +42,39 @@ _LANES = BLOCK
 _PREFETCH_BYTES = 8192
 # Blocks of keys at a time, with QUERIES queries and with one: 8 sums in 32 registers, 4 in 16.
 _BLOCKS = 2 if WIDE.bytes == 64 else 1
+
+
+class Elements(NamedTuple):
+    """How a cache holds the elements of keys and values.
+
+    bits: of one. together: how many dimensions of a key are held together. has_steps: whether each
+    key and value has a factor of its own. scores, weigh: as `make_scores` and `make_weigh`, for so
+    many queries times so many blocks of keys, and for so many queries.
+    """
+
+    bits: int
+    together: int
+    has_steps: bool
+    scores: Callable[[int, int], Any]
+    weigh: Callable[[int], Any]
+
+    def key_bytes(self, head_dim: int) -> int:
+        """Of the key of one head and position."""
+        return -(-head_dim // self.together) * self.together * self.bits // 8
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Of CHUNK dimensions of the value of one position."""
+        return CHUNK * self.bits // 8
+
+
+def whole_elements(load_cached: Any, size: int, has_steps: bool) -> Elements:
+    """Elements of `size` bytes, of which load_cached makes 16 float32."""
+    return Elements(
+        8 * size, 1, has_steps,
+        lambda rows, blocks: make_scores(load_cached, size, rows, blocks),
+        lambda rows: make_weigh(load_cached, size, rows),
+    )  # fmt: skip
 
 
 @kernel
@@ -161,27 +197,27 @@ def _tiles(rows):
     return tiled, tiled - QUERIES
 
 
-def make_attend(load_cached, size, has_steps):
-    """Attention of some queries over one key/value head.
-
-    has_steps: whether each key and value has a factor of its own.
-    """
-    scores_many = make_scores(load_cached, size, QUERIES, _BLOCKS)
-    scores_one, scores_last = (make_scores(load_cached, size, 1, n) for n in (TURN, 1))
-    weigh_many, weigh_one = make_weigh(load_cached, size, QUERIES), make_weigh(load_cached, size, 1)
+def make_attend(elements):
+    """Attention of some queries over one key/value head of these `Elements`."""
+    has_steps, chunk_bytes = elements.has_steps, elements.chunk_bytes
+    together, unit = elements.together, elements.key_bytes(1)
+    scores_many = elements.scores(QUERIES, _BLOCKS)
+    scores_one, scores_last = (elements.scores(1, blocks) for blocks in (TURN, 1))
+    weigh_many, weigh_one = (elements.weigh(rows) for rows in (QUERIES, 1))
     most_sums = 2 * QUERIES
 
     @inlined
     def all_scores(queries, rows, keys, head_dim, positions, scores, stride):
         tiled, last = _tiles(rows)
+        key_bytes = (head_dim + together - 1) // together * unit
         for start in range(0, positions, POSITIONS):
             # The keys of one turn stay in the nearest cache for all queries.
-            at, end = keys + start * head_dim * size, min(POSITIONS, positions - start)
+            at, end = keys + start * key_bytes, min(POSITIONS, positions - start)
             for tile in range(0, tiled, QUERIES):
                 row = min(tile, last)
                 query, out = queries + 4 * row * head_dim, scores + 4 * (row * stride + start)
                 for block in range(0, end, _BLOCKS * _LANES):
-                    near = at + block * head_dim * size
+                    near = at + block * key_bytes
                     scores_many(query, near, head_dim, out + 4 * block, stride)
             for row in range(tiled, rows):
                 query, out = queries + 4 * row * head_dim, scores + 4 * (row * stride + start)
@@ -189,7 +225,7 @@ def make_attend(load_cached, size, has_steps):
                     scores_one(query, at, head_dim, out, stride)
                 else:  # to read no more than there is
                     for block in range(0, end, _LANES):
-                        near = at + block * head_dim * size
+                        near = at + block * key_bytes
                         scores_last(query, near, head_dim, out + 4 * block, stride)
 
     @inlined
@@ -232,7 +268,7 @@ def make_attend(load_cached, size, has_steps):
         sums = registers(f32, most_sums)
         tiled, last = _tiles(rows)
         for d in range(0, head_dim, CHUNK):
-            chunk = values + d * context * size
+            chunk = values + d // CHUNK * context * chunk_bytes
             for tile in range(0, tiled, QUERIES):
                 row = min(tile, last)
                 weigh_many(scores + 4 * row * stride, stride, chunk, positions, sums)
@@ -256,19 +292,20 @@ def write_chunk(out, d, head_dim, low, high):
 
 
 @inlined
-def prefetch_cache(keys, values, head_dim, positions, context, size):
-    """Prefetch the keys and values of one head."""
-    read = (positions + _LANES - 1) // _LANES * _LANES * head_dim * size
+def prefetch_cache(keys, key_bytes, values, chunk_bytes, chunks, positions, context):
+    """Prefetch the keys of one head, key_bytes each, and its values, of so many chunks."""
+    read = (positions + _LANES - 1) // _LANES * _LANES * key_bytes
     for i in range(0, min(read, _PREFETCH_BYTES), 64):
         prefetch(keys + i)
-    for d in range(0, head_dim, CHUNK):
-        chunk = values + d * context * size
-        for i in range(0, min(positions * CHUNK * size, _PREFETCH_BYTES), 64):
+    for d in range(chunks):
+        chunk = values + d * context * chunk_bytes
+        for i in range(0, min(positions * chunk_bytes, _PREFETCH_BYTES), 64):
             prefetch(chunk + i)
 
 
 append_fp32 = make_append(np.int32, i32x16, _keep_f32, 4)
 append_fp16 = make_append(np.int16, u16, _narrow_f16, 2)
 append_i8 = make_append(np.int8, i8x16, _narrow_i8, 1)
-attend_fp32 = make_attend(_load_f32, 4, False)
-attend_fp16, attend_i8 = make_attend(load_fp16, 2, False), make_attend(load_i8, 1, True)
+FP32 = whole_elements(_load_f32, 4, False)
+FP16, INT8 = whole_elements(load_fp16, 2, False), whole_elements(load_i8, 1, True)
+attend_fp32, attend_fp16, attend_i8 = (make_attend(each) for each in (FP32, FP16, INT8))

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 
 from ternops.decoder import reference as decoder_reference
-from ternops.kernels import attention, reference
+from ternops.kernels import attention, reference, three_bit_cache
 from ternops.simd import kernel, pointer
 from tests.helpers import cases
 
 KINDS = {
-    "fp16": (np.uint16, attention.append_fp16, attention.attend_fp16),
-    "fp32": (np.float32, attention.append_fp32, attention.attend_fp32),
-    "int8": (np.int8, attention.append_i8, attention.attend_i8),
+    "fp16": (attention.FP16, attention.append_fp16, attention.attend_fp16),
+    "fp32": (attention.FP32, attention.append_fp32, attention.attend_fp32),
+    "int8": (attention.INT8, attention.append_i8, attention.attend_i8),
+    "int3": (three_bit_cache.INT3, three_bit_cache.append_i3, three_bit_cache.attend_i3),
 }
 MANY = 3 * attention.POSITIONS  # positions of the caches here
 
@@ -70,7 +71,7 @@ def expected(kind, queries, keys, values, first, window, scale):
 def test_attention(functions, kind, head_dim):
     """Any number of query heads, tokens and positions, each position before the next one's."""
     append, attend = functions[kind]
-    element = np.dtype(KINDS[kind][0])
+    elements = KINDS[kind][0]
     for group, tokens, first, window in (
         (1, 1, 0, MANY), (1, 1, 63, MANY), (1, 1, 64, MANY), (3, 1, 15, MANY), (4, 1, 16, MANY),
         (4, 1, 130, MANY), (5, 1, 64, MANY), (8, 1, 100, MANY), (1, 5, 0, MANY), (1, 16, 60, MANY),
@@ -79,10 +80,10 @@ def test_attention(functions, kind, head_dim):
     ):  # fmt: skip
         scale = np.float32(1) / np.sqrt(np.float32(head_dim + group))
         positions = first + tokens
-        padded = -(-head_dim // attention.CHUNK) * attention.CHUNK
+        chunks = -(-head_dim // attention.CHUNK)
         # What comes after the last position, of another sequence for all we know, must not matter.
-        cache_keys = np.full(MANY * head_dim + 64, 77, element)
-        cache_values = np.zeros(MANY * padded + 64, element)
+        cache_keys = np.full(MANY * elements.key_bytes(head_dim) + 64, 77, np.uint8)
+        cache_values = np.zeros(MANY * chunks * elements.chunk_bytes + 64, np.uint8)
         steps = [np.full(MANY + 64, 3, np.float32) for _ in range(2)]
         keys, values = (cases.floats(positions, head_dim, seed=seed) for seed in (1, 2))
         spare = np.zeros(8 * head_dim + 256, np.uint8)

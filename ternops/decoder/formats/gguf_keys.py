@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ternops.decoder.architectures import Gguf
-from ternops.decoder.config import Config
+from ternops.decoder.config import INT8, Config
 from ternops.decoder.formats.gguf_delta import delta_keys
 from ternops.decoder.formats.gguf_rope import FACTORS, LONG_FACTORS, SHORT_FACTORS
 from ternops.decoder.formats.hugging_face_rope import read_rope
@@ -55,6 +55,8 @@ def config_keys(config: Config, form: Gguf) -> dict[str, Any]:
         raise _cannot(config, form, "query_scalar")
     if config.inner_norms:
         raise _cannot(config, form, "inner_norms")
+    if config.activation_quantization != INT8:
+        raise _cannot(config, form, "activation_quantization")
     return {f"{form.name}.{key}": value for key, value in keys.items()}
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ternops.decoder.architectures import Architecture, HuggingFace, find_hugging_face
-from ternops.decoder.config import Config, check_positive
+from ternops.decoder.config import INT8, Config, check_positive
 from ternops.decoder.formats.hugging_face_delta import ROTARY, delta_fields, rotary_dim_of
 from ternops.decoder.formats.hugging_face_rope import Rope, first_given, read_rope
 from ternops.decoder.formats.json_files import read_object, read_optional
@@ -71,6 +71,7 @@ def read_config(folder: Path) -> Config:
         rope_local_theta=local_theta,
         inner_norms=bool(quantization.get("use_rms_norm")),
         inner_epsilon=first_given(quantization.get("rms_norm_eps"), 1e-6),
+        activation_quantization=first_given(quantization.get("activation_quantization"), INT8),
         query_scalar=_query_scalar(raw, form),
         rotary_dim=rotary_dim,
         **(delta_fields(raw, layers) if form.hybrid else {}),
