@@ -16,8 +16,9 @@ INT4_MEAN = np.sqrt(np.float32(7))
 def quantize_three_bits(x: Array, floor: float) -> tuple[Array, Array]:
     """float32 (m, k) -> codes, uint8 (m, k) of 0 to 7, and the float32 (m,) step of each row.
 
-    Unsigned, by absmax (section 3.2): q = round((x / max|x| + 1) * 3.5), ties to even, with max|x|
-    at least `floor`; q stands for (q - 3.5) steps. A row with NaN or infinity gets a NaN step.
+    Unsigned, by absmax, as in its low-bit attention: q = round((x / max|x| + 1) * 3.5), ties to
+    even, with max|x| at least `floor`; q stands for (q - 3.5) steps. A row with NaN or infinity
+    gets a NaN step.
     """
     absmax = np.abs(x).max(axis=1, initial=0.0)
     finite = np.isfinite(absmax)

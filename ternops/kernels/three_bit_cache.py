@@ -1,4 +1,4 @@
-"""A cache of keys and values of 3 bits, with a step a head and position (BitNet a4.8, section 3.2).
+"""A cache of keys and values of 3 bits, with a step a head and position, as BitNet a4.8 has it.
 
 Layout: 8 codes are 24 bits: of a key 8 dimensions, their three bytes 16 apart among those of a
 block's other positions; of a value 8 dimensions, three bytes in a row. Trick: lanes are positions,
