@@ -167,7 +167,6 @@ tile_dot_signed = x86.tile_dot_signed  #: the same, both signed
 TOGETHER = 16 if HAS_TILES else PAIRED
 
 _MAX_HALF = np.float32(65504)
-_u8x16, _i8x16, _i16x16 = Vector("u8", 16), Vector("i8", 16), Vector("i16", 16)
 #: All bits of an int16 but that below the sign, which a sign extended seven bits further down left.
 _SIGN_AND_MAGNITUDE = ~0x4000
 _CONVERTS_HALF = "f16c" in features() or machine() in ARM
@@ -197,17 +196,27 @@ else:
     _widen, _to_half = portable.widen_half, portable.narrow_half
 
 
-@inlined
-def load_e5m2(source):
-    """16 floats of eight bits, the upper bytes of float16, as float32."""
-    return _widen(convert(u16, load(_u8x16, source)) << 8)
+def _loads_of_bytes(lanes, widen):
+    """load_e4m3 and load_e5m2 of so many lanes; widen: float16, given as u16, to float32."""
+    unsigned, signed = Vector("u8", lanes), Vector("i8", lanes)
+    words, signed_words = Vector("u16", lanes), Vector("i16", lanes)
+
+    @inlined
+    def load_e4m3(source):
+        """Floats of eight bits as float32, a 256th of each: as float16 with three bits of the
+        mantissa and the lower four of the exponent, subnormals too. It has no NaN."""
+        shifted = convert(signed_words, load(signed, source)) << 7
+        return widen(bitcast(words, shifted & _SIGN_AND_MAGNITUDE))
+
+    @inlined
+    def load_e5m2(source):
+        """Floats of eight bits, the upper bytes of float16, as float32."""
+        return widen(convert(words, load(unsigned, source)) << 8)
+
+    return load_e4m3, load_e5m2
 
 
-@inlined
-def load_e4m3(source):
-    """16 floats of eight bits as float32, a 256th of each: as float16 with three bits of the
-    mantissa and the lower four of the exponent, subnormals too. It has no NaN."""
-    return _widen(bitcast(u16, (convert(_i16x16, load(_i8x16, source)) << 7) & _SIGN_AND_MAGNITUDE))
+load_e4m3, load_e5m2 = _loads_of_bytes(16, _widen)
 
 
 @inlined
@@ -233,8 +242,7 @@ class Floats(NamedTuple):
 def _narrow_floats():
     """Half vectors, for CPUs whose whole ones are 64 bytes long."""
     half, words = Vector("f32", 8), Vector("i32", 8)
-    halves, shorts, signed = Vector("f16", 8), Vector("u16", 8), Vector("i16", 8)
-    unsigned_bytes, signed_bytes = Vector("u8", 8), Vector("i8", 8)
+    halves, shorts = Vector("f16", 8), Vector("u16", 8)
 
     @inlined
     def load_fp16(source):
@@ -244,17 +252,9 @@ def _narrow_floats():
     def load_bf16(source):
         return bitcast(half, convert(words, load(shorts, source)) << 16)
 
-    @inlined
-    def load_e4m3(source):
-        bits = (convert(signed, load(signed_bytes, source)) << 7) & _SIGN_AND_MAGNITUDE
-        return convert(half, bitcast(halves, bits))
-
-    @inlined
-    def load_e5m2(source):
-        return convert(half, bitcast(halves, convert(shorts, load(unsigned_bytes, source)) << 8))
-
+    widen = inlined(lambda bits: convert(half, bitcast(halves, bits)))
     fma = instruction("llvm.fma.v8f32", half, half, half, half)
-    return Floats(8, half, fma, load_fp16, load_bf16, load_e4m3, load_e5m2)
+    return Floats(8, half, fma, load_fp16, load_bf16, *_loads_of_bytes(8, widen))
 
 
 #: Floats as they are elsewhere, and those that leave memory the most bandwidth.
