@@ -8,10 +8,14 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
+from ternops import imported as imported  # the first of all: it notes the time
+
 if TYPE_CHECKING:
     from ternops.allocation import Allocation, allocate
     from ternops.bitdelta import DeltaMatrix, delta, matmul_deltas
-    from ternops.matrix import TernaryMatrix, load, matmul, pack, quantize
+    from ternops.float_matrix import FloatMatrix
+    from ternops.matrix import TernaryMatrix, load, pack, quantize
+    from ternops.operators import matmul
     from ternops.stacks.matrix import StackMatrix, stack
     from ternops.system import info, warmup
     from ternops.threads import get_num_threads, set_num_threads
@@ -22,6 +26,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Allocation",
     "DeltaMatrix",
+    "FloatMatrix",
     "StackMatrix",
     "TernaryMatrix",
     "allocate",
@@ -42,6 +47,7 @@ __all__ = [
 _MODULES = {
     "Allocation": "allocation",
     "DeltaMatrix": "bitdelta",
+    "FloatMatrix": "float_matrix",
     "StackMatrix": "stacks.matrix",
     "TernaryMatrix": "matrix",
     "allocate": "allocation",
@@ -49,7 +55,7 @@ _MODULES = {
     "get_num_threads": "threads",
     "info": "system",
     "load": "matrix",
-    "matmul": "matrix",
+    "matmul": "operators",
     "matmul_deltas": "bitdelta",
     "pack": "matrix",
     "quantize": "matrix",

@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ternops.absmean import check_weights
-from ternops.arrays import as_array, check_finite, is_array_like
+from ternops.arrays import as_array, check_finite
 from ternops.encodings.one_bit import ONE_BIT
 from ternops.half import HalfMatrix
 from ternops.kernels.call import Call
-from ternops.matrix import TernaryMatrix, matmul, pack
+from ternops.matrix import TernaryMatrix, pack
+from ternops.operators import DTYPES, Operators, as_tokens, filled, matmul
 from ternops.product import multiply
 from ternops.threads import check_threads
 
@@ -22,10 +23,9 @@ Array = npt.NDArray[Any]
 Base = TernaryMatrix | HalfMatrix
 
 _ROWS_AT_ONCE = 1 << 22  # weights that are float32 at a time
-_DTYPES = tuple(map(np.dtype, (np.int8, np.float16, np.float32, np.float64)))
 
 
-class DeltaMatrix:
+class DeltaMatrix(Operators):
     """A fine-tuned matrix: base + alpha * signs, of which the base belongs to others as well.
 
     Made by `ternops.delta`. Products: ``D @ x``, ``x @ D.T``, `ternops.matmul_deltas`.
@@ -58,10 +58,6 @@ class DeltaMatrix:
         return (columns, rows) if self._transposed else (rows, columns)
 
     @property
-    def ndim(self) -> int:
-        return 2
-
-    @property
     def nbytes(self) -> int:
         """Bytes of the difference alone."""
         return self._signs.nbytes
@@ -76,41 +72,18 @@ class DeltaMatrix:
         dense = self._base.to_dense() + self._signs.to_dense()
         return dense.T if self._transposed else dense
 
-    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
-        if copy is False:
-            raise ValueError("copy=False: a DeltaMatrix has no dense array to share")
-        return self.to_dense().astype(dtype or np.float32, copy=False)
+    def _times(
+        self, other: Any, name: str, on_right: bool, out: Array | None, threads: int | None
+    ) -> Array:
+        if on_right != self._transposed:
+            given = "x @ D" if on_right else "D.T @ x"
+            raise TypeError(f"matmul: {given}, expected x @ D.T or D @ x")
+        x, is_swapped, outputs = as_tokens(other, name, on_right, self.shape)
 
-    # NumPy's operators are to ask `__rmatmul__`.
-    __array_ufunc__ = None
+        def fill(tokens: Array, result: Array) -> None:
+            result[...] = matmul_deltas(tokens, [self], np.zeros(len(tokens), np.intp), threads)
 
-    def __matmul__(self, other: Any) -> Array:
-        if not is_array_like(other):
-            return NotImplemented
-        if self._transposed:
-            raise TypeError("matmul: D.T @ x, expected D @ x or x @ D.T")
-        x = as_array("matmul: x", other)
-        if x.ndim > 1:
-            return self._product(x.swapaxes(-1, -2)).swapaxes(-1, -2)
-        return self._product(x)
-
-    def __rmatmul__(self, other: Any) -> Array:
-        if not is_array_like(other):
-            return NotImplemented
-        if not self._transposed:
-            raise TypeError("matmul: x @ D, expected x @ D.T or D @ x")
-        return self._product(as_array("matmul: x", other))
-
-    def _product(self, x: Array) -> Array:
-        rows, columns = self._signs.shape
-        if x.ndim == 0 or x.shape[-1] != columns:
-            raise ValueError(
-                f"matmul: x has shape {x.shape}, expected {columns} numbers to multiply with a "
-                f"matrix of shape {self.shape}"
-            )
-        count = int(np.prod(x.shape[:-1]))
-        found = matmul_deltas(x.reshape(count, columns), [self], np.zeros(count, np.intp))
-        return found.reshape(*x.shape[:-1], rows)
+        return filled(x, is_swapped, outputs, np.dtype(np.float32), out, fill)
 
     def __repr__(self) -> str:
         kind = "bf16" if isinstance(self._base, HalfMatrix) and self._base.is_bf16 else "fp16"
@@ -209,7 +182,7 @@ def matmul_deltas(
     count = check_threads(threads)
     base = _check_deltas(deltas)
     tokens = as_array("x", x)
-    if tokens.dtype not in _DTYPES:
+    if tokens.dtype not in DTYPES:
         raise TypeError(f"x: dtype {tokens.dtype}, expected int8, float16, float32 or float64")
     if tokens.ndim != 2 or tokens.shape[1] != base.shape[1]:
         raise ValueError(f"x: shape {tokens.shape}, expected (tokens, {base.shape[1]})")
@@ -267,7 +240,7 @@ def _check_index(index: npt.ArrayLike, tokens: int, deltas: int) -> npt.NDArray[
 
 def _check_activations(x: npt.ArrayLike, columns: int) -> npt.NDArray[np.float64]:
     values = as_array("x", x)
-    if values.dtype not in _DTYPES:
+    if values.dtype not in DTYPES:
         raise TypeError(f"x: dtype {values.dtype}, expected int8, float16, float32 or float64")
     if values.ndim != 2 or values.shape[1] != columns or not len(values):
         raise ValueError(f"x: shape {values.shape}, expected (tokens, {columns}), at least a token")

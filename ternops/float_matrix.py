@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
+import os
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ternops.absmean import check_weights
-from ternops.arrays import as_array, is_array_like
 from ternops.memory import aligned_zeros
+from ternops.operators import Operators, as_tokens, filled
 from ternops.quantizers import fp8
 from ternops.quantizers.method import MIN_SCALE, absmax_of, check_finite, pieces, wide
 from ternops.simd.lock import LOCK
 from ternops.threads import check_threads
 
+if TYPE_CHECKING:  # kernels are imported with the first product
+    from ternops.kernels.call import Operand
+    from ternops.matrix_file import Content
+
 Array = npt.NDArray[Any]
 
-#: The encoding's name, and its methods: the format with a scale a row.
-ENCODING = "fp8"
+#: A format each, with a scale a row.
 METHODS = tuple(fp8.FORMATS)
 
 
-class FloatMatrix:
+class FloatMatrix(Operators):
     """An immutable matrix of floats of eight bits, with a scale a row.
 
-    Its value is ``decode(codes) * scale[:, None]``. Made by `quantize_floats`. ``W @ x`` and
-    ``x @ W.T`` are products with float32 activations, which are not rounded; the other two are
-    right, but slower.
+    Its value is ``decode(codes) * scale[:, None]``, see `ternops.quantizers.fp8`. Made by `load`,
+    and by `quantize` with encoding "fp8". Products: ``W @ x``, ``x @ W.T`` and `ternops.matmul`,
+    with activations in float32, which are not rounded further.
     """
 
     __slots__ = ("_codes", "_columns", "_is_transposed", "_scale", "method")
@@ -42,8 +45,7 @@ class FloatMatrix:
         self._codes.flags.writeable = self._scale.flags.writeable = False
         self.method, self._is_transposed = method, is_transposed
 
-    encoding = ENCODING
-    ndim = 2
+    encoding = fp8.ENCODING
     group = None
 
     @property
@@ -51,11 +53,6 @@ class FloatMatrix:
         """(rows, columns)."""
         shape = (len(self._codes), self._columns)
         return shape[::-1] if self._is_transposed else shape
-
-    @property
-    def size(self) -> int:
-        """The number of weights."""
-        return len(self._codes) * self._columns
 
     @property
     def scale(self) -> npt.NDArray[np.float32]:
@@ -66,11 +63,6 @@ class FloatMatrix:
     def nbytes(self) -> int:
         """Bytes of weights and scales, padding included."""
         return self._codes.nbytes + self._scale.nbytes
-
-    @property
-    def bits_per_weight(self) -> float:
-        """8 * nbytes / size; nan for an empty matrix."""
-        return 8 * self.nbytes / self.size if self.size else float("nan")
 
     @property
     def T(self) -> FloatMatrix:
@@ -85,70 +77,67 @@ class FloatMatrix:
 
     def to_dense(self) -> npt.NDArray[np.float32]:
         """The weights as float32."""
-        dense = fp8.decode(self.to_codes(), fp8.FORMATS[self.method]) * self._scale[:, None]
+        dense = self._dense(0, len(self._codes))
         return dense.T if self._is_transposed else dense
 
-    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
-        if copy is False:
-            raise ValueError("copy=False: a FloatMatrix has no dense array to share")
-        return self.to_dense().astype(dtype or np.float32, copy=False)
+    def _dense(self, first: int, last: int) -> npt.NDArray[np.float32]:
+        """Of the packed rows [first, last)."""
+        codes = self._codes[first:last, : self._columns]
+        return fp8.decode(codes, fp8.FORMATS[self.method]) * self._scale[first:last, None]
 
-    __array_ufunc__ = None
-
-    def __matmul__(self, other: Any) -> Array:
-        return self.product(other, "b", False) if is_array_like(other) else NotImplemented
-
-    def __rmatmul__(self, other: Any) -> Array:
-        return self.product(other, "a", True) if is_array_like(other) else NotImplemented
-
-    def product(self, other: Any, name: str, on_right: bool, threads: int | None = None) -> Array:
-        """``other @ W`` if on_right, else ``W @ other``, in the shapes of `numpy.matmul`.
-
-        name: of the argument `other`: float16, float32, float64 or int8, as float32.
-        """
-        x = as_array(f"matmul: {name}", other)
-        if x.dtype not in (np.int8, np.float16, np.float32, np.float64):
-            raise TypeError(
-                f"matmul: {name} has dtype {x.dtype}, expected int8, float16, float32 or float64"
-            )
-        if x.ndim == 0:
-            raise ValueError(f"matmul: {name} is a scalar, expected at least one dimension")
-        outputs, terms = self.shape[::-1] if on_right else self.shape
-        swap = not on_right and x.ndim > 1
-        tokens = x.swapaxes(-1, -2) if swap else x
-        if tokens.shape[-1] != terms:
+    def to(self, encoding: str) -> FloatMatrix:
+        """The matrix itself: no other encoding has floats. ValueError for another name."""
+        if encoding != fp8.ENCODING:
             raise ValueError(
-                f"matmul: {name} has shape {x.shape}, expected {terms} on axis "
-                f"{-2 if swap else -1} for a matrix of shape {self.shape}"
+                f"encoding={encoding!r}: a FloatMatrix has floats, expected {fp8.ENCODING!r} "
+                "(ternops.quantize rounds W.to_dense() to levels)"
             )
-        with np.errstate(over="ignore"):
-            rows = np.require(
-                tokens.reshape(math.prod(tokens.shape[:-1]), terms), np.float32, ["C", "A"]
-            )
-        if on_right == self._is_transposed:
-            found = self._along_rows(rows, check_threads(threads))
-        else:
-            weights = self.to_dense().astype(np.float64)
-            found = (rows @ (weights if on_right else weights.T)).astype(np.float32)
-        found = found.reshape(*tokens.shape[:-1], outputs)
-        return found.swapaxes(-1, -2) if swap else found
+        return self
 
-    def _along_rows(self, tokens: npt.NDArray[np.float32], threads: int) -> Array:
-        """float32 (m, columns) times the rows: the kernels' direction."""
-        with LOCK:
-            from ternops.kernels.call import Call, Operand
-            from ternops.product import multiply
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write one safetensors file, whole or not at all; `ternops.load` reads it.
 
-        rows, codes = len(self._codes), self._codes
-        out = np.zeros((len(tokens), rows), np.float32)
-        if not out.size or not self._columns:
-            return out
+        Raises OSError for what cannot be written.
+        """
+        from ternops.matrix_file import write
+
+        codes = np.ascontiguousarray(self.to_codes())
+        tensors: dict[str, Array] = {"packed": codes, "scale": self._scale}
+        fields = {"encoding": fp8.ENCODING, "method": self.method}
+        write(path, tensors, fields, codes.shape, self._is_transposed)
+
+    def _times(
+        self, other: Any, name: str, on_right: bool, out: Array | None, threads: int | None
+    ) -> Array:
+        adapts = threads is None
+        count = check_threads(threads)
+        x, is_swapped, outputs = as_tokens(other, name, on_right, self.shape)
+        with LOCK:  # for whoever forks
+            from ternops.kernels.call import Call
+            from ternops.product import multiply, sum_dense
+
+        def fill(tokens: Array, result: Array) -> None:
+            with np.errstate(over="ignore"):
+                rows = np.require(tokens, np.float32, ["C", "A"])
+            if on_right != self._is_transposed:
+                sum_dense(self._dense, rows, result)
+            elif self._columns:
+                call = Call.of(self._operand(), len(rows))
+                multiply(call, self._codes.nbytes, rows, result, count, adapts)
+            else:
+                result[...] = 0
+
+        return filled(x, is_swapped, outputs, np.dtype(np.float32), out, fill)
+
+    def _operand(self) -> Operand:
+        """The same for kernels, whose direction is along the packed rows."""
+        from ternops.kernels.call import Operand
+
+        codes = self._codes
         scales = self._scale.ctypes.data
-        operand = Operand(
-            self.method, codes.ctypes.data, codes.nbytes, rows, self._columns, scales, 4
+        return Operand(
+            self.method, codes.ctypes.data, codes.nbytes, len(codes), self._columns, scales, 4
         )
-        multiply(Call.of(operand, len(tokens)), codes.nbytes, tokens, out, threads)
-        return out
 
     def __reduce__(self) -> Any:
         state = self._scale, self.method, self._is_transposed
@@ -175,17 +164,52 @@ def _from_state(
     return FloatMatrix(lines, columns, np.array(scale, np.float32), method, is_transposed)
 
 
-def quantize_floats(w: npt.ArrayLike, method: str = "e4m3") -> FloatMatrix:
+def from_file(content: Content) -> FloatMatrix:
+    """What `FloatMatrix.save` wrote; KeyError and ValueError for anything else."""
+    tensors, metadata, shape, is_transposed = content
+    codes, scale, method = tensors["packed"], tensors["scale"], metadata["method"]
+    if method not in METHODS:
+        raise ValueError(f"method {method!r}, expected {' or '.join(METHODS)}")
+    if codes.shape != shape:
+        raise ValueError(f"packed: shape {codes.shape}, expected {shape}")
+    if scale.dtype != np.float32 or scale.shape != shape[:1]:
+        raise ValueError(f"scale: {scale.dtype} {scale.shape}, expected float32 {shape[:1]}")
+    if not np.isfinite(scale).all():
+        raise ValueError("scale: not finite, expected finite numbers")
+    # Kernels take the codes of NaN and infinity for numbers.
+    if (codes & 0x7F).max(initial=0) > fp8.FORMATS[method].largest:
+        raise ValueError("packed: holds NaN or infinity, expected finite numbers")
+    return _from_state(codes, scale, method, is_transposed)
+
+
+def quantize_floats(
+    w: npt.ArrayLike, encoding: str = fp8.ENCODING, group: int | str | None = None,
+    method: str | None = None, levels: Any = None,
+) -> FloatMatrix:  # fmt: skip
     """Round a float matrix to floats of eight bits, with a scale a row.
 
     The scale is max|w| of the row over the format's largest number, 448 or 57344 (Micikevicius et
     al., FP8 Formats for Deep Learning, arXiv 2209.05433, section 3), so that none is beyond it.
-    w: (rows, columns), float16, float32 or float64, finite. method: "e4m3" or "e5m2".
+    Arguments are those of `ternops.quantize`. method: "e4m3", by default, or "e5m2".
     Raises TypeError and ValueError, naming the argument, for anything else.
     """
     weight = check_weights(w)
+    method = METHODS[0] if method is None else method
     if method not in METHODS:
-        raise ValueError(f"method={method!r}: expected {' or '.join(METHODS)} with encoding 'fp8'")
+        raise ValueError(
+            f"method={method!r}: expected {' or '.join(METHODS)} with encoding {fp8.ENCODING!r}"
+        )
+    if encoding not in ("auto", fp8.ENCODING):
+        raise ValueError(
+            f"encoding={encoding!r}: cannot hold the floats of method {method!r}, "
+            f"expected {fp8.ENCODING}"
+        )
+    if group not in (None, "row"):
+        raise ValueError(
+            f"group={group!r}: {fp8.ENCODING} has a scale a row, expected 'row' or None"
+        )
+    if levels is not None:
+        raise ValueError(f"levels={levels!r}: {fp8.ENCODING} has floats, expected None")
     kind = fp8.FORMATS[method]
     scales = absmax_of(weight) / kind.most
     if not np.isfinite(scales).all():

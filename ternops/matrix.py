@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
 from numpy.lib.array_utils import normalize_axis_tuple
 
 from ternops.absmean import check_weights
-from ternops.arrays import as_array, comes_first, is_array_like
+from ternops.arrays import as_array
 from ternops.encodings import ENCODINGS
 from ternops.encodings.encoding import check_values
+from ternops.float_matrix import FloatMatrix, from_file, quantize_floats
 from ternops.memory import Arena
+from ternops.operators import Operators
 from ternops.packed import (
     Packed,
     check_columns,
@@ -24,16 +26,14 @@ from ternops.packed import (
     group_of,
     pack_values,
 )
+from ternops.quantizers import fp8
 from ternops.simd.lock import LOCK
 from ternops.threads import check_threads
 
 Array = npt.NDArray[Any]
 
-#: What ``x @= W`` tells of its operands, for x of several dimensions and of one.
-_INPLACE_AXES = ([(-2, -1)] * 3, [(-1,), (-2, -1), (-1,)])
 
-
-class TernaryMatrix:
+class TernaryMatrix(Operators):
     """An immutable matrix of -1, 0 and 1, or of a few other integers, its levels, packed, with an
     optional scale.
 
@@ -61,15 +61,6 @@ class TernaryMatrix:
         return (p.columns, p.rows) if self._transposed else (p.rows, p.columns)
 
     @property
-    def ndim(self) -> int:
-        return 2
-
-    @property
-    def size(self) -> int:
-        """The number of weights."""
-        return self._packed.rows * self._packed.columns
-
-    @property
     def scale(self) -> np.float32 | npt.NDArray[Any] | None:
         """None, one float32, a float32 array with one a packed row, or an array (rows, groups).
 
@@ -94,11 +85,6 @@ class TernaryMatrix:
         """Bytes of packed weights and of the scale, padding included."""
         scale = self._packed.factors
         return self._packed.bytes.nbytes + (0 if scale is None else scale.nbytes)
-
-    @property
-    def bits_per_weight(self) -> float:
-        """8 * nbytes / size; nan for an empty matrix."""
-        return 8 * self.nbytes / self.size if self.size else float("nan")
 
     @property
     def T(self) -> TernaryMatrix:
@@ -166,36 +152,17 @@ class TernaryMatrix:
         A symbolic link stays, and what it points to is written; so is a pipe or a device. Raises
         OSError for what cannot be written.
         """
-        from ternops.matrix_file import write
+        from ternops.matrix_file import fields_of, write
 
-        write(path, self._packed, self._transposed)
+        p = self._packed
+        write(path, *fields_of(p), (p.rows, p.columns), self._transposed)
 
-    def __matmul__(self, other: Any) -> Array:
-        if comes_first(other):
-            product: Array = type(other).__rmatmul__(other, self)
-            if product is not NotImplemented:
-                return product
-        return matmul(self, other) if is_array_like(other) else NotImplemented
-
-    def __rmatmul__(self, other: Any) -> Array:
-        return matmul(other, self) if is_array_like(other) else NotImplemented
-
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
-        """``np.matmul`` is `ternops.matmul`, also that of ``x @= W.T``; no other ufunc is defined
-        (a TypeError)."""
-        if ufunc is not np.matmul or method != "__call__" or set(options) - {"out", "axes"}:
-            return NotImplemented
-        if "axes" in options and list(options["axes"]) not in _INPLACE_AXES:
-            return NotImplemented
-        left, right = inputs
-        (out,) = options.get("out", (None,))
-        return matmul(left, right, out)
-
-    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
-        """``np.asarray(W)`` is `to_dense`; a view is impossible, so copy=False is an error."""
-        if copy is False:
-            raise ValueError("copy=False: a TernaryMatrix has no dense array to share")
-        return self.to_dense().astype(dtype or np.float32, copy=False)
+    def _times(
+        self, other: Any, name: str, on_right: bool, out: Array | None, threads: int | None
+    ) -> Array:
+        adapts = threads is None
+        threads = check_threads(threads)
+        return _product(self._packed, self._transposed, other, name, on_right, out, threads, adapts)
 
     def __reduce__(self) -> Any:
         # By value: addresses mean nothing in a copy or in another process.
@@ -222,32 +189,57 @@ def _from_state(*state: Any) -> TernaryMatrix:
     return TernaryMatrix(Packed(*packed), transposed)
 
 
+@overload
+def quantize(  # type: ignore[overload-overlap]
+    w: npt.ArrayLike, encoding: Literal["fp8"], group: Literal["row"] | None = None,
+    method: str | None = None, levels: None = None,
+) -> FloatMatrix: ...  # fmt: skip
+
+
+@overload
+def quantize(  # type: ignore[overload-overlap]
+    w: npt.ArrayLike, encoding: Literal["auto"] = "auto", group: Literal["row"] | None = None,
+    *, method: Literal["e4m3", "e5m2"], levels: None = None,
+) -> FloatMatrix: ...  # fmt: skip
+
+
+@overload
+def quantize(
+    w: npt.ArrayLike, encoding: str = "auto", group: int | str | None = None,
+    method: str | None = None, levels: int | Sequence[int] | None = None,
+) -> TernaryMatrix: ...  # fmt: skip
+
+
 def quantize(
     w: npt.ArrayLike,
     encoding: str = "auto",
     group: int | str | None = None,
     method: str | None = None,
     levels: int | Sequence[int] | None = None,
-) -> TernaryMatrix:
+) -> TernaryMatrix | FloatMatrix:
     """Quantise a float matrix and pack it; by default as BitNet b1.58 does.
 
     w: (rows, columns), float16, float32 or float64, finite.
-    encoding: a name of `ternops.encodings.ENCODINGS`, or "auto" for the usual one of the levels,
-    the best one here for ternary ones.
-    group: 16, 32, 64, 128 or 256, for a scale of so many columns, or "row" for one a row; None for
-    the method's own: one of the whole matrix for absmean and sign, one a row for most others.
+    encoding: a name of `ternops.encodings.ENCODINGS`, "fp8" for a FloatMatrix, or "auto" for the
+    usual one of the method's levels, the best one here for ternary ones.
+    group: 16, 32, 64, 128 or 256, for a scale of so many columns, or "row" for one a row, which
+    fp8 always has; None for the method's own: one of the whole matrix for absmean and sign, one a
+    row for most others.
     method: how scales and levels are found, a name of `ternops.quantizers.METHODS`; by default
-    absmean: the scale is mean|w|, at least 1e-5, and trits are clip(round(w / scale), -1, 1).
+    absmean: the scale is mean|w|, at least 1e-5, and trits are clip(round(w / scale), -1, 1). Of
+    fp8 "e4m3" or "e5m2", see `ternops.float_matrix.quantize_floats`.
     levels: how many, where the method has a choice, or which, ascending.
     Raises TypeError and ValueError, naming the argument, for anything else.
     """
     from ternops.quantizers import choose
     from ternops.quantizers import quantize as rounded
 
+    if encoding == fp8.ENCODING or (isinstance(method, str) and method in fp8.FORMATS):
+        return quantize_floats(w, encoding, group, method, levels)
     weight = check_weights(w)
     rows, columns = weight.shape
     check_columns("w", columns)
-    check_encoding(encoding, rows, columns)
+    check_encoding(encoding, rows, columns, fp8.ENCODING)
     choice = choose(columns, encoding, group, method, levels)
     name = check_encoding(choice.encoding, rows, columns)
     check_group(choice.group if isinstance(choice.group, int) else None, name, columns)
@@ -290,15 +282,20 @@ def pack(
     return TernaryMatrix(pack_values(array, factors, name, found))
 
 
-def load(path: str | os.PathLike[str]) -> TernaryMatrix:
-    """Read a file that `TernaryMatrix.save` wrote.
+def load(path: str | os.PathLike[str]) -> TernaryMatrix | FloatMatrix:
+    """Read a file that `TernaryMatrix.save` or `FloatMatrix.save` wrote.
 
     Raises FileNotFoundError if it does not exist, ValueError, naming what is wrong, if it is cut
     off, damaged, or not such a file.
     """
-    from ternops.matrix_file import read
+    from ternops.matrix_file import Content, packed_of, read
 
-    return TernaryMatrix(*read(path))
+    def restore(content: Content) -> TernaryMatrix | FloatMatrix:
+        if content.metadata["encoding"] == fp8.ENCODING:
+            return from_file(content)
+        return TernaryMatrix(packed_of(content), content.transposed)
+
+    return read(path, restore)
 
 
 def _product(*arguments: Any) -> Array:
@@ -309,44 +306,3 @@ def _product(*arguments: Any) -> Array:
 
     globals()["_product"] = product
     return product(*arguments)
-
-
-def matmul(
-    a: TernaryMatrix | npt.ArrayLike,
-    b: TernaryMatrix | npt.ArrayLike,
-    out: Array | None = None,
-    threads: int | None = None,
-) -> Array:
-    """The matrix product of a TernaryMatrix and an array, in the shapes of `numpy.matmul`.
-
-    a, b: one is a TernaryMatrix (a product of two is a TypeError), the other an array of int8,
-    float16, float32 or float64, 1-D or more; leading dimensions of the array are a batch.
-    out: an array for the result, which is returned. threads: how many, where the matrix is large
-    enough for them (default: all usable CPUs, fewer while other processes keep them busy).
-
-    An int8 operand and a matrix without a scale give the exact int32. Otherwise the result is
-    float32: a float operand is first quantised to int8, one absmax step a row (b1.58), which is
-    a relative error of about 1/254 of the row's largest magnitude. A row of it that holds NaN or
-    infinity gives NaN.
-
-    With a scale a group of columns the sums of each group are exact, and one chain of fused
-    multiply-adds takes them in the order of the groups.
-
-    ``x @ W.T`` and ``W @ x`` run on the kernels. ``x @ W`` and ``W.T @ x`` sum over the rows of W:
-    they are right, but slower, as the matrix is unpacked block by block; with a scale a group they
-    add up floats as they are, in float64.
-
-    Raises TypeError for other types and dtypes, ValueError for shapes that do not fit.
-    """
-    adapts = threads is None
-    threads = check_threads(threads)
-    if isinstance(a, TernaryMatrix):
-        if isinstance(b, TernaryMatrix):
-            raise TypeError("matmul: a and b are both TernaryMatrix, expected one of them an array")
-        return _product(a._packed, a._transposed, b, "b", False, out, threads, adapts)
-    if isinstance(b, TernaryMatrix):
-        return _product(b._packed, b._transposed, a, "a", True, out, threads, adapts)
-    raise TypeError(
-        f"matmul: a is {type(a).__name__} and b is {type(b).__name__}, "
-        "expected one of them a TernaryMatrix"
-    )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,33 +19,48 @@ from ternops.files import replaced
 from ternops.packed import Packed, check_columns, check_group, check_scale, group_of
 
 Array = npt.NDArray[Any]
+Matrix = TypeVar("Matrix")
 
 _FORMAT = "ternops"
 _VERSION = "1"
 
 
-def write(path: str | os.PathLike[str], packed: Packed, transposed: bool) -> None:
-    """Write a file, whole or not at all; raises OSError for what cannot be written."""
-    tensors = {"packed": packed.bytes}
-    if (scale := packed.scale) is not None:
-        tensors["scale"] = scale
+def write(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, Array],
+    fields: Mapping[str, str],
+    shape: tuple[int, int],
+    transposed: bool,
+) -> None:
+    """Write a file, whole or not at all; raises OSError for what cannot be written.
+
+    tensors: "packed", uint8, and "scale", if there is one. fields: "encoding", and others that it
+    has. shape: of the packed rows.
+    """
     metadata = {
         "format": _FORMAT,
         "version": _VERSION,
-        "encoding": packed.encoding,
-        "rows": str(packed.rows),
-        "columns": str(packed.columns),
+        "rows": str(shape[0]),
+        "columns": str(shape[1]),
         "transposed": str(int(transposed)),
+        **fields,
     }
-    if packed.levels != ENCODINGS[packed.encoding].values:
-        metadata["levels"] = " ".join(map(str, packed.levels))
     metadata["crc32"] = of_content(metadata, tensors)
     with replaced(path) as temporary:
-        temporary.write_bytes(safetensors.numpy.save(tensors, metadata))
+        temporary.write_bytes(safetensors.numpy.save(dict(tensors), metadata))
 
 
-def read(path: str | os.PathLike[str]) -> tuple[Packed, bool]:
-    """What `write` was given.
+class Content(NamedTuple):
+    """What `write` was given; metadata has the fields."""
+
+    tensors: Mapping[str, Array]
+    metadata: Mapping[str, str]
+    shape: tuple[int, int]
+    transposed: bool
+
+
+def read(path: str | os.PathLike[str], restore: Callable[[Content], Matrix]) -> Matrix:
+    """What `restore` makes of an intact file; it raises KeyError and ValueError for another one.
 
     Raises FileNotFoundError if it does not exist, ValueError, naming what is wrong, if it is cut
     off, damaged, or not such a file.
@@ -65,23 +81,44 @@ def read(path: str | os.PathLike[str]) -> tuple[Packed, bool]:
                 for name, kinds in (("packed", ("U8",)), ("scale", ("F32", "F16")))
                 if name in file.keys() and _has_dtype(file, name, kinds)  # noqa: SIM118
             }
-        return _restore(metadata, tensors)
+        return restore(_check_content(metadata, tensors))
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
         raise ValueError(f"path: {name!r} is no intact ternops file: {error}") from None
 
 
-def _restore(metadata: dict[str, str], tensors: dict[str, Array]) -> tuple[Packed, bool]:
+def _check_content(metadata: dict[str, str], tensors: dict[str, Array]) -> Content:
+    rows, columns = int(metadata["rows"]), int(metadata["columns"])
+    if min(rows, columns) < 0 or max(rows, columns) >= 2**48:
+        raise ValueError(f"shape ({rows}, {columns})")
+    if metadata["transposed"] not in ("0", "1"):
+        raise ValueError(f"transposed {metadata['transposed']!r}, expected '0' or '1'")
+    if metadata["crc32"] != of_content(metadata, tensors):
+        raise ValueError("its checksum does not match: it was damaged after it was written")
+    return Content(tensors, metadata, (rows, columns), metadata["transposed"] == "1")
+
+
+def fields_of(packed: Packed) -> tuple[dict[str, Array], dict[str, str]]:
+    """The tensors and the fields of packed levels."""
+    tensors = {"packed": packed.bytes}
+    if (scale := packed.scale) is not None:
+        tensors["scale"] = scale
+    fields = {"encoding": packed.encoding}
+    if packed.levels != ENCODINGS[packed.encoding].values:
+        fields["levels"] = " ".join(map(str, packed.levels))
+    return tensors, fields
+
+
+def packed_of(content: Content) -> Packed:
+    """The packed levels of a file."""
+    tensors, metadata, (rows, columns), _ = content
     encoding = metadata["encoding"]
     if encoding not in ENCODINGS:
         raise ValueError(f"encoding {encoding!r}, expected one of {', '.join(ENCODINGS)}")
-    rows, columns = int(metadata["rows"]), int(metadata["columns"])
     packed, scale = tensors["packed"], tensors.get("scale")
     record = ENCODINGS[encoding]
     levels = record.values
     if "levels" in metadata:
         levels = record.check_levels([*map(int, metadata["levels"].split())])
-    if min(rows, columns) < 0 or rows >= 2**48:
-        raise ValueError(f"shape ({rows}, {columns})")
     check_columns("shape", columns, levels)
     factors = check_scale(scale, rows, columns)
     group = check_group(group_of(factors, columns) or None, encoding, columns)
@@ -89,16 +126,11 @@ def _restore(metadata: dict[str, str], tensors: dict[str, Array]) -> tuple[Packe
     expected = layout.nbytes(rows, columns) + SLACK
     if packed.dtype != np.uint8 or packed.shape != (expected,):
         raise ValueError(f"packed: {packed.dtype} {packed.shape}, expected uint8 ({expected},)")
-    if metadata["transposed"] not in ("0", "1"):
-        raise ValueError(f"transposed {metadata['transposed']!r}, expected '0' or '1'")
-    if metadata["crc32"] != of_content(metadata, tensors):
-        raise ValueError("its checksum does not match: it was damaged after it was written")
     if isinstance(layout, Panels):
         layout.check_codes(packed, rows, columns, len(levels))
     else:
         layout.check(packed, rows, columns)
-    content = Packed(packed, rows, columns, factors, encoding, levels)
-    return content, metadata["transposed"] == "1"
+    return Packed(packed, rows, columns, factors, encoding, levels)
 
 
 def _has_dtype(file: Any, name: str, kinds: tuple[str, ...]) -> bool:

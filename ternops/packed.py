@@ -152,15 +152,16 @@ def group_of(scale: Array | None, columns: int) -> int:
     return columns // scale.shape[1] if scale is not None and scale.ndim > 1 else 0
 
 
-def check_encoding(encoding: str, rows: int, columns: int) -> str:
-    """The name of an encoding, also for "auto"; ValueError for others."""
+def check_encoding(encoding: str, rows: int, columns: int, *others: str) -> str:
+    """The name of an encoding, also for "auto"; ValueError for anything else. others: names that
+    the caller knows besides."""
     if encoding == "auto":
         with LOCK:
             from ternops.kernels.tuning import best_encoding
 
         return best_encoding(rows * columns)
     if encoding not in ENCODINGS:
-        names = ", ".join(["auto", *ENCODINGS])
+        names = ", ".join(["auto", *ENCODINGS, *others])
         raise ValueError(f"encoding={encoding!r}: expected one of {names}")
     return encoding
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ternops.absmean import MIN_ABSMAX
-from ternops.arrays import as_array
 from ternops.kernels.call import Call
 from ternops.kernels.linear import linear
 from ternops.kernels.reference import quantize_rows
 from ternops.kernels.tuning import useful_threads
+from ternops.operators import as_tokens, filled
 from ternops.packed import TERMS_LIMIT, Packed
 from ternops.scratch import address_of_array, give_back, take_scratch
 from ternops.team import TEAM
@@ -22,7 +22,6 @@ Array = npt.NDArray[Any]
 _ROWS_AT_ONCE = 1 << 12
 _INT8, _INT32, _FLOAT32 = np.dtype(np.int8), np.dtype(np.int32), np.dtype(np.float32)
 _KERNEL_DTYPES = frozenset((_INT8, _FLOAT32))
-_DTYPES = _KERNEL_DTYPES | {np.dtype(np.float16), np.dtype(np.float64)}
 
 
 def product(
@@ -39,67 +38,17 @@ def product(
 
     name: of the argument `other`. adapts: see `Team.run_at`.
     """
-    x = other if type(other) is np.ndarray else as_array(f"matmul: {name}", other)
-    if x.dtype not in _DTYPES:
-        x = as_array(f"matmul: {name}", x)
-    if x.dtype not in _DTYPES:
-        raise TypeError(
-            f"matmul: {name} has dtype {x.dtype}, expected int8, float16, float32 or float64"
-        )
-    if x.ndim == 0:
-        raise ValueError(f"matmul: {name} is a scalar, expected at least one dimension")
-    along_rows = on_right == transposed
-    if along_rows:
-        outputs, terms = packed.rows, packed.columns
-    else:
-        outputs, terms = packed.columns, packed.rows
-    # The kernels take a row a token; the tokens of W @ X are the columns of X.
-    swap = not on_right and x.ndim > 1
-    if swap:
-        x = x.swapaxes(-1, -2)
-    if x.shape[-1] != terms:
-        axis = -2 if swap else -1
-        shape = (packed.columns, packed.rows) if transposed else (packed.rows, packed.columns)
-        raise ValueError(
-            f"matmul: {name} has shape {np.shape(other)}, expected {terms} on axis {axis} "
-            f"for a matrix of shape {shape}"
-        )
-    batch = x.shape[:-1]
-    count = math.prod(batch)
+    shape = (packed.columns, packed.rows) if transposed else (packed.rows, packed.columns)
+    x, is_swapped, outputs = as_tokens(other, name, on_right, shape)
     scaled = packed.factors is not None or x.dtype != _INT8
-    dtype = _FLOAT32 if scaled else _INT32
-    shape = (*batch, outputs)
-    direct = False
-    if out is not None:
-        _check_out(out, (*batch[:-1], outputs, batch[-1]) if swap else shape, dtype)
-        direct = not swap and out.dtype == dtype and out.flags.carray
-    result = out if direct and out is not None else np.empty(shape, dtype)
-    if result.size:
-        tokens = x if x.ndim == 2 else x.reshape(count, terms)
-        rows = result if result.ndim == 2 else result.reshape(count, outputs)
-        if along_rows:
+
+    def fill(tokens: Array, rows: Array) -> None:
+        if on_right == transposed:
             _along_rows(packed, tokens, rows, scaled, threads, adapts)
         else:
             _along_columns(packed, tokens, rows)
-    if direct:
-        return result
-    if swap:
-        result = result.swapaxes(-1, -2)
-    if out is None:
-        return result
-    np.copyto(out, result, casting="same_kind")
-    return out
 
-
-def _check_out(out: Any, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
-    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
-        raise TypeError(f"matmul: out is {type(out).__name__}, expected a plain array")
-    if out.shape != shape:
-        raise ValueError(f"matmul: out has shape {out.shape}, expected {shape}")
-    if out.dtype != dtype and not np.can_cast(dtype, out.dtype, "same_kind"):
-        raise TypeError(f"matmul: out has dtype {out.dtype}, expected {np.dtype(dtype)}")
-    if not out.flags.writeable:
-        raise ValueError("matmul: out is read-only, expected an array that can be written")
+    return filled(x, is_swapped, outputs, _FLOAT32 if scaled else _INT32, out, fill)
 
 
 def _along_rows(
@@ -153,7 +102,9 @@ def _along_columns(packed: Packed, tokens: Array, result: Array) -> None:
             f"matmul: a sum over {rows} rows, expected fewer than {TERMS_LIMIT} (2**24)"
         )
     if packed.group:
-        _sum_dense(packed, tokens, result)
+        sum_dense(packed.dense, tokens, result)
+        # As everywhere; times 0 alone would make a NaN of an infinity.
+        result[~np.isfinite(tokens).all(axis=1)] = np.nan
         return
     scale = packed.scale
     if scale is not None and scale.ndim == 1:
@@ -183,13 +134,11 @@ def _along_columns(packed: Packed, tokens: Array, result: Array) -> None:
             np.ldexp(result, exponents[:, None], out=result)
 
 
-def _sum_dense(packed: Packed, tokens: Array, result: Array) -> None:
-    """The same with a scale a group: the sums are of floats, in float64."""
+def sum_dense(dense: Callable[[int, int], Array], tokens: Array, result: Array) -> None:
+    """tokens (m, rows) times a matrix of floats, in float64; dense: rows [first, last) of it."""
     total = np.zeros(result.shape)
     with np.errstate(over="ignore", invalid="ignore"):
-        for first in range(0, packed.rows, _ROWS_AT_ONCE):
-            last = min(first + _ROWS_AT_ONCE, packed.rows)
-            total += tokens[:, first:last].astype(np.float64) @ packed.dense(first, last)
-        # As everywhere; times 0 alone would make a NaN of an infinity.
-        total[~np.isfinite(tokens).all(axis=1)] = np.nan
+        for first in range(0, tokens.shape[1], _ROWS_AT_ONCE):
+            last = min(first + _ROWS_AT_ONCE, tokens.shape[1])
+            total += tokens[:, first:last].astype(np.float64) @ dense(first, last)
         result[...] = total

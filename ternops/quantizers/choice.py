@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ternops.absmean import check_weights, mean_of
 from ternops.encodings.encoding import MAX_LEVEL
 from ternops.encodings.panels import GROUPS
-from ternops.quantizers import elastic, floats, integers, means, quantiles, search, shifts
+from ternops.quantizers import elastic, floats, fp8, integers, means, quantiles, search, shifts
 from ternops.quantizers.method import Group, Levels, Method
 
 #: Every method by its name.
@@ -120,7 +120,8 @@ def quantize(w: npt.ArrayLike, choice: Choice) -> Quantized:
 def _method(encoding: str, method: str | None, wanted: int | Levels | None) -> Method:
     if method is not None:
         if not isinstance(method, str) or method not in METHODS:
-            raise ValueError(f"method={method!r}: expected one of {', '.join(METHODS)}")
+            names = ", ".join([*METHODS, *fp8.FORMATS])  # those of a FloatMatrix, too
+            raise ValueError(f"method={method!r}: expected one of {names}")
         return METHODS[method]
     if isinstance(wanted, tuple):
         return search.MSE

@@ -12,6 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+#: The name of the encoding.
+ENCODING = "fp8"
+
 Codes = npt.NDArray[np.uint8]
 
 
@@ -23,6 +26,11 @@ class Float8(NamedTuple):
     mantissa: int
     most: float
     nan: int
+
+    @property
+    def largest(self) -> int:
+        """The code of the largest finite number."""
+        return int(encode(np.array(self.most), self))
 
     @property
     def bias(self) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import operator
 import os
 from typing import Any
@@ -10,12 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ternops.arrays import as_array, comes_first, is_array_like
 from ternops.kernels.stacked import MAX_RANK
-from ternops.matrix import TernaryMatrix, matmul, pack
+from ternops.matrix import pack
+from ternops.operators import Operators, as_tokens, filled, matmul
 from ternops.packed import check_columns
 from ternops.stacks.blocks import MAX_BLOCKS, SIGNS, PackedBlock, balanced
 from ternops.stacks.decompose import decompose
+from ternops.threads import check_threads
 
 Array = npt.NDArray[Any]
 
@@ -23,10 +23,9 @@ Array = npt.NDArray[Any]
 BLOCKS, RANK = 16, 16
 # Floats of a batch of tokens, each scaled k times.
 _FLOATS_AT_ONCE = 1 << 22
-_DTYPES = ("int8", "float16", "float32", "float64")
 
 
-class StackMatrix:
+class StackMatrix(Operators):
     """An immutable float matrix: a sum of blocks, each of them signs times a product of rank k.
 
     The first blocks matter most: `limited` has as many of them as there is memory for. Made by
@@ -47,15 +46,6 @@ class StackMatrix:
         return self._shape[::-1] if self._transposed else self._shape
 
     @property
-    def ndim(self) -> int:
-        return 2
-
-    @property
-    def size(self) -> int:
-        """The number of weights."""
-        return math.prod(self._shape)
-
-    @property
     def blocks(self) -> int:
         """How many blocks there are."""
         return len(self._blocks)
@@ -69,11 +59,6 @@ class StackMatrix:
     def nbytes(self) -> int:
         """Bytes of all blocks: signs, their padding, and factors."""
         return sum(each.nbytes for each in self._blocks)
-
-    @property
-    def bits_per_weight(self) -> float:
-        """8 * nbytes / size; nan for an empty matrix."""
-        return 8 * self.nbytes / self.size if self.size else float("nan")
 
     @property
     def T(self) -> StackMatrix:
@@ -126,36 +111,15 @@ class StackMatrix:
 
         return StackMatrix(*read(path, None if nbytes is None else operator.index(nbytes)))
 
-    def __matmul__(self, other: Any) -> Array:
-        if comes_first(other):
-            product: Array = type(other).__rmatmul__(other, self)
-            if product is not NotImplemented:
-                return product
-        return self._times(other, False) if is_array_like(other) else NotImplemented
-
-    def __rmatmul__(self, other: Any) -> Array:
-        return self._times(other, True) if is_array_like(other) else NotImplemented
-
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
-        """``np.matmul`` of two operands; no other ufunc is defined (a TypeError)."""
-        if ufunc is not np.matmul or method != "__call__" or options:
-            return NotImplemented
-        left, right = inputs
-        return self._times(right, False) if left is self else self._times(left, True)
-
-    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
-        """``np.asarray(S)`` is `to_dense`; a view is impossible, so copy=False is an error."""
-        if copy is False:
-            raise ValueError("copy=False: a StackMatrix has no dense array to share")
-        return self.to_dense().astype(dtype or np.float32, copy=False)
-
     def __repr__(self) -> str:
         return (
             f"StackMatrix(shape={self.shape}, blocks={self.blocks}, rank={self.rank}, "
             f"bits_per_weight={self.bits_per_weight:.3f})"
         )
 
-    def _times(self, other: Any, on_right: bool) -> Array:
+    def _times(
+        self, other: Any, name: str, on_right: bool, out: Array | None, threads: int | None
+    ) -> Array:
         """``other @ S`` if on_right, else ``S @ other``: float32.
 
         sum over blocks, then over k, of left_k * (signs @ (right_k * x)): each of them a product of
@@ -163,32 +127,20 @@ class StackMatrix:
         token. right_k is multiplied by a power of two, and left_k divided by it, for the largest of
         |right_k| to be in [1, 2): what float16 holds of small weights is then not lost again.
         """
-        if isinstance(other, StackMatrix | TernaryMatrix):
-            raise TypeError("matmul: both operands are packed, expected one of them an array")
-        x = as_array("matmul: operand", other)
-        if x.dtype.name not in _DTYPES:
-            raise TypeError(f"matmul: operand of dtype {x.dtype}, expected {' or '.join(_DTYPES)}")
-        if x.ndim == 0:
-            raise ValueError("matmul: operand is a scalar, expected at least one dimension")
-        swap = not on_right and x.ndim > 1
-        if swap:
-            x = x.swapaxes(-1, -2)
-        outputs, terms = self.shape[::-1] if on_right else self.shape
-        if x.shape[-1] != terms:
-            raise ValueError(
-                f"matmul: operand of shape {np.shape(other)}, expected {terms} on axis "
-                f"{-2 if swap else -1} for a matrix of shape {self.shape}"
-            )
-        with np.errstate(over="ignore"):  # what float32 cannot hold makes a NaN of its token
-            tokens = x.reshape(math.prod(x.shape[:-1]), terms).astype(np.float32)
-        result = np.empty((len(tokens), outputs), np.float32)
-        step = max(1, _FLOATS_AT_ONCE // max(1, self.rank * max(terms, outputs)))
-        for at in range(0, len(tokens), step):
-            result[at : at + step] = self._product(tokens[at : at + step], on_right)
-        result = result.reshape(*x.shape[:-1], outputs)
-        return result.swapaxes(-1, -2) if swap else result
+        check_threads(threads)
+        x, is_swapped, outputs = as_tokens(other, name, on_right, self.shape)
 
-    def _product(self, tokens: Array, on_right: bool) -> Array:
+        def fill(tokens: Array, result: Array) -> None:
+            with np.errstate(over="ignore"):  # what float32 cannot hold makes a NaN of its token
+                tokens = tokens.astype(np.float32)
+            step = max(1, _FLOATS_AT_ONCE // max(1, self.rank * max(self.shape)))
+            for at in range(0, len(tokens), step):
+                rows = tokens[at : at + step]
+                result[at : at + step] = self._product(rows, on_right, threads)
+
+        return filled(x, is_swapped, outputs, np.dtype(np.float32), out, fill)
+
+    def _product(self, tokens: Array, on_right: bool, threads: int | None) -> Array:
         along_rows = on_right == self._transposed
         total = np.zeros((len(tokens), self._shape[0 if along_rows else 1]), np.float32)
         for block in self._blocks:
@@ -199,7 +151,7 @@ class StackMatrix:
             scaled, factors = balanced(inner, outer)
             with np.errstate(over="ignore", invalid="ignore"):
                 each = tokens[:, None] * scaled
-                sums = matmul(each.reshape(-1, each.shape[2]), signs.T)
+                sums = matmul(each.reshape(-1, each.shape[2]), signs.T, threads=threads)
                 sums = sums.reshape(len(tokens), -1, sums.shape[1])
                 for k, factor in enumerate(factors):
                     total += factor * sums[:, k]

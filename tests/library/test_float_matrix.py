@@ -7,14 +7,20 @@ import pickle
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
-from ternops.float_matrix import METHODS, FloatMatrix, quantize_floats
+import ternops
+from ternops.float_matrix import METHODS, FloatMatrix
 from ternops.kernels import reference
 from ternops.kernels.fp16 import KINDS
 from ternops.quantizers import fp8
-from tests.helpers import cases
+from tests.helpers import cases, internals
 
 METHOD = pytest.mark.parametrize("method", METHODS)
+
+
+def quantize_floats(w, method):
+    return ternops.quantize(w, "fp8", method=method)
 
 
 def expected(matrix, x):
@@ -45,6 +51,13 @@ def test_what_it_is_made_of(method, dtype):
     ).all()
     assert (matrix.shape, matrix.T.shape, matrix.size) == ((7, 100), (100, 7), 700)
     assert (matrix.encoding, matrix.method, matrix.group) == ("fp8", method, None)
+    assert matrix.to("fp8") is matrix
+    for other in (
+        ternops.quantize(w, method=method),
+        ternops.quantize(w, "fp8", "row", method),
+        *([ternops.quantize(w, encoding="fp8")] if method == "e4m3" else []),
+    ):
+        assert content(other) == content(matrix)
 
 
 @METHOD
@@ -56,9 +69,10 @@ def test_products(method, shape):
     for tokens in (0, 1, 3, 5):
         x = cases.floats(tokens, columns, seed=tokens)
         for threads in (1, 3):
-            found = matrix.T.product(x, "a", True, threads)
+            found = ternops.matmul(x, matrix.T, threads=threads)
             assert cases.same_bits(found, expected(matrix, x).astype(np.float32))
         assert cases.same_bits(x @ matrix.T, found)
+        assert cases.same_bits(np.matmul(x, matrix.T), found)
         assert cases.same_bits(matrix @ x.T, found.T)
         other = cases.floats(tokens, rows, seed=9)
         right = other.astype(np.float64) @ matrix.to_dense().astype(np.float64)
@@ -118,3 +132,170 @@ def test_bad_input(method):
         matrix @ np.zeros(64, np.int32)
     tiny = quantize_floats(np.full((1, 64), 1e-45, np.float32), method)
     assert tiny.scale[0] == np.float32(2.0**-126)
+    for arguments, words in (
+        ({"group": 64}, "group=64: fp8 has a scale a row, expected 'row' or None"),
+        ({"levels": 4}, "levels=4: fp8 has floats, expected None"),
+        ({"method": "nf4"}, "method='nf4': expected e4m3 or e5m2 with encoding 'fp8'"),
+        ({"encoding": "nibble"}, f"encoding='nibble': cannot hold the floats of method '{method}'"),
+    ):
+        given = {"encoding": "fp8", "method": method, **arguments}
+        with pytest.raises(ValueError, match=f"^{words}"):
+            ternops.quantize(w, **given)
+    with pytest.raises(ValueError, match=rf"^method='nf5': expected one of absmean.*, {method}"):
+        ternops.quantize(w, method="nf5")
+    with pytest.raises(ValueError, match=r"^encoding='fp9': expected one of auto, .*, fp8$"):
+        ternops.quantize(w, "fp9")
+    with pytest.raises(ValueError, match=r"^encoding='nibble': a FloatMatrix has floats, "):
+        matrix.to("nibble")
+    with pytest.raises(TypeError, match=r"^matmul: a is FloatMatrix and b is FloatM"):
+        ternops.matmul(matrix, matrix.T)
+    for out, kind, words in (
+        (np.zeros((3, 2)), ValueError, r"out has shape \(3, 2\), expected \(2, 3\)"),
+        (np.zeros((2, 3), np.int32), TypeError, "out has dtype int32, expected float32"),
+        ([[0]], TypeError, "out is list, expected a plain array"),
+    ):
+        with pytest.raises(kind, match=f"^matmul: {words}"):
+            ternops.matmul(np.ones((2, 64)), matrix.T, out)
+    with pytest.raises(ValueError, match=r"^threads=0"):
+        ternops.matmul(matrix, np.ones(64), threads=0)
+
+
+@METHOD
+def test_out(method):
+    """A result where it is asked for: of another dtype, in the operand itself, and by ``@=``."""
+    matrix = quantize_floats(cases.floats(64, 64), method)
+    x = cases.floats(5, 64)
+    found = x @ matrix.T
+    for out in (np.empty_like(found), np.empty(found.shape), np.empty((5, 128), "f4")[:, ::2]):
+        assert ternops.matmul(x, matrix.T, out) is out
+        assert np.array_equal(out, found)
+    out = np.empty((64, 5), np.float32)
+    assert ternops.matmul(matrix, x.T, out) is out
+    assert cases.same_bits(out, np.ascontiguousarray(found.T))
+    same = x.copy()
+    assert ternops.matmul(same, matrix.T, same) is same
+    assert cases.same_bits(same, found)
+    x @= matrix.T
+    assert cases.same_bits(x, found)
+
+
+@METHOD
+def test_what_is_not_finite_stays_in_its_row(method):
+    """As floats have it: the sum of an infinity and of a NaN."""
+    matrix = quantize_floats(np.ones((3, 70), np.float32), method)
+    x = np.ones((4, 70), np.float32)
+    x[1, 3], x[2, 4] = np.inf, np.nan
+    for found in (x @ matrix.T, (matrix @ x.T).T):
+        assert np.isfinite(found[[0, 3]]).all()
+        assert (found[1] == np.inf).all()
+        assert np.isnan(found[2]).all()
+
+
+def content(matrix):
+    """All that makes a matrix, for comparisons."""
+    return (
+        matrix.shape, matrix.method, matrix.to_codes().tobytes(), matrix.scale.tobytes(),
+        matrix.to_dense().tobytes("C"),
+    )  # fmt: skip
+
+
+@METHOD
+@pytest.mark.parametrize("shape", [(0, 5), (5, 0), (3, 100), (37, 64)])
+def test_a_file_gives_the_same_matrix(tmp_path, method, shape):
+    """And the transpose its own, also saved again."""
+    plain = quantize_floats(cases.floats(*shape), method)
+    for matrix in (plain, plain.T):
+        matrix.save(tmp_path / "a")
+        loaded = ternops.load(tmp_path / "a")
+        assert isinstance(loaded, FloatMatrix)
+        assert content(loaded) == content(matrix)
+        loaded.save(tmp_path / "b")
+        assert content(ternops.load(tmp_path / "b")) == content(matrix)
+        x = cases.floats(3, matrix.shape[1])
+        assert cases.same_bits(x @ loaded.T, x @ matrix.T)
+
+
+def refused(path, words=""):
+    """Loading raises in one line that names the file."""
+    lines = rf"^path: '.*{path.name}' is no intact ternops file: .*{words}.*\Z"
+    with pytest.raises(ValueError, match=lines):
+        ternops.load(path)
+
+
+@METHOD
+def test_a_damaged_file_is_never_another_matrix(tmp_path, method):
+    """A bit of each byte flipped, and every length."""
+    matrix = quantize_floats(cases.floats(2, 70), method)
+    matrix.save(tmp_path / "good")
+    data = (tmp_path / "good").read_bytes()
+    for place in range(len(data)):
+        damaged = bytearray(data)
+        damaged[place] ^= 1 << place % 8
+        (tmp_path / "bad").write_bytes(damaged)
+        try:
+            loaded = ternops.load(tmp_path / "bad")
+        except ValueError:
+            refused(tmp_path / "bad")
+        else:
+            assert content(loaded) == content(matrix)
+    for length in range(0, len(data), 7):
+        (tmp_path / "cut").write_bytes(data[:length])
+        refused(tmp_path / "cut")
+
+
+def code(value):
+    def change(metadata, tensors):
+        tensors["packed"][1, 2] = value
+
+    return change
+
+
+def scale(value):
+    def change(metadata, tensors):
+        tensors["scale"][1] = value
+
+    return change
+
+
+def field(**fields):
+    return lambda metadata, tensors: metadata.update(fields)
+
+
+def replaced(name, array):
+    return lambda metadata, tensors: tensors.update({name: array})
+
+
+@pytest.mark.parametrize(
+    ("method", "change", "words"),
+    [
+        ("e4m3", code(0x7F), "packed: holds NaN or infinity"),
+        ("e4m3", code(0xFF), "packed: holds NaN or infinity"),
+        ("e5m2", code(0x7C), "packed: holds NaN or infinity"),
+        ("e5m2", code(0xFF), "packed: holds NaN or infinity"),
+        ("e4m3", scale(np.nan), "scale: not finite"),
+        ("e5m2", scale(np.inf), "scale: not finite"),
+        ("e4m3", field(method="e3m4"), "method 'e3m4', expected e4m3 or e5m2"),
+        ("e4m3", field(rows="4"), r"packed: shape \(3, 70\), expected \(4, 70\)"),
+        ("e4m3", field(columns="64"), r"packed: shape \(3, 70\), expected \(3, 64\)"),
+        ("e4m3", field(columns=str(2**60)), "shape"),
+        ("e4m3", field(rows="-3"), "shape"),
+        ("e4m3", field(transposed="2"), "transposed '2'"),
+        ("e4m3", field(encoding="base3"), "packed"),
+        ("e4m3", replaced("packed", np.zeros(210, np.uint8)), "packed: shape"),
+        ("e4m3", replaced("packed", np.zeros((3, 70), np.int8)), "packed: dtype I8"),
+        ("e4m3", replaced("scale", np.ones((3, 1), np.float32)), "scale: float32"),
+        ("e4m3", replaced("scale", np.ones(3, np.float16)), "scale: float16"),
+        ("e4m3", lambda metadata, tensors: tensors.pop("scale"), "'scale'"),
+        ("e4m3", lambda metadata, tensors: metadata.pop("method"), "'method'"),
+    ],
+)
+def test_a_hostile_file_is_refused(tmp_path, method, change, words):
+    """One whose checksum is right."""
+    quantize_floats(cases.floats(3, 70), method).save(tmp_path / "good")
+    with safetensors.safe_open(tmp_path / "good", framework="numpy") as file:
+        metadata = dict(file.metadata())
+        tensors = {name: file.get_tensor(name).copy() for name in file.keys()}  # noqa: SIM118
+    change(metadata, tensors)
+    metadata["crc32"] = internals.file_checksum(metadata, tensors)
+    (tmp_path / "bad").write_bytes(safetensors.numpy.save(tensors, metadata))
+    refused(tmp_path / "bad", words)
