@@ -14,6 +14,8 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
+from ternops import imported
+
 PACKAGE = Path(__file__).resolve().parent.parent
 #: Folders that no kernel code imports anything from: an edit there compiles nothing anew.
 WITHOUT_KERNELS = (
@@ -22,6 +24,8 @@ WITHOUT_KERNELS = (
     PACKAGE / "decoder" / "formats",
     PACKAGE / "tuning",
 )
+#: Seconds by which the times of files lag behind: they are those of the last tick of a clock.
+_TICK = 0.005
 _COMPILED_FOR: list[str] = []
 #: Why kernels are not kept where they would be; the first is told, once, when one is compiled.
 _REASONS: list[str] = []
@@ -53,7 +57,8 @@ def cache_folder() -> str:
     _REASONS.clear()
     digest = _digest()
     if not digest:
-        _REASONS.append(f"{PACKAGE} holds no sources, which tell kernels of other versions apart")
+        none = f"{PACKAGE} holds no sources, which tell kernels of other versions apart"
+        _REASONS.append(_changed(_sources()) or none)
         return ""
     for place in (_usual, _temporary):
         try:
@@ -119,15 +124,41 @@ def _digest() -> str:
 
 @functools.cache
 def sources_digest() -> str:
-    """Of all that can hold kernel code, and the tier; empty without any sources."""
+    """Of all that can hold kernel code, and the tier; empty without any sources, and where they
+    have changed since they were imported: nobody knows then what was compiled."""
     import hashlib
 
     digest = hashlib.sha256(repr(_COMPILED_FOR).encode())
-    sources = sorted(PACKAGE.rglob("*.py"))
+    sources = _sources()
     for path in sources:
-        if not any(folder in path.parents for folder in WITHOUT_KERNELS):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:16] if sources else ""
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16] if sources and not _changed(sources) else ""
+
+
+def change() -> str:
+    """What of the sources has changed since they were imported, in words; empty if nothing has."""
+    return _changed(_sources())
+
+
+def _sources() -> list[Path]:
+    """All that can hold kernel code."""
+    return [
+        path
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if not any(folder in path.parents for folder in WITHOUT_KERNELS)
+    ]
+
+
+def _changed(sources: list[Path]) -> str:
+    for path in sources:
+        try:
+            # The time of the last change of whatever kind: others can be set.
+            changed = path.stat().st_ctime > imported.TIME - _TICK
+        except OSError:  # gone since it was listed
+            changed = True
+        if changed:
+            return f"{path} has changed since this process imported {PACKAGE.name}"
+    return ""
 
 
 def _compilers() -> tuple[str, ...]:

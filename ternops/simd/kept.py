@@ -93,6 +93,9 @@ def keep(place: Place, code: bytes, symbol: str) -> None:
     if not folder.cache_folder():
         folder.tell_loss()
         return
+    if changed := folder.change():  # by whoever switched to other sources meanwhile
+        folder.tell_loss(changed)
+        return
     from ternops.files import replaced
 
     try:

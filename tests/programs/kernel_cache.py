@@ -4,7 +4,8 @@ python -P -m tests.programs.kernel_cache [OPTION ...] STEP ...
 
 STEP: "read" is the job that is compiled the soonest; ENCODING/KIND is a product by the kernels of
 that shape class, "every" one of each kernel; clean:FOLDER removes a folder, go:FOLDER makes it the
-current one. Prints two lines: the jobs compiled, and the folder of the cache.
+current one, edit:FILE changes a source. Prints two lines: the jobs compiled, and the folder of the
+cache.
 """
 
 from __future__ import annotations
@@ -61,6 +62,9 @@ def run(steps: Sequence[str]) -> None:
         for step in steps:
             if step.startswith("clean:"):
                 shutil.rmtree(step.removeprefix("clean:"))
+            elif step.startswith("edit:"):
+                with open(step.removeprefix("edit:"), "a") as source:
+                    source.write("# edited\n")
             elif step.startswith("go:"):
                 os.chdir(step.removeprefix("go:"))
             elif step == "read":

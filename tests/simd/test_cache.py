@@ -122,6 +122,36 @@ def test_an_edited_package_compiles_anew(filled, package):
 
 
 @pytest.mark.slow
+def test_what_older_sources_made_is_not_kept_as_that_of_new_ones(package, tmp_path):
+    """A tree that is switched to another version while a process starts, or later: what it has
+    imported is no longer what the digest of the files would tell. Files without kernels may."""
+    folder, environment = package
+    kernels, other = folder / "kernels" / "operands.py", folder / "commands" / "options.py"
+
+    def kept(*steps):
+        cache = tmp_path / str(len(list(tmp_path.iterdir())))
+        done = start(*steps, NUMBA_CACHE_DIR=str(cache), **environment)
+        warned = [line for line in done.stderr.splitlines() if LOSS in line]
+        files = cache.rglob("*.kernels")
+        names = {path.name.rpartition("-")[0] for path in files}
+        return done.stdout.splitlines(), names, warned
+
+    (compiled, used), names, warned = kept(f"edit:{kernels}", ONE)
+    assert (compiled.split(), names) == (COMPILED, set())
+    words = f"{kernels} has changed since this process imported ternops"
+    assert used == f"none, each process compiles anew ({words})"
+    assert len(warned) == 1
+    assert words in warned[0]
+    (compiled, _), names, warned = kept(ONE, f"edit:{kernels}", PRODUCT)
+    assert len(compiled.split()) > len(COMPILED) == len(names)
+    assert len(warned) == 1
+    assert f"not kept for the next process ({words})" in warned[0]
+    (compiled, used), names, warned = kept(f"edit:{other}", ONE, f"edit:{other}")
+    assert len(compiled.split()) == len(COMPILED) == len(names)
+    assert warned == []
+
+
+@pytest.mark.slow
 def test_any_edit_leads_to_another_folder(package, tmp_path):
     """Of each file of the package in turn, by a single byte, but for those without kernels."""
     folder, environment = package
