@@ -2,8 +2,10 @@
 
 The errors of all encodings are measured on what a matrix is multiplied with. A Lagrange multiplier
 says which of them it gets: the least of error + multiplier * bits, with the multiplier at which the
-sum of bits just fits (the idea of "Bit allocation using optimization"; Shoham and Gersho, 1988).
-The candidates are those of BitsFusion (arXiv 2406.04333): levels with a balance integer or without,
+sum of bits just fits (Shoham and Gersho, Efficient Bit Allocation for an Arbitrary Set of
+Quantizers, 1988). That what counts is itself made small, and no model of it, is an idea of Xu et
+al., Bit Allocation using Optimization, arXiv 2209.09422, who do it by gradients, for video. The
+candidates are those of BitsFusion (arXiv 2406.04333): levels with a balance integer or without,
 and a scale that weights are rounded with and that is fitted to what they became, in turn.
 """
 

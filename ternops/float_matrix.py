@@ -141,7 +141,7 @@ class FloatMatrix(Operators):
 
     def __reduce__(self) -> Any:
         state = self._scale, self.method, self._is_transposed
-        return _from_state, (np.ascontiguousarray(self.to_codes()), *state)
+        return of_codes, (np.ascontiguousarray(self.to_codes()), *state)
 
     def __repr__(self) -> str:
         return (
@@ -150,11 +150,11 @@ class FloatMatrix(Operators):
         )
 
 
-def _from_state(
+def of_codes(
     codes: npt.NDArray[np.uint8], scale: npt.NDArray[np.float32], method: str,
     is_transposed: bool = False,
 ) -> FloatMatrix:  # fmt: skip
-    """Of codes (rows, columns)."""
+    """Of codes (rows, columns) of finite numbers and scales (rows,), both copied."""
     with LOCK:  # for whoever forks
         from ternops.kernels.plan import UNPACKED
 
@@ -179,7 +179,7 @@ def from_file(content: Content) -> FloatMatrix:
     # Kernels take the codes of NaN and infinity for numbers.
     if (codes & 0x7F).max(initial=0) > fp8.FORMATS[method].largest:
         raise ValueError("packed: holds NaN or infinity, expected finite numbers")
-    return _from_state(codes, scale, method, is_transposed)
+    return of_codes(codes, scale, method, is_transposed)
 
 
 def quantize_floats(
@@ -188,8 +188,9 @@ def quantize_floats(
 ) -> FloatMatrix:  # fmt: skip
     """Round a float matrix to floats of eight bits, with a scale a row.
 
-    The scale is max|w| of the row over the format's largest number, 448 or 57344 (Micikevicius et
-    al., FP8 Formats for Deep Learning, arXiv 2209.05433, section 3), so that none is beyond it.
+    The scale is max|w| of the row over the format's largest number, 448 or 57344, so that none is
+    beyond it: Micikevicius et al., FP8 Formats for Deep Learning, arXiv 2209.05433, which leaves it
+    open what shares a scale.
     Arguments are those of `ternops.quantize`. method: "e4m3", by default, or "e5m2".
     Raises TypeError and ValueError, naming the argument, for anything else.
     """
@@ -222,4 +223,4 @@ def quantize_floats(
     for part in pieces(weight):
         ratio = wide(weight[part]).astype(np.float64) / kept[part, None]
         codes[part] = fp8.encode(ratio, kind)
-    return _from_state(codes, kept, method)
+    return of_codes(codes, kept, method)
