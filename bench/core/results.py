@@ -31,6 +31,7 @@ FORMAT = 2
 ROWS_FILE, RUN_FILE = "decode.json", "run.json"
 #: Of bench.kernels, and of bench.decode.
 KERNELS_FILE, DECODER_FILE = "kernels.json", "decoder.json"
+SCALING_FILE, SCALING_FORMAT = "scaling.json", 1
 FP16 = "fp16"
 #: This library by the weights of its decoder; fp16 is what every other engine is compared with.
 ENGINES = (FP16, *TERNARY)

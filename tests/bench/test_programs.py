@@ -13,7 +13,7 @@ BENCH = Path(bench.__file__).parent
 
 PROGRAMS = (
     "arm", "arm.loops", "arm.retarget", "compare", "cost", "cost_model", "decode", "dummy",
-    "kernels", "plot", "provenance", "report", "reproduction", "roofline",
+    "encodings", "kernels", "plot", "provenance", "report", "reproduction", "roofline",
     "run", "scaling", "suites.lossless.tier",
 )  # fmt: skip
 

@@ -12,8 +12,8 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from bench.pages.plots import style
 
-#: Okabe-Ito colours by bits, a marker for each data type of that many.
-_LOOKS = {
+#: Okabe-Ito colours by bits, a marker for each data type of that many; others are in the table.
+LOOKS = {
     "sign": ("#CC79A7", "v"), "ternary": ("#D55E00", "D"), "ternary, mse": ("#D55E00", "d"),
     "2-bit, seq": ("#E69F00", "P"), "2-bit, mse": ("#E69F00", "X"), "int3": ("#56B4E9", "^"),
     "int4": ("#0072B2", "s"), "nf4": ("#0072B2", "o"), "fp4": ("#0072B2", "p"),
@@ -43,9 +43,9 @@ def figure(found: Mapping[str, Any]) -> Figure:
         + _best_words(found["best"]),
         _PAPER,
     )
-    shown = [name for name in _LOOKS if any(row["name"] == name for row in rows)]
+    shown = [name for name in LOOKS if any(row["name"] == name for row in rows)]
     handles = [
-        Line2D([], [], color=_LOOKS[name][0], marker=_LOOKS[name][1], markersize=5, label=name,
+        Line2D([], [], color=LOOKS[name][0], marker=LOOKS[name][1], markersize=5, label=name,
                linewidth=1.1)
         for name in shown
     ]  # fmt: skip
@@ -57,7 +57,9 @@ def figure(found: Mapping[str, Any]) -> Figure:
 
 
 def _best_words(best: list[dict[str, Any]]) -> str:
-    """Which data type is best at how many of the numbers of bits."""
+    """Which data type is best at how many of the numbers of bits, if there are any."""
+    if not best:
+        return ""
     names = [each["name"].split(", group")[0].split(", a scale")[0] for each in best]
     counts = {name: names.count(name) for name in dict.fromkeys(names)}
     parts = ", ".join(f"{name} at {count}" for name, count in counts.items())
@@ -71,7 +73,7 @@ def _best_words(best: list[dict[str, Any]]) -> str:
 def _sizes(axes: Any, rows: list[dict[str, Any]]) -> None:
     for name in _LINES:
         line = [row for row in rows if row["name"] == name and row["group"] in (_GROUP, None)]
-        color, marker = _LOOKS[name]
+        color, marker = LOOKS[name]
         axes.plot(
             [row["bits"] / 1e6 for row in line], [row["perplexity"] for row in line],
             color=color, marker=marker, markersize=5, linewidth=1.1,
@@ -87,7 +89,7 @@ def _sizes(axes: Any, rows: list[dict[str, Any]]) -> None:
 
 def _groups(axes: Any, rows: list[dict[str, Any]], size: str) -> None:
     floats = next(row["perplexity"] for row in rows if row["group"] is None)
-    for name, (color, marker) in _LOOKS.items():
+    for name, (color, marker) in LOOKS.items():
         line = [
             row for row in rows if row["name"] == name and row["perplexity"] > (1 + _LEAST) * floats
         ]
@@ -103,7 +105,7 @@ def _groups(axes: Any, rows: list[dict[str, Any]], size: str) -> None:
     axes.set_ylim(_LEAST, None)
     same = [row["perplexity"] / floats - 1 for row in rows if row["name"] == "int8"]
     words = f"int8: within {_percent(max(map(abs, same)), None)}"
-    axes.text(0.03, 0.03, words, transform=axes.transAxes, size=8, color=_LOOKS["int8"][0])
+    axes.text(0.03, 0.03, words, transform=axes.transAxes, size=8, color=LOOKS["int8"][0])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(_percent))
     axes.set_xlabel("bits a weight, scales included (log scale)")

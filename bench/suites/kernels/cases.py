@@ -30,19 +30,24 @@ from bench.engines import Engine, settle
 from bench.limits.gemm_parts import part, prepare_alone
 from bench.limits.levels import level_of
 from bench.limits.peaks import multiply_alone, run_again
+from ternops import float_matrix
 from ternops.decoder.weights import random_ternary
 from ternops.encodings import ENCODINGS
+from ternops.float_matrix import FloatMatrix
 from ternops.isa import HAS_TILES
 from ternops.kernels.linear import linear
 from ternops.kernels.operands import OPERANDS
 from ternops.kernels.plan import kind_of
 from ternops.matrix import TernaryMatrix
 from ternops.memory import aligned_empty
+from ternops.quantizers.fp8 import FORMATS
 from ternops.simd import RowsKernel
 from ternops.team import TEAM
 
 #: With more tokens, no level of memory is slow enough to be the limit.
 MAX_READ = 16
+
+Matrix = TernaryMatrix | FloatMatrix
 
 _GROUP = 64  # rows of a group of the look-up encodings
 _BATCH = 0.005  # seconds that a product is repeated for between two looks at the clock
@@ -64,12 +69,28 @@ def weights(
     return random_ternary(rows, columns, encoding, random, group=group, levels=levels)
 
 
-def weights_of(
-    encoding: str, columns: int, size: int, group: int = 0, levels: tuple[int, ...] = ()
-) -> TernaryMatrix:
+def floats(method: str, rows: int, columns: int) -> FloatMatrix:
+    """A random matrix of fp8."""
+    some = np.random.default_rng(0).standard_normal((_GROUP, columns))
+    found = ternops.quantize(some, "fp8", method=method)
+    codes = np.resize(found.to_codes(), (rows, columns))
+    return float_matrix.of_codes(codes, np.resize(found.scale, rows), method)
+
+
+def any_weights(name: str, rows: int, columns: int, *kind: Any) -> Matrix:
+    """`floats` of a format of fp8, `weights` of an encoding."""
+    return floats(name, rows, columns) if name in FORMATS else weights(name, rows, columns, *kind)
+
+
+def rows_of(name: str, columns: int, size: int) -> int:
+    """That make about `size` packed bytes."""
+    group = _GROUP * columns if name in FORMATS else ENCODINGS[name].nbytes(_GROUP, columns)
+    return max(1, size // group) * _GROUP
+
+
+def weights_of(encoding: str, columns: int, size: int) -> TernaryMatrix:
     """A random matrix of about `size` packed bytes."""
-    groups = size // ENCODINGS[encoding].nbytes(_GROUP, columns)
-    return weights(encoding, max(1, groups) * _GROUP, columns, group, levels)
+    return weights(encoding, rows_of(encoding, columns, size), columns)
 
 
 def _scaled_for(matrix: TernaryMatrix, x: npt.NDArray[Any]) -> TernaryMatrix:
@@ -77,36 +98,40 @@ def _scaled_for(matrix: TernaryMatrix, x: npt.NDArray[Any]) -> TernaryMatrix:
     return matrix.unscaled if x.dtype == np.int8 else matrix
 
 
-def _kind_of(matrix: TernaryMatrix) -> str:
+def name_of(encoding: str, group: int = 0, levels: Sequence[int] = ()) -> str:
     """The encoding, the group and the number of levels, where these are not the usual ones."""
-    group = f"/{matrix.group}" if matrix.group else ""
-    usual = matrix.levels == ENCODINGS[matrix.encoding].values
-    return f"{matrix.encoding}{group}" + ("" if usual else f" {len(matrix.levels)} levels")
+    usual = not levels or tuple(levels) == ENCODINGS[encoding].values
+    return encoding + (f"/{group}" if group else "") + ("" if usual else f" {len(levels)} levels")
+
+
+def _kind_of(matrix: Matrix) -> str:
+    if isinstance(matrix, FloatMatrix):
+        return matrix.method
+    return name_of(matrix.encoding, matrix.group or 0, matrix.levels)
 
 
 def _product(
-    section: str, group: str, matrix: TernaryMatrix, x: npt.NDArray[Any], threads: int,
+    section: str, group: str, matrix: Matrix, x: npt.NDArray[Any], threads: int,
     level: str | None = None, how: str = "",
 ) -> Product:  # fmt: skip
     rows, columns = matrix.shape
     tokens = len(x)
     if level is None:
         level = level_of(matrix.nbytes, threads) if tokens <= MAX_READ else ""
-    tiles = (
-        HAS_TILES
-        and kind_of(matrix.encoding, tokens, matrix.nbytes, matrix.group or 0, matrix.levels)
-        == "many"
-    )
+    peak = ""
+    if isinstance(matrix, TernaryMatrix) and matrix.encoding not in LOOK_UPS:
+        kind = kind_of(matrix.encoding, tokens, matrix.nbytes, matrix.group or 0, matrix.levels)
+        peak = "tile" if HAS_TILES and kind == "many" else "dot"
     return Product(
         section, group, OURS, tokens, rows, columns, threads, matrix.nbytes, TIER,
         _kind_of(matrix),
         str(x.dtype), level,
-        "" if matrix.encoding in LOOK_UPS else "tile" if tiles else "dot", how,
+        peak, how,
     )  # fmt: skip
 
 
 def matmul_case(
-    section: str, group: str, matrix: TernaryMatrix, x: npt.NDArray[Any], threads: int,
+    section: str, group: str, matrix: Matrix, x: npt.NDArray[Any], threads: int,
     level: str | None = None, beside_peers: bool = False, seconds: float = _BATCH,
 ) -> Case:  # fmt: skip
     """`ternops.matmul` into an array that is there already, as most peers do.
@@ -114,7 +139,8 @@ def matmul_case(
     level: where the weights are, by default the fastest level of memory that may hold them.
     seconds: that products are repeated for.
     """
-    transposed = _scaled_for(matrix, x).T
+    operand = matrix if isinstance(matrix, FloatMatrix) else _scaled_for(matrix, x)
+    transposed = operand.T
     out = ternops.matmul(x, transposed, threads=threads)
     once = partial(ternops.matmul, x, transposed, out, threads)
     case = _repeated(once, beside_peers, seconds)

@@ -39,10 +39,11 @@ Kind = tuple[str, int] | tuple[str, int, tuple[int, ...]]
 GROUPED: tuple[Kind, ...] = (
     ("two_bit", 0), ("two_bit", 128), ("two_bit", 64), ("base3", 0), ("base3", 128)
 )  # fmt: skip
-#: Encodings of one to eight bits, with the same groups, in the order of their bits.
+#: Encodings of one to eight bits, with the same groups, in the order of their bits; and floats.
 LEVELS: tuple[Kind, ...] = (
     ("one_bit", 128), ("base3", 128), ("two_bit", 128), ("two_bit", 128, (-3, -1, 1, 3)),
     ("three_bit", 128), ("nibble", 128), ("eight_bit", 128),
+    ("e4m3", 0), ("e5m2", 0),
 )  # fmt: skip
 
 _CACHE_COLUMNS, _DRAM_COLUMNS = 2560, 4096
@@ -188,11 +189,12 @@ def _kinds(section: str, kinds: Sequence[Kind], options: KernelOptions) -> list[
     gemv, gemm_name = f"{section} GEMV", f"{section} GEMM"
 
     def one(threads: int) -> list[Case]:
-        x = make.tokens_of(1, _DRAM_COLUMNS)
+        x, columns = make.tokens_of(1, _DRAM_COLUMNS), _DRAM_COLUMNS
         return [
             make.matmul_case(
-                section, gemv, make.weights_of(each, _DRAM_COLUMNS, size, *kind), x,
-                threads, levels.DRAM,
+                section, gemv,
+                make.any_weights(each, make.rows_of(each, columns, size), columns, *kind),
+                x, threads, levels.DRAM,
             )
             for each, *kind in kinds
         ] + levels.read_limits(section, gemv, levels.DRAM, threads)  # fmt: skip
@@ -201,7 +203,7 @@ def _kinds(section: str, kinds: Sequence[Kind], options: KernelOptions) -> list[
         x = make.tokens_of(512, _GEMM)
         return [
             make.matmul_case(
-                section, gemm_name, make.weights(each, _GEMM, _GEMM, *kind), x, threads,
+                section, gemm_name, make.any_weights(each, _GEMM, _GEMM, *kind), x, threads,
                 seconds=_GEMM_TURN,
             )
             for each, *kind in kinds

@@ -9,7 +9,8 @@ precision: k-bit Inference Scaling Laws" (Dettmers, Zettlemoyer, arXiv 2212.0972
 rounded in NumPy (ternops.quantizers) and multiplied as floats: only the rounding counts. The
 embedding, which is the head as well, and the norms stay float16, and their bits count, too.
 
-Writes scaling.json and a picture to results/scaling; --draw draws that again.
+Writes scaling.json and a picture to results/scaling; --draw draws that again. --sizes leaves some
+out: docs/ENCODINGS.md has the perplexities of one.
 """
 
 from __future__ import annotations
@@ -24,12 +25,11 @@ import numpy as np
 from bench.core import command
 from bench.core.envelope import envelope, load_json, save_json
 from bench.core.errors import ResultsError
+from bench.core.results import SCALING_FILE, SCALING_FORMAT
 from bench.core.table import Cell, number, table, text
 from bench.pages.plots import scaling, style
 from bench.suites.scaling import models, rounding
 
-FORMAT = 1
-FILE = "scaling.json"
 _BUDGETS = 24  # numbers of total bits at which the best is looked up
 
 
@@ -79,11 +79,14 @@ def _group(group: Any) -> str:
 
 
 def best(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What is best at each of some numbers of total bits that every data type and group reaches."""
+    """What is best at each of some numbers of total bits that every data type and group reaches;
+    nothing where sizes are too few for that."""
     lines: dict[str, list[float]] = {}
     for row in named(rows):
         lines.setdefault(row["name"], []).append(row["bits"])
     ends = max(map(min, lines.values())), min(map(max, lines.values()))
+    if ends[0] > ends[1]:
+        return []
     budgets = np.geomspace(*ends, _BUDGETS).tolist()
     names = rounding.best_by_budget(named(rows), budgets)
     return [{"bits": each, "name": name} for each, name in zip(budgets, names, strict=True)]
@@ -118,6 +121,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = command.make_parser("bench.scaling", __doc__)
     parser.add_argument("--models", type=Path, default=models.ROOT / ".scaling", metavar="DIR",
                         help="where the models are kept")  # fmt: skip
+    names = [each.name for each in models.SIZES]
+    parser.add_argument("--sizes", nargs="+", choices=names, default=names, metavar="SIZE",
+                        help=f"default: {' '.join(names)}")  # fmt: skip
     words = "of 512 bytes that are predicted"
     parser.add_argument("--windows", type=int, default=32, metavar="N", help=words)
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="of torch")
@@ -128,13 +134,13 @@ def main(argv: list[str] | None = None) -> int:
     if min(arguments.windows, arguments.threads) < 1:
         parser.error("--windows, --threads: expected 1 or more")
     console = command.make_console(120)
-    path = arguments.output / FILE
+    path = arguments.output / SCALING_FILE
     try:
         if not arguments.draw:
             found = _run(arguments, console)
             arguments.output.mkdir(parents=True, exist_ok=True)
             save_json(path, found)
-        found = load_json(path, "bench.scaling", FORMAT)
+        found = load_json(path, "bench.scaling", SCALING_FORMAT)
         pictures = draw(found, arguments.output)
     except (ResultsError, OSError, ImportError) as error:
         print(f"bench.scaling: {error}", file=sys.stderr)
@@ -145,11 +151,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(arguments: Any, console: Any) -> dict[str, Any]:
-    models.train(list(models.SIZES), arguments.models, arguments.threads)
+    sizes = [each for each in models.SIZES if each.name in arguments.sizes]
+    models.train(sizes, arguments.models, arguments.threads)
     with command.progress(console) as start:
-        advance = start("rounding", len(models.SIZES) * len(rounding.DATA_TYPES))
-        rows = measure(models.SIZES, arguments.models, arguments.windows, advance)
+        advance = start("rounding", len(sizes) * len(rounding.DATA_TYPES))
+        rows = measure(sizes, arguments.models, arguments.windows, advance)
     return {
-        **envelope(FORMAT), "steps": models.STEPS, "tokens a step": models.TOKENS,
+        **envelope(SCALING_FORMAT), "steps": models.STEPS, "tokens a step": models.TOKENS,
         "windows": arguments.windows, "rows": rows, "best": best(rows),
     }  # fmt: skip

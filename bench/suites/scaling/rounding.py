@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ternops.encodings.panels import GROUPS as ALL_GROUPS
-from ternops.quantizers import METHODS, choose, quantize
+from ternops.float_matrix import quantize_floats
+from ternops.quantizers import METHODS, choose, fp8, quantize
 
 Array = npt.NDArray[Any]
 ROW = "row"
@@ -17,7 +18,7 @@ FLOAT_BITS = 16  # of a weight that is not rounded, and of a scale
 
 
 class DataType(NamedTuple):
-    """method, levels: see ternops.quantizers. bits: of a weight as its encoding stores it."""
+    """method, levels: see `ternops.quantize`. bits: of a weight as its encoding stores it."""
 
     name: str
     method: str
@@ -28,7 +29,9 @@ class DataType(NamedTuple):
 
     @property
     def groups(self) -> tuple[int | str, ...]:
-        own = METHODS[self.method]
+        own = METHODS.get(self.method)
+        if own is None:  # of floats, which have a scale a row
+            return (ROW,)
         return (own.group,) if own.is_fixed and own.group is not None else GROUPS
 
 
@@ -38,15 +41,25 @@ DATA_TYPES = {
         DataType("sign", "sign", "one_bit", 1),
         DataType("ternary", "absmean", "base3", 1.6),
         DataType("ternary, mse", "mse", "base3", 1.6, 3),
+        DataType("ternary, seq", "seq", "base3", 1.6, 3),
         DataType("2-bit, seq", "seq", "two_bit", 2, 4),
         DataType("2-bit, mse", "mse", "two_bit", 2, (-3, -1, 1, 3)),
         DataType("int3", "int3", "three_bit", 3),
+        DataType("int3, lsq", "lsq", "three_bit", 3, 8),
         DataType("int4", "int4", "nibble", 4),
+        DataType("int4, lsq", "lsq", "nibble", 4, 16),
         DataType("nf4", "nf4", "nibble", 4),
         DataType("fp4", "fp4", "nibble", 4),
+        DataType("e1m2", "e1m2", "nibble", 4),
+        DataType("e3m0", "e3m0", "nibble", 4),
+        DataType("quantile", "quantile", "nibble", 4),
+        DataType("denseshift", "denseshift", "nibble", 4),
+        DataType("bct", "bct", "nibble", 4, 16, scale_bits=8),
         DataType("mxfp4", "mxfp4", "nibble", 4, scale_bits=8),
         DataType("nvfp4", "nvfp4", "nibble", 4, scale_bits=8),
         DataType("int8", "int8", "eight_bit", 8),
+        DataType("e4m3", "e4m3", fp8.ENCODING, 8, scale_bits=32),
+        DataType("e5m2", "e5m2", fp8.ENCODING, 8, scale_bits=32),
     )
 }
 FLOAT = "float16"
@@ -67,6 +80,10 @@ def fitting(group: int | str, columns: int) -> int | str:
 def rounded(weight: Array, kind: DataType, group: int | str) -> Rounded:
     """float (rows, columns) as its data type has it, and the bits of values and scales."""
     columns = weight.shape[1]
+    if kind.encoding == fp8.ENCODING:
+        matrix = quantize_floats(weight, method=kind.method)
+        bits = kind.bits * weight.size + kind.scale_bits * len(weight)
+        return Rounded(matrix.to_dense(), bits)
     size = group if METHODS[kind.method].is_fixed else fitting(group, columns)
     chosen = choose(columns, kind.encoding, size, kind.method, kind.levels)
     values, scale, _ = quantize(weight, chosen)

@@ -434,7 +434,8 @@ def test_from_end_to_end(monkeypatch, tmp_path, capsys):
     assert groups == {"two_bit", "two_bit/128", "two_bit/64", "base3", "base3/128"}
     kinds = {each.encoding for each in results.find(section="low-bit")}
     names = ("one_bit", "base3", "two_bit", "three_bit", "nibble", "eight_bit")
-    assert kinds == {*(f"{name}/128" for name in names), "two_bit/128 4 levels"}
+    others = {"two_bit/128 4 levels", "e4m3", "e5m2"}
+    assert kinds == {*(f"{name}/128" for name in names), *others}
     limits = {each.what for each in results.limits if each.section == "limits"}
     assert limits >= {"DRAM", "L2", "dot"}
     suite = pyperf.BenchmarkSuite.load(str(tmp_path / "kernels.json"))
