@@ -102,14 +102,14 @@ def row_of(name: str, family: Family, folder: Path, count: int) -> dict[str, Any
     model = models["fp16"]
     int8 = predicted(lambda each: reference.logits(model, each, reference.Double), parts)
     floats = predicted(lambda each: reference.logits(model, each, reference.Unquantised), parts)
-    is_bitnet = family.trunk == "bitnet"
+    is_bitnet, group = family.trunk == "bitnet", model.types[0].group
     asked = int8 if is_bitnet else floats
     found = {cache: predicted(each.logits, parts) for cache, each in models.items()}
     return {
         "model": name,
         "like": family.like,
         "tables": family.tables,
-        "a step for": f"{model.group} inputs" if model.is_blocked else "a token",
+        "a step for": f"{group} inputs" if group else "a token",
         "float64": f"{floats:.4f}",
         "float64, int8": f"{int8:.4f}",
         "ternops": f"{found['fp16']:.4f}",

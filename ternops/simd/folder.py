@@ -14,7 +14,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-from ternops import imported
+from ternops.imported import TIME
 
 PACKAGE = Path(__file__).resolve().parent.parent
 #: Folders that no kernel code imports anything from: an edit there compiles nothing anew.
@@ -153,7 +153,7 @@ def _changed(sources: list[Path]) -> str:
     for path in sources:
         try:
             # The time of the last change of whatever kind: others can be set.
-            changed = path.stat().st_ctime > imported.TIME - _TICK
+            changed = path.stat().st_ctime > TIME - _TICK
         except OSError:  # gone since it was listed
             changed = True
         if changed:

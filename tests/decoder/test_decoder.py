@@ -57,15 +57,6 @@ def test_every_encoding_gives_the_same_logits(encoding, tiny, text):
     assert cases.same_bits(model.logits(text[:30]), tiny.logits(text[:30]))
 
 
-def test_layers_of_several_encodings_are_refused():
-    """A model is asked once which kernels it needs."""
-    config = small_config("hidden 24", "llama")
-    one, other = (small_model(config, kind).weights for kind in ("two_bit", "fp16"))
-    mixed = Weights(config, [one.layers[0], other.layers[1]], one.norm, one.embedding, one.head)
-    with pytest.raises(ValueError, match=r"^weights: encodings .*two_bit.*, expected one"):
-        Model(mixed)
-
-
 #: Every pair of a size, a layout and a kind of weights, in a third of what there is of the three.
 #: Those of two sizes need no new kernels.
 SMALL = [

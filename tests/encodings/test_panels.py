@@ -92,7 +92,8 @@ def test_large_matrices_are_worked_on_in_pieces(name):
     """Beside the result, packing and unpacking need little memory; pieces join without a seam."""
     layout, weights = PANELS[name], cases.trits(2111, 9056, encoding=name)
     packed = checks.packed_in_pieces(layout, weights)
-    pieces = np.concatenate([*layout.pieces(packed, *weights.shape)], axis=1)
+    lines = [each.reshape(layout.planes, -1) for each in layout.pieces(packed, *weights.shape)]
+    pieces = np.concatenate(lines, axis=1).reshape(layout.planes, -1, 64)
     assert cases.same_bits(
         np.moveaxis(pieces, 0, 1).ravel(), packed[: layout.nbytes(*weights.shape)]
     )

@@ -278,6 +278,8 @@ def replace_jobs(
         record = np.frombuffer(memory, OPERANDS)
         record["multiply"], record["prepare"] = multiply, prepare
         record["scratch"] = counters.ctypes.data
+    for name, address in (("multiply", multiply), ("prepare", prepare)):
+        workspace._types.table[name] = address
     workspace._record["attend"] = attend
     workspace._record["own_scores"] = counters.ctypes.data + 24
 

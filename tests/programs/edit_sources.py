@@ -12,7 +12,6 @@ import math
 from pathlib import Path
 
 import ternops
-from ternops import imported
 from ternops.simd import folder
 from ternops.simd.folder import cache_folder
 from tests.helpers import internals
@@ -20,7 +19,7 @@ from tests.helpers import internals
 
 def main() -> None:
     """Edit, ask, and restore each file."""
-    imported.TIME = math.inf  # the edits are this process's own
+    folder.TIME = math.inf  # the edits are this process's own
     before, seen = cache_folder(), []
     for path in sorted(Path(ternops.__file__).parent.rglob("*.py")):
         kept = path.read_bytes()
