@@ -42,7 +42,7 @@ test-quick: $(VENV)/.dev ## Run the tests that take no compiler for long (two mi
 	$(BIN)/python -m pytest $(TOGETHER) -m "not slow and not peers" --durations=5
 
 test-tiers: $(VENV)/.dev ## The tests that `make test` leaves out: every tier of this CPU, every tile
-	$(BIN)/python -m pytest $(TOGETHER) -m tiers --durations=5
+	$(BIN)/python -m pytest $(TOGETHER) -m tiers $(ONLY) --durations=5
 
 test-arm: $(VENV)/.dev ## Check the loops for every ARM core, compare emulated CPUs' results with x86's
 	$(BIN)/python -m pytest $(TOGETHER) -m arm
