@@ -61,11 +61,12 @@ def every() -> Jobs:
     """All of the package: those of every encoding, of models and of the cost model's trials, with
     the tiles of every family of CPUs."""
     from ternops.cost import probes, trials
-    from ternops.encodings import ENCODINGS
+    from ternops.encodings import ENCODINGS, PANELS
     from ternops.isa import TIER
     from ternops.isa.tier import FAMILIES
     from ternops.kernels.fp16 import KINDS as FLOATS
     from ternops.kernels.fp16 import gemv_for
+    from ternops.kernels.grouped import MAX_UNIT, grouped_gemv
     from ternops.kernels.int8 import gemv_i8_for
     from ternops.kernels.plan import tiled
     from ternops.kernels.tiles import default_tiles
@@ -74,8 +75,13 @@ def every() -> Jobs:
     tuned = [tiled(each.encoding, each.tile).multiply for each in default_tiles(TIER)]
     heads = [gemv_i8_for(family) for family in FAMILIES]
     heads += [gemv_for(name, family) for name in FLOATS for family in FAMILIES]
+    grouped = [
+        grouped_gemv(name, min(group, MAX_UNIT), family=family)
+        for name, panels in PANELS.items()
+        for group in panels.usual_groups for family in FAMILIES
+    ]  # fmt: skip
     others = [each for each in vars(trials).values() if isinstance(each, Job)]
-    for job in (*tuned, *heads, *probes.READS.values(), *others):
+    for job in (*tuned, *heads, *grouped, *probes.READS.values(), *others):
         jobs.setdefault(job.key, job)
     return jobs
 

@@ -64,8 +64,10 @@ BASE3 = Blocks(
         "avx512vbmi@zen4": GemvTile(rows=8, apart=1, ahead=512),
     },
     unpacks_slowly=True,
-    # As two_bit's: 3 panels 89% with 2 threads, 2 panels 85 to 87%, whole blocks 70%.
-    panel_tile=PanelTile(streams=3, ahead=2048, run=4),
+    panel_tiles={
+        # As two_bit's: 3 panels 89% with 2 threads, 2 panels 85 to 87%, whole blocks 70%.
+        "generic": PanelTile(streams=3, ahead=2048, run=4),
+    },
     color="#D55E00",
     marker="D",
 )

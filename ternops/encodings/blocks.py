@@ -68,6 +68,9 @@ class PanelTile(NamedTuple):
     ahead: int
     run: int
 
+    def __str__(self) -> str:
+        return f"{self.streams}x{self.ahead}r{self.run}"
+
 
 class Unpack(NamedTuple):
     """Kernel code that turns vectors of packed bytes into codes, compiled for one tile.
@@ -104,7 +107,7 @@ class Blocks(Encoding):
     stream_tiles: the same where weights come from memory, where they are others.
     batch_rows: by tier, rows of the tile for a few tokens, where they are not the tier's.
     pair_apart: by tier, `apart` for the tokens that such tiles leave over.
-    panel_tile: for one token where columns have scales by groups.
+    panel_tiles: as `tiles`, where columns have scales by groups.
     has_narrow: whether tiles may have narrow vectors.
     """
 
@@ -115,7 +118,7 @@ class Blocks(Encoding):
     batch_rows: Mapping[str, int]
     pair_apart: Mapping[str, int]
     stream_tiles: Mapping[str, GemvTile]
-    panel_tile: PanelTile
+    panel_tiles: Mapping[str, PanelTile]
     has_narrow: bool = False
 
     @property

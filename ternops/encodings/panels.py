@@ -38,8 +38,8 @@ class Panels(Encoding):
     of the same columns follow one another. join, split: codes (fields, ...) -> bytes (...), or,
     of several planes, (planes, ...), and back.
     apart: by tier, how many fields may have their sums where they are in the byte.
-    panel_tile: for one token. usual_groups: those whose kernels are compiled before they are asked
-    for. blocks: the same where rows are whole, if there is such an encoding.
+    panel_tiles: by tier and family, for one token. usual_groups: those whose kernels are compiled
+    before they are asked for. blocks: the same where rows are whole, if there is such an encoding.
     """
 
     fields: int
@@ -47,7 +47,7 @@ class Panels(Encoding):
     join: Callable[[Array], Array]
     split: Callable[[Array], Array]
     apart: Mapping[str, int] = field(default_factory=lambda: {"generic": 1})
-    panel_tile: PanelTile
+    panel_tiles: Mapping[str, PanelTile]
     usual_groups: tuple[int, ...] = (64, 128)
     blocks: Blocks | None = None
 
@@ -60,7 +60,7 @@ class Panels(Encoding):
             unpacks_slowly=blocks.unpacks_slowly, fields=blocks.fields,
             join=blocks.join, split=blocks.split,
             apart={tier: tile.apart for tier, tile in blocks.tiles.items()},
-            panel_tile=blocks.panel_tile, blocks=blocks,
+            panel_tiles=blocks.panel_tiles, blocks=blocks,
         )  # fmt: skip
 
     @property

@@ -60,10 +60,15 @@ TWO_BIT = Blocks(
         "avx512vnni@zen4": GemvTile(rows=8, apart=1, ahead=512),
     },
     has_narrow=True,
-    # An Intel server with AMX, weights in DRAM, group 128, of the bandwidth without groups (1 and 2
-    # threads): 3 panels 95 and 88%, 2 or 4 panels 91 and 84 to 87%; a panel's whole blocks instead
-    # of 4 lines in turn 83 and 78%.
-    panel_tile=PanelTile(streams=3, ahead=2048, run=4),
+    panel_tiles={
+        # An Intel server with AMX, weights in DRAM, group 128, of the bandwidth without groups (1
+        # and 2 threads): 3 panels 95 and 88%, 2 or 4 panels 91 and 84 to 87%; a panel's whole
+        # blocks instead of 4 lines in turn 83 and 78%.
+        "generic": PanelTile(streams=3, ahead=2048, run=4),
+        # Zen 4, of the fastest probe, 1 and 2 threads: 2 panels 76 to 89 and 82 to 87%, 3 panels 56
+        # to 66 and 59 to 71%, eight lines in turn 53 to 61%.
+        "avx512vnni@zen4": PanelTile(streams=2, ahead=2048, run=4),
+    },
     color="#0072B2",
     marker="o",
 )

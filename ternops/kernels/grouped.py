@@ -29,6 +29,7 @@ from ternops.isa import (
     open_sums,
     u8,
 )
+from ternops.isa.detect import FAMILY
 from ternops.kernels.elementwise import copy_row, quantize_row
 from ternops.kernels.operands import Operands, finish
 from ternops.kernels.tuning import stream_step
@@ -186,6 +187,11 @@ def make_tail_stride(encoding: Panels):
         return (p.stride - whole * block_bytes) // planes
 
     return tail_stride
+
+
+def panel_tile(encoding: Panels, family: str = FAMILY) -> PanelTile:
+    """That of an encoding here, or for another family of CPUs."""
+    return TIER.pick(encoding.panel_tiles, family)
 
 
 def fields_apart(encoding: Panels, unit: int) -> int:
@@ -406,18 +412,20 @@ def panels_of(name: str, is_wide: bool) -> Panels:
     return PANELS[name].widened if is_wide else PANELS[name]
 
 
-def kernel_name(kind: str, name: str, is_wide: bool, *rest: int) -> str:
+def kernel_name(kind: str, name: str, is_wide: bool, *rest: Any) -> str:
     """What a kernel of panels is found by."""
     return "_".join(map(str, (kind, name, *(("wide",) if is_wide else ()), *rest)))
 
 
 @cache
-def grouped_gemv(name: str, unit: int, is_wide: bool = False) -> RowsKernel:
-    """The product with one token. unit: MAX_UNIT, or the columns of a smaller group."""
+def grouped_gemv(name: str, unit: int, is_wide: bool = False, family: str = FAMILY) -> RowsKernel:
+    """The product with one token. unit: MAX_UNIT, or the columns of a smaller group. family: of
+    CPUs whose tile it has, which is in its name if it is not the tier's own."""
     encoding = panels_of(name, is_wide)
-    streams = encoding.panel_tile.streams
-    several = make_panels(encoding, unit, encoding.panel_tile)
-    single = make_panels(encoding, unit, encoding.panel_tile._replace(streams=1))
+    tile = panel_tile(encoding, family)
+    streams, others = tile.streams, () if tile == panel_tile(encoding, "") else (tile,)
+    several = make_panels(encoding, unit, tile)
+    single = make_panels(encoding, unit, tile._replace(streams=1))
 
     @inlined
     def gemv(operands, first, last, thread):
@@ -430,4 +438,4 @@ def grouped_gemv(name: str, unit: int, is_wide: bool = False) -> RowsKernel:
         else:
             single(p, start, end, totals)
 
-    return RowsKernel(gemv, kernel_name("grouped_gemv", name, is_wide, unit))
+    return RowsKernel(gemv, kernel_name("grouped_gemv", name, is_wide, unit, *others))

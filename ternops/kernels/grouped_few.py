@@ -17,6 +17,7 @@ from ternops.kernels.grouped import (
     make_blocks,
     make_panels,
     make_tail_stride,
+    panel_tile,
     panels_of,
     scratch_bytes,
     slots_of,
@@ -54,7 +55,7 @@ def most_tokens(encoding: Panels) -> int:
 
 def make_piece(encoding: Panels, unit: int, tokens: int):
     """Functions that multiply a block, and what is left of the rows, with so many tokens."""
-    tile = encoding.panel_tile._replace(streams=1)
+    tile = panel_tile(encoding, "")._replace(streams=1)
     holds, opens, hold, block, tail, settle = make_blocks(encoding, unit, tile, tokens)
 
     @inlined
@@ -81,7 +82,7 @@ def grouped_few(name: str, unit: int, is_wide: bool = False) -> RowsKernel:
     token_bytes = slots_of(encoding, unit) * LINE
     # Two leave room for the sums of another panel: two streams bring more from memory.
     streams = max(1, min(2, (REGISTERS - 8) // (2 * encoding.fields)))
-    pair = make_panels(encoding, unit, encoding.panel_tile._replace(streams=streams), 2)
+    pair = make_panels(encoding, unit, panel_tile(encoding, "")._replace(streams=streams), 2)
     one, two, three, four = (make_piece(encoding, unit, min(n, most)) for n in (1, 2, 3, 4))
 
     @inlined

@@ -28,7 +28,7 @@ from ternops.kernels.fp16 import (
 )
 from ternops.kernels.gemm import gemm_kernel, panel_bytes
 from ternops.kernels.gemv import blocks_kernel
-from ternops.kernels.grouped import MAX_UNIT, grouped_gemv, place_groups
+from ternops.kernels.grouped import MAX_UNIT, grouped_gemv, panel_tile, place_groups
 from ternops.kernels.grouped import scratch_bytes as sums_bytes
 from ternops.kernels.grouped_few import IS_WORTH_IT, few_bytes, grouped_few
 from ternops.kernels.grouped_gemm import PANELS as GEMM_PANELS
@@ -218,7 +218,7 @@ def grouped_kernels(name: str, kind: str, group: int, levels: int = 0) -> Groupe
     # Sums of int16 have room for so many.
     is_wide = TIER.close is not None and levels > len(encoding.values)
     if kind in ("one", "stream"):
-        size = sums_bytes(encoding, unit, encoding.panel_tile.streams, 1)
+        size = sums_bytes(encoding, unit, panel_tile(encoding).streams, 1)
         return GroupedKernels(place_groups, grouped_gemv(name, unit, is_wide), lambda _: size)
     if kind == MANY and _takes_tiles(group):
         return GroupedKernels(
@@ -242,7 +242,7 @@ def _grouped_plan(name: str, columns: int, kind: str, group: int, levels: int) -
     return Plan(
         kernels.prepare.address, kernels.multiply.address, kernels.panels * PANEL_ROWS, placed,
         panels.row_bytes(columns), panels.fields, True,
-        kernels.scratch(columns), kernels.token_step, block, panels.panel_tile.streams,
+        kernels.scratch(columns), kernels.token_step, block, panel_tile(panels).streams,
         unit=PANEL_ROWS,
     )  # fmt: skip
 

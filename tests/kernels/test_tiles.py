@@ -16,6 +16,7 @@ from ternops.encodings.blocks import GemvTile
 from ternops.isa import detect
 from ternops.isa.tier import FAMILIES, BatchTile, GemmTile, family_of
 from ternops.kernels import fp16, int8, reference, tiles, tuning
+from ternops.kernels.grouped import panel_tile
 from ternops.kernels.plan import KINDS, make_plan
 from ternops.simd import RowsKernel
 from tests.helpers import cases
@@ -256,7 +257,7 @@ def test_a_plan_tells_how_many_streams_its_kernel_reads(encoding):
 def test_so_does_a_plan_of_panels(encoding):
     """Streams of whole panels."""
     plan = make_plan(encoding, 512, "stream", group=128)
-    assert (plan.streams, plan.unit) == (PANELS[encoding].panel_tile.streams, 16)
+    assert (plan.streams, plan.unit) == (panel_tile(PANELS[encoding]).streams, 16)
 
 
 def test_families():
