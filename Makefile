@@ -46,7 +46,7 @@ test-tiers: $(VENV)/.dev ## The tests that `make test` leaves out: every tier of
 
 test-arm: $(VENV)/.dev ## Check the loops for every ARM core, compare emulated CPUs' results with x86's
 	$(BIN)/python -m pytest $(TOGETHER) -m arm
-	$(BIN)/python -m tests.arm
+	$(BIN)/python -m tests.arm $(CPUS)
 
 wheel: $(BIN)/python ## A wheel with compiled kernels of every tier of this architecture (minutes)
 	$(PIP) install build
