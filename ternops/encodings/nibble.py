@@ -31,8 +31,10 @@ NIBBLE = Panels(
         # An Intel server with AMX, weights in DRAM, group 128, of the fastest probe with 2 threads:
         # 2 panels, four lines of each in turn, 83%, a unit's 85%, 3 panels 76 to 83%, 4 panels 81%.
         "generic": PanelTile(streams=2, ahead=2048, run=4),
-        # Zen 4, 1 and 2 threads: 3 panels 73 to 81 and 67 to 74%, 2 panels 49 to 51 and 46 to 55%.
-        "avx512vnni@zen4": PanelTile(streams=3, ahead=2048, run=4),
+        # Zen 4, of the fastest probe, 1 and 2 threads, group 32: panel by panel 72 to 74 and 71 to
+        # 73%, 2 or 3 panels 60 to 66 and 56 to 61%; group 128: 66 to 70 and 61 to 70%, 3 panels 73
+        # to 81 and 67 to 74%, 2 panels 49 to 55%. Files have groups of 32.
+        "avx512vnni@zen4": PanelTile(streams=1, ahead=8192, run=16),
     },
     usual_groups=(16, 32, 64, 128),
     color="#CC79A7",
