@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ternops.decoder import Batch, Model, Session, reference
+from ternops.decoder import Model, reference
 from ternops.decoder.weights import Weights, random_weights
 from tests.helpers import cases
+from tests.helpers.decoding import check_batch, in_passes, stepped
 from tests.helpers.marks import slow_but
 from tests.helpers.small_models import LAYOUTS, small_config, small_model
 
@@ -26,13 +27,8 @@ def test_the_bits_of_the_oracle(kind, group):
     for threads in (1, 2):
         model = small_model(config_of(), kind, threads, group=group)
         assert cases.same_bits(model.logits(TOKENS), expected)
-        session = Session(model)
-        assert cases.same_bits(np.stack([session.step(t).copy() for t in TOKENS]), expected)
-        session, found = Session(model), []
-        for length in (1, 2, 5, 15, 17):
-            start = session.position
-            found += list(session.extend(TOKENS[start : start + length], length).copy())
-        assert cases.same_bits(np.stack(found), expected)
+        assert cases.same_bits(stepped(model, TOKENS), expected)
+        assert cases.same_bits(in_passes(model, TOKENS, (1, 2, 5, 15, 17)), expected)
 
 
 @pytest.mark.parametrize("layout", list(LAYOUTS))
@@ -58,14 +54,7 @@ def test_half_tables():
 def test_batches_give_the_same_tokens():
     """As each sequence alone does."""
     model = small_model(config_of(), group=128)
-    prompts = [TOKENS[:7], TOKENS[7:20], TOKENS[20:21]]
-    batch = Batch(model, 5)
-    expected = {batch.add(prompt, 9): list(model.generate(prompt, 9)) for prompt in prompts}
-    found = {number: [] for number in expected}
-    while len(batch):
-        for number, token, *_ in batch.step():
-            found[number].append(token)
-    assert found == expected
+    check_batch(model, [TOKENS[:7], TOKENS[7:20], TOKENS[20:21]])
 
 
 def test_groups_of_several_sizes():

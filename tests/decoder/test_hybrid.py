@@ -15,6 +15,7 @@ from ternops.decoder.states import States, layer_bytes
 from ternops.decoder.weights import Layer, Weights, random_weights
 from ternops.decoder.workspace import Workspace
 from tests.helpers import cases
+from tests.helpers.decoding import in_passes
 from tests.helpers.internals import memory_of
 from tests.helpers.small_models import LAYOUTS, small_config, small_model
 
@@ -39,11 +40,9 @@ def test_passes_of_any_length(layout, cache):
     config = small_config("hidden 100", layout, context=90)
     right = reference.logits(small_model(config, cache=cache), TOKENS[:90])
     for threads in cases.THREADS:
-        session, found = Session(small_model(config, threads=threads, cache=cache)), []
-        for length in (1, 2, 3, 40, 1, 1, 42):
-            start = session.position
-            found += list(session.extend(TOKENS[start : start + length], length).copy())
-        assert cases.same_bits(np.stack(found), right), f"{threads} threads"
+        model = small_model(config, threads=threads, cache=cache)
+        found = in_passes(model, TOKENS, (1, 2, 3, 40, 1, 1, 42))
+        assert cases.same_bits(found, right), f"{threads} threads"
 
 
 def test_no_attention():

@@ -7,9 +7,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ternops.decoder import Batch, Model, Session, reference
+from ternops.decoder import Model, reference
 from ternops.decoder.weights import HalfMatrix
 from tests.helpers import cases
+from tests.helpers.decoding import check_batch, in_passes, stepped
 from tests.helpers.small_models import LAYOUTS, TYPES, mixed_weights, small_config
 
 TOKENS = np.random.default_rng(6).integers(0, 33, 40).tolist()
@@ -30,13 +31,8 @@ def test_the_bits_of_the_oracle(layout):
         model = Model(weights, threads)
         assert len(model.types) > 2
         assert cases.same_bits(model.logits(TOKENS), expected)
-        session = Session(model)
-        assert cases.same_bits(np.stack([session.step(t).copy() for t in TOKENS]), expected)
-        session, found = Session(model), []
-        for length in (1, 2, 5, 15, 17):
-            start = session.position
-            found += list(session.extend(TOKENS[start : start + length], length).copy())
-        assert cases.same_bits(np.stack(found), expected)
+        assert cases.same_bits(stepped(model, TOKENS), expected)
+        assert cases.same_bits(in_passes(model, TOKENS, (1, 2, 5, 15, 17)), expected)
 
 
 @pytest.mark.parametrize("kind", TYPES, ids=lambda kind: f"{kind[0]}-{kind[1]}-{len(kind[2])}")
@@ -45,8 +41,7 @@ def test_one_type_throughout(kind):
     assert len(model.types) == 1
     expected = reference.logits(model, TOKENS)
     assert cases.same_bits(model.logits(TOKENS), expected)
-    session = Session(model)
-    assert cases.same_bits(np.stack([session.step(t).copy() for t in TOKENS[:9]]), expected[:9])
+    assert cases.same_bits(stepped(model, TOKENS[:9]), expected[:9])
 
 
 def test_layer_by_layer():
@@ -62,14 +57,7 @@ def test_layer_by_layer():
 def test_batches_give_the_same_tokens():
     """As each sequence alone does."""
     model = Model(mixed_weights(config_of("llama")))
-    prompts = [TOKENS[:7], TOKENS[7:20], TOKENS[20:21]]
-    batch = Batch(model, 5)
-    expected = {batch.add(prompt, 9): list(model.generate(prompt, 9)) for prompt in prompts}
-    found = {number: [] for number in expected}
-    while len(batch):
-        for number, token, *_ in batch.step():
-            found[number].append(token)
-    assert found == expected
+    check_batch(model, [TOKENS[:7], TOKENS[7:20], TOKENS[20:21]])
 
 
 def test_a_mix_is_told():

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from ternops.decoder import Model, Session, open_checkpoint, reference
+from ternops.decoder import Model, open_checkpoint, reference
 from ternops.decoder.formats.gguf_file import GgufFile
 from ternops.decoder.perplexity import perplexity
 from ternops.decoder.weights import HalfMatrix
 from ternops.matrix import TernaryMatrix
 from tests.helpers import cases, trained
+from tests.helpers.decoding import stepped
 from tests.helpers.marks import slow_but
 
 FORMATS = ("Hugging Face", "Q2_0", "Q2_0 of 128", "packed")
@@ -72,9 +73,7 @@ def test_a_format(paths, name, texts, expected):
         assert model.head.kind == "ternary"
         assert model.weights.embedding.group == 128
         assert cases.same_bits(model.logits(tokens), expected)
-        session = Session(model)
-        stepped = np.stack([session.step(token).copy() for token in tokens])
-        assert cases.same_bits(stepped, expected)
+        assert cases.same_bits(stepped(model, tokens), expected)
 
 
 @pytest.mark.parametrize("encoding", slow_but(["two_bit", "base3"], "two_bit"))

@@ -7,20 +7,15 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ternops.decoder import Batch, Model, Session, reference
+from ternops.decoder import Batch, Model, reference
 from ternops.decoder.weights import Layer, Weights
 from tests.helpers import cases
+from tests.helpers.decoding import in_passes, stepped
 from tests.helpers.small_models import LAYOUTS, small_config, small_model
 
 #: Beyond several turns of the attention kernel.
 TOKENS = np.random.default_rng(5).integers(0, 33, 210).tolist()
 TRUNKS = [name for name in LAYOUTS if name not in ("bitnet", "llama")]
-
-
-def stepped(model, tokens):
-    """Logits of a session that reads token by token."""
-    session = Session(model)
-    return np.stack([session.step(token).copy() for token in tokens])
 
 
 @pytest.mark.parametrize("cache", ["fp16", "int8"])
@@ -37,11 +32,7 @@ def test_windows(windows, cache):
         model = small_model(config, threads=threads, cache=cache)
         assert cases.same_bits(model.logits(TOKENS), expected)
         assert cases.same_bits(stepped(model, TOKENS), expected)
-        session, found = Session(model), []
-        for length in (1, 3, 70, 2, 134):
-            start = session.position
-            found += list(session.extend(TOKENS[start : start + length], length).copy())
-        assert cases.same_bits(np.stack(found), expected)
+        assert cases.same_bits(in_passes(model, TOKENS, (1, 3, 70, 2, 134)), expected)
     plain = reference.logits(small_model(whole, cache=cache), TOKENS)
     assert not cases.same_bits(plain[1:], expected[1:])
 

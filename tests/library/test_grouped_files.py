@@ -11,6 +11,7 @@ from ternops.encodings import ENCODINGS, PANELS
 from ternops.encodings.panels import GROUPS
 from tests.helpers import cases, checks, internals
 from tests.helpers.cases import grouped as of
+from tests.helpers.matrix_files import damage_is_noticed, refused
 
 ENCODING = pytest.mark.parametrize("encoding", PANELS)
 GROUP = pytest.mark.parametrize("group", GROUPS)
@@ -44,32 +45,11 @@ def test_a_file_gives_the_same_matrix(tmp_path, encoding, group, is_half, transp
         assert cases.same_bits(x @ loaded.T, x @ matrix.T)
 
 
-def refused(path):
-    """Loading raises in one line that names the file."""
-    words = rf"^path: '.*{path.name}' is no intact ternops file: .+\Z"
-    with pytest.raises(ValueError, match=words):
-        ternops.load(path)
-
-
 @pytest.mark.parametrize("is_half", [True, False])
 def test_a_damaged_file_is_never_another_matrix(tmp_path, is_half):
     """A bit of each byte flipped, and every length."""
     _, _, matrix = of(2, 64, 32, is_half=is_half)
-    matrix.save(tmp_path / "good")
-    data = (tmp_path / "good").read_bytes()
-    for place in range(len(data)):
-        damaged = bytearray(data)
-        damaged[place] ^= 1 << place % 8
-        (tmp_path / "bad").write_bytes(damaged)
-        try:
-            loaded = ternops.load(tmp_path / "bad")
-        except ValueError:
-            refused(tmp_path / "bad")
-        else:
-            assert content(loaded) == content(matrix)
-    for length in range(0, len(data), 7):
-        (tmp_path / "cut").write_bytes(data[:length])
-        refused(tmp_path / "cut")
+    damage_is_noticed(tmp_path, matrix, content)
 
 
 def _scaled(change):
