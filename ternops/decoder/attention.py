@@ -24,6 +24,7 @@ from ternops.kernels.attention import (
     attend_fp16,
     attend_fp32,
     attend_i8,
+    make_key_bytes,
     prefetch_cache,
     rotate,
 )
@@ -95,7 +96,7 @@ def turns(count, thread, threads):
 
 
 def _make_append(append, elements):
-    held, unit, chunk_bytes = elements.together, elements.key_bytes(1), elements.chunk_bytes
+    key_bytes_of, chunk_bytes = make_key_bytes(elements), elements.chunk_bytes
 
     @inlined
     def append_keys(record, layer, thread, threads):
@@ -104,7 +105,7 @@ def _make_append(append, elements):
         m = record_at(LayerRecord, p.layer_table + layer * LAYER_BYTES)
         spare = pointer(p.own) + thread * p.own_bytes + p.own_floats
         rotated = spare + 4 * p.head_dim + 128
-        key_bytes = (p.head_dim + held - 1) // held * unit
+        key_bytes = key_bytes_of(p.head_dim)
         if p.tile_tokens == 1 and p.tokens <= _MAX_PREFETCHED:
             for turn in range(turns(p.tokens * p.kv_heads, thread, threads)):
                 item = thread + turn * threads
@@ -132,7 +133,7 @@ def _make_append(append, elements):
 
 
 def _make_attend(attend, elements):
-    held, unit, chunk_bytes = elements.together, elements.key_bytes(1), elements.chunk_bytes
+    key_bytes_of, chunk_bytes = make_key_bytes(elements), elements.chunk_bytes
 
     @inlined
     def attend_all(record, layer, thread, threads):
@@ -147,7 +148,7 @@ def _make_attend(attend, elements):
         group, width = p.heads // p.kv_heads, p.heads * p.head_dim
         gated = m.q_rows > width
         step = 2 * p.head_dim if gated else p.head_dim
-        key_bytes = (p.head_dim + held - 1) // held * unit
+        key_bytes = key_bytes_of(p.head_dim)
         tiles = (p.tokens + p.tile_tokens - 1) // p.tile_tokens
         # In turn, because later tokens see more positions.
         for turn in range(turns(tiles * p.kv_heads, thread, threads)):

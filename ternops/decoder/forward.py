@@ -10,7 +10,7 @@ import numpy as np
 
 from ternops.decoder.architectures import LINEAR
 from ternops.decoder.feed_forward import add_rows, down_and_add, up_and_gate
-from ternops.decoder.inputs import mine, place, place_again, prefetch_matrix, use_type
+from ternops.decoder.inputs import mine, place, place_if_other, prefetch_matrix, use_type
 from ternops.decoder.low_activations import TO_ATTENTION, TO_DOWN, TO_FFN, TO_O
 from ternops.decoder.records import (
     LAYER_BYTES,
@@ -109,17 +109,17 @@ def _layer(p, at, own, team, thread, threads, time):
     multiply_rows(own, m.q, m.q_stride, m.q_scale, m.q_scale_step, m.q_rows, f, n, p.q)
     _add_tuned(p, at, _Q, m.q_rows, f, n, p.q, thread)
     _add_bias(p, m.q_bias, m.q_rows, f, n, p.q)
-    if m.k_input_norm != 0 or m.k_type != m.q_type:
-        inner = m.k_input_norm if m.k_input_norm != 0 else inner
-        place_again(address_of(p), own, m.k_type, x, m.input_norm, inner, team, thread, threads)
+    inner = place_if_other(
+        p, own, m.q_type, m.k_type, m.input_norm, m.k_input_norm, inner, team, thread, threads
+    )
     f, n = share(m.k_rows, p.row_step, thread, threads)
     multiply_rows(own, m.k, m.k_stride, m.k_scale, m.k_scale_step, m.k_rows, f, n, p.k)
     _add_tuned(p, at, _K, m.k_rows, f, n, p.k, thread)
     _add_bias(p, m.k_bias, m.k_rows, f, n, p.k)
     if m.v_rows != 0:
-        if m.v_input_norm != 0 or m.v_type != m.k_type:
-            inner = m.v_input_norm if m.v_input_norm != 0 else inner
-            place_again(address_of(p), own, m.v_type, x, m.input_norm, inner, team, thread, threads)
+        place_if_other(
+            p, own, m.k_type, m.v_type, m.input_norm, m.v_input_norm, inner, team, thread, threads
+        )
         multiply_rows(own, m.v, m.v_stride, m.v_scale, m.v_scale_step, m.v_rows, f, n, p.v)
         _add_tuned(p, at, _V, m.v_rows, f, n, p.v, thread)
         _add_bias(p, m.v_bias, m.v_rows, f, n, p.v)
@@ -161,9 +161,9 @@ def _layer(p, at, own, team, thread, threads, time):
     f, n = share(p.ffn, p.row_step, thread, threads)
     multiply_rows(own, m.gate, m.gate_stride, m.gate_scale, m.gate_scale_step, p.ffn, f, n, p.gate)
     _add_tuned(p, at, _GATE, p.ffn, f, n, p.gate, thread)
-    if m.up_input_norm != 0 or m.up_type != m.gate_type:
-        inner = m.up_input_norm if m.up_input_norm != 0 else inner
-        place_again(address_of(p), own, m.up_type, x, m.post_norm, inner, team, thread, threads)
+    place_if_other(
+        p, own, m.gate_type, m.up_type, m.post_norm, m.up_input_norm, inner, team, thread, threads
+    )
     up_and_gate(p, m, at, own, f, n, thread)
     if p.most_columns == 0:
         prefetch_matrix(p, m.down_type, m.down, m.down_stride, p.hidden, thread, threads)

@@ -77,6 +77,17 @@ def place_again(record, own, number, x, norm, inner, team, thread, threads):
 
 
 @inlined
+def place_if_other(p, own, before, number, norm, inner, last, team, thread, threads):
+    """Place hidden rows again, if the next product has an inner norm, or weights of another type
+    than the one before; gives the inner norm that they have now, of which `last` was that before.
+    """
+    if inner != 0 or number != before:
+        last = inner if inner != 0 else last
+        place_again(address_of(p), own, number, pointer(p.x), norm, last, team, thread, threads)
+    return last
+
+
+@inlined
 def prefetch_matrix(p, number, weights, stride, rows, thread, threads):
     """Prefetch where this thread will begin to read a matrix."""
     t = record_at(TypeRecord, p.type_table + number * TYPE_BYTES)

@@ -135,15 +135,12 @@ class LoadedModel:
             for full_name, matrix in layer.linear.items():
                 name = DELTA_SLOTS.get(full_name, full_name)
                 operand = operand_of(matrix)
-                plan = make_plan(
-                    operand.encoding, operand.columns, "stream", group=operand.group,
-                    levels=operand.levels,
-                )  # fmt: skip
+                kind = WeightType.of(operand)
                 row[name] = operand.address
-                row[f"{name}_stride"] = plan.stride
+                row[f"{name}_stride"] = kind.plan(operand.columns, "stream").stride
                 row[f"{name}_scale"] = operand.scales
                 row[f"{name}_scale_step"] = operand.scale_step
-                row[f"{name}_type"] = self.types.index(WeightType.of(operand))
+                row[f"{name}_type"] = self.types.index(kind)
                 if name in ("q", "k", "v"):
                     row[f"{name}_rows"] = operand.rows
             for name, norm in layer.norms.items():

@@ -68,6 +68,12 @@ class Elements(NamedTuple):
         return CHUNK * self.bits // 8
 
 
+def make_key_bytes(elements):
+    """`Elements.key_bytes` for kernels."""
+    together, unit = elements.together, elements.key_bytes(1)
+    return inlined(lambda head_dim: (head_dim + together - 1) // together * unit)
+
+
 def whole_elements(load_cached: Any, size: int, has_steps: bool) -> Elements:
     """Elements of `size` bytes, of which load_cached makes 16 float32."""
     return Elements(
@@ -200,7 +206,7 @@ def _tiles(rows):
 def make_attend(elements):
     """Attention of some queries over one key/value head of these `Elements`."""
     has_steps, chunk_bytes = elements.has_steps, elements.chunk_bytes
-    together, unit = elements.together, elements.key_bytes(1)
+    key_bytes_of = make_key_bytes(elements)
     scores_many = elements.scores(QUERIES, _BLOCKS)
     scores_one, scores_last = (elements.scores(1, blocks) for blocks in (TURN, 1))
     weigh_many, weigh_one = (elements.weigh(rows) for rows in (QUERIES, 1))
@@ -209,7 +215,7 @@ def make_attend(elements):
     @inlined
     def all_scores(queries, rows, keys, head_dim, positions, scores, stride):
         tiled, last = _tiles(rows)
-        key_bytes = (head_dim + together - 1) // together * unit
+        key_bytes = key_bytes_of(head_dim)
         for start in range(0, positions, POSITIONS):
             # The keys of one turn stay in the nearest cache for all queries.
             at, end = keys + start * key_bytes, min(POSITIONS, positions - start)
