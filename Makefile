@@ -45,7 +45,7 @@ test-tiers: $(VENV)/.dev ## The tests that `make test` leaves out: every tier of
 	$(BIN)/python -m pytest $(TOGETHER) -m tiers $(ONLY) --durations=5
 
 test-arm: $(VENV)/.dev ## Check the loops for every ARM core, compare emulated CPUs' results with x86's
-	$(BIN)/python -m pytest $(TOGETHER) -m arm
+	$(BIN)/python -m pytest $(TOGETHER) -m arm $(ONLY)
 	$(BIN)/python -m tests.arm $(CPUS)
 
 wheel: $(BIN)/python ## A wheel with compiled kernels of every tier of this architecture (minutes)
@@ -91,6 +91,7 @@ $(VENV)/.dev: pyproject.toml Makefile | $(BIN)/python
 
 $(VENV)/.peers: $(VENV)/.dev
 	@echo "installing torch, transformers, and llama.cpp from its source (ten minutes or more)"
+	CMAKE_ARGS='-DLLAVA_BUILD=OFF' \
 	$(PIP) install 'torch==2.13.0' 'transformers>=5,<6' accelerate 'llama-cpp-python>=0.3,<0.4' \
 	    'sentence-transformers>=6,<7'
 	@touch $@

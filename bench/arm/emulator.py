@@ -52,15 +52,17 @@ class Emulator:
 
     def run(
         self, cpu: str, *arguments: str, wrapper: Sequence[str] = (), options: Sequence[str] = (),
-        **changes: str,
+        first: str = "", **changes: str,
     ) -> subprocess.Popen[str]:  # fmt: skip
         """Start Python on a CPU of qemu's, with this checkout and a cache of its own.
 
-        wrapper: a command that starts qemu. options: of qemu. changes: of the environment.
+        wrapper: a command that starts qemu. options: of qemu. first: a folder whose packages come
+        before the checkout's. changes: of the environment.
         """
         environment = {
             "HOME": str(self._folder), "PATH": "/usr/bin", "PYTHONDONTWRITEBYTECODE": "1",
-            "PYTHONPATH": os.pathsep.join(map(str, (self._wheels, _PROJECT))),
+            "PYTHONPATH": os.pathsep.join(filter(None, (first, str(self._wheels), str(_PROJECT)))),
+            "PYTHONSAFEPATH": "1",  # no folder of its own in front of these
             "NUMBA_CACHE_DIR": str(self._folder / f"cache-{cpu}"),
             "OPENBLAS_NUM_THREADS": "1",  # whose threads would spin beside ours
             **changes,

@@ -5,6 +5,7 @@
 prints one JSON object; expected.json in this folder is the one that x86 gave. It is of products in
 every encoding and for few and many tokens, with a scale a group as well, each compared
 with NumPy first, and of the tiny checkpoint's logits and greedy tokens with every head and cache.
+--brief: what needs no other kernels than those that a wheel carries.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from __future__ import annotations
 import argparse
 import gc
 import hashlib
-import itertools
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +30,14 @@ from tests.helpers import cases
 #: (rows, columns): whole blocks, a ragged end, and more than a panel of the GEMM holds.
 SHAPES = ((64, 640), (37, 333), (70, 8500))
 TOKENS = (1, 3, 21)
-#: Columns that share a scale, as few as there may be, and more; and whether scales are float16.
-GROUPED = {32: False, 128: True}
-#: (weights, head, cache) of the decoder: every encoding, and, which --brief leaves out, every head
-#: and cache.
-ENCODED = [(encoding, "fp16", "fp16") for encoding in TERNARY]
-OTHERS = [("two_bit", "screened", "int8"), ("base3", "int8", "fp16"), ("fp16", "fp16", "fp16")]
+#: Columns that share a scale, besides as few as are usual, and whether scales are float16; --brief
+#: leaves out what is not usual.
+USUAL, RARE = {128: True}, {32: False}
+#: (weights, head, cache) of the decoder: every encoding, head and cache.
+SETTINGS = [
+    *((encoding, "fp16", "fp16") for encoding in TERNARY),
+    ("two_bit", "screened", "int8"), ("base3", "int8", "fp16"), ("fp16", "fp16", "fp16"),
+]  # fmt: skip
 PROMPT = [1, 17, 300, 42, 7, 99, 256, 3]
 _NEW_TOKENS = 24
 
@@ -68,11 +71,19 @@ def products() -> dict[str, str]:
     return found
 
 
-def grouped() -> dict[str, str]:
+def _groups(brief: bool) -> Iterator[tuple[str, int, bool]]:
+    """Encoding, columns that share a scale, and whether scales are float16."""
+    for name, panels in PANELS.items():
+        groups = {min(panels.usual_groups): False, **USUAL, **({} if brief else RARE)}
+        for group, is_half in groups.items():
+            yield name, group, is_half
+
+
+def grouped(brief: bool) -> dict[str, str]:
     """Products with a scale a group of columns, equal to the oracle's."""
     found = {}
-    for encoding, group in itertools.product(PANELS, GROUPED):
-        weights, scale, matrix = cases.grouped(37, 1280, group, encoding, GROUPED[group])
+    for encoding, group, is_half in _groups(brief):
+        weights, scale, matrix = cases.grouped(37, 1280, group, encoding, is_half)
         x = cases.activations(max(TOKENS), 1280)
         x[0] = -128
         steps = np.ones((len(x), scale.shape[1]), np.float32)
@@ -81,22 +92,22 @@ def grouped() -> dict[str, str]:
             product = ternops.matmul(x[:tokens], matrix.T)
             assert cases.same_bits(product, expected[:tokens]), (encoding, group, tokens)
             floats = cases.floats(tokens, 1280)
-            name = f"{encoding}, group {group}, {tokens} tokens"
+            name = f"{_grouped(encoding, group)}, {tokens} tokens"
             found[name] = digest(ternops.matmul(floats, matrix.T))
     return found
 
 
-def _named(weights: str, head: str, cache: str) -> str:
-    return f"tiny, {weights} weights, {head} head, {cache} cache"
+def _grouped(encoding: str, group: int) -> str:
+    return f"{encoding}, group {group}"
 
 
-def decoder(settings: list[tuple[str, str, str]]) -> dict[str, str]:
+def decoder() -> dict[str, str]:
     """Logits and greedy tokens of the tiny checkpoint."""
     found = {}
-    for weights, head, cache in settings:
+    for weights, head, cache in SETTINGS:
         model = Model.from_pretrained(weights=weights, head=head, cache=cache, threads=2)
         tokens = list(model.generate(PROMPT, _NEW_TOKENS, stop_at_eos=False))
-        name = _named(weights, head, cache)
+        name = f"tiny, {weights} weights, {head} head, {cache} cache"
         found[f"{name}, tokens"] = json.dumps(tokens)
         if head == "fp16":
             found[f"{name}, logits"] = digest(model.logits(PROMPT + tokens))
@@ -107,18 +118,22 @@ def expected(brief: bool = False) -> dict[str, str]:
     """What x86 gave, from the project's file."""
     text = Path(__file__).with_name("expected.json").read_text("utf-8")
     found: dict[str, str] = json.loads(text)["results"]
-    others = tuple(f"{_named(*each)}, " for each in OTHERS) if brief else ()
-    return {name: value for name, value in found.items() if not name.startswith(others)}
+    usual = {_grouped(*each[:2]) for each in _groups(brief=True)}
+    rare = tuple(
+        f"{name}, " for each in _groups(brief=False) if (name := _grouped(*each[:2])) not in usual
+    )
+    return {name: value for name, value in found.items() if not (brief and name.startswith(rare))}
 
 
 def main() -> int:
     """Print the digests."""
     gc.disable()  # a tenth of the time under an emulator, most of which is compiling
     parser = argparse.ArgumentParser(prog="python -m tests.arm.results")
-    parser.add_argument("--brief", action="store_true", help="of the decoder, the encodings alone")
+    parser.add_argument("--brief", action="store_true", help="with the kernels of a wheel alone")
     brief = parser.parse_args().brief
-    found = {**products(), **grouped(), **decoder(ENCODED if brief else ENCODED + OTHERS)}
-    json.dump({"tier": detect.TIER.name, "results": found}, sys.stdout, indent=1)
+    found = {**products(), **grouped(brief), **decoder()}
+    told = {"tier": detect.TIER.name, "compiles": "numba" in sys.modules, "results": found}
+    json.dump(told, sys.stdout, indent=1)
     print()
     return 0
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tests.helpers import processes
-from tests.helpers.marks import ANOTHER, apart, slow_but
+from tests.helpers.marks import apart, slow_but
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mprotect and its pages of Linux")
 
@@ -31,7 +31,7 @@ def test_nothing_is_touched_beyond_the_operands(part):
 
 
 @pytest.mark.timeout(1000)
-@pytest.mark.parametrize("tier", apart(processes.SETTINGS, "tier", ANOTHER))
+@pytest.mark.parametrize("tier", apart(processes.SETTINGS, "tier", ()))
 def test_nothing_is_touched_on_other_tiers(tier):
     """Products of every kind of tail, grouped ones too, on tiers that this process does not use."""
     processes.skip_unless_another(tier)
