@@ -21,6 +21,7 @@ HAS_AMX = "amx" in [tier.name for tier in detect.available()]
 
 
 @pytest.mark.slow
+@pytest.mark.tiers
 @pytest.mark.skipif(HAS_AMX, reason="this CPU has AMX: it multiplies below")
 def test_products_of_tiles_are_exact(tmp_path):
     """Everything but the instructions themselves, which are replaced by what they mean."""

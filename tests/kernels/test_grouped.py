@@ -21,7 +21,6 @@ from tests.helpers import cases
 from tests.helpers.cases import grouped as of
 from tests.helpers.grouped_call import call
 from tests.helpers.internals import forced_kernel
-from tests.helpers.marks import slow_but
 
 pytestmark = pytest.mark.usefixtures("eager_threads")
 
@@ -33,8 +32,13 @@ COLUMNS = (256, 512, 768, 1280, 1792, 2560, 2816)
 ROWS = (1, 15, 16, 17, 33, 100)
 
 ENCODING = pytest.mark.parametrize("encoding", PANELS)
-#: The others' kernels are compiled when they are first asked for.
-GROUP = pytest.mark.parametrize("group", slow_but(GROUPS, 64, 128))
+#: Of groups whose kernels are compiled when they are first asked for; 32 is to 16 as 256 to 128.
+RARE = {
+    16: [pytest.mark.slow], 32: [pytest.mark.slow, pytest.mark.tiers], 256: [pytest.mark.slow],
+}  # fmt: skip
+GROUP = pytest.mark.parametrize(
+    "group", [pytest.param(each, marks=RARE.get(each, ())) for each in GROUPS]
+)
 DTYPES = (np.int8, np.float16, np.float32, np.float64)
 
 
