@@ -56,7 +56,7 @@ MAX_UNIT = 64
 #: What partial sums of int16 have room for: see `ternops.isa`.
 _MAX_PARTIAL = 128
 _DWORD = 4
-#: Blocks that their scales are asked for ahead.
+#: Blocks that their scales are asked for ahead, at least.
 SCALES_AHEAD = 2
 
 
@@ -354,6 +354,9 @@ def make_panels(encoding: Panels, unit: int, tile: PanelTile, tokens: int = 1):
     block_bytes = encoding.block_bytes
     tail_stride = make_tail_stride(encoding)
     room = tokens * slots * LINE
+    # As early as the weights: Zen 4, nibble, groups of 32, 2 threads, 82 to 90% of the fastest
+    # probe, with two blocks 77 to 81%.
+    soon = max(SCALES_AHEAD, tile.ahead // (ROWS * block_bytes))
 
     @inlined
     def together(p, row, step, totals, floats):
@@ -371,7 +374,7 @@ def make_panels(encoding: Panels, unit: int, tile: PanelTile, tokens: int = 1):
         done = 0
         for number in range(whole):
             for stream in range(streams):
-                scales = factors + (stream * factors_bytes + (number + SCALES_AHEAD) * each)
+                scales = factors + (stream * factors_bytes + (number + soon) * each)
                 for at in range(0, each, LINE):
                     prefetch(scales + at)
             line = first + number * (ROWS * block_bytes)
