@@ -122,17 +122,47 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
         "--top-k", type=int, default=0, metavar="K",
         help="sample from the K likeliest tokens (default: 0, all)",
     )  # fmt: skip
+    parser.add_argument(
+        "--min-p", type=float, default=0.0, metavar="P",
+        help="sample from tokens at least P times as likely as the likeliest (default: 0, all)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--repetition-penalty", type=float, default=1.0, metavar="X",
+        help="divide the logits of tokens of the prompt and the text so far (default: 1)",
+    )  # fmt: skip
+    for kind, times in (("presence", "once"), ("frequency", "as often as it was")):
+        parser.add_argument(
+            f"--{kind}-penalty", type=float, default=0.0, metavar="X",
+            help=f"subtract X from the logit of a generated token, {times} (default: 0)",
+        )  # fmt: skip
+    parser.add_argument(
+        "--logit-bias", type=_biased_token, action="append", default=[], metavar="TOKEN=X",
+        help="add X to the logit of a token, given by its number; -inf rules it out",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, metavar="N", help="the same one, the same text")
     parser.add_argument(
         "--prompt-lookup", type=int, default=0, metavar="N",
-        help="draft up to N tokens from the text so far, greedy only (default: 0)",
+        help="draft up to N tokens from the text so far; the same text (default: 0)",
     )  # fmt: skip
+
+
+def _biased_token(text: str) -> tuple[int, float]:
+    """TOKEN=X of --logit-bias."""
+    token, _, bias = text.partition("=")
+    try:
+        return int(token), float(bias)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}, expected a number=a bias") from None
 
 
 def sampling(arguments: argparse.Namespace) -> dict[str, Any]:
     """Those options as `Model.generate` takes them."""
-    names = ("temperature", "top_p", "top_k", "seed", "prompt_lookup")
-    return {name: getattr(arguments, name) for name in names}
+    names = (
+        "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty",
+        "frequency_penalty", "seed", "prompt_lookup",
+    )  # fmt: skip
+    settings = {name: getattr(arguments, name) for name in names}
+    return {**settings, "logit_bias": dict(arguments.logit_bias)}
 
 
 def chosen_context(arguments: argparse.Namespace, config: Config, default: int) -> int:

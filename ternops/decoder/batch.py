@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from ternops.decoder.logprobs import Logprobs
 from ternops.decoder.model import Model
-from ternops.decoder.sample import Sampler
+from ternops.decoder.sampler import Constraint, Sampler
+from ternops.decoder.sampling import Sampling
 from ternops.decoder.session import Session, WorkspacePool
 from ternops.decoder.workspace import MAX_TOKENS
 from ternops.memory import HoldsAddresses
 
 
 class Emitted(NamedTuple):
-    """A token of a request; `last` if it is its last one. token is None where none came at all."""
+    """A token of a request; `last` if it is its last one. token is None where none came at all.
+
+    logprobs: of a token of a request that was added with `logprobs`.
+    """
 
     request: int
     token: int | None
     last: bool
+    logprobs: Logprobs | None = None
 
 
 @dataclass
@@ -42,7 +48,7 @@ class _Request:
             self.left = 0
             return Emitted(self.number, None, True)
         self.left -= 1
-        return Emitted(self.number, token, self.left == 0)
+        return Emitted(self.number, token, self.left == 0, self.sampler.latest)
 
 
 @dataclass
@@ -90,13 +96,30 @@ class Batch(HoldsAddresses):
         stop_at_eos: bool = True,
         *,
         top_k: int = 0,
+        min_p: float = 0.0,
+        repetition_penalty: float = 1.0,
+        presence_penalty: float = 0.0,
+        frequency_penalty: float = 0.0,
+        logit_bias: Mapping[int, float] | None = None,
+        constraint: Constraint | None = None,
+        logprobs: int | None = None,
         delta: str | None = None,
     ) -> int:
-        """Add a sequence; returns its number. Arguments and errors as `Model.generate`."""
+        """Add a sequence; returns its number. Arguments and errors as `Model.generate`.
+
+        logprobs: let `Emitted` tell the log-probability of each token and of so many of the
+        likeliest, by the logits as they are, without penalties, temperature and the like.
+        """
         tokens = self._model.check_tokens(token_ids)
         self._model.deltas.address(delta)
         left = self._model.check_length(tokens, max_new_tokens)
-        sampler = Sampler(temperature, top_p, seed, top_k)
+        sampling = Sampling(
+            temperature=temperature, top_p=top_p, seed=seed, top_k=top_k, min_p=min_p,
+            repetition_penalty=repetition_penalty, presence_penalty=presence_penalty,
+            frequency_penalty=frequency_penalty, logit_bias=logit_bias or {},
+        )  # fmt: skip
+        sampling.check_vocabulary(self._model.config.vocabulary)
+        sampler = Sampler(sampling, tokens, constraint, logprobs)
         ends = self._model.config.eos if stop_at_eos else ()
         self._waiting.append(_Request(self._count, tokens, left, sampler, ends, delta))
         self._count += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ternops.decoder.sample import Sampler
+from ternops.decoder.sampler import Sampler
 from ternops.decoder.session import Progress, Session
 
 #: The longest run of tokens that is looked up, and the shortest.
@@ -32,7 +32,7 @@ def generate(
     logits = session.read(tokens[session.position :], sampler.exact_top, progress)
     token = sampler(logits)
     if draft:
-        following = _looked_up(session, token, sampler, draft)
+        following = _looked_up(session, token, sampler, draft, ends, most)
     else:
         following = _one_by_one(session, token, sampler)
     for token in following:
@@ -53,28 +53,35 @@ def _one_by_one(session: Session, token: int, sampler: Sampler) -> Iterator[int]
         token = sampler(session.step(token, exact_top=sampler.exact_top))
 
 
-def _looked_up(session: Session, token: int, sampler: Sampler, draft: int) -> Iterator[int]:
-    """Greedy tokens from prompt lookup (Saxena, "Prompt Lookup Decoding", 2023).
+def _looked_up(
+    session: Session, token: int, sampler: Sampler, draft: int, ends: tuple[int, ...], most: int
+) -> Iterator[int]:
+    """Tokens from prompt lookup (Saxena, "Prompt Lookup Decoding", 2023).
 
     What followed the last occurrence of the latest tokens is taken as a draft, and one pass checks
-    it: each of its tokens is right if it is what the pass computes at the token before. Since a
-    token's logits have the same bits in any pass, the result is that of one token at a time.
+    it: each of its tokens is right if it is what the sampler chooses at the token before. That is
+    the rejection sampling of speculative decoding (Leviathan et al., arXiv 2211.17192) for a draft
+    that is certain of itself. Since a token's logits have the same bits in any pass, and the
+    sampler is asked once a token, the result is that of one token at a time, drawn ones included.
     """
     history = Lookup([*session.tokens, token])
     while True:
         yield token
-        room = session.room - 1
+        most -= 1
+        room = min(session.room, most) - 1
         guess = history.draft(min(draft, room, session.max_tokens - 1))
         start = session.position
         logits = session.extend([token, *guess], len(guess) + 1, sampler.exact_top)
         right, token = 0, sampler(logits[0])
-        while right < len(guess) and guess[right] == token:
+        # Behind an end a sampler whose choice is constrained may have nothing to choose from.
+        while right < len(guess) and guess[right] == token and token not in ends:
             right += 1
             token = sampler(logits[right])
         session.position = start + right + 1
         for each in guess[:right]:
             history.append(each)
             yield each
+        most -= right
         history.append(token)
 
 

@@ -20,7 +20,8 @@ from ternops.decoder.formats.pooling import MEAN
 from ternops.decoder.formats.stack_file import StackFile, check_stack
 from ternops.decoder.generate import generate
 from ternops.decoder.loaded import LoadedModel
-from ternops.decoder.sample import Sampler
+from ternops.decoder.sampler import Constraint, Sampler
+from ternops.decoder.sampling import Sampling
 from ternops.decoder.session import Progress, Session
 from ternops.decoder.texts import Texts, check_texts
 from ternops.encodings import TERNARY
@@ -158,6 +159,12 @@ class Model(LoadedModel):
         stop_at_eos: bool = True,
         *,
         top_k: int = 0,
+        min_p: float = 0.0,
+        repetition_penalty: float = 1.0,
+        presence_penalty: float = 0.0,
+        frequency_penalty: float = 0.0,
+        logit_bias: Mapping[int, float] | None = None,
+        constraint: Constraint | None = None,
         prompt_lookup: int = 0,
         progress: Progress | None = None,
         session: Session | None = None,
@@ -165,8 +172,9 @@ class Model(LoadedModel):
     ) -> Iterator[int]:
         """Yield up to max_new_tokens token ids, fewer at an end token or where the context ends.
 
-        temperature, top_p, seed, top_k: see `Sampler`. prompt_lookup: guess up to this many tokens
-        from earlier text and check them in one pass; greedy only, the result is the same.
+        temperature to logit_bias: see `Sampling`. constraint: rules out what may not come next.
+        prompt_lookup: guess up to this many tokens from earlier text and check them in one pass;
+        the result is the same.
         progress: called with the tokens of the prompt that are read, and their number.
         session: one of this model, whose cache is used where it holds how the sequence begins.
         delta: the fine-tune to generate with, by default the session's, or the base.
@@ -175,11 +183,15 @@ class Model(LoadedModel):
         """
         tokens = self.check_tokens(token_ids)
         most = self.check_length(tokens, max_new_tokens)
-        sampler = Sampler(temperature, top_p, seed, top_k)
+        sampling = Sampling(
+            temperature=temperature, top_p=top_p, seed=seed, top_k=top_k, min_p=min_p,
+            repetition_penalty=repetition_penalty, presence_penalty=presence_penalty,
+            frequency_penalty=frequency_penalty, logit_bias=logit_bias or {},
+        )  # fmt: skip
+        sampling.check_vocabulary(self.config.vocabulary)
+        sampler = Sampler(sampling, tokens, constraint)
         if operator.index(prompt_lookup) < 0:
             raise ValueError(f"prompt_lookup={prompt_lookup}: expected 0 or more")
-        if prompt_lookup and not sampler.is_greedy:
-            raise ValueError(f"prompt_lookup={prompt_lookup}: expected temperature 0 with it")
         ends = self.config.eos if stop_at_eos else ()
         if session is None:
             session = Session(self, delta=delta)

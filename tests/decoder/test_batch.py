@@ -10,6 +10,7 @@ import pytest
 
 from ternops.decoder import Batch, Model
 from ternops.decoder.workspace import Workspace
+from tests.helpers.decoding import run_batch
 from tests.helpers.small_models import small_config, small_model
 
 
@@ -25,22 +26,6 @@ def prompts(count, most=30, vocabulary=1024):
     return [random.integers(2, vocabulary, random.integers(1, most)).tolist() for _ in range(count)]
 
 
-def run(batch):
-    """request -> its tokens, until all have ended; each must end once."""
-    tokens, ended = {}, set()
-    while len(batch):
-        for request, token, last in batch.step():
-            assert request not in ended
-            tokens.setdefault(request, [])
-            if token is not None:
-                tokens[request].append(token)
-            if last:
-                ended.add(request)
-    assert ended == set(tokens)
-    assert batch.step() == []
-    return tokens
-
-
 @pytest.mark.parametrize("size", [1, 2, 3, 8, 40])
 def test_each_sequence_is_that_of_generate(tiny, size):
     """Greedy and drawn ones side by side, more of them than places."""
@@ -53,7 +38,7 @@ def test_each_sequence_is_that_of_generate(tiny, size):
         number = batch.add(prompt, 1 + i % 13, **settings)
         expected[number] = list(tiny.generate(prompt, 1 + i % 13, **settings))
     assert len(batch) == 20
-    assert run(batch) == expected
+    assert run_batch(batch) == expected
 
 
 def test_sequences_are_admitted_as_others_end(tiny):
@@ -64,7 +49,7 @@ def test_sequences_are_admitted_as_others_end(tiny):
     for step in range(20):
         if step == 5:
             numbers.append(batch.add(third, 6))
-        for request, token, _ in batch.step():
+        for request, token, *_ in batch.step():
             if token is not None:
                 found[request].append(token)
     assert numbers == [0, 1, 2]
@@ -80,7 +65,7 @@ def test_small_models_of_every_encoding(layout, kind):
     batch, expected = Batch(model, 5), {}
     for prompt in prompts(12, 40, 33):
         expected[batch.add(prompt, 1000)] = list(model.generate(prompt, 1000))
-    assert run(batch) == expected
+    assert run_batch(batch) == expected
 
 
 def test_more_sequences_than_a_look_up_product_takes(tiny):
@@ -89,7 +74,7 @@ def test_more_sequences_than_a_look_up_product_takes(tiny):
     batch, expected = Batch(model, 20), {}
     for prompt in prompts(20, 5):
         expected[batch.add(prompt, 4)] = list(tiny.generate(prompt, 4))
-    assert run(batch) == expected
+    assert run_batch(batch) == expected
 
 
 @pytest.mark.parametrize("is_done", [False, True])
@@ -111,7 +96,7 @@ def test_interrupts_lose_nothing(tiny, monkeypatch, is_done):
     monkeypatch.setattr(Workspace, "run", run)
     while len(batch):
         with contextlib.suppress(KeyboardInterrupt):
-            for request, token, _ in batch.step():
+            for request, token, *_ in batch.step():
                 found.setdefault(request, []).extend([] if token is None else [token])
     assert found == expected
 
@@ -120,7 +105,7 @@ def test_nothing_to_say(tiny):
     """max_new_tokens=0 ends at once, without a token."""
     batch = Batch(tiny, 2)
     number = batch.add([1, 2], 0)
-    assert batch.step() == [(number, None, True)]
+    assert batch.step() == [(number, None, True, None)]
     assert len(batch) == 0
 
 

@@ -14,7 +14,8 @@ from ternops.decoder import Model, reference
 from ternops.decoder.architectures import ARCHITECTURES, NORMS, Architecture
 from ternops.decoder.formats.loading import TINY
 from ternops.decoder.model import Session
-from ternops.decoder.sample import Sampler
+from ternops.decoder.sampler import Sampler
+from ternops.decoder.sampling import Sampling
 from ternops.decoder.text import load_tokenizer
 from ternops.decoder.weights import Weights
 from ternops.decoder.workspace import Workspace
@@ -407,7 +408,19 @@ def test_bad_tokens_are_named_at_once(tiny, error, words, tokens):
         (ValueError, {"top_k": -1}),
         (TypeError, {"top_k": 2.5}),
         (ValueError, {"prompt_lookup": -1}),
-        (ValueError, {"prompt_lookup": 3, "temperature": 1.0}),
+        (ValueError, {"min_p": -0.1}),
+        (ValueError, {"min_p": float("nan")}),
+        (ValueError, {"repetition_penalty": 0.0}),
+        (ValueError, {"presence_penalty": float("nan")}),
+        (ValueError, {"frequency_penalty": 1e9}),
+        (TypeError, {"frequency_penalty": "1"}),
+        (ValueError, {"logit_bias": {1024: 1.0}}),
+        (ValueError, {"logit_bias": {-1: 1.0}}),
+        (ValueError, {"logit_bias": {5: float("inf")}}),
+        (ValueError, {"logit_bias": {5: float("nan")}}),
+        (TypeError, {"logit_bias": {"a": 1.0}}),
+        (TypeError, {"logit_bias": {5: "a"}}),
+        (TypeError, {"logit_bias": [5]}),
         (ValueError, {"max_new_tokens": -1}),
         (TypeError, {"max_new_tokens": 1.5}),
     ],
@@ -537,7 +550,7 @@ def test_logits_that_are_no_numbers_are_named():
             list(model.generate([1], 2, **settings))
     for largest in (np.inf, -np.inf):
         with pytest.raises(ValueError, match=r"logits: the largest is -?inf"):
-            Sampler(1.0)(np.full(5, largest, np.float32))
+            Sampler(Sampling(temperature=1.0))(np.full(5, largest, np.float32))
 
 
 @pytest.mark.filterwarnings("error")
@@ -547,7 +560,8 @@ def test_a_tiny_temperature_is_greedy(temperature, top_p):
     """And no warning about weights that vanish."""
     logits = np.random.default_rng(0).standard_normal(500).astype(np.float32)
     logits[::2] = -np.inf
-    assert Sampler(temperature, top_p, 1)(logits) == logits.argmax()
+    sampler = Sampler(Sampling(temperature=temperature, top_p=top_p, seed=1))
+    assert sampler(logits) == logits.argmax()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc and its numbers are of Linux")

@@ -77,7 +77,7 @@ def run(batch):
     """request -> its tokens, until all have ended."""
     tokens = {}
     while len(batch):
-        for request, token, _ in batch.step():
+        for request, token, *_ in batch.step():
             tokens.setdefault(request, []).extend([] if token is None else [token])
     return tokens
 

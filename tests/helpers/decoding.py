@@ -28,6 +28,23 @@ def in_passes(model: Model, tokens: Sequence[int], lengths: Sequence[int]) -> Lo
     return np.stack(found)
 
 
+def run_batch(batch: Batch) -> dict[int, list[int]]:
+    """request -> its tokens, until all have ended; each must end once."""
+    tokens: dict[int, list[int]] = {}
+    ended = set()
+    while len(batch):
+        for request, token, last, _ in batch.step():
+            assert request not in ended
+            tokens.setdefault(request, [])
+            if token is not None:
+                tokens[request].append(token)
+            if last:
+                ended.add(request)
+    assert ended == set(tokens)
+    assert batch.step() == []
+    return tokens
+
+
 def check_batch(model: Model, prompts: Sequence[Sequence[int]]) -> None:
     """A batch of prompts gives the tokens of each alone."""
     batch = Batch(model, 5)

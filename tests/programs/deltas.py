@@ -29,7 +29,7 @@ def main() -> None:
                 expected.append(list(model.generate(prompt, 4, delta=name)))
             given: list[list[int]] = [[] for _ in expected]
             while len(batch):
-                for request, token, _ in batch.step():
+                for request, token, *_ in batch.step():
                     given[request] += [] if token is None else [token]
             assert given == expected, kind
     print("done")

@@ -1,0 +1,40 @@
+"""Log-probabilities of tokens: those of softmax(logits), whatever is then done with the logits."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Logprobs(NamedTuple):
+    """token: the natural logarithm of the chosen token's probability.
+
+    top: the likeliest tokens and theirs, likeliest first, of equal ones the lowest token first.
+    """
+
+    token: float
+    top: tuple[tuple[int, float], ...]
+
+
+def logprobs_of(logits: npt.NDArray[np.float32], token: int, count: int) -> Logprobs:
+    """Those of a token and of the `count` likeliest, for float32 logits (vocabulary,), all exact.
+
+    Computed in float64.
+    """
+    peak = float(logits.max())
+    total = peak + float(np.log(np.exp(logits.astype(np.float64) - peak).sum()))
+    top = largest(logits, min(count, len(logits))) if count else ()
+    return Logprobs(
+        float(logits[token]) - total,
+        tuple((int(each), float(logits[each]) - total) for each in top),
+    )
+
+
+def largest(values: npt.NDArray[Any], count: int) -> npt.NDArray[np.intp]:
+    """The indices of the `count` largest, largest first, ties to the lowest index."""
+    least = np.partition(values, len(values) - count)[len(values) - count]
+    candidates = np.flatnonzero(values >= least)
+    order = np.argsort(-values[candidates], kind="stable")
+    return candidates[order[:count]]
