@@ -5,17 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ternops.commands import options
 from ternops.commands.tiers import output_on
 from ternops.encodings import TERNARY
 
-if TYPE_CHECKING:
-    from ternops.decoder.model import Session
-
 _CONTEXT = 512
-_TOKENS = 64  # whose logits are in memory at a time
 
 
 def add(commands: Any) -> None:
@@ -25,7 +21,7 @@ def add(commands: Any) -> None:
         description="exp of the mean negative log-likelihood of the tokens of a text, each given "
         "those before it in its window.",
     )  # fmt: skip
-    parser.add_argument("--text", required=True, metavar="FILE", help="UTF-8")
+    parser.add_argument("--text", required=True, metavar="FILE", help="UTF-8 (-: stdin)")
     parser.add_argument(
         "--table",
         action="store_true",
@@ -39,9 +35,11 @@ def add(commands: Any) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.table:
+        if arguments.text == "-":
+            raise ValueError("--text: stdin, which can be read once, expected a file with --table")
         return _table(arguments)
     from ternops.decoder.formats.loading import open_checkpoint
-    from ternops.decoder.perplexity import perplexity, windows
+    from ternops.decoder.perplexity import likelihood, perplexity, windows
 
     checkpoint = open_checkpoint(arguments.model)
     config = checkpoint.config
@@ -60,7 +58,7 @@ def _run(arguments: argparse.Namespace) -> int:
     start = time.perf_counter()
     with options.progress("predicting") as show:
         for done, window in enumerate(parts, 1):
-            losses += _losses(session, window)
+            losses += likelihood(session, window).losses
             show(done, len(parts))
     rate = sum(map(len, parts)) / (time.perf_counter() - start)
     print(f"perplexity  {perplexity(losses)!r}")
@@ -70,20 +68,6 @@ def _run(arguments: argparse.Namespace) -> int:
         print(f"active      {session.active_share:.1%} of the linear layers' weights")
     print(f"[{options.describe(model)}]", file=sys.stderr)
     return 0
-
-
-def _losses(session: Session, tokens: list[int]) -> list[float]:
-    """The negative log-likelihood of each token of a sequence but the first."""
-    from ternops.decoder.perplexity import negative_log_likelihoods
-
-    session.position = 0
-    found: list[float] = []
-    step = min(_TOKENS, session.max_tokens)
-    for at in range(0, len(tokens) - 1, step):
-        targets = tokens[at + 1 : at + 1 + step]
-        logits = session.extend(tokens[at : at + len(targets)], len(targets))
-        found += negative_log_likelihoods(logits, targets)
-    return found
 
 
 def _table(arguments: argparse.Namespace) -> int:

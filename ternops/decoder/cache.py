@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -48,9 +49,55 @@ class Cache(HoldsAddresses):
         self.states = States(config) if config.attention_layers < config.layers else None
         state = self.states.address if self.states else 0
         self.addresses = (*(array.ctypes.data for array in self._arrays), state)
+        #: Of keys, values and their steps: heads, or chunks of their values, and bytes of a BLOCK.
+        chunks = -(-config.head_dim // CHUNK)
+        self._shapes = {
+            "keys": (heads, key * BLOCK),
+            "values": (heads * chunks, elements.chunk_bytes * BLOCK),
+            **(
+                {name: (heads, 4 * BLOCK) for name in ("key_steps", "value_steps")} if steps else {}
+            ),
+        }
         # From one position to the next, where a multiple of BLOCK of them is left out.
         step = 4 if steps else 0
         self._strides = (key, elements.chunk_bytes, step, step, 0)
+
+    def content(self, positions: int) -> dict[str, npt.NDArray[np.uint8]]:
+        """A copy of what it holds of the first positions, and of states, as flat bytes: the same
+        for any number of positions that there may be."""
+        blocks = -(-positions // BLOCK)
+        found = {name: rows[:, :blocks].reshape(-1) for name, rows in self._rows().items()}
+        if self.states:
+            found["states"] = self.states.content()
+        return found
+
+    def check_content(self, positions: int, content: Mapping[str, npt.NDArray[np.uint8]]) -> None:
+        """Raises ValueError for what `content` does not give for so many positions."""
+        sizes = {name: heads * size * -(-positions // BLOCK)
+                 for name, (heads, size) in self._shapes.items()}  # fmt: skip
+        if self.states:
+            sizes["states"] = self.states.nbytes
+        found = {name: each.nbytes for name, each in content.items()}
+        if found != sizes:
+            raise ValueError(f"cache: tensors of {found} bytes, expected {sizes}")
+
+    def restore(self, positions: int, content: Mapping[str, npt.NDArray[np.uint8]]) -> None:
+        """Hold what `content` gave, which has been checked."""
+        blocks = -(-positions // BLOCK)
+        for name, rows in self._rows().items():
+            rows[:, :blocks] = content[name].reshape(len(rows), blocks, -1)
+        if self.states:
+            self.states.restore(positions, content["states"])
+
+    def _rows(self) -> dict[str, npt.NDArray[np.uint8]]:
+        """The arrays as (heads or chunks of them, BLOCKs, bytes), which are views."""
+        blocks = self.positions // BLOCK
+        return {
+            name: array.view(np.uint8)[: heads * blocks * size].reshape(heads, blocks, size)
+            for array, (name, (heads, size)) in zip(
+                self._arrays, self._shapes.items(), strict=False
+            )
+        }
 
     def addresses_from(self, position: int) -> tuple[int, ...]:
         """The addresses for a sequence that begins at a position, a multiple of BLOCK."""

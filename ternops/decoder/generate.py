@@ -1,14 +1,12 @@
-"""Generation of one sequence, token by token or with drafts from earlier text."""
+"""Generation of one sequence, token by token or with drafts that one pass checks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ternops.decoder.drafts import Draft, common
 from ternops.decoder.sampler import Sampler
 from ternops.decoder.session import Progress, Session
-
-#: The longest run of tokens that is looked up, and the shortest.
-_NGRAMS = (3, 2)
 
 
 def generate(
@@ -17,22 +15,23 @@ def generate(
     most: int,
     sampler: Sampler,
     ends: tuple[int, ...],
-    draft: int,
+    draft: Draft | None,
+    draft_tokens: int,
     progress: Progress | None,
 ) -> Iterator[int]:
     """Yield up to `most` tokens that follow `tokens`, ending before one of `ends`.
 
+    draft_tokens: how many of `draft` a pass checks at most.
     Raises RuntimeError if the session was used elsewhere between two tokens.
     """
     if most == 0:
         return
-    pairs = enumerate(zip(session.tokens, tokens, strict=False))
-    known = next((i for i, (old, new) in pairs if old != new), len(session.tokens))
-    session.position = min(known, len(tokens) - 1)
+    session.position = min(common(session.tokens, tokens), len(tokens) - 1)
     logits = session.read(tokens[session.position :], sampler.exact_top, progress)
     token = sampler(logits)
     if draft:
-        following = _looked_up(session, token, sampler, draft, ends, most)
+        draft.extend(tokens)
+        following = _drafted(session, token, sampler, draft, draft_tokens, ends, most)
     else:
         following = _one_by_one(session, token, sampler)
     for token in following:
@@ -53,23 +52,24 @@ def _one_by_one(session: Session, token: int, sampler: Sampler) -> Iterator[int]
         token = sampler(session.step(token, exact_top=sampler.exact_top))
 
 
-def _looked_up(
-    session: Session, token: int, sampler: Sampler, draft: int, ends: tuple[int, ...], most: int
-) -> Iterator[int]:
-    """Tokens from prompt lookup (Saxena, "Prompt Lookup Decoding", 2023).
+def _drafted(
+    session: Session, token: int, sampler: Sampler, draft: Draft, draft_tokens: int,
+    ends: tuple[int, ...], most: int,
+) -> Iterator[int]:  # fmt: skip
+    """A pass checks a draft: each of its tokens is right if it is what the sampler chooses at the
+    token before.
 
-    What followed the last occurrence of the latest tokens is taken as a draft, and one pass checks
-    it: each of its tokens is right if it is what the sampler chooses at the token before. That is
-    the rejection sampling of speculative decoding (Leviathan et al., arXiv 2211.17192) for a draft
-    that is certain of itself. Since a token's logits have the same bits in any pass, and the
+    That is the rejection sampling of speculative decoding (Leviathan et al., arXiv 2211.17192) for
+    a draft that is certain of itself: a token is accepted with its probability, and else another
+    one is drawn by what is left. Since a token's logits have the same bits in any pass, and the
     sampler is asked once a token, the result is that of one token at a time, drawn ones included.
     """
-    history = Lookup([*session.tokens, token])
     while True:
         yield token
+        draft.extend([token])
         most -= 1
         room = min(session.room, most) - 1
-        guess = history.draft(min(draft, room, session.max_tokens - 1))
+        guess = draft.guess(min(draft_tokens, room, session.max_tokens - 1))
         start = session.position
         logits = session.extend([token, *guess], len(guess) + 1, sampler.exact_top)
         right, token = 0, sampler(logits[0])
@@ -78,35 +78,6 @@ def _looked_up(
             right += 1
             token = sampler(logits[right])
         session.position = start + right + 1
-        for each in guess[:right]:
-            history.append(each)
-            yield each
+        yield from guess[:right]
+        draft.extend(guess[:right])
         most -= right
-        history.append(token)
-
-
-class Lookup:
-    """A growing sequence that knows where each run of tokens last occurred."""
-
-    def __init__(self, tokens: list[int]) -> None:
-        self._tokens: list[int] = []
-        self._behind: dict[tuple[int, ...], int] = {}
-        for token in tokens:
-            self.append(token)
-
-    def append(self, token: int) -> None:
-        """Add a token; the runs that end before it are then known to be followed by it."""
-        end = len(self._tokens)
-        for size in _NGRAMS:
-            if end >= size:
-                self._behind[tuple(self._tokens[end - size :])] = end
-        self._tokens.append(token)
-
-    def draft(self, most: int) -> list[int]:
-        """Up to `most` tokens that followed the latest ones where they last occurred before."""
-        for size in _NGRAMS:
-            if len(self._tokens) >= size:
-                start = self._behind.get(tuple(self._tokens[-size:]))
-                if start is not None:
-                    return self._tokens[start : start + most]
-        return []

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ternops.decoder.drafts import draft_of
 from ternops.decoder.embed import Embedder, check_dtype, quantize_embeddings, unit_length
 from ternops.decoder.formats.checkpoint import Checkpoint
 from ternops.decoder.formats.delta_file import read_delta
@@ -166,6 +167,8 @@ class Model(LoadedModel):
         logit_bias: Mapping[int, float] | None = None,
         constraint: Constraint | None = None,
         prompt_lookup: int = 0,
+        draft_model: Model | Session | None = None,
+        draft_tokens: int = 4,
         progress: Progress | None = None,
         session: Session | None = None,
         delta: str | None = None,
@@ -174,7 +177,8 @@ class Model(LoadedModel):
 
         temperature to logit_bias: see `Sampling`. constraint: rules out what may not come next.
         prompt_lookup: guess up to this many tokens from earlier text and check them in one pass;
-        the result is the same.
+        draft_model: let a smaller model with the same tokens, or a session of one whose cache is
+        used, guess draft_tokens of them. The result is the same with either, drawn or not.
         progress: called with the tokens of the prompt that are read, and their number.
         session: one of this model, whose cache is used where it holds how the sequence begins.
         delta: the fine-tune to generate with, by default the session's, or the base.
@@ -190,8 +194,7 @@ class Model(LoadedModel):
         )  # fmt: skip
         sampling.check_vocabulary(self.config.vocabulary)
         sampler = Sampler(sampling, tokens, constraint)
-        if operator.index(prompt_lookup) < 0:
-            raise ValueError(f"prompt_lookup={prompt_lookup}: expected 0 or more")
+        draft, count = draft_of(self, prompt_lookup, draft_model, draft_tokens)
         ends = self.config.eos if stop_at_eos else ()
         if session is None:
             session = Session(self, delta=delta)
@@ -199,7 +202,7 @@ class Model(LoadedModel):
             raise ValueError("session: of another model, expected one of this model")
         elif delta not in (None, session.delta):
             raise ValueError(f"delta={delta!r}: expected {session.delta!r}, the session's, or None")
-        return generate(session, tokens, most, sampler, ends, prompt_lookup, progress)
+        return generate(session, tokens, most, sampler, ends, draft, count, progress)
 
     def embed(
         self,

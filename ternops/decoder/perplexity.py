@@ -5,13 +5,19 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from ternops.decoder.drafts import common
+from ternops.decoder.session import Session
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+#: Tokens whose logits are in memory at a time.
+_LOGITS_AT_ONCE = 64
 
 
 def windows(tokenizer: Tokenizer, text: str, context: int) -> Iterator[list[int]]:
@@ -28,6 +34,34 @@ def windows(tokenizer: Tokenizer, text: str, context: int) -> Iterator[list[int]
         raise ValueError(f"context={context}: expected more than {begin}, which begin a text")
     cut = (begin + tokens[at : at + step] for at in range(0, len(tokens), step))
     return (window for window in cut if len(window) > 1)
+
+
+class Likelihood(NamedTuple):
+    """losses: the negative log-likelihood of each token. is_greedy: each is the likeliest."""
+
+    losses: list[float]
+    is_greedy: bool
+
+
+def likelihood(session: Session, tokens: list[int], start: int = 1) -> Likelihood:
+    """That of tokens[start:], each given those before it; what the session holds of them is used.
+
+    Raises ValueError for a start below 1.
+    """
+    if start < 1:
+        raise ValueError(f"start={start}: expected 1 or more, a first token has no likelihood")
+    session.position = min(common(session.tokens, tokens), start - 1)
+    if session.position < start - 1:
+        session.read(tokens[session.position : start - 1])
+    losses: list[float] = []
+    is_greedy = True
+    step = min(_LOGITS_AT_ONCE, session.max_tokens)
+    for at in range(start - 1, len(tokens) - 1, step):
+        targets = tokens[at + 1 : at + 1 + step]
+        logits = session.extend(tokens[at : at + len(targets)], len(targets))
+        losses += negative_log_likelihoods(logits, targets)
+        is_greedy = is_greedy and bool((logits.argmax(axis=1) == targets).all())
+    return Likelihood(losses, is_greedy)
 
 
 def negative_log_likelihoods(logits: npt.NDArray[Any], targets: Sequence[int]) -> list[float]:

@@ -52,16 +52,12 @@ class Sampler:
         self._present = dict.fromkeys(prompt) if settings.repetition_penalty != 1.0 else {}
         bias = settings.logit_bias
         self._biased = np.array(list(bias), np.intp), np.array(list(bias.values()), np.float32)
+        self._adjusts = settings.adjusts or constraint is not None
+        needs_all = self._adjusts or logprobs is not None
+        #: How many of the largest logits must be exact, since they decide; 0: all.
+        self.exact_top = 0 if needs_all else settings.top_k if settings.temperature else 1
         #: Log-probabilities of the token that was chosen last, None without `logprobs`.
         self.latest: Logprobs | None = None
-
-    @property
-    def exact_top(self) -> int:
-        """How many of the largest logits must be exact, since they decide; 0: all."""
-        settings = self._settings
-        if settings.adjusts or self._constraint is not None or self._logprobs is not None:
-            return 0
-        return settings.top_k if settings.temperature else 1
 
     def __call__(self, logits: npt.NDArray[np.float32]) -> int:
         """A token for float32 logits (vocabulary,); those that do not decide may be -inf.
@@ -70,8 +66,7 @@ class Sampler:
         constraint allows no token.
         """
         settings = self._settings
-        adjusts = settings.adjusts or self._constraint is not None
-        adjusted = self._adjust(logits) if adjusts else logits
+        adjusted = self._adjust(logits) if self._adjusts else logits
         token = self._draw(adjusted) if settings.temperature else _likeliest(adjusted)
         if self._logprobs is not None:
             self.latest = logprobs_of(logits, token, self._logprobs)
@@ -91,6 +86,8 @@ class Sampler:
                 raise ValueError("constraint: allows no token, expected one at least")
         tokens, bias = self._biased
         logits[tokens] += bias
+        if len(tokens) and logits.max() == -np.inf:
+            raise ValueError("logit_bias: rules out every token, expected one that may come")
         if settings.repetition_penalty != 1.0:
             penalty = np.float32(settings.repetition_penalty)
             present = np.fromiter(self._present, np.intp, len(self._present))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -95,6 +95,19 @@ class Session(HoldsAddresses):
         del self.tokens[value:]
         if self.cache.states:
             self.cache.states.go_back(value)
+
+    @property
+    def model(self) -> LoadedModel:
+        """The one that it decodes with."""
+        return self._model
+
+    def restore(self, tokens: list[int], content: Mapping[str, npt.NDArray[np.uint8]]) -> None:
+        """Hold these tokens, with what `cache.content` gave when a session of the same model and
+        kind of cache held them; ValueError for content of another length, which changes nothing."""
+        self.cache.check_content(len(tokens), content)
+        self.position = 0
+        self.cache.restore(len(tokens), content)
+        self.tokens[:] = tokens
 
     @property
     def room(self) -> int:

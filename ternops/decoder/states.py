@@ -7,6 +7,7 @@ each head its state, (delta_key_dim, delta_value_dim), in chunks of 16 columns.
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from ternops.decoder.architectures import TAPS
 from ternops.decoder.config import Config
@@ -40,6 +41,21 @@ class States(HoldsAddresses):
         self._position_before = 0
         self.position: int | None = 0
         self.address = self._now.ctypes.data
+
+    @property
+    def nbytes(self) -> int:
+        """Of what `content` gives."""
+        return self._now.nbytes
+
+    def content(self) -> npt.NDArray[np.uint8]:
+        """A copy of them."""
+        return self._now.copy()
+
+    def restore(self, position: int, content: npt.NDArray[np.uint8]) -> None:
+        """Be what `content` gave after so many tokens."""
+        self.position, self._position_before = None, 0
+        self._now[:] = content
+        self.position = position
 
     def keep(self) -> None:
         """Copy them, in place of the copy that there is."""

@@ -11,6 +11,7 @@ import pytest
 from ternops.decoder import Batch, Model
 from ternops.decoder.sampler import Sampler
 from ternops.decoder.sampling import Sampling
+from tests.helpers import internals
 from tests.helpers.decoding import run_batch
 
 SETTINGS = [
@@ -179,16 +180,21 @@ def test_penalties_count_what_they_say():
 def test_what_is_ruled_out_is_never_drawn():
     """Not even by the largest random number there is."""
     sampler = Sampler(Sampling(temperature=1.0, logit_bias={2: -np.inf}))
-
-    class Largest:
-        def random(self):
-            return np.nextafter(1.0, 0)
-
-    sampler._random = Largest()
+    internals.with_random(sampler, np.nextafter(1.0, 0))
     for size in range(3, 40):
         weights = np.full(size, 0.1, np.float32)
         weights[3:] = -np.inf
         assert sampler(weights) == 1
+
+
+def test_a_bias_that_rules_out_every_token_is_named(tiny):
+    """Alone, and beside a constraint."""
+    for settings in ({}, {"temperature": 1.0}):
+        none = dict.fromkeys(range(1024), -np.inf)
+        with pytest.raises(ValueError, match="logit_bias: rules out every token"):
+            list(tiny.generate([1], 2, logit_bias=none, **settings))
+        with pytest.raises(ValueError, match="logit_bias: rules out every token"):
+            list(tiny.generate([1], 2, logit_bias={5: -np.inf}, constraint=Only([5]), **settings))
 
 
 def test_settings_can_be_pickled_and_compared():

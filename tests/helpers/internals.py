@@ -19,6 +19,7 @@ import pytest
 from ternops import scratch, team, threads
 from ternops.checksum import of_content
 from ternops.contention import Contention
+from ternops.decoder.sampler import Sampler
 from ternops.decoder.states import States
 from ternops.isa.tier import GemmTile
 from ternops.kernels import call, plan, tuning
@@ -329,9 +330,9 @@ def bar_labels(sizes: tuple[str, ...]) -> list[str]:
 
 def limit_tokens_of_a_pass(monkeypatch: pytest.MonkeyPatch, tokens: int) -> None:
     """Let `perplexity` read this number of tokens at once."""
-    from ternops.commands import perplexity
+    from ternops.decoder import perplexity
 
-    monkeypatch.setattr(perplexity, "_TOKENS", tokens)
+    monkeypatch.setattr(perplexity, "_LOGITS_AT_ONCE", tokens)
 
 
 def replace_figures(monkeypatch: pytest.MonkeyPatch, figures: Callable[..., Any]) -> None:
@@ -344,3 +345,30 @@ def replace_figures(monkeypatch: pytest.MonkeyPatch, figures: Callable[..., Any]
 def memory_of(states: States) -> Array:
     """The states of a sequence, as bytes."""
     return states._now
+
+
+# Sampling
+
+
+def with_random(sampler: Sampler, number: float) -> None:
+    """Let each draw be by this number."""
+    sampler._random = mock.Mock(random=lambda: number)
+
+
+def choose(sampler: Sampler, token: int, logits: Array) -> None:
+    """Let a sampler have chosen a token."""
+    with mock.patch.object(sampler, "_draw", return_value=token):
+        assert sampler(logits) == token
+
+
+def adjusted(sampler: Sampler, logits: Array) -> Array:
+    """The logits with biases and penalties."""
+    return sampler._adjust(logits)
+
+
+def probabilities(sampler: Sampler, logits: Array) -> Array:
+    """float64, of each token, of what would be drawn next."""
+    tokens, weights = sampler._weights(sampler._adjust(logits))
+    found = np.zeros(len(logits))
+    found[slice(None) if tokens is None else tokens] = weights / weights.sum()
+    return found

@@ -7,6 +7,7 @@ import pytest
 
 from ternops.decoder.sampler import Sampler
 from ternops.decoder.sampling import Sampling
+from tests.helpers import internals
 
 pytestmark = pytest.mark.peers
 
@@ -23,17 +24,8 @@ def sampler(**settings):
     """One that has a prompt, and has chosen some tokens."""
     made = Sampler(Sampling(**settings), PROMPT)
     for token in GENERATED:
-        made._draw = lambda logits, token=token: token
-        made(logits())
-    del made._draw
+        internals.choose(made, token, logits())
     return made
-
-
-def probabilities(made, scores):
-    tokens, weights = made._weights(made._adjust(scores))
-    found = np.zeros(VOCABULARY)
-    found[slice(None) if tokens is None else tokens] = weights / weights.sum()
-    return found
 
 
 @pytest.mark.parametrize(
@@ -68,7 +60,7 @@ def test_the_probabilities_of_transformers(torch, transformers, temperature, set
         if name in settings:
             theirs = kind(settings[name])(seen, theirs)
     theirs = torch.softmax(theirs.double(), -1)[0].numpy()
-    ours = probabilities(sampler(**settings), logits())
+    ours = internals.probabilities(sampler(**settings), logits())
     assert ((ours > 0) == (theirs > 0)).all()
     np.testing.assert_allclose(ours, theirs, rtol=2e-6)  # they divide by T in float32
 
@@ -81,7 +73,7 @@ def test_a_repeated_token_has_the_logit_of_transformers(torch, transformers):
         theirs = names.RepetitionPenaltyLogitsProcessor(penalty)(
             seen, torch.from_numpy(logits())[None]
         )[0].numpy()
-        ours = sampler(repetition_penalty=penalty, temperature=1.0)._adjust(logits())
+        ours = internals.adjusted(sampler(repetition_penalty=penalty, temperature=1.0), logits())
         assert (ours.view(np.uint32) == theirs.view(np.uint32)).all()
 
 
@@ -102,5 +94,6 @@ def test_a_generated_token_has_the_logit_of_llama_cpp(frequency, presence):
     llama_cpp.llama_sampler_free(theirs)
     made = sampler(frequency_penalty=frequency, presence_penalty=presence, temperature=1.0)
     expected = np.array([each.logit for each in table], np.float32)
-    np.testing.assert_allclose(made._adjust(logits()), expected, rtol=1e-6)  # fused or not
+    ours = internals.adjusted(made, logits())
+    np.testing.assert_allclose(ours, expected, rtol=1e-6)  # fused or not
     assert (expected != logits()).sum() == 3
