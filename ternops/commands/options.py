@@ -90,7 +90,8 @@ def add_calibration_option(parser: argparse.ArgumentParser) -> None:
     """A text that shows what linear layers are multiplied with."""
     parser.add_argument(
         "--text", metavar="FILE",
-        help="UTF-8 that the model is to read first: inputs then count as much as they are active",
+        help="UTF-8 (-: stdin) that the model is to read first: inputs then count as much as they "
+        "are active",
     )  # fmt: skip
 
 
@@ -107,62 +108,6 @@ def calibrate(arguments: argparse.Namespace, checkpoint: Checkpoint) -> dict[Any
     if not found:
         raise ValueError(f"--text: {arguments.text!r} is too short, expected a few tokens")
     return found
-
-
-def add_sampling_options(parser: argparse.ArgumentParser) -> None:
-    """How the next token is chosen."""
-    parser.add_argument(
-        "--temperature", type=float, default=0.0, metavar="T", help="0 is greedy (default)"
-    )
-    parser.add_argument(
-        "--top-p", type=float, default=1.0, metavar="P",
-        help="sample from the likeliest tokens that reach this probability (default: 1)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--top-k", type=int, default=0, metavar="K",
-        help="sample from the K likeliest tokens (default: 0, all)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--min-p", type=float, default=0.0, metavar="P",
-        help="sample from tokens at least P times as likely as the likeliest (default: 0, all)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--repetition-penalty", type=float, default=1.0, metavar="X",
-        help="divide the logits of tokens of the prompt and the text so far (default: 1)",
-    )  # fmt: skip
-    for kind, times in (("presence", "once"), ("frequency", "as often as it was")):
-        parser.add_argument(
-            f"--{kind}-penalty", type=float, default=0.0, metavar="X",
-            help=f"subtract X from the logit of a generated token, {times} (default: 0)",
-        )  # fmt: skip
-    parser.add_argument(
-        "--logit-bias", type=_biased_token, action="append", default=[], metavar="TOKEN=X",
-        help="add X to the logit of a token, given by its number; -inf rules it out",
-    )  # fmt: skip
-    parser.add_argument("--seed", type=int, metavar="N", help="the same one, the same text")
-    parser.add_argument(
-        "--prompt-lookup", type=int, default=0, metavar="N",
-        help="draft up to N tokens from the text so far; the same text (default: 0)",
-    )  # fmt: skip
-
-
-def _biased_token(text: str) -> tuple[int, float]:
-    """TOKEN=X of --logit-bias."""
-    token, _, bias = text.partition("=")
-    try:
-        return int(token), float(bias)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}, expected a number=a bias") from None
-
-
-def sampling(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Those options as `Model.generate` takes them."""
-    names = (
-        "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty",
-        "frequency_penalty", "seed", "prompt_lookup",
-    )  # fmt: skip
-    settings = {name: getattr(arguments, name) for name in names}
-    return {**settings, "logit_bias": dict(arguments.logit_bias)}
 
 
 def chosen_context(arguments: argparse.Namespace, config: Config, default: int) -> int:
@@ -271,22 +216,38 @@ def unmarked(text: str) -> str:
 
 
 def read_text(name: str, path: str) -> str:
-    """A file of UTF-8 text; ValueError, naming the option, if it is not one or cannot be read."""
+    """A file of UTF-8 text, stdin for "-"; ValueError, naming the option, if it is not one or
+    cannot be read."""
     try:
-        return Path(path).read_bytes().decode()
+        return (_stdin(name) if path == "-" else Path(path).read_bytes()).decode()
     except OSError as error:
         raise ValueError(f"{name}: {path!r}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{name}: {path!r} is not UTF-8 at byte {error.start}") from None
 
 
-def encode_prompt(tokenizer: Tokenizer, prompt: str, context: int) -> list[int]:
-    """The tokens of --prompt; ValueError for none, or more than the context holds."""
-    tokens: list[int] = tokenizer.encode(checked("--prompt", prompt)).ids
+def _stdin(name: str) -> bytes:
+    if sys.stdin is None:
+        raise ValueError(f"{name}: stdin is closed, expected a text there")
+    return sys.stdin.buffer.read()
+
+
+def add_control_option(parser: argparse.ArgumentParser) -> None:
+    """Whether a text may hold control tokens."""
+    parser.add_argument(
+        "--no-control-tokens", action="store_true",
+        help="read the names of control tokens in what is asked, as <|end_of_text|>, as any text",
+    )  # fmt: skip
+
+
+def encode_prompt(tokenizer: Tokenizer, prompt: str, context: int, name: str) -> list[int]:
+    """The tokens of a prompt; ValueError, naming the option, for none, or more than the context
+    holds."""
+    tokens: list[int] = tokenizer.encode(prompt).ids
     if not tokens:
-        raise ValueError("--prompt: empty, expected at least one token")
+        raise ValueError(f"{name}: empty, expected at least one token")
     if len(tokens) > context:
-        raise ValueError(f"--prompt: {len(tokens)} tokens, the context holds {context}")
+        raise ValueError(f"{name}: {len(tokens)} tokens, the context holds {context}")
     return tokens
 
 

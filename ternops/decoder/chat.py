@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     from jinja2 import Template
 
-#: "role": "system", "user" or "assistant", and "content": the text.
-Message = dict[str, str]
+#: "role": "system", "user" or "assistant", and "content": the text; what else templates know, such
+#: as "tool_calls".
+Message = dict[str, Any]
 
 
 class ChatTemplate:
@@ -28,15 +29,16 @@ class ChatTemplate:
         self._special_tokens = special_tokens
         self._template = _compile(source)
 
-    def render(self, messages: list[Message]) -> str:
+    def render(self, messages: list[Message], tools: list[dict[str, Any]] | None = None) -> str:
         """The text of the messages and the beginning of the model's answer to them.
 
+        tools: what the model may call, as OpenAI's API describes functions.
         Raises ValueError if the template refuses the messages, or fails.
         """
         try:
             return self._template.render(
                 **self._special_tokens, messages=messages, add_generation_prompt=True,
-                tools=None, documents=None,
+                tools=tools, documents=None,
             )  # fmt: skip
         except Exception as error:  # templates are programs, which may fail in any way
             raise ValueError(f"chat template: {_one_line(error)}") from None

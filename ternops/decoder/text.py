@@ -97,7 +97,7 @@ def stream_text(tokenizer: Tokenizer, tokens: Iterable[int]) -> Iterator[str]:
     Joined it is what `tokenizer.decode` makes of all tokens, special ones left out; of a
     Continuation, what it makes of the prompt and the tokens, without the prompt's text.
     """
-    decoder = _Decoder(tokenizer, tokens.prompt if isinstance(tokens, Continuation) else [])
+    decoder = TextDecoder(tokenizer, tokens.prompt if isinstance(tokens, Continuation) else [])
     for token in tokens:
         if text := decoder.push(token):
             yield text
@@ -109,8 +109,10 @@ def stream_text(tokenizer: Tokenizer, tokens: Iterable[int]) -> Iterator[str]:
 _CHARACTER = 4
 
 
-class _Decoder:
-    """Decodes a window of the last tokens and returns what is new in its text.
+class TextDecoder:
+    """Text from tokens as they come: decodes a window of the last ones and returns what is new.
+
+    prompt: tokens before, whose text the new one depends on and does not repeat.
 
     That is exact where the text of a token depends on no more than the one before it, as with all
     decoders that language models have: a byte-level one, where characters may be spread over

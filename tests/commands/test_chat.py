@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pty
 import select
@@ -84,6 +85,67 @@ def test_a_conversation(talker, tmp_path, kind):
     assert all("15 token(s), " in line for line in figures)
 
 
+def test_a_turn_of_several_lines(talker):
+    """Between quotes; nothing in there is a command, nor blank lines left out."""
+    text = 'a\n"""def f(x):\n\n    /save x\n"""\n"""one"""\n"""\nthe end'
+    turns = ["a", "def f(x):\n\n    /save x", "one", "the end"]
+    done = chat(talker, text.encode(), "--max-new-tokens", "9")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.decode() == "".join(f"{x}\n" for x in expected_answers(talker, turns, 9))
+    assert b'ends within """' in done.stderr
+
+
+def test_a_conversation_is_saved_and_gone_on_with(talker, tmp_path):
+    """Nothing of it is read again; after a file that is none the chat goes on."""
+    turns, path = ["def f(x):", "class A:", "import os"], tmp_path / "session"
+    options = ["--max-new-tokens", "9", "--system", "Python"]
+    answers = [f"{x}\n" for x in expected_answers(talker, turns, 9, "Python")]
+    done = chat(talker, f"{turns[0]}\n{turns[1]}\n/save {path}\n".encode(), *options)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.decode() == "".join(answers[:2])
+    text = f"/load {path}x\n/load\n/load {path}\n{turns[2]}\n"
+    done = chat(talker, text.encode(), *options[:2])
+    assert done.stdout.decode() == answers[2]
+    assert done.returncode == 2
+    errors = [line for line in done.stderr.decode().splitlines() if "error: " in line]
+    assert [f"{path}x" in errors[0], "/load: expected" in errors[1], len(errors)] == [True, True, 2]
+    assert int(asked(done)[0].split()[1]) < 15
+    (talker / "chat_template.jinja").write_text("")
+
+
+def test_json_and_control_tokens(talker):
+    """A line for each answer; names of control tokens in a turn are text if asked."""
+    turn = b"a <|end_of_text|> b\n"
+    counts = []
+    for options in ([], ["--no-control-tokens"]):
+        done = chat(talker, turn, "--json", "--max-new-tokens", "3", *options)
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        assert len(found["tokens"]) == len(found["token_seconds"]) == 3
+        assert found["finish_reason"] == "length"
+        counts.append(found["prompt_tokens"].count(1))
+    assert counts == [1, 0]
+
+
+def test_the_tiny_model_talks():
+    """It has a template; without --model it is that."""
+    command = [sys.executable, "-m", "ternops", "chat", "--threads", "1", "--max-new-tokens", "3"]
+    done = subprocess.run(
+        command, input=b"def f(x):\n", env=processes.environment(), cwd=processes.ROOT,
+        capture_output=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(asked(done)) == 1
+
+
+def test_an_answer_that_fills_the_context(talker):
+    """Is said to end there; the next turn forgets and is answered."""
+    done = chat(talker, b"a b c d\nx\n", "--context", "40", "--max-new-tokens", "100")
+    assert done.returncode == 0, done.stderr
+    assert b"the context is full: the answer ends here" in done.stderr
+    assert len(asked(done)) == 2
+
+
 @pytest.mark.slow
 def test_a_conversation_longer_than_the_context(talker):
     """The oldest turns are forgotten, which is said; the chat goes on."""
@@ -108,7 +170,8 @@ def test_models_without_a_chat(talker):
     """A turn beyond the context, a model without a template, with a broken one."""
     complaint(chat(talker, b"x = 1; " * 300), "stdin: turn tokens 512")
     complaint(chat(talker, b"x", "--context", "1"), "--context 1: 2 512")
-    complaint(chat(TINY, b"x"), "--model no chat template generate")
+    (talker / "chat_template.jinja").unlink()
+    complaint(chat(talker, b"x"), "--model no chat template generate")
     (talker / "chat_template.jinja").write_text("{% for %}")
     complaint(chat(talker, b"x"), "chat template: line 1")
     (talker / "chat_template.jinja").write_text("{{ raise_exception('no system') }}")

@@ -16,7 +16,7 @@ from tokenizers.models import BPE
 
 import ternops
 from ternops.__main__ import main
-from ternops.decoder import Model, reference
+from ternops.decoder import Model, open_checkpoint, reference
 from ternops.decoder.formats.loading import TINY
 from ternops.decoder.text import load_tokenizer
 from ternops.encodings import TERNARY
@@ -102,6 +102,95 @@ def test_options_of_sampling(capfd):
         assert capfd.readouterr().out == expected
 
 
+def test_prompts_from_elsewhere(capfd, monkeypatch, tmp_path):
+    """From a file and from stdin they are what they are as an option."""
+    path = tmp_path / "prompt"
+    path.write_text(PROMPT, "utf-8")
+    expected = expected_text(8) + "\n"
+    for options in (["--prompt-file", str(path)], ["--prompt-file", "-"], ["--prompt", "-"]):
+        with open(path, encoding="utf-8") as file:
+            monkeypatch.setattr("sys.stdin", file)
+            assert main(["generate", *options, "--max-new-tokens", "8"]) == 0
+        assert capfd.readouterr().out == expected
+    assert "--prompt-file: '/nonexistent'" in complaint(
+        ["generate", "--prompt-file", "/nonexistent"], capfd
+    )
+    path.write_bytes(b"a\xffb")
+    assert "is not UTF-8 at byte 1" in complaint(["generate", "--prompt-file", str(path)], capfd)
+
+
+def test_a_text_from_stdin(capfd, monkeypatch, text):
+    """The same digits as from a file; the table would read it once for each row."""
+    digits = []
+    for path in (str(text), "-"):
+        with open(text, encoding="utf-8") as file:
+            monkeypatch.setattr("sys.stdin", file)
+            assert main(["perplexity", "--text", path]) == 0
+        digits.append(capfd.readouterr().out.splitlines()[:2])
+    assert digits[0] == digits[1]
+    assert "--text: stdin" in complaint(["perplexity", "--table", "--text", "-"], capfd)
+
+
+def test_json(capfd):
+    """One line with all there is to know; why it ended."""
+    tokenizer = open_checkpoint(None).tokenizer()
+    prompt, continued = tokenizer.encode(PROMPT).ids, expected_text(20).removeprefix(PROMPT)
+    stop = continued[10:13]
+    for options, reason in (
+        (["--max-new-tokens", "20"], "length"), (["--stop", stop], "stop"),
+        (["--context", "12"], "length"),
+    ):  # fmt: skip
+        assert main(["generate", "--prompt", PROMPT, "--json", *options]) == 0
+        (line,) = capfd.readouterr().out.splitlines()
+        found = json.loads(line)
+        assert found["finish_reason"] == reason
+        assert found["prompt_tokens"] == prompt
+        assert found["prompt_tokens_read"] == len(prompt)
+        assert len(found["token_seconds"]) == len(found["tokens"])
+        assert found["token_seconds"] == sorted(found["token_seconds"])
+        if reason == "stop":
+            assert found["text"] == continued[: continued.index(stop)]
+        else:
+            assert len(found["tokens"]) == (20 if "20" in options else 12 - len(prompt) + 1)
+            assert found["text"] == tokenizer.decode(prompt + found["tokens"])[len(PROMPT) :]
+
+
+def test_control_tokens_may_be_text(capfd):
+    """Their names in a prompt are read as they are asked to be."""
+    tokenizer = open_checkpoint(None).tokenizer()
+    for options, count in ([], 1), (["--no-control-tokens"], 0):
+        arguments = ["generate", "--prompt", "a<|end_of_text|>b", "--json", *options]
+        assert main([*arguments, "--max-new-tokens", "1"]) == 0
+        prompt = json.loads(capfd.readouterr().out)["prompt_tokens"]
+        assert prompt[0] == 0
+        assert prompt.count(1) == count
+        assert tokenizer.decode(prompt[1:], skip_special_tokens=False) == "a<|end_of_text|>b"
+
+
+def test_the_settings_of_the_files_are_the_default(capfd, tmp_path):
+    """Of generation_config.json; what is given counts more."""
+    folder = shutil.copytree(TINY, tmp_path / "x")
+    recommended = {"do_sample": True, "temperature": 5.0, "top_k": 1}
+    (folder / "generation_config.json").write_text(json.dumps(recommended))
+    arguments = ["generate", "--prompt", PROMPT, "--model", str(folder), "--max-new-tokens", "20"]
+    texts = []
+    for options in ([], ["--top-k", "0", "--seed", "1"], ["--top-k", "0", "--temperature", "0"]):
+        assert main([*arguments, *options]) == 0
+        texts.append(capfd.readouterr().out)
+    assert texts[0] == texts[2] == expected_text(20) + "\n"
+    assert texts[1] != texts[0]
+
+
+def test_a_draft_model(capfd):
+    """The same text."""
+    arguments = ["generate", "--prompt", PROMPT, "--max-new-tokens", "20"]
+    assert main([*arguments, "--draft-model", str(TINY), "--draft-tokens", "3"]) == 0
+    assert capfd.readouterr().out == expected_text(20) + "\n"
+    assert "--prompt-lookup 2" in complaint(
+        [*arguments, "--draft-model", str(TINY), "--prompt-lookup", "2"], capfd
+    )
+
+
 @pytest.mark.parametrize("count", ["0", "1"])
 def test_too_few_tokens_for_a_rate(capfd, count):
     """No division by nothing."""
@@ -169,6 +258,7 @@ def complaint(arguments, capfd, code=2):
         (["--max-new-tokens", "-1"], "max_new_tokens=-1"),
         (["--prompt-lookup", "-1"], "prompt_lookup=-1"),
         (["--min-p", "2"], "min_p=2.0"),
+        (["--stop", ""], "stop: an empty string"),
         (["--repetition-penalty", "-1"], "repetition_penalty=-1.0"),
         (["--presence-penalty", "inf"], "presence_penalty=inf"),
         (["--frequency-penalty", "nan"], "frequency_penalty=nan"),

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ternops.decoder.config import Config
 from ternops.decoder.formats.pooling import Pooling
 from ternops.decoder.formats.scales import products
+from ternops.decoder.sampling import Sampling
 from ternops.decoder.weights import HalfMatrix
 from ternops.kernels.tuning import best_encoding
 from ternops.matrix import TernaryMatrix, pack
@@ -78,6 +79,11 @@ class Checkpoint(ABC):
     def pooling(self) -> Pooling:
         """How texts are embedded; raises ValueError for files that are damaged."""
         return Pooling()
+
+    def sampling(self) -> Sampling:
+        """What the files recommend, greedy where they do not; raises ValueError for files that are
+        damaged."""
+        return Sampling()
 
     def matrix(self, layer: int, name: str, encoding: str) -> TernaryMatrix | HalfMatrix:
         """The matrix of a linear layer, packed; one that is not ternary in an encoding of its own,

@@ -29,6 +29,8 @@ from ternops.decoder.formats.packed_header import (
 )
 from ternops.decoder.formats.paths import locate
 from ternops.decoder.formats.pooling import Pooling
+from ternops.decoder.formats.sampling import to_json
+from ternops.decoder.sampling import Sampling
 from ternops.decoder.weights import HalfMatrix
 from ternops.encodings import ENCODINGS, TERNARY
 from ternops.encodings.common import SLACK
@@ -169,6 +171,8 @@ def metadata_of(checkpoint: Checkpoint, encoding: str) -> dict[str, str]:
         metadata["chat_template"] = template
     if (pooling := checkpoint.pooling()) != Pooling():
         metadata["pooling"] = pooling.to_json()
+    if (sampling := checkpoint.sampling()) != Sampling():
+        metadata["sampling"] = to_json(sampling)
     return metadata
 
 

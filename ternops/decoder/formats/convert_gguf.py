@@ -21,6 +21,7 @@ from ternops.decoder.formats.gguf_tokenizer_keys import tokenizer_keys
 from ternops.decoder.formats.loading import open_checkpoint
 from ternops.decoder.formats.paths import locate
 from ternops.decoder.formats.pooling import GGUF_MODES
+from ternops.decoder.formats.sampling import KEYS, recommended
 from ternops.decoder.formats.scales import Floats, Trits
 from ternops.decoder.weights import HalfMatrix
 from ternops.encodings.base3 import BASE3
@@ -77,6 +78,8 @@ def convert_to_gguf(
             keys[f"{form.name}.pooling_type"] = kinds[pooling.mode]
         else:
             say(f"without pooling {pooling.mode!r}, of which there is nothing here")
+    for name, value in recommended(checkpoint.sampling()).items():
+        keys[KEYS[name]] = value if name == "top_k" else float(value)
     rounded: list[str] = []
     with replaced(target) as path, tempfile.TemporaryFile(dir=path.parent) as file:
         writer = gguf_package().GGUFWriter(path, form.name)

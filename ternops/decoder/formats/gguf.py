@@ -19,10 +19,12 @@ from ternops.decoder.formats.gguf_file import GgufFile, Tensor
 from ternops.decoder.formats.gguf_rope import rope_tensors
 from ternops.decoder.formats.placeholders import check_fetched
 from ternops.decoder.formats.pooling import GGUF_MODES, Pooling
+from ternops.decoder.formats.sampling import gguf_sampling
 from ternops.decoder.formats.scales import check_scales
 from ternops.decoder.formats.straight import pack_blocks, pack_levels
 from ternops.decoder.formats.tables import packed_table, ternary_table
 from ternops.decoder.formats.ternary_floats import trits_of_floats
+from ternops.decoder.sampling import Sampling
 from ternops.decoder.weights import HalfMatrix
 from ternops.encodings.one_bit import ONE_BIT
 from ternops.encodings.two_bit import TWO_BIT
@@ -197,6 +199,9 @@ class Gguf(Checkpoint):
         if not kind:
             return Pooling()
         return Pooling(mode=GGUF_MODES[kind], source=f"{self._form.name}.pooling_type")
+
+    def sampling(self) -> Sampling:
+        return gguf_sampling(self._metadata)
 
     def _check_names(self) -> None:
         """Refuse what would be left out of the computation: biases, experts, scaled rope."""

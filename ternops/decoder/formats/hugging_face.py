@@ -25,10 +25,12 @@ from ternops.decoder.formats.hugging_face_quantization import (
 )
 from ternops.decoder.formats.placeholders import check_fetched
 from ternops.decoder.formats.pooling import Pooling, read_pooling
+from ternops.decoder.formats.sampling import read_sampling
 from ternops.decoder.formats.straight import pack_parts
 from ternops.decoder.formats.tables import packed_table, ternary_table
 from ternops.decoder.formats.tensors import Tensors
 from ternops.decoder.formats.ternary_floats import exact_product
+from ternops.decoder.sampling import Sampling
 from ternops.decoder.text import load_tokenizer
 from ternops.decoder.weights import HalfMatrix
 from ternops.encodings.two_bit import TWO_BIT
@@ -241,6 +243,9 @@ class HuggingFace(Checkpoint):
 
     def pooling(self) -> Pooling:
         return read_pooling(self._folder)
+
+    def sampling(self) -> Sampling:
+        return read_sampling(self._folder)
 
     def _no_place(self, name: str) -> str:
         if _QUANTIZED.fullmatch(name):

@@ -3,7 +3,8 @@
 The metadata are "format", "version", "encoding", "config" (the fields of Config as JSON; those that
 a file lacks have their defaults; in version 1 with "sub_norms", true for a BitNet, in place of
 "architecture"), "special_tokens" (JSON), "chat_template" where there is one, "pooling"
-(the fields of Pooling as JSON) where a file told of it, "crc32", hexadecimal checksums of the
+(the fields of Pooling as JSON) where a file told of it, "sampling" (those of Sampling that a file
+recommended otherwise than they are), "crc32", hexadecimal checksums of the
 tensors in their order, and "header_crc32", that of the rest of the header. The tensors are
 
     tokenizer                U8   a tokenizer.json, if there is one, filled up with spaces
@@ -51,6 +52,8 @@ from ternops.decoder.formats.packed_header import (
 from ternops.decoder.formats.packed_tensors import PackedTensors, Stored
 from ternops.decoder.formats.pooling import Pooling
 from ternops.decoder.formats.safetensors_file import map_file
+from ternops.decoder.formats.sampling import from_json
+from ternops.decoder.sampling import Sampling
 from ternops.decoder.text import parse_tokenizer
 from ternops.decoder.weights import HalfMatrix
 from ternops.encodings import ENCODINGS, TERNARY
@@ -147,6 +150,12 @@ class PackedFile(Checkpoint):
             return Pooling()
         try:
             return Pooling.from_json(self._metadata["pooling"])
+        except ValueError as error:
+            raise ValueError(f"model: {str(self._path)!r}: {error}") from None
+
+    def sampling(self) -> Sampling:
+        try:
+            return from_json(self._metadata.get("sampling", "{}"))
         except ValueError as error:
             raise ValueError(f"model: {str(self._path)!r}: {error}") from None
 
