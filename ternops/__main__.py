@@ -30,6 +30,7 @@ def _parser() -> argparse.ArgumentParser:
         chat,
         delta,
         embed,
+        evaluate,
         generate,
         perplexity,
         predict,
@@ -44,7 +45,8 @@ def _parser() -> argparse.ArgumentParser:
     info = commands.add_parser("info", help="CPU, instruction tier, threads, cache, versions")
     info.set_defaults(run=_info)
     for command in (
-        quantize, stack, allocate, delta, generate, chat, embed, perplexity, predict, tune, warmup,
+        quantize, stack, allocate, delta, generate, chat, embed, perplexity, evaluate, predict,
+        tune, warmup,
     ):  # fmt: skip
         command.add(commands)
     return parser
