@@ -104,8 +104,8 @@ class Sampler:
     def _draw(self, logits: npt.NDArray[np.float32]) -> int:
         tokens, weights = self._weights(logits)
         cumulative = np.cumsum(weights)
-        # Less than the sum, however it is rounded: behind it are tokens of no probability alone.
-        drawn = min(self._random.random() * cumulative[-1], np.nextafter(cumulative[-1], 0))
+        # At most 1 - 2**-53 times the sum, which is rounded to less than the sum.
+        drawn = self._random.random() * cumulative[-1]
         at = int(np.searchsorted(cumulative, drawn, side="right"))
         return at if tokens is None else int(tokens[at])
 

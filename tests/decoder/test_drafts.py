@@ -84,8 +84,8 @@ def test_a_draft_follows_what_has_come(tiny):
     draft.extend([4, 5])
     wrong = draft.guess(6)
     assert wrong == list(tiny.generate([4, 5], 6, stop_at_eos=False))
-    draft.extend([wrong[0], 77])
-    right = list(tiny.generate([4, 5, wrong[0], 77], 6, stop_at_eos=False))
+    draft.extend([wrong[0], 77, 78])
+    right = list(tiny.generate([4, 5, wrong[0], 77, 78], 6, stop_at_eos=False))
     assert draft.guess(6) == right
 
 

@@ -178,13 +178,14 @@ def test_penalties_count_what_they_say():
 
 
 def test_what_is_ruled_out_is_never_drawn():
-    """Not even by the largest random number there is."""
-    sampler = Sampler(Sampling(temperature=1.0, logit_bias={2: -np.inf}))
-    internals.with_random(sampler, np.nextafter(1.0, 0))
-    for size in range(3, 40):
-        weights = np.full(size, 0.1, np.float32)
-        weights[3:] = -np.inf
-        assert sampler(weights) == 1
+    """Neither by the smallest random number there is nor by the largest."""
+    sampler = Sampler(Sampling(temperature=1.0, logit_bias={0: -np.inf}))
+    for number, token in ((0.0, 1), (np.nextafter(1.0, 0), 3)):
+        internals.with_random(sampler, number)
+        for size in range(4, 60):
+            logits = np.full(size, size / 7, np.float32)
+            logits[4:] = -np.inf
+            assert sampler(logits) == token
 
 
 def test_a_bias_that_rules_out_every_token_is_named(tiny):
