@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 from typing import Any, NoReturn
 
 import numpy as np
@@ -12,6 +14,8 @@ CACHE_LINE = 64
 HUGE = 1 << 22
 _HUGE_PAGE = 1 << 21
 _SLAB = 1 << 26
+# Where it is less, the allocator takes it from what it has.
+_MAPPED = 1 << 17
 
 
 def aligned_empty(shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
@@ -33,6 +37,25 @@ def _aligned(make: Any, shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> n
     memory: npt.NDArray[Any] = make(size + boundary, np.uint8)
     start = -memory.ctypes.data % boundary
     return memory[start : start + size].view(kind).reshape(shape)
+
+
+def mapped_zeros(size: int) -> npt.NDArray[np.uint8]:
+    """Zeroed bytes at a multiple of 64, of which the system gets all back with the array, while an
+    allocator would keep some; in huge pages, where they fill any. Raises MemoryError."""
+    if size < _MAPPED or not hasattr(mmap, "MAP_ANONYMOUS"):
+        return aligned_zeros(size, np.uint8)
+    boundary = _HUGE_PAGE if size >= _HUGE_PAGE else 0
+    try:
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        memory = mmap.mmap(-1, size + boundary, flags=flags)
+    except OSError as error:
+        raise MemoryError(f"{size} bytes: {error.strerror}") from None
+    if boundary and hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # of a system that has small pages alone
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    whole = np.frombuffer(memory, np.uint8)
+    start = -whole.ctypes.data % boundary if boundary else 0
+    return whole[start : start + size]
 
 
 class HoldsAddresses:

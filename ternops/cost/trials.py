@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ternops.absmean import BITNET_ABSMAX
 from ternops.cost.workload import linear_bytes
 from ternops.decoder.weights import HalfMatrix, operand_of, random_half, random_ternary
-from ternops.kernels.attention import attend_fp16
+from ternops.kernels.attention import FP16, POSITIONS, attend_fp16
 from ternops.kernels.call import Call, Operand
 from ternops.kernels.elementwise import rms_norm
 from ternops.kernels.operands import OPERANDS, Operands
@@ -31,7 +31,7 @@ _VECTORS = np.dtype([(name, np.intp) for name in ("x", "weights", "out", "count"
 _Vectors = record_type(_VECTORS)
 _CACHED = np.dtype([
     (name, np.intp)
-    for name in ("queries", "keys", "values", "scores", "out", "head_dim", "positions", "times")
+    for name in ("queries", "pages", "scores", "out", "head_dim", "positions", "times")
 ])  # fmt: skip
 _Cached = record_type(_CACHED)
 _RECORD_BYTES = OPERANDS.itemsize
@@ -76,13 +76,12 @@ def norms(record, team, thread, threads):
 def attentions(record, team, thread, threads):
     """One query of one head over a float16 cache; every thread the same."""
     p = record_at(_Cached, record)
-    none = pointer(p.keys)
     scores = pointer(p.scores) + thread * (4 * p.positions + 1024)
     for _ in range(p.times):
         attend_fp16(
             pointer(p.queries), 1, p.positions - 1, 1, p.positions, np.float32(1),
-            pointer(p.keys), pointer(p.values), none, none, p.head_dim, p.positions, scores,
-            p.positions + 256, pointer(p.out) + thread * (4 * p.head_dim + _PADDING), p.head_dim,
+            pointer(p.pages), 0, p.head_dim, scores, p.positions + 256,
+            pointer(p.out) + thread * (4 * p.head_dim + _PADDING), p.head_dim,
         )  # fmt: skip
 
 
@@ -210,14 +209,15 @@ class Attention:
     def __init__(self, head_dim: int, positions: int, threads: int) -> None:
         self._sizes, self._threads = (head_dim, positions), threads
         self.macs = 2 * head_dim * positions
-        half = aligned_zeros(head_dim * positions + 1024, np.uint16)
+        page, count = FP16.head_bytes(head_dim), -(-positions // POSITIONS)
+        self._memory = aligned_zeros(page * count, np.uint8)
+        self._pages = self._memory.ctypes.data + page * np.arange(count, dtype=np.int64)
         self._queries = aligned_zeros(head_dim + 64, np.float32)
-        self._keys, self._values = half, half.copy()
         self._scores = aligned_zeros(threads * (4 * positions + 1024) + _PADDING, np.uint8)
         self._out = aligned_zeros(threads * (4 * head_dim + _PADDING), np.uint8)
 
     def run(self, times: int) -> None:
         """So many of each thread."""
-        arrays = (self._queries, self._keys, self._values, self._scores, self._out)
+        arrays = (self._queries, self._pages, self._scores, self._out)
         addresses = (each.ctypes.data for each in arrays)
         TEAM.run(attentions, np.array((*addresses, *self._sizes, times), _CACHED), self._threads)

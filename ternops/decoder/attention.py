@@ -24,8 +24,9 @@ from ternops.kernels.attention import (
     attend_fp16,
     attend_fp32,
     attend_i8,
-    make_key_bytes,
-    prefetch_cache,
+    make_parts,
+    page_of,
+    prefetch_page,
     rotate,
 )
 from ternops.kernels.elementwise import gate_sigmoid, rms_norm
@@ -45,25 +46,14 @@ def _angles(p, m, position):
 
 
 @inlined
-def _cache(p, m, t, head, since, key_bytes, chunk_bytes):
-    """Keys, values and their steps of one head of a layer of a token's sequence, from a position
-    on that is a multiple of POSITIONS."""
-    at = m.place * p.kv_heads + head
-    keys = pointer(t.keys) + (at * p.context + since) * key_bytes
-    values = pointer(t.values) + (at * p.context * _chunks(p) + since) * chunk_bytes
-    steps = (at * p.context + since) * 4
-    return keys, values, pointer(t.key_steps) + steps, pointer(t.value_steps) + steps
-
-
-@inlined
-def _chunks(p):
-    """Those of a value."""
-    return (p.head_dim + CHUNK - 1) // CHUNK
+def _head(p, m, head, head_bytes):
+    """Where in a page the keys of one head of a layer begin."""
+    return m.place * p.layer_step + head * head_bytes
 
 
 @inlined
 def _since(m, t):
-    """The position from which on a token reads keys and values."""
+    """The position from which on a token reads keys and values, the first of a page."""
     return max(0, t.position + 1 - m.window) // POSITIONS * POSITIONS
 
 
@@ -80,7 +70,7 @@ def together(p, t, first, end):
     count = 1
     while first + count < end:
         other = record_at(TokenRecord, p.token_table + (first + count) * TOKEN_BYTES)
-        if other.keys != t.keys:
+        if other.pages != t.pages:
             break
         count += 1
     return count
@@ -96,7 +86,8 @@ def turns(count, thread, threads):
 
 
 def _make_append(append, elements):
-    key_bytes_of, chunk_bytes = make_key_bytes(elements), elements.chunk_bytes
+    key_bytes_of, head_bytes_of = make_parts(elements)[:2]
+    chunk_bytes = elements.chunk_bytes
 
     @inlined
     def append_keys(record, layer, thread, threads):
@@ -105,35 +96,35 @@ def _make_append(append, elements):
         m = record_at(LayerRecord, p.layer_table + layer * LAYER_BYTES)
         spare = pointer(p.own) + thread * p.own_bytes + p.own_floats
         rotated = spare + 4 * p.head_dim + 128
-        key_bytes = key_bytes_of(p.head_dim)
+        key_bytes, head_bytes = key_bytes_of(p.head_dim), head_bytes_of(p.head_dim)
+        chunks = (p.head_dim + CHUNK - 1) // CHUNK
         if p.tile_tokens == 1 and p.tokens <= _MAX_PREFETCHED:
             for turn in range(turns(p.tokens * p.kv_heads, thread, threads)):
                 item = thread + turn * threads
                 t = record_at(TokenRecord, p.token_table + item // p.kv_heads * TOKEN_BYTES)
                 since = _since(m, t)
-                head, seen = item % p.kv_heads, t.position + 1 - since
-                keys, values, _, _ = _cache(p, m, t, head, since, key_bytes, chunk_bytes)
-                prefetch_cache(keys, key_bytes, values, chunk_bytes, _chunks(p), seen, p.context)
+                seen, at = t.position + 1 - since, _head(p, m, item % p.kv_heads, head_bytes)
+                keys = page_of(pointer(t.pages), since) + at
+                prefetch_page(keys, key_bytes, chunk_bytes, chunks, min(seen, POSITIONS))
         # With one token the thread that writes a head's keys is the one that reads them.
         for turn in range(turns(p.tokens * p.kv_heads, thread, threads)):
             item = thread + turn * threads
             token, head = item // p.kv_heads, item % p.kv_heads
             t = record_at(TokenRecord, p.token_table + token * TOKEN_BYTES)
-            keys, values, key_steps, value_steps = _cache(p, m, t, head, 0, key_bytes, chunk_bytes)
+            keys = page_of(pointer(t.pages), t.position) + _head(p, m, head, head_bytes)
             offset = (token * p.kv_heads + head) * p.head_dim * 4
             cosine, sine = _angles(p, m, t.position)
             _norm(p, pointer(p.k) + offset, m.k_norm)
             rotate(pointer(p.k) + offset, cosine, sine, p.rotated, p.head_dim, rotated)
             append(
-                rotated, pointer(p.v) + offset, p.head_dim, t.position, p.context,
-                keys, values, key_steps, value_steps, spare,
+                rotated, pointer(p.v) + offset, p.head_dim, t.position % POSITIONS, keys, spare,
             )  # fmt: skip
 
     return append_keys
 
 
 def _make_attend(attend, elements):
-    key_bytes_of, chunk_bytes = make_key_bytes(elements), elements.chunk_bytes
+    head_bytes_of = make_parts(elements).head_bytes
 
     @inlined
     def attend_all(record, layer, thread, threads):
@@ -148,7 +139,7 @@ def _make_attend(attend, elements):
         group, width = p.heads // p.kv_heads, p.heads * p.head_dim
         gated = m.q_rows > width
         step = 2 * p.head_dim if gated else p.head_dim
-        key_bytes = key_bytes_of(p.head_dim)
+        head_bytes = head_bytes_of(p.head_dim)
         tiles = (p.tokens + p.tile_tokens - 1) // p.tile_tokens
         # In turn, because later tokens see more positions.
         for turn in range(turns(tiles * p.kv_heads, thread, threads)):
@@ -166,14 +157,12 @@ def _make_attend(attend, elements):
                         _norm(p, pointer(p.q) + 4 * at, m.q_norm)
                         rotate(pointer(p.q) + 4 * at, cosine, sine, p.rotated, p.head_dim, target)
                 since = _since(m, t)
-                keys, values, key_steps, value_steps = _cache(
-                    p, m, t, head, since, key_bytes, chunk_bytes
-                )
+                pages = pointer(t.pages) + since // POSITIONS * 8
                 out = pointer(p.attention) + 4 * (first * width + head * group * p.head_dim)
                 attend(
                     queries, group, t.position - since, count, m.window, np.float32(p.score_scale),
-                    keys, values, key_steps, value_steps, p.head_dim, p.context, scores,
-                    p.score_stride, out, width,
+                    pages, _head(p, m, head, head_bytes), p.head_dim, scores, p.score_stride, out,
+                    width,
                 )  # fmt: skip
                 if gated:
                     for token in range(count):

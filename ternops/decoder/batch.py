@@ -2,62 +2,27 @@
 
 from __future__ import annotations
 
+import functools
+import math
+import time
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
-import numpy as np
-import numpy.typing as npt
-
-from ternops.decoder.logprobs import Logprobs
+from ternops.decoder.cache import page_bytes
 from ternops.decoder.model import Model
+from ternops.decoder.pace import Pace, shares
+from ternops.decoder.prefix_cache import MIN_COPIED, PrefixCache, SequencePages
+from ternops.decoder.requests import Emitted, Piece, Request, Running, in_passes
 from ternops.decoder.sampler import Constraint, Sampler
 from ternops.decoder.sampling import Sampling
 from ternops.decoder.session import Session, WorkspacePool
+from ternops.decoder.states import states_bytes
 from ternops.decoder.workspace import MAX_TOKENS
-from ternops.memory import HoldsAddresses
+from ternops.kernels.attention import POSITIONS
+from ternops.memory import HoldsAddresses, mapped_zeros
+from ternops.sizes import parse_size
 
-
-class Emitted(NamedTuple):
-    """A token of a request; `last` if it is its last one. token is None where none came at all.
-
-    logprobs: of a token of a request that was added with `logprobs`.
-    """
-
-    request: int
-    token: int | None
-    last: bool
-    logprobs: Logprobs | None = None
-
-
-@dataclass
-class _Request:
-    """A sequence that was added. left: tokens that may still be emitted."""
-
-    number: int
-    prompt: list[int]
-    left: int
-    sampler: Sampler
-    ends: tuple[int, ...]
-    delta: str | None
-
-    def emit(self, token: int) -> Emitted:
-        """What to say of the next token that was chosen."""
-        if self.left == 0 or token in self.ends:
-            self.left = 0
-            return Emitted(self.number, None, True)
-        self.left -= 1
-        return Emitted(self.number, token, self.left == 0, self.sampler.latest)
-
-
-@dataclass
-class _Running:
-    """A request that was admitted, its session, and the token to decode next."""
-
-    request: _Request
-    session: Session
-    token: int
+__all__ = ["Batch", "Emitted"]
 
 
 class Batch(HoldsAddresses):
@@ -65,26 +30,74 @@ class Batch(HoldsAddresses):
 
     A sequence's tokens are those that `Model.generate` yields, whatever else runs. Not for two
     Python threads at a time.
+
+    Prompts are read beside the other sequences' tokens, a part in each step; several have equal
+    parts. prefill_tokens: how many of their tokens while others wait for theirs, 1 to 512; by
+    default as many as make a step at most twice as long, by the time that steps have taken.
+    kv_memory: at most so many bytes of keys, values and states of delta nets, or "2GB" of them: a
+    request is admitted when all that it may need is free. By default all find room, `size` times
+    the context.
+    Keys and values have pages of 64 positions. Sequences that begin alike, with the same delta,
+    share them, and they are kept for later ones until others need the room (without kv_memory as
+    many as the context has). States of delta nets are those of one position alone: models with
+    any share nothing.
+    Raises TypeError and ValueError, naming the argument.
     """
 
-    def __init__(self, model: Model, size: int) -> None:
+    def __init__(
+        self,
+        model: Model,
+        size: int,
+        *,
+        kv_memory: int | str | None = None,
+        prefill_tokens: int | None = None,
+    ) -> None:
         if not 1 <= size <= MAX_TOKENS:
             raise ValueError(f"size={size}: expected 1 to {MAX_TOKENS}")
+        if prefill_tokens is not None and not 1 <= prefill_tokens <= MAX_TOKENS:
+            raise ValueError(f"prefill_tokens={prefill_tokens}: expected 1 to {MAX_TOKENS}")
         self._model = model
         self._size = size
-        self._waiting: deque[_Request] = deque()
-        self._active: list[_Running] = []
-        # Sessions are used again: their memory is mapped, and their kernels are known.
-        self._idle: list[Session] = []
-        self._pool = WorkspacePool(model)
+        self._prefill_tokens = prefill_tokens
+        self._waiting: deque[Request] = deque()
+        # In the order of their admission.
+        self._active: list[Running] = []
+        self._workspaces = WorkspacePool(model)
         self._count = 0
         # Kept until a step is through: an exception in the middle of one loses no token.
         self._emitted: list[Emitted] = []
+        self._pace = Pace()
+        self._page_bytes = size_of_page = page_bytes(model.config, model.cache)
+        self._states_bytes = states_bytes(model.config)
+        self._shares = not self._states_bytes
+        kept, most = _pages(model.config.context), None
+        self._kv_memory: float = math.inf
+        if kv_memory is not None:
+            self._kv_memory = parse_size("kv_memory", kv_memory)
+            least = size_of_page + self._states_bytes
+            if self._kv_memory < least:
+                raise ValueError(
+                    f"kv_memory={kv_memory!r}: expected at least the {least} bytes of {POSITIONS} "
+                    "positions"
+                )
+            kept = most = self._kv_memory // max(1, size_of_page)
+        new_page = functools.partial(mapped_zeros, size_of_page)
+        self._cache = PrefixCache(new_page, most, kept if self._shares else 0)
 
     def __len__(self) -> int:
         """Requests whose last token no step has given yet."""
         ended = sum(each.last for each in self._emitted)
         return len(self._waiting) + len(self._active) + ended
+
+    @property
+    def kv_bytes_used(self) -> int:
+        """Bytes of keys, values and states of the requests that are decoded."""
+        return self._cache.used * self._page_bytes + len(self._active) * self._states_bytes
+
+    @property
+    def kv_bytes_kept(self) -> int:
+        """Bytes of keys and values that are kept for requests that begin alike."""
+        return self._cache.unused * self._page_bytes
 
     def add(
         self,
@@ -105,7 +118,8 @@ class Batch(HoldsAddresses):
         logprobs: int | None = None,
         delta: str | None = None,
     ) -> int:
-        """Add a sequence; returns its number. Arguments and errors as `Model.generate`.
+        """Add a sequence; returns its number. Arguments and errors as `Model.generate`; ValueError
+        for one that may need more than kv_memory, too.
 
         logprobs: let `Emitted` tell the log-probability of each token and of so many of the
         likeliest, by the logits as they are, without penalties, temperature and the like.
@@ -121,53 +135,152 @@ class Batch(HoldsAddresses):
         sampling.check_vocabulary(self._model.config.vocabulary)
         sampler = Sampler(sampling, tokens, constraint, logprobs)
         ends = self._model.config.eos if stop_at_eos else ()
-        self._waiting.append(_Request(self._count, tokens, left, sampler, ends, delta))
+        # The last token is given and not computed with.
+        pages = _pages(len(tokens) + max(left, 1) - 1)
+        needed = pages * self._page_bytes + self._states_bytes
+        if needed > self._kv_memory:
+            raise ValueError(
+                f"token_ids: {len(tokens)} tokens and up to {left} new ones take {needed} bytes of "
+                f"keys and values, expected at most kv_memory={self._kv_memory}"
+            )
+        request = Request(self._count, tokens, left, sampler, ends, delta, pages)
+        self._waiting.append(request)
         self._count += 1
-        return self._count - 1
+        return request.number
+
+    def cancel(self, number: int) -> None:
+        """End a request at once: no step gives a token of it any more, and its memory is free. It
+        does nothing for one that has ended. Raises ValueError for a number that `add` never gave.
+        """
+        if not 0 <= number < self._count:
+            raise ValueError(f"number={number}: expected that of a request, as `add` gave it")
+        self._waiting = deque(each for each in self._waiting if each.number != number)
+        self._emitted = [each for each in self._emitted if each.request != number]
+        self._end(lambda each: each.request.number == number)
 
     def step(self) -> list[Emitted]:
-        """Admit sequences up to `size`, then decode a token of each in one pass."""
-        while self._waiting and len(self._active) < self._size:
-            self._admit(self._waiting[0])
-            self._waiting.popleft()
+        """Admit sequences up to `size`; then compute, in one pass, the next token of each whose
+        prompt is read, and read a part of the prompts of others."""
+        self._admit()
+        start, pieces = time.perf_counter(), self._plan()
         try:
-            self._decode()
+            for part in in_passes(pieces):
+                self._pass(part)
         finally:
-            self._idle += [each.session for each in self._active if each.request.left == 0]
-            self._active = [each for each in self._active if each.request.left > 0]
+            self._end(lambda each: each.request.left == 0)
+        read = sum(each.tokens for each in pieces if each.reads)
+        decoding = sum(not each.reads for each in pieces)
+        self._pace.took(decoding, read, time.perf_counter() - start)
         emitted, self._emitted = self._emitted, []
         return emitted
 
-    def _admit(self, request: _Request) -> None:
-        if request.left == 0:
-            self._emitted.append(Emitted(request.number, None, True))
-            return
-        session = self._idle.pop() if self._idle else Session(self._model, self._pool)
-        session.delta, session.position = request.delta, 0
-        token = request.sampler(session.read(request.prompt, request.sampler.exact_top))
-        self._emitted.append(request.emit(token))
-        if self._emitted[-1].last:
-            self._idle.append(session)
-        else:
-            self._active.append(_Running(request, session, token))
-            # Tokens with the same delta are to be neighbours.
-            self._active.sort(key=lambda each: each.request.delta or "")
+    def _admit(self) -> None:
+        """Those that have waited longest, as long as there is a place and memory for the next."""
+        while self._waiting and len(self._active) < self._size:
+            request = self._waiting[0]
+            if request.left == 0:
+                self._emitted.append(Emitted(request.number, None, True))
+            elif not self._begin(request):
+                return
+            self._waiting.popleft()
 
-    def _decode(self) -> None:
-        for start in range(0, len(self._active), MAX_TOKENS):
-            running = self._active[start : start + MAX_TOKENS]
-            for each, logits in zip(running, self._pass(running), strict=True):
-                token = each.request.sampler(logits)
-                each.session.add(each.token)
-                each.token = token
-                self._emitted.append(each.request.emit(token))
+    def _begin(self, request: Request) -> bool:
+        """Whether there is memory for all that a request may need; then it is admitted."""
+        weights = self._model.state_of_weights(request.delta)
+        pages = SequencePages(self._cache, weights)
+        session = Session(self._model, self._workspaces, request.delta, pages.page)
+        running = Running(request, session, pages, weights, list(request.prompt))
+        try:
+            self._share(running)
+            if self._needed([*self._active, running]) <= self._kv_memory:
+                self._active.append(running)
+                return True
+        except BaseException:
+            pages.let_go()
+            raise
+        pages.let_go()
+        return False
 
-    def _pass(self, running: list[_Running]) -> npt.NDArray[np.float32]:
-        workspace = self._pool(len(running))
-        for each in running:
-            each.session.catch_up()
-        for at, each in enumerate(running):
-            each.session.place(workspace, at, each.token)
-        tops = [each.request.sampler.exact_top for each in running]
-        exact_top, count = 0 if 0 in tops else max(tops), len(running)
-        return workspace.run(count, range(count), exact_top, 1)
+    def _needed(self, every: list[Running]) -> int:
+        """Bytes that sequences have and may still need."""
+        pages = self._cache.used + sum(each.request.pages - len(each.pages) for each in every)
+        return pages * self._page_bytes + len(every) * self._states_bytes
+
+    def _share(self, running: Running) -> None:
+        """Have what others have computed of the prompt's next pages; one token is left over."""
+        if self._shares and (count := running.pages.share(running.pending[:-1])):
+            running.have(count * POSITIONS, running.weights)
+
+    def _end(self, ends: Callable[[Running], bool]) -> None:
+        """Let go of the sequences of which that is so."""
+        for each in self._active:
+            if ends(each):
+                each.pages.let_go()
+        self._active = [each for each in self._active if not ends(each)]
+
+    def _plan(self) -> list[Piece]:
+        """What a step computes."""
+        decoding = [each for each in self._active if len(each.pending) == 1]
+        readers = self._readers()
+        most = MAX_TOKENS
+        if decoding:
+            most = self._prefill_tokens or self._pace.most(len(decoding), MAX_TOKENS)
+        pieces = [Piece(each, 1, False, True) for each in decoding]
+        wanted = [len(each.pending) for each in readers]
+        for each, count in zip(readers, shares(most, wanted), strict=True):
+            if count:
+                pieces.append(Piece(each, count, True, count == len(each.pending)))
+        # Tokens with the same delta are to be neighbours.
+        return sorted(pieces, key=lambda each: each.running.request.delta or "")
+
+    def _readers(self) -> list[Running]:
+        """Those whose prompts are read now. One whose next page is just read for another one waits
+        and then has that."""
+        found: list[Running] = []
+        being_read: set[Hashable] = set()
+        for each in self._active:
+            if len(each.pending) == 1:
+                continue
+            if self._shares and each.weights is not None:
+                if is_between := each.session.position == len(each.pages) * POSITIONS:
+                    self._share(each)
+                number = each.session.position // POSITIONS
+                tokens = each.request.prompt[number * POSITIONS : (number + 1) * POSITIONS]
+                page = each.pages.place(number), tuple(tokens)
+                if is_between and page in being_read and len(tokens) > MIN_COPIED:
+                    continue
+                if is_between and (count := each.pages.copy(each.pending[:-1])):
+                    each.have(count, each.weights)
+                if len(each.pending) > 1:
+                    being_read.add(page)
+            found.append(each)
+        return found
+
+    def _pass(self, pieces: list[Piece]) -> None:
+        workspace = self._workspaces(sum(each.tokens for each in pieces))
+        for each in pieces:
+            each.running.session.catch_up()
+        tokens, outputs = 0, []
+        for running, count, _, speaks in pieces:
+            running.session.place(workspace, tokens, running.pending[:count])
+            tokens += count
+            if speaks:
+                outputs.append(tokens - 1)
+        tops = [each.running.request.sampler.exact_top for each in pieces if each.speaks]
+        exact_top = 0 if 0 in tops else max(tops, default=1)
+        tile = workspace.tile_tokens if tokens > len(pieces) else 1
+        logits = iter(workspace.run(tokens, outputs, exact_top, tile))
+        for running, count, _, speaks in pieces:
+            request = running.request
+            weights = self._model.state_of_weights(request.delta)
+            if not speaks:
+                running.have(count, weights)
+                continue
+            token = request.sampler(next(logits))
+            running.have(count, weights, (token,))
+            self._emitted.append(request.emit(token))
+
+
+def _pages(positions: int) -> int:
+    """That so many positions take."""
+    return -(-positions // POSITIONS)

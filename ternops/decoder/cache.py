@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import mmap
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -13,68 +10,59 @@ import numpy.typing as npt
 from ternops.decoder.attention import CACHES
 from ternops.decoder.config import Config
 from ternops.decoder.states import States, layer_bytes
-from ternops.kernels.attention import BLOCK, CHUNK, POSITIONS
-from ternops.memory import HoldsAddresses, aligned_zeros
+from ternops.kernels.attention import POSITIONS
+from ternops.memory import HoldsAddresses, mapped_zeros
 
-# Each head's keys and values are a place of their own that is written from its beginning: in huge
-# pages the first token of a cache of gigabytes would take most of it.
-_MAX_IN_HUGE_PAGES = 1 << 29
-# Bytes behind keys and values that a kernel may load with the last of them.
-_READ_BEYOND = 64
+#: A page: keys and values of POSITIONS positions, uint8.
+PageArray = npt.NDArray[np.uint8]
 
 
 class Cache(HoldsAddresses):
-    """Room for the context of a model, or another number of positions, in one of CACHES;
-    pages are taken when they are written.
+    """Room for the context of a model, or another number of positions, in pages of POSITIONS, each
+    with all layers' keys and values in one of CACHES; `reserve` makes them as they are needed.
 
-    positions: how many there are, rounded up to whole turns of the attention kernel.
-    addresses: of keys, values, their steps where they have any, and states, as TOKEN has them.
-    states: those of delta nets, None without any: of one sequence alone.
+    new_page: makes the one of a number (default: zeros). reuses_layers: whether all layers have the
+    same memory, for passes that hold whole sequences.
+    positions: how many there can be, in whole pages. layer_step: bytes of a page from a layer to
+    the next. states: those of delta nets, None without any: of one sequence alone.
     """
 
-    def __init__(self, config: Config, kind: str, positions: int | None = None) -> None:
-        elements = CACHES[kind].elements
-        self.positions = padded_context(config) if positions is None else padded(positions)
-        heads, context = config.attention_layers * config.kv_heads, self.positions
-        key = elements.key_bytes(config.head_dim)
-        keys = heads * context * key
-        values = heads * context * -(-config.head_dim // CHUNK) * elements.chunk_bytes
-        steps = heads * context if elements.has_steps else 0
-        is_large = keys + values > _MAX_IN_HUGE_PAGES
-        zeros = _zeros_in_small_pages if is_large else aligned_zeros
-        self._arrays = [
-            zeros(keys + _READ_BEYOND, np.uint8), zeros(values + _READ_BEYOND, np.uint8),
-            aligned_zeros(steps, np.float32), aligned_zeros(steps, np.float32),
-        ]  # fmt: skip
+    def __init__(
+        self, config: Config, kind: str, positions: int | None = None,
+        new_page: Callable[[int], PageArray] | None = None, reuses_layers: bool = False,
+    ) -> None:  # fmt: skip
+        one = page_bytes(config, kind) // max(1, config.attention_layers)
+        self._size = size = one if reuses_layers else page_bytes(config, kind)
+        self.layer_step = 0 if reuses_layers else one
+        self.positions = padded(config.context if positions is None else positions)
+        self._new_page = new_page or (lambda number: mapped_zeros(size))
+        self._pages: list[PageArray] = []
+        self._table = np.zeros(self.positions // POSITIONS, np.int64)
         self.states = States(config) if config.attention_layers < config.layers else None
-        state = self.states.address if self.states else 0
-        self.addresses = (*(array.ctypes.data for array in self._arrays), state)
-        #: Of keys, values and their steps: heads, or chunks of their values, and bytes of a BLOCK.
-        chunks = -(-config.head_dim // CHUNK)
-        self._shapes = {
-            "keys": (heads, key * BLOCK),
-            "values": (heads * chunks, elements.chunk_bytes * BLOCK),
-            **(
-                {name: (heads, 4 * BLOCK) for name in ("key_steps", "value_steps")} if steps else {}
-            ),
-        }
-        # From one position to the next, where a multiple of BLOCK of them is left out.
-        step = 4 if steps else 0
-        self._strides = (key, elements.chunk_bytes, step, step, 0)
+        self._address = self._table.ctypes.data
+        self._state = self.states.address if self.states else 0
+
+    def reserve(self, positions: int) -> None:
+        """Have pages for the first so many positions. MemoryError where the system has none."""
+        while len(self._pages) * POSITIONS < positions:
+            page = self._new_page(len(self._pages))
+            self._table[len(self._pages)] = page.ctypes.data
+            self._pages.append(page)
 
     def content(self, positions: int) -> dict[str, npt.NDArray[np.uint8]]:
-        """A copy of what it holds of the first positions, and of states, as flat bytes: the same
-        for any number of positions that there may be."""
-        blocks = -(-positions // BLOCK)
-        found = {name: rows[:, :blocks].reshape(-1) for name, rows in self._rows().items()}
+        """A copy of the pages of the first positions, one after another, and of states, as flat
+        bytes: the same for any number of positions that there may be."""
+        pages = np.empty((padded(positions) // POSITIONS, self._size), np.uint8)
+        for row, page in zip(pages, self._pages, strict=False):
+            row[:] = page
+        found = {"pages": pages.reshape(-1)}
         if self.states:
             found["states"] = self.states.content()
         return found
 
     def check_content(self, positions: int, content: Mapping[str, npt.NDArray[np.uint8]]) -> None:
         """Raises ValueError for what `content` does not give for so many positions."""
-        sizes = {name: heads * size * -(-positions // BLOCK)
-                 for name, (heads, size) in self._shapes.items()}  # fmt: skip
+        sizes = {"pages": padded(positions) // POSITIONS * self._size}
         if self.states:
             sizes["states"] = self.states.nbytes
         found = {name: each.nbytes for name, each in content.items()}
@@ -83,51 +71,34 @@ class Cache(HoldsAddresses):
 
     def restore(self, positions: int, content: Mapping[str, npt.NDArray[np.uint8]]) -> None:
         """Hold what `content` gave, which has been checked."""
-        blocks = -(-positions // BLOCK)
-        for name, rows in self._rows().items():
-            rows[:, :blocks] = content[name].reshape(len(rows), blocks, -1)
+        self.reserve(positions)
+        pages = content["pages"].reshape(padded(positions) // POSITIONS, self._size)
+        for row, page in zip(pages, self._pages, strict=False):
+            page[:] = row
         if self.states:
             self.states.restore(positions, content["states"])
 
-    def _rows(self) -> dict[str, npt.NDArray[np.uint8]]:
-        """The arrays as (heads or chunks of them, BLOCKs, bytes), which are views."""
-        blocks = self.positions // BLOCK
-        return {
-            name: array.view(np.uint8)[: heads * blocks * size].reshape(heads, blocks, size)
-            for array, (name, (heads, size)) in zip(
-                self._arrays, self._shapes.items(), strict=False
-            )
-        }
-
-    def addresses_from(self, position: int) -> tuple[int, ...]:
-        """The addresses for a sequence that begins at a position, a multiple of BLOCK."""
-        if position % BLOCK:
-            raise ValueError(f"position={position}: expected a multiple of {BLOCK}")
-        pairs = zip(self.addresses, self._strides, strict=True)
-        return tuple(address + position * stride for address, stride in pairs)
+    def addresses(self, start: int = 0) -> tuple[int, int]:
+        """Of the table of pages and of states, as TOKEN has them, for a sequence that begins at a
+        position, a multiple of POSITIONS."""
+        if start % POSITIONS:
+            raise ValueError(f"start={start}: expected a multiple of {POSITIONS}")
+        return self._address + start // POSITIONS * 8, self._state
 
 
-def _zeros_in_small_pages(size: int, element: type[np.uint8]) -> npt.NDArray[Any]:
-    """As `aligned_zeros`, where the system has a way to ask for that."""
-    if not hasattr(mmap, "MADV_NOHUGEPAGE"):
-        return aligned_zeros(size, element)
-    try:
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-        memory = mmap.mmap(-1, size, flags=flags)
-    except OSError as error:
-        raise MemoryError(f"cache: {size} bytes, {error.strerror}") from None
-    with contextlib.suppress(OSError):  # of a kernel that has small pages alone
-        memory.madvise(mmap.MADV_NOHUGEPAGE)
-    return np.frombuffer(memory, element)
+def page_bytes(config: Config, kind: str) -> int:
+    """Of POSITIONS positions' keys and values, of all layers with attention."""
+    heads = config.attention_layers * config.kv_heads
+    return heads * CACHES[kind].elements.head_bytes(config.head_dim)
 
 
 def padded_context(config: Config) -> int:
-    """The context, rounded up to whole turns of the attention kernel."""
+    """The context, in whole pages."""
     return padded(config.context)
 
 
 def padded(positions: int) -> int:
-    """Positions, rounded up to whole turns of the attention kernel."""
+    """Positions, rounded up to whole pages."""
     return -(-positions // POSITIONS) * POSITIONS
 
 

@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ternops.decoder.cache import Cache
+from ternops.decoder.cache import Cache, padded
 from ternops.decoder.loaded import LoadedModel
 from ternops.decoder.session import WorkspacePool
 from ternops.decoder.workspace import MAX_TOKENS
-from ternops.kernels.attention import BLOCK
+from ternops.kernels.attention import POSITIONS
 from ternops.memory import HoldsAddresses
 
 Array = npt.NDArray[Any]
 
-#: Of a cache, which short sequences fill up to whole blocks of keys.
-_POSITIONS = 2 * MAX_TOKENS
+#: Of the cache that the sequences of a pass have, each whole pages: room for 64 short ones.
+_POSITIONS = 64 * POSITIONS
 #: In which embeddings can be had.
 DTYPES = ("float32", "int8", "binary")
 # The least length that is divided by, as in torch.nn.functional.normalize.
@@ -40,7 +40,7 @@ class Embedder(HoldsAddresses):
     def __init__(self, model: LoadedModel) -> None:
         self._model = model
         self._pool = WorkspacePool(model)
-        self._cache = self._usual = Cache(model.config, model.cache, _POSITIONS)
+        self._cache = Cache(model.config, model.cache, _POSITIONS, reuses_layers=True)
 
     def __call__(
         self,
@@ -57,10 +57,6 @@ class Embedder(HoldsAddresses):
         """
         result = np.empty((len(sequences), self._model.config.hidden), np.float32)
         lengths = [len(each) for each in sequences]
-        # One for long sequences takes much memory and is not kept.
-        longest, self._cache = max(lengths, default=0), self._usual
-        if longest > self._usual.positions:
-            self._cache = Cache(self._model.config, self._model.cache, longest)
         done = 0
         # States of delta nets are of one sequence alone.
         alone = ([number] for number in range(len(lengths)))
@@ -73,7 +69,6 @@ class Embedder(HoldsAddresses):
             done += len(group)
             if progress:
                 progress(done, len(sequences))
-        self._cache = self._usual
         return result
 
     def _several(
@@ -85,11 +80,12 @@ class Embedder(HoldsAddresses):
         workspace = self._pool(int(ends[-1]))
         at = start = 0
         for each in sequences:
+            self._cache.reserve(start + len(each))
             workspace.place(at, each, 0, self._cache, start)
             at += len(each)
-            start += in_blocks(len(each))
+            start += padded(len(each))
         outputs = range(at) if mean else ends - 1
-        states = workspace.run_to_states(at, outputs, self._cache.positions)
+        states = workspace.run_to_states(at, outputs, self._cache.layer_step)
         if not mean:
             result[numbers] = states
             return
@@ -104,17 +100,23 @@ class Embedder(HoldsAddresses):
         """A sequence of any length, in as few passes as it takes, of about the same size."""
         count = len(tokens)
         step = -(-count // -(-count // MAX_TOKENS))
-        if kept := self._cache.states:
-            kept.position = None  # of whatever sequence was before
-            kept.go_back(0)
+        cache = self._cache
+        if step < count:  # takes much memory and is not kept
+            cache = Cache(self._model.config, self._model.cache, count)
+            cache.reserve(count)
+        else:
+            cache.reserve(count)
+            if kept := cache.states:
+                kept.position = None  # of whatever sequence was before
+                kept.go_back(0)
         pooled = _Mean(skipped)
         for position in range(0, count, step):
             part = tokens[position : position + step]
             workspace = self._pool(len(part))
-            workspace.place(0, part, position, self._cache)
+            workspace.place(0, part, position, cache)
             is_last = position + step >= count
             outputs = range(len(part)) if mean else range(len(part) - is_last, len(part))
-            states = workspace.run_to_states(len(part), outputs, self._cache.positions)
+            states = workspace.run_to_states(len(part), outputs, cache.layer_step)
             if mean:
                 pooled.add(states)
         result: Array = pooled.value if mean else states[0]
@@ -142,11 +144,6 @@ class _Mean:
         return (self._sum / self._count).astype(np.float32)
 
 
-def in_blocks(positions: int) -> int:
-    """Positions, rounded up to whole blocks of keys."""
-    return -(-positions // BLOCK) * BLOCK
-
-
 def plan_passes(lengths: Sequence[int]) -> Iterator[list[int]]:
     """The numbers of the sequences of each pass, or of one that is longer than a pass.
 
@@ -171,11 +168,11 @@ def plan_passes(lengths: Sequence[int]) -> Iterator[list[int]]:
         first = take(left[-1])
         assert first is not None
         group = [first]
-        tokens, positions = MAX_TOKENS - lengths[first], _POSITIONS - in_blocks(lengths[first])
+        tokens, positions = MAX_TOKENS - lengths[first], _POSITIONS - padded(lengths[first])
         while tokens > 0 and (found := take(min(tokens, positions))) is not None:
             group.append(found)
             tokens -= lengths[found]
-            positions -= in_blocks(lengths[found])
+            positions -= padded(lengths[found])
         yield group
 
 

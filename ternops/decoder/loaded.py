@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from ternops.decoder.deltas import Delta, Deltas
 from ternops.decoder.head import Head
 from ternops.decoder.records import LAYER
 from ternops.decoder.sparsity import Sparsity
+from ternops.decoder.stacked import ResidentStack
 from ternops.decoder.states import layer_bytes
 from ternops.decoder.weight_types import WeightType, types_of
 from ternops.decoder.weights import HalfMatrix, Weights, operand_of
@@ -74,6 +75,8 @@ class LoadedModel:
         self.rotations = rotations_of(self.config)
         #: The weight of the last norm, with the factor of the logits.
         self.norm = weights.norm * np.float32(self.config.logit_scale)
+        linear = [each for layer in weights.layers for each in layer.linear.values()]
+        self._stacks = [each for each in linear if isinstance(each, ResidentStack)]
         self._table = self._layer_table()
         self._embedding = self._embedding_record()
 
@@ -116,6 +119,12 @@ class LoadedModel:
             "embedding": self._embedding.ctypes.data,
             "embedding_row": grouped_row(w.embedding.encoding).address,
         }
+
+    def state_of_weights(self, delta: str | None) -> Hashable:
+        """What a sequence's keys and values depend on beside its tokens, and can change: which
+        delta it has, with which scales, and how many blocks of stacks count."""
+        scales = self.deltas.scales(delta).tobytes() if delta else b""
+        return delta, scales, tuple(each.count for each in self._stacks)
 
     def _embedding_record(self) -> npt.NDArray[Any]:
         """What a look-up in a packed embedding is told."""

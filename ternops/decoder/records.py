@@ -5,7 +5,7 @@ import numpy as np
 from ternops.decoder.architectures import BIASED, LINEAR, NORMS, VECTORS
 from ternops.simd import record_type
 
-_COUNTS = "hidden ffn layers heads kv_heads head_dim rotated vocabulary context activation"
+_COUNTS = "hidden ffn layers heads kv_heads head_dim rotated vocabulary activation"
 _DELTA = (
     "delta_heads delta_key_heads delta_key_dim delta_value_dim delta_mixed delta_values"
     " delta_tiled kept written delta_inputs delta_rule"
@@ -26,7 +26,7 @@ _SPARSE = (
 _FLOATS = ("epsilon", "inner_epsilon", "score_scale", "embedding_scale", "residual_scale")
 _TUNED = "tuned tuned_bytes tuned_prepare tuned_block tuned_out tuned_slots run_table runs"
 _LOW = "low codes low_steps active"
-_CALL = "tokens tile_tokens outputs states token_table output_table profile"
+_CALL = "tokens tile_tokens outputs states layer_step token_table output_table profile"
 _INTEGERS = " ".join(
     (_COUNTS, _DELTA, _WEIGHTS, _SHARED, _OWN, _JOBS, _HEAD, _SPARSE, _TUNED, _LOW, _CALL)
 ).split()
@@ -47,7 +47,8 @@ _INTEGERS = " ".join(
 #: those of a4.8; codes of each token, its step, and how many are not 0); and this call's tokens.
 #: tile_tokens: tokens whose attention is computed together, if they are of one sequence. outputs:
 #: tokens whose logits are computed, in output_table; states: the same of normed hidden states, with
-#: the weight state_norm, which has no factor of the logits. exact_top: how many of the largest
+#: the weight state_norm, which has no factor of the logits. layer_step: bytes from a layer's keys
+#: in a page to the next one's. exact_top: how many of the largest
 #: logits must be exact. profile: 0, or the address of int64 nanoseconds that thread 0 adds to, one
 #: of each of PARTS.
 MODEL = np.dtype([(name, np.intp) for name in _INTEGERS] + [(name, np.float64) for name in _FLOATS])
@@ -82,13 +83,9 @@ LAYER = np.dtype(
 )
 LAYER_BYTES = LAYER.itemsize
 
-#: One token of a forward pass: what it is, where it stands, and its sequence's cache.
-TOKEN = np.dtype(
-    [
-        (name, np.intp)
-        for name in ("id", "position", "keys", "values", "key_steps", "value_steps", "states")
-    ]
-)
+#: One token of a forward pass: what it is, where it stands, and its sequence's cache: the table of
+#: its pages' addresses, and its states.
+TOKEN = np.dtype([(name, np.intp) for name in ("id", "position", "pages", "states")])
 TOKEN_BYTES = TOKEN.itemsize
 
 #: Neighbouring tokens that share a delta: the first, how many, the table of its SIGNS, (layers,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ternops.decoder.cache import Cache, kv_cache_bytes
+from ternops.decoder.cache import Cache, PageArray, kv_cache_bytes
 from ternops.decoder.config import A48
 from ternops.decoder.loaded import LoadedModel
 from ternops.decoder.workspace import MAX_TOKENS, Workspace, size_for
@@ -48,15 +48,17 @@ class Session(HoldsAddresses):
     """Decodes one sequence, with the fine-tune `delta` or the base. Not for two Python threads at a
     time; each may have its own.
 
-    tokens: those that the cache holds. passes: how many have been made. rescored, screened: rows
-    that a screened head has computed in fp16 so far, and for how many tokens.
+    new_page: makes the pages of its cache, see `Cache`. tokens: those that the cache holds. passes:
+    how many have been made. rescored, screened: rows that a screened head has computed in fp16 so
+    far, and for how many tokens.
     """
 
     def __init__(
-        self, model: LoadedModel, pool: WorkspacePool | None = None, delta: str | None = None
-    ) -> None:
+        self, model: LoadedModel, pool: WorkspacePool | None = None, delta: str | None = None,
+        new_page: Callable[[int], PageArray] | None = None,
+    ) -> None:  # fmt: skip
         self._model = model
-        self.cache = Cache(model.config, model.cache)
+        self.cache = Cache(model.config, model.cache, new_page=new_page)
         self._pool = pool or WorkspacePool(model)
         self._alone = self._pool(1)
         self.tokens: list[int] = []
@@ -208,17 +210,22 @@ class Session(HoldsAddresses):
         self, workspace: Workspace, tokens: Sequence[int], position: int, outputs: Any,
         exact_top: int,
     ) -> Array:  # fmt: skip
-        """A pass. Before one of several tokens, states of delta nets are copied."""
+        """A pass."""
+        self._place(workspace, 0, tokens, position)
+        logits = workspace.run(len(tokens), outputs, exact_top, workspace.tile_tokens)
+        if self.cache.states:
+            self.cache.states.position = position + len(tokens)
+        return logits
+
+    def _place(self, workspace: Workspace, at: int, tokens: Sequence[int], position: int) -> None:
+        """Before a pass of several tokens, states of delta nets are copied."""
         states, count = self.cache.states, len(tokens)
+        self.cache.reserve(position + count)
         if states:
             if count > 1:
                 states.keep()
             states.position = None
-        workspace.place(0, tokens, position, self.cache, delta=self._tuned)
-        logits = workspace.run(count, outputs, exact_top, workspace.tile_tokens)
-        if states:
-            states.position = position + count
-        return logits
+        workspace.place(at, tokens, position, self.cache, delta=self._tuned)
 
     def catch_up(self, most: int = 0) -> Sequence[int]:
         """Bring the states of delta nets to where the tokens are, unless they lack at most so many;
@@ -234,16 +241,14 @@ class Session(HoldsAddresses):
             self._run(self._pool(len(part)), part, start + at, _NOTHING, 0)
         return ()
 
-    def place(self, workspace: Workspace, at: int, token: int) -> None:
-        """Let row `at` of the next pass of several sequences be a token of this one, which has
-        caught up; `add` it after that."""
-        workspace.place(at, (token,), len(self.tokens), self.cache, delta=self._tuned)
-        if self.cache.states:
-            self.cache.states.position = None
+    def place(self, workspace: Workspace, at: int, tokens: Sequence[int]) -> None:
+        """Let rows from `at` on of the next pass of several sequences be the next tokens of this
+        one, which has caught up; `add` them after that."""
+        self._place(workspace, at, tokens, len(self.tokens))
 
-    def add(self, token: int) -> None:
-        """A token that was placed is computed."""
-        self.tokens.append(token)
+    def add(self, tokens: Sequence[int]) -> None:
+        """Tokens that were placed, or that its pages hold already, are computed."""
+        self.tokens += tokens
         if self.cache.states:
             self.cache.states.position = len(self.tokens)
 

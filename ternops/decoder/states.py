@@ -28,6 +28,11 @@ def layer_bytes(config: Config) -> int:
     return 4 * (inputs + matrices)
 
 
+def states_bytes(config: Config) -> int:
+    """Of all states of a sequence and their copy; 0 for a model without delta nets."""
+    return 2 * sum(config.delta_layers) * layer_bytes(config) if config.delta_layers else 0
+
+
 class States(HoldsAddresses):
     """Those of one sequence, and a copy of them from before, to which one can go back.
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ternops.decoder.active import active_weights
 from ternops.decoder.architectures import ACTIVATIONS
 from ternops.decoder.attention import CACHES
-from ternops.decoder.cache import Cache, padded_context
+from ternops.decoder.cache import Cache, padded_context, page_bytes
 from ternops.decoder.config import A48
 from ternops.decoder.delta import delta_fields
 from ternops.decoder.deltas import TunedScratch
@@ -33,7 +33,7 @@ MAX_TOKENS = 512
 _LINE_OF_FLOATS = 16
 # Queries of a tile of attention, where a sequence has several tokens in a pass.
 _TILE_QUERIES = 16
-_CALL = ("tokens", "tile_tokens", "outputs", "states")
+_CALL = ("tokens", "tile_tokens", "outputs", "states", "layer_step")
 
 
 def size_for(model: LoadedModel, tokens: int) -> tuple[tuple[str, ...], int]:
@@ -65,6 +65,7 @@ class Workspace(HoldsAddresses):
         self._types = types = TypeTable(model.types, kinds, lengths, capacity)
         self.tile_tokens = max(1, _TILE_QUERIES // c.group) if capacity > 1 else 1
         score_stride = padded_context(c) + POSITIONS
+        self._layer_step = page_bytes(c, model.cache) // max(1, c.attention_layers)
         shared = {
             "x": capacity * c.hidden,
             "y": capacity * c.hidden,
@@ -107,7 +108,7 @@ class Workspace(HoldsAddresses):
             "hidden": c.hidden, "ffn": c.ffn, "layers": c.layers, "heads": c.heads,
             "kv_heads": c.kv_heads, "head_dim": c.head_dim, "rotated": c.rotated,
             "vocabulary": c.vocabulary, **delta_fields(c),
-            "context": padded_context(c), "low": is_low,
+            "low": is_low,
             "activation": ACTIVATIONS.index(c.activation),
             "epsilon": c.epsilon, "inner_epsilon": c.inner_epsilon,
             "score_scale": np.float32(1) / np.sqrt(np.float32(c.query_scalar or c.head_dim)),
@@ -152,8 +153,9 @@ class Workspace(HoldsAddresses):
     ) -> None:
         """Let rows [at, at + n) of the next pass be the tokens `ids` of one sequence.
 
-        position: of the first of them. start: where in the cache the sequence begins. delta: the
-        address of what they have besides the base (`Deltas.address`).
+        position: of the first of them. cache: with pages for all of them. start: where in the cache
+        the sequence begins. delta: the address of what they have besides the base
+        (`Deltas.address`).
         """
         count = len(ids)
         if self._tuned:
@@ -161,7 +163,7 @@ class Workspace(HoldsAddresses):
         rows = self._tokens[at : at + count]
         rows[:, 0] = ids
         rows[:, 1] = position if count == 1 else range(position, position + count)
-        rows[:, 2:] = cache.addresses_from(start) if start else cache.addresses
+        rows[:, 2:] = cache.addresses(start)
 
     def run(self, tokens: int, outputs: Any, exact_top: int, tile_tokens: int) -> Array:
         """A pass of the `tokens` that were placed; float32 (outputs, vocabulary) logits.
@@ -175,20 +177,19 @@ class Workspace(HoldsAddresses):
         if exact_top != self._exact_top:
             self._use_head(exact_top)
         self._outputs[:count] = outputs
-        self._call[:] = tokens, tile_tokens, count, 0
+        self._call[:] = tokens, tile_tokens, count, 0, self._layer_step
         self._run(tokens)
         return self._logits[:count]
 
-    def run_to_states(self, tokens: int, outputs: Any, positions: int) -> Array:
+    def run_to_states(self, tokens: int, outputs: Any, layer_step: int) -> Array:
         """A pass without the head: float32 (outputs, hidden), the normed hidden states.
 
-        outputs: of which tokens. positions: those of the cache that all of them were placed with.
+        outputs: of which tokens. layer_step: that of the cache that all of them were placed with.
         The next pass overwrites them.
         """
         count, hidden = len(outputs), self._model.config.hidden
         self._outputs[:count] = outputs
-        self._record["context"] = positions
-        self._call[:] = tokens, self.tile_tokens, 0, count
+        self._call[:] = tokens, self.tile_tokens, 0, count, layer_step
         self._run(tokens)
         return self._buffers["normed"].view(np.float32)[: count * hidden].reshape(count, hidden)
 

@@ -8,7 +8,15 @@ number. Bound: that of `attention`; 3 operations more for 16 elements, a fifth o
 
 import numpy as np
 
-from ternops.kernels.attention import BLOCK, CHUNK, MIN_CACHED, Elements, make_attend
+from ternops.kernels.attention import (
+    BLOCK,
+    CHUNK,
+    MIN_CACHED,
+    POSITIONS,
+    Elements,
+    make_attend,
+    make_parts,
+)
 from ternops.kernels.elementwise import largest_magnitude, read
 from ternops.kernels.reference import ROUNDER
 from ternops.kernels.reference_low import MIDDLE
@@ -75,21 +83,6 @@ def _store_word(target, stride, word):
 
 
 @inlined
-def append_i3(key, value, head_dim, position, context, keys, values, key_steps, value_steps, spare):
-    """As `attention.make_append` has it."""
-    store(key_steps + 4 * position, quantize_row_i3(key, head_dim, MIN_CACHED, spare))
-    words = (head_dim + _TOGETHER - 1) // _TOGETHER
-    block = keys + (position // BLOCK * words * BLOCK * _WORD + position % BLOCK)
-    for i in range(words):
-        _store_word(block + i * BLOCK * _WORD, BLOCK, _word(spare + i * _TOGETHER))
-    store(value_steps + 4 * position, quantize_row_i3(value, head_dim, MIN_CACHED, spare))
-    for i in range(words):
-        chunk = i * _TOGETHER // CHUNK * context + position
-        target = values + (chunk * _CHUNK_BYTES + i * _WORD % _CHUNK_BYTES)
-        _store_word(target, 1, _word(spare + i * _TOGETHER))
-
-
-@inlined
 def _levels(words):
     """What the lowest code of each lane stands for, in steps."""
     return convert(f32, words & _CODE) - MIDDLE
@@ -139,12 +132,9 @@ def make_scores(rows, blocks):
 
 def make_weigh(rows):
     """As `attention.make_weigh`."""
-    count = 2 * rows
 
     @inlined
     def weigh(weights, stride, values, positions, sums):
-        for i in range(count):
-            sums[i] = full(f32, 0.0)
         shifts = _shifts()
         for position in range(positions):
             value = values + position * _CHUNK_BYTES
@@ -159,4 +149,24 @@ def make_weigh(rows):
 
 
 INT3 = Elements(_BITS, _TOGETHER, True, make_scores, make_weigh)
+_parts = make_parts(INT3)
+_values, _key_steps, _value_steps = _parts.values, _parts.key_steps, _parts.value_steps
+
+
+@inlined
+def append_i3(key, value, head_dim, position, keys, spare):
+    """As `attention.make_append` has it."""
+    steps = keys + 4 * position
+    store(steps + _key_steps(head_dim), quantize_row_i3(key, head_dim, MIN_CACHED, spare))
+    words = (head_dim + _TOGETHER - 1) // _TOGETHER
+    block = keys + (position // BLOCK * words * BLOCK * _WORD + position % BLOCK)
+    for i in range(words):
+        _store_word(block + i * BLOCK * _WORD, BLOCK, _word(spare + i * _TOGETHER))
+    store(steps + _value_steps(head_dim), quantize_row_i3(value, head_dim, MIN_CACHED, spare))
+    for i in range(words):
+        chunk = i * _TOGETHER // CHUNK * POSITIONS + position
+        target = keys + _values(head_dim) + (chunk * _CHUNK_BYTES + i * _WORD % _CHUNK_BYTES)
+        _store_word(target, 1, _word(spare + i * _TOGETHER))
+
+
 attend_i3 = make_attend(INT3)

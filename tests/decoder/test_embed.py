@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from ternops.decoder import Session, reference
-from ternops.decoder.cache import Cache
+from ternops.decoder.cache import Cache, padded
 from ternops.decoder.embed import (
     Embedder,
-    in_blocks,
     plan_passes,
     quantize_embeddings,
     unit_length,
 )
 from ternops.decoder.workspace import MAX_TOKENS
+from ternops.kernels.attention import POSITIONS
 from tests.helpers import cases
 from tests.helpers.small_models import LAYOUTS, small_config, small_model
 
@@ -126,7 +126,7 @@ def test_passes_hold_each_sequence_once(seed):
     for group in passes:
         if len(group) > 1:
             assert sum(lengths[number] for number in group) <= MAX_TOKENS
-            assert sum(in_blocks(lengths[number]) for number in group) <= 2 * MAX_TOKENS
+            assert sum(padded(lengths[number]) for number in group) <= 64 * POSITIONS
 
 
 def test_passes_are_full():
@@ -137,13 +137,13 @@ def test_passes_are_full():
     assert sum(lengths) > 0.97 * MAX_TOKENS * len(passes)
 
 
-def test_a_cache_begins_at_blocks():
-    """A sequence may begin where keys of a block begin."""
+def test_a_sequence_begins_at_a_page():
+    """Pages follow one another in the table."""
     cache = Cache(small_config("hidden 24", "qwen3"), "fp16", 100)
     assert cache.positions == 128
-    assert cache.addresses_from(0) == cache.addresses
-    with pytest.raises(ValueError, match="position=8: expected a multiple of 16"):
-        cache.addresses_from(8)
+    assert cache.addresses(64)[0] == cache.addresses()[0] + 8
+    with pytest.raises(ValueError, match="start=16: expected a multiple of 64"):
+        cache.addresses(16)
 
 
 def test_unit_length():

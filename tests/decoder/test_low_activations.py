@@ -11,7 +11,7 @@ import pytest
 
 from ternops.commands.options import describe
 from ternops.decoder import Batch, Model, Session, open_checkpoint, reference
-from ternops.decoder.cache import Cache, kv_cache_bytes
+from ternops.decoder.cache import kv_cache_bytes, page_bytes
 from ternops.decoder.formats.gguf_keys import config_keys, form_of
 from ternops.decoder.formats.loading import TINY
 from ternops.kernels.reference import quantize_rows
@@ -222,6 +222,4 @@ def test_bytes_of_a_cache():
     """3 bits an element, and a float32 step a head and position, of keys and of values."""
     config = small_config("hidden 128", "bitnet")
     assert kv_cache_bytes(config, "int3", 10) == 2 * 10 * 2 * 2 * (64 * 3 // 8 + 4)
-    cache = Cache(config, "int3")
-    assert cache.positions == 64
-    assert cache.addresses_from(16)[0] == cache.addresses[0] + 16 * 24
+    assert page_bytes(config, "int3") == 64 * 2 * config.layers * 2 * (64 * 3 // 8 + 4)

@@ -17,6 +17,7 @@ KINDS = {
     "int3": (three_bit_cache.INT3, three_bit_cache.append_i3, three_bit_cache.attend_i3),
 }
 MANY = 3 * attention.POSITIONS  # positions of the caches here
+BEFORE = 64  # bytes of a page before a head's part of it
 
 
 def compiled(kind):
@@ -24,21 +25,19 @@ def compiled(kind):
     _, append_one, attend_some = KINDS[kind]
 
     @kernel
-    def append(key, value, head_dim, position, keys, values, key_steps, value_steps, spare):
+    def append(key, value, head_dim, position, page, spare):
         append_one(
-            pointer(key), pointer(value), head_dim, position, MANY, pointer(keys), pointer(values),
-            pointer(key_steps), pointer(value_steps), pointer(spare),
-        )  # fmt: skip
+            pointer(key), pointer(value), head_dim, position, pointer(page) + BEFORE, pointer(spare)
+        )
 
     @kernel
     def attend(
-        queries, group, first, tokens, window, scale, keys, values, key_steps, value_steps,
-        head_dim, scores, stride, out, out_stride,
+        queries, group, first, tokens, window, scale, table, head_dim, scores, stride, out,
+        out_stride,
     ):  # fmt: skip
         attend_some(
-            pointer(queries), group, first, tokens, window, scale, pointer(keys), pointer(values),
-            pointer(key_steps), pointer(value_steps), head_dim, MANY, pointer(scores), stride,
-            pointer(out), out_stride,
+            pointer(queries), group, first, tokens, window, scale, pointer(table), BEFORE, head_dim,
+            pointer(scores), stride, pointer(out), out_stride,
         )  # fmt: skip
 
     return append, attend
@@ -80,37 +79,40 @@ def test_attention(functions, kind, head_dim):
     ):  # fmt: skip
         scale = np.float32(1) / np.sqrt(np.float32(head_dim + group))
         positions = first + tokens
-        chunks = -(-head_dim // attention.CHUNK)
-        # What comes after the last position, of another sequence for all we know, must not matter.
-        cache_keys = np.full(MANY * elements.key_bytes(head_dim) + 64, 77, np.uint8)
-        cache_values = np.zeros(MANY * chunks * elements.chunk_bytes + 64, np.uint8)
-        steps = [np.full(MANY + 64, 3, np.float32) for _ in range(2)]
+        # What comes after the last position, of another sequence for all we know, must not matter;
+        # nor where the pages lie.
+        size = BEFORE + elements.head_bytes(head_dim)
+        memory = np.full((3, size + 64), 77, np.uint8)
+        pages = [memory[i] for i in (1, 2, 0)]
+        table = np.array([page.ctypes.data for page in pages])
         keys, values = (cases.floats(positions, head_dim, seed=seed) for seed in (1, 2))
         spare = np.zeros(8 * head_dim + 256, np.uint8)
         for position in range(positions):
-            append(keys[position], values[position], head_dim, position, cache_keys, cache_values,
-                 *steps, spare)  # fmt: skip
+            page, place = divmod(position, attention.POSITIONS)
+            append(keys[position], values[position], head_dim, place, pages[page], spare)
         queries = cases.floats(tokens * group, head_dim)
         stride = positions + attention.POSITIONS + 16
         scores = np.full((tokens * group + 1, stride), np.nan, np.float32)
         width = group * head_dim + 5
         out = np.full((tokens, width), -5, np.float32)
-        attend(queries, group, first, tokens, window, scale, cache_keys, cache_values, *steps,
-               head_dim, scores, stride, out, width)  # fmt: skip
+        attend(queries, group, first, tokens, window, scale, table, head_dim, scores, stride, out,
+               width)  # fmt: skip
         found = out[:, : group * head_dim].reshape(tokens, group, head_dim)
         split = queries.reshape(tokens, group, head_dim)
         right = expected(kind, split, keys, values, first, window, scale)
         assert cases.same_bits(found, right), (group, tokens, first, window)
         assert (out[:, group * head_dim :] == -5).all()
+        assert (memory[:, :BEFORE] == 77).all()
+        assert (memory[:, size:] == 77).all()
 
 
 def test_large_keys_stay_finite(functions):
     """What exceeds float16 is kept at its end; NaN stays NaN."""
     append, _ = functions["fp16"]
-    keys, values = np.zeros(MANY * 4, np.uint16), np.zeros(MANY * 32, np.uint16)
-    none, spare = np.zeros(0, np.float32), np.zeros(512, np.uint8)
+    page, spare = np.zeros(BEFORE + attention.FP16.head_bytes(4), np.uint8), np.zeros(512, np.uint8)
     key = np.array([1e30, -1e30, 65519.0, np.nan], np.float32)
-    append(key, key, 4, 5, keys, values, none, none, spare)
-    found = keys[5::16][:4].view(np.float16)
-    assert cases.same_bits(found, np.array([65504, -65504, 65504, np.nan], np.float16))
-    assert cases.same_bits(values[5 * 32 : 5 * 32 + 4].view(np.float16), found)
+    append(key, key, 4, 5, page, spare)
+    keys, values = np.split(page[BEFORE:].view(np.float16), [64 * 4])
+    right = np.array([65504, -65504, 65504, np.nan], np.float16)
+    assert cases.same_bits(keys[5:64:16], right)
+    assert cases.same_bits(values[5 * 32 : 5 * 32 + 4], right)

@@ -7,7 +7,7 @@ import gc
 import numpy as np
 
 import ternops
-from ternops.memory import HUGE, Arena
+from ternops.memory import HUGE, Arena, mapped_zeros
 from tests.helpers import cases, internals
 
 
@@ -37,3 +37,15 @@ def test_a_matrix_that_moved_is_the_same():
         assert (moved.to_trits() == matrix.to_trits()).all()
         before, after = (internals.packed(each).operand for each in (matrix, moved))
         assert after.address != before.address
+
+
+def test_mapped_zeros():
+    """Zeros that may be written, apart, at the boundary of a huge page where they fill one."""
+    sizes = [1, 100, 1 << 17, (1 << 21) - 1, 1 << 21, (1 << 21) + 1, 5 << 20]
+    for size in sizes:
+        first, second = mapped_zeros(size), mapped_zeros(size)
+        assert first.shape == (size,)
+        assert first.dtype == np.uint8
+        assert first.ctypes.data % (1 << 21 if size >= 1 << 21 else 64) == 0
+        first[:] = 1
+        assert not second.any()

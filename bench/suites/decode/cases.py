@@ -162,7 +162,7 @@ def together(model: Model, size: int, tokens: int) -> Case:
 
     def admit() -> None:
         for i in range(size):
-            batch.add([i + 1], tokens + 2, stop_at_eos=False)
+            batch.add([i + 1], tokens + 1, stop_at_eos=False)
         batch.step()
 
     def run() -> None:

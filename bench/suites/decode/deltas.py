@@ -72,7 +72,7 @@ def _together(model: Model) -> Case:
 
     def admit() -> None:
         for number, name in enumerate(model.deltas.of):
-            batch.add([number + 1], _TOKENS + 2, stop_at_eos=False, delta=name)
+            batch.add([number + 1], _TOKENS + 1, stop_at_eos=False, delta=name)
         batch.step()
 
     def run() -> None:
