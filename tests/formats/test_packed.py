@@ -89,6 +89,7 @@ def test_a_packed_model_is_the_same_model(tmp_path, name, encoding):
 def test_text_comes_along(tmp_path):
     """Tokenizer, special tokens and chat template, with blanks and line ends as they were."""
     source = shutil.copytree(TINY, tmp_path / "source")
+    (source / "chat_template.jinja").unlink()
     path = tmp_path / "x.safetensors"
     template = "{{ bos_token }}\n{# é 漢 #}  \n\n"
     for content in (None, template):
