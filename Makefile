@@ -85,7 +85,7 @@ $(VENV)/.bench: pyproject.toml Makefile | $(BIN)/python
 $(VENV)/.dev: pyproject.toml Makefile | $(BIN)/python
 	@echo "installing ternops with its developer tools (about a minute)"
 	$(PIP) install --upgrade 'pip>=25.1'
-	$(PIP) install -e '.[bench,llm]' --group dev
+	$(PIP) install -e '.[bench,llm,serve]' --group dev
 	$(BIN)/python -m ternops warmup
 	@touch $@
 

@@ -35,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
         perplexity,
         predict,
         quantize,
+        serve,
         stack,
         tune,
         warmup,
@@ -45,8 +46,8 @@ def _parser() -> argparse.ArgumentParser:
     info = commands.add_parser("info", help="CPU, instruction tier, threads, cache, versions")
     info.set_defaults(run=_info)
     for command in (
-        quantize, stack, allocate, delta, generate, chat, embed, perplexity, evaluate, predict,
-        tune, warmup,
+        quantize, stack, allocate, delta, generate, chat, serve, embed, perplexity, evaluate,
+        predict, tune, warmup,
     ):  # fmt: skip
         command.add(commands)
     return parser

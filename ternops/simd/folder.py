@@ -22,6 +22,7 @@ WITHOUT_KERNELS = (
     PACKAGE / "ahead",
     PACKAGE / "commands",
     PACKAGE / "decoder" / "formats",
+    PACKAGE / "serve",
     PACKAGE / "tuning",
 )
 #: Seconds by which the times of files lag behind: they are those of the last tick of a clock.

@@ -1,0 +1,1 @@
+"""A model behind HTTP, with the routes and shapes of OpenAI's API: ``python -m ternops serve``."""

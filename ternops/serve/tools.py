@@ -1,0 +1,132 @@
+"""Calls of tools: how a model's template has it write them, and how its text is read.
+
+The template decides: it shows the model its own form, by words that stand in its source.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ternops.serve.answers import FunctionCall, ToolCall
+from ternops.serve.constraint import Constraints
+from ternops.serve.requests import FunctionTool, NamedTool, Tool
+
+
+@dataclass(frozen=True)
+class CallFormat:
+    """A call is one object of JSON between two marks, with the arguments under a key.
+
+    begin: "" where the text of a call begins with the object itself.
+    """
+
+    begin: str
+    end: str
+    arguments: str
+
+    def parse(self, text: str, names: Sequence[str]) -> ToolCall | None:
+        """What stands between the marks, as a call; None if it is none of a known tool."""
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(found, dict) or found.get("name") not in names:
+            return None
+        arguments = found.get(self.arguments)
+        if not isinstance(arguments, dict):
+            return None
+        call = FunctionCall(name=found["name"], arguments=json.dumps(arguments, ensure_ascii=False))
+        return ToolCall(id=f"call_{secrets.token_hex(12)}", function=call)
+
+
+#: Of Qwen, Hermes and others; of Llama 3.
+HERMES = CallFormat("<tool_call>", "</tool_call>", "arguments")
+LLAMA = CallFormat("", "", "parameters")
+
+
+def format_of(template: str) -> CallFormat:
+    """By a template's source; Hermes's is the commonest."""
+    is_llama = "<tool_call>" not in template and '"parameters"' in template
+    return LLAMA if is_llama else HERMES
+
+
+def required(form: CallFormat, tools: Sequence[Tool], choice: Any, constraints: Constraints) -> Any:
+    """What a text that calls one of the tools, or the one that is chosen, must be."""
+    functions = [tool.function for tool in tools]
+    if isinstance(choice, NamedTool):
+        functions = [each for each in functions if each.name == choice.function.name]
+    schema = {"anyOf": [_call_schema(each, form) for each in functions]}
+    before, behind = (form.begin + "\n", "\n" + form.end) if form.begin else ("", "")
+    return constraints.json_schema(schema, "tools", before, behind)
+
+
+def _call_schema(function: FunctionTool, form: CallFormat) -> dict[str, Any]:
+    arguments = function.parameters or {"type": "object"}
+    return {
+        "type": "object",
+        "properties": {"name": {"const": function.name}, form.arguments: arguments},
+        "required": ["name", form.arguments],
+        "additionalProperties": False,
+    }
+
+
+class ToolCalls:
+    """Takes the calls out of a text as it comes."""
+
+    def __init__(self, form: CallFormat, tools: Sequence[Tool]) -> None:
+        self._form = form
+        self._names = [tool.function.name for tool in tools]
+        self._held = ""
+        self._has_begun = False
+        self._has_begun = self._is_behind = False
+
+    def feed(self, text: str, is_last: bool) -> tuple[str, list[ToolCall]]:
+        """The text that is none of a call, and the calls that are whole. What may yet become a
+        call is held back until it is one, or cannot become one."""
+        self._held += text
+        if self._form.begin:
+            return self._between_marks(is_last)
+        is_call = self._held.lstrip().startswith("{") and not self._has_begun
+        if (is_call or not self._held.strip()) and not is_last:
+            return "", []
+        self._has_begun = True
+        held, self._held = self._held, ""
+        call = self._form.parse(held, self._names) if is_call else None
+        return ("", [call]) if call else (held, [])
+
+    def _between_marks(self, is_last: bool) -> tuple[str, list[ToolCall]]:
+        begin, end = self._form.begin, self._form.end
+        shown, calls = "", []
+        pattern = f"{re.escape(begin)}(.*?){re.escape(end)}"
+        self._skip_blanks()
+        while match := re.search(pattern, self._held, re.DOTALL):
+            call = self._form.parse(match[1], self._names)
+            # What looks like a call and is none is for the user to see.
+            shown += self._held[: match.start() if call else match.end()]
+            self._held = self._held[match.end() :]
+            if call:
+                calls.append(call)
+                self._is_behind = True
+                self._skip_blanks()
+        at = len(self._held) if is_last else _hold_from(self._held, begin)
+        shown, self._held = shown + self._held[:at], self._held[at:]
+        return shown, calls
+
+    def _skip_blanks(self) -> None:
+        """Those behind a call are no text."""
+        if self._is_behind:
+            self._held = self._held.lstrip()
+            self._is_behind = not self._held
+
+
+def _hold_from(text: str, mark: str) -> int:
+    """Where a mark begins in a text, or may begin at its end."""
+    found = text.find(mark)
+    if found >= 0:
+        return found
+    starts = range(max(0, len(text) - len(mark) + 1), len(text))
+    return next((at for at in starts if mark.startswith(text[at:])), len(text))

@@ -1,0 +1,201 @@
+"""The engine under stress: clients that go, too many of them, failures, an end in good order."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import httpx
+import pytest
+
+from ternops.decoder import Batch
+from ternops.serve.limits import Limits
+from tests.helpers.serving import events, make_serving, running, wait_until
+
+CHAT, COMPLETE = "/v1/chat/completions", "/v1/completions"
+LONG = {"prompt": "def ", "max_tokens": 500, "temperature": 1.0, "logit_bias": {"1": -100}}
+
+
+def value(server, name):
+    """A number that Prometheus is told."""
+    for line in server.client.get("/metrics").text.splitlines():
+        if line.startswith(f"{name} "):
+            return float(line.split()[1])
+    raise LookupError(name)
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """Steps take at least 5 ms, so that something is always under way."""
+    step = Batch.step
+
+    def slowly(batch):
+        time.sleep(0.005)
+        return step(batch)
+
+    monkeypatch.setattr(Batch, "step", slowly)
+
+
+def test_a_client_that_goes(slow):
+    """Whether it was reading a stream or waiting for the whole: nothing goes on for nobody."""
+    with running(make_serving()) as server:
+        before = value(server, "ternops_generated_tokens_total")
+        with server.client.stream("POST", COMPLETE, json={**LONG, "stream": True}) as response:
+            next(response.iter_lines())
+        with pytest.raises(httpx.ReadTimeout):
+            server.client.post(COMPLETE, json={**LONG, "n": 3}, timeout=0.2)
+        server.wait_until_idle()
+        assert value(server, "ternops_cancelled_total") == 4
+        assert value(server, "ternops_generated_tokens_total") - before < 400
+
+
+def test_too_many(slow):
+    """Are told when to come again; those who wait are not disturbed."""
+    limits = Limits(parallel=2, queue=2)
+    with running(make_serving(limits=limits)) as server, httpx.Client(base_url=server.url) as other:
+        with server.client.stream("POST", COMPLETE, json={**LONG, "n": 3, "stream": True}) as first:
+            lines = first.iter_lines()
+            next(lines)
+            refused = other.post(COMPLETE, json={**LONG, "n": 2})
+            assert refused.status_code == 429
+            assert 1 <= int(refused.headers["retry-after"]) <= 60
+            assert refused.json()["error"]["code"] == "busy"
+            assert other.post(COMPLETE, json={**LONG, "max_tokens": 1}).status_code == 200
+            found = events(lines)
+        assert sorted(each["choices"][0]["index"] for each in found
+                      if each["choices"][0]["finish_reason"]) == [0, 1, 2]  # fmt: skip
+        never = server.post(COMPLETE, **{**LONG, "n": 5})
+        assert never.status_code == 400
+        assert "5 sequences, expected at most 4" in never.json()["error"]["message"]
+
+
+def test_an_engine_that_fails(slow, monkeypatch, caplog):
+    """Is a 503 for all that is under way, streams included, and starts again."""
+    with running(make_serving()) as server:
+        good = Batch.step
+        answers = []
+
+        def ask(body):
+            with httpx.Client(base_url=server.url, timeout=60) as client:
+                answers.append(client.post(COMPLETE, json=body))
+
+        threads = [
+            threading.Thread(target=ask, args=({**LONG, "stream": streams},))
+            for streams in (False, True, False)
+        ]
+        for each in threads:
+            each.start()
+        wait_until(lambda: value(server, "ternops_generated_tokens_total") > 20)
+
+        def fails(batch):
+            raise MemoryError("nothing is left")
+
+        monkeypatch.setattr(Batch, "step", fails)
+        for each in threads:
+            each.join()
+        monkeypatch.setattr(Batch, "step", good)
+        codes = sorted(each.status_code for each in answers)
+        assert codes == [200, 503, 503]
+        for each in answers:
+            if each.status_code == 503:
+                assert each.json()["error"]["code"] == "engine_died"
+                assert each.json()["error"]["type"] == "server_error"
+            else:
+                assert '"engine_died"' in each.text
+                assert each.text.endswith("data: [DONE]\n\n")
+        assert value(server, "ternops_engine_restarts_total") == 1
+        assert "nothing is left" in caplog.text
+        assert server.client.get("/health").json() == {"status": "ok"}
+        short = {**LONG, "max_tokens": 3}
+        assert server.ask(COMPLETE, **short)["usage"]["completion_tokens"] == 3
+        server.wait_until_idle()
+
+
+def test_a_request_that_takes_too_long(slow):
+    with running(make_serving(limits=Limits(timeout=0.3))) as server:
+        response = server.post(COMPLETE, **LONG)
+        assert response.status_code == 503
+        assert response.json()["error"]["code"] == "timeout"
+        server.wait_until_idle()
+        wait_until(lambda: value(server, "ternops_cancelled_total") == 1)
+
+
+def test_a_step_that_does_not_end(monkeypatch):
+    """Hangs nobody: requests end, and /health says so."""
+    go = threading.Event()
+    with running(make_serving(limits=Limits(timeout=0.3))) as server:
+        monkeypatch.setattr(Batch, "step", lambda batch: go.wait(60) or [])
+        assert server.post(COMPLETE, **LONG).status_code == 503
+        wait_until(lambda: server.client.get("/health").status_code == 503)
+        monkeypatch.undo()
+        go.set()
+        wait_until(lambda: server.client.get("/health").status_code == 200)
+        assert server.ask(COMPLETE, prompt="x", max_tokens=1)
+
+
+def test_a_limit_of_keys_and_values():
+    """What can never be decoded is refused, all else waits its turn."""
+    with running(make_serving(limits=Limits(kv_memory="400kB"))) as server:
+        refused = server.post(COMPLETE, **LONG)
+        assert refused.status_code == 400
+        assert "kv_memory" in refused.json()["error"]["message"]
+        body = {"prompt": "def ", "max_tokens": 40, "n": 6, "temperature": 0}
+        found = [each["text"] for each in server.ask(COMPLETE, **body)["choices"]]
+        assert len(set(found)) == 1
+        assert value(server, "ternops_kv_bytes") == 0
+        assert value(server, "ternops_kv_kept_bytes") > 0
+
+
+def test_a_key():
+    with running(make_serving(), key="secret") as server:
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "secret"}):
+            response = server.client.get("/v1/models", headers=headers)
+            assert response.status_code == 401
+            assert response.json()["error"]["code"] == "invalid_api_key"
+        assert server.client.get("/metrics").status_code == 401
+        assert server.client.get("/").status_code == server.client.get("/health").status_code == 200
+        headers = {"Authorization": "Bearer secret"}
+        assert server.client.get("/v1/models", headers=headers).status_code == 200
+
+
+def test_names_and_origins():
+    """A page of another origin may ask if it was named; another name of the machine is none."""
+    page = "https://example.org"
+    with running(make_serving(), origins=[page], hosts=("127.0.0.1",)) as server:
+        found = server.client.get("/health", headers={"Origin": page})
+        assert found.headers["access-control-allow-origin"] == page
+        found = server.client.get("/health", headers={"Origin": "https://evil.example"})
+        assert "access-control-allow-origin" not in found.headers
+        asks = {"Origin": page, "Access-Control-Request-Method": "POST",
+                "Access-Control-Request-Headers": "authorization,content-type"}  # fmt: skip
+        assert server.client.options(COMPLETE, headers=asks).status_code == 200
+        found = server.client.get("/health", headers={"Host": "evil.example"})
+        assert found.status_code == 403
+
+
+def test_the_end_waits_for_what_is_under_way(slow):
+    """And only for that."""
+    found = []
+    with running(make_serving()) as server:
+
+        def ask():
+            with httpx.Client(base_url=server.url, timeout=60) as client:
+                body = {**LONG, "max_tokens": 50, "stream": True}
+                with client.stream("POST", COMPLETE, json=body) as response:
+                    found.extend(events(response.iter_lines()))
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        wait_until(lambda: value(server, "ternops_generated_tokens_total") > 3)
+    thread.join()
+    assert found[-1]["choices"][0]["finish_reason"] == "length"
+
+
+def test_what_prometheus_is_told(server):
+    server.ask(COMPLETE, prompt="def ", max_tokens=4, temperature=0)
+    assert value(server, "ternops_generated_tokens_total") >= 4
+    assert value(server, "ternops_time_to_first_token_seconds_count") >= 1
+    text = server.client.get("/metrics").text
+    assert 'ternops_requests_total{route="/v1/completions",status="200"}' in text
+    server.client.get("/some/path/or/other")
+    assert "some/path" not in server.client.get("/metrics").text
