@@ -10,13 +10,18 @@ from bench.core.table import Cell, Table, table, text
 
 #: The unit that follows a figure, and what the figure is multiplied by; what should be small begins
 #: with a space.
-_UNITS = {"%": 100, "x": 1, " us": 1e6, " s": 1, " GB": 1e-9}
+_UNITS = {
+    "%": 100, "x": 1, " us": 1e6, " s": 1, " GB": 1e-9, " %": 100, " requests": 1, " texts": 1,
+    " answers": 1,
+}  # fmt: skip
+#: Digits behind the point, where it is not two.
+_DIGITS = {"%": 1, " requests": 0, " texts": 0, " answers": 0}
 
 
 @dataclass(frozen=True)
 class Goal:
-    """A share, a ratio, a time or a size that was asked for: at least so much, of the last two at
-    most.
+    """A share, a ratio, a time, a size or a number of failures that was asked for: at least so
+    much, of what begins with a space at most.
 
     seen: NaN if it could not be measured; the remark says why.
     """
@@ -46,7 +51,7 @@ class Goal:
             f"{bound} {factor * self.asked:g}{self.unit}",
             "-"
             if isnan(self.seen)
-            else f"{factor * self.seen:.{1 if self.unit == '%' else 2}f}{self.unit}",
+            else f"{factor * self.seen:.{_DIGITS.get(self.unit, 2)}f}{self.unit}",
             "not measured" if isnan(self.seen) else "pass" if self.passed else "MISSED",
         )
 

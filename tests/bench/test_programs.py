@@ -14,7 +14,7 @@ BENCH = Path(bench.__file__).parent
 PROGRAMS = (
     "arm", "arm.loops", "arm.retarget", "compare", "cost", "cost_model", "decode", "dummy",
     "encodings", "kernels", "plot", "provenance", "report", "reproduction", "roofline",
-    "run", "scaling", "suites.lossless.tier",
+    "run", "scaling", "serve", "suites.lossless.tier",
 )  # fmt: skip
 
 

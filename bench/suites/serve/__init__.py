@@ -1,0 +1,1 @@
+"""bench.serve: what HTTP costs, and what it withstands."""
