@@ -68,7 +68,7 @@ plot: $(VENV)/.bench ## Draw the plots and write the reports again from the comm
 	for run in results/*/run.json; do folder=$${run%/*}; $(BIN)/python -m bench.plot $$folder && $(BIN)/python -m bench.report $$folder; done
 
 clean: ## Remove what make has made
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .schemathesis
 
 $(BIN)/python:
 	@echo "making $(VENV)"

@@ -148,7 +148,8 @@ class TernopsLM(TemplateLM):
             answers[number] = _Answer(self.tokenizer, settings["until"])
         while len(batch):
             for number, token, last, _ in batch.step():
-                answers[number].take(token, last)
+                if answers[number].take(token, last):
+                    batch.cancel(number)
         found = [answer.text for answer in answers.values()]
         for request, text in zip(requests, found, strict=True):
             self.cache_hook.add_partial("generate_until", request.args, text)
@@ -159,19 +160,16 @@ class _Answer:
     """A text that grows with its tokens up to where it stops."""
 
     def __init__(self, tokenizer: Any, stops: list[str]) -> None:
-        self._decoder, self._stops = (
-            TextDecoder(tokenizer, []),
-            StopStrings([x for x in stops if x]),
-        )
-        self._stopped = False
+        self._decoder = TextDecoder(tokenizer, [])
+        self._stops = StopStrings([each for each in stops if each])
         self.text = ""
 
-    def take(self, token: int | None, last: bool) -> None:
-        if self._stopped:
-            return
+    def take(self, token: int | None, last: bool) -> bool:
+        """Add a token; whether the text has stopped, which nothing follows."""
         text = "" if token is None else self._decoder.push(token)
         text += self._decoder.end() if last else ""
-        safe, self._stopped = self._stops.feed(text)
+        safe, stopped = self._stops.feed(text)
         self.text += safe
-        if last and not self._stopped:
+        if last and not stopped:
             self.text += self._stops.end()
+        return stopped
