@@ -33,7 +33,7 @@ results: $(VENV)/.dev ## The tests, then every benchmark (an hour or two): leave
 	$(BIN)/python -m bench.decode
 	$(BIN)/python -m bench.cost --full
 
-test: $(VENV)/.dev ## Set up and run the tests, on this tier and "generic" (ten minutes on two cores)
+test: $(VENV)/.dev ## Set up and run the tests of this CPU's tier (ten minutes on two cores)
 	$(BIN)/python -m ternops warmup
 	$(BIN)/python -m pytest $(TOGETHER) -m "not peers and not arm and not tiers" --durations=5
 

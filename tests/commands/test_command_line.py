@@ -481,6 +481,7 @@ def test_without_a_package_the_error_says_what_to_install(tmp_path, package):
 
 
 @pytest.mark.slow
+@pytest.mark.tiers
 @pytest.mark.xdist_group("tier generic")  # where its kernels are compiled
 def test_a_warning_is_one_line(tmp_path):
     """A packed file in an encoding that this tier is slow with."""

@@ -114,7 +114,7 @@ def test_eight_sequences_with_eight_deltas():
         assert found[number] == text[1:]
 
 
-@pytest.mark.parametrize("tier", apart(processes.SETTINGS, "tier", ()))
+@pytest.mark.parametrize("tier", apart(processes.SETTINGS, "tier", few=()))
 def test_every_tier_gives_the_same_bits(tier):
     """Those of the oracle: all in one pass, token by token, and in a batch."""
     processes.skip_unless_another(tier)

@@ -12,8 +12,6 @@ from bench.suites.lossless.proof import tiers
 #: What `make test` has of every tier's kernels as text: this process's tier, "generic", and one
 #: between.
 FEW = tuple(tiers(few=True))
-#: What it has of the exactness tests, besides this tier: each further one takes as long.
-ANOTHER = ("generic",)
 #: What is left to `make test-tiers` of tests of several tiers' kernels at once, which they share.
 OF_TIERS = (pytest.mark.slow, pytest.mark.tiers, pytest.mark.xdist_group("few tiers"))
 

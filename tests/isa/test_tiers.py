@@ -7,7 +7,7 @@ import pytest
 from ternops.isa import detect
 from ternops.simd import host
 from tests.helpers import processes
-from tests.helpers.marks import ANOTHER, apart, slow_but
+from tests.helpers.marks import apart, slow_but
 
 #: What the bits of every tier are judged by: products, vector operations, and the decoder, which
 #: uses them all ...
@@ -36,11 +36,11 @@ TIERS = pytest.mark.parametrize("tier", [tier.name for tier in detect.TIERS])
     ("files", "which"),
     [
         pytest.param(FILES, "not slow", id="files"),
-        pytest.param(FILES, "slow", id="slow", marks=pytest.mark.tiers),
-        pytest.param(PARTS, "slow or not slow", id="parts", marks=pytest.mark.tiers),
+        pytest.param(FILES, "slow", id="slow"),
+        pytest.param(PARTS, "slow or not slow", id="parts"),
     ],
 )
-@pytest.mark.parametrize("tier", apart(processes.SETTINGS, "tier", ANOTHER))
+@pytest.mark.parametrize("tier", apart(processes.SETTINGS, "tier", few=()))
 def test_every_tier_passes_the_exactness_tests(tier, files, which):
     """The products, vector operations and decoder of a tier, in a process of its own.
 

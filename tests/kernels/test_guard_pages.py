@@ -31,7 +31,7 @@ def test_nothing_is_touched_beyond_the_operands(part):
 
 
 @pytest.mark.timeout(1000)
-@pytest.mark.parametrize("tier", apart(processes.SETTINGS, "tier", ()))
+@pytest.mark.parametrize("tier", apart(processes.SETTINGS, "tier", few=()))
 def test_nothing_is_touched_on_other_tiers(tier):
     """Products of every kind of tail, grouped ones too, on tiers that this process does not use."""
     processes.skip_unless_another(tier)
