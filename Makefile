@@ -91,7 +91,6 @@ $(VENV)/.dev: pyproject.toml Makefile | $(BIN)/python
 
 $(VENV)/.peers: $(VENV)/.dev
 	@echo "installing torch, transformers, and llama.cpp from its source (ten minutes or more)"
-	CMAKE_ARGS='-DLLAVA_BUILD=OFF' \
 	$(PIP) install 'torch==2.13.0' 'transformers>=5,<6' accelerate 'llama-cpp-python>=0.3,<0.4' \
 	    'sentence-transformers>=6,<7' 'lm-eval>=0.4.9'
 	@touch $@
