@@ -15,8 +15,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from ternops.decoder import Batch, Model, Session, open_checkpoint
 from ternops.decoder.chat import ChatTemplate
 from ternops.decoder.perplexity import likelihood
-from ternops.decoder.stops import StopStrings
-from ternops.decoder.text import TextDecoder
+from ternops.decoder.stops import StoppedText
 
 #: Tokens of an answer where a task does not say how many.
 _MOST = 256
@@ -136,7 +135,8 @@ class TernopsLM(TemplateLM):
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
         """Answers, several at a time, each up to the first of its texts to stop at."""
         batch = Batch(self._model, self._size)
-        answers: dict[int, _Answer] = {}
+        answers: dict[int, StoppedText] = {}
+        texts: dict[int, str] = {}
         for context, raw in (request.args for request in requests):
             settings = normalize_gen_kwargs(raw, _MOST)
             most = min(settings["max_gen_toks"], self.max_length - 1)
@@ -145,31 +145,15 @@ class TernopsLM(TemplateLM):
                 prompt, most, settings.get("temperature", 0.0), settings.get("top_p", 1.0),
                 seed=len(answers), top_k=settings.get("top_k", 0),
             )  # fmt: skip
-            answers[number] = _Answer(self.tokenizer, settings["until"])
+            stops = [each for each in settings["until"] if each]
+            answers[number], texts[number] = StoppedText(self.tokenizer, [], stops), ""
         while len(batch):
             for number, token, last, _ in batch.step():
-                if answers[number].take(token, last):
+                text, stopped = answers[number].take(token, last)
+                texts[number] += text
+                if stopped:
                     batch.cancel(number)
-        found = [answer.text for answer in answers.values()]
+        found = list(texts.values())
         for request, text in zip(requests, found, strict=True):
             self.cache_hook.add_partial("generate_until", request.args, text)
         return found
-
-
-class _Answer:
-    """A text that grows with its tokens up to where it stops."""
-
-    def __init__(self, tokenizer: Any, stops: list[str]) -> None:
-        self._decoder = TextDecoder(tokenizer, [])
-        self._stops = StopStrings([each for each in stops if each])
-        self.text = ""
-
-    def take(self, token: int | None, last: bool) -> bool:
-        """Add a token; whether the text has stopped, which nothing follows."""
-        text = "" if token is None else self._decoder.push(token)
-        text += self._decoder.end() if last else ""
-        safe, stopped = self._stops.feed(text)
-        self.text += safe
-        if last and not stopped:
-            self.text += self._stops.end()
-        return stopped

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 
-from ternops.decoder.cache import page_bytes
+from ternops.decoder.cache import page_bytes, pages_of
 from ternops.decoder.model import Model
 from ternops.decoder.pace import Pace, shares
 from ternops.decoder.prefix_cache import MIN_COPIED, PrefixCache, SequencePages
@@ -70,7 +70,7 @@ class Batch(HoldsAddresses):
         self._page_bytes = size_of_page = page_bytes(model.config, model.cache)
         self._states_bytes = states_bytes(model.config)
         self._shares = not self._states_bytes
-        kept, most = _pages(model.config.context), None
+        kept, most = pages_of(model.config.context), None
         self._kv_memory: float = math.inf
         if kv_memory is not None:
             self._kv_memory = parse_size("kv_memory", kv_memory)
@@ -136,7 +136,7 @@ class Batch(HoldsAddresses):
         sampler = Sampler(sampling, tokens, constraint, logprobs)
         ends = self._model.config.eos if stop_at_eos else ()
         # The last token is given and not computed with.
-        pages = _pages(len(tokens) + max(left, 1) - 1)
+        pages = pages_of(len(tokens) + max(left, 1) - 1)
         needed = pages * self._page_bytes + self._states_bytes
         if needed > self._kv_memory:
             raise ValueError(
@@ -279,8 +279,3 @@ class Batch(HoldsAddresses):
             token = request.sampler(next(logits))
             running.have(count, weights, (token,))
             self._emitted.append(request.emit(token))
-
-
-def _pages(positions: int) -> int:
-    """That so many positions take."""
-    return -(-positions // POSITIONS)

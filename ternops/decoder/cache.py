@@ -31,7 +31,7 @@ class Cache(HoldsAddresses):
         self, config: Config, kind: str, positions: int | None = None,
         new_page: Callable[[int], PageArray] | None = None, reuses_layers: bool = False,
     ) -> None:  # fmt: skip
-        one = page_bytes(config, kind) // max(1, config.attention_layers)
+        one = layer_bytes_of_page(config, kind)
         self._size = size = one if reuses_layers else page_bytes(config, kind)
         self.layer_step = 0 if reuses_layers else one
         self.positions = padded(config.context if positions is None else positions)
@@ -52,7 +52,7 @@ class Cache(HoldsAddresses):
     def content(self, positions: int) -> dict[str, npt.NDArray[np.uint8]]:
         """A copy of the pages of the first positions, one after another, and of states, as flat
         bytes: the same for any number of positions that there may be."""
-        pages = np.empty((padded(positions) // POSITIONS, self._size), np.uint8)
+        pages = np.empty((pages_of(positions), self._size), np.uint8)
         for row, page in zip(pages, self._pages, strict=False):
             row[:] = page
         found = {"pages": pages.reshape(-1)}
@@ -62,7 +62,7 @@ class Cache(HoldsAddresses):
 
     def check_content(self, positions: int, content: Mapping[str, npt.NDArray[np.uint8]]) -> None:
         """Raises ValueError for what `content` does not give for so many positions."""
-        sizes = {"pages": padded(positions) // POSITIONS * self._size}
+        sizes = {"pages": pages_of(positions) * self._size}
         if self.states:
             sizes["states"] = self.states.nbytes
         found = {name: each.nbytes for name, each in content.items()}
@@ -72,7 +72,7 @@ class Cache(HoldsAddresses):
     def restore(self, positions: int, content: Mapping[str, npt.NDArray[np.uint8]]) -> None:
         """Hold what `content` gave, which has been checked."""
         self.reserve(positions)
-        pages = content["pages"].reshape(padded(positions) // POSITIONS, self._size)
+        pages = content["pages"].reshape(pages_of(positions), self._size)
         for row, page in zip(pages, self._pages, strict=False):
             page[:] = row
         if self.states:
@@ -88,8 +88,12 @@ class Cache(HoldsAddresses):
 
 def page_bytes(config: Config, kind: str) -> int:
     """Of POSITIONS positions' keys and values, of all layers with attention."""
-    heads = config.attention_layers * config.kv_heads
-    return heads * CACHES[kind].elements.head_bytes(config.head_dim)
+    return config.attention_layers * layer_bytes_of_page(config, kind)
+
+
+def layer_bytes_of_page(config: Config, kind: str) -> int:
+    """The same of one layer."""
+    return config.kv_heads * CACHES[kind].elements.head_bytes(config.head_dim)
 
 
 def padded_context(config: Config) -> int:
@@ -99,7 +103,12 @@ def padded_context(config: Config) -> int:
 
 def padded(positions: int) -> int:
     """Positions, rounded up to whole pages."""
-    return -(-positions // POSITIONS) * POSITIONS
+    return pages_of(positions) * POSITIONS
+
+
+def pages_of(positions: int) -> int:
+    """That so many positions take."""
+    return -(-positions // POSITIONS)
 
 
 def kv_cache_bytes(config: Config, kind: str, positions: int) -> int:

@@ -8,13 +8,12 @@ from typing import Protocol
 
 import numpy as np
 
+from ternops.decoder.alike import common
 from ternops.decoder.loaded import LoadedModel
 from ternops.decoder.session import Session
 
 #: The longest run of tokens that is looked up, and the shortest.
 _NGRAMS = (3, 2)
-#: Tokens that are compared without a step of Python for each.
-_AT_ONCE = 64
 
 
 class Draft(Protocol):
@@ -104,13 +103,3 @@ def draft_of(
             f"{model.config.vocabulary} of this model"
         )
     return DraftModel(session), tokens
-
-
-def common(one: list[int], other: list[int]) -> int:
-    """How many tokens two lists begin with alike."""
-    at, size = 0, min(len(one), len(other))
-    while at < size and one[at : at + _AT_ONCE] == other[at : at + _AT_ONCE]:
-        at += _AT_ONCE
-    while at < size and one[at] == other[at]:
-        at += 1
-    return min(at, size)

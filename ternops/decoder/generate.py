@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ternops.decoder.drafts import Draft, common
+from ternops.decoder.alike import common
+from ternops.decoder.drafts import Draft
 from ternops.decoder.sampler import Sampler
 from ternops.decoder.session import Progress, Session
 

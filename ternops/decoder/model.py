@@ -31,9 +31,6 @@ from ternops.threads import check_threads
 
 __all__ = ["Model", "Session"]
 
-# Tokens whose logits are computed together: they take 4 bytes a word of the vocabulary each.
-_LOGITS_AT_ONCE = 64
-
 
 class Model(LoadedModel):
     """A decoder. `threads`: how many run each token (default: all, fewer while the CPUs are busy).
@@ -142,12 +139,11 @@ class Model(LoadedModel):
         Raises ValueError for no tokens, an unknown one, or more than the context holds.
         """
         tokens = self.check_tokens(token_ids)
-        session = Session(self, delta=delta)
         result = np.empty((len(tokens), self.config.vocabulary), np.float32)
-        most = min(_LOGITS_AT_ONCE, session.max_tokens)
-        for start in range(0, len(tokens), most):
-            part = tokens[start : start + most]
-            result[start : start + len(part)] = session.extend(part, len(part))
+        done = 0
+        for part in Session(self, delta=delta).each_logits(tokens):
+            result[done : done + len(part)] = part
+            done += len(part)
         return result
 
     def generate(
@@ -198,7 +194,7 @@ class Model(LoadedModel):
         ends = self.config.eos if stop_at_eos else ()
         if session is None:
             session = Session(self, delta=delta)
-        elif not session.is_of(self):
+        elif session.model is not self:
             raise ValueError("session: of another model, expected one of this model")
         elif delta not in (None, session.delta):
             raise ValueError(f"delta={delta!r}: expected {session.delta!r}, the session's, or None")

@@ -10,14 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ternops.decoder.drafts import common
+from ternops.decoder.alike import common
 from ternops.decoder.session import Session
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-#: Tokens whose logits are in memory at a time.
-_LOGITS_AT_ONCE = 64
 
 
 def windows(tokenizer: Tokenizer, text: str, context: int) -> Iterator[list[int]]:
@@ -55,10 +52,9 @@ def likelihood(session: Session, tokens: list[int], start: int = 1) -> Likelihoo
         session.read(tokens[session.position : start - 1])
     losses: list[float] = []
     is_greedy = True
-    step = min(_LOGITS_AT_ONCE, session.max_tokens)
-    for at in range(start - 1, len(tokens) - 1, step):
-        targets = tokens[at + 1 : at + 1 + step]
-        logits = session.extend(tokens[at : at + len(targets)], len(targets))
+    for logits in session.each_logits(tokens[start - 1 : -1]):
+        at = start + len(losses)
+        targets = tokens[at : at + len(logits)]
         losses += negative_log_likelihoods(logits, targets)
         is_greedy = is_greedy and bool((logits.argmax(axis=1) == targets).all())
     return Likelihood(losses, is_greedy)

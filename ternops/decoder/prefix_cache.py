@@ -12,6 +12,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 
+from ternops.decoder.alike import common
 from ternops.decoder.cache import PageArray
 from ternops.kernels.attention import POSITIONS
 
@@ -94,9 +95,9 @@ class PrefixCache:
         """Of the pages behind `parent` the one whose tokens begin most like these, and how many
         are alike; None if these are too few, or if the page would have to make room for its copy.
         """
-        count, source = 0, None
+        count, source, wanted = 0, None, tuple(tokens)
         for page in parent.children:
-            alike = _alike(page.tokens, tokens)
+            alike = common(page.tokens, wanted)
             if alike > count:
                 count, source = alike, page
         if source is None or count < MIN_COPIED:
@@ -180,13 +181,3 @@ class SequencePages:
         pages = self._path[1:]
         del self._path[1:]
         self._cache.let_go(pages)
-
-
-def _alike(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many of the first elements are the same."""
-    count = 0
-    for x, y in zip(a, b, strict=False):
-        if x != y:
-            break
-        count += 1
-    return count

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from ternops.decoder.workspace import MAX_TOKENS, Workspace, size_for
 from ternops.memory import HoldsAddresses
 
 Array = npt.NDArray[Any]
+#: Tokens whose logits are in memory at a time: they take 4 bytes a word of the vocabulary each.
+LOGITS_AT_ONCE = 64
 #: Called with how many tokens of a prompt are read, and how many it has.
 Progress = Callable[[int, int], None]
 
@@ -64,10 +66,6 @@ class Session(HoldsAddresses):
         self.tokens: list[int] = []
         self.passes = self.rescored = self.screened = 0
         self._delta, self._tuned = delta, model.deltas.address(delta)
-
-    def is_of(self, model: LoadedModel) -> bool:
-        """Whether it decodes with this model."""
-        return self._model is model
 
     @property
     def delta(self) -> str | None:
@@ -160,6 +158,13 @@ class Session(HoldsAddresses):
             raise ValueError(f"outputs={outputs}: expected 0 to {count}")
         workspace = self._alone if count == 1 else self._pool(count)
         return self._pass(workspace, tokens, range(count - outputs, count), exact_top)
+
+    def each_logits(self, tokens: Sequence[int]) -> Iterator[Array]:
+        """Decode any number of tokens; float32 (some, vocabulary) logits after each of them, up to
+        LOGITS_AT_ONCE at a time, overwritten by the next ones."""
+        for start in range(0, len(tokens), LOGITS_AT_ONCE):
+            part = tokens[start : start + LOGITS_AT_ONCE]
+            yield self.extend(part, len(part))
 
     def read(
         self, tokens: Sequence[int], exact_top: int = 0, progress: Progress | None = None

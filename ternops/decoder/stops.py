@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ternops.decoder.text import TextDecoder
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 
 class StopStrings:
@@ -32,7 +38,7 @@ class StopStrings:
                  if stop in text]  # fmt: skip
         if found:
             return text[: min(found)[1]], True
-        held = max((_overlap(text, stop) for stop in self._stops), default=0)
+        held = max((overlap(text, stop) for stop in self._stops), default=0)
         self._held = text[len(text) - held :]
         return text[: len(text) - held], False
 
@@ -42,7 +48,25 @@ class StopStrings:
         return held
 
 
-def _overlap(text: str, stop: str) -> int:
+class StoppedText:
+    """The text of tokens as they come, up to the first of some strings, which is left out.
+
+    prompt: as of `TextDecoder`. Raises as `StopStrings`.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, prompt: list[int], stops: Sequence[str]) -> None:
+        self._decoder, self._stops = TextDecoder(tokenizer, prompt), StopStrings(stops)
+
+    def take(self, token: int | None, is_last: bool) -> tuple[str, bool]:
+        """What is safe to show with one more token, None for none, and whether the text has ended
+        at a string; with the last one all that was held back."""
+        text = "" if token is None else self._decoder.push(token)
+        text += self._decoder.end() if is_last else ""
+        safe, stopped = self._stops.feed(text)
+        return safe + (self._stops.end() if is_last else ""), stopped
+
+
+def overlap(text: str, stop: str) -> int:
     """The most characters at the end of a text that a string begins with."""
     most = min(len(text), len(stop) - 1)
     return next((size for size in range(most, 0, -1) if text.endswith(stop[:size])), 0)

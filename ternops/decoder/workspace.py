@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ternops.decoder.active import active_weights
 from ternops.decoder.architectures import ACTIVATIONS
 from ternops.decoder.attention import CACHES
-from ternops.decoder.cache import Cache, padded_context, page_bytes
+from ternops.decoder.cache import Cache, layer_bytes_of_page, padded_context
 from ternops.decoder.config import A48
 from ternops.decoder.delta import delta_fields
 from ternops.decoder.deltas import TunedScratch
@@ -65,7 +65,7 @@ class Workspace(HoldsAddresses):
         self._types = types = TypeTable(model.types, kinds, lengths, capacity)
         self.tile_tokens = max(1, _TILE_QUERIES // c.group) if capacity > 1 else 1
         score_stride = padded_context(c) + POSITIONS
-        self._layer_step = page_bytes(c, model.cache) // max(1, c.attention_layers)
+        self._layer_step = layer_bytes_of_page(c, model.cache)
         shared = {
             "x": capacity * c.hidden,
             "y": capacity * c.hidden,

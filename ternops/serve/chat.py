@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -22,8 +20,9 @@ from ternops.serve.answers import (
     ToolCall,
     to_dict,
 )
+from ternops.serve.chunks import Chunks
 from ternops.serve.generation import Generation, Piece, Wish
-from ternops.serve.http import EventStream, event, read_body, unless_gone
+from ternops.serve.http import EventStream, read_body, unless_gone
 from ternops.serve.requests import ChatRequest, JsonObjectFormat, JsonSchemaFormat, NamedTool
 from ternops.serve.serving import Serving
 
@@ -92,7 +91,7 @@ class _Answer:
         self, serving: Serving, asked: ChatRequest, prompt: list[int], matcher: Any
     ) -> None:
         self._serving, self._asked, self._prompt = serving, asked, prompt
-        self._id, self._created = f"chatcmpl-{secrets.token_hex(12)}", int(time.time())
+        self._chunks = Chunks("chatcmpl", "chat.completion.chunk", serving.name, asked.wants_usage)
         wishes = [self._wish(choice, matcher) for choice in range(asked.n or 1)]
         self._said = [_Said(serving, asked) for _ in wishes]
         self.generation: Generation = serving.generate(wishes)
@@ -115,7 +114,7 @@ class _Answer:
             self.generation.close()
         choices = [self._choice(number, said) for number, said in enumerate(self._said)]
         answer = ChatCompletion(
-            id=self._id, created=self._created, model=self._serving.name, choices=choices,
+            **self._chunks.identity, choices=choices,
             usage=self.generation.usage(len(self._prompt)),
         )  # fmt: skip
         return JSONResponse(to_dict(answer))
@@ -146,28 +145,12 @@ class _Answer:
             if piece.finish:
                 yield self._event(piece.choice, {}, finish=said.finish)
         if self._asked.wants_usage:
-            usage = self.generation.usage(len(self._prompt))
-            yield event({**self._head, "choices": [], "usage": usage.model_dump()})
+            yield self._chunks.of_usage(self.generation.usage(len(self._prompt)))
 
     def _event(
         self, choice: int, delta: dict[str, Any], logprobs: list[TokenLogprob] | None = None,
         finish: FinishReason | None = None,
     ) -> bytes:  # fmt: skip
         content = [each.model_dump() for each in logprobs or ()]
-        found = {
-            "index": choice,
-            "delta": delta,
-            "logprobs": {"content": content, "refusal": None} if content else None,
-            "finish_reason": finish,
-        }
-        usage = {"usage": None} if self._asked.wants_usage else {}
-        return event({**self._head, "choices": [found], **usage})
-
-    @property
-    def _head(self) -> dict[str, Any]:
-        return {
-            "id": self._id,
-            "object": "chat.completion.chunk",
-            "created": self._created,
-            "model": self._serving.name,
-        }
+        found = {"content": content, "refusal": None} if content else None
+        return self._chunks.of_choice(choice, {"delta": delta}, found, finish)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -22,8 +20,9 @@ from ternops.serve.answers import (
     Usage,
     to_dict,
 )
+from ternops.serve.chunks import Chunks
 from ternops.serve.generation import Generation, Piece, Wish
-from ternops.serve.http import EventStream, event, read_body, unless_gone
+from ternops.serve.http import EventStream, read_body, unless_gone
 from ternops.serve.requests import CompletionRequest
 from ternops.serve.serving import Serving
 
@@ -88,7 +87,7 @@ class _Answer:
         self, serving: Serving, asked: CompletionRequest, prompts: list[list[int]]
     ) -> None:
         self._serving, self._asked, self._prompts = serving, asked, prompts
-        self._id, self._created = f"cmpl-{secrets.token_hex(12)}", int(time.time())
+        self._chunks = Chunks("cmpl", "text_completion", serving.name, asked.wants_usage)
         self._each = asked.n or 1
         self._said = [_Said(serving) for _ in range(self._each * len(prompts))]
         self._generation: Generation | None = None
@@ -118,10 +117,7 @@ class _Answer:
         finally:
             self.close()
         choices = [self._choice(number, said) for number, said in enumerate(self._said)]
-        answer = Completion(
-            id=self._id, created=self._created, model=self._serving.name, choices=choices,
-            usage=self._usage(),
-        )  # fmt: skip
+        answer = Completion(**self._chunks.identity, choices=choices, usage=self._usage())
         return JSONResponse(to_dict(answer))
 
     async def events(self) -> AsyncIterator[bytes]:
@@ -139,7 +135,7 @@ class _Answer:
             if said.text or said.logprobs["tokens"] or said.finish:
                 yield self._event(piece.choice, said)
         if self._asked.wants_usage:
-            yield event({**self._head, "choices": [], "usage": self._usage().model_dump()})
+            yield self._chunks.of_usage(self._usage())
 
     async def _echo(self) -> None:
         """Let every choice begin with its prompt."""
@@ -174,30 +170,14 @@ class _Answer:
         )  # fmt: skip
 
     def _event(self, number: int, said: _Said) -> bytes:
-        wants = self._asked.logprobs is not None
-        found = {
-            "index": number,
-            "text": said.text,
-            "logprobs": said.logprobs if wants else None,
-            "finish_reason": said.finish,
-        }
-        usage = {"usage": None} if self._asked.wants_usage else {}
-        return event({**self._head, "choices": [found], **usage})
+        logprobs = said.logprobs if self._asked.logprobs is not None else None
+        return self._chunks.of_choice(number, {"text": said.text}, logprobs, said.finish)
 
     def _usage(self) -> Usage:
         count = sum(map(len, self._prompts))
         if self._generation:
             return self._generation.usage(count)
         return Usage(prompt_tokens=count, completion_tokens=0, total_tokens=count)
-
-    @property
-    def _head(self) -> dict[str, Any]:
-        return {
-            "id": self._id,
-            "object": "text_completion",
-            "created": self._created,
-            "model": self._serving.name,
-        }
 
 
 async def _nothing() -> AsyncIterator[Piece]:

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 
 from ternops.decoder.logprobs import Logprobs, logprobs_of
-from ternops.decoder.model import Model, Session
-
-#: Tokens of a part, between which others are decoded: their logits take 4 bytes a word of the
-#: vocabulary each.
-_PART = 64
+from ternops.decoder.model import Model
+from ternops.decoder.session import LOGITS_AT_ONCE, Session
 
 
 def parts(
     model: Model, delta: str | None, tokens: list[int], count: int
 ) -> list[Callable[[], list[Logprobs]]]:
-    """What the engine is to do, one part after another: together they give those of all tokens but
-    the first, each with the `count` likeliest."""
-    session: list[Session] = []
+    """What the engine is to do, one part after another, between which others are decoded: together
+    they give those of all tokens but the first, each with the `count` likeliest."""
+    found = _parts(model, delta, tokens, count)
+    return [partial(next, found)] * -(-(len(tokens) - 1) // LOGITS_AT_ONCE)
 
-    def part(start: int) -> list[Logprobs]:
-        if not session:
-            session.append(Session(model, delta=delta))
-        read = tokens[start : start + _PART]
-        following = tokens[start + 1 : start + 1 + len(read)]
-        logits = session[0].extend(read, len(read))
-        return [
-            logprobs_of(row, token, count) for row, token in zip(logits, following, strict=False)
-        ]
 
-    starts = range(0, len(tokens) - 1, _PART)
-    return [lambda start=start: part(start) for start in starts]  # type: ignore[misc]
+def _parts(
+    model: Model, delta: str | None, tokens: list[int], count: int
+) -> Iterator[list[Logprobs]]:
+    following = iter(tokens[1:])
+    for logits in Session(model, delta=delta).each_logits(tokens[:-1]):
+        yield [logprobs_of(row, next(following), count) for row in logits]

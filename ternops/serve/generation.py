@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ternops.decoder.batch import Emitted
 from ternops.decoder.logprobs import Logprobs
-from ternops.decoder.stops import StopStrings
-from ternops.decoder.text import TextDecoder
+from ternops.decoder.stops import StoppedText
 from ternops.serve.answers import FinishReason, Usage
 from ternops.serve.constraint import Constraint
 from ternops.serve.engine import Engine
@@ -51,27 +50,19 @@ class _Choice:
     """The text of one sequence."""
 
     def __init__(self, tokenizer: Tokenizer, wish: Wish) -> None:
-        self._decoder = TextDecoder(tokenizer, wish.prompt if wish.continues else [])
-        self._stops = StopStrings(wish.stops)
+        self._text = StoppedText(tokenizer, wish.prompt if wish.continues else [], wish.stops)
         self.constraint = wish.constraint
         self.count = 0
         self.has_ended = False
 
     def feed(self, number: int, emitted: Emitted) -> Piece:
-        text = ""
-        if emitted.token is not None:
-            self.count += 1
-            text = self._decoder.push(emitted.token)
-        if emitted.last:
-            text += self._decoder.end()
-        text, stopped = self._stops.feed(text)
+        self.count += emitted.token is not None
+        text, stopped = self._text.take(emitted.token, emitted.last)
         finish: FinishReason | None = None
         if stopped or (emitted.last and emitted.token is None):
             finish = "stop"
         elif emitted.last:
             finish = "length"
-        if emitted.last and not stopped:
-            text += self._stops.end()
         self.has_ended = finish is not None
         return Piece(number, text, emitted.token, emitted.logprobs, finish)
 

@@ -25,6 +25,12 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 TokenNumber = Annotated[str, StringConstraints(pattern=r"^(0|[1-9][0-9]{0,9})$")]
 
 
+def _each(given: str | list[str] | list[int] | list[list[int]]) -> list[str | list[int]]:
+    """Of one text or several, or of their tokens: each by itself."""
+    is_one = isinstance(given, str) or isinstance(given[0], int)
+    return [given] if is_one else list(given)  # type: ignore[list-item,arg-type]
+
+
 class Asked(BaseModel):
     """What all requests share."""
 
@@ -93,11 +99,7 @@ class CompletionRequest(Sampled):
     @property
     def prompts(self) -> list[str | list[int]]:
         """Each text, or the tokens of it."""
-        if isinstance(self.prompt, str):
-            return [self.prompt]
-        if self.prompt and isinstance(self.prompt[0], int):
-            return [self.prompt]
-        return list(self.prompt)  # type: ignore[arg-type]
+        return _each(self.prompt)
 
 
 class TextPart(Asked):
@@ -267,11 +269,7 @@ class EmbeddingRequest(Asked):
     @property
     def inputs(self) -> list[str | list[int]]:
         """Each text, or the tokens of it."""
-        if isinstance(self.input, str):
-            return [self.input]
-        if self.input and isinstance(self.input[0], int):
-            return [self.input]
-        return list(self.input)  # type: ignore[arg-type]
+        return _each(self.input)
 
 
 class TokenizeRequest(Asked):

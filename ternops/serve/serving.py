@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
 from collections.abc import Sequence
@@ -24,11 +25,10 @@ from ternops.serve.prompts import Prompts
 from ternops.serve.requests import Sampled
 from ternops.serve.vocabulary import Vocabulary
 
-#: Parameters of requests that `Batch.add` knows by the same names.
-_SAMPLING = (
-    "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty",
-    "frequency_penalty",
-)  # fmt: skip
+#: Parameters of requests that `Batch.add` knows by the same names, and takes as they are.
+_SAMPLING = [
+    each.name for each in dataclasses.fields(Sampling) if each.name not in ("logit_bias", "seed")
+]
 #: OpenAI's default; for what the model's files do not say.
 _TEMPERATURE = 1.0
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ternops.decoder.stops import overlap
 from ternops.serve.answers import FunctionCall, ToolCall
 from ternops.serve.constraint import Constraints
 from ternops.serve.requests import FunctionTool, NamedTool, Tool
@@ -81,7 +82,6 @@ class ToolCalls:
         self._form = form
         self._names = [tool.function.name for tool in tools]
         self._held = ""
-        self._has_begun = False
         self._has_begun = self._is_behind = False
 
     def feed(self, text: str, is_last: bool) -> tuple[str, list[ToolCall]]:
@@ -126,7 +126,4 @@ class ToolCalls:
 def _hold_from(text: str, mark: str) -> int:
     """Where a mark begins in a text, or may begin at its end."""
     found = text.find(mark)
-    if found >= 0:
-        return found
-    starts = range(max(0, len(text) - len(mark) + 1), len(text))
-    return next((at for at in starts if mark.startswith(text[at:])), len(text))
+    return found if found >= 0 else len(text) - overlap(text, mark)

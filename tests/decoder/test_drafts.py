@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from ternops.decoder import Model, Session
-from ternops.decoder.drafts import DraftModel, common
+from ternops.decoder.alike import common
+from ternops.decoder.drafts import DraftModel
 from tests.helpers.small_models import small_config, small_model
 
 

@@ -51,8 +51,4 @@ def check_batch(model: Model, prompts: Sequence[Sequence[int]]) -> None:
     expected: dict[Any, list[int]] = {
         batch.add(prompt, 9): list(model.generate(prompt, 9)) for prompt in prompts
     }
-    found: dict[Any, list[int | None]] = {number: [] for number in expected}
-    while len(batch):
-        for number, token, *_ in batch.step():
-            found[number].append(token)
-    assert found == expected
+    assert run_batch(batch) == expected

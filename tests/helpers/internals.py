@@ -330,9 +330,9 @@ def bar_labels(sizes: tuple[str, ...]) -> list[str]:
 
 def limit_tokens_of_a_pass(monkeypatch: pytest.MonkeyPatch, tokens: int) -> None:
     """Let `perplexity` read this number of tokens at once."""
-    from ternops.decoder import perplexity
+    from ternops.decoder import session
 
-    monkeypatch.setattr(perplexity, "_LOGITS_AT_ONCE", tokens)
+    monkeypatch.setattr(session, "LOGITS_AT_ONCE", tokens)
 
 
 def replace_figures(monkeypatch: pytest.MonkeyPatch, figures: Callable[..., Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from bench.models import byte_tokenizer, random_folder, random_gguf
 from ternops.cost.layouts import SIZES
 from ternops.decoder.formats.gguf_tokenizer import build_tokenizer
 from ternops.decoder.formats.loading import TINY as TINY_FOLDER
+from ternops.decoder.formats.safetensors_file import map_file
 
 TINY = "tiny"
 NAMES = (TINY, *SIZES)
@@ -42,16 +42,13 @@ def folder(size: str, parent: Path) -> Path:
 def _randomize(path: Path) -> None:
     """Give the tables independent Gaussian rows: of equal ones the first would always be chosen,
     and a screened head would have to compute all."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
+    _, tensors = map_file(path)
     random = np.random.default_rng(0)
     for name in _TABLES:
-        if name not in header:
+        if name not in tensors:
             continue
-        rows, columns = header[name]["shape"]
-        begin = 8 + length + header[name]["data_offsets"][0]
-        table = np.memmap(path, np.uint16, "r+", begin, (rows, columns))
+        rows, columns = tensors[name].shape
+        table = np.memmap(path, np.uint16, "r+", tensors[name].start, (rows, columns))
         for start in range(0, rows, _ROWS):
             part = table[start : start + _ROWS]
             values = random.standard_normal(part.shape, np.float32) / np.float32(columns**0.5)

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import math
 import re
-import shutil
 import subprocess
 from html.parser import HTMLParser
 
@@ -14,9 +13,9 @@ from bench.core.results import FP16, MAX_SPREAD, Results
 from bench.pages import report
 from bench.published import paper
 from tests.bench.run_results import ABOUT, made_up, written
+from tests.helpers.browser import CHROMIUM
 
 SIZES = ("350M", "700M", "100B")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
 
 
 class Page(HTMLParser):
