@@ -70,11 +70,10 @@ class _Said:
 
     def feed(self, piece: Piece) -> tuple[str, list[ToolCall], list[TokenLogprob]]:
         """What is new."""
-        text, calls, logprobs = piece.text, list[ToolCall](), list[TokenLogprob]()
+        text, calls = piece.text, list[ToolCall]()
         if self._calls:
             text, calls = self._calls.feed(piece.text, piece.finish is not None)
-        if piece.token is not None and piece.logprobs is not None:
-            logprobs = [self._vocabulary.chosen(piece.token, piece.logprobs)]
+        logprobs = [self._vocabulary.chosen(token, known) for token, known in piece.known]
         if piece.finish:
             called = piece.finish == "stop" and (self.calls or calls)
             self.finish = "tool_calls" if called else piece.finish

@@ -66,8 +66,8 @@ class _Said:
     def feed(self, piece: Piece) -> None:
         self.text += piece.text
         self.finish = piece.finish
-        if piece.token is not None and piece.logprobs is not None:
-            self.add_token(piece.token, piece.logprobs)
+        for token, known in piece.known:
+            self.add_token(token, known)
 
     def add_token(self, token: int, known: Logprobs | None) -> None:
         """known: None of a first token, of which nothing is."""

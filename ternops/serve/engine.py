@@ -1,7 +1,8 @@
 """The thread that owns the model: it decodes all requests in one batch, step after step.
 
 Handlers of HTTP requests, which run in an event loop, put commands into its queue, and it puts
-tokens into theirs, once a step for all of them. Nothing else touches the batch.
+tokens into theirs, for all of them at once and no more often than a screen shows. Nothing else
+touches the batch.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ _NOBODY = None, 0
 _PAUSE = 0.1
 #: How much the latest request counts in the mean of their durations.
 _LATEST = 0.2
+#: Seconds for which tokens wait for the next ones, so that several are one event: each takes its
+#: reader and this server about a millisecond of CPU, which the steps of a small model lack. The
+#: first and the last token of a sequence wait for nothing.
+_TOGETHER = 1 / 60
 
 
 class Engine:
@@ -45,6 +50,10 @@ class Engine:
         self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._calls: deque[tuple[Callable[[], Any], asyncio.Future[Any]]] = deque()
         self._running: dict[int, tuple[Tokens, int]] = {}
+        #: What the event loop has not been told; when it was told last, and of which sequences.
+        self._held: dict[Tokens, Events] = {}
+        self._told = 0.0
+        self._begun: set[int] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._load = 0
@@ -189,6 +198,7 @@ class Engine:
             raise
 
     def _cancel(self, tokens: Tokens, choice: int | None) -> None:
+        self._release()
         ended = [
             (each, Emitted(number, None, True)) for each, number in self._forget(tokens, choice)
         ]
@@ -205,25 +215,38 @@ class Engine:
             if choice in (None, each) and self._running.get(number, _NOBODY)[0] is tokens
         ]
         for _, number in found:
-            del self._running[number]
+            self._end(number)
             self._batch.cancel(number)
         return found
 
+    def _end(self, number: int) -> None:
+        del self._running[number]
+        self._begun.discard(number)
+
     def _deliver(self, emitted: Sequence[Emitted]) -> None:
-        """To each request what a step has given it, with one message to the event loop."""
-        found: dict[Tokens, Events] = {}
-        count = 0
+        """To each request what steps have given it, with one message to the event loop."""
+        urgent, count = False, 0
         for each in emitted:
-            if each.request not in self._running:  # cancelled in the meantime
+            number = each.request
+            if number not in self._running:  # cancelled in the meantime
                 continue
-            tokens, choice = self._running[each.request]
-            found.setdefault(tokens, []).append((choice, each))
+            tokens, choice = self._running[number]
+            self._held.setdefault(tokens, []).append((choice, each))
             count += each.token is not None
+            urgent |= each.last or number not in self._begun
+            self._begun.add(number)
             if each.last:
-                del self._running[each.request]
+                self._end(number)
         self._metrics.generated_tokens.inc(count)
-        if found:
-            self._tell(_put_all, list(found.items()))
+        if urgent or time.monotonic() - self._told >= _TOGETHER:
+            self._release()
+
+    def _release(self) -> None:
+        """Tell the event loop what it has not been told."""
+        if self._held:
+            self._told = time.monotonic()
+            self._tell(_put_all, list(self._held.items()))
+            self._held = {}
 
     def _answer(self, work: Callable[[], Any], future: asyncio.Future[Any]) -> None:
         if future.cancelled():
@@ -236,9 +259,11 @@ class Engine:
 
     def _fail(self) -> None:
         """Tell all who wait that there is nothing to wait for."""
+        self._release()
         for tokens in dict.fromkeys(tokens for tokens, _ in self._running.values()):
             self._tell(tokens.put, EngineDied())
         self._running.clear()
+        self._begun.clear()
         for _, future in self._calls:
             self._tell(_settle, future, None, EngineDied())
         self._calls.clear()

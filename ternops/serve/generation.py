@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ternops.decoder.batch import Emitted
@@ -35,15 +35,15 @@ class Wish:
         return self.settings.get("constraint")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Piece:
-    """What one more token gives: new text, which may be empty; finish: why it was the last."""
+    """What some more tokens of a choice give: new text, which may be empty; known: those of which
+    log-probabilities are wanted; finish: why one was the last."""
 
     choice: int
-    text: str
-    token: int | None
-    logprobs: Logprobs | None
-    finish: FinishReason | None
+    text: str = ""
+    known: list[tuple[int, Logprobs]] = field(default_factory=list)
+    finish: FinishReason | None = None
 
 
 class _Choice:
@@ -55,16 +55,18 @@ class _Choice:
         self.count = 0
         self.has_ended = False
 
-    def feed(self, number: int, emitted: Emitted) -> Piece:
+    def feed(self, emitted: Emitted, piece: Piece) -> None:
+        """Add one more token to a piece."""
         self.count += emitted.token is not None
         text, stopped = self._text.take(emitted.token, emitted.last)
-        finish: FinishReason | None = None
+        piece.text += text
+        if emitted.token is not None and emitted.logprobs is not None:
+            piece.known.append((emitted.token, emitted.logprobs))
         if stopped or (emitted.last and emitted.token is None):
-            finish = "stop"
+            piece.finish = "stop"
         elif emitted.last:
-            finish = "length"
-        self.has_ended = finish is not None
-        return Piece(number, text, emitted.token, emitted.logprobs, finish)
+            piece.finish = "length"
+        self.has_ended = piece.finish is not None
 
 
 class Generation:
@@ -78,18 +80,22 @@ class Generation:
         self._tokens = engine.submit([(each.prompt, each.settings) for each in wishes])
 
     async def __aiter__(self) -> AsyncIterator[Piece]:
-        async for number, emitted in self._tokens:
-            choice = self._choices[number]
-            if choice.has_ended:  # by a stop string; the engine was a step ahead
-                continue
-            piece = choice.feed(number, emitted)
-            if choice.constraint and choice.constraint.error:
-                raise ApiError(
-                    400, f"response_format: {choice.constraint.error}", "response_format"
-                )
-            if piece.finish and not emitted.last:
-                self._tokens.close(number)
-            yield piece
+        async for events in self._tokens:
+            pieces: dict[int, Piece] = {}
+            for number, emitted in events:
+                choice = self._choices[number]
+                if choice.has_ended:  # by a stop string; the engine was some steps ahead
+                    continue
+                piece = pieces.setdefault(number, Piece(number))
+                choice.feed(emitted, piece)
+                if choice.constraint and choice.constraint.error:
+                    raise ApiError(
+                        400, f"response_format: {choice.constraint.error}", "response_format"
+                    )
+                if piece.finish and not emitted.last:
+                    self._tokens.close(number)
+            for piece in pieces.values():
+                yield piece
             if all(each.has_ended for each in self._choices):
                 return
 

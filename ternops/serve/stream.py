@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable
 
 from ternops.decoder.batch import Emitted
@@ -30,8 +29,9 @@ def late(seconds: float) -> ApiError:
 
 
 class Tokens:
-    """Tokens of so many sequences as they come: ``async for number, emitted in tokens``, until the
-    last token of each. An error of the engine is raised there, and so is that `seconds` are over.
+    """Tokens of so many sequences as they come: ``async for events in tokens``, all that are there,
+    until the last token of each. An error of the engine is raised there, and so is that `seconds`
+    are over.
 
     got: called with whether these are the first tokens, and how many sequences have ended. stop:
     called with the number of a sequence of which no more is wanted, or None for all of them.
@@ -44,7 +44,8 @@ class Tokens:
         self._got, self._stop = got, stop
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(seconds, self.put, late(seconds))
-        self._events: deque[tuple[int, Emitted] | Exception] = deque()
+        self._events: Events = []
+        self._error: Exception | None = None
         self._wake = asyncio.Event()
         self._began = time.monotonic()
         self._has_begun = False
@@ -61,22 +62,22 @@ class Tokens:
     def __aiter__(self) -> Tokens:
         return self
 
-    async def __anext__(self) -> tuple[int, Emitted]:
+    async def __anext__(self) -> Events:
         while not self._events:
+            if self._error:
+                raise self._error
             if self.left == 0:
                 raise StopAsyncIteration
             self._wake.clear()
             await self._wake.wait()
-        event = self._events.popleft()
-        if isinstance(event, Exception):
-            raise event
-        return event
+        found, self._events = self._events, []
+        return found
 
     def put(self, found: Events | Exception) -> None:
         """Add what the engine has found; to be called by the event loop."""
         is_first = False
         if isinstance(found, Exception):
-            self._events.append(found)
+            self._error = self._error or found
             ended = self.left
         else:
             is_first, self._has_begun = not self._has_begun, True

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from ternops.decoder import Batch
+from ternops.serve import engine
 from ternops.serve.limits import Limits
 from tests.helpers.serving import events, make_serving, running, wait_until
 
@@ -199,3 +200,34 @@ def test_what_prometheus_is_told(server):
     assert 'ternops_requests_total{route="/v1/completions",status="200"}' in text
     server.client.get("/some/path/or/other")
     assert "some/path" not in server.client.get("/metrics").text
+
+
+@pytest.mark.parametrize("seconds", [0, 1e9])
+def test_tokens_that_come_together(slow, monkeypatch, seconds):
+    """Are one event; the first one waits for nothing, and neither does the last one."""
+    monkeypatch.setattr(engine, "_TOGETHER", seconds)
+    body = {"prompt": "def ", "max_tokens": 20, "temperature": 0, "logprobs": 2}
+    with running(make_serving()) as server:
+        whole = server.ask(COMPLETE, **body)["choices"][0]
+        with server.client.stream("POST", COMPLETE, json={**body, "stream": True}) as response:
+            parts = [each["choices"][0] for each in events(response.iter_lines())]
+    counts = [len(each["logprobs"]["tokens"]) for each in parts]
+    assert sum(counts) == 20
+    assert seconds == 0 or len(counts) <= 2
+    assert "".join(each["text"] for each in parts) == whole["text"]
+    for name in ("tokens", "text_offset", "top_logprobs"):
+        joined = [one for each in parts for one in each["logprobs"][name]]
+        assert joined == whole["logprobs"][name]
+
+
+def test_a_text_that_stops_among_tokens_that_come_together(monkeypatch):
+    """What came behind its end is not said, and not counted."""
+    body = {"prompt": "def ", "max_tokens": 40, "temperature": 0}
+    with running(make_serving()) as server:
+        whole = server.ask(COMPLETE, **body)["choices"][0]["text"]
+        monkeypatch.setattr(engine, "_TOGETHER", 1e9)
+        stopped = server.ask(COMPLETE, **body, stop=whole[5:8])
+        server.wait_until_idle()
+    assert stopped["choices"][0]["text"] == whole[: whole.index(whole[5:8])]
+    assert stopped["choices"][0]["finish_reason"] == "stop"
+    assert stopped["usage"]["completion_tokens"] < 40
