@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from lm_eval.api.model import TemplateLM
@@ -13,12 +14,15 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from ternops.decoder import Batch, Model, Session, open_checkpoint
+from ternops.decoder.cache import page_bytes, pages_of
 from ternops.decoder.chat import ChatTemplate
-from ternops.decoder.perplexity import likelihood
+from ternops.decoder.perplexity import Likelihood, likelihood
 from ternops.decoder.stops import StoppedText
 
 #: Tokens of an answer where a task does not say how many.
 _MOST = 256
+#: Texts that are scored together, if there is room.
+_SCORED = 32
 
 
 @register_model("ternops")
@@ -27,7 +31,7 @@ class TernopsLM(TemplateLM):
 
     path: as of `Model.from_pretrained`, whose settings these are, or a model of it that is loaded.
     max_length: of a context and its continuation, the model's context by default. batch_size: of
-    `Batch`, for answers; what scores texts reads them one after another, each beginning once.
+    `Batch`, for answers; texts that are scored are as many as find room in the same memory.
     device and max_batch_size: what the harness hands to all models, of no meaning here.
     Raises ValueError for what `Model.from_pretrained` refuses.
     """
@@ -107,53 +111,87 @@ class TernopsLM(TemplateLM):
     ) -> list[tuple[float, bool]]:
         """In an order in which those with the same beginning come one after another."""
         found: list[tuple[float, bool]] = [(0.0, True)] * len(requests)
+        wanted = {}
         for at in sorted(range(len(requests)), key=lambda at: requests[at][1] + requests[at][2]):
-            key, context, continuation = requests[at]
+            _, context, continuation = requests[at]
             tokens = (context + continuation)[-(self.max_length + 1) :]
             start = max(1, len(tokens) - len(continuation))
-            losses, is_greedy = likelihood(self._session, tokens, start)
+            if start < len(tokens):
+                wanted[at] = tokens, start
+        for at, (losses, is_greedy) in self._likelihoods(wanted):
             found[at] = -sum(losses), is_greedy
-            if key is not None:
-                self.cache_hook.add_partial("loglikelihood", key, found[at])
+            if requests[at][0] is not None:
+                self.cache_hook.add_partial("loglikelihood", requests[at][0], found[at])
         return found
+
+    def _likelihoods(
+        self, wanted: dict[int, tuple[list[int], int]]
+    ) -> Iterator[tuple[int, Likelihood]]:
+        """Of the tokens of each sequence from a start on, by its number, as they are found."""
+        config = self._model.config
+        if sum(config.delta_layers):
+            # States of delta nets are not shared: a beginning would be computed for each again.
+            for number, (tokens, start) in wanted.items():
+                yield number, likelihood(self._session, tokens, start)
+            return
+        room = self._size * pages_of(config.context) * page_bytes(config, self._model.cache)
+        batch = Batch(self._model, _SCORED, kv_memory=room)
+        numbers = {batch.score(*each): number for number, each in wanted.items()}
+        while len(batch):
+            for each in batch.step():
+                assert each.likelihood is not None
+                yield numbers[each.request], each.likelihood
 
     def loglikelihood_rolling(
         self, requests: Iterable[Any], disable_tqdm: bool = False
     ) -> list[float]:
         """Of whole texts, in windows of max_length."""
-        found = []
-        for (text,) in (request.args for request in requests):
+        texts = [text for (text,) in (request.args for request in requests)]
+        parts: list[tuple[Any, list[int], list[int]]] = []
+        counts = []
+        for text in texts:
             windows = get_rolling_token_windows(
                 token_list=self.tok_encode(text), prefix_token=self.prefix_token_id,
                 max_seq_len=self.max_length, context_len=1,
             )  # fmt: skip
-            parts = [(None, *make_disjoint_window(window)) for window in windows]
-            found.append(sum(score for score, _ in self._loglikelihood_tokens(parts)))
+            before = len(parts)
+            parts += [(None, *make_disjoint_window(window)) for window in windows]
+            counts.append(len(parts) - before)
+        scores = iter(self._loglikelihood_tokens(parts))
+        found = []
+        for text, count in zip(texts, counts, strict=True):
+            found.append(sum(score for score, _ in itertools.islice(scores, count)))
             self.cache_hook.add_partial("loglikelihood_rolling", (text,), found[-1])
         return found
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
         """Answers, several at a time, each up to the first of its texts to stop at."""
         batch = Batch(self._model, self._size)
-        answers: dict[int, StoppedText] = {}
-        texts: dict[int, str] = {}
+        prompts, settings = [], []
         for context, raw in (request.args for request in requests):
-            settings = normalize_gen_kwargs(raw, _MOST)
-            most = min(settings["max_gen_toks"], self.max_length - 1)
-            prompt = self.tok_encode(context)[-(self.max_length - most) :]
+            settings.append(normalize_gen_kwargs(raw, _MOST))
+            most = settings[-1]["max_gen_toks"] = min(
+                settings[-1]["max_gen_toks"], self.max_length - 1
+            )
+            prompts.append(self.tok_encode(context)[-(self.max_length - most) :])
+        texts = [""] * len(requests)
+        answers: dict[int, tuple[int, StoppedText]] = {}
+        # What begins alike is read once as long as it is kept.
+        for at in sorted(range(len(requests)), key=prompts.__getitem__):
+            each = settings[at]
             number = batch.add(
-                prompt, most, settings.get("temperature", 0.0), settings.get("top_p", 1.0),
-                seed=len(answers), top_k=settings.get("top_k", 0),
+                prompts[at], each["max_gen_toks"], each.get("temperature", 0.0),
+                each.get("top_p", 1.0), seed=at, top_k=each.get("top_k", 0),
             )  # fmt: skip
-            stops = [each for each in settings["until"] if each]
-            answers[number], texts[number] = StoppedText(self.tokenizer, [], stops), ""
+            stops = [stop for stop in each["until"] if stop]
+            answers[number] = at, StoppedText(self.tokenizer, [], stops)
         while len(batch):
-            for number, token, last, _ in batch.step():
-                text, stopped = answers[number].take(token, last)
-                texts[number] += text
+            for number, token, last, *_ in batch.step():
+                at, answer = answers[number]
+                text, stopped = answer.take(token, last)
+                texts[at] += text
                 if stopped:
                     batch.cancel(number)
-        found = list(texts.values())
-        for request, text in zip(requests, found, strict=True):
+        for request, text in zip(requests, texts, strict=True):
             self.cache_hook.add_partial("generate_until", request.args, text)
-        return found
+        return texts

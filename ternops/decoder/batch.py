@@ -6,13 +6,25 @@ import functools
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
 
 from ternops.decoder.cache import page_bytes, pages_of
 from ternops.decoder.model import Model
 from ternops.decoder.pace import Pace, shares
-from ternops.decoder.prefix_cache import MIN_COPIED, PrefixCache, SequencePages
-from ternops.decoder.requests import Emitted, Piece, Request, Running, in_passes
+from ternops.decoder.perplexity import Scorer
+from ternops.decoder.prefix_cache import PrefixCache, SequencePages
+from ternops.decoder.requests import (
+    Emitted,
+    Piece,
+    Request,
+    RequestError,
+    Running,
+    in_passes,
+    readers_of,
+)
 from ternops.decoder.sampler import Constraint, Sampler
 from ternops.decoder.sampling import Sampling
 from ternops.decoder.session import Session, WorkspacePool
@@ -22,7 +34,10 @@ from ternops.kernels.attention import POSITIONS
 from ternops.memory import HoldsAddresses, mapped_zeros
 from ternops.sizes import parse_size
 
-__all__ = ["Batch", "Emitted"]
+__all__ = ["Batch", "Emitted", "RequestError"]
+
+#: Of the logits of sequences that are scored, in one pass.
+LOGITS_BYTES = 32 << 20
 
 
 class Batch(HoldsAddresses):
@@ -66,6 +81,8 @@ class Batch(HoldsAddresses):
         self._count = 0
         # Kept until a step is through: an exception in the middle of one loses no token.
         self._emitted: list[Emitted] = []
+        self._errors: list[RequestError] = []
+        self._most_outputs = max(size, LOGITS_BYTES // (4 * model.config.vocabulary))
         self._pace = Pace()
         self._page_bytes = size_of_page = page_bytes(model.config, model.cache)
         self._states_bytes = states_bytes(model.config)
@@ -87,7 +104,7 @@ class Batch(HoldsAddresses):
     def __len__(self) -> int:
         """Requests whose last token no step has given yet."""
         ended = sum(each.last for each in self._emitted)
-        return len(self._waiting) + len(self._active) + ended
+        return len(self._waiting) + len(self._active) + ended + len(self._errors)
 
     @property
     def kv_bytes_used(self) -> int:
@@ -137,13 +154,41 @@ class Batch(HoldsAddresses):
         ends = self._model.config.eos if stop_at_eos else ()
         # The last token is given and not computed with.
         pages = pages_of(len(tokens) + max(left, 1) - 1)
-        needed = pages * self._page_bytes + self._states_bytes
-        if needed > self._kv_memory:
+        first = len(tokens) - 1
+        return self._add(Request(self._count, tokens, first, left, sampler, ends, delta, pages))
+
+    def score(self, token_ids: Sequence[int], start: int = 1, *, delta: str | None = None) -> int:
+        """Add a sequence whose likelihood is wanted, and no more of it; returns its number.
+
+        The `likelihood` of its only `Emitted` is that of token_ids[start:], each token given those
+        before it: the same, bit for bit, alone and beside others. Of sequences that begin alike,
+        up to `start` at most, that is computed once; add them one after another. There may be one
+        token more than the context holds.
+        Raises as `add`, and ValueError for a start below 1 or behind the last token.
+        """
+        count = len(token_ids)
+        if not 1 <= start < count:
             raise ValueError(
-                f"token_ids: {len(tokens)} tokens and up to {left} new ones take {needed} bytes of "
+                f"start={start}: expected 1 or more and less than the {count} of token_ids"
+            )
+        # The last token is scored and not computed with.
+        tokens = self._model.check_tokens(token_ids[:-1])
+        scorer = Scorer([*tokens[start:], *self._model.check_tokens(token_ids[-1:])])
+        self._model.deltas.address(delta)
+        pages = pages_of(len(tokens))
+        return self._add(
+            Request(self._count, tokens, start - 1, scorer.left, scorer, (), delta, pages)
+        )
+
+    def _add(self, request: Request) -> int:
+        needed = request.pages * self._page_bytes + self._states_bytes
+        if needed > self._kv_memory:
+            is_scored = isinstance(request.reader, Scorer)
+            new = "" if is_scored else f" and up to {request.left} new ones"
+            raise ValueError(
+                f"token_ids: {len(request.prompt)} tokens{new} take {needed} bytes of "
                 f"keys and values, expected at most kv_memory={self._kv_memory}"
             )
-        request = Request(self._count, tokens, left, sampler, ends, delta, pages)
         self._waiting.append(request)
         self._count += 1
         return request.number
@@ -156,21 +201,30 @@ class Batch(HoldsAddresses):
             raise ValueError(f"number={number}: expected that of a request, as `add` gave it")
         self._waiting = deque(each for each in self._waiting if each.number != number)
         self._emitted = [each for each in self._emitted if each.request != number]
+        self._errors = [each for each in self._errors if each.request != number]
         self._end(lambda each: each.request.number == number)
 
     def step(self) -> list[Emitted]:
         """Admit sequences up to `size`; then compute, in one pass, the next token of each whose
-        prompt is read, and read a part of the prompts of others."""
-        self._admit()
-        start, pieces = time.perf_counter(), self._plan()
-        try:
-            for part in in_passes(pieces):
-                self._pass(part)
-        finally:
-            self._end(lambda each: each.request.left == 0)
-        read = sum(each.tokens for each in pieces if each.reads)
-        decoding = sum(not each.reads for each in pieces)
-        self._pace.took(decoding, read, time.perf_counter() - start)
+        prompt is read, and read a part of the prompts of others.
+
+        Raises RequestError, a ValueError with the number of a request, where that one cannot go on:
+        its logits are NaN, or its constraint allows nothing. It has ended then, the others have
+        not, and the next step gives what this one has found of them, too.
+        """
+        if not self._errors:
+            self._admit()
+            start, pieces = time.perf_counter(), self._plan()
+            try:
+                for part in in_passes(pieces, self._most_outputs):
+                    self._pass(part)
+            finally:
+                self._end(lambda each: each.request.left == 0)
+            read = sum(each.tokens for each in pieces if each.reads)
+            decoding = sum(not each.reads for each in pieces)
+            self._pace.took(decoding, read, time.perf_counter() - start)
+        if self._errors:
+            raise self._errors.pop(0)
         emitted, self._emitted = self._emitted, []
         return emitted
 
@@ -191,7 +245,8 @@ class Batch(HoldsAddresses):
         session = Session(self._model, self._workspaces, request.delta, pages.page)
         running = Running(request, session, pages, weights, list(request.prompt))
         try:
-            self._share(running)
+            if self._shares:
+                running.share()
             if self._needed([*self._active, running]) <= self._kv_memory:
                 self._active.append(running)
                 return True
@@ -206,11 +261,6 @@ class Batch(HoldsAddresses):
         pages = self._cache.used + sum(each.request.pages - len(each.pages) for each in every)
         return pages * self._page_bytes + len(every) * self._states_bytes
 
-    def _share(self, running: Running) -> None:
-        """Have what others have computed of the prompt's next pages; one token is left over."""
-        if self._shares and (count := running.pages.share(running.pending[:-1])):
-            running.have(count * POSITIONS, running.weights)
-
     def _end(self, ends: Callable[[Running], bool]) -> None:
         """Let go of the sequences of which that is so."""
         for each in self._active:
@@ -220,62 +270,50 @@ class Batch(HoldsAddresses):
 
     def _plan(self) -> list[Piece]:
         """What a step computes."""
-        decoding = [each for each in self._active if len(each.pending) == 1]
-        readers = self._readers()
+        decoding = [each for each in self._active if each.decodes]
+        readers = readers_of(self._active, self._shares)
         most = MAX_TOKENS
         if decoding:
             most = self._prefill_tokens or self._pace.most(len(decoding), MAX_TOKENS)
-        pieces = [Piece(each, 1, False, True) for each in decoding]
-        wanted = [len(each.pending) for each in readers]
+        pieces = [each.piece(1, False) for each in decoding]
+        wanted = [
+            min(len(each.pending), len(each.sharable) + self._most_outputs) for each in readers
+        ]
         for each, count in zip(readers, shares(most, wanted), strict=True):
             if count:
-                pieces.append(Piece(each, count, True, count == len(each.pending)))
+                pieces.append(each.piece(count, True))
         # Tokens with the same delta are to be neighbours.
         return sorted(pieces, key=lambda each: each.running.request.delta or "")
-
-    def _readers(self) -> list[Running]:
-        """Those whose prompts are read now. One whose next page is just read for another one waits
-        and then has that."""
-        found: list[Running] = []
-        being_read: set[Hashable] = set()
-        for each in self._active:
-            if len(each.pending) == 1:
-                continue
-            if self._shares and each.weights is not None:
-                if is_between := each.session.position == len(each.pages) * POSITIONS:
-                    self._share(each)
-                number = each.session.position // POSITIONS
-                tokens = each.request.prompt[number * POSITIONS : (number + 1) * POSITIONS]
-                page = each.pages.place(number), tuple(tokens)
-                if is_between and page in being_read and len(tokens) > MIN_COPIED:
-                    continue
-                if is_between and (count := each.pages.copy(each.pending[:-1])):
-                    each.have(count, each.weights)
-                if len(each.pending) > 1:
-                    being_read.add(page)
-            found.append(each)
-        return found
 
     def _pass(self, pieces: list[Piece]) -> None:
         workspace = self._workspaces(sum(each.tokens for each in pieces))
         for each in pieces:
             each.running.session.catch_up()
-        tokens, outputs = 0, []
-        for running, count, _, speaks in pieces:
-            running.session.place(workspace, tokens, running.pending[:count])
-            tokens += count
-            if speaks:
-                outputs.append(tokens - 1)
-        tops = [each.running.request.sampler.exact_top for each in pieces if each.speaks]
+        tokens, outputs = 0, list[int]()
+        for each in pieces:
+            running = each.running
+            running.session.place(workspace, tokens, running.pending[: each.tokens])
+            tokens += each.tokens
+            outputs += range(tokens - each.outputs, tokens)
+        tops = [each.running.request.exact_top for each in pieces if each.outputs]
         exact_top = 0 if 0 in tops else max(tops, default=1)
         tile = workspace.tile_tokens if tokens > len(pieces) else 1
-        logits = iter(workspace.run(tokens, outputs, exact_top, tile))
-        for running, count, _, speaks in pieces:
-            request = running.request
-            weights = self._model.state_of_weights(request.delta)
-            if not speaks:
-                running.have(count, weights)
-                continue
-            token = request.sampler(next(logits))
-            running.have(count, weights, (token,))
-            self._emitted.append(request.emit(token))
+        logits = workspace.run(tokens, outputs, exact_top, tile)
+        done = 0
+        for each in pieces:
+            self._take(each, logits[done : done + each.outputs])
+            done += each.outputs
+
+    def _take(self, piece: Piece, logits: npt.NDArray[np.float32]) -> None:
+        """What comes of a piece that is computed."""
+        running, request = piece.running, piece.running.request
+        try:
+            following = request.read(logits)
+        except Exception as error:  # a constraint may be anybody's
+            request.left = 0
+            self._errors.append(RequestError(request.number, error))
+            self._errors[-1].__cause__ = error
+            return
+        weights = self._model.state_of_weights(request.delta)
+        running.have(piece.tokens, weights, following)
+        self._emitted += request.emit(following)

@@ -21,9 +21,11 @@ class Logprobs(NamedTuple):
 def logprobs_of(logits: npt.NDArray[np.float32], token: int, count: int) -> Logprobs:
     """Those of a token and of the `count` likeliest, for float32 logits (vocabulary,), all exact.
 
-    Computed in float64.
+    Computed in float64. Raises ValueError where the largest is NaN or infinite.
     """
     peak = float(logits.max())
+    if not np.isfinite(peak):
+        raise ValueError(f"logits: the largest is {peak}, expected a finite number")
     total = peak + float(np.log(np.exp(logits.astype(np.float64) - peak).sum()))
     top = largest(logits, min(count, len(logits))) if count else ()
     return Logprobs(

@@ -50,14 +50,36 @@ def likelihood(session: Session, tokens: list[int], start: int = 1) -> Likelihoo
     session.position = min(common(session.tokens, tokens), start - 1)
     if session.position < start - 1:
         session.read(tokens[session.position : start - 1])
-    losses: list[float] = []
-    is_greedy = True
+    scorer = Scorer(tokens[start:])
     for logits in session.each_logits(tokens[start - 1 : -1]):
-        at = start + len(losses)
-        targets = tokens[at : at + len(logits)]
-        losses += negative_log_likelihoods(logits, targets)
-        is_greedy = is_greedy and bool((logits.argmax(axis=1) == targets).all())
-    return Likelihood(losses, is_greedy)
+        scorer(logits)
+    return scorer.found
+
+
+class Scorer:
+    """Scores tokens as the logits come that each has before it."""
+
+    def __init__(self, tokens: Sequence[int]) -> None:
+        self._tokens = tokens
+        self._losses: list[float] = []
+        self._is_greedy = True
+
+    def __call__(self, logits: npt.NDArray[np.float32]) -> None:
+        """Score the next tokens by their rows of float32 (some, vocabulary) logits, all exact."""
+        at = len(self._losses)
+        targets = self._tokens[at : at + len(logits)]
+        self._losses += negative_log_likelihoods(logits, targets)
+        self._is_greedy = self._is_greedy and bool((logits.argmax(axis=1) == targets).all())
+
+    @property
+    def found(self) -> Likelihood:
+        """That of the tokens so far."""
+        return Likelihood(self._losses, self._is_greedy)
+
+    @property
+    def left(self) -> int:
+        """Tokens that are not scored yet."""
+        return len(self._tokens) - len(self._losses)
 
 
 def negative_log_likelihoods(logits: npt.NDArray[Any], targets: Sequence[int]) -> list[float]:

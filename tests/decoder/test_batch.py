@@ -105,7 +105,7 @@ def test_nothing_to_say(tiny):
     """max_new_tokens=0 ends at once, without a token."""
     batch = Batch(tiny, 2)
     number = batch.add([1, 2], 0)
-    assert batch.step() == [(number, None, True, None)]
+    assert batch.step() == [(number, None, True, None, None)]
     assert len(batch) == 0
 
 

@@ -33,7 +33,7 @@ def run_batch(batch: Batch) -> dict[int, list[int]]:
     tokens: dict[int, list[int]] = {}
     ended = set()
     while len(batch):
-        for request, token, last, _ in batch.step():
+        for request, token, last, *_ in batch.step():
             assert request not in ended
             tokens.setdefault(request, [])
             if token is not None:
