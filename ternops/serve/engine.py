@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from ternops.decoder.batch import Batch, Emitted
+from ternops.decoder.batch import Batch, Emitted, RequestError
 from ternops.serve.errors import ApiError, logger
 from ternops.serve.limits import Limits
 from ternops.serve.metrics import Metrics
@@ -173,7 +173,10 @@ class Engine:
             if self._calls:
                 self._answer(*self._calls.popleft())
             if len(self._batch):
-                self._deliver(self._batch.step())
+                try:
+                    self._deliver(self._batch.step())
+                except RequestError as error:
+                    self._refuse(error)
                 self._metrics.steps.observe(time.monotonic() - self._step_began)
 
     def _obey(self, command: Callable[[], None] | None) -> bool:
@@ -247,6 +250,15 @@ class Engine:
             self._told = time.monotonic()
             self._tell(_put_all, list(self._held.items()))
             self._held = {}
+
+    def _refuse(self, error: RequestError) -> None:
+        """What is wrong with one sequence ends its request; the others do not notice."""
+        if error.request not in self._running:
+            return
+        tokens, _ = self._running.pop(error.request)
+        self._forget(tokens, None)
+        words = " ".join(str(error.__cause__).split())
+        self._tell(tokens.put, ApiError(400, words, code="no_token"))
 
     def _answer(self, work: Callable[[], Any], future: asyncio.Future[Any]) -> None:
         if future.cancelled():

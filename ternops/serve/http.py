@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
@@ -11,13 +12,17 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from ternops.serve.errors import ApiError, of_validation
 from ternops.serve.limits import Limits
 from ternops.serve.requests import Asked
 
 Body = TypeVar("Body", bound=Asked)
+
+#: Seconds without an event after which a stream says that it is still there.
+PING = 15.0
+_PING = b": still at it\n\n"
 
 
 async def read_body(request: Request, kind: type[Body], limits: Limits) -> Body:
@@ -50,7 +55,9 @@ async def read_body(request: Request, kind: type[Body], limits: Limits) -> Body:
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events; `close` is called when they end, or the client has gone.
+    """Server-sent events; `close` is called when they end, or the client has gone. Where nothing
+    comes for PING seconds, as while a long prompt is read, a comment does, so that no proxy takes
+    the connection for dead.
 
     Of Starlette and not of sse-starlette: that ends all streams half a second after SIGTERM, and a
     server that is told to stop is to finish what it has begun.
@@ -65,9 +72,24 @@ class EventStream(StreamingResponse):
         self._close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        sent = time.monotonic()
+
+        async def noted(message: Message) -> None:
+            nonlocal sent
+            sent = time.monotonic()
+            await send(message)
+
+        async def ping() -> None:
+            while True:
+                await asyncio.sleep(sent + PING - time.monotonic())
+                if time.monotonic() - sent >= PING:
+                    await noted({"type": "http.response.body", "body": _PING, "more_body": True})
+
+        pings = asyncio.ensure_future(ping())
         try:
-            await super().__call__(scope, receive, send)
+            await super().__call__(scope, receive, noted)
         finally:
+            pings.cancel()
             self._close()
 
 

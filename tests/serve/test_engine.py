@@ -6,10 +6,12 @@ import threading
 import time
 
 import httpx
+import numpy as np
 import pytest
 
 from ternops.decoder import Batch
-from ternops.serve import engine
+from ternops.decoder.sampler import Sampler
+from ternops.serve import engine, http
 from ternops.serve.limits import Limits
 from tests.helpers.serving import events, make_serving, running, wait_until
 
@@ -110,6 +112,64 @@ def test_an_engine_that_fails(slow, monkeypatch, caplog):
         short = {**LONG, "max_tokens": 3}
         assert server.ask(COMPLETE, **short)["usage"]["completion_tokens"] == 3
         server.wait_until_idle()
+
+
+def test_a_sequence_that_cannot_go_on(slow, monkeypatch):
+    """Is an error for its request alone, whole or streamed; the engine goes on with the others."""
+    original = Sampler.__call__
+
+    def broken(sampler, logits):
+        if sampler.exact_top == 3:
+            logits = np.full_like(logits, np.nan)
+        return original(sampler, logits)
+
+    monkeypatch.setattr(Sampler, "__call__", broken)
+    bad = {**LONG, "top_k": 3, "logit_bias": {}, "n": 2}
+    with running(make_serving()) as server:
+        with (
+            httpx.Client(base_url=server.url) as other,
+            other.stream("POST", COMPLETE, json={**LONG, "max_tokens": 60, "stream": True}) as good,
+        ):
+            lines = good.iter_lines()
+            next(lines)
+            response = server.post(COMPLETE, **bad)
+            assert response.status_code == 400
+            error = response.json()["error"]
+            assert error["message"] == "logits: the largest is nan, expected a finite number"
+            assert error["code"] == "no_token"
+            with server.client.stream("POST", COMPLETE, json={**bad, "stream": True}) as response:
+                assert events(response.iter_lines()) == [{"error": error}]
+            # The first event has been read already.
+            assert len([line for line in lines if line.startswith("data: {")]) >= 30
+        server.wait_until_idle()
+        assert value(server, "ternops_engine_restarts_total") == 0
+
+
+def test_a_stream_that_waits_says_so(monkeypatch):
+    """By comments, which clients skip, for as long as nothing else comes, and then no more."""
+    go = threading.Event()
+    step = Batch.step
+
+    def waits(batch):
+        go.wait(60)
+        return step(batch)
+
+    monkeypatch.setattr(http, "PING", 0.02)
+    monkeypatch.setattr(Batch, "step", waits)
+    with (
+        running(make_serving()) as server,
+        server.client.stream(
+            "POST", COMPLETE, json={**LONG, "max_tokens": 3, "stream": True}
+        ) as response,
+    ):
+        lines = response.iter_lines()
+        for _ in range(3):
+            assert next(lines) == ": still at it"
+            assert next(lines) == ""
+        go.set()
+        found = [line for line in lines if line and not line.startswith(":")]
+    assert len(found) >= 2
+    assert found[-1] == "data: [DONE]"
 
 
 def test_a_request_that_takes_too_long(slow):
