@@ -66,14 +66,22 @@ class Constraints:
     ) -> Any:
         """Whatever a schema describes, between two texts; ApiError 400, naming `param`, where
         nothing is."""
+        marks = [json.dumps(each) if each else "" for each in (before, behind)]
+        rule = self.json_rule(schema, param)
+        return self.of_grammar(f"start: {marks[0]} json {marks[1]}\njson: {rule}", param)
+
+    def json_rule(self, schema: dict[str, Any], param: str) -> str:
+        """A schema as a part of a grammar; ApiError 400, naming `param`, for what is no JSON."""
         try:
-            text = json.dumps({**schema, "x-guidance": _OPTIONS}, allow_nan=False)
+            return f"%json {json.dumps({**schema, 'x-guidance': _OPTIONS}, allow_nan=False)}"
         except (ValueError, RecursionError) as error:
             raise ApiError(400, f"{param}: {error}", param) from None
+
+    def of_grammar(self, grammar: str, param: str) -> Any:
+        """What a grammar in llguidance's form of Lark's describes; ApiError 400, naming `param`,
+        where nothing is."""
         if not self._vocabulary.ends:
             raise ApiError(400, f"{param}: the model has no end token, expected plain text", param)
-        marks = [json.dumps(each) if each else "" for each in (before, behind)]
-        grammar = f"start: {marks[0]} json {marks[1]}\njson: %json {text}"
         matcher = LLMatcher(
             self._vocabulary.for_grammars, LLMatcher.grammar_from_lark(grammar), log_level=0
         )

@@ -5,52 +5,27 @@ The template decides: it shows the model its own form, by words that stand in it
 
 from __future__ import annotations
 
-import json
 import re
-import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ternops.decoder.stops import overlap
-from ternops.serve.answers import FunctionCall, ToolCall
+from ternops.serve.answers import ToolCall
 from ternops.serve.constraint import Constraints
-from ternops.serve.requests import FunctionTool, NamedTool, Tool
+from ternops.serve.requests import NamedTool, Tool
+from ternops.serve.tool_formats import CallFormat, JsonCalls
+from ternops.serve.xml_calls import XmlCalls
 
-
-@dataclass(frozen=True)
-class CallFormat:
-    """A call is one object of JSON between two marks, with the arguments under a key.
-
-    begin: "" where the text of a call begins with the object itself.
-    """
-
-    begin: str
-    end: str
-    arguments: str
-
-    def parse(self, text: str, names: Sequence[str]) -> ToolCall | None:
-        """What stands between the marks, as a call; None if it is none of a known tool."""
-        try:
-            found = json.loads(text)
-        except (ValueError, RecursionError):
-            return None
-        if not isinstance(found, dict) or found.get("name") not in names:
-            return None
-        arguments = found.get(self.arguments)
-        if not isinstance(arguments, dict):
-            return None
-        call = FunctionCall(name=found["name"], arguments=json.dumps(arguments, ensure_ascii=False))
-        return ToolCall(id=f"call_{secrets.token_hex(12)}", function=call)
-
-
-#: Of Qwen, Hermes and others; of Llama 3.
-HERMES = CallFormat("<tool_call>", "</tool_call>", "arguments")
-LLAMA = CallFormat("", "", "parameters")
+#: Of Qwen, Hermes and others; of Llama 3; of Qwen3-Coder and Qwen3.5.
+HERMES = JsonCalls("<tool_call>", "</tool_call>", "arguments")
+LLAMA = JsonCalls("", "", "parameters")
+QWEN_XML = XmlCalls()
 
 
 def format_of(template: str) -> CallFormat:
     """By a template's source; Hermes's is the commonest."""
+    if "<function=" in template and "<parameter=" in template:
+        return QWEN_XML
     is_llama = "<tool_call>" not in template and '"parameters"' in template
     return LLAMA if is_llama else HERMES
 
@@ -60,19 +35,7 @@ def required(form: CallFormat, tools: Sequence[Tool], choice: Any, constraints: 
     functions = [tool.function for tool in tools]
     if isinstance(choice, NamedTool):
         functions = [each for each in functions if each.name == choice.function.name]
-    schema = {"anyOf": [_call_schema(each, form) for each in functions]}
-    before, behind = (form.begin + "\n", "\n" + form.end) if form.begin else ("", "")
-    return constraints.json_schema(schema, "tools", before, behind)
-
-
-def _call_schema(function: FunctionTool, form: CallFormat) -> dict[str, Any]:
-    arguments = function.parameters or {"type": "object"}
-    return {
-        "type": "object",
-        "properties": {"name": {"const": function.name}, form.arguments: arguments},
-        "required": ["name", form.arguments],
-        "additionalProperties": False,
-    }
+    return form.required(functions, constraints)
 
 
 class ToolCalls:
@@ -80,7 +43,7 @@ class ToolCalls:
 
     def __init__(self, form: CallFormat, tools: Sequence[Tool]) -> None:
         self._form = form
-        self._names = [tool.function.name for tool in tools]
+        self._functions = [tool.function for tool in tools]
         self._held = ""
         self._has_begun = self._is_behind = False
 
@@ -95,7 +58,7 @@ class ToolCalls:
             return "", []
         self._has_begun = True
         held, self._held = self._held, ""
-        call = self._form.parse(held, self._names) if is_call else None
+        call = self._form.parse(held, self._functions) if is_call else None
         return ("", [call]) if call else (held, [])
 
     def _between_marks(self, is_last: bool) -> tuple[str, list[ToolCall]]:
@@ -104,7 +67,7 @@ class ToolCalls:
         pattern = f"{re.escape(begin)}(.*?){re.escape(end)}"
         self._skip_blanks()
         while match := re.search(pattern, self._held, re.DOTALL):
-            call = self._form.parse(match[1], self._names)
+            call = self._form.parse(match[1], self._functions)
             # What looks like a call and is none is for the user to see.
             shown += self._held[: match.start() if call else match.end()]
             self._held = self._held[match.end() :]

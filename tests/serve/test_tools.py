@@ -7,7 +7,7 @@ import json
 import pytest
 
 from ternops.serve.requests import Tool
-from ternops.serve.tools import HERMES, LLAMA, ToolCalls, format_of
+from ternops.serve.tools import HERMES, LLAMA, QWEN_XML, ToolCalls, format_of
 from tests.helpers.serving import make_serving, running, talker
 
 CHAT = "/v1/chat/completions"
@@ -105,6 +105,8 @@ def test_calls_without_marks(known, step):
 def test_the_template_decides():
     assert format_of('{{ "<tool_call>" }}') is HERMES
     assert format_of('Respond with {"name": function name, "parameters": ...}') is LLAMA
+    xml = "<tool_call>\n<function=example>\n<parameter=example_1>\nvalue_1\n</parameter>"
+    assert format_of(xml) is QWEN_XML
 
 
 def test_a_template_that_knows_no_tools(tmp_path):
