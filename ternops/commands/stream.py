@@ -9,8 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ternops.commands import options
-from ternops.decoder.stops import StopStrings
-from ternops.decoder.text import Continuation, stream_text
+from ternops.decoder.stops import StoppedText
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -45,17 +44,14 @@ class Stream:
     ) -> Iterator[str]:
         """The text of tokens behind those of a prompt as soon as they make characters, up to the
         first of the texts to stop at."""
-        stop = StopStrings(stops)
-        for piece in stream_text(tokenizer, Continuation(prompt, self._timed(tokens))):
-            safe, stopped = stop.feed(piece)
+        text = StoppedText(tokenizer, prompt, stops)
+        for token in itertools.chain(self._timed(tokens), [None]):
+            safe, stopped = text.take(token, token is None)
             self.text += safe
             yield safe
             if stopped:
                 self.finish_reason = "stop"
                 return
-        rest = stop.end()
-        self.text += rest
-        yield rest
 
     def finish(self, most: int, room: int) -> None:
         """Say why it has ended: after `most` tokens, after `room`, or at an end token."""

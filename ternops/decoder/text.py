@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,31 +78,6 @@ def _warn(line: str) -> None:
     warnings.warn(f"tokenizer: {line}", stacklevel=1)
 
 
-@dataclass(frozen=True)
-class Continuation:
-    """Tokens that follow a prompt's: their text depends on what comes before."""
-
-    prompt: list[int]
-    tokens: Iterable[int]
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.tokens)
-
-
-def stream_text(tokenizer: Tokenizer, tokens: Iterable[int]) -> Iterator[str]:
-    """Text as soon as its tokens make whole characters.
-
-    Joined it is what `tokenizer.decode` makes of all tokens, special ones left out; of a
-    Continuation, what it makes of the prompt and the tokens, without the prompt's text.
-    """
-    decoder = TextDecoder(tokenizer, tokens.prompt if isinstance(tokens, Continuation) else [])
-    for token in tokens:
-        if text := decoder.push(token):
-            yield text
-    if text := decoder.end():
-        yield text
-
-
 #: The most bytes of a character, and so the most byte-level tokens of an incomplete one.
 _CHARACTER = 4
 
@@ -112,6 +85,7 @@ _CHARACTER = 4
 class TextDecoder:
     """Text from tokens as they come: decodes a window of the last ones and returns what is new.
 
+    Joined it is what `tokenizer.decode` makes of all tokens, special ones left out.
     prompt: tokens before, whose text the new one depends on and does not repeat.
 
     That is exact where the text of a token depends on no more than the one before it, as with all

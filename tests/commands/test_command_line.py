@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -18,6 +19,7 @@ import ternops
 from ternops.__main__ import main
 from ternops.decoder import Model, open_checkpoint, reference
 from ternops.decoder.formats.loading import TINY
+from ternops.decoder.stops import StoppedText
 from ternops.decoder.text import load_tokenizer
 from ternops.encodings import TERNARY
 from ternops.isa import detect
@@ -200,17 +202,14 @@ def test_too_few_tokens_for_a_rate(capfd, count):
 
 def test_ctrl_c_keeps_the_figures(capfd, monkeypatch):
     """What was said so far, its line ended, and the figures; exit code 0."""
-    from ternops.commands import stream
+    original, count = StoppedText.take, itertools.count(1)
 
-    original = stream.stream_text
+    def take(text, token, is_last):
+        if next(count) == 4:
+            raise KeyboardInterrupt
+        return original(text, token, is_last)
 
-    def stream_text(tokenizer, tokens):
-        for count, text in enumerate(original(tokenizer, tokens)):
-            if count == 3:
-                raise KeyboardInterrupt
-            yield text
-
-    monkeypatch.setattr(stream, "stream_text", stream_text)
+    monkeypatch.setattr(StoppedText, "take", take)
     assert main(["generate", "--prompt", PROMPT]) == 0
     out, err = capfd.readouterr()
     assert expected_text(10).startswith(out[:-1])

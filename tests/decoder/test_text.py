@@ -11,7 +11,8 @@ from tokenizers import Tokenizer, decoders
 from tokenizers.models import WordLevel
 
 from ternops.decoder.formats.loading import TINY
-from ternops.decoder.text import Continuation, load_tokenizer, stream_text
+from ternops.decoder.text import load_tokenizer
+from tests.helpers.texts import pieces_of, text_of
 
 _BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 _WORDS = [
@@ -89,12 +90,10 @@ def test_a_stream_is_what_decode_makes_of_all(name):
     @settings(max_examples=200, deadline=None)
     @given(_tokens(tokenizer), _tokens(tokenizer))
     def check(tokens, prompt):
-        assert "".join(stream_text(tokenizer, tokens)) == tokenizer.decode(tokens)
+        assert text_of(tokenizer, tokens) == tokenizer.decode(tokens)
         before, both = tokenizer.decode(prompt), tokenizer.decode(prompt + tokens)
         if not before.endswith("\ufffd"):  # else a prompt that ends in a character
-            assert (
-                "".join(stream_text(tokenizer, Continuation(prompt, tokens))) == both[len(before) :]
-            )
+            assert text_of(tokenizer, tokens, prompt) == both[len(before) :]
 
     check()
 
@@ -121,15 +120,15 @@ def _ids(tokenizer, words):
 def test_the_pieces_of_a_stream(name, words, pieces):
     """As soon as characters are whole, runs of byte tokens as soon as they end."""
     tokenizer = TOKENIZERS[name]
-    assert list(stream_text(tokenizer, _ids(tokenizer, words))) == pieces
+    assert pieces_of(tokenizer, _ids(tokenizer, words)) == pieces
 
 
 def test_a_continuation_keeps_its_blank():
     """A decoder that strips what all text begins with does not strip what goes on."""
     tokenizer = TOKENIZERS["LLaMA 2"]
     prompt, more = _ids(tokenizer, ["<s>", "\u2581a"]), _ids(tokenizer, ["\u2581a", "\u2581é"])
-    assert list(stream_text(tokenizer, Continuation(prompt, more))) == [" a", " é"]
-    assert list(stream_text(tokenizer, Continuation(prompt[:1], more))) == ["a", " é"]
+    assert pieces_of(tokenizer, more, prompt) == [" a", " é"]
+    assert pieces_of(tokenizer, more, prompt[:1]) == ["a", " é"]
 
 
 @pytest.mark.parametrize(
@@ -142,6 +141,6 @@ def test_a_token_costs_the_same_at_the_end(name, word):
     tokenizer = TOKENIZERS[name]
     tokens = _ids(tokenizer, [word]) * 20_000
     start = time.perf_counter()
-    text = "".join(stream_text(tokenizer, tokens))
+    text = text_of(tokenizer, tokens)
     assert time.perf_counter() - start < 10  # 0.2 s; minutes where it grows
     assert text == tokenizer.decode(tokens)

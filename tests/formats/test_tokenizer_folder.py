@@ -12,8 +12,9 @@ from ternops.decoder import open_checkpoint
 from ternops.decoder.formats import convert
 from ternops.decoder.formats.hugging_face_config import read_config
 from ternops.decoder.formats.loading import TINY
-from ternops.decoder.text import load_tokenizer, stream_text
+from ternops.decoder.text import load_tokenizer
 from tests.helpers import internals
+from tests.helpers.texts import text_of
 
 _BEGIN, _END = "<|begin_of_text|>", "<|end_of_text|>"
 _FAST = {"tokenizer_class": "PreTrainedTokenizerFast"}
@@ -290,7 +291,7 @@ def test_a_special_token_that_is_added_once_more(tmp_path):
         convert.convert(folder, tmp_path / "packed")
     for tokenizer in (quietly(folder), open_checkpoint(tmp_path / "packed").tokenizer()):
         assert tokenizer.decode([0, 476, 1]) == "def"
-        assert "".join(stream_text(tokenizer, [0, 476, 1])) == "def"
+        assert text_of(tokenizer, [0, 476, 1]) == "def"
 
 
 def test_special_tokens_by_name(tmp_path):

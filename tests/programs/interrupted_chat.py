@@ -5,29 +5,24 @@ python -m tests.programs.interrupted_chat MODEL
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from typing import Any
 
 from ternops.__main__ import main
-from ternops.commands import stream
-from ternops.decoder import text
+from ternops.decoder.stops import StoppedText
 
-original, first = text.stream_text, True
+original, count = StoppedText.take, itertools.count(1)
 
 
-def stream_text(tokenizer: Any, tokens: Any) -> Iterator[str]:
-    """As the original, with a signal after the fifth piece of text, once."""
-    global first
-    for count, piece in enumerate(original(tokenizer, tokens)):
-        yield piece
-        if first and count == 4:
-            first = False
-            os.kill(os.getpid(), signal.SIGINT)
+def take(self: StoppedText, token: int | None, is_last: bool) -> tuple[str, bool]:
+    """As the original, with a signal before the sixth piece of text that there is."""
+    if next(count) == 6:
+        os.kill(os.getpid(), signal.SIGINT)
+    return original(self, token, is_last)
 
 
 if __name__ == "__main__":
-    stream.stream_text = stream_text  # type: ignore[attr-defined]
+    StoppedText.take = take  # type: ignore[method-assign]
     sys.exit(main(["chat", "--max-new-tokens", "100", "--model", *sys.argv[1:]]))

@@ -11,9 +11,9 @@ import numpy as np
 import openai
 import pytest
 
-from ternops.decoder.text import Continuation, stream_text
 from ternops.serve.requests import Message
 from tests.helpers.serving import make_serving, running, talker
+from tests.helpers.texts import text_of
 
 CHAT, COMPLETE, EMBED = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
 PROMPTS = ("def ", "import os\n\nclass ", "    return [", "# The parser")
@@ -29,7 +29,7 @@ def expected(server, prompt, count, **settings):
     tokenizer = server.serving.prompts.tokenizer
     tokens = tokenizer.encode(prompt).ids
     generated = list(server.serving.model.generate(tokens, count, **settings))
-    return "".join(stream_text(tokenizer, Continuation(tokens, generated)))
+    return text_of(tokenizer, generated, tokens)
 
 
 def texts(events):

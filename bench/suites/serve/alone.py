@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.core.process import converse
 from ternops.decoder import Batch, Model, open_checkpoint
-from ternops.decoder.text import Continuation, stream_text
+from ternops.decoder.text import TextDecoder
 
 _TOKENS = "max_tokens"
 
@@ -33,7 +33,8 @@ def _main(path: str, threads: str) -> None:
         for token in model.generate(prompt, **settings_of(body)):
             times.append(time.perf_counter())
             tokens.append(token)
-        text = "".join(stream_text(tokenizer, Continuation(prompt, tokens)))
+        decoder = TextDecoder(tokenizer, prompt)
+        text = "".join(map(decoder.push, tokens)) + decoder.end()
         return [(times[-1] - times[0]) / max(1, len(times) - 1), text]
 
     def together(bodies: list[dict[str, Any]]) -> Any:
