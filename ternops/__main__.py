@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     parser = argparse.ArgumentParser(prog="python -m ternops", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"ternops {ternops.__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     info = commands.add_parser("info", help="CPU, instruction tier, threads, cache, versions")
     info.set_defaults(run=_info)

@@ -18,6 +18,7 @@ from ternops.decoder.cache import page_bytes, pages_of
 from ternops.decoder.chat import ChatTemplate
 from ternops.decoder.perplexity import Likelihood, likelihood
 from ternops.decoder.stops import StoppedText
+from ternops.decoder.workspace import MAX_TOKENS
 
 #: Tokens of an answer where a task does not say how many.
 _MOST = 256
@@ -60,7 +61,10 @@ class TernopsLM(TemplateLM):
         self.max_length = context if max_length is None else operator.index(max_length)
         if not 1 <= self.max_length <= context:
             raise ValueError(f"max_length={max_length}: expected 1 to the context of {context}")
-        self._size = 8 if batch_size in ("auto", None) else int(batch_size)
+        is_auto = str(batch_size).startswith("auto") or batch_size is None
+        self._size = 8 if is_auto else int(batch_size)
+        if not 1 <= self._size <= MAX_TOKENS:
+            raise ValueError(f"batch_size={batch_size}: expected 1 to {MAX_TOKENS}, or auto")
         self._session = Session(self._model)
 
     @property

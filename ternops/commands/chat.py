@@ -17,14 +17,20 @@ if TYPE_CHECKING:
     from ternops.decoder.model import Model, Session
 
 
+#: What can be typed.
+_HELP = (
+    'A line is a turn, or all lines between two of three double quotes, """. /save FILE keeps the '
+    "conversation with its cache, /load FILE goes on with one at once, /help says this, /exit, "
+    "Ctrl-C or Ctrl-D at the prompt end the chat."
+)
+
+
 def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
         "chat", help="talk to a model",
-        description="Talk to a model: a line is a turn, or all lines between two of three double "
-        'quotes, """. /save FILE keeps the conversation with its cache, /load FILE goes on with '
-        "one at once. Where the context is full the oldest turns are forgotten. Ctrl-C stops an "
-        "answer; at the prompt, Ctrl-C or Ctrl-D ends the chat.",
+        description=f"Talk to a model. {_HELP} Where the context is full the oldest turns are "
+        "forgotten. Ctrl-C stops an answer.",
     )  # fmt: skip
     parser.add_argument("--system", metavar="TEXT", help="what the model is told first")
     parser.add_argument(
@@ -118,13 +124,20 @@ class _Conversation:
             )
 
     def obey(self, command: str, path: str) -> None:
-        """/save or /load of a file."""
+        """/help, or /save or /load of a file."""
+        if command == "help":
+            options.note(_HELP)
+            return
+
         from ternops.decoder.session_file import load_session, save_session
 
         if not path:
             raise ValueError(f"/{command}: expected the name of a file behind it")
         if command == "save":
-            save_session(self._session, path, self._messages)
+            try:
+                save_session(self._session, path, self._messages)
+            except OSError as error:
+                raise OSError(f"/save: {path!r}: {error.strerror or error}") from None
             options.note(f"/save: {path}, {self._session.position} tokens")
             return
         messages = load_session(self._session, path)

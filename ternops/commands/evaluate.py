@@ -63,17 +63,25 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.limit is not None and arguments.limit < 1:
         raise ValueError(f"--limit {arguments.limit}: expected 1 or more")
 
+    if arguments.num_fewshot is not None and arguments.num_fewshot < 0:
+        raise ValueError(f"--num-fewshot {arguments.num_fewshot}: expected 0 or more")
+
     from ternops.evaluation import TernopsLM
 
     model = TernopsLM(
         arguments.model, model=options.load_model(arguments), quantize=arguments.quantize,
         batch_size=arguments.batch_size,
     )  # fmt: skip
-    found = simple_evaluate(
-        model, tasks=names, task_manager=manager, num_fewshot=arguments.num_fewshot,
-        limit=arguments.limit, apply_chat_template=arguments.chat, log_samples=False,
-        bootstrap_iters=1000,
-    )  # fmt: skip
+    try:
+        found = simple_evaluate(
+            model, tasks=names, task_manager=manager, num_fewshot=arguments.num_fewshot,
+            limit=arguments.limit, apply_chat_template=arguments.chat, log_samples=False,
+            bootstrap_iters=1000,
+        )  # fmt: skip
+    except ConnectionError as error:
+        if arguments.download:
+            raise
+        raise ValueError(f"{error}; --download fetches data that are not on the disk") from None
     print(make_table(found))
     if "groups" in found:
         print(make_table(found, "groups"))

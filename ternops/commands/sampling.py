@@ -70,6 +70,9 @@ def sampling(arguments: argparse.Namespace, checkpoint: Checkpoint) -> dict[str,
 
     Raises ValueError for a setting that is out of range.
     """
+    for name, least in (("max_new_tokens", 0), ("prompt_lookup", 0), ("draft_tokens", 1)):
+        if getattr(arguments, name) < least:  # before a model is loaded
+            raise ValueError(f"{name}={getattr(arguments, name)}: expected {least} or more")
     given = {name: getattr(arguments, name) for name in _NUMBERS}
     given = {name: value for name, value in given.items() if value is not None}
     if arguments.logit_bias:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import socket
 import sys
 from pathlib import Path
@@ -17,6 +18,8 @@ _LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1")
 #: Seconds that a Python thread may keep another waiting. The engine needs some microseconds of
 #: Python between two steps, for which Python's own 5 ms would be a step of a small model.
 _SWITCH_INTERVAL = 0.0005
+#: What browsers say a page comes from.
+_ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#\s]+")
 
 
 def add(commands: Any) -> None:
@@ -86,6 +89,13 @@ def _run(arguments: argparse.Namespace) -> None:
     key = os.environ.get(_KEY) if arguments.api_key is None else arguments.api_key
     if key is not None and not key.strip():
         raise ValueError("--api-key: empty, expected a key")
+    if arguments.name == "":
+        raise ValueError("--name: empty, expected what requests call the model")
+    for origin in arguments.cors:
+        if not _ORIGIN.fullmatch(origin):
+            raise ValueError(
+                f"--cors {origin}: expected an origin without a path, as https://example.org, or *"
+            )
     # Before the model is loaded, which takes longer than to learn of a port that is taken.
     with _listening(arguments.host, arguments.port) as listener:
         serving = _serving(arguments)
@@ -120,8 +130,11 @@ def _serving(arguments: argparse.Namespace) -> Any:
     from ternops.serve.serving import Serving
     from ternops.sizes import parse_size
 
+    memory = arguments.kv_memory
+    if memory is not None:
+        memory = parse_size("--kv-memory", memory)
     limits = Limits(
-        parallel=arguments.parallel, queue=arguments.queue, kv_memory=arguments.kv_memory,
+        parallel=arguments.parallel, queue=arguments.queue, kv_memory=memory,
         max_body=parse_size("--max-body", arguments.max_body), timeout=arguments.timeout,
         grace=arguments.grace,
     )  # fmt: skip
@@ -129,5 +142,5 @@ def _serving(arguments: argparse.Namespace) -> Any:
     options.chosen_context(arguments, checkpoint.config, checkpoint.config.context)
     model = options.load_model(arguments)
     session = options.start_session(model)
-    name = arguments.name or Path(arguments.model or "tiny").name
+    name = arguments.name or Path(arguments.model or "tiny").resolve().name
     return Serving(model, checkpoint, name, limits, session.delta)

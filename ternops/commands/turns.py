@@ -14,19 +14,21 @@ from ternops.commands import options
 
 #: What begins and ends a turn of several lines.
 _QUOTES = '"""'
-_COMMAND = re.compile(r"/(save|load)(?:\s+(.*?))?\s*")
+_COMMAND = re.compile(r"/(?:(save|load)(?:\s+(.*?))?|(help))\s*")
+_END = re.compile(r"/(exit|quit|bye)\s*")
 
 
 class Turn(NamedTuple):
-    """text: what is said, or the file of a command. command: "save", "load", or "" for none."""
+    """text: what is said, or the file of a command. command: "save", "load", "help", or "" for
+    none."""
 
     text: str
     command: str = ""
 
 
 def read_turns() -> Iterator[Turn]:
-    """Those of stdin, to its end: a line that is not blank, or all lines between two of three
-    double quotes each, in which nothing is a command."""
+    """Those of stdin, to its end or /exit: a line that is not blank, or all lines between two of
+    three double quotes each, in which nothing is a command."""
     if sys.stdin is None:
         raise ValueError("stdin: closed, expected a line for each turn")
     if isinstance(sys.stdin, io.TextIOWrapper):
@@ -41,8 +43,10 @@ def read_turns() -> Iterator[Turn]:
     while (line := _line("> " if asks else "")) is not None:
         if line.startswith(_QUOTES):
             yield Turn(_quoted(line.removeprefix(_QUOTES), "... " if asks else ""))
+        elif _END.fullmatch(line):
+            return
         elif command := _COMMAND.fullmatch(line):
-            yield Turn(command[2] or "", command[1])
+            yield Turn(command[2] or "", command[1] or command[3])
         elif line.strip():
             yield Turn(line)
     if asks:

@@ -55,13 +55,27 @@ def of_validation(error: ValidationError, data: Any) -> ApiError:
         name, words = "", found["msg"].removeprefix("Value error, ")
     else:
         # A union expects what any of its branches does.
-        alike = [each["msg"] for place, each in places
-                 if place == path and each["type"].endswith("_type")]  # fmt: skip
-        messages = [each.removeprefix("Input should be ") for each in alike or [found["msg"]]]
-        expected = " or ".join(dict.fromkeys(messages))
+        endings = ("_type", "_short", "_long")
+        alike = [
+            _expected(each)
+            for place, each in places
+            if place == path and each["type"].endswith(endings)
+        ]
+        expected = " or ".join(dict.fromkeys(alike or [_expected(found)]))
         expected = expected.replace("Input should ", "to ")
         words = f"{shown(value)}, expected {expected}"
     return ApiError(400, f"{name}: {words}" if name else words, name or None)
+
+
+def _expected(error: Any) -> str:
+    """What one of pydantic's errors says should be."""
+    limits = error.get("ctx", {})
+    if error["type"] == "too_short":
+        return f"{limits['min_length']} item(s) at least"
+    if error["type"] == "too_long":
+        return f"{limits['max_length']} item(s) at most"
+    found: str = error["msg"].removeprefix("Input should be ")
+    return found
 
 
 def _place(location: tuple[int | str, ...], data: Any) -> list[int | str]:

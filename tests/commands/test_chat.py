@@ -103,14 +103,24 @@ def test_a_conversation_is_saved_and_gone_on_with(talker, tmp_path):
     done = chat(talker, f"{turns[0]}\n{turns[1]}\n/save {path}\n".encode(), *options)
     assert done.returncode == 0, done.stderr
     assert done.stdout.decode() == "".join(answers[:2])
-    text = f"/load {path}x\n/load\n/load {path}\n{turns[2]}\n"
+    text = f"/load {path}x\n/load\n/load {path}\n{turns[2]}\n/save {path}/x\n"
     done = chat(talker, text.encode(), *options[:2])
     assert done.stdout.decode() == answers[2]
     assert done.returncode == 2
     errors = [line for line in done.stderr.decode().splitlines() if "error: " in line]
-    assert [f"{path}x" in errors[0], "/load: expected" in errors[1], len(errors)] == [True, True, 2]
+    assert [f"{path}x" in errors[0], "/load: expected" in errors[1], len(errors)] == [True, True, 3]
+    assert f"/save: '{path}/x': " in errors[2]
     assert int(asked(done)[0].split()[1]) < 15
     (talker / "chat_template.jinja").write_text("")
+
+
+@pytest.mark.parametrize("end", ["/exit", "/quit ", "/bye"])
+def test_help_and_an_end(talker, end):
+    """What begins like a command and is none is said; nothing is read behind the end."""
+    done = chat(talker, f"/help\n/helpless\n{end}\nmore\n".encode(), "--max-new-tokens", "3")
+    assert done.returncode == 0, done.stderr
+    assert b"/save FILE keeps the conversation" in done.stderr
+    assert len(asked(done)) == 1
 
 
 def test_json_and_control_tokens(talker):

@@ -243,6 +243,25 @@ def complaint(arguments, capfd, code=2):
     return error_of(*capfd.readouterr())
 
 
+def test_numbers_are_looked_at_before_a_model_is_loaded(capfd, monkeypatch):
+    """Which may take long."""
+    monkeypatch.setattr(Model, "from_pretrained", None)
+    for command in (["generate", "--prompt", PROMPT], ["chat"]):
+        for option, words in (
+            ("--max-new-tokens=-1", "max_new_tokens=-1: expected 0 or more"),
+            ("--prompt-lookup=-1", "prompt_lookup=-1: expected 0 or more"),
+            ("--draft-tokens=0", "draft_tokens=0: expected 1 or more"),
+        ):
+            assert words in complaint([*command, option], capfd)
+
+
+def test_the_version(capfd):
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    assert capfd.readouterr().out == f"ternops {ternops.__version__}\n"
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -133,5 +133,11 @@ def test_the_command(lm_eval, folder, capfd, tmp_path, monkeypatch):
     assert f"{found['local_choice']['acc,none']:.4f}" in out
     assert main(["eval", "--include-path", str(folder)]) == 0
     assert {*TASKS, "hellaswag"} <= set(capfd.readouterr().out.split())
-    assert main(["eval", "--tasks", "nothing", *options]) == 2
-    assert "--tasks: 'nothing' is no task" in capfd.readouterr().err
+    for changed, words in (
+        (["--tasks", "nothing"], "--tasks: 'nothing' is no task"),
+        (["--tasks", "hellaswag"], "--download fetches data that are not on the disk"),
+        (["--tasks", "hellaswag", "--num-fewshot", "-1"], "--num-fewshot -1: expected 0 or more"),
+        (["--tasks", "hellaswag", "--batch-size", "0"], "batch_size=0: expected 1 to 512"),
+    ):
+        assert main(["eval", *changed, *options]) == 2
+        assert words in capfd.readouterr().err

@@ -78,7 +78,7 @@ def test_settings(server, changes, param):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"messages": []}, "messages"),
+        ({"messages": []}, "messages: [], expected 1 item(s) at least"),
         ({"messages": "hello"}, "messages"),
         ({"messages": [{"role": "boss", "content": "x"}]}, "messages[0].role"),
         ({"messages": [{"role": "user"}]}, "content: null"),

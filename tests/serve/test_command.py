@@ -69,6 +69,10 @@ def test_it_answers_and_ends_in_good_order(tmp_path):
     [
         (["--port", "70000"], "--port 70000: expected 0 to 65535"),
         (["--api-key", " "], "--api-key: empty"),
+        (["--name", ""], "--name: empty"),
+        (["--cors", "https://example.org/"], "--cors https://example.org/: expected an origin"),
+        (["--cors", "*", "example.org"], "--cors example.org: expected an origin"),
+        (["--kv-memory", "much"], "--kv-memory='much': expected a size"),
         (["--parallel", "0"], "parallel=0: expected"),
         (["--timeout", "nan"], "timeout=nan: expected"),
         (["--max-body", "much"], "--max-body='much': expected a size"),
