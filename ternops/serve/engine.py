@@ -252,13 +252,11 @@ class Engine:
             self._held = {}
 
     def _refuse(self, error: RequestError) -> None:
-        """What is wrong with one sequence ends its request; the others do not notice."""
-        if error.request not in self._running:
-            return
-        tokens, _ = self._running.pop(error.request)
-        self._forget(tokens, None)
-        words = " ".join(str(error.__cause__).split())
-        self._tell(tokens.put, ApiError(400, words, code="no_token"))
+        """Tell a request that one of its sequences cannot go on; it gives up the others."""
+        tokens, _ = self._running.pop(error.request, _NOBODY)
+        if tokens:
+            words = " ".join(str(error.__cause__).split())
+            self._tell(tokens.put, ApiError(400, words, code="no_token"))
 
     def _answer(self, work: Callable[[], Any], future: asyncio.Future[Any]) -> None:
         if future.cancelled():

@@ -8,6 +8,7 @@ import pytest
 from ternops.decoder import Batch, Model
 from ternops.decoder.batch import RequestError
 from ternops.decoder.weights import HalfMatrix, Weights
+from ternops.decoder.workspace import Workspace
 from tests.helpers.small_models import small_config, small_model
 
 #: The token that the model below has no numbers for.
@@ -94,6 +95,21 @@ def test_a_constraint_that_allows_nothing_or_fails(model):
     assert counts == {good: 8, empty: 3, fails: 3}
 
 
+def test_several_at_once_cost_one_pass(model, monkeypatch):
+    """Each is told by a step, of which the first alone computes."""
+    batch = Batch(model, 4)
+    broken = [batch.add([BROKEN], 3) for _ in range(3)]
+    good = batch.add([1], 2, stop_at_eos=False)
+    with pytest.raises(RequestError, match=f"request {broken[0]}: "):
+        batch.step()
+    with monkeypatch.context() as patch:
+        patch.setattr(Workspace, "run", None)
+        for number in broken[1:]:
+            with pytest.raises(RequestError, match=f"request {number}: "):
+                batch.step()
+    assert [each.request for each in batch.step()] == [good] * 2
+
+
 def test_one_that_is_cancelled_raises_nothing(model):
     """Two fail in a step: the second is cancelled before its turn."""
     batch = Batch(model, 4)
@@ -110,8 +126,6 @@ def test_one_that_is_cancelled_raises_nothing(model):
 
 def test_infinite_logits_have_no_probabilities(model, monkeypatch):
     """The largest is the likeliest; how likely, nobody can say."""
-    from ternops.decoder.workspace import Workspace
-
     original = Workspace.run
 
     def infinite(self, *arguments):

@@ -101,38 +101,45 @@ def test_fine_tunes():
     assert not numbers
 
 
-@pytest.mark.parametrize("count", [20, 64, 100])
-def test_a_question_is_read_once(count, monkeypatch):
-    """Its answers wait for it, and then have its pages or a copy of one."""
-    original, passes = Workspace.run, []
+@pytest.fixture
+def passes(monkeypatch):
+    """The tokens of each pass, and of how many logits are wanted."""
+    original, found = Workspace.run, []
 
     def run(self, tokens, outputs, *others):
-        passes.append((tokens, len(outputs)))
+        found.append((tokens, len(outputs)))
         return original(self, tokens, outputs, *others)
 
+    monkeypatch.setattr(Workspace, "run", run)
+    return found
+
+
+@pytest.mark.parametrize("count", [20, 64, 100])
+def test_a_question_is_read_once(count, passes):
+    """Its answers wait for it, and then have its pages or a copy of one."""
     model = make()
-    batch = Batch(model, 8)
     wanted = [(TOKENS[:count] + TOKENS[200 + i : 205 + i], count) for i in range(4)]
     expected = alone(model, wanted)
-    monkeypatch.setattr(Workspace, "run", run)
-    assert scored(batch, wanted) == expected
+    passes.clear()
+    assert scored(Batch(model, 8), wanted) == expected
     # Logits of the last token of the question are wanted by each: it is computed for each.
     assert passes == [(count + 4, 5), (3 * 5, 3 * 5)]
 
 
-def test_rows_of_logits_are_bounded(monkeypatch):
+def test_nobody_waits_for_a_token(passes):
+    """Not even where a single one is left to compute: passes are as large as they can be."""
+    texts = [(TOKENS[i : 300 + i], 1) for i in range(1, 4)]
+    scored(Batch(make(), 8), [(TOKENS[:2], 1), *texts])
+    assert [tokens for tokens, _ in passes] == [512, 1 + 3 * 299 - 512]
+
+
+def test_rows_of_logits_are_bounded(monkeypatch, passes):
     """And those of sequences that are continued are as many as the batch is large."""
-    original, outputs = Workspace.run, []
-
-    def run(self, tokens, rows, *others):
-        outputs.append(len(rows))
-        return original(self, tokens, rows, *others)
-
-    monkeypatch.setattr(Workspace, "run", run)
     monkeypatch.setattr(batch_module, "LOGITS_BYTES", 4 * 33 * 20)
     batch = Batch(make(), 4)
     wanted = [(TOKENS[i : i + 90], 30) for i in range(4)]
     scored(batch, wanted)
+    outputs = [count for _, count in passes]
     assert max(outputs) == 20
     assert sum(outputs) == 4 * 60
 
