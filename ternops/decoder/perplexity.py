@@ -16,6 +16,10 @@ from ternops.decoder.session import Session
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+#: Logits that are looked at at a time, 1 MB of float64: in memory that is new for all of them it
+#: takes several times as long.
+_AT_ONCE = 1 << 17
+
 
 def windows(tokenizer: Tokenizer, text: str, context: int) -> Iterator[list[int]]:
     """The tokens of a text, cut into windows that begin as the tokenizer begins a text.
@@ -84,9 +88,14 @@ class Scorer:
 
 def negative_log_likelihoods(logits: npt.NDArray[Any], targets: Sequence[int]) -> list[float]:
     """Of each target by its row of float (tokens, vocabulary) logits, in float64."""
-    scores = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    chosen = scores[np.arange(len(targets)), targets]
-    found: list[float] = (np.log(np.exp(scores).sum(axis=1)) - chosen).tolist()
+    found: list[float] = []
+    step = max(1, _AT_ONCE // logits.shape[1])
+    for at in range(0, len(targets), step):
+        rows, wanted = logits[at : at + step], targets[at : at + step]
+        scores = np.subtract(rows, rows.max(axis=1, keepdims=True), dtype=np.float64)
+        chosen = scores[np.arange(len(wanted)), wanted]
+        np.exp(scores, out=scores)
+        found += (np.log(scores.sum(axis=1)) - chosen).tolist()
     return found
 
 

@@ -9,7 +9,7 @@ from ternops.decoder import Batch, Model, Session
 from ternops.decoder import batch as batch_module
 from ternops.decoder.attention import CACHES
 from ternops.decoder.cache import page_bytes
-from ternops.decoder.perplexity import likelihood
+from ternops.decoder.perplexity import likelihood, negative_log_likelihoods
 from ternops.decoder.workspace import Workspace
 from tests.helpers.small_models import LAYOUTS, small_config, small_model, tuned_model
 
@@ -142,6 +142,18 @@ def test_rows_of_logits_are_bounded(monkeypatch, passes):
     outputs = [count for _, count in passes]
     assert max(outputs) == 20
     assert sum(outputs) == 4 * 60
+
+
+@pytest.mark.parametrize("vocabulary", [5, 1025, 50_000, 200_000])
+def test_losses_do_not_depend_on_the_rows_beside(vocabulary):
+    """However many are looked at at a time."""
+    random = np.random.default_rng(0)
+    logits = random.normal(0, 3, (300_000 // vocabulary + 1, vocabulary)).astype(np.float32)
+    targets = random.integers(0, vocabulary, len(logits)).tolist()
+    wide = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    chosen = np.take_along_axis(wide, np.array(targets)[:, None], 1)[:, 0]
+    expected = np.log(np.exp(wide).sum(axis=1)) - chosen
+    assert negative_log_likelihoods(logits, targets) == expected.tolist()
 
 
 def test_one_that_is_cancelled():

@@ -69,7 +69,7 @@ class Server:
 
 def events(lines: Iterator[str]) -> list[Any]:
     """What server-sent events hold, to the end that they must have."""
-    data = [line.removeprefix("data: ") for line in lines if line]
+    data = [line.removeprefix("data: ") for line in lines if line and line[0] != ":"]
     assert data[-1] == "[DONE]"
     return [json.loads(each) for each in data[:-1]]
 
