@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ternops.decoder import Batch, Model
-from ternops.decoder.batch import RequestError
+from ternops.decoder import Batch, Model, RequestError
 from ternops.decoder.weights import HalfMatrix, Weights
 from ternops.decoder.workspace import Workspace
 from tests.helpers.small_models import small_config, small_model
