@@ -253,8 +253,10 @@ class Engine:
 
     def _refuse(self, error: RequestError) -> None:
         """Tell a request that one of its sequences cannot go on; it gives up the others."""
-        tokens, _ = self._running.pop(error.request, _NOBODY)
+        tokens, _ = self._running.get(error.request, _NOBODY)
         if tokens:
+            self._end(error.request)
+            self._release()  # what it has said comes before
             words = " ".join(str(error.__cause__).split())
             self._tell(tokens.put, ApiError(400, words, code="no_token"))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 
 import httpx
 import numpy as np
@@ -130,8 +131,10 @@ def test_a_sequence_that_cannot_go_on(slow, monkeypatch):
     with running(make_serving()) as server:
         with (
             httpx.Client(base_url=server.url) as other,
-            other.stream("POST", COMPLETE, json={**LONG, "max_tokens": 60, "stream": True}) as good,
-        ):
+            other.stream("POST", COMPLETE, json={
+                **LONG, "max_tokens": 60, "stream": True, "stream_options": {"include_usage": True}
+            }) as good,
+        ):  # fmt: skip
             lines = good.iter_lines()
             next(lines)
             response = server.post(COMPLETE, **bad)
@@ -141,12 +144,29 @@ def test_a_sequence_that_cannot_go_on(slow, monkeypatch):
             assert error["code"] == "no_token"
             with server.client.stream("POST", COMPLETE, json={**bad, "stream": True}) as response:
                 assert events(response.iter_lines())[-1] == {"error": error}
-            # The first event has been read already.
-            assert len([line for line in lines if line.startswith("data: {")]) >= 30
+            assert events(lines)[-1]["usage"]["completion_tokens"] == 60
         server.wait_until_idle()
         assert value(server, "ternops_engine_restarts_total") == 0
         # The other choices have not gone on for nobody.
         assert value(server, "ternops_generated_tokens_total") < 60 + 2 * 100
+
+
+def test_what_was_said_comes_before_an_error(monkeypatch):
+    """All of it, though tokens wait for one another."""
+    original, calls = Sampler.__call__, Counter()
+
+    def fifth_is_broken(sampler, logits):
+        calls[sampler] += 1
+        return original(sampler, np.full_like(logits, np.nan) if calls[sampler] == 5 else logits)
+
+    monkeypatch.setattr(Sampler, "__call__", fifth_is_broken)
+    monkeypatch.setattr(engine, "_TOGETHER", 60.0)
+    with running(make_serving()) as server:
+        body = {**LONG, "seed": 1}
+        whole = server.ask(COMPLETE, **{**body, "max_tokens": 4})["choices"][0]["text"]
+        *found, last = server.stream(COMPLETE, **body)
+        assert "".join(each["choices"][0]["text"] for each in found) == whole
+        assert "nan" in last["error"]["message"]
 
 
 def test_a_stream_that_waits_says_so(monkeypatch):
