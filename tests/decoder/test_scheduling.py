@@ -103,7 +103,7 @@ def test_steps_with_prompts_take_at_most_twice_as_long(decoding, other):
     alone = machine.alone(decoding)
     steps = [machine.step(decoding) for _ in range(60)]
     assert all(seconds <= 2 * alone for _, seconds in steps)
-    assert all(seconds > 1.5 * alone or read == 1 for read, seconds in steps[40:])
+    assert all(seconds > 1.3 * alone or read == 1 for read, seconds in steps[40:])
 
 
 def test_the_time_alone_is_measured_again():
