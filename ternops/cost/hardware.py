@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ternops.cost.link import Link
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -99,7 +101,8 @@ class Hardware:
     """A machine. levels: the fastest first, DRAM last. memory: bytes. barrier: seconds by threads.
 
     idle, core: watts of the machine without work, and that a busy core adds; NaN if unknown. node:
-    whose operations `ternops.cost.arithmetic` takes. sources: key -> where its figure comes from.
+    whose operations `ternops.cost.arithmetic` takes. link: between ranks, None if unknown.
+    sources: key -> where its figure comes from.
     """
 
     name: str
@@ -114,6 +117,7 @@ class Hardware:
     kernels: Mapping[str, Kernel] = field(default_factory=dict)
     node: str = "7 nm"
     file: str = ""
+    link: Link | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
 
     @property

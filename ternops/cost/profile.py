@@ -25,6 +25,7 @@ from ternops.cost.hardware import (
     Kernel,
     Level,
 )
+from ternops.cost.known_links import link_of
 from ternops.cost.latency import reach_of
 from ternops.cost.tables import MAX_CORES, ProfileError, Reader, Table, is_file, read_toml
 from ternops.cost.workload import ATTENTION, ELEMENTWISE, FORMER_NAMES, KINDS, linear_bytes
@@ -106,7 +107,7 @@ def parse(table: Mapping[str, Any], file: str) -> Hardware:
         power.figure("idle", "W") if power else math.nan,
         power.figure("core", "W") if power else math.nan,
         _kernels(take.part("kernels"), levels, clocks) if take.has("kernels") else {},
-        node, file, reader.sources,
+        node, file, link_of(take.part("link"), file) if take.has("link") else None, reader.sources,
     )  # fmt: skip
     reader.refuse_others()
     return machine

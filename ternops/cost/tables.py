@@ -151,21 +151,27 @@ class Table:
 
     def curve(self, key: str, unit: str) -> Curve:
         """A figure, or one for each of "threads"."""
-        table = self._figure(key, unit, {"threads"})
-        value = table["value"]
-        if not isinstance(value, list):
-            if "threads" in table:
+        if not isinstance(self._figure(key, unit, {"threads"})["value"], list):
+            if "threads" in self._table[key]:
                 raise self.wrong(key, "has threads, expected a list of as many values")
-            return Curve((1,), (self._number(key, value, unit),))
-        threads: Any = table.get("threads")
-        shown = f"threads is {reprlib.repr(threads)}"
-        fits = isinstance(threads, list) and len(threads) == len(value) > 0
-        if not fits or not all(type(each) is int and 0 < each <= MAX_CORES for each in threads):
+            return Curve((1,), (self.figure(key, unit),))
+        return Curve(*self.points(key, unit, "threads", MAX_CORES))
+
+    def points(
+        self, key: str, unit: str, by: str, most: int
+    ) -> tuple[tuple[int, ...], tuple[float, ...]]:
+        """A figure for each of some counts named `by`, rising, up to `most`: counts, values."""
+        table = self._figure(key, unit, {by})
+        value, counts = table["value"], table.get(by)
+        shown = f"{by} is {reprlib.repr(counts)}"
+        fits = isinstance(value, list) and isinstance(counts, list)
+        if not fits or not len(counts) == len(value) > 0 or not all(
+            type(each) is int and 0 < each <= most for each in counts
+        ):  # fmt: skip
             raise self.wrong(key, f"{shown}, expected a count for each value")
-        if sorted(set(threads)) != threads:
+        if sorted(set(counts)) != counts:
             raise self.wrong(key, f"{shown}, expected rising counts")
-        values = tuple(self._number(key, each, unit) for each in value)
-        return Curve(tuple(threads), values)
+        return tuple(counts), tuple(self._number(key, each, unit) for each in value)
 
     def _figure(self, key: str, unit: str, more: set[str]) -> Mapping[str, Any]:
         self._known.add(key)
