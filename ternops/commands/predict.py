@@ -11,12 +11,13 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ternops.commands import calibrate_mpi, predict_ranks
 from ternops.encodings import ENCODINGS
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ternops.cost import Prediction
+    from ternops.cost import Hardware, Prediction
     from ternops.decoder.config import Config
 
 _DASH = "-"
@@ -63,6 +64,7 @@ def add(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="sequences (default: 1)")
     parser.add_argument("--plot", metavar="FILE", help="draw time by part and energy by term")
+    predict_ranks.add(parser)
     parser.set_defaults(run=_predict)
 
     parser = commands.add_parser(
@@ -70,6 +72,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--output", metavar="FILE", help="default: <cpu>.toml")
     parser.add_argument("--threads", nargs="+", type=int, metavar="N", help="default: 1, 2 and all")
+    calibrate_mpi.add(parser)
     parser.set_defaults(run=_calibrate)
 
 
@@ -77,14 +80,18 @@ def _predict(arguments: argparse.Namespace) -> None:
     _need("rich")
     from rich.console import Console
 
+    console = Console(markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = _PIPE_WIDTH
+    if predict_ranks.check(arguments):
+        for each in predict_ranks.tables(arguments, *_asked(arguments)):
+            console.print(each, highlight=False)
+        return
     picture = None if arguments.plot is None else _picture(arguments.plot)
     rows = list(_rows(arguments))
     shown = [row for row in rows if row.prediction]
     if not shown:
         raise ValueError(rows[0].why)
-    console = Console(markup=False, emoji=False)
-    if not console.is_terminal:
-        console.width = _PIPE_WIDTH
     for table in [_summary(rows[0]), _parts(rows[0])] if len(rows) == 1 else [_comparison(rows)]:
         console.print(table)
     if any(row.prediction.unknown for row in shown if row.prediction):
@@ -132,9 +139,9 @@ def _picture(name: str) -> Path:
     return path
 
 
-def _rows(arguments: argparse.Namespace) -> Iterator[_Row]:
-    """Every combination of models, machines and encodings."""
-    from ternops.cost import load, predict
+def _asked(arguments: argparse.Namespace) -> tuple[dict[str, Config], list[Hardware]]:
+    """Models and machines; ValueError for those, and for encodings, that are none."""
+    from ternops.cost import load
     from ternops.cost.workload import FORMER_NAMES, KINDS
 
     arguments.encoding = [FORMER_NAMES.get(each, each) for each in arguments.encoding]
@@ -142,7 +149,14 @@ def _rows(arguments: argparse.Namespace) -> Iterator[_Row]:
         if each not in KINDS:
             raise ValueError(f"--encoding {each!r}: expected {' or '.join(KINDS)}")
     models = {each: _config(each) for each in dict.fromkeys(arguments.model)}
-    machines = [load(each) for each in dict.fromkeys(arguments.hardware)]
+    return models, [load(each) for each in dict.fromkeys(arguments.hardware)]
+
+
+def _rows(arguments: argparse.Namespace) -> Iterator[_Row]:
+    """Every combination of models, machines and encodings."""
+    from ternops.cost import predict
+
+    models, machines = _asked(arguments)
     encodings = dict.fromkeys(arguments.encoding)
     for (model, config), hardware, encoding in product(models.items(), machines, encodings):
         threads = arguments.threads or hardware.threads
@@ -260,14 +274,23 @@ def _calibrate(arguments: argparse.Namespace) -> None:
     _need("tomli_w")
     name = re.sub(r"[^a-z0-9]+", "-", cpu_model().lower()).strip("-") or "cpu"
     path = _target("--output", f"{name}.toml" if arguments.output is None else arguments.output)
+    # What --output /dev/stdout shows is the profile alone.
+    told = sys.stderr if is_node(behind_links(path)) else sys.stdout
+
+    def tell(line: str) -> None:
+        print(line, file=told, flush=True)
+
+    if arguments.mpi:
+        if arguments.threads:
+            raise ValueError("--mpi with --threads: expected one of them")
+        calibrate_mpi.calibrate(path, tell)
+        return
     threads = [check_threads(each) for each in arguments.threads or ()]
     for each in threads:
         if each > default_threads():
             raise ValueError(
                 f"--threads {each}: expected at most the {default_threads()} usable CPUs"
             )
-    # What --output /dev/stdout shows is the profile alone.
-    told = sys.stderr if is_node(behind_links(path)) else sys.stdout
-    profile = calibrate(threads, lambda what: print(f"measuring {what} ...", file=told, flush=True))
+    profile = calibrate(threads, lambda what: tell(f"measuring {what} ..."))
     save(profile, path)
-    print(f"wrote {path}", file=told)
+    tell(f"wrote {path}")

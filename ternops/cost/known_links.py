@@ -57,6 +57,8 @@ def load_link(name: str) -> Link:
 
 def link_of(take: Table, name: str) -> Link:
     """The link that a file's table describes."""
+    if take.has("barrier"):  # for whoever reads the file: decoding needs none
+        take.figure("barrier", LATENCY_UNIT)
     gathers = dict([_gather_of(take.part("allgather"))]) if take.has("allgather") else {}
     return Link(
         name, take.figure("latency", LATENCY_UNIT), take.figure("bandwidth", BANDWIDTH_UNIT),

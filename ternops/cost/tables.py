@@ -10,7 +10,7 @@ import reprlib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ternops.cost.hardware import Curve
 
@@ -162,7 +162,7 @@ class Table:
     ) -> tuple[tuple[int, ...], tuple[float, ...]]:
         """A figure for each of some counts named `by`, rising, up to `most`: counts, values."""
         table = self._figure(key, unit, {by})
-        value, counts = table["value"], table.get(by)
+        value, counts = table["value"], cast(Any, table.get(by))
         shown = f"{by} is {reprlib.repr(counts)}"
         fits = isinstance(value, list) and isinstance(counts, list)
         if not fits or not len(counts) == len(value) > 0 or not all(

@@ -103,9 +103,12 @@ def test_a_link_in_a_file(tmp_path):
         ("[1000, 9000]", "[9000, 1000]", "expected rising counts"),
         ("[1000, 9000]", "[1000]", "expected a count for each value"),
         ("ranks = 2", "ranks = 2\nmore = 1", "link.allgather.more: unknown"),
-        ("[link]", "[other]", "link: missing, expected what calibrate --mpi writes"),
+        ("[link]\n", "[other]\n", "link.latency: missing"),
     ):
         path.write_text(_FILE.replace(old, new, 1))
         with pytest.raises(ProfileError) as caught:
             load_link(str(path))
         assert words in str(caught.value)
+    path.write_text(_FILE.replace("link", "other"))
+    with pytest.raises(ProfileError, match="link: missing, expected what calibrate --mpi writes"):
+        load_link(str(path))

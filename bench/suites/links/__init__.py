@@ -1,0 +1,1 @@
+"""Several ranks: predictions, and a network between them on one machine."""
