@@ -172,19 +172,20 @@ def _rows(arguments: argparse.Namespace) -> Iterator[_Row]:
 
 def _config(model: str) -> Config:
     """The layout of a size, or of what is in a folder or a file."""
-    from ternops.cost.layouts import SIZES
+    from ternops.cost.layouts import SIZES, large
     from ternops.decoder import open_checkpoint
     from ternops.decoder.formats.hugging_face_config import read_config
     from ternops.decoder.formats.paths import hint, locate
 
-    if model in SIZES:
-        return SIZES[model]
+    sizes = {**SIZES, **large()}
+    if model in sizes:
+        return sizes[model]
     try:
         where = locate(model, only_settings=True)
     except OSError as error:  # also a name that is too long, a folder that may not be entered
         more = hint(model) if isinstance(error, FileNotFoundError) else ""
         more = f"; {error}" if "the hub" in str(error) else more
-        expected = f"expected a folder, a file, a model of the hub or one of {', '.join(SIZES)}"
+        expected = f"expected a folder, a file, a model of the hub or one of {', '.join(sizes)}"
         raise ValueError(f"--model {model!r}: {expected}{more}") from None
     if (where / "config.json").is_file() and not any(where.glob("*.safetensors")):
         return read_config(where)  # of the hub: without the weights

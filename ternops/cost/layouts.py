@@ -8,8 +8,12 @@ Source of the paper's layouts: the model configurations of "1-bit AI Infra: Part
 
 from __future__ import annotations
 
+import tomllib
 from collections import ChainMap
 from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from pathlib import Path
 
 from ternops.decoder.config import Config
 
@@ -32,13 +36,15 @@ _PAPER = {
     "100B": (8192, 45568, 72, 64),
 }
 
-SIZES = {
-    size: Config(
+
+def _llama(hidden: int, ffn: int, layers: int, heads: int) -> Config:
+    return Config(
         hidden=hidden, ffn=ffn, layers=layers, heads=heads, kv_heads=heads,
         head_dim=hidden // heads, vocabulary=32000, context=_CONTEXT,
-    )
-    for size, (hidden, ffn, layers, heads) in _PAPER.items()
-}  # fmt: skip
+    )  # fmt: skip
+
+
+SIZES = {size: _llama(*numbers) for size, numbers in _PAPER.items()}
 SIZES["2B4T"] = Config(
     hidden=2560, ffn=6912, layers=30, heads=20, kv_heads=5, head_dim=128, vocabulary=128256,
     context=4096, activation="relu2", architecture="bitnet", rope_theta=500000.0,
@@ -75,6 +81,17 @@ HYBRID = {
 #: All that have a scale for GROUP inputs, and all layouts that decode.
 WITH_GROUPS: Mapping[str, Config] = ChainMap(HYBRID, GROUPED)
 LAYOUTS: Mapping[str, Config] = ChainMap(HYBRID, GROUPED, SIZES)
+
+
+@cache
+def large() -> Mapping[str, Config]:
+    """Layouts larger than those that are measured, of `large_layouts.toml`."""
+    path = Path(str(resources.files("ternops.cost") / "large_layouts.toml"))
+    return {
+        size: _llama(*(int(each[name]) for name in ("hidden", "ffn", "layers", "heads")))
+        for size, each in tomllib.loads(path.read_text("utf-8")).items()
+    }
+
 
 _LAYERS, _WINDOW, _PERIOD = 18, 512, 6
 #: Layouts of microsoft's BitNet embedding models, whose linear layers norm their own inputs.

@@ -158,31 +158,42 @@ def _reason(best: RanksPrediction, found: Sequence[RanksPrediction], link: Link)
 
 def why(each: RanksPrediction) -> str:
     """What holds a layout up, in words."""
-    layout, total = each.layout, math.fsum(each.seconds.values())
-    if each.link_share > max(each.seconds[SHARED], each.seconds[OWN]) / total:
+    messages = each.seconds[LATENCY] + each.seconds[BANDWIDTH]
+    parts = {SHARED: each.seconds[SHARED], OWN: each.seconds[OWN], LATENCY: messages}
+    return _words(each, max(parts, key=lambda name: parts[name]))
+
+
+def _words(each: RanksPrediction, what: str) -> str:
+    layout = each.layout
+    if what in (LATENCY, BANDWIDTH):
         mostly = max(LATENCY, BANDWIDTH, key=lambda name: each.seconds[name])
         return f"messages take {each.link_share:.0%} of its time, mostly the {mostly}"
-    if each.seconds[OWN] > each.seconds[SHARED]:
-        share = each.seconds[OWN] / total
+    if what == OWN:
+        share = each.seconds[OWN] / math.fsum(each.seconds.values())
         return f"norms, activations and barriers that every rank has take {share:.0%} of its time"
     if layout.pp > 1 and each.groups < layout.pp:
         return f"{each.groups} sequence(s) keep no more than {each.groups} of its stages busy"
     if layout.pp > 1:
         return f"each of its stages reads its weights for {each.groups} groups of sequences"
-    return "reading and computing weights takes most of its time"
+    return "weights take most of its time, in whole units of rows and whole heads"
 
 
 def saturation(curve: Sequence[RanksPrediction]) -> str:
-    """From where on twice as many ranks are not worth it, and why, in one line.
+    """From where on twice as many ranks are not worth it, and what then takes more than half of
+    what it took, in one line.
 
     curve: of rising numbers of ranks, each twice the one before.
     """
     for each, twice in pairwise(curve):
         gain = twice.tokens_per_second / each.tokens_per_second
         if gain < WORTHWHILE:
+            more = {
+                name: seconds - each.seconds[name] / 2 for name, seconds in twice.seconds.items()
+            }
+            words = _words(twice, max(more, key=lambda name: more[name]))
             return (
-                f"from {each.layout.ranks} ranks on ({twice.layout.ranks} give {gain:.2f} times as "
-                f"many tokens/s): with {twice.layout} {why(twice)}"
+                f"from {each.layout.ranks} rank(s) on ({twice.layout.ranks} give {gain:.2f} times "
+                f"as many tokens/s): with {twice.layout} {words}"
             )
     return f"not up to {curve[-1].layout.ranks} ranks"
 

@@ -182,3 +182,54 @@ def test_labels_tell_rows_apart():
     """By what differs alone."""
     assert internals.bar_labels(("7B", "13B")) == ["7B", "13B"]
     assert internals.bar_labels(("7B",)) == ["7B\nbase3"]
+
+
+def test_ranks_give_a_table_a_reason_and_where_they_saturate(capsys):
+    """A row for each doubling and the number asked for."""
+    text = run(
+        capsys, "--model", "70B", "--hardware", "epyc-7v13", "--encoding", "two_bit",
+        "--ranks", "12", "--link", "10GbE",
+    )  # fmt: skip
+    assert [f" {ranks} │" in text for ranks in (1, 2, 4, 8, 12)] == [True] * 5
+    assert "\n12 rank(s): tp=12: " in text
+    assert "\nsaturates " in text
+    assert "tokens/s predicted over 10GbE" in text
+
+
+def test_a_layout_that_is_asked_for(capsys):
+    """Beside one rank."""
+    text = run(
+        capsys, "--model", "1T", "--hardware", "m2-ultra", "--encoding", "two_bit",
+        "--ranks", "8", "--link", "1ms,1Gbit/s", "--layout", "tp=2,pp=4", "--batch", "4",
+    )  # fmt: skip
+    assert "tp=2,pp=4" in text
+    assert "1 rank(s): " in text
+    assert "memory: a rank of tp=1 needs" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--link", "IB"], "--link: expected --ranks with it"),
+        (["--layout", "tp=2"], "--layout: expected --ranks with it"),
+        (["--ranks", "0"], "--ranks 0: expected 1 to 4096"),
+        (["--ranks", "2"], "--link: Apple M2 Ultra has none of its own, expected a link"),
+        (["--ranks", "2", "--link", "wire"], "link 'wire': expected 1GbE"),
+        (["--ranks", "2", "--link", "IB", "--layout", "tp=4"], "with 2 ranks in all"),
+        (["--ranks", "2", "--link", "IB", "--phase", "prefill"], "expected --phase decode"),
+        (["--ranks", "2", "--link", "IB", "--plot", "x.png"], "--ranks with --plot"),
+        (["--ranks", "64", "--link", "shm"], "64 ranks over shm: Apple M2 Ultra has 24 cores"),
+    ],
+)
+def test_wrong_ranks_are_one_line(arguments, words, capsys):
+    rest = ["--model", "7B", "--hardware", "m2-ultra", *arguments]
+    code = main(["predict", *rest])
+    told = capsys.readouterr()
+    assert words in " ".join((told.out + told.err).split())
+    assert code == 2 or "64" in arguments
+
+
+def test_calibrate_mpi_takes_no_threads(tmp_path, capsys):
+    path = str(tmp_path / "x.toml")
+    assert main(["calibrate", "--mpi", "--threads", "1", "--output", path]) == 2
+    assert "--mpi with --threads: expected one of them" in capsys.readouterr().err
