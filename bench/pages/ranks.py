@@ -196,7 +196,9 @@ def _saturated(curves: list[Curve]) -> Table:
         "GB a rank": lambda each: number(each.best.memory / 1e9, "{:.2f}"),
         "more ranks are not worth it": lambda each: text(saturation(each.found)),
     }
-    return table("saturated", "Where it saturates", columns, curves)
+    return table(
+        "saturated", "Where it saturates", columns, [each for each in curves if each.found]
+    )
 
 
 main = partial(on_results, "bench.ranks", __doc__ or "", LINKS_FILE, write)

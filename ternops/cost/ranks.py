@@ -90,9 +90,9 @@ def predict_ranks(
         )
         raise ValueError(f"{shown} over {link.name}: {hardware.name} has {hardware.threads} cores")
     threads = most if threads is None else threads
-    if link.is_local:
-        hardware = shared_machine(hardware, ranks, threads)
     groups = min(layout.pp, sequences)
+    if link.is_local:
+        hardware = shared_machine(hardware, ranks, threads, layout.tp * groups)
     tokens = -(-sequences // groups)
     found = stages(config, encoding, layout, context, tokens, sequences)
     memory = max(each.weights + each.cache for each in found)

@@ -179,9 +179,12 @@ def _keys(config: Config, tp: int) -> float:
     return _ceil(_ceil(config.heads, tp), config.group) / config.kv_heads
 
 
-def shared_machine(hardware: Hardware, ranks: int, threads: int) -> Hardware:
-    """One machine as each of some ranks sees it that all work on it, with so many threads each."""
-    together = ranks * threads
+def shared_machine(hardware: Hardware, ranks: int, threads: int, busy: int) -> Hardware:
+    """One machine as each of some ranks sees it that are on it, with so many threads each.
+
+    busy: ranks that work at the same time.
+    """
+    together = busy * threads
 
     def constant(curve: Curve | None) -> Curve | None:
         return curve and Curve((1,), (curve.at(together),))
@@ -191,7 +194,7 @@ def shared_machine(hardware: Hardware, ranks: int, threads: int) -> Hardware:
         fixed = Fixed(*(Curve((1,), (curve.at(threads),)) for curve in costs))
         if not each.shared:
             return replace(each, fixed=fixed)
-        rate = Curve((1,), (each.rate(together) / ranks,))
+        rate = Curve((1,), (each.rate(together) / busy,))
         return replace(each, bandwidth=rate, capacity=each.capacity / ranks, fixed=fixed)
 
     kernels = {

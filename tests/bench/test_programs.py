@@ -13,8 +13,8 @@ BENCH = Path(bench.__file__).parent
 
 PROGRAMS = (
     "arm", "arm.loops", "arm.retarget", "compare", "cost", "cost_model", "decode", "dummy",
-    "encodings", "kernels", "plot", "provenance", "report", "reproduction", "roofline",
-    "run", "scaling", "serve", "suites.lossless.tier",
+    "encodings", "kernels", "links", "namespaces", "plot", "provenance", "ranks", "report",
+    "reproduction", "roofline", "run", "scaling", "serve", "suites.lossless.tier",
 )  # fmt: skip
 
 

@@ -211,7 +211,12 @@ def test_ranks_of_one_machine_share_it():
     found = predict_ranks(CONFIG, MACHINE, link, Layout(2), "base3", threads=1)
     whole = predict(CONFIG, MACHINE, "base3", threads=2)
     assert found.tokens_per_second == pytest.approx(whole.tokens_per_second, rel=0.05)
-    half = shared_machine(MACHINE, 2, 1)
+    # Of two stages that a lone sequence goes through, one works at a time.
+    alone, stages_ = (
+        predict_ranks(CONFIG, MACHINE, link, Layout(1, pp), threads=1) for pp in (1, 2)
+    )
+    assert stages_.tokens_per_second == pytest.approx(alone.tokens_per_second, rel=0.02)
+    half = shared_machine(MACHINE, 2, 1, 2)
     assert half.levels[-1].rate(1) == MACHINE.levels[-1].rate(2) / 2
     assert half.levels[1].capacity == MACHINE.levels[1].capacity / 2
     assert half.levels[0].capacity == MACHINE.levels[0].capacity
