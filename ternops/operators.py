@@ -109,8 +109,9 @@ def matmul(
     multiply-adds takes them in the order of the groups.
 
     ``x @ W.T`` and ``W @ x`` run on the kernels. ``x @ W`` and ``W.T @ x`` sum over the rows of W:
-    they are right, but slower, as the matrix is unpacked block by block; of a FloatMatrix, and with
-    a scale a group, they add up floats as they are, in float64.
+    of two_bit, base3 and one_bit on kernels as well, which pack the matrix anew by columns for many
+    tokens; of other encodings it is unpacked block by block; of a FloatMatrix, and with a scale a
+    group, they add up floats as they are, in float64.
 
     Raises TypeError for other types and dtypes, ValueError for shapes that do not fit.
     """

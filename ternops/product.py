@@ -9,9 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ternops.absmean import MIN_ABSMAX
+from ternops.encodings import ENCODINGS
+from ternops.encodings.blocks import Blocks
+from ternops.encodings.common import SLACK
 from ternops.kernels.call import Call
 from ternops.kernels.linear import linear
+from ternops.kernels.over_rows import sums_over_rows
 from ternops.kernels.reference import quantize_rows
+from ternops.kernels.transpose import transpose
 from ternops.kernels.tuning import useful_threads
 from ternops.operators import as_tokens, filled
 from ternops.packed import TERMS_LIMIT, Packed
@@ -20,6 +25,9 @@ from ternops.team import TEAM
 
 Array = npt.NDArray[Any]
 _ROWS_AT_ONCE = 1 << 12
+#: Tokens that are multiplied one by one with rows that are summed up; for more of them the matrix
+#: is packed anew by columns.
+_FEW = 48
 _INT8, _INT32, _FLOAT32 = np.dtype(np.int8), np.dtype(np.int32), np.dtype(np.float32)
 _KERNEL_DTYPES = frozenset((_INT8, _FLOAT32))
 
@@ -46,7 +54,7 @@ def product(
         if on_right == transposed:
             _along_rows(packed, tokens, rows, scaled, threads, adapts)
         else:
-            _along_columns(packed, tokens, rows)
+            _along_columns(packed, tokens, rows, threads)
 
     return filled(x, is_swapped, outputs, _FLOAT32 if scaled else _INT32, out, fill)
 
@@ -94,8 +102,8 @@ def _as_kernel_input(tokens: Array) -> tuple[Array, Array | None]:
     return np.require(tokens, requirements=["C", "A"]), exponents
 
 
-def _along_columns(packed: Packed, tokens: Array, result: Array) -> None:
-    """tokens (m, rows) times the unpacked matrix, a block of rows at a time."""
+def _along_columns(packed: Packed, tokens: Array, result: Array, threads: int) -> None:
+    """tokens (m, rows) times the packed matrix, whose rows are summed up."""
     rows = packed.rows
     if rows >= TERMS_LIMIT:
         raise ValueError(
@@ -116,15 +124,9 @@ def _along_columns(packed: Packed, tokens: Array, result: Array) -> None:
         floats, exponents = _as_kernel_input(tokens)
         with np.errstate(invalid="ignore"):
             tokens, step = quantize_rows(floats, MIN_ABSMAX)
-    total = np.zeros(result.shape, np.int32)
-    for first in range(0, rows, _ROWS_AT_ONCE):
-        last = min(first + _ROWS_AT_ONCE, rows)
-        # Exact in float32: no partial sum exceeds 128 * _ROWS_AT_ONCE, well below 2**24.
-        part = tokens[:, first:last].astype(np.float32)
-        values = packed.unpack(first, last).astype(np.float32)
-        total += (part @ values).astype(np.int32)
-    if result.dtype == np.int32:
-        result[...] = total
+    total = result if result.dtype == np.int32 else np.empty(result.shape, np.int32)
+    _sum_rows(packed, tokens, total, threads)
+    if result is total:
         return
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         np.multiply(total.astype(np.float32), np.float32(1) if scale is None else scale, out=result)
@@ -132,6 +134,32 @@ def _along_columns(packed: Packed, tokens: Array, result: Array) -> None:
             result *= step[:, None]
         if exponents is not None:
             np.ldexp(result, exponents[:, None], out=result)
+
+
+def _sum_rows(packed: Packed, tokens: Array, total: Array, threads: int) -> None:
+    """int8 tokens (m, rows) times the rows, without a scale."""
+    encoding = ENCODINGS[packed.encoding]
+    if not isinstance(encoding, Blocks):
+        _sum_unpacked(packed, tokens, total)
+    elif len(tokens) <= _FEW:
+        used = useful_threads(threads, packed.bytes.nbytes * len(tokens))
+        sums_over_rows(packed.operand, tokens, total, used)
+    else:
+        turned = np.zeros(encoding.nbytes(packed.columns, packed.rows) + SLACK, np.uint8)
+        transpose(packed.operand, turned, threads)
+        columns = Packed(turned, packed.columns, packed.rows, None, packed.encoding, packed.levels)
+        _along_rows(columns, np.ascontiguousarray(tokens), total, False, threads, False)
+
+
+def _sum_unpacked(packed: Packed, tokens: Array, total: Array) -> None:
+    """The same, a block of rows at a time."""
+    total[:] = 0
+    for first in range(0, packed.rows, _ROWS_AT_ONCE):
+        last = min(first + _ROWS_AT_ONCE, packed.rows)
+        # Exact in float32: no partial sum exceeds 128 * _ROWS_AT_ONCE, well below 2**24.
+        part = tokens[:, first:last].astype(np.float32)
+        values = packed.unpack(first, last).astype(np.float32)
+        total += (part @ values).astype(np.int32)
 
 
 def sum_dense(dense: Callable[[int, int], Array], tokens: Array, result: Array) -> None:

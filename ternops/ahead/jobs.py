@@ -28,6 +28,7 @@ def needed(encodings: Iterable[str], decoder: bool) -> Jobs:
     from ternops.encodings.blocks import Blocks
     from ternops.kernels.grouped_row import grouped_row
     from ternops.kernels.linear import linear
+    from ternops.kernels.over_rows import over_rows
     from ternops.kernels.packing import pack
     from ternops.kernels.plan import KERNELS, UNPACKED, grouped_kernels
     from ternops.kernels.screen import quantize_head
@@ -39,14 +40,15 @@ def needed(encodings: Iterable[str], decoder: bool) -> Jobs:
     from ternops.kernels.unpacking import unpack
 
     chosen = set(encodings)
+    blocks = {name for name, encoding in ENCODINGS.items() if isinstance(encoding, Blocks)}
     found: list[Job] = []
     if decoder:
         found += [job for _, append, attend in CACHES.values() for job in (attend, append)]
         found += [job for each in UNPACKED.values() for job in (each.multiply, each.prepare)]
         found += [forward, delta_inputs, delta_rule, quantize_head, gemv_stack]
-        for name in sorted(chosen):
-            if isinstance(ENCODINGS[name], Blocks):
-                found += (*sparse_kernels(name), transpose_job(name), grouped_row(name))
+        found += [grouped_row(name) for name in sorted(chosen & blocks)]
+    for name in sorted(chosen & blocks):
+        found += (*sparse_kernels(name), transpose_job(name))
     for (encoding, _), kernels in KERNELS.items():
         if encoding in chosen:
             found += reversed(kernels)
@@ -54,7 +56,7 @@ def needed(encodings: Iterable[str], decoder: bool) -> Jobs:
     for name, kind in product(sorted(chosen & set(PANELS)), KINDS):
         for group in PANELS[name].usual_groups:
             found += reversed(grouped_kernels(name, kind, group)[:2])
-    return {job.key: job for job in (*found, linear, pack, unpack, turn, *team.ENTRIES)}
+    return {job.key: job for job in (*found, linear, over_rows, pack, unpack, turn, *team.ENTRIES)}
 
 
 def every() -> Jobs:

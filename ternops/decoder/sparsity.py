@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ternops.decoder.weights import HalfMatrix, Weights, operand_of
 from ternops.encodings import ENCODINGS
 from ternops.encodings.blocks import Blocks
 from ternops.encodings.common import SLACK
-from ternops.kernels import lists, sparse, transpose
+from ternops.kernels import lists, sparse
+from ternops.kernels.transpose import transpose
 from ternops.matrix import TernaryMatrix
-from ternops.memory import Arena, aligned_empty
+from ternops.memory import Arena
 from ternops.packed import Packed
-from ternops.team import TEAM
 
 #: auto: where a token's own zeros make it pay. always: whatever the zeros; never: all is read.
 SPARSE = ("auto", "always", "never")
@@ -118,15 +116,5 @@ def transposed(matrix: TernaryMatrix | HalfMatrix, threads: int, arena: Arena) -
     size = encoding.nbytes(source.columns, source.rows) + SLACK
     packed = arena.empty(size, np.uint8)
     packed[-SLACK:] = 0
-    each = transpose.scratch_bytes(encoding)
-    scratch = aligned_empty(threads * each, np.uint8)
-    record: Any = np.zeros((), transpose.TRANSPOSE)
-    for name, value in {
-        "weights": source.address, "stride": encoding.row_bytes(source.columns),
-        "rows": source.rows, "columns": source.columns, "out": packed.ctypes.data,
-        "out_stride": encoding.row_bytes(source.rows), "scratch": scratch.ctypes.data,
-        "scratch_stride": each,
-    }.items():  # fmt: skip
-        record[name] = value
-    TEAM.run(transpose.transpose_job(source.encoding), record, threads)
+    transpose(source, packed, threads)
     return TernaryMatrix(Packed(packed, source.columns, source.rows, None, source.encoding))

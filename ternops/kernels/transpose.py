@@ -6,12 +6,16 @@ they belong, one at a time. Bound: those additions, in the first-level cache.
 """
 
 from functools import cache
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ternops.encodings import ENCODINGS
 from ternops.encodings.blocks import BLOCK_BYTES, Blocks
 from ternops.isa import BYTES, WIDE, u8
+from ternops.kernels.call import Operand
+from ternops.memory import aligned_empty
 from ternops.simd import (
     TeamJob,
     full,
@@ -24,7 +28,7 @@ from ternops.simd import (
     store,
     store_first,
 )
-from ternops.team import share
+from ternops.team import TEAM, share
 
 #: Of `rows` packed rows, `stride` bytes each, to `columns` rows of out_stride bytes; scratch:
 #: scratch_stride bytes a thread.
@@ -105,3 +109,21 @@ def transpose_job(name: str) -> TeamJob:
     encoding = ENCODINGS[name]
     assert isinstance(encoding, Blocks)
     return TeamJob(make_transpose(encoding), f"transpose_{name}")
+
+
+def transpose(source: Operand, out: npt.NDArray[np.uint8], threads: int) -> None:
+    """Pack a matrix of a block encoding anew by columns, with the same codes. out: of as many bytes
+    as (columns, rows) take."""
+    encoding = ENCODINGS[source.encoding]
+    assert isinstance(encoding, Blocks)
+    each = scratch_bytes(encoding)
+    scratch = aligned_empty(threads * each, np.uint8)
+    record: Any = np.zeros((), TRANSPOSE)
+    for name, value in {
+        "weights": source.address, "stride": encoding.row_bytes(source.columns),
+        "rows": source.rows, "columns": source.columns, "out": out.ctypes.data,
+        "out_stride": encoding.row_bytes(source.rows), "scratch": scratch.ctypes.data,
+        "scratch_stride": each,
+    }.items():  # fmt: skip
+        record[name] = value
+    TEAM.run(transpose_job(source.encoding), record, threads)
