@@ -84,6 +84,8 @@ def sums_over_rows(
     rows); out: contiguous (tokens, columns)."""
     encoding = ENCODINGS[operand.encoding]
     assert isinstance(encoding, Blocks)
+    if operand.rows == 0:
+        out[...] = 0
     part = np.empty_like(out)
     for first in range(0, operand.rows, _MOST):
         rows = min(_MOST, operand.rows - first)

@@ -219,14 +219,27 @@ def test_the_best_encoding(monkeypatch):
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("rows", [1, 255, 4095, 4096, 4097, 8193])
 def test_sums_over_the_packed_rows_are_exact(rows, encoding):
-    """x @ W and W.T @ x, which unpack the matrix block by block."""
+    """x @ W and W.T @ x, for few tokens and for so many that the matrix is packed by columns."""
     trits = cases.trits(rows, 5, encoding=encoding)
     matrix = ternops.pack(trits, encoding=encoding)
-    x = cases.activations(3, rows)
+    x = cases.activations(60, rows)
     expected = reference.matmul_int32(x, trits.T)
-    assert cases.same_bits(x @ matrix, expected)
-    assert cases.same_bits(matrix.T @ x.T, expected.T)
+    for count in (3, 60):
+        assert cases.same_bits(x[:count] @ matrix, expected[:count])
+        assert cases.same_bits(matrix.T @ x[:count].T, expected[:count].T)
     assert cases.same_bits(x[0] @ matrix, expected[0])
+
+
+@pytest.mark.parametrize("encoding", ["two_bit", "base3", "one_bit"])
+@pytest.mark.parametrize("columns", [1, 63, 257, 2049])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_share_the_packed_rows(threads, columns, encoding):
+    """So many bytes that each has a part, and adds up the others' sums."""
+    rows = (1 << 20) // columns * 8
+    trits = cases.trits(rows, columns, encoding=encoding)
+    x = cases.activations(2, rows)
+    found = ternops.matmul(x, ternops.pack(trits, encoding=encoding), threads=threads)
+    assert cases.same_bits(found, reference.matmul_int32(x, trits.T))
 
 
 @functools.lru_cache(1)
@@ -272,11 +285,14 @@ def test_the_largest_sums(columns, encoding):
 
 
 def test_the_largest_sums_over_the_packed_rows():
-    """Extremes through x @ W, whose blocks are summed in float32."""
-    rows = 2**16 + 1
-    trits = np.stack([*cases.extreme_trits(rows).values()], axis=1)
+    """Extremes through x @ W, in more rows than one sum may have of fields left in place."""
+    rows = 3 * 2**16 + 1
+    # Columns enough that every field of a byte has some.
+    trits = np.stack([*cases.extreme_trits(rows).values()] * 4, axis=1)
     x = np.stack([*cases.extreme_activations(rows).values()])
-    assert cases.same_bits(x @ ternops.pack(trits), reference.matmul_int32(x, trits.T))
+    for encoding in ("two_bit", "base3", "tl1"):
+        matrix = ternops.pack(trits, encoding=encoding)
+        assert cases.same_bits(x @ matrix, reference.matmul_int32(x, trits.T))
 
 
 def test_quantised_extremes():
