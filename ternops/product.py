@@ -143,7 +143,8 @@ def _sum_rows(packed: Packed, tokens: Array, total: Array, threads: int) -> None
         _sum_unpacked(packed, tokens, total)
     elif len(tokens) <= _FEW:
         used = useful_threads(threads, packed.bytes.nbytes * len(tokens))
-        sums_over_rows(packed.operand, tokens, total, used)
+        call = packed.call(1, False, False)
+        sums_over_rows(packed.operand, call, tokens, total, used)
     else:
         turned = np.zeros(encoding.nbytes(packed.columns, packed.rows) + SLACK, np.uint8)
         transpose(packed.operand, turned, threads)

@@ -7,7 +7,7 @@ up all rows, four at a time; threads share rows, then columns. Bound: the sums i
 
 from __future__ import annotations
 
-from typing import Any
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -78,49 +78,52 @@ def over_rows(record, team, thread, threads):
 
 
 def sums_over_rows(
-    operand: Operand, x: npt.NDArray[np.int8], out: npt.NDArray[np.int32], threads: int
+    operand: Operand, call: Call, x: npt.NDArray[np.int8], out: npt.NDArray[np.int32], threads: int
 ) -> None:
-    """out = x W, exact modulo 2**32. operand: of a block encoding without groups; x: (tokens,
-    rows); out: contiguous (tokens, columns)."""
+    """out = x W, exact modulo 2**32. operand: of a block encoding without groups; call: of it and
+    one int8 token, without a scale; x: (tokens, rows); out: contiguous (tokens, columns)."""
     encoding = ENCODINGS[operand.encoding]
     assert isinstance(encoding, Blocks)
     if operand.rows == 0:
         out[...] = 0
-    part = np.empty_like(out)
+    part = np.empty_like(out) if operand.rows > _MOST else out
     for first in range(0, operand.rows, _MOST):
-        rows = min(_MOST, operand.rows - first)
-        start = operand.address + first * encoding.row_bytes(operand.columns)
-        some = operand._replace(address=start, rows=rows, scale_step=-1)
-        _sum_some(encoding, some, x[:, first : first + rows], part if first else out, threads)
+        weights = operand.address + first * encoding.row_bytes(operand.columns)
+        some = x[:, first : first + _MOST]
+        _sum_some(encoding, operand, call, weights, some, part if first else out, threads)
         if first:
             out += part
 
 
+@lru_cache(4)
+def _listed(rows: int, padded: int) -> npt.NDArray[np.int32]:
+    """The numbers of all rows; one that only fills up is the last one, times 0."""
+    return np.minimum(np.arange(padded + PADDING, dtype=np.int32), np.int32(rows - 1))
+
+
 def _sum_some(
-    encoding: Blocks, operand: Operand, x: npt.NDArray[np.int8], out: npt.NDArray[np.int32],
-    threads: int,
+    encoding: Blocks, operand: Operand, call: Call, weights: int, x: npt.NDArray[np.int8],
+    out: npt.NDArray[np.int32], threads: int,
 ) -> None:  # fmt: skip
     kernels, levels = sparse_kernels(operand.encoding), levels_of(operand.encoding, operand.levels)
     tokens, rows = x.shape
     padded = -(-rows // _TOGETHER) * _TOGETHER
-    placed = np.zeros((tokens, padded), np.int8)
-    placed[:, :rows] = x
-    # A row that only fills up is the last one, times 0.
-    listed = np.minimum(np.arange(padded + PADDING, dtype=np.int32), np.int32(rows - 1))
+    placed = x
+    if padded > rows or not x.flags.c_contiguous:
+        placed = np.zeros((tokens, padded), np.int8)
+        placed[:, :rows] = x
+    listed = _listed(rows, padded)
     offsets = (x.sum(axis=1, dtype=np.int64) * levels.bias).astype(np.int32)
     sums = sums_bytes(encoding, operand.columns) + CACHE_LINE
     scratch = aligned_empty(threads * sums, np.uint8)
     operands = np.zeros(threads, OPERANDS)
-    call = Call.of(operand, 1, False, kind="stream")
-    for thread, record in enumerate(operands.view(np.uint8).reshape(threads, -1)):
-        own = scratch.ctypes.data + thread * sums
-        call.write_apart(record.data, 0, 0, 0, 0, 0, own, listed.ctypes.data)
-    whole: Any = np.zeros((), RECORD)
-    for name, value in {
-        "operands": operands.ctypes.data, "each": OPERANDS.itemsize,
-        "columns": kernels.columns.address, "close": kernels.close.address, "rows": padded,
-        "tokens": tokens, "block": encoding.block, "x": placed.ctypes.data,
-        "out": out.ctypes.data, "offsets": offsets.ctypes.data,
-    }.items():  # fmt: skip
-        whole[name] = value
+    bytes_of, own = operands.view(np.uint8).data, scratch.ctypes.data
+    for thread in range(threads):
+        record = bytes_of[thread * OPERANDS.itemsize : (thread + 1) * OPERANDS.itemsize]
+        call.write_apart(record, 0, 0, 0, 0, 0, own + thread * sums, listed.ctypes.data)
+    operands["weights"] = weights
+    whole = np.array([
+        operands.ctypes.data, OPERANDS.itemsize, kernels.columns.address, kernels.close.address,
+        padded, tokens, encoding.block, placed.ctypes.data, out.ctypes.data, offsets.ctypes.data,
+    ], np.intp)  # fmt: skip
     TEAM.run(over_rows, whole, threads)
