@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TOGETHER := -n auto --dist loadgroup --no-loadscope-reorder
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help bench results bench-kernels bench-decode bench-cost bench-arm test test-quick test-tiers test-arm test-peers wheel lint format plot clean
+.PHONY: help bench results bench-kernels bench-decode bench-cost bench-arm test test-mpi test-quick test-tiers test-arm test-peers wheel lint format plot clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,7 +27,7 @@ bench-arm: $(VENV)/.bench ## ARM without ARM hardware: instructions counted, cyc
 	$(BIN)/python -m bench.arm
 
 results: $(VENV)/.dev ## The tests, then every benchmark (an hour or two): leaves results/<machine>/ to send in
-	$(BIN)/python -m pytest $(TOGETHER) -m "not peers and not arm"
+	$(BIN)/python -m pytest $(TOGETHER) -m "not peers and not arm and not mpi"
 	$(BIN)/python -m bench.run
 	$(BIN)/python -m bench.kernels
 	$(BIN)/python -m bench.decode
@@ -35,11 +35,11 @@ results: $(VENV)/.dev ## The tests, then every benchmark (an hour or two): leave
 
 test: $(VENV)/.dev ## Set up and run the tests of this CPU's tier (ten minutes on two cores)
 	$(BIN)/python -m ternops warmup
-	$(BIN)/python -m pytest $(TOGETHER) -m "not peers and not arm and not tiers" --durations=5
+	$(BIN)/python -m pytest $(TOGETHER) -m "not peers and not arm and not tiers and not mpi" --durations=5
 
 test-quick: $(VENV)/.dev ## Run the tests that take no compiler for long (two minutes)
 	$(BIN)/python -m ternops warmup
-	$(BIN)/python -m pytest $(TOGETHER) -m "not slow and not peers" --durations=5
+	$(BIN)/python -m pytest $(TOGETHER) -m "not slow and not peers and not mpi" --durations=5
 
 test-tiers: $(VENV)/.dev ## The tests that `make test` leaves out: every tier of this CPU, every tile
 	$(BIN)/python -m pytest $(TOGETHER) -m tiers $(ONLY) --durations=5
@@ -51,6 +51,10 @@ test-arm: $(VENV)/.dev ## Check the loops for every ARM core, compare emulated C
 wheel: $(BIN)/python ## A wheel with compiled kernels of every tier of this architecture (minutes)
 	$(PIP) install build
 	$(BIN)/python -m build
+
+test-mpi: $(VENV)/.mpi ## Compare processes that decode together with one (five minutes on two cores)
+	$(BIN)/python -m ternops warmup
+	$(BIN)/python -m pytest -m mpi --durations=5
 
 test-peers: $(VENV)/.peers ## Compare with transformers and llama.cpp
 	$(BIN)/python -m pytest -m peers
@@ -87,6 +91,11 @@ $(VENV)/.dev: pyproject.toml Makefile | $(BIN)/python
 	$(PIP) install --upgrade 'pip>=25.1'
 	$(PIP) install -e '.[bench,llm,serve]' --group dev
 	$(BIN)/python -m ternops warmup
+	@touch $@
+
+$(VENV)/.mpi: $(VENV)/.dev
+	@echo "installing mpi4py and MPICH"
+	$(PIP) install 'mpi4py>=4' mpich
 	@touch $@
 
 $(VENV)/.peers: $(VENV)/.dev

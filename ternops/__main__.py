@@ -13,6 +13,7 @@ try:
     from typing import TextIO
 
     import ternops
+    from ternops.ranks import world
 except KeyboardInterrupt:  # `main` takes it from here on
     sys.exit(130)
 
@@ -60,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (as long as the process)
     try:
         try:
-            code = _run(argv)
+            code = _run(argv) if world.size() == 1 else _run_together(argv)
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()
@@ -87,6 +88,25 @@ def _run(argv: list[str] | None) -> int:
     _replace_characters(sys.stdout)
     code: int | None = arguments.run(arguments)
     return code or 0
+
+
+def _run_together(argv: list[str] | None) -> int:
+    """`_run` in the first of the processes that mpirun has started; the others decode with it."""
+    try:
+        world.mpi()
+    except ImportError:
+        if world.rank() == 0:
+            raise
+        return 2  # it is said once
+    from ternops.ranks.launch import run
+
+    def led() -> int:
+        try:
+            return _run(argv)
+        except SystemExit as end:  # of argparse
+            return end.code if isinstance(end.code, int) else 1
+
+    return run(led)
 
 
 def _replace_characters(file: TextIO) -> None:

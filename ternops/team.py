@@ -140,6 +140,13 @@ def share(count, step, thread, threads):
 
 
 @inlined
+def share_between(start, end, step, thread, threads):
+    """The same of the items [start, end)."""
+    first, last = share(end - start, step, thread, threads)
+    return start + first, start + last
+
+
+@inlined
 def _wait_once(spins):
     pause()
     if spins >= _SPINS_BEFORE_YIELD:  # more threads than cores: let the late one run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ternops.absmean import METHODS
 from ternops.encodings import TERNARY
+from ternops.ranks import world
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -71,6 +73,11 @@ def add_model_options(
         help="of a stack of residual blocks use as much as takes so many bytes, as 800MB or 1.2GB "
         "(default: all of it)",
     )  # fmt: skip
+    parser.add_argument(
+        "--layout", metavar="LAYOUT",
+        help="of processes that mpirun has started, as pp=2,tp=2: two stages of a pipeline of two "
+        "that share out every layer (default: all share out every layer)",
+    )  # fmt: skip
     parser.add_argument("--context", type=int, metavar="N", help=context)
     parser.add_argument(
         "--threads", type=int, metavar="N", help="default: all CPUs, fewer while others are busy"
@@ -124,7 +131,16 @@ def load_model(arguments: argparse.Namespace) -> Model:
 
     delta = getattr(arguments, "delta", None)
     with progress("loading") as show:
-        return Model.from_pretrained(
+        load: Any = Model.from_pretrained
+        if world.size() > 1:
+            from ternops.ranks.launch import load as load_together
+
+            load = functools.partial(load_together, layout=arguments.layout)
+        elif arguments.layout is not None:
+            raise ValueError(
+                f"--layout {arguments.layout}: expected more than one process, started by mpirun"
+            )
+        return load(
             arguments.model, weights=arguments.weights, head=arguments.head,
             cache=arguments.cache, sparse=arguments.sparse, context=arguments.context,
             threads=arguments.threads, quantize=arguments.quantize, memory=arguments.memory,

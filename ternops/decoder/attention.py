@@ -47,7 +47,7 @@ def _angles(p, m, position):
 
 @inlined
 def _head(p, m, head, head_bytes):
-    """Where in a page the keys of one head of a layer begin."""
+    """Where in a page the keys of one head of a layer begin, of those that it has."""
     return m.place * p.layer_step + head * head_bytes
 
 
@@ -98,21 +98,22 @@ def _make_append(append, elements):
         rotated = spare + 4 * p.head_dim + 128
         key_bytes, head_bytes = key_bytes_of(p.head_dim), head_bytes_of(p.head_dim)
         chunks = (p.head_dim + CHUNK - 1) // CHUNK
+        here = p.kv_last - p.kv_first
         if p.tile_tokens == 1 and p.tokens <= _MAX_PREFETCHED:
-            for turn in range(turns(p.tokens * p.kv_heads, thread, threads)):
+            for turn in range(turns(p.tokens * here, thread, threads)):
                 item = thread + turn * threads
-                t = record_at(TokenRecord, p.token_table + item // p.kv_heads * TOKEN_BYTES)
+                t = record_at(TokenRecord, p.token_table + item // here * TOKEN_BYTES)
                 since = _since(m, t)
-                seen, at = t.position + 1 - since, _head(p, m, item % p.kv_heads, head_bytes)
+                seen, at = t.position + 1 - since, _head(p, m, item % here, head_bytes)
                 keys = page_of(pointer(t.pages), since) + at
                 prefetch_page(keys, key_bytes, chunk_bytes, chunks, min(seen, POSITIONS))
         # With one token the thread that writes a head's keys is the one that reads them.
-        for turn in range(turns(p.tokens * p.kv_heads, thread, threads)):
+        for turn in range(turns(p.tokens * here, thread, threads)):
             item = thread + turn * threads
-            token, head = item // p.kv_heads, item % p.kv_heads
+            token, head = item // here, item % here
             t = record_at(TokenRecord, p.token_table + token * TOKEN_BYTES)
             keys = page_of(pointer(t.pages), t.position) + _head(p, m, head, head_bytes)
-            offset = (token * p.kv_heads + head) * p.head_dim * 4
+            offset = (token * p.kv_heads + p.kv_first + head) * p.head_dim * 4
             cosine, sine = _angles(p, m, t.position)
             _norm(p, pointer(p.k) + offset, m.k_norm)
             rotate(pointer(p.k) + offset, cosine, sine, p.rotated, p.head_dim, rotated)
@@ -136,15 +137,19 @@ def _make_attend(attend, elements):
         m = record_at(LayerRecord, p.layer_table + layer * LAYER_BYTES)
         own = pointer(p.own) + thread * p.own_bytes
         queries, scores = own + p.own_queries, own + p.own_scores
-        group, width = p.heads // p.kv_heads, p.heads * p.head_dim
+        shared, width = p.heads // p.kv_heads, p.heads * p.head_dim
         gated = m.q_rows > width
         step = 2 * p.head_dim if gated else p.head_dim
         head_bytes = head_bytes_of(p.head_dim)
         tiles = (p.tokens + p.tile_tokens - 1) // p.tile_tokens
         # In turn, because later tokens see more positions.
-        for turn in range(turns(tiles * p.kv_heads, thread, threads)):
+        here = p.kv_last - p.kv_first
+        for turn in range(turns(tiles * here, thread, threads)):
             item = thread + turn * threads
-            first, head = item // p.kv_heads * p.tile_tokens, item % p.kv_heads
+            first, head = item // here * p.tile_tokens, item % here
+            # Another process may have others of the queries that share a key.
+            start = max((p.kv_first + head) * shared, p.queries_first)
+            group = min((p.kv_first + head + 1) * shared, p.queries_last) - start
             end = min(first + p.tile_tokens, p.tokens)
             while first < end:
                 t = record_at(TokenRecord, p.token_table + first * TOKEN_BYTES)
@@ -152,13 +157,13 @@ def _make_attend(attend, elements):
                 for token in range(count):
                     cosine, sine = _angles(p, m, t.position + token)
                     for each in range(group):
-                        at = (first + token) * m.q_rows + (head * group + each) * step
+                        at = (first + token) * m.q_rows + (start + each) * step
                         target = queries + 4 * (token * group + each) * p.head_dim
                         _norm(p, pointer(p.q) + 4 * at, m.q_norm)
                         rotate(pointer(p.q) + 4 * at, cosine, sine, p.rotated, p.head_dim, target)
                 since = _since(m, t)
                 pages = pointer(t.pages) + since // POSITIONS * 8
-                out = pointer(p.attention) + 4 * (first * width + head * group * p.head_dim)
+                out = pointer(p.attention) + 4 * (first * width + start * p.head_dim)
                 attend(
                     queries, group, t.position - since, count, m.window, np.float32(p.score_scale),
                     pages, _head(p, m, head, head_bytes), p.head_dim, scores, p.score_stride, out,
@@ -167,7 +172,7 @@ def _make_attend(attend, elements):
                 if gated:
                     for token in range(count):
                         for each in range(group):
-                            at = (first + token) * m.q_rows + (head * group + each) * step
+                            at = (first + token) * m.q_rows + (start + each) * step
                             gate = pointer(p.q) + 4 * (at + p.head_dim)
                             place = 4 * (token * width + each * p.head_dim)
                             gate_sigmoid(gate, out + place, p.head_dim)

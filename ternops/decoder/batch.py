@@ -11,13 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ternops.decoder.cache import page_bytes, pages_of
+from ternops.decoder.cache import PageArray, pages_of
 from ternops.decoder.model import Model
 from ternops.decoder.pace import Pace, shares
 from ternops.decoder.perplexity import Scorer
 from ternops.decoder.prefix_cache import PrefixCache, SequencePages
 from ternops.decoder.requests import (
     Emitted,
+    Flight,
     Piece,
     Request,
     RequestError,
@@ -78,13 +79,16 @@ class Batch(HoldsAddresses):
         # In the order of their admission.
         self._active: list[Running] = []
         self._workspaces = WorkspacePool(model)
+        # Of passes that are under way together, and those that are.
+        self._slots = model.split.stages
+        self._flights: dict[int, Flight] = {}
         self._count = 0
         # Kept until a step is through: an exception in the middle of one loses no token.
         self._emitted: list[Emitted] = []
         self._errors: list[RequestError] = []
         self._most_outputs = max(size, LOGITS_BYTES // (4 * model.config.vocabulary))
         self._pace = Pace()
-        self._page_bytes = size_of_page = page_bytes(model.config, model.cache)
+        self._page_bytes = size_of_page = model.page_bytes
         self._states_bytes = states_bytes(model.config)
         self._shares = not self._states_bytes
         kept, most = pages_of(model.config.context), None
@@ -98,8 +102,11 @@ class Batch(HoldsAddresses):
                     "positions"
                 )
             kept = most = self._kv_memory // max(1, size_of_page)
-        new_page = functools.partial(mapped_zeros, size_of_page)
-        self._cache = PrefixCache(new_page, most, kept if self._shares else 0)
+        new_page: Callable[[], PageArray] = functools.partial(mapped_zeros, size_of_page)
+        copy: Callable[[PageArray, PageArray], None] = np.copyto
+        if model.group is not None:
+            new_page, copy = model.group.noted(new_page), model.group.copy
+        self._cache = PrefixCache(new_page, most, kept if self._shares else 0, copy)
 
     def __len__(self) -> int:
         """Requests whose last token no step has given yet."""
@@ -211,13 +218,15 @@ class Batch(HoldsAddresses):
         Raises RequestError, a ValueError with the number of a request, where that one cannot go on:
         its logits are NaN, or its constraint allows nothing. It has ended then, the others have
         not, and the next step gives what this one has found of them, too.
+        Where processes have layers in turn, each has a pass of other sequences at a time, and a
+        step gives the tokens of passes that the one before has begun.
         """
         if not self._errors:
             self._admit()
-            start, pieces = time.perf_counter(), self._plan()
+            start, pieces = time.perf_counter(), list[Piece]()
             try:
-                for part in in_passes(pieces, self._most_outputs):
-                    self._pass(part)
+                for slot in range(self._slots):
+                    pieces += self._pass(slot)
             finally:
                 self._end(lambda each: each.request.left == 0)
             read = sum(each.tokens for each in pieces if each.reads)
@@ -243,7 +252,9 @@ class Batch(HoldsAddresses):
         weights = self._model.state_of_weights(request.delta)
         pages = SequencePages(self._cache, weights)
         session = Session(self._model, self._workspaces, request.delta, pages.page)
-        running = Running(request, session, pages, weights, list(request.prompt))
+        slots = [each.slot for each in self._active]
+        slot = min(range(self._slots), key=slots.count)
+        running = Running(request, session, pages, weights, list(request.prompt), slot)
         try:
             if self._shares:
                 running.share()
@@ -268,10 +279,11 @@ class Batch(HoldsAddresses):
                 each.pages.let_go()
         self._active = [each for each in self._active if not ends(each)]
 
-    def _plan(self) -> list[Piece]:
-        """What a step computes."""
-        decoding = [each for each in self._active if each.decodes]
-        readers = readers_of(self._active, self._shares)
+    def _plan(self, slot: int) -> list[Piece]:
+        """What a step computes of the sequences of a slot."""
+        active = [each for each in self._active if each.slot == slot]
+        decoding = [each for each in active if each.decodes]
+        readers = readers_of(active, self._shares)
         most = MAX_TOKENS
         if decoding:
             most = self._prefill_tokens or self._pace.most(len(decoding), MAX_TOKENS)
@@ -285,8 +297,20 @@ class Batch(HoldsAddresses):
         # Tokens with the same delta are to be neighbours.
         return sorted(pieces, key=lambda each: each.running.request.delta or "")
 
-    def _pass(self, pieces: list[Piece]) -> None:
-        workspace = self._workspaces(sum(each.tokens for each in pieces))
+    def _pass(self, slot: int) -> list[Piece]:
+        """Take what the last pass of a slot has computed, and begin the next one, or have all of it
+        done; what that computes."""
+        self._land(slot)
+        pieces = self._plan(slot)
+        for part in in_passes(pieces, self._most_outputs):
+            self._land(slot)
+            self._start(part, slot)
+        if self._slots == 1:
+            self._land(slot)
+        return pieces
+
+    def _start(self, pieces: list[Piece], slot: int) -> None:
+        workspace = self._workspaces(sum(each.tokens for each in pieces), slot)
         for each in pieces:
             each.running.session.catch_up()
         tokens, outputs = 0, list[int]()
@@ -298,11 +322,24 @@ class Batch(HoldsAddresses):
         tops = [each.running.request.exact_top for each in pieces if each.outputs]
         exact_top = 0 if 0 in tops else max(tops, default=1)
         tile = workspace.tile_tokens if tokens > len(pieces) else 1
-        logits = workspace.run(tokens, outputs, exact_top, tile)
+        start = workspace.run if self._slots == 1 else workspace.start
+        logits = start(tokens, outputs, exact_top, tile)
+        self._flights[slot] = Flight(pieces, workspace, logits)
+
+    def _land(self, slot: int) -> None:
+        if slot not in self._flights:
+            return
+        pieces, workspace, logits = self._flights.pop(slot)
+        if logits is None:
+            logits = workspace.finish()
+        active = set(map(id, self._active))
         done = 0
         for each in pieces:
-            self._take(each, logits[done : done + each.outputs])
+            if id(each.running) in active:  # it was not cancelled meanwhile
+                self._take(each, logits[done : done + each.outputs])
             done += each.outputs
+        if self._slots > 1:
+            self._end(lambda each: each.request.left == 0)
 
     def _take(self, piece: Piece, logits: npt.NDArray[np.float32]) -> None:
         """What comes of a piece that is computed."""

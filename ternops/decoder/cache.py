@@ -12,6 +12,7 @@ from ternops.decoder.config import Config
 from ternops.decoder.states import States, layer_bytes
 from ternops.kernels.attention import POSITIONS
 from ternops.memory import HoldsAddresses, mapped_zeros
+from ternops.ranks.split import Split
 
 #: A page: keys and values of POSITIONS positions, uint8.
 PageArray = npt.NDArray[np.uint8]
@@ -22,7 +23,8 @@ class Cache(HoldsAddresses):
     with all layers' keys and values in one of CACHES; `reserve` makes them as they are needed.
 
     new_page: makes the one of a number (default: zeros). reuses_layers: whether all layers have the
-    same memory, for passes that hold whole sequences.
+    same memory, for passes that hold whole sequences. split: what this process has of a model
+    (default: all).
     positions: how many there can be, in whole pages. layer_step: bytes of a page from a layer to
     the next. states: those of delta nets, None without any: of one sequence alone.
     """
@@ -30,9 +32,10 @@ class Cache(HoldsAddresses):
     def __init__(
         self, config: Config, kind: str, positions: int | None = None,
         new_page: Callable[[int], PageArray] | None = None, reuses_layers: bool = False,
+        split: Split | None = None,
     ) -> None:  # fmt: skip
-        one = layer_bytes_of_page(config, kind)
-        self._size = size = one if reuses_layers else page_bytes(config, kind)
+        one = layer_bytes_of_page(config, kind, split)
+        self._size = size = one if reuses_layers else page_bytes(config, kind, split)
         self.layer_step = 0 if reuses_layers else one
         self.positions = padded(config.context if positions is None else positions)
         self._new_page = new_page or (lambda number: mapped_zeros(size))
@@ -86,14 +89,17 @@ class Cache(HoldsAddresses):
         return self._address + start // POSITIONS * 8, self._state
 
 
-def page_bytes(config: Config, kind: str) -> int:
-    """Of POSITIONS positions' keys and values, of all layers with attention."""
-    return config.attention_layers * layer_bytes_of_page(config, kind)
+def page_bytes(config: Config, kind: str, split: Split | None = None) -> int:
+    """Of POSITIONS positions' keys and values, of all layers with attention; split: of the
+    layers and heads that a process has (default: all)."""
+    layers = config.attention_layers if split is None or split.is_whole else split.layers.size
+    return layers * layer_bytes_of_page(config, kind, split)
 
 
-def layer_bytes_of_page(config: Config, kind: str) -> int:
+def layer_bytes_of_page(config: Config, kind: str, split: Split | None = None) -> int:
     """The same of one layer."""
-    return config.kv_heads * CACHES[kind].elements.head_bytes(config.head_dim)
+    heads = split.keys.size if split else config.kv_heads
+    return heads * CACHES[kind].elements.head_bytes(config.head_dim)
 
 
 def padded_context(config: Config) -> int:

@@ -40,7 +40,9 @@ class Embedder(HoldsAddresses):
     def __init__(self, model: LoadedModel) -> None:
         self._model = model
         self._pool = WorkspacePool(model)
-        self._cache = Cache(model.config, model.cache, _POSITIONS, reuses_layers=True)
+        self._cache = Cache(
+            model.config, model.cache, _POSITIONS, reuses_layers=True, split=model.split
+        )
 
     def __call__(
         self,
@@ -102,7 +104,7 @@ class Embedder(HoldsAddresses):
         step = -(-count // -(-count // MAX_TOKENS))
         cache = self._cache
         if step < count:  # takes much memory and is not kept
-            cache = Cache(self._model.config, self._model.cache, count)
+            cache = Cache(self._model.config, self._model.cache, count, split=self._model.split)
             cache.reserve(count)
         else:
             cache.reserve(count)

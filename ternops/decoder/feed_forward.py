@@ -8,6 +8,7 @@ is read. Bound: memory, the bytes of the rows and columns that are left.
 import numpy as np
 
 from ternops.decoder.architectures import ACTIVATIONS, LINEAR
+from ternops.decoder.exchange import HIDDEN, gather
 from ternops.decoder.low_activations import count_up
 from ternops.decoder.records import ModelRecord
 from ternops.decoder.tuned import add_tuned
@@ -34,7 +35,7 @@ from ternops.simd import (
     record_at,
     store,
 )
-from ternops.team import barrier, share
+from ternops.team import barrier, share, share_between
 
 _RELU2, _GELU = (ACTIVATIONS.index(name) for name in ("relu2", "gelu_tanh"))
 _UP, _DOWN = (tuple(LINEAR).index(name) for name in ("up", "down"))
@@ -53,6 +54,9 @@ def _add_normed(record, own, norm, first, last, team, thread, threads):
     p = record_at(ModelRecord, record)
     x, y, scale = pointer(p.x), pointer(p.y), np.float32(p.residual_scale)
     barrier(team, threads)
+    if p.gather != 0:
+        gather(p, HIDDEN, p.y, team, thread, threads)
+        first, last = share(p.hidden, p.row_step, thread, threads)
     if p.tokens == 1:
         normed = own + p.own_floats
         rms_norm(y, pointer(norm), p.hidden, p.epsilon, normed)
@@ -67,7 +71,10 @@ def _add_normed(record, own, norm, first, last, team, thread, threads):
 
 @inlined
 def add_rows(p, own, norm, first, last, team, thread, threads):
-    """x += y, columns [first, last) of every token, or, with a norm, as many of some tokens."""
+    """x += y, columns [first, last) of every token, or, with a norm, as many of some tokens.
+
+    Of several processes each then has its own columns of x, or, with a norm, all.
+    """
     if norm != 0:
         _add_normed(address_of(p), own, norm, first, last, team, thread, threads)
         return
@@ -152,7 +159,11 @@ def _listed_down(p, m, own, team, thread, threads):
     if count > most or (p.ffn - count) * m.columns_stride < least:
         return False
     columns = own + p.own_columns
-    o = choose_matrix(columns, m.columns, m.columns_stride, m.down_scale, m.down_scale_step, p.y)
+    # The columns have those weights alone whose rows are here.
+    here = p.hidden_first
+    scale, out = m.down_scale + here * m.down_scale_step, p.y + 4 * here
+    o = choose_matrix(columns, m.columns, m.columns_stride, scale, m.down_scale_step, out)
+    o.columns = p.hidden_last - here
     first, last = share(count, 8, thread, threads)
     call_rows_kernel(p.columns_multiply, address_of(columns), first, last, 0)
     barrier(team, threads)
@@ -167,7 +178,7 @@ def _listed_down(p, m, own, team, thread, threads):
             theirs = pointer(p.own) + other * p.own_bytes + p.own_sums + first * line
             add_i32(sums, theirs, (last - first) * block)
     call_rows_kernel(p.columns_close, address_of(columns), first, last, 0)
-    first, last = first * block, min(last * block, p.hidden)
+    first, last = here + first * block, min(here + last * block, p.hidden_last)
     add_rows(p, own, m.down_output_norm, first, last, team, thread, threads)
     if thread == 0:
         _count(own, p, 1, count)
@@ -179,7 +190,7 @@ def down_and_add(p, m, at, own, team, thread, threads):
     """x += down times what is prepared."""
     if p.most_columns > 0 and _listed_down(p, m, own, team, thread, threads):
         return
-    first, last = share(p.hidden, p.row_step, thread, threads)
+    first, last = share_between(p.hidden_first, p.hidden_last, p.row_step, thread, threads)
     multiply_rows(
         own, m.down, m.down_stride, m.down_scale, m.down_scale_step, p.hidden, first, last, p.y
     )

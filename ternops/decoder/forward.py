@@ -9,6 +9,7 @@ Bound: for few tokens memory, the bytes of the packed weights and the head; for 
 import numpy as np
 
 from ternops.decoder.architectures import LINEAR
+from ternops.decoder.exchange import FFN, HIDDEN, LOGITS, PEAKS, QUERIES, gather
 from ternops.decoder.feed_forward import add_rows, down_and_add, up_and_gate
 from ternops.decoder.inputs import mine, place, place_if_other, prefetch_matrix, use_type
 from ternops.decoder.low_activations import TO_ATTENTION, TO_DOWN, TO_FFN, TO_O
@@ -45,7 +46,7 @@ from ternops.simd import (
     record_at,
     store,
 )
-from ternops.team import barrier, share
+from ternops.team import barrier, share, share_between
 
 _Q, _K, _V, _O, _GATE = (tuple(LINEAR).index(name) for name in ("q", "k", "v", "o", "gate"))
 _PREPARE, _PRODUCTS, _ATTENTION, _WAIT, _HEAD = range(len(PARTS))
@@ -67,6 +68,13 @@ def _timed_barrier(p, team, thread, threads, part, since):
     """The barrier, with the time before it added to `part`."""
     since = _add_time(p, thread, part, since)
     barrier(team, threads)
+    return _add_time(p, thread, _WAIT, since)
+
+
+@inlined
+def _gathered(p, kind, buffer, team, thread, threads, since):
+    """What other processes have computed, behind a barrier; the time counts as waiting."""
+    gather(p, kind, buffer, team, thread, threads)
     return _add_time(p, thread, _WAIT, since)
 
 
@@ -105,14 +113,14 @@ def _layer(p, at, own, team, thread, threads, time):
         p, own, x, m.input_norm, inner, p.hidden, t.placed_hidden, TO_ATTENTION, team, thread,
         threads, time,
     )  # fmt: skip
-    f, n = share(m.q_rows, p.row_step, thread, threads)
+    f, n = share_between(m.q_first, m.q_last, p.row_step, thread, threads)
     multiply_rows(own, m.q, m.q_stride, m.q_scale, m.q_scale_step, m.q_rows, f, n, p.q)
     _add_tuned(p, at, _Q, m.q_rows, f, n, p.q, thread)
     _add_bias(p, m.q_bias, m.q_rows, f, n, p.q)
     inner = place_if_other(
         p, own, m.q_type, m.k_type, m.input_norm, m.k_input_norm, inner, team, thread, threads
     )
-    f, n = share(m.k_rows, p.row_step, thread, threads)
+    f, n = share_between(m.k_first, m.k_last, p.row_step, thread, threads)
     multiply_rows(own, m.k, m.k_stride, m.k_scale, m.k_scale_step, m.k_rows, f, n, p.k)
     _add_tuned(p, at, _K, m.k_rows, f, n, p.k, thread)
     _add_bias(p, m.k_bias, m.k_rows, f, n, p.k)
@@ -123,7 +131,9 @@ def _layer(p, at, own, team, thread, threads, time):
         multiply_rows(own, m.v, m.v_stride, m.v_scale, m.v_scale_step, m.v_rows, f, n, p.v)
         _add_tuned(p, at, _V, m.v_rows, f, n, p.v, thread)
         _add_bias(p, m.v_bias, m.v_rows, f, n, p.v)
-    prefetch_matrix(p, m.o_type, m.o, m.o_stride, p.hidden, thread, threads)
+    prefetch_matrix(
+        p, m.o_type, m.o, m.o_stride, p.hidden_first, p.hidden_last, thread, threads
+    )  # fmt: skip
     time = _timed_barrier(p, team, thread, threads, _PRODUCTS, time)
 
     first_job, then_job = p.append, p.attend
@@ -134,6 +144,7 @@ def _layer(p, at, own, team, thread, threads, time):
         time = _timed_barrier(p, team, thread, threads, _ATTENTION, time)
     call_layer_kernel(then_job, address_of(p), at, thread, threads)
     time = _timed_barrier(p, team, thread, threads, _ATTENTION, time)
+    time = _gathered(p, QUERIES, p.attention, team, thread, threads, time)
 
     t = use_type(p, own, m.o_type)
     mixed, placed = p.heads * p.head_dim, t.placed_queries
@@ -143,14 +154,17 @@ def _layer(p, at, own, team, thread, threads, time):
         p, own, pointer(p.attention), m.attention_norm, m.o_input_norm, mixed, placed, TO_O, team,
         thread, threads, time,
     )  # fmt: skip
-    f, n = share(p.hidden, p.row_step, thread, threads)
+    f, n = share_between(p.hidden_first, p.hidden_last, p.row_step, thread, threads)
     multiply_rows(own, m.o, m.o_stride, m.o_scale, m.o_scale_step, p.hidden, f, n, p.y)
     _add_tuned(p, at, _O, p.hidden, f, n, p.y, thread)
     add_rows(p, own, m.o_output_norm, f, n, team, thread, threads)
-    prefetch_matrix(p, m.gate_type, m.gate, m.gate_stride, p.ffn, thread, threads)
+    f, n = p.ffn_first, p.ffn_last
+    prefetch_matrix(p, m.gate_type, m.gate, m.gate_stride, f, n, thread, threads)
     if p.most_rows == 0:
-        prefetch_matrix(p, m.up_type, m.up, m.up_stride, p.ffn, thread, threads)
+        prefetch_matrix(p, m.up_type, m.up, m.up_stride, f, n, thread, threads)
     time = _timed_barrier(p, team, thread, threads, _PRODUCTS, time)
+    if m.o_output_norm == 0:
+        time = _gathered(p, HIDDEN, p.x, team, thread, threads, time)
 
     t = use_type(p, own, m.gate_type)
     inner = m.gate_input_norm
@@ -158,7 +172,7 @@ def _layer(p, at, own, team, thread, threads, time):
         p, own, x, m.post_norm, inner, p.hidden, t.placed_hidden, TO_FFN, team, thread, threads,
         time,
     )  # fmt: skip
-    f, n = share(p.ffn, p.row_step, thread, threads)
+    f, n = share_between(f, n, p.row_step, thread, threads)
     multiply_rows(own, m.gate, m.gate_stride, m.gate_scale, m.gate_scale_step, p.ffn, f, n, p.gate)
     _add_tuned(p, at, _GATE, p.ffn, f, n, p.gate, thread)
     place_if_other(
@@ -166,8 +180,11 @@ def _layer(p, at, own, team, thread, threads, time):
     )
     up_and_gate(p, m, at, own, f, n, thread)
     if p.most_columns == 0:
-        prefetch_matrix(p, m.down_type, m.down, m.down_stride, p.hidden, thread, threads)
+        prefetch_matrix(
+            p, m.down_type, m.down, m.down_stride, p.hidden_first, p.hidden_last, thread, threads
+        )  # fmt: skip
     time = _timed_barrier(p, team, thread, threads, _PRODUCTS, time)
+    time = _gathered(p, FFN, p.gate, team, thread, threads, time)
 
     t = use_type(p, own, m.down_type)
     time = _prepare(
@@ -176,11 +193,15 @@ def _layer(p, at, own, team, thread, threads, time):
     )  # fmt: skip
     down_and_add(p, m, at, own, team, thread, threads)
     if at + 1 < p.layers:
-        m = record_at(LayerRecord, p.layer_table + (at + 1) * LAYER_BYTES)
-        prefetch_matrix(p, m.q_type, m.q, m.q_stride, m.q_rows, thread, threads)
-        prefetch_matrix(p, m.k_type, m.k, m.k_stride, m.k_rows, thread, threads)
-        prefetch_matrix(p, m.v_type, m.v, m.v_stride, m.v_rows, thread, threads)
-    return _timed_barrier(p, team, thread, threads, _PRODUCTS, time)
+        a = record_at(LayerRecord, p.layer_table + (at + 1) * LAYER_BYTES)
+        prefetch_matrix(p, a.q_type, a.q, a.q_stride, a.q_first, a.q_last, thread, threads)
+        prefetch_matrix(p, a.k_type, a.k, a.k_stride, a.k_first, a.k_last, thread, threads)
+        if a.v_rows != 0:
+            prefetch_matrix(p, a.v_type, a.v, a.v_stride, a.k_first, a.k_last, thread, threads)
+    time = _timed_barrier(p, team, thread, threads, _PRODUCTS, time)
+    if m.down_output_norm == 0:
+        time = _gathered(p, HIDDEN, p.x, team, thread, threads, time)
+    return time
 
 
 @inlined
@@ -195,6 +216,7 @@ def _screen(p, head, team, thread, threads, first, last):
         peaks = peaks + 4 * output * p.peak_count
         find_peaks(scores, bounds, norm, first, last, peaks)
     barrier(team, threads)
+    gather(p, PEAKS, p.peaks, team, thread, threads)
     computed = 0
     for output in range(p.outputs):
         x = pointer(operands.placed) + output * operands.placed_stride
@@ -228,11 +250,12 @@ def _head(p, own, team, thread, threads, time):
     prepare_rows(head, normed, p.hidden, operands.placed_stride, p.outputs, first, last)
     if p.outputs > 1:
         barrier(team, threads)
-    first, last = share(p.vocabulary, p.head_step, thread, threads)
+    first, last = share_between(p.head_first, p.head_last, p.head_step, thread, threads)
     call_rows_kernel(operands.multiply, address_of(head), first, last, 0)
     if p.screened:
         _screen(p, head, team, thread, threads, first, last)
-    _timed_barrier(p, team, thread, threads, _HEAD, time)
+    time = _timed_barrier(p, team, thread, threads, _HEAD, time)
+    _gathered(p, LOGITS, p.logits, team, thread, threads, time)
 
 
 @inlined
@@ -246,12 +269,9 @@ def _states(p, thread, threads):
         rms_norm(x, pointer(p.state_norm), p.hidden, p.epsilon, target)
 
 
-@TeamJob
-def forward(record, team, thread, threads):
-    """x = embedding[tokens]; every layer; logits = head . norm(x) of the outputs, or norm(x)."""
-    p = record_at(ModelRecord, record)
-    own = pointer(p.own) + thread * p.own_bytes
-    time = nanoseconds() if p.profile != 0 else 0
+@inlined
+def _embed(p, thread, threads):
+    """x = embedding[tokens]."""
     first, last = share(p.tokens, 1, thread, threads)
     for token in range(first, last):
         t = record_at(TokenRecord, p.token_table + token * TOKEN_BYTES)
@@ -263,7 +283,20 @@ def forward(record, team, thread, threads):
             half_row(p.embedding_is_bf16, table, p.embedding_stride, t.id, p.hidden, x)
         if p.embedding_scale != 1:
             scale_row(x, p.hidden, np.float32(p.embedding_scale))
-    time = _timed_barrier(p, team, thread, threads, _PREPARE, time)
+
+
+@TeamJob
+def forward(record, team, thread, threads):
+    """x = embedding[tokens]; every layer; logits = head . norm(x) of the outputs, or norm(x).
+
+    Of several processes each may have some of this alone.
+    """
+    p = record_at(ModelRecord, record)
+    own = pointer(p.own) + thread * p.own_bytes
+    time = nanoseconds() if p.profile != 0 else 0
+    if p.embeds != 0:
+        _embed(p, thread, threads)
+        time = _timed_barrier(p, team, thread, threads, _PREPARE, time)
     for at in range(p.layers):
         time = _layer(p, at, own, team, thread, threads, time)
     if p.outputs > 0:

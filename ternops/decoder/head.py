@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from ternops.absmean import BITNET_ABSMAX, floor_of
 from ternops.cpu_caches import last_level_bytes
+from ternops.decoder.parts import operand_from
 from ternops.decoder.weights import HalfMatrix, operand_of
 from ternops.kernels.call import Call, Operand
 from ternops.kernels.int8 import MAX_COLUMNS
@@ -36,15 +37,22 @@ class View(NamedTuple):
 
 class Head:
     """`kind` is one of HEADS, or "ternary", which a packed head is whatever was asked for; raises
-    ValueError for another word, or if the head is too wide."""
+    ValueError for another word, or if the head is too wide.
 
-    def __init__(self, weights: HalfMatrix | TernaryMatrix, kind: str, threads: int) -> None:
+    rows, first: of the whole head, and where in it the weights begin, if they are a part of it.
+    """
+
+    def __init__(
+        self, weights: HalfMatrix | TernaryMatrix, kind: str, threads: int,
+        rows: int | None = None, first: int = 0,
+    ) -> None:  # fmt: skip
         # A copy of a model is told what its head is.
         is_packed = isinstance(weights, TernaryMatrix)
         if kind not in HEADS and not (is_packed and kind == _TERNARY):
             raise ValueError(f"head={kind!r}: expected one of {', '.join(HEADS)}")
         self.weights = weights
-        self.rows, self.columns = weights.shape
+        own, self.columns = weights.shape
+        self.rows, self._first = own if rows is None else rows, first
         #: Floats of one token's logits; threads share rows in multiples of ROWS.
         self.padded = -(-self.rows // ROWS) * ROWS
         if isinstance(weights, TernaryMatrix):
@@ -52,14 +60,16 @@ class Head:
             return
         fits = self.columns <= MAX_COLUMNS
         if kind == "auto":
-            kind = "screened" if fits and weights.nbytes > last_level_bytes() else "fp16"
+            whole = self.rows * weights.bits.strides[0]
+            kind = "screened" if fits and whole > last_level_bytes() else "fp16"
         if kind != "fp16" and not fits:
             raise ValueError(
                 f"head={kind!r}: at most {MAX_COLUMNS} columns, but the head has {self.columns}"
             )
         self.kind = kind
         if kind != "fp16":
-            self.codes, self.scales, self.bounds = quantize(weights, self.padded, threads)
+            padded = -(-own // ROWS) * ROWS
+            self.codes, self.scales, self.bounds = quantize(weights, padded, threads)
 
     @property
     def nbytes(self) -> int:
@@ -87,30 +97,33 @@ class Head:
         if isinstance(self.weights, TernaryMatrix):
             return View(self._ternary_call(capacity), {"screened": 0})
         screened = self.screens(exact_top)
-        exact, stride = self.weights.bits.ctypes.data, self.weights.bits.strides[0]
+        first, stride = self._first, self.weights.bits.strides[0]
+        exact = self.weights.bits.ctypes.data - first * stride
         model = {"screened": int(screened)}
         if screened:
             model |= {
                 "exact_top": exact_top,
-                "bounds": self.bounds.ctypes.data,
+                "bounds": self.bounds.ctypes.data - first * self.bounds.itemsize,
                 "exact": exact,
                 "exact_stride": stride,
                 "exact_is_bf16": int(self.weights.is_bf16),
             }
         if screened or self.kind == "int8":
             operand = Operand(
-                "int8", self.codes.ctypes.data, self.codes.nbytes, self.rows, self.columns,
-                self.scales.ctypes.data, self.scales.itemsize,
+                "int8", self.codes.ctypes.data - first * self.codes.strides[0], self.codes.nbytes,
+                self.rows, self.columns,
+                self.scales.ctypes.data - first * self.scales.itemsize, self.scales.itemsize,
             )  # fmt: skip
         else:
-            operand = self.weights.operand
+            operand = operand_from(self.weights, first, self.rows)
         call = Call.of(operand, 1, kind="stream", floor=BITNET_ABSMAX, out_stride=self.padded)
         return View(call, model)
 
     def _ternary_call(self, capacity: int) -> Call:
         return Call.of(
-            operand_of(self.weights), capacity, kind="few" if capacity > 1 else "stream",
-            floor=floor_of(True), out_stride=self.padded, is_blocked=True,
+            operand_from(self.weights, self._first, self.rows), capacity,
+            kind="few" if capacity > 1 else "stream", floor=floor_of(True),
+            out_stride=self.padded, is_blocked=True,
         )  # fmt: skip
 
     def scratch(self, capacity: int) -> tuple[int, int, int]:

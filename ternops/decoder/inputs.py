@@ -88,7 +88,9 @@ def place_if_other(p, own, before, number, norm, inner, last, team, thread, thre
 
 
 @inlined
-def prefetch_matrix(p, number, weights, stride, rows, thread, threads):
-    """Prefetch where this thread will begin to read a matrix."""
+def prefetch_matrix(p, number, weights, stride, start, end, thread, threads):
+    """Prefetch where this thread will begin to read rows [start, end) of a matrix."""
     t = record_at(TypeRecord, p.type_table + number * TYPE_BYTES)
-    prefetch_rows(weights, stride, rows, p.row_step, t.streams, t.panel, t.unit, thread, threads)
+    prefetch_rows(
+        weights, stride, start, end, p.row_step, t.streams, t.panel, t.unit, thread, threads
+    )  # fmt: skip

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from typing import Any, NamedTuple
+import functools
+from collections.abc import Callable, Hashable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +12,11 @@ import numpy.typing as npt
 from ternops.decoder.active import check_low
 from ternops.decoder.architectures import DELTA_SLOTS
 from ternops.decoder.attention import CACHES
+from ternops.decoder.cache import PageArray, page_bytes
 from ternops.decoder.config import A48, Config
 from ternops.decoder.deltas import Delta, Deltas
 from ternops.decoder.head import Head
+from ternops.decoder.parts import check_parts, operand_from
 from ternops.decoder.records import LAYER
 from ternops.decoder.sparsity import Sparsity
 from ternops.decoder.stacked import ResidentStack
@@ -24,8 +27,12 @@ from ternops.kernels.call import Call
 from ternops.kernels.grouped_row import SCRATCH_BYTES, grouped_row
 from ternops.kernels.operands import OPERANDS
 from ternops.kernels.plan import make_plan
-from ternops.memory import aligned_zeros
+from ternops.memory import aligned_zeros, mapped_zeros
+from ternops.ranks.split import Span, split_of
 from ternops.threads import check_threads
+
+if TYPE_CHECKING:  # MPI is there where a model is shared out alone
+    from ternops.ranks.group import Group
 
 # As a window: all positions that there can be.
 _ALL = 2**31
@@ -47,9 +54,17 @@ class LoadedModel:
     def __init__(
         self, weights: Weights, threads: int | None = None, head: str = "fp16", cache: str = "fp16",
         sparse: str = "auto", deltas: Mapping[str, Delta] | None = None,
+        group: Group | None = None,
     ) -> None:  # fmt: skip
         self.weights = weights
         self.config: Config = weights.config
+        #: The processes that have a part of it each, None for one alone.
+        self.group = group
+        if group is not None:
+            check_parts(weights, deltas)
+        #: What this one has, and all that share out the same layers.
+        self.split = split_of(self.config, *(() if group is None else group.part))
+        self.splits = [self.split] if group is None else group.splits(self.config)
         self.threads = check_threads(threads)
         #: Whether it may use fewer threads while other processes keep the CPUs busy.
         self.adapts = threads is None
@@ -58,7 +73,8 @@ class LoadedModel:
         self.cache = cache
         #: Those of the linear layers.
         self.types = types_of(weights)
-        self.head = Head(weights.head, head, self.threads)
+        rows = self.config.vocabulary, self.split.vocabulary.first
+        self.head = Head(weights.head, head, self.threads, *rows)
         #: Fine-tunes of these weights, by their names.
         self.deltas = Deltas(weights, deltas or {})
         if self.deltas:
@@ -86,6 +102,8 @@ class LoadedModel:
         return " and ".join(dict.fromkeys(each.encoding for each in self.types))
 
     def __reduce__(self) -> Any:
+        if self.group is not None:
+            raise TypeError("a Model that several processes have together cannot be pickled")
         # By value: its records hold addresses. Another process has its own number of threads.
         threads = None if self.adapts else self.threads
         kinds = self.head.kind, self.cache, self.sparsity.kind
@@ -101,6 +119,16 @@ class LoadedModel:
     def bytes_per_token(self) -> int:
         """Bytes of weights that a token reads; `Session.kv_cache_bytes` says what comes to them."""
         return self.weights.bytes_per_token - self.weights.head.nbytes + self.head.nbytes
+
+    @property
+    def page_bytes(self) -> int:
+        """Of a page of keys and values, those that this process has."""
+        return page_bytes(self.config, self.cache, self.split)
+
+    def new_page(self) -> PageArray:
+        """Zeros for one; MemoryError where the system has none."""
+        new_page: Callable[[], PageArray] = functools.partial(mapped_zeros, self.page_bytes)
+        return new_page() if self.group is None else self.group.noted(new_page)()
 
     @property
     def addresses(self) -> dict[str, int]:
@@ -140,10 +168,15 @@ class LoadedModel:
     def _layer_table(self) -> npt.NDArray[Any]:
         layers = self.weights.layers
         table = np.zeros(len(layers), LAYER)
-        for row, layer in zip(table, layers, strict=True):
+        start = self.split.layers.first
+        for number, (row, layer) in enumerate(zip(table, layers, strict=True), start):
             for full_name, matrix in layer.linear.items():
                 name = DELTA_SLOTS.get(full_name, full_name)
-                operand = operand_of(matrix)
+                span = Span(0, matrix.shape[0])
+                rows = self.config.linear_shapes(number)[full_name][0]
+                if not self.split.is_whole:
+                    span = self.split.rows(name)
+                operand = operand_from(matrix, span.first, rows)
                 kind = WeightType.of(operand)
                 row[name] = operand.address
                 row[f"{name}_stride"] = kind.plan(operand.columns, "stream").stride
@@ -151,15 +184,18 @@ class LoadedModel:
                 row[f"{name}_scale_step"] = operand.scale_step
                 row[f"{name}_type"] = self.types.index(kind)
                 if name in ("q", "k", "v"):
-                    row[f"{name}_rows"] = operand.rows
+                    row[f"{name}_rows"] = rows
+                if name in ("q", "k"):
+                    row[f"{name}_first"], row[f"{name}_last"] = span
             for name, norm in layer.norms.items():
                 row[f"{name}_norm"] = norm.ctypes.data
             for name, bias in layer.biases.items():
                 row[f"{name}_bias"] = bias.ctypes.data
             for name, vector in layer.vectors.items():
                 row[name] = vector.ctypes.data
-        for number, (row, rotations) in enumerate(zip(table, self.rotations, strict=True)):
-            row["place"] = self.config.place(number)
+        rotated = self.rotations[start : self.split.layers.last]
+        for number, (row, rotations) in enumerate(zip(table, rotated, strict=True), start):
+            row["place"] = self.config.place(number) - self.config.place(start)
             if self.config.is_delta(number):
                 row["place"] *= layer_bytes(self.config)
             row["window"] = self.config.window(number) or _ALL

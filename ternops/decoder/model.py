@@ -7,7 +7,7 @@ import functools
 import operator
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,9 @@ from ternops.decoder.texts import Texts, check_texts
 from ternops.encodings import TERNARY
 from ternops.sizes import parse_size
 from ternops.threads import check_threads
+
+if TYPE_CHECKING:
+    from ternops.ranks.group import Group
 
 __all__ = ["Model", "Session"]
 
@@ -73,6 +76,7 @@ class Model(LoadedModel):
         deltas: Mapping[str, str | os.PathLike[str]] | None = None,
         memory: int | str | None = None,
         progress: Callable[[int, int], None] | None = None,
+        group: Group | None = None,
     ) -> Model:
         """Load a checkpoint (default: the tiny one of this package).
 
@@ -92,7 +96,8 @@ class Model(LoadedModel):
         by, files that ``python -m ternops delta`` wrote, one bit a weight each.
         memory: of what `python -m ternops stack` wrote, use as much as takes so many bytes, or
         "1.2GB" of them; see `limit`.
-        progress: called with layers done and in all.
+        progress: called with layers done and in all. group: the processes that share it out, see
+        `ternops.ranks`.
         Raises FileNotFoundError and ValueError, naming the file, the tensor or the setting.
         """
         kinds = {"ternary": "auto", **{name: name for name in ("fp16", HALF, *TERNARY)}}
@@ -109,12 +114,13 @@ class Model(LoadedModel):
         most = checkpoint.config.context
         if context is not None and not 1 <= operator.index(context) <= most:
             raise ValueError(f"context={context}: expected 1 to {most}")
-        loaded = load_weights(checkpoint, kinds[weights], progress)
+        part = () if group is None else group.part
+        loaded = load_weights(checkpoint, kinds[weights], progress, *part)
         tuned = {name: read_delta(each, loaded.config) for name, each in (deltas or {}).items()}
         if context is not None:
             config = dataclasses.replace(loaded.config, context=operator.index(context))
             loaded = dataclasses.replace(loaded, config=config)
-        model = cls(loaded, threads, head, cache, sparse, tuned)
+        model = cls(loaded, threads, head, cache, sparse, tuned, group)
         where = os.path.abspath(path) if path is not None and os.path.exists(path) else path
         model._open = functools.partial(open_checkpoint, where, quantize=quantize)
         model._stack = stack

@@ -12,6 +12,8 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 
+import numpy as np
+
 from ternops.decoder.alike import common
 from ternops.decoder.cache import PageArray
 from ternops.kernels.attention import POSITIONS
@@ -47,8 +49,13 @@ class PrefixCache:
     kept: the most of them that no sequence uses; the least recently used ones go first.
     """
 
-    def __init__(self, new_page: Callable[[], PageArray], limit: int | None, kept: int) -> None:
+    def __init__(
+        self, new_page: Callable[[], PageArray], limit: int | None, kept: int,
+        copy: Callable[[PageArray, PageArray], None] = np.copyto,
+    ) -> None:  # fmt: skip
         self._new_page, self._limit, self._kept = new_page, limit, kept
+        #: Writes the second one's content into the first.
+        self.copy = copy
         self._roots: dict[Hashable, Page] = {}
         # Least recently used first. A page comes before those that it follows in a sequence.
         self._unused: OrderedDict[Page, None] = OrderedDict()
@@ -159,7 +166,7 @@ class SequencePages:
         source, count = self._cache.copied(self._path[-1], tokens[:POSITIONS])
         if source is not None:
             assert source.memory is not None
-            self.page(len(self))[:] = source.memory
+            self._cache.copy(self.page(len(self)), source.memory)
         return count
 
     def note(self, tokens: Sequence[int]) -> None:

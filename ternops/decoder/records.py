@@ -26,9 +26,13 @@ _SPARSE = (
 _FLOATS = ("epsilon", "inner_epsilon", "score_scale", "embedding_scale", "residual_scale")
 _TUNED = "tuned tuned_bytes tuned_prepare tuned_block tuned_out tuned_slots run_table runs"
 _LOW = "low codes low_steps active"
+_HERE = (
+    "hidden_first hidden_last ffn_first ffn_last queries_first queries_last kv_first kv_last"
+    " head_first head_last embeds gather gather_table in_place no_type communicator"
+)
 _CALL = "tokens tile_tokens outputs states layer_step token_table output_table profile"
 _INTEGERS = " ".join(
-    (_COUNTS, _DELTA, _WEIGHTS, _SHARED, _OWN, _JOBS, _HEAD, _SPARSE, _TUNED, _LOW, _CALL)
+    (_COUNTS, _DELTA, _WEIGHTS, _SHARED, _OWN, _JOBS, _HEAD, _SPARSE, _TUNED, _LOW, _HERE, _CALL)
 ).split()
 #: A model and the memory of one forward pass. Counts, and the index of the activation; those of
 #: delta nets, how much of its state each head of a token keeps and writes, and the addresses of
@@ -44,7 +48,13 @@ _INTEGERS = " ".join(
 #: (each thread's OPERANDS record, tuned_bytes apart, and from there the offset of its results; what
 #: prepares tokens; columns of a block of signs; slots of a layer in a table of SIGNS; RUNs and
 #: their number, 0: none); what `ternops.decoder.low_activations` needs (whether activations are
-#: those of a4.8; codes of each token, its step, and how many are not 0); and this call's tokens.
+#: those of a4.8; codes of each token, its step, and how many are not 0); what this process has of a
+#: model that several hold together (rows, or heads, from the first to before the last, of vectors
+#: between layers and within the feed-forward part, of queries, of keys and values, of the head;
+#: whether tokens are looked up, or x is what another process has made of them; how processes
+#: exchange them, see `ternops.decoder.exchange`: the address of MPI_Allgatherv, 0 for one
+#: alone, of the GATHER records, and what MPI has for its constants and handles); and this call's
+#: tokens.
 #: tile_tokens: tokens whose attention is computed together, if they are of one sequence. outputs:
 #: tokens whose logits are computed, in output_table; states: the same of normed hidden states, with
 #: the weight state_norm, which has no factor of the logits. layer_step: bytes from a layer's keys
@@ -69,15 +79,17 @@ TYPE_BYTES = TYPE.itemsize
 _MATRIX = ("", "_stride", "_scale", "_scale_step", "_type")
 #: A layer: of each matrix the address, row bytes, address of the scale and bytes from one to the
 #: next (0: one for all), and which TYPE it has, those of a delta net in their slots; the rows of
-#: the first three (0: no such matrix); the address of each norm, bias and vector (0: none); `down`
-#: by columns (0: not kept); how many positions a token attends to, and the table of rotations; its
-#: number among the layers with attention, or where its state begins, in bytes.
+#: the first three (0: no such matrix), and which of q's, and of k's and v's, are there; the address
+#: of each norm, bias and vector (0: none); `down` by columns (0: not kept); how many positions a
+#: token attends to, and the table of rotations; its number among the layers with attention, or
+#: where its state begins, in bytes.
 LAYER = np.dtype(
     [(f"{name}{part}", np.intp) for name in LINEAR for part in _MATRIX]
     + [(f"{name}_norm", np.intp) for name in NORMS]
     + [(f"{name}_bias", np.intp) for name in BIASED]
     + [(name, np.intp) for name in VECTORS]
     + [(f"{name}_rows", np.intp) for name in ("q", "k", "v")]
+    + [(name, np.intp) for name in ("q_first", "q_last", "k_first", "k_last")]
     + [(name, np.intp) for name in ("columns", "columns_stride", "window", "cosine", "sine")]
     + [("place", np.intp)]
 )
@@ -97,8 +109,14 @@ RUN_BYTES = RUN.itemsize
 SIGNS = np.dtype([(name, np.intp) for name in ("weights", "stride", "scale")])
 SIGNS_BYTES = SIGNS.itemsize
 
-ModelRecord, TypeRecord, LayerRecord, TokenRecord, RunRecord, SignsRecord = (
-    record_type(each) for each in (MODEL, TYPE, LAYER, TOKEN, RUN, SIGNS)
+#: What processes gather of a vector that each has a part of: how much each has and from where on,
+#: as MPI counts them, int32 (ranks,), and in which MPI datatype. One for each of GATHERED.
+GATHER = np.dtype([(name, np.intp) for name in ("counts", "displacements", "type")])
+GATHER_BYTES = GATHER.itemsize
+GATHERED = ("queries", "hidden", "ffn", "peaks", "logits")
+
+ModelRecord, TypeRecord, LayerRecord, TokenRecord, RunRecord, SignsRecord, GatherRecord = (
+    record_type(each) for each in (MODEL, TYPE, LAYER, TOKEN, RUN, SIGNS, GATHER)
 )
 
 #: What the time of a token is spent on.

@@ -14,7 +14,7 @@ from ternops.decoder.perplexity import Likelihood, Scorer
 from ternops.decoder.prefix_cache import MIN_COPIED, SequencePages
 from ternops.decoder.sampler import Sampler
 from ternops.decoder.session import Session
-from ternops.decoder.workspace import MAX_TOKENS
+from ternops.decoder.workspace import MAX_TOKENS, Workspace
 from ternops.kernels.attention import POSITIONS
 
 
@@ -88,13 +88,15 @@ class Request:
 @dataclass
 class Running:
     """A request that was admitted. weights: the state of those that all of it was computed with so
-    far, None if there were several. pending: its tokens that are not computed, one at least."""
+    far, None if there were several. pending: its tokens that are not computed, one at least. slot:
+    of passes that are under way together, in which it is."""
 
     request: Request
     session: Session
     pages: SequencePages
     weights: Hashable
     pending: list[int]
+    slot: int = 0
 
     @property
     def decodes(self) -> bool:
@@ -135,6 +137,14 @@ class Piece(NamedTuple):
     tokens: int
     reads: bool
     outputs: int
+
+
+class Flight(NamedTuple):
+    """A pass: what it computes, where, and its logits, None as long as it has not ended."""
+
+    pieces: list[Piece]
+    workspace: Workspace
+    logits: npt.NDArray[np.float32] | None
 
 
 def readers_of(active: list[Running], shares: bool) -> list[Running]:

@@ -26,13 +26,14 @@ class WorkspacePool(HoldsAddresses):
 
     def __init__(self, model: LoadedModel) -> None:
         self._model = model
-        self._workspaces: dict[tuple[tuple[str, ...], int], Workspace] = {}
+        self._workspaces: dict[Any, Workspace] = {}
 
-    def __call__(self, tokens: int) -> Workspace:
-        """The one for a pass of this many tokens."""
-        key = size_for(self._model, tokens)
+    def __call__(self, tokens: int, slot: int = 0) -> Workspace:
+        """The one for a pass of this many tokens. slot: of passes that are under way together."""
+        size = size_for(self._model, tokens)
+        key = size, slot
         if key not in self._workspaces:
-            self._workspaces[key] = Workspace(self._model, *key)
+            self._workspaces[key] = Workspace(self._model, *size, slot)
         return self._workspaces[key]
 
     @property
@@ -60,7 +61,8 @@ class Session(HoldsAddresses):
         new_page: Callable[[int], PageArray] | None = None,
     ) -> None:  # fmt: skip
         self._model = model
-        self.cache = Cache(model.config, model.cache, new_page=new_page)
+        new_page = new_page or (lambda number: model.new_page())
+        self.cache = Cache(model.config, model.cache, new_page=new_page, split=model.split)
         self._pool = pool or WorkspacePool(model)
         self._alone = self._pool(1)
         self.tokens: list[int] = []

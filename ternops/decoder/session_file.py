@@ -38,6 +38,7 @@ def save_session(
 
     messages: what the tokens were made of, for who goes on with them.
     """
+    _check_alone(session)
     session.catch_up()
     tensors: dict[str, npt.NDArray[Any]] = {
         "tokens": np.array(session.tokens, np.int32),
@@ -57,6 +58,7 @@ def load_session(session: Session, path: str | os.PathLike[str]) -> list[Message
     file, ValueError, naming it and what is wrong, if it is cut off, damaged, no such file, or of
     another model; the session is then as before.
     """
+    _check_alone(session)
     where = Path(path)
     if not where.is_file():
         raise FileNotFoundError(f"session: {os.fspath(path)!r} is not a file")
@@ -65,6 +67,13 @@ def load_session(session: Session, path: str | os.PathLike[str]) -> list[Message
         return _restore(session, header["__metadata__"], tensors)
     except ValueError as error:
         raise ValueError(f"session: {os.fspath(path)!r}: {error}") from None
+
+
+def _check_alone(session: Session) -> None:
+    if session.model.group is not None:
+        raise ValueError(
+            "session: each of several processes has a part of its cache, expected mpirun -n 1"
+        )
 
 
 def _identity(session: Session) -> dict[str, str]:

@@ -19,10 +19,12 @@ from ternops.decoder.forward import forward
 from ternops.decoder.loaded import LoadedModel
 from ternops.decoder.records import MODEL, PARTS, TOKEN
 from ternops.decoder.scratch import ThreadScratch, padded_bytes
+from ternops.decoder.together import Together, fields_of
 from ternops.decoder.weight_types import TypeTable
 from ternops.kernels.attention import POSITIONS
 from ternops.kernels.screen import ROWS
 from ternops.memory import HoldsAddresses, aligned_zeros
+from ternops.ranks.group import uninterrupted
 from ternops.team import TEAM
 
 Array = npt.NDArray[Any]
@@ -49,10 +51,13 @@ def size_for(model: LoadedModel, tokens: int) -> tuple[tuple[str, ...], int]:
 class Workspace(HoldsAddresses):
     """Memory for passes of up to `capacity` tokens of one shape class, for each type of weights.
 
-    Some of it is a thread's scratch: its operands, and, for one token, what it prepares.
+    Some of it is a thread's scratch: its operands, and, for one token, what it prepares. slot: the
+    number of a pass among those that are under way together.
     """
 
-    def __init__(self, model: LoadedModel, kinds: tuple[str, ...], capacity: int) -> None:
+    def __init__(
+        self, model: LoadedModel, kinds: tuple[str, ...], capacity: int, slot: int = 0
+    ) -> None:
         self._model = model  # keeps the weights alive, whose addresses the record holds
         self._capacity = capacity
         c, head = model.config, model.head
@@ -65,7 +70,7 @@ class Workspace(HoldsAddresses):
         self._types = types = TypeTable(model.types, kinds, lengths, capacity)
         self.tile_tokens = max(1, _TILE_QUERIES // c.group) if capacity > 1 else 1
         score_stride = padded_context(c) + POSITIONS
-        self._layer_step = layer_bytes_of_page(c, model.cache)
+        self._layer_step = layer_bytes_of_page(c, model.cache, model.split)
         shared = {
             "x": capacity * c.hidden,
             "y": capacity * c.hidden,
@@ -105,9 +110,9 @@ class Workspace(HoldsAddresses):
         _, append, attend = CACHES[model.cache]
         self._record: Any = np.zeros((), MODEL)
         for name, value in {
-            "hidden": c.hidden, "ffn": c.ffn, "layers": c.layers, "heads": c.heads,
-            "kv_heads": c.kv_heads, "head_dim": c.head_dim, "rotated": c.rotated,
-            "vocabulary": c.vocabulary, **delta_fields(c),
+            "hidden": c.hidden, "ffn": c.ffn, "layers": len(model.weights.layers), "embeds": 1,
+            "heads": c.heads, "kv_heads": c.kv_heads, "head_dim": c.head_dim, "rotated": c.rotated,
+            "vocabulary": c.vocabulary, **delta_fields(c), **fields_of(model.split),
             "low": is_low,
             "activation": ACTIVATIONS.index(c.activation),
             "epsilon": c.epsilon, "inner_epsilon": c.inner_epsilon,
@@ -133,6 +138,13 @@ class Workspace(HoldsAddresses):
             self._record[name] = buffer.ctypes.data
         # -inf: what follows the last block of rows is never the largest.
         self._buffers["peaks"].view(np.float32)[:] = -np.inf
+        self._together = None
+        if model.group is not None:
+            x = self._buffers["x"].view(np.float32)[: capacity * c.hidden]
+            peaks = _peaks(head.padded)
+            self._together = Together(
+                model, self._record, x.reshape(capacity, c.hidden), peaks, slot
+            )
         self._address = self._record.ctypes.data
         first = MODEL.fields[_CALL[0]][1] // 8  # type: ignore[index]
         self._call = self._record.reshape(1).view(np.int64)[first : first + len(_CALL)]
@@ -173,13 +185,25 @@ class Workspace(HoldsAddresses):
         sequence, so that a tile of attention holds them.
         The next pass overwrites the logits.
         """
+        self._choose(tokens, outputs, exact_top, tile_tokens)
+        return self._logits[: self._run()]
+
+    def start(self, tokens: int, outputs: Any, exact_top: int, tile_tokens: int) -> None:
+        """Begin a pass, as `run`; `finish` ends it. Between the two other workspaces may have
+        theirs, where processes have layers in turn."""
+        self._choose(tokens, outputs, exact_top, tile_tokens)
+        self._start()
+
+    def finish(self) -> Array:
+        """The logits of the pass that has begun."""
+        return self._logits[: self._finish()]
+
+    def _choose(self, tokens: int, outputs: Any, exact_top: int, tile_tokens: int) -> None:
         count = len(outputs)
         if exact_top != self._exact_top:
             self._use_head(exact_top)
         self._outputs[:count] = outputs
         self._call[:] = tokens, tile_tokens, count, 0, self._layer_step
-        self._run(tokens)
-        return self._logits[:count]
 
     def run_to_states(self, tokens: int, outputs: Any, layer_step: int) -> Array:
         """A pass without the head: float32 (outputs, hidden), the normed hidden states.
@@ -190,10 +214,63 @@ class Workspace(HoldsAddresses):
         count, hidden = len(outputs), self._model.config.hidden
         self._outputs[:count] = outputs
         self._call[:] = tokens, self.tile_tokens, 0, count, layer_step
-        self._run(tokens)
+        self._run()
         return self._buffers["normed"].view(np.float32)[: count * hidden].reshape(count, hidden)
 
-    def _run(self, tokens: int) -> None:
+    def follow(
+        self, tokens: npt.NDArray[np.int64], outputs: npt.NDArray[np.int64], call: list[int]
+    ) -> None:
+        """This process's part of a pass that another one leads.
+
+        tokens: (tokens, 4), a TOKEN each. outputs: which of them have logits, or states. call: what
+        `run` and `run_to_states` take: how many of the largest logits must be exact, tokens of a
+        tile, with logits and with states, and whether layers have memory of their own
+        in a page.
+        """
+        exact_top, *rest, apart = call
+        if exact_top != self._exact_top and exact_top >= 0:
+            self._use_head(exact_top)
+        self._tokens[: len(tokens)] = tokens
+        self._outputs[: len(outputs)] = outputs
+        # Its pages hold other heads, maybe more or fewer of them.
+        self._call[:] = len(tokens), *rest, self._layer_step if apart else 0
+        assert self._together is not None
+        self._together.begin(self._run_job)
+
+    def end_following(self) -> None:
+        """What comes behind a pass that `follow` has begun."""
+        assert self._together is not None
+        self._together.end(self._run_job)
+
+    def _run(self) -> int:
+        """All of a pass; how many logits there are."""
+        if self._together is None:
+            self._run_job()
+        else:
+            with uninterrupted():  # or nobody would take what others have begun
+                self._start()
+                self._finish()
+        return int(self._call[2])
+
+    def _start(self) -> None:
+        if self._together is None:
+            self._run_job()
+            return
+        tokens, tile, outputs, states, step = self._call.tolist()
+        call = self._exact_top, tile, outputs, states, int(step == self._layer_step)
+        with uninterrupted():
+            self._together.tell(self._tokens[:tokens], self._outputs[: outputs + states], call)
+            self._together.begin(self._run_job)
+
+    def _finish(self) -> int:
+        if self._together is not None:
+            with uninterrupted():
+                self._together.tell_end()
+                self._together.end(self._run_job)
+        return int(self._call[2])
+
+    def _run_job(self) -> None:
+        tokens = int(self._call[0])
         work = (self._address, tokens) if self._model.adapts else None
         self._passes += 1
         self._decoded += tokens
@@ -205,8 +282,9 @@ class Workspace(HoldsAddresses):
     def shares_read(self) -> tuple[float, float]:
         """Of the rows of `up` and of the columns of `down`: what all passes so far have read."""
         config = self._model.config
-        entries = self._passes * config.layers * config.ffn
-        if entries == 0 or not self._sparsity or self._sparsity.kind == "never":
+        layers = self._passes * len(self._model.weights.layers)
+        entries = np.array([layers * self._model.split.ffn.size, layers * config.ffn])
+        if not entries.all() or not self._sparsity or self._sparsity.kind == "never":
             return 1.0, 1.0
         rows, columns = self._own.total_counts()[:2] / entries
         return float(rows), float(columns)
@@ -219,7 +297,10 @@ class Workspace(HoldsAddresses):
         return active_weights(self._model.config, counts), self._decoded
 
     def take_computed(self) -> int:
-        """Rows that a screened head computed since the last call."""
+        """Rows that a screened head computed since the last call; of several processes, those for
+        the last pass."""
+        if self._together is not None:
+            return int((self._logits[: int(self._call[2])] > -np.inf).sum())
         computed = int(self._computed[0])
         self._computed[0] = 0
         return computed

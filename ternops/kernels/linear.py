@@ -29,7 +29,7 @@ from ternops.simd import (
     store,
     transpose,
 )
-from ternops.team import barrier, share
+from ternops.team import barrier, share, share_between
 
 _lane_numbers = constant(i8, range(BYTES))
 
@@ -182,13 +182,15 @@ _BEGINNING = 2048
 
 
 @inlined
-def prefetch_rows(weights, stride, rows, row_step, streams, panel, unit, thread, threads):
-    """Prefetch the beginnings of the streams in which this thread will read a matrix, `unit` rows
-    of which lie in one piece.
+def prefetch_rows(
+    weights, stride, start, end, row_step, streams, panel, unit, thread, threads
+):  # fmt: skip
+    """Prefetch the beginnings of the streams in which this thread will read rows [start, end) of a
+    matrix, `unit` rows of which lie in one piece.
 
     To be called where the memory would have nothing to do: before the thread waits for others.
     """
-    first, last = share(rows, row_step, thread, threads)
+    first, last = share_between(start, end, row_step, thread, threads)
     step = panel_step((last - first) // unit, streams, unit * stride, panel) * unit * stride
     for stream in range(streams):
         start = pointer(weights) + (first * stride + stream * step)

@@ -22,6 +22,7 @@ WITHOUT_KERNELS = (
     PACKAGE / "ahead",
     PACKAGE / "commands",
     PACKAGE / "decoder" / "formats",
+    PACKAGE / "ranks",
     PACKAGE / "serve",
     PACKAGE / "tuning",
 )

@@ -48,3 +48,5 @@ yield_thread = Operation("atomics", "yield_thread")
 call_layer_kernel = Operation("calls", "call_layer_kernel")
 call_rows_kernel = Operation("calls", "call_rows_kernel")
 call_team_job = Operation("calls", "call_team_job")
+# And of another library's function.
+call_foreign = Operation("calls", "call_foreign")

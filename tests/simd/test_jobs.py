@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import llvmlite.binding as llvm
 import numpy as np
 import pytest
 
-from ternops.simd import Entry, TeamJob, linker, objects, pointer, store
+from ternops.simd import Entry, TeamJob, call_foreign, linker, objects, pointer, store
 from ternops.simd.lowering import symbols
 
 
@@ -138,3 +140,23 @@ def test_no_damage_is_read(tmp_path):
         assert all(value in (None, right[key]) for key, value in read.items())
         lost += None in read.values()
     assert lost == len(damaged)
+
+
+def calling(address, value):
+    call_foreign(address, value, 2, 3, 4, 5, 6, 7, -8)
+    return value + 1
+
+
+def test_a_foreign_function_is_called_by_its_address():
+    """With pointers and integers of 64 bits, and with those of 32, which are their low halves."""
+    given = []
+
+    def note(*values):
+        given.append(values)
+        return 5
+
+    kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int64, *[ctypes.c_int] * 6, ctypes.c_int64)
+    function = kind(note)
+    address = ctypes.cast(function, ctypes.c_void_p).value
+    assert Entry(calling).call(address, 1 << 40) == (1 << 40) + 1
+    assert given == [(1 << 40, 2, 3, 4, 5, 6, 7, -8)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,14 +15,18 @@ from ternops.decoder.formats.gguf import Gguf
 from ternops.decoder.formats.gguf_container import MAGIC, is_later_part
 from ternops.decoder.formats.hub import WEIGHTS
 from ternops.decoder.formats.hugging_face import HuggingFace
+from ternops.decoder.formats.packed import PackedFile
 from ternops.decoder.formats.paths import locate, missing_config, no_model
 from ternops.decoder.formats.placeholders import check_fetched
 from ternops.decoder.formats.scales import in_groups
 from ternops.decoder.formats.stack_file import open_packed
 from ternops.decoder.formats.ternary_floats import check_method
+from ternops.decoder.parts import Matrix, moved, rows_of
 from ternops.decoder.weights import HalfMatrix, Layer, Weights
 from ternops.encodings import PANELS
 from ternops.matrix import TernaryMatrix, pack
+from ternops.memory import Arena
+from ternops.ranks.split import Span, split_of
 
 #: Float linear layers as the files have them, two bytes a weight.
 HALF = "half"
@@ -92,6 +97,7 @@ def load_weights(
     checkpoint: Checkpoint,
     kind: str = "auto",
     progress: Callable[[int, int], None] | None = None,
+    *part: Any,
 ) -> Weights:
     """Read a checkpoint.
 
@@ -99,24 +105,45 @@ def load_weights(
     of them together, or "fp16" of the quantised values, for the baseline; or "half" for a model
     that is not ternary, as it is. Then ternary tables are in two bytes a weight as well.
     progress: called with the layers done and their number.
+    part: what `split_of` takes beside the config, for one of several processes: it keeps no more
+    than its part of any matrix.
     """
     config = checkpoint.config
+    split = split_of(config, *part)
     if kind == "auto":
         kind = checkpoint.preferred_encoding()
-    layers = []
-    for index in range(config.layers):
+    layers, arena = [], Arena()
+    for index in range(*split.layers):
         shapes = config.linear_shapes(index)
         linear = {name: _linear(checkpoint, index, name, kind) for name in shapes}
+        if not split.is_whole:
+            linear = {
+                name: _part(checkpoint, each, split.rows(name), arena)
+                for name, each in linear.items()
+            }
         norms = {name: checkpoint.norm(index, name) for name in config.norm_sizes(index)}
         biases = {name: checkpoint.bias(index, name) for name in config.bias_sizes(index)}
         vectors = {name: checkpoint.vector(index, name) for name in config.vector_shapes(index)}
         layers.append(Layer(linear, norms, biases, vectors))
         if progress:
-            progress(index + 1, config.layers)
+            progress(index + 1 - split.layers.first, split.layers.size)
     _spread_groups(layers)
     embedding = _table(checkpoint.embedding(), kind)
     head = embedding if config.tied else _table(checkpoint.head(), kind)
+    head = rows_of(head, *split.vocabulary)
+    if split.stage:
+        embedding = moved(rows_of(embedding, 0, 0), arena)
+        head = embedding
     return Weights(config, layers, checkpoint.final_norm(), embedding, head)
+
+
+def _part(checkpoint: Checkpoint, matrix: Matrix, rows: Span, arena: Arena) -> Matrix:
+    """Some rows of a matrix, in memory of their own, or in a file that is mapped."""
+    part = rows_of(matrix, *rows)
+    if isinstance(checkpoint, PackedFile):
+        is_mapped = isinstance(matrix, HalfMatrix) or matrix.encoding == checkpoint.encoding
+        return part if is_mapped else moved(part, arena)
+    return moved(part, arena)
 
 
 def _spread_groups(layers: list[Layer]) -> None:

@@ -1,0 +1,73 @@
+"""What each of several processes holds of a packed model that they share out.
+
+    mpiexec -n N python -m tests.programs.ranks_memory FILE [LAYOUT]
+
+Prints a line of JSON: the bytes of the file's weights that a token reads, and of each process
+those of the file that it has in memory, and by how much its own memory has grown.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from ternops.decoder import Session
+from ternops.decoder.model import Model
+from ternops.ranks import launch
+from ternops.ranks.follow import Follower
+from ternops.ranks.group import Group
+
+
+def of_file(name: str) -> int:
+    """Bytes of a mapped file that this process has in memory."""
+    total, counts = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        first, *rest = line.split(maxsplit=5)
+        if "-" in first and not first.endswith(":"):
+            counts = bool(rest) and rest[-1].endswith(name)
+        elif counts and first == "Rss:":
+            total += int(rest[0]) * 1024
+    return total
+
+
+def own() -> int:
+    """Bytes of memory that is of no file."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("no RssAnon")
+
+
+def tell(group: Group, found: tuple[int, int], weights: int) -> None:
+    """All processes call this; the first one prints."""
+    every = [json.loads(each) for each in group.tell_all(json.dumps(found), 200)]
+    if group.leads:
+        print(json.dumps({"weights": weights, "file": [a for a, _ in every],
+                          "own": [b for _, b in every]}), flush=True)  # fmt: skip
+
+
+def lead(path: str, layout: str) -> int:
+    group, before = launch.the_group(), own()
+    model = launch.load(path, head="fp16", threads=1, layout=layout)
+    session = Session(model)
+    for token in range(40):
+        session.step(token)
+    group.end()
+    name = path.rsplit("/", 1)[-1]
+    found = of_file(name), own() - before
+    whole = Model.from_pretrained(path, head="fp16", threads=1).weights
+    tell(group, found, whole.linear_bytes + whole.head.nbytes)
+    return 0
+
+
+if __name__ == "__main__":
+    path, layout = sys.argv[1], sys.argv[2]
+    group = launch.the_group()
+    if group.leads:
+        lead(path, layout)
+    else:
+        before = own()
+        follower = Follower(group, launch.follow_load)
+        follower.run()
+        tell(group, (of_file(path.rsplit("/", 1)[-1]), own() - before), 0)
