@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,9 @@ from ternops.kernels.attention import POSITIONS
 from ternops.memory import HoldsAddresses, mapped_zeros
 from ternops.ranks.split import Split
 
+if TYPE_CHECKING:
+    from ternops.decoder.whole_pages import WholePages
+
 #: A page: keys and values of POSITIONS positions, uint8.
 PageArray = npt.NDArray[np.uint8]
 
@@ -24,7 +28,7 @@ class Cache(HoldsAddresses):
 
     new_page: makes the one of a number (default: zeros). reuses_layers: whether all layers have the
     same memory, for passes that hold whole sequences. split: what this process has of a model
-    (default: all).
+    (default: all); whole: makes whole pages of what all processes have, and parts of them.
     positions: how many there can be, in whole pages. layer_step: bytes of a page from a layer to
     the next. states: those of delta nets, None without any: of one sequence alone.
     """
@@ -32,7 +36,7 @@ class Cache(HoldsAddresses):
     def __init__(
         self, config: Config, kind: str, positions: int | None = None,
         new_page: Callable[[int], PageArray] | None = None, reuses_layers: bool = False,
-        split: Split | None = None,
+        split: Split | None = None, whole: WholePages | None = None,
     ) -> None:  # fmt: skip
         one = layer_bytes_of_page(config, kind, split)
         self._size = size = one if reuses_layers else page_bytes(config, kind, split)
@@ -40,6 +44,7 @@ class Cache(HoldsAddresses):
         self.positions = padded(config.context if positions is None else positions)
         self._new_page = new_page or (lambda number: mapped_zeros(size))
         self._pages: list[PageArray] = []
+        self._whole = whole
         self._table = np.zeros(self.positions // POSITIONS, np.int64)
         self.states = States(config) if config.attention_layers < config.layers else None
         self._address = self._table.ctypes.data
@@ -58,6 +63,8 @@ class Cache(HoldsAddresses):
         pages = np.empty((pages_of(positions), self._size), np.uint8)
         for row, page in zip(pages, self._pages, strict=False):
             row[:] = page
+        if self._whole is not None:
+            pages = self._whole.gather(pages, self._table[: len(pages)].tolist())
         found = {"pages": pages.reshape(-1)}
         if self.states:
             found["states"] = self.states.content()
@@ -65,7 +72,8 @@ class Cache(HoldsAddresses):
 
     def check_content(self, positions: int, content: Mapping[str, npt.NDArray[np.uint8]]) -> None:
         """Raises ValueError for what `content` does not give for so many positions."""
-        sizes = {"pages": pages_of(positions) * self._size}
+        size = self._size if self._whole is None else self._whole.nbytes
+        sizes = {"pages": pages_of(positions) * size}
         if self.states:
             sizes["states"] = self.states.nbytes
         found = {name: each.nbytes for name, each in content.items()}
@@ -75,7 +83,9 @@ class Cache(HoldsAddresses):
     def restore(self, positions: int, content: Mapping[str, npt.NDArray[np.uint8]]) -> None:
         """Hold what `content` gave, which has been checked."""
         self.reserve(positions)
-        pages = content["pages"].reshape(pages_of(positions), self._size)
+        pages = content["pages"].reshape(pages_of(positions), -1)
+        if self._whole is not None:
+            pages = self._whole.scatter(pages, self._table[: len(pages)].tolist())
         for row, page in zip(pages, self._pages, strict=False):
             page[:] = row
         if self.states:

@@ -23,6 +23,7 @@ from ternops.decoder.stacked import ResidentStack
 from ternops.decoder.states import layer_bytes
 from ternops.decoder.weight_types import WeightType, types_of
 from ternops.decoder.weights import HalfMatrix, Weights, operand_of
+from ternops.decoder.whole_pages import WholePages
 from ternops.kernels.call import Call
 from ternops.kernels.grouped_row import SCRATCH_BYTES, grouped_row
 from ternops.kernels.operands import OPERANDS
@@ -129,6 +130,13 @@ class LoadedModel:
         """Zeros for one; MemoryError where the system has none."""
         new_page: Callable[[], PageArray] = functools.partial(mapped_zeros, self.page_bytes)
         return new_page() if self.group is None else self.group.noted(new_page)()
+
+    def whole_pages(self) -> WholePages | None:
+        """What makes whole pages of the parts that processes have; None for one alone."""
+        if self.group is None:
+            return None
+        head_bytes = CACHES[self.cache].elements.head_bytes(self.config.head_dim)
+        return WholePages(self.group, self.config, head_bytes)
 
     @property
     def addresses(self) -> dict[str, int]:

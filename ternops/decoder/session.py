@@ -62,7 +62,10 @@ class Session(HoldsAddresses):
     ) -> None:  # fmt: skip
         self._model = model
         new_page = new_page or (lambda number: model.new_page())
-        self.cache = Cache(model.config, model.cache, new_page=new_page, split=model.split)
+        self.cache = Cache(
+            model.config, model.cache, new_page=new_page, split=model.split,
+            whole=model.whole_pages(),
+        )  # fmt: skip
         self._pool = pool or WorkspacePool(model)
         self._alone = self._pool(1)
         self.tokens: list[int] = []

@@ -26,6 +26,7 @@ from ternops.decoder.chat import Message
 from ternops.decoder.deltas import fingerprint_of
 from ternops.decoder.formats.safetensors_file import Mapped, map_file
 from ternops.decoder.session import Session
+from ternops.decoder.whole_pages import fingerprint_of_parts
 from ternops.files import replaced
 
 FORMAT, VERSION = "ternops session", "1"
@@ -38,7 +39,6 @@ def save_session(
 
     messages: what the tokens were made of, for who goes on with them.
     """
-    _check_alone(session)
     session.catch_up()
     tensors: dict[str, npt.NDArray[Any]] = {
         "tokens": np.array(session.tokens, np.int32),
@@ -58,7 +58,6 @@ def load_session(session: Session, path: str | os.PathLike[str]) -> list[Message
     file, ValueError, naming it and what is wrong, if it is cut off, damaged, no such file, or of
     another model; the session is then as before.
     """
-    _check_alone(session)
     where = Path(path)
     if not where.is_file():
         raise FileNotFoundError(f"session: {os.fspath(path)!r} is not a file")
@@ -69,13 +68,6 @@ def load_session(session: Session, path: str | os.PathLike[str]) -> list[Message
         raise ValueError(f"session: {os.fspath(path)!r}: {error}") from None
 
 
-def _check_alone(session: Session) -> None:
-    if session.model.group is not None:
-        raise ValueError(
-            "session: each of several processes has a part of its cache, expected mpirun -n 1"
-        )
-
-
 def _identity(session: Session) -> dict[str, str]:
     """What a cache depends on, besides tokens."""
     model, delta = session.model, session.delta
@@ -83,8 +75,9 @@ def _identity(session: Session) -> dict[str, str]:
         packed.bytes for layer in model.deltas.of[delta].layers
         for packed in (matrix._packed for matrix in layer.values())
     ]  # fmt: skip
+    base = fingerprint_of(model.weights) if model.group is None else fingerprint_of_parts(model)
     return {
-        "format": FORMAT, "version": VERSION, "model": fingerprint_of(model.weights),
+        "format": FORMAT, "version": VERSION, "model": base,
         "weights": "fp16" if model.encoding in ("fp16", "bf16") else "low-bit",
         "cache": model.cache, "delta": of_arrays(tuned) if tuned else "",
     }  # fmt: skip

@@ -9,9 +9,22 @@ import numpy.typing as npt
 
 from ternops.decoder.loaded import LoadedModel
 from ternops.decoder.session import WorkspacePool
+from ternops.decoder.whole_pages import give_pages, give_rows, take_pages
 from ternops.decoder.workspace import Workspace
 from ternops.memory import mapped_zeros
-from ternops.ranks.group import COPY, END, FINISH, LOAD, MEASURE, PASS, Group, Words
+from ternops.ranks.group import (
+    CONTENT,
+    COPY,
+    END,
+    FINISH,
+    LOAD,
+    MEASURE,
+    PASS,
+    RESTORE,
+    ROWS,
+    Group,
+    Words,
+)
 
 _CALL = 5
 
@@ -49,6 +62,12 @@ class Follower:
             elif order.kind == COPY:
                 target, source = order.words.tolist()
                 self._page(target)[:] = self._page(source)
+            elif order.kind in (CONTENT, RESTORE):
+                pages = [self._page(each) for each in order.words.tolist()]
+                (give_pages if order.kind == CONTENT else take_pages)(self._group, pages)
+            elif order.kind == ROWS:
+                assert self._model is not None
+                give_rows(self._model)
             elif order.kind == MEASURE:
                 self._group.gather_s(*order.words.tolist())
             elif order.kind == LOAD and self._load is not None:

@@ -31,8 +31,10 @@ Words = npt.NDArray[np.int64]
 #: Words of a message; what does not fit comes in a second one.
 _WORDS = 128
 #: What a message begins with: one of these, the number of words that follow, those of `_FREED`.
-PASS, FINISH, COPY, MEASURE, LOAD, END = range(1, 7)
+PASS, FINISH, COPY, CONTENT, RESTORE, ROWS, MEASURE, LOAD, END = range(1, 10)
 _HEAD = 3
+#: The tag of parts of what an order asks for; passes have the numbers of their slots.
+_PARTS = 30000
 #: Bytes of the name of a machine.
 _NAME = 256
 #: Gathers that are timed.
@@ -106,6 +108,18 @@ class Group:
     def part(self) -> tuple[int, int, tuple[int, ...]]:
         """What `split_of` takes for this process, beside the config."""
         return self.rank, self.ranks, self._bounds
+
+    def every(self, config: Config) -> list[Split]:
+        """What each of all processes has."""
+        return [split_of(config, rank, self.ranks, self._bounds) for rank in range(self.ranks)]
+
+    def give_to(self, rank: int, array: npt.NDArray[Any]) -> None:
+        """Send an array, as part of what an order asks for."""
+        self._relayed.Send(_bytes(array), rank, _PARTS)
+
+    def take_from(self, rank: int, array: npt.NDArray[Any]) -> None:
+        """Receive one of that size."""
+        self._relayed.Recv(_bytes(array), rank, _PARTS)
 
     def splits(self, config: Config) -> list[Split]:
         """What each process of this stage has."""
@@ -198,6 +212,10 @@ class Group:
             self._commands.Ibcast(rest, 0).Wait()
             body = np.concatenate([body, rest])
         return Order(kind, body[:freed], body[freed:])
+
+
+def _bytes(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    return array.reshape(-1).view(np.uint8)
 
 
 def _await(request: Any) -> None:

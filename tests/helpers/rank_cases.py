@@ -40,10 +40,14 @@ def run_ranks(count: int, cases: Sequence[Mapping[str, Any]]) -> None:
 
 
 def mpiexec(
-    count: int, arguments: Sequence[str], seconds: float = _PATIENCE, **changes: str
-) -> subprocess.CompletedProcess[str]:
+    count: int,
+    arguments: Sequence[str],
+    seconds: float = _PATIENCE,
+    stdin: str = "",
+    **changes: str,
+) -> subprocess.CompletedProcess[str]:  # fmt: skip
     """Run Python in so many processes, each with one CPU's share of this machine."""
     return subprocess.run(
         [MPIEXEC, "-n", str(count), sys.executable, *arguments], cwd=ROOT, text=True,
-        capture_output=True, timeout=seconds, env=environment(**changes), check=False,
+        capture_output=True, input=stdin, timeout=seconds, env=environment(**changes), check=False,
     )  # fmt: skip

@@ -54,6 +54,26 @@ def test_perplexity(ranks, layout):
     assert together.stdout.startswith("perplexity ")
 
 
+@pytest.mark.parametrize("cache", ["fp16", "int3"])
+def test_a_chat_goes_on_with_another_number_of_processes(tmp_path, cache):
+    """What was saved is the same file, byte for byte, and the next answer the same text."""
+    chats = [(1, []), (2, ["--layout", "tp=2"]), (3, ["--layout", "tp=3"]),
+             (4, ["--layout", "pp=2,tp=2"])]  # fmt: skip
+    command = ["chat", "--cache", cache, "--max-new-tokens", "30"]
+    files = [Path(tmp_path, f"{ranks}.session") for ranks, _ in chats]
+    for (ranks, more), file in zip(chats, files, strict=True):
+        done = ternops(ranks, *command, *more, stdin=f"hello there\n/save {file}\n")
+        assert done.returncode == 0, done.stderr
+    assert len({file.read_bytes() for file in files}) == 1
+    answers = set()
+    for ranks, more in chats:
+        done = ternops(ranks, *command, *more, stdin=f"/load {files[-1]}\nand then\n")
+        assert done.returncode == 0, done.stderr
+        answers.add(done.stdout)
+    assert len(answers) == 1
+    assert answers != {""}
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
