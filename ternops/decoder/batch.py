@@ -33,6 +33,7 @@ from ternops.decoder.states import states_bytes
 from ternops.decoder.workspace import MAX_TOKENS
 from ternops.kernels.attention import POSITIONS
 from ternops.memory import HoldsAddresses, mapped_zeros
+from ternops.ranks.group import uninterrupted
 from ternops.sizes import parse_size
 
 __all__ = ["Batch", "Emitted", "RequestError"]
@@ -322,16 +323,24 @@ class Batch(HoldsAddresses):
         tops = [each.running.request.exact_top for each in pieces if each.outputs]
         exact_top = 0 if 0 in tops else max(tops, default=1)
         tile = workspace.tile_tokens if tokens > len(pieces) else 1
-        start = workspace.run if self._slots == 1 else workspace.start
-        logits = start(tokens, outputs, exact_top, tile)
-        self._flights[slot] = Flight(pieces, workspace, logits)
+        if self._slots == 1:
+            logits = workspace.run(tokens, outputs, exact_top, tile)
+            self._flights[slot] = Flight(pieces, workspace, logits)
+            return
+        with uninterrupted():  # or nobody would know that it has begun
+            workspace.start(tokens, outputs, exact_top, tile)
+            self._flights[slot] = Flight(pieces, workspace, None)
 
     def _land(self, slot: int) -> None:
         if slot not in self._flights:
             return
-        pieces, workspace, logits = self._flights.pop(slot)
+        pieces, workspace, logits = self._flights[slot]
         if logits is None:
-            logits = workspace.finish()
+            with uninterrupted():
+                logits = workspace.finish()
+                del self._flights[slot]
+        else:
+            del self._flights[slot]
         active = set(map(id, self._active))
         done = 0
         for each in pieces:

@@ -27,13 +27,15 @@ class WorkspacePool(HoldsAddresses):
     def __init__(self, model: LoadedModel) -> None:
         self._model = model
         self._workspaces: dict[Any, Workspace] = {}
+        # Passes of two pools may be under way together.
+        self._first = 0 if model.group is None else model.group.new_slots(self)
 
     def __call__(self, tokens: int, slot: int = 0) -> Workspace:
         """The one for a pass of this many tokens. slot: of passes that are under way together."""
         size = size_for(self._model, tokens)
         key = size, slot
         if key not in self._workspaces:
-            self._workspaces[key] = Workspace(self._model, *size, slot)
+            self._workspaces[key] = Workspace(self._model, *size, self._first + slot)
         return self._workspaces[key]
 
     @property

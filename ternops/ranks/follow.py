@@ -15,6 +15,7 @@ from ternops.memory import mapped_zeros
 from ternops.ranks.group import (
     CONTENT,
     COPY,
+    DROP,
     END,
     FINISH,
     LOAD,
@@ -32,7 +33,8 @@ _CALL = 5
 class Follower:
     """Decodes with a part of a model until it is told that all is over.
 
-    load: what makes the model of an order, and tells whether it could.
+    load: what makes the model of an order, and tells whether it could. model: that which it has a
+    part of, None before.
     """
 
     def __init__(
@@ -43,7 +45,7 @@ class Follower:
 
     def use(self, model: LoadedModel | None) -> None:
         """Decode with this one from now on."""
-        self._model = model
+        self.model = model
         self._pages: dict[int, npt.NDArray[np.uint8]] = {}
         self._started: dict[int, Workspace] = {}
         if model is not None:
@@ -59,6 +61,9 @@ class Follower:
                 self._pass(order.words)
             elif order.kind == FINISH:
                 self._started.pop(int(order.words[0])).end_following()
+            elif order.kind == DROP:
+                self._started.pop(int(order.words[0]))
+                self._group.discard(int(order.words[0]))
             elif order.kind == COPY:
                 target, source = order.words.tolist()
                 self._page(target)[:] = self._page(source)
@@ -66,8 +71,8 @@ class Follower:
                 pages = [self._page(each) for each in order.words.tolist()]
                 (give_pages if order.kind == CONTENT else take_pages)(self._group, pages)
             elif order.kind == ROWS:
-                assert self._model is not None
-                give_rows(self._model)
+                assert self.model is not None
+                give_rows(self.model)
             elif order.kind == MEASURE:
                 self._group.gather_s(*order.words.tolist())
             elif order.kind == LOAD and self._load is not None:
@@ -78,8 +83,8 @@ class Follower:
 
     def _page(self, address: int) -> npt.NDArray[np.uint8]:
         if address not in self._pages:
-            assert self._model is not None
-            self._pages[address] = mapped_zeros(self._model.page_bytes)
+            assert self.model is not None
+            self._pages[address] = mapped_zeros(self.model.page_bytes)
         return self._pages[address]
 
     def _pass(self, words: Words) -> None:

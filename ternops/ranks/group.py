@@ -8,6 +8,7 @@ first process, and each has its own heads in a page of its own for such an addre
 from __future__ import annotations
 
 import ctypes
+import heapq
 import signal
 import threading
 import time
@@ -31,10 +32,11 @@ Words = npt.NDArray[np.int64]
 #: Words of a message; what does not fit comes in a second one.
 _WORDS = 128
 #: What a message begins with: one of these, the number of words that follow, those of `_FREED`.
-PASS, FINISH, COPY, CONTENT, RESTORE, ROWS, MEASURE, LOAD, END = range(1, 10)
+PASS, FINISH, DROP, COPY, CONTENT, RESTORE, ROWS, MEASURE, LOAD, END = range(1, 11)
 _HEAD = 3
-#: The tag of parts of what an order asks for; passes have the numbers of their slots.
-_PARTS = 30000
+#: Tags: of passes by their slots, below the least limit that MPI may have; of parts of what an
+#: order asks for.
+_TAGS, _PARTS = 1 << 14, 1 << 14
 #: Bytes of the name of a machine.
 _NAME = 256
 #: Gathers that are timed.
@@ -67,6 +69,12 @@ class Group:
         #: The machine of each process.
         self.hosts = self.tell_all(host(), _NAME)
         self._freed: list[int] = []
+        # Numbers of owners of passes: that are free, that nobody has any more, how many there were;
+        # and the slots of passes that have begun and not ended.
+        self._free: list[int] = []
+        self._left: list[int] = []
+        self._owners = 0
+        self._under_way: set[int] = set()
 
     @property
     def leads(self) -> bool:
@@ -127,13 +135,50 @@ class Group:
         numbers = range(first, first + self._width)
         return [split_of(config, number, self.ranks, self._bounds) for number in numbers]
 
+    def new_slots(self, owner: Any) -> int:
+        """The first of as many numbers of passes as there are stages, for an owner as long as it
+        lives: in a pipeline those of two owners may be under way together, and each process has a
+        workspace for each."""
+        stages = self.ranks // self._width
+        if stages == 1:
+            return 0
+        self._drop()
+        number = heapq.heappop(self._free) if self._free else self._owners
+        self._owners = max(self._owners, number + 1)
+        weakref.finalize(owner, self._left.append, number).atexit = False
+        return number * stages
+
+    def _drop(self) -> None:
+        """Take what has become of passes that nobody will end, and have their numbers again."""
+        stages = self.ranks // self._width
+        while self._left:
+            number = self._left.pop()
+            for slot in self._under_way & set(range(number * stages, (number + 1) * stages)):
+                self._drop_pass(slot)
+            heapq.heappush(self._free, number)
+
+    def _drop_pass(self, slot: int) -> None:
+        with uninterrupted():
+            self.send(DROP, np.array([slot], np.int64))
+            self._under_way.discard(slot)
+            self.discard(slot)
+
+    def discard(self, slot: int) -> None:
+        """Receive x of the last stage, and forget it, in the first one."""
+        if self.stage:
+            return
+        source, status = (self.rank - self._width) % self.ranks, self._mpi.Status()
+        self._relayed.Probe(source, slot % _TAGS, status)
+        found = np.empty(status.Get_count(self._mpi.BYTE), np.uint8)
+        self._relayed.Recv(found, source, slot % _TAGS)
+
     def hand_on(self, x: npt.NDArray[np.float32], slot: int) -> Any:
         """Begin to send x to the next stage; the request."""
-        return self._relayed.Isend(x, (self.rank + self._width) % self.ranks, slot)
+        return self._relayed.Isend(x, (self.rank + self._width) % self.ranks, slot % _TAGS)
 
     def take(self, x: npt.NDArray[np.float32], slot: int) -> None:
         """Wait for x of the stage before."""
-        self._relayed.Recv(x, (self.rank - self._width) % self.ranks, slot)
+        self._relayed.Recv(x, (self.rank - self._width) % self.ranks, slot % _TAGS)
 
     def noted(self, new_page: Callable[[], Any]) -> Callable[[], Any]:
         """A maker of pages that has the others let go of theirs with each."""
@@ -172,10 +217,13 @@ class Group:
             last = int(rows[rows[:, 2] == number, 1].max())
             pages = pages_at(table, last)
             parts += [np.array([len(pages)], np.int64), pages]
+        if self.ranks > self._width:
+            self._under_way.add(slot)
         self.send(PASS, np.concatenate(parts))
 
     def tell_end(self, slot: int) -> None:
         """Let the others end a pass."""
+        self._under_way.discard(slot)
         self.send(FINISH, np.array([slot], np.int64))
 
     def send(self, kind: int, words: Words) -> None:
@@ -199,6 +247,8 @@ class Group:
 
     def end(self) -> None:
         """Let the others end."""
+        for slot in list(self._under_way):
+            self._drop_pass(slot)
         self.send(END, np.empty(0, np.int64))
 
     def receive(self) -> Order:

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import warnings
+import weakref
 import zlib
 from collections.abc import Callable
 from functools import cache
@@ -31,6 +32,8 @@ from ternops.threads import usable_cpus
 
 #: What loading may end with that is said in one line.
 _ERRORS = ValueError, TypeError, OSError, ImportError, MemoryError
+#: The models that were loaded, of which the others have the last one.
+_LOADED: list[weakref.ref[Model]] = []
 #: Bytes of what a process tells of its part.
 _TOLD = 4096
 
@@ -85,6 +88,8 @@ def load(
     cannot load, or has otherwise.
     """
     group = the_group()
+    if _LOADED and _LOADED[-1]() is not None:
+        raise ValueError("model: several processes have one already, expected one at a time")
     where = None if path is None else os.fspath(path)
     bounds = _bounds(group, path, layout, options)
     text = json.dumps({"path": where, "bounds": bounds, **options}).encode()
@@ -99,6 +104,7 @@ def load(
     assert model is not None
     if reason := _difference(told):
         raise ValueError(reason)
+    _LOADED.append(weakref.ref(model))
     return model
 
 

@@ -63,7 +63,15 @@ def compare(together: Model, alone: Model) -> None:
             batch.add(prompt, 5, stop_at_eos=False)
         found.append(run_batch(batch))
     assert found[0] == found[1], found
-    assert together.generate(tokens[:3], 9, prompt_lookup=4, stop_at_eos=False) is not None
+    dropped = Batch(together, 3)
+    for prompt in prompts[:3]:
+        dropped.add(prompt, 9)
+    for _ in range(3):
+        dropped.step()
+    check(Session(together).step(7), Session(alone).step(7))  # while passes are under way
+    dropped.cancel(1)
+    dropped.step()
+    del dropped
     drafted = list(together.generate(tokens[:3] * 3, 9, prompt_lookup=4, stop_at_eos=False))
     assert drafted == list(alone.generate(tokens[:3] * 3, 9, stop_at_eos=False))
 

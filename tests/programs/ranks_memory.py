@@ -1,9 +1,9 @@
 """What each of several processes holds of a packed model that they share out.
 
-    mpiexec -n N python -m tests.programs.ranks_memory FILE [LAYOUT]
+    mpiexec -n N python -m tests.programs.ranks_memory FILE LAYOUT
 
 Prints a line of JSON: the bytes of the file's weights that a token reads, and of each process
-those of the file that it has in memory, and by how much its own memory has grown.
+those that it has, and by how much its memory that is of no file has grown.
 """
 
 from __future__ import annotations
@@ -13,22 +13,17 @@ import sys
 from pathlib import Path
 
 from ternops.decoder import Session
+from ternops.decoder.loaded import LoadedModel
 from ternops.decoder.model import Model
 from ternops.ranks import launch
 from ternops.ranks.follow import Follower
 from ternops.ranks.group import Group
 
 
-def of_file(name: str) -> int:
-    """Bytes of a mapped file that this process has in memory."""
-    total, counts = 0, False
-    for line in Path("/proc/self/smaps").read_text().splitlines():
-        first, *rest = line.split(maxsplit=5)
-        if "-" in first and not first.endswith(":"):
-            counts = bool(rest) and rest[-1].endswith(name)
-        elif counts and first == "Rss:":
-            total += int(rest[0]) * 1024
-    return total
+def part_of(model: LoadedModel) -> int:
+    """Bytes of the file's weights that this process has, where it has no copy of them."""
+    w = model.weights
+    return w.linear_bytes + w.head.nbytes
 
 
 def own() -> int:
@@ -43,7 +38,7 @@ def tell(group: Group, found: tuple[int, int], weights: int) -> None:
     """All processes call this; the first one prints."""
     every = [json.loads(each) for each in group.tell_all(json.dumps(found), 200)]
     if group.leads:
-        print(json.dumps({"weights": weights, "file": [a for a, _ in every],
+        print(json.dumps({"weights": weights, "parts": [a for a, _ in every],
                           "own": [b for _, b in every]}), flush=True)  # fmt: skip
 
 
@@ -54,10 +49,8 @@ def lead(path: str, layout: str) -> int:
     for token in range(40):
         session.step(token)
     group.end()
-    name = path.rsplit("/", 1)[-1]
-    found = of_file(name), own() - before
-    whole = Model.from_pretrained(path, head="fp16", threads=1).weights
-    tell(group, found, whole.linear_bytes + whole.head.nbytes)
+    found = part_of(model), own() - before
+    tell(group, found, part_of(Model.from_pretrained(path, head="fp16", threads=1)))
     return 0
 
 
@@ -70,4 +63,5 @@ if __name__ == "__main__":
         before = own()
         follower = Follower(group, launch.follow_load)
         follower.run()
-        tell(group, (of_file(path.rsplit("/", 1)[-1]), own() - before), 0)
+        assert follower.model is not None
+        tell(group, (part_of(follower.model), own() - before), 0)

@@ -67,16 +67,16 @@ def packed(tmp_path_factory):
     return str(folder / "model.tern")
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/smaps"), reason="reads /proc/self/smaps")
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads /proc/self/status")
 @pytest.mark.parametrize(("ranks", "layout"), [(4, "tp=4"), (4, "pp=2,tp=2"), (2, "pp=2")])
 def test_a_process_has_its_part_in_memory(packed, ranks, layout):
-    """At most a twentieth more than that of the weights: whole units of rows and whole layers, and
-    the pages of the embedding's rows that tokens are. Its own memory is that of its buffers."""
+    """At most a twentieth more than that of the weights, in whole units of rows and whole layers,
+    where they lie in the file; its own memory is that of its buffers. (How much of a mapped file is
+    in memory the system decides, which maps more than what is read.)"""
     done = mpiexec(ranks, ["-m", "tests.programs.ranks_memory", packed, layout])
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
-    print(found)
     part = found["weights"] / ranks
-    assert max(found["file"]) <= 1.05 * part + 4 * MB
-    assert min(found["file"]) >= 0.9 * part
-    assert max(found["own"]) <= 60 * MB
+    assert max(found["parts"]) <= 1.05 * part
+    assert min(found["parts"]) >= 0.9 * part
+    assert max(found["own"]) <= 15 * MB
