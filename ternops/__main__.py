@@ -92,6 +92,8 @@ def _run(argv: list[str] | None) -> int:
 
 def _run_together(argv: list[str] | None) -> int:
     """`_run` in the first of the processes that mpirun has started; the others decode with it."""
+    if (sys.argv[1:] if argv is None else argv)[:1] == ["calibrate"]:
+        return _run(argv)  # which all do together
     try:
         world.mpi()
     except ImportError:

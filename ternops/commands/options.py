@@ -75,8 +75,8 @@ def add_model_options(
     )  # fmt: skip
     parser.add_argument(
         "--layout", metavar="LAYOUT",
-        help="of processes that mpirun has started, as pp=2,tp=2: two stages of a pipeline of two "
-        "that share out every layer (default: all share out every layer)",
+        help="of processes that mpirun has started, as tp=2,pp=2: two stages of a pipeline of two "
+        "that share out every layer (default: by what gathering a vector takes)",
     )  # fmt: skip
     parser.add_argument("--context", type=int, metavar="N", help=context)
     parser.add_argument(

@@ -23,9 +23,8 @@ from ternops.cost.workload import (
 )
 from ternops.decoder.cache import kv_cache_bytes
 from ternops.decoder.config import Config
+from ternops.ranks.split import UNIT
 
-#: Rows of a matrix come in so many: groups of rows of every encoding.
-UNIT = 64
 #: Vectors that the ranks of a layer gather: of attention, its output's projection, the gated
 #: inner vector and the residual's second part.
 GATHERS = 4

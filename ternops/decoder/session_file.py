@@ -75,7 +75,10 @@ def _identity(session: Session) -> dict[str, str]:
         packed.bytes for layer in model.deltas.of[delta].layers
         for packed in (matrix._packed for matrix in layer.values())
     ]  # fmt: skip
-    base = fingerprint_of(model.weights) if model.group is None else fingerprint_of_parts(model)
+    if model.group is None:
+        base = fingerprint_of(model.weights)
+    else:
+        base = fingerprint_of_parts(model.group, model.weights)
     return {
         "format": FORMAT, "version": VERSION, "model": base,
         "weights": "fp16" if model.encoding in ("fp16", "bf16") else "low-bit",

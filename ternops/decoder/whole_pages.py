@@ -7,18 +7,16 @@ The first process asks for it, or hands it out, and each other one sends or take
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ternops.decoder.config import Config
 from ternops.decoder.deltas import fingerprint, first_row
+from ternops.decoder.weights import Weights
 from ternops.ranks.group import CONTENT, RESTORE, ROWS, Group, uninterrupted
 from ternops.ranks.split import Split
-
-if TYPE_CHECKING:
-    from ternops.decoder.config import Config
-    from ternops.decoder.loaded import LoadedModel
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -69,28 +67,26 @@ class WholePages:
         return table[:, layers.first : layers.last, keys.first : keys.last]
 
 
-def fingerprint_of_parts(model: LoadedModel) -> str:
-    """As `deltas.fingerprint_of` tells a model from others."""
-    assert model.group is not None
+def fingerprint_of_parts(group: Group, weights: Weights) -> str:
+    """As `deltas.fingerprint_of` tells a model from others. weights: those of this process."""
     rows: dict[tuple[int, str], npt.NDArray[Any]] = {}
     with uninterrupted():
-        model.group.send(ROWS, np.empty(0, np.int64))
-        for rank, split in enumerate(model.group.every(model.config)):
-            names = list(_first_rows(model.config, split))
+        group.send(ROWS, np.empty(0, np.int64))
+        for rank, split in enumerate(group.every(weights.config)):
+            names = list(_first_rows(weights.config, split))
             if rank == 0:
-                found = _rows_here(model)
+                found = _rows_here(weights, split)
             else:
                 found = np.empty(sum(size for *_, size in names), np.float16)
-                model.group.take_from(rank, found)
+                group.take_from(rank, found)
             for layer, name, size in names:
                 rows[layer, name], found = found[:size], found[size:]
-    return fingerprint(model.config, rows)
+    return fingerprint(weights.config, rows)
 
 
-def give_rows(model: LoadedModel) -> None:
+def give_rows(group: Group, weights: Weights) -> None:
     """This process's part of that, for the first one."""
-    assert model.group is not None
-    model.group.give_to(0, _rows_here(model))
+    group.give_to(0, _rows_here(weights, group.every(weights.config)[group.rank]))
 
 
 def give_pages(group: Group, pages: Sequence[Bytes]) -> None:
@@ -115,11 +111,10 @@ def _first_rows(config: Config, split: Split) -> Iterator[tuple[int, str, int]]:
                 yield layer, name, columns
 
 
-def _rows_here(model: LoadedModel) -> npt.NDArray[np.float16]:
-    first = model.split.layers.first
+def _rows_here(weights: Weights, split: Split) -> npt.NDArray[np.float16]:
     with np.errstate(over="ignore"):
         found = [
-            first_row(model.weights.layers[layer - first].linear[name]).astype(np.float16)
-            for layer, name, _ in _first_rows(model.config, model.split)
+            first_row(weights.layers[layer - split.layers.first].linear[name]).astype(np.float16)
+            for layer, name, _ in _first_rows(weights.config, split)
         ]
     return np.concatenate([np.empty(0, np.float16), *(each.reshape(-1) for each in found)])

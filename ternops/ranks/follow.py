@@ -72,7 +72,7 @@ class Follower:
                 (give_pages if order.kind == CONTENT else take_pages)(self._group, pages)
             elif order.kind == ROWS:
                 assert self.model is not None
-                give_rows(self.model)
+                give_rows(self._group, self.model.weights)
             elif order.kind == MEASURE:
                 self._group.gather_s(*order.words.tolist())
             elif order.kind == LOAD and self._load is not None:

@@ -18,12 +18,12 @@ import numpy as np
 
 import ternops
 from ternops import __version__ as version
+from ternops.cost.shares import parse_layout
 from ternops.decoder.formats.loading import open_checkpoint
 from ternops.decoder.model import Model
 from ternops.encodings import ENCODINGS
 from ternops.ranks.follow import Follower
 from ternops.ranks.group import LOAD, MEASURE, Group, uninterrupted
-from ternops.ranks.layout import parse_layout
 from ternops.ranks.plan import choose
 from ternops.ranks.split import stage_bounds
 from ternops.ranks.watch import Watch
@@ -80,7 +80,7 @@ def load(
 ) -> Model:
     """`Model.from_pretrained` in every process, each with its part; called by the first one.
 
-    layout: "pp=2,tp=2" for a pipeline of two stages of two processes each, which share out every
+    layout: "tp=2,pp=2" for a pipeline of two stages of two processes each, which share out every
     layer of theirs; by default what `ternops.ranks.plan` chooses, which is told on stderr where it
     is more than one stage. threads: of each process, by default its part of
     the CPUs that it may use.
@@ -112,7 +112,7 @@ def _bounds(
     group: Group, path: str | os.PathLike[str] | None, layout: str | None, options: dict[str, Any]
 ) -> list[int]:
     """The first layer of each stage, and how many layers there are; [] for one stage."""
-    told = None if layout is None else parse_layout(layout, group.ranks)
+    told = None if layout is None else parse_layout(layout, group.ranks).pp
     checkpoint = open_checkpoint(path, quantize=options.get("quantize"))
     config, kind = checkpoint.config, options.get("weights", "ternary")
     if kind == "ternary":

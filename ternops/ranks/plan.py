@@ -12,13 +12,12 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from ternops.cost.shares import GATHERS, Layout
 from ternops.decoder.config import Config
 
 #: Bytes a second that a thread reads weights with: about those of a core of today's machines. By
 #: half or twice as much the choice is another one only where both are nearly as good.
 READ_PER_THREAD = 10e9
-#: Vectors that are gathered in a layer.
-GATHERS = 4
 
 
 class Choice(NamedTuple):
@@ -41,7 +40,7 @@ def choose(
     for stages in _candidates(hosts, config.layers):
         width = len(hosts) // stages
         if width == 1:
-            return Choice(stages, f"layout pp={stages}: {reason}")
+            return Choice(stages, f"layout {Layout(1, stages)}: {reason}")
         gathers = GATHERS * gather_s(stages)
         weights = layer_bytes / width / (READ_PER_THREAD * threads)
         reason = (
@@ -50,7 +49,7 @@ def choose(
         )
         if gathers < weights:
             break
-    return Choice(stages, f"layout pp={stages},tp={width}: {reason}")
+    return Choice(stages, f"layout {Layout(width, stages)}: {reason}")
 
 
 def _candidates(hosts: list[str], layers: int) -> Iterator[int]:

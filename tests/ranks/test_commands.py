@@ -19,7 +19,7 @@ from tests.helpers.rank_cases import MPIEXEC, mpiexec
 
 pytestmark = pytest.mark.mpi
 TEXT = str(ROOT / "tests" / "helpers" / "code.txt")
-LAYOUTS = [(2, "tp=2"), (2, None), (3, "pp=3"), (4, "pp=2,tp=2")]
+LAYOUTS = [(2, "tp=2"), (2, None), (3, "pp=3"), (4, "tp=2,pp=2")]
 
 
 def ternops(ranks, *arguments, **options):
@@ -59,7 +59,7 @@ def test_perplexity(ranks, layout):
 def test_a_chat_goes_on_with_another_number_of_processes(tmp_path, cache):
     """What was saved is the same, byte for byte, and the next answer the same text."""
     chats = [(1, []), (2, ["--layout", "tp=2"]), (3, ["--layout", "tp=3"]),
-             (4, ["--layout", "pp=2,tp=2"])]  # fmt: skip
+             (4, ["--layout", "tp=2,pp=2"])]  # fmt: skip
     command = ["chat", "--cache", cache, "--max-new-tokens", "30"]
     files = [Path(tmp_path, f"{ranks}.session") for ranks, _ in chats]
     for (ranks, more), file in zip(chats, files, strict=True):
@@ -83,7 +83,7 @@ def test_a_chat_goes_on_with_another_number_of_processes(tmp_path, cache):
     ("arguments", "words"),
     [
         (["--model", "/nowhere/at/all"], "'/nowhere/at/all'"),
-        (["--layout", "pp=3"], "layout='pp=3': of 2 processes"),
+        (["--layout", "pp=3"], "layout 'pp=3': expected tp=N,pp=N with 2 ranks in all"),
         (["--max-new-tokens", "-1"], "max_new_tokens"),
     ],
 )

@@ -68,7 +68,7 @@ def packed(tmp_path_factory):
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads /proc/self/status")
-@pytest.mark.parametrize(("ranks", "layout"), [(4, "tp=4"), (4, "pp=2,tp=2"), (2, "pp=2")])
+@pytest.mark.parametrize(("ranks", "layout"), [(4, "tp=4"), (4, "tp=2,pp=2"), (2, "pp=2")])
 def test_a_process_has_its_part_in_memory(packed, ranks, layout):
     """At most a twentieth more than that of the weights, in whole units of rows and whole layers,
     where they lie in the file; its own memory is that of its buffers. (How much of a mapped file is

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ternops.ranks.plan import GATHERS, READ_PER_THREAD, choose
+from ternops.cost.shares import GATHERS, Layout
+from ternops.ranks.plan import READ_PER_THREAD, choose
 from tests.helpers.small_models import small_config
 
 MB = 1 << 20
@@ -40,7 +41,8 @@ def test_gathers_that_take_longer_than_weights(hosts, times, layers, stages):
     """Are left to the processes of a machine, or to none."""
     found = chosen(list(hosts), times, layers)
     assert found.stages == stages
-    assert found.reason.startswith(f"layout pp={stages}")
+    width = len(hosts) // stages
+    assert found.reason.startswith(f"layout {Layout(width, stages)}: ")
 
 
 def test_the_reason_has_both_times():

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from ternops.decoder.parts import part_of
-from ternops.ranks.layout import parse_layout
 from ternops.ranks.split import UNIT, split_of, stage_bounds
 from tests.helpers.small_models import LAYOUTS, SIZES, mixed_weights, small_config, small_model
 
@@ -105,19 +104,3 @@ def test_each_layer_is_in_one_stage(ranks):
         assert part.layers[0].norms is weights.layers[(0, 2)[split.stage]].norms
         assert part.embedding.shape[0] == (300, 0)[split.stage]
         assert (part.head.shape[0] == 0) == (split.stage == 1)
-
-
-@pytest.mark.parametrize(
-    ("layout", "stages"),
-    [("tp=6", 1), ("pp=2", 2), ("pp=3,tp=2", 3), ("tp=2", 3), ("tp=1, pp=6", 6)],
-)
-def test_layouts(layout, stages):
-    """What one of the numbers leaves open is what remains."""
-    assert parse_layout(layout, 6) == stages
-
-
-@pytest.mark.parametrize("layout", ["", "pp", "pp=0", "pp=2,pp=2", "dp=2", "pp=4", "pp=2,tp=2"])
-def test_other_layouts_are_errors(layout):
-    """In one line that names it."""
-    with pytest.raises(ValueError, match=r"^layout='.*': .*expected"):
-        parse_layout(layout, 6)
