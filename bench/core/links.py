@@ -16,6 +16,7 @@ from ternops.cost.profile import parse
 from ternops.cost.ranks import RanksPrediction
 
 LINKS_FILE, LINKS_FORMAT = "links.json", 1
+SHARED_MEMORY = "shared memory"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ Predictions are of machines like the one in that folder's links.json, one rank e
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -15,17 +16,20 @@ from typing import Any
 
 from bench.core.command import on_results
 from bench.core.links import LINKS_FILE, Curve, MeasuredLink, load_links
+from bench.core.results import plural
 from bench.core.table import Cell, Table, number, table, text
 from bench.pages import page
 from bench.pages.plots import ranks as plots
 from bench.pages.plots import style
+from ternops.cost import predict
 from ternops.cost.hardware import Hardware
 from ternops.cost.known_links import shipped
 from ternops.cost.layouts import SIZES, large
 from ternops.cost.link import Link, doublings
 from ternops.cost.measured_link import ELEMENTS
 from ternops.cost.profile import load
-from ternops.cost.ranks import WORTHWHILE, best_layout, saturation
+from ternops.cost.ranks import WORTHWHILE, best_layout, predict_ranks, saturation
+from ternops.cost.shares import Layout
 from ternops.decoder.config import Config
 
 _TARGET = Path("docs") / "SCALING.md"
@@ -115,6 +119,7 @@ def write(folder: Path, target: Path = _TARGET) -> list[Path]:
         encoding=ENCODING, sequences=SEQUENCES, worthwhile=WORTHWHILE, detail=_DETAIL, shown=_SHOWN,
         measured=_measured(measured), gathered=_gathered(measured), left_out=stored["left_out"],
         powered=powered, powered_encoding=_POWERED_ENCODING, energy=energy,
+        decoded=_decoded(stored, hardware, measured) if "decoding" in stored else None,
         collectives=_collectives(links), links=_links(links),
         saturated={sequences: _saturated(each) for sequences, each in curves.items()},
     )  # fmt: skip
@@ -154,6 +159,33 @@ def _gathered(links: list[MeasuredLink]) -> Table:
             f"{each.name}, predicted": partial(_microseconds, each.predicted),
         }
     return table("gathered", "Gathered vectors", columns, list(range(len(ELEMENTS))))
+
+
+def _decoded(stored: Mapping[str, Any], hardware: Hardware, links: list[MeasuredLink]) -> Table:
+    """Decoding here, beside what is predicted of it: all ranks share this machine."""
+    about = stored["decoding"]
+    config, encoding, context = SIZES[about["size"]], about["encoding"], about["context"]
+    predicted = {
+        plural(threads, "thread"): 1e-3
+        * predict(config, hardware, encoding, threads, context=context).ms_per_token
+        for threads in (1, 2)
+    }
+    for each in links:
+        gathers = {each.ranks: (tuple(_FLOAT * count for count in ELEMENTS), each.gathers)}
+        link = Link(each.name, each.latency, each.bandwidth, True, gathers)
+        found = predict_ranks(config, hardware, link, Layout(each.ranks), encoding, 1, context)
+        predicted[each.name] = 1 / found.tokens_per_second
+    seconds = {name: statistics.median(values) for name, values in about["seconds"].items()}
+    columns: dict[str, Callable[[Any], Cell]] = {
+        "decoding": lambda name: text(name if "thread" in name else f"2 ranks, {name}"),
+        "ms a token": lambda name: number(1e3 * seconds[name], "{:.2f}"),
+        "rounds": lambda name: text(
+            " ".join(f"{1e3 * value:.1f}" for value in about["seconds"][name])
+        ),
+        "predicted": lambda name: number(1e3 * predicted[name], "{:.2f}"),
+        "error of the speed": lambda name: number(seconds[name] / predicted[name] - 1, "{:+.1%}"),
+    }
+    return table("decoded", "Decoding", columns, list(seconds))
 
 
 def _microseconds(values: tuple[float, ...] | list[float], at: int) -> Cell:

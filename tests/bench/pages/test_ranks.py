@@ -52,6 +52,25 @@ def test_the_page_has_every_layout_and_link(tmp_path, monkeypatch):
     assert "| 1T | IB |" not in text
 
 
+def test_decoding_is_beside_what_is_predicted_of_it(tmp_path):
+    """The median of rounds; ranks are on this machine, with the gathers that were measured."""
+    decoding = {
+        "encoding": "base3", "context": 20, "size": "700M",
+        "seconds": {"1 thread": [0.2, 0.1, 0.4], "1ms,1Gbit/s": [1.0]},
+    }  # fmt: skip
+    stored(tmp_path, decoding=decoding)
+    text = ranks._decoded(*load_links(tmp_path)).markdown
+    rows = [line.split("|") for line in text.splitlines()[2:]]
+    assert [row[1].strip() for row in rows] == ["1 thread", "2 ranks, 1ms,1Gbit/s"]
+    assert [row[2].strip() for row in rows] == ["200.00", "1000.00"]
+    assert rows[0][3].strip() == "200.0 100.0 400.0"
+    for row in rows:
+        predicted, error = (float(row[at].strip(" %")) for at in (4, 5))
+        assert float(row[2]) / predicted - 1 == pytest.approx(error / 100, rel=1e-2)
+    # Four gathers a layer, and that of the logits, each of at least the shortest one measured.
+    assert float(rows[1][4]) > 1e3 * LINK["gathers"][0] * 4 * SIZES["700M"].layers
+
+
 def test_rows_and_columns():
     """Four gathered vectors a layer, or two sums over ranks and two agreements before them."""
     config = SIZES["7B"]
