@@ -43,17 +43,18 @@ class Together:
         if self._relay is not None:
             self._group.tell_end(self._slot)
 
-    def begin(self, run: Callable[[], None]) -> None:
-        """A pass, or what comes before its last layers are through. run: runs the record."""
+    def begin(self, run: Callable[[int], None]) -> None:
+        """A pass, or what comes before its last layers are through. run: runs the record, of so
+        many tokens."""
         tokens, outputs = int(self._record["tokens"]), int(self._record["outputs"])
         if self._relay is None:
             self._gathers.use(tokens, outputs)
-            run()
+            run(tokens)
         else:
             self._gathers.use(tokens, 0)
             self._relay.take_and_hand_on(tokens, run)
 
-    def end(self, run: Callable[[], None]) -> None:
+    def end(self, run: Callable[[int], None]) -> None:
         """What comes behind the layers, in the processes that have the head."""
         if self._relay is not None and self._relay.is_first:
             self._gathers.use(0, int(self._record["outputs"]))

@@ -186,17 +186,22 @@ class Workspace(HoldsAddresses):
         The next pass overwrites the logits.
         """
         self._choose(tokens, outputs, exact_top, tile_tokens)
-        return self._logits[: self._run()]
+        if self._together is None:
+            self._run_job(tokens)
+        else:
+            self._run_together()
+        return self._logits[: len(outputs)]
 
     def start(self, tokens: int, outputs: Any, exact_top: int, tile_tokens: int) -> None:
-        """Begin a pass, as `run`; `finish` ends it. Between the two other workspaces may have
-        theirs, where processes have layers in turn."""
+        """Begin a pass, as `run`, of several processes; `finish` ends it. Between the two other
+        workspaces may have theirs, where processes have layers in turn."""
         self._choose(tokens, outputs, exact_top, tile_tokens)
         self._start()
 
     def finish(self) -> Array:
         """The logits of the pass that has begun."""
-        return self._logits[: self._finish()]
+        self._finish()
+        return self._logits[: int(self._call[2])]
 
     def _choose(self, tokens: int, outputs: Any, exact_top: int, tile_tokens: int) -> None:
         count = len(outputs)
@@ -214,7 +219,10 @@ class Workspace(HoldsAddresses):
         count, hidden = len(outputs), self._model.config.hidden
         self._outputs[:count] = outputs
         self._call[:] = tokens, self.tile_tokens, 0, count, layer_step
-        self._run()
+        if self._together is None:
+            self._run_job(tokens)
+        else:
+            self._run_together()
         return self._buffers["normed"].view(np.float32)[: count * hidden].reshape(count, hidden)
 
     def follow(
@@ -242,35 +250,27 @@ class Workspace(HoldsAddresses):
         assert self._together is not None
         self._together.end(self._run_job)
 
-    def _run(self) -> int:
-        """All of a pass; how many logits there are."""
-        if self._together is None:
-            self._run_job()
-        else:
-            with uninterrupted():  # or nobody would take what others have begun
-                self._start()
-                self._finish()
-        return int(self._call[2])
+    def _run_together(self) -> None:
+        """All of a pass."""
+        with uninterrupted():  # or nobody would take what others have begun
+            self._start()
+            self._finish()
 
     def _start(self) -> None:
-        if self._together is None:
-            self._run_job()
-            return
+        assert self._together is not None
         tokens, tile, outputs, states, step = self._call.tolist()
         call = self._exact_top, tile, outputs, states, int(step == self._layer_step)
         with uninterrupted():
             self._together.tell(self._tokens[:tokens], self._outputs[: outputs + states], call)
             self._together.begin(self._run_job)
 
-    def _finish(self) -> int:
-        if self._together is not None:
-            with uninterrupted():
-                self._together.tell_end()
-                self._together.end(self._run_job)
-        return int(self._call[2])
+    def _finish(self) -> None:
+        assert self._together is not None
+        with uninterrupted():
+            self._together.tell_end()
+            self._together.end(self._run_job)
 
-    def _run_job(self) -> None:
-        tokens = int(self._call[0])
+    def _run_job(self, tokens: int) -> None:
         work = (self._address, tokens) if self._model.adapts else None
         self._passes += 1
         self._decoded += tokens

@@ -31,7 +31,7 @@ class Relay:
         self._layers = int(record["layers"])
         self._sent: Any = None
 
-    def take_and_hand_on(self, tokens: int, run: Callable[[], None]) -> None:
+    def take_and_hand_on(self, tokens: int, run: Callable[[int], None]) -> None:
         """Look the tokens up, or take what the stage before has made of them; run the layers; hand
         it on to the next stage."""
         self._wait()
@@ -39,17 +39,17 @@ class Relay:
             self.group.take(self._x[:tokens], self._slot)
         wanted = [int(self._record[name]) for name in _OUTPUTS]
         self._set(self._layers, [0, 0])
-        run()
+        run(tokens)
         for name, value in zip(_OUTPUTS, wanted, strict=True):
             self._record[name] = value
         self._sent = self.group.hand_on(self._x[:tokens], self._slot)
 
-    def take_back(self, tokens: int, run: Callable[[], None]) -> None:
+    def take_back(self, tokens: int, run: Callable[[int], None]) -> None:
         """Take what the last stage has made of the tokens, and run what comes behind layers."""
         self._wait()
         self.group.take(self._x[:tokens], self._slot)
         self._set(0, [int(self._record[name]) for name in _OUTPUTS])
-        run()
+        run(tokens)
 
     def _set(self, layers: int, outputs: list[int]) -> None:
         self._record["layers"], self._record["embeds"] = layers, int(self.is_first and layers > 0)

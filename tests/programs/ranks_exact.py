@@ -41,6 +41,13 @@ def models(group: Group, weights: Weights, case: dict[str, Any]) -> tuple[Model,
     return Model(part, **chosen, group=group), Model(weights, **chosen)
 
 
+def compile_for(alone: Model) -> None:
+    """Have the kernels that `compare` needs, so that no other process compiles them as well."""
+    session = Session(alone)
+    for count in (1, 2, 17):
+        session.extend(list(range(count)), count)
+
+
 def compare(together: Model, alone: Model) -> None:
     """Single tokens, passes of several, and a batch whose sequences begin alike."""
     vocabulary, context = alone.config.vocabulary, alone.config.context
@@ -88,6 +95,9 @@ def main() -> None:
     for text in sys.argv[1:]:
         case = json.loads(text)
         together, alone = models(group, weights_of(**case), case)
+        if group.leads:
+            compile_for(alone)
+        group.tell_all("", 1)
         if group.leads:
             compare(together, alone)
             group.send(END, NOTHING)
