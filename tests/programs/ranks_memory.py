@@ -38,8 +38,10 @@ def tell(group: Group, found: tuple[int, int], weights: int) -> None:
     """All processes call this; the first one prints."""
     every = [json.loads(each) for each in group.tell_all(json.dumps(found), 200)]
     if group.leads:
-        print(json.dumps({"weights": weights, "parts": [a for a, _ in every],
-                          "own": [b for _, b in every]}), flush=True)  # fmt: skip
+        parts, grown = zip(*every, strict=True)
+        stages = max(1, len(group.part[-1]) - 1)
+        told = {"weights": weights, "stages": stages, "parts": parts, "own": grown}
+        print(json.dumps(told), flush=True)
 
 
 def lead(path: str, layout: str) -> int:
