@@ -48,6 +48,9 @@ def mpi() -> Any:
         ) from None
     except RuntimeError as error:  # no library of MPI
         raise ImportError(f"mpi4py finds no MPI: {error}") from None
+    if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
+        name = MPI.Get_library_version().splitlines()[0].strip(" \0")
+        raise ImportError(f"{name}: one thread alone may call it, expected MPI_THREAD_MULTIPLE")
     return MPI
 
 
