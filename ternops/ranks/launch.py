@@ -27,7 +27,7 @@ from ternops.ranks.group import LOAD, MEASURE, Group, uninterrupted
 from ternops.ranks.plan import choose
 from ternops.ranks.split import stage_bounds
 from ternops.ranks.watch import Watch
-from ternops.ranks.world import host, mpi, rank
+from ternops.ranks.world import host, mpi, rank, size
 from ternops.threads import usable_cpus
 
 #: What loading may end with that is said in one line.
@@ -46,6 +46,8 @@ def the_group() -> Group:
 
 def run(main: Callable[[], int]) -> int:
     """Let the first process run `main` and the others decode with it; the exit code."""
+    if size() == 1:
+        return main()
     group = the_group()
     watch = Watch(group.hosts, stop)
     if group.leads:
@@ -87,6 +89,8 @@ def load(
     Raises what that raises, and ValueError, naming the rank and its host, for what another process
     cannot load, or has otherwise.
     """
+    if size() == 1:
+        return Model.from_pretrained(path, progress=progress, **options)
     group = the_group()
     if _LOADED and _LOADED[-1]() is not None:
         raise ValueError("model: several processes have one already, expected one at a time")
