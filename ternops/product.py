@@ -81,8 +81,13 @@ def multiply(
     nbytes: of the weights, which tell with m how many threads are worth it. adapts: see
     `Team.run_at`.
     """
-    used = threads if threads == 1 else useful_threads(threads, nbytes * len(tokens))
     x, out = address_of_array(tokens), address_of_array(result)
+    multiply_at(call, nbytes * len(tokens), x, out, threads, adapts)
+
+
+def multiply_at(call: Call, work_bytes: int, x: int, out: int, threads: int, adapts: bool) -> None:
+    """`multiply`, for the addresses of arrays; work_bytes: of the weights, once a token."""
+    used = threads if threads == 1 else useful_threads(threads, work_bytes)
     work = take_scratch()
     call.write(work.record, x, out, work.reserve(call.memory_bytes(used)), used)
     TEAM.run_at(linear.address, work.address, used, call.fixed if adapts else None)

@@ -14,6 +14,7 @@ from ternops.decoder.formats.hugging_face_config import object_of
 from ternops.decoder.formats.json_files import read_object
 from ternops.decoder.formats.tensors import PACKED, Tensors
 from ternops.decoder.formats.ternary_floats import trits_of_floats
+from ternops.quarters import packed_rows, unpack_quarters
 
 Trits = npt.NDArray[np.int8]
 Scale = npt.NDArray[np.float32]
@@ -30,7 +31,6 @@ OFFLINE = "offline"
 BITLINEAR = "bitlinear"
 
 _METHOD = "bitnet"  # quant_method
-_FIELDS = 4  # trits a byte
 _OUTSIDE_BLOCKS = ("lm_head", "model.embed_tokens", "embed_tokens", "model.norm")
 
 
@@ -122,22 +122,6 @@ def _trits_alone(tensors: Tensors, name: str, shape: tuple[int, int]) -> Trits:
 
 
 def _unpack(tensors: Tensors, name: str, shape: tuple[int, int]) -> Trits:
-    """Of uint8 (outputs/4, inputs): row i holds the rows i, i + outputs/4, ... of the matrix, the
-    first in the lowest two bits, as trit + 1. outputs/4 is rounded up, as transformers writes it
-    (but does not read it); what is then too much is left out."""
     rows, columns = shape
-    step = -(-rows // _FIELDS)
-    packed = tensors.raw(name, (step, columns), (PACKED,))
-    trits = np.empty((_FIELDS * step, columns), np.uint8)
-    for field in range(_FIELDS):
-        codes = trits[field * step : (field + 1) * step]
-        np.right_shift(packed, 2 * field, out=codes)
-        codes &= 3
-        if codes.size and codes.max() == 3:
-            i, j = np.argwhere(codes == 3)[0]
-            raise ValueError(
-                f"checkpoint: {name} holds the code 3 at bit {2 * field} of [{i}, {j}], "
-                "expected 0, 1 or 2"
-            )
-        codes -= 1
-    return trits[:rows].view(np.int8)
+    packed = tensors.raw(name, (packed_rows(rows), columns), (PACKED,))
+    return unpack_quarters(packed, rows, f"checkpoint: {name}")

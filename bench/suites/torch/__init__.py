@@ -1,0 +1,1 @@
+"""bench.torch: layers for PyTorch beside its own."""

@@ -1,0 +1,59 @@
+"""Layers for PyTorch beside its own, and a model of transformers before and after `accelerate`.
+
+    python -m bench.torch
+
+prints what was asked and what was seen, and writes torch.json to results/torch. The model has a
+few layers of BitNet b1.58 2B-4T's shape, and a small head.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from bench.core import command, goals
+from bench.core.envelope import envelope, save_json
+from bench.suites.torch.sections import SECTIONS, TorchOptions
+from ternops.threads import check_threads, default_threads
+
+TORCH_FILE, FORMAT = "torch.json", 1
+_FOLDER = Path(__file__).parents[3] / "results" / "torch"
+_WIDTH = 200
+
+
+def main(argv: list[str] | None = None) -> int:
+    """0 if all went well, 2 for bad arguments, or without PyTorch."""
+    parser = command.make_parser("bench.torch", __doc__)
+    parser.add_argument("--quick", action="store_true", help="less time, fewer tokens and layers")
+    parser.add_argument("--only", nargs="+", choices=tuple(SECTIONS), metavar="SECTION",
+                        help=", ".join(SECTIONS))  # fmt: skip
+    parser.add_argument("--threads", type=int, metavar="N", help="default: all")
+    parser.add_argument("--output", type=Path, default=_FOLDER, metavar="DIR",
+                        help="folder to write")  # fmt: skip
+    arguments = parser.parse_args(argv)
+    console = command.make_console(_WIDTH)
+    found: list[goals.Goal] = []
+    try:
+        import torch
+
+        threads = check_threads(arguments.threads or default_threads())
+        torch.set_num_threads(threads)
+        command.introduce(console, arguments.output, [threads])
+        options = TorchOptions(threads, *((0.5, 16, 2) if arguments.quick else (4.0, 64, 4)))
+        for name in arguments.only or SECTIONS:
+            with console.status(f"{name}: {SECTIONS[name].__doc__}"):
+                found.extend(SECTIONS[name](options))
+        path = arguments.output / TORCH_FILE
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        save_json(path, {
+            **envelope(FORMAT), "torch": torch.__version__, "threads": threads,
+            "goals": [{**asdict(each), "verdict": each.words[2]} for each in found],
+            "raw": options.raw,
+        })  # fmt: skip
+    except (ValueError, OSError, ImportError) as error:
+        print(f"bench.torch: {error}", file=sys.stderr)
+        return 2
+    console.print(goals.asked(found))
+    console.print(f"wrote {path}", highlight=False)
+    return 0
