@@ -13,13 +13,9 @@ BENCH = Path(bench.__file__).parent
 
 PROGRAMS = (
     "arm", "arm.loops", "arm.retarget", "compare", "cost", "cost_model", "decode", "dummy",
-<<<<<<< HEAD
     "encodings", "kernels", "links", "namespaces", "plot", "provenance", "ranks", "report",
     "reproduction", "roofline", "run", "scaling", "serve", "suites.lossless.tier",
-=======
-    "encodings", "kernels", "plot", "provenance", "report", "reproduction", "roofline",
-    "run", "scaling", "serve", "suites.lossless.tier", "torch",
->>>>>>> 51e2799 (Layers for PyTorch: TernaryLinear, BitLinear, replace_linear, to_ternary, accelerate)
+    "torch",
 )  # fmt: skip
 
 
