@@ -12,7 +12,7 @@ from bench.core.table import Cell, Table, table, text
 #: with a space.
 _UNITS = {
     "%": 100, "x": 1, " us": 1e6, " s": 1, " GB": 1e-9, " %": 100, " requests": 1, " texts": 1,
-    " answers": 1,
+    " answers": 1, " times": 1,
 }  # fmt: skip
 #: Digits behind the point, where it is not two.
 _DIGITS = {"%": 1, " requests": 0, " texts": 0, " answers": 0}

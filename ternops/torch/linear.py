@@ -68,8 +68,8 @@ class TernaryLinear(nn.Module):
         if not set(matrix.levels) <= _TRITS:
             raise ValueError(f"matrix: levels {matrix.levels}, expected -1, 0 and 1")
         self._weights = Weights(matrix)
-        # Numbers, which a compiled graph holds as constants.
-        self._key = self._weights.key
+        # Numbers, which a compiled graph holds as constants: key is the operator's for the matrix.
+        self.key = self._weights.key
         self.out_features, self.in_features = matrix.shape
 
     @property
@@ -86,7 +86,7 @@ class TernaryLinear(nn.Module):
             or type(x) is not Tensor
             or (x.requires_grad and torch.is_grad_enabled())
         ):
-            y = torch.ops.ternops.ternary_linear(x, self._key, self.out_features)
+            y = torch.ops.ternops.ternary_linear(x, self.key, self.out_features)
         else:
             y = product(self._weights, x)
         return y if self.bias is None else y + self.bias.to(y.dtype)
@@ -100,7 +100,7 @@ class TernaryLinear(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._key = self._weights.key  # which another process has counted
+        self.key = self._weights.key  # which another process has counted
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)

@@ -43,7 +43,9 @@ def main(argv: list[str] | None = None) -> int:
         options = TorchOptions(threads, *((0.5, 16, 2) if arguments.quick else (4.0, 64, 4)))
         for name in arguments.only or SECTIONS:
             with console.status(f"{name}: {SECTIONS[name].__doc__}"):
-                found.extend(SECTIONS[name](options))
+                for goal in SECTIONS[name](options):
+                    console.print(f"{goal.what}: {goal.words[1]} ({goal.remark})", highlight=False)
+                    found.append(goal)
         path = arguments.output / TORCH_FILE
         arguments.output.mkdir(parents=True, exist_ok=True)
         save_json(path, {
