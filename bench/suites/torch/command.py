@@ -3,11 +3,13 @@
     python -m bench.torch
 
 prints what was asked and what was seen, and writes torch.json to results/torch. The model has a
-few layers of BitNet b1.58 2B-4T's shape, and a small head.
+few layers of BitNet b1.58 2B-4T's shape, and a small head. OMP_WAIT_POLICY is "passive" unless the
+environment has another: threads that wait then sleep.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -34,6 +36,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     console = command.make_console(_WIDTH)
     found: list[goals.Goal] = []
+    # PyTorch's threads and ours wait spinning, and take CPUs that they share from each other.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         import torch
 
