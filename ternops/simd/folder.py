@@ -22,7 +22,6 @@ WITHOUT_KERNELS = (
     PACKAGE / "ahead",
     PACKAGE / "commands",
     PACKAGE / "decoder" / "formats",
-    PACKAGE / "ranks",
     PACKAGE / "serve",
     PACKAGE / "tuning",
 )

@@ -82,9 +82,9 @@ def test_a_prediction_of_what_is_elsewhere(tmp_path, monkeypatch, capfd):
     """The sizes that it knows, and the same hint."""
     monkeypatch.chdir(tmp_path)
     assert main(["predict", "--model", "12B", "--hardware", "generic"]) == 2
-    assert capfd.readouterr().err.endswith("100B, 2B4T\n")
+    assert capfd.readouterr().err.endswith("2B4T, 175B, 1T\n")
     assert main(["predict", "--model", "https://x.org/y", "--hardware", "generic"]) == 2
-    assert capfd.readouterr().err.endswith("100B, 2B4T: an address, download it first\n")
+    assert capfd.readouterr().err.endswith("2B4T, 175B, 1T: an address, download it first\n")
 
 
 def test_a_path_that_is_mistyped(tmp_path, tiny, monkeypatch):

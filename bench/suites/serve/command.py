@@ -19,13 +19,15 @@ from bench.core.envelope import envelope, load_json, save_json
 from bench.core.errors import ResultsError
 from bench.core.process import WorkerError
 from bench.pages.plots import serve, style
-from bench.suites.serve.models import NAMES
+from bench.suites.serve.models import NAMES, TINY
 from bench.suites.serve.sections import PEERS, SECTIONS, ServeOptions
 from ternops.threads import check_threads, default_threads
 
 SERVE_FILE, FORMAT = "serve.json", 1
 _FOLDER = Path(__file__).parents[3] / "results" / "serve"
 _WIDTH = 200
+#: Of an answer of the tiny model, whose tokens are so fast that few of them are one event.
+_TINY_TOKENS = 400
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -58,6 +60,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _measure(arguments: Any, console: Any, threads: int, path: Path) -> list[goals.Goal]:
     most = (32, 2, 5.0) if arguments.quick else (128, 7, 60.0)
+    if arguments.size == TINY:  # less would be one event
+        most = (_TINY_TOKENS, *most[1:])
     options = ServeOptions(arguments.size, threads, *most)
     found: list[goals.Goal] = []
     for name in SECTIONS:

@@ -30,8 +30,8 @@ _CROWD, _ROUNDS_OF_CROWD, _TEXTS = 64, 3, 12
 #: Of llama.cpp's server and ours beside it.
 _LINEAR, _HEAD, _BESIDE = "tq2_0", "q8_0", 4
 _CASES = 2000
-#: Times of an answer that has a first and a last text.
-_FEWEST = 3
+#: Times of an answer that has a first text, and of one that has another one behind it.
+_FIRST, _FEWEST = 2, 3
 
 
 @dataclass
@@ -64,12 +64,12 @@ def _alone(path: Path, options: ServeOptions, stack: ExitStack) -> Conversation:
     return found
 
 
-def _checked(answers: list[Answer]) -> list[Answer]:
-    """The answers; WorkerError for one that is none."""
+def _checked(answers: list[Answer], fewest: int = _FEWEST) -> list[Answer]:
+    """The answers; WorkerError for one that is none, or has fewer times."""
     for each in answers:
         if each.failure or not each.whole:
             raise WorkerError(first_line(ValueError(each.failure or "a stream that ends early")))
-        if len(each.times) < _FEWEST:
+        if len(each.times) < fewest:
             raise WorkerError(f"{len(each.times) - 1} texts in a stream, expected more")
     return answers
 
@@ -160,7 +160,8 @@ def prefix(options: ServeOptions) -> Iterator[Goal]:
             shared = "".join(random.choice(letters, length))
             for seen in (first, second):
                 tail = "".join(random.choice(letters, _TAIL))
-                (answer,) = _checked(clients.together(server.url, [options.body(shared + tail, 8)]))
+                asked = options.body(shared + tail, 8)
+                (answer,) = _checked(clients.together(server.url, [asked]), _FIRST)
                 if number:
                     seen.append(answer.first)
     options.raw["prefix"] = list(zip(first, second, strict=True))

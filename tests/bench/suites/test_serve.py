@@ -29,7 +29,7 @@ def test_failures_are_asked_to_be_none():
 
 @pytest.mark.slow
 def test_every_token_of_a_random_model_has_a_text(tmp_path):
-    """A stream has an event for each."""
+    """An answer has an event with a text for its first one, and for its last one."""
     folder = models.folder("125M", tmp_path)
     tokenizer = open_checkpoint(folder).tokenizer()
     vocabulary = open_checkpoint(folder).config.vocabulary
