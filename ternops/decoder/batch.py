@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import time
 from collections import deque
@@ -32,7 +31,7 @@ from ternops.decoder.session import Session, WorkspacePool
 from ternops.decoder.states import states_bytes
 from ternops.decoder.workspace import MAX_TOKENS
 from ternops.kernels.attention import POSITIONS
-from ternops.memory import HoldsAddresses, mapped_zeros
+from ternops.memory import HoldsAddresses
 from ternops.ranks.group import uninterrupted
 from ternops.sizes import parse_size
 
@@ -103,11 +102,10 @@ class Batch(HoldsAddresses):
                     "positions"
                 )
             kept = most = self._kv_memory // max(1, size_of_page)
-        new_page: Callable[[], PageArray] = functools.partial(mapped_zeros, size_of_page)
         copy: Callable[[PageArray, PageArray], None] = np.copyto
         if model.group is not None:
-            new_page, copy = model.group.noted(new_page), model.group.copy
-        self._cache = PrefixCache(new_page, most, kept if self._shares else 0, copy)
+            copy = model.group.copy
+        self._cache = PrefixCache(model.new_page, most, kept if self._shares else 0, copy)
 
     def __len__(self) -> int:
         """Requests whose last token no step has given yet."""

@@ -23,6 +23,7 @@ WITHOUT_KERNELS = (
     PACKAGE / "commands",
     PACKAGE / "decoder" / "formats",
     PACKAGE / "serve",
+    PACKAGE / "torch",
     PACKAGE / "tuning",
 )
 #: Seconds by which the times of files lag behind: they are those of the last tick of a clock.

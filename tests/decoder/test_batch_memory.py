@@ -9,7 +9,7 @@ import weakref
 import numpy as np
 import pytest
 
-from ternops.decoder import Batch, Model
+from ternops.decoder import Batch, Model, loaded
 from ternops.decoder import batch as batch_module
 from ternops.decoder.attention import CACHES
 from ternops.decoder.cache import page_bytes
@@ -49,7 +49,7 @@ def passes(monkeypatch):
 @pytest.fixture
 def live(monkeypatch):
     """Counts the pages that are in memory."""
-    made, original = weakref.WeakSet(), batch_module.mapped_zeros
+    made, original = weakref.WeakSet(), loaded.mapped_zeros
 
     class Memory(np.ndarray):
         __hash__ = object.__hash__
@@ -59,7 +59,7 @@ def live(monkeypatch):
         made.add(page)
         return page
 
-    monkeypatch.setattr(batch_module, "mapped_zeros", new_page)
+    monkeypatch.setattr(loaded, "mapped_zeros", new_page)
     return lambda: len(made)
 
 

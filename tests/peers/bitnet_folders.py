@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-SIZES = {
-    "vocab_size": 64,
-    "hidden_size": 48,
-    "intermediate_size": 80,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
-    "bos_token_id": 0,
-    "eos_token_id": 1,
-    "pad_token_id": None,
-}
+from tests.peers import random_models
+
+SIZES = {**random_models.SIZES, "num_hidden_layers": 2}
 
 
 def load_theirs(folder, torch, transformers):
