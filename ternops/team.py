@@ -6,8 +6,9 @@ nothing. A job is a function address and a record; no library's thread pool is i
 Python threads can call in at once (they take turns) and a forked child simply makes a new team.
 
 Whoever waits inside a job spins for a moment and then sleeps (a futex, on Linux), so that a
-thread that has lost its CPU to another process finds one. How long threads waited beyond that
-moment tells that the machine is busy: `ternops.contention` then tries fewer of them.
+thread that has lost its CPU to another process finds one; it leaves its CPU for another one if the
+thread that it has waited for runs there, too. How long threads waited beyond that moment tells
+that the machine is busy: `ternops.contention` then tries fewer of them.
 
 Memory order, which x86 hides and ARM does not: what one thread tells another goes through an
 atomic operation, and all of these are sequentially consistent, so that each store releases what
@@ -16,7 +17,7 @@ then the workers' states; a worker reads its state, then those. A worker writes 
 adds to the number of those that are done, which the caller reads before it goes on. In the
 barrier whoever arrives adds to a number, and so has all that earlier ones wrote; the last one
 resets that number before it changes the phase, which is all that the others wait for, so that
-nobody can arrive at the next barrier and be counted in this one. Who goes to sleep is counted
+nobody can arrive at the next barrier and be counted in this one. Who waits long is counted
 before the system looks at the number that it waits for, and who changes that number looks at the
 count after it: one of the two sees what the other did.
 """
@@ -43,10 +44,12 @@ from ternops.simd import (
     atomic_store,
     atomic_swap_if,
     call_team_job,
+    cpu_number,
     futex_wait,
     futex_wake,
     inlined,
     kernel,
+    leave_cpu,
     load,
     nanoseconds,
     pause,
@@ -63,7 +66,9 @@ _JOB, _RECORD, _THREADS = 0, 8, 16
 _DONE = 64
 _ARRIVED = 128
 _PHASE = 192
-_SLEEPING, _LATE = 256, 264  # threads in a futex; nanoseconds that threads waited in vain
+# Threads that wait for one that is late; nanoseconds for which some did; and the CPU of the one
+# that ends their waiting.
+_WAITING, _LATE, _CPU = 256, 264, 272
 _STATES = 320  # one cache line a worker
 _LINE = 64
 
@@ -73,13 +78,20 @@ _ABSENT, _PARKED, _SPINNING, _WOKEN, _CLAIMED, _RUN, _STOP = range(7)
 _SPINS_BEFORE_YIELD = 1 << 10
 _SPINS_BEFORE_PARK = 1 << 15
 # Waking a sleeper takes some 5 to 50 us: whoever is late by no more than this is waited for.
-_NANOSECONDS_BEFORE_SLEEP = 100_000
+_NANOSECONDS_BEFORE_SLEEP = 1_000_000
 
 
 @kernel
 def _wait_long(control, word, value):
-    """Wait for a thread that is late: let others run, then sleep; note how long that took."""
+    """Wait for a thread that is late: let others run, then sleep; note how long that took.
+
+    Two threads on one CPU are late for each other at every barrier, and the system may leave them
+    there for many milliseconds beside a CPU that is idle: one that finds itself on the CPU of the
+    one that it has waited for goes away.
+    """
     start = nanoseconds()
+    atomic_store(control + _CPU, -1)
+    atomic_add(control + _WAITING, 1)
     while atomic_load(control + word) == value:
         if nanoseconds() - start < _NANOSECONDS_BEFORE_SLEEP:
             yield_thread()
@@ -88,10 +100,12 @@ def _wait_long(control, word, value):
                     break
                 pause()
         else:
-            atomic_add(control + _SLEEPING, 1)
             futex_wait(control + word, value)
-            atomic_add(control + _SLEEPING, -1)
+    atomic_add(control + _WAITING, -1)
     atomic_add(control + _LATE, nanoseconds() - start)
+    cpu = cpu_number()
+    if cpu >= 0 and cpu == atomic_load(control + _CPU):
+        leave_cpu(cpu, load(np.int64, control + _THREADS))
 
 
 @inlined
@@ -105,14 +119,26 @@ def _wait_while(control, word, value):
 
 
 @kernel
+def _tell_cpu(control):
+    atomic_store(control + _CPU, cpu_number())
+
+
+@kernel
 def _wake_sleepers(control, word):
     futex_wake(control + word)
 
 
 @inlined
+def _will_change(control):
+    """Before a number changes: tell who has waited long for it where this thread runs."""
+    if atomic_load(control + _WAITING) != 0:
+        _tell_cpu(control)
+
+
+@inlined
 def _changed(control, word):
     """Wake who sleeps until the number at this place changes."""
-    if atomic_load(control + _SLEEPING) != 0:
+    if atomic_load(control + _WAITING) != 0:
         _wake_sleepers(control, word)
 
 
@@ -124,6 +150,7 @@ def barrier(team, threads):
         phase = atomic_load(control + _PHASE)
         if atomic_add(control + _ARRIVED, 1) == threads - 1:
             atomic_store(control + _ARRIVED, 0)
+            _will_change(control)
             atomic_store(control + _PHASE, phase + 1)
             _changed(control, _PHASE)
         else:
@@ -167,6 +194,7 @@ def _work(team, thread):
             job, record = load(np.int64, control + _JOB), load(np.int64, control + _RECORD)
             call_team_job(job, record, team, thread, load(np.int64, control + _THREADS))
             atomic_store(state, _SPINNING)
+            _will_change(control)
             atomic_add(control + _DONE, 1)
             _changed(control, _DONE)
             spins = short = 0

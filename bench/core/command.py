@@ -22,6 +22,7 @@ from bench.core.errors import ResultsError
 from ternops.cpu_caches import cpu_model
 from ternops.kernels import tuned
 from ternops.threads import check_threads, default_threads
+from ternops.tuning import SECONDS
 
 #: Called with what was done whenever a step is done.
 Advance = Callable[[str], None]
@@ -158,11 +159,12 @@ def introduce(console: Console, folder: Path, threads: list[int]) -> None:
     console.print(f"{cpu_model()}, tier {TIER}, threads {counts}; results go to {folder}")
 
 
-def tune(console: Console) -> None:
-    """Tune this machine first, unless a file fits it or tuning is off; say so either way."""
+def tune(console: Console, seconds: float = SECONDS) -> None:
+    """Tune this machine first, for so many seconds at most, unless a file fits it or tuning is off;
+    say so either way."""
     if tuned.is_needed():
         with progress(console) as start:
-            advance, done = start("tuning, 90 s at most", _TUNING_STEPS), 0
+            advance, done = start(f"tuning, {seconds:.0f} s at most", _TUNING_STEPS), 0
 
             def announce(what: str, part: float) -> None:
                 nonlocal done
@@ -171,7 +173,7 @@ def tune(console: Console) -> None:
                     advance(what)
 
             try:
-                ternops.tune(announce=announce)
+                ternops.tune(seconds, announce)
             except (ValueError, OSError) as error:
                 tell(console, "not tuned", [" ".join(str(error).split())])
     console.print(f"tuning: {tuned.state()}", highlight=False)

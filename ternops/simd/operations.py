@@ -33,16 +33,20 @@ take = Operation("lanes", "take")
 transpose = Operation("lanes", "transpose")
 widen = Operation("lanes", "widen")
 
-# What threads need to wait for one another, and the clock: `ternops.simd.lowering.atomics`.
+# What threads tell one another with, and the clock: `ternops.simd.lowering.atomics`.
 atomic_add = Operation("atomics", "atomic_add")
 atomic_load = Operation("atomics", "atomic_load")
 atomic_store = Operation("atomics", "atomic_store")
 atomic_swap_if = Operation("atomics", "atomic_swap_if")
-futex_wait = Operation("atomics", "futex_wait")
-futex_wake = Operation("atomics", "futex_wake")
 nanoseconds = Operation("atomics", "nanoseconds")
 pause = Operation("atomics", "pause")
-yield_thread = Operation("atomics", "yield_thread")
+
+# Threads that wait, sleep and move: `ternops.simd.lowering.scheduling`.
+cpu_number = Operation("scheduling", "cpu_number")
+futex_wait = Operation("scheduling", "futex_wait")
+futex_wake = Operation("scheduling", "futex_wake")
+leave_cpu = Operation("scheduling", "leave_cpu")
+yield_thread = Operation("scheduling", "yield_thread")
 
 # Calls of jobs by their address, a kind each: `ternops.simd.lowering.calls`.
 call_layer_kernel = Operation("calls", "call_layer_kernel")

@@ -6,6 +6,6 @@
 chooses, `report` writes the file that `ternops.kernels.tuned` reads.
 """
 
-from ternops.tuning.search import tune
+from ternops.tuning.search import SECONDS, tune
 
-__all__ = ["tune"]
+__all__ = ["SECONDS", "tune"]

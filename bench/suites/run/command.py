@@ -33,8 +33,11 @@ from bench.suites.lossless import proof as lossless
 from bench.suites.run import decoding, modelled, products, worker
 from bench.suites.run.plan import DEFAULT, FULL, QUICK, Effort, Task, tasks_of
 from ternops.cost.layouts import LAYOUTS, SIZES
+from ternops.tuning import SECONDS
 
 _WIDTH = 180
+#: Seconds that tuning may take in a quick run: for what rewards most.
+_QUICK_TUNING = SECONDS / 2
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -96,7 +99,7 @@ class _Run:
 
     def measure(self) -> list[str]:
         """Everything that has not been measured yet; a line for each check that failed."""
-        command.tune(self._console)
+        command.tune(self._console, _QUICK_TUNING if self._effort == QUICK else SECONDS)
         with command.progress(self._console) as start:
             if "limits" not in self._about:
                 advance = start("limits", limits.steps(self._threads))

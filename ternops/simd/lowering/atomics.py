@@ -1,4 +1,4 @@
-"""What threads need to wait for one another, and the clock."""
+"""What threads tell one another with, a hint for loops that wait, and the clock."""
 
 from __future__ import annotations
 
@@ -70,75 +70,6 @@ def pause(typing_context):
         return context.get_dummy_value()
 
     return types.none(), generate
-
-
-def _yield(builder: Any) -> None:
-    name = "SwitchToThread" if os.name == "nt" else "sched_yield"
-    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(I32, []), name)
-    builder.call(function, [])
-
-
-@intrinsic
-def yield_thread(typing_context):
-    """Give the rest of the time slice to another thread."""
-
-    def generate(context, builder, signature, args):
-        _yield(builder)
-        return context.get_dummy_value()
-
-    return types.none(), generate
-
-
-#: The number of Linux's system call futex, by `machine`.
-_FUTEX = {"x86_64": 202, "amd64": 202, "aarch64": 98, "arm64": 98}
-
-
-def _has_futex() -> bool:
-    return sys.platform == "linux" and machine() in _FUTEX
-
-
-def _futex(builder: Any, address: Any, operation: int, value: Any) -> None:
-    kind = ir.FunctionType(I64, [I64], var_arg=True)
-    call = cgutils.get_or_insert_function(builder.module, kind, "syscall")
-    private, none = 128, ir.Constant(I64, 0)  # no timeout, and no other process's futex
-    number, what = (ir.Constant(I64, n) for n in (_FUTEX[machine()], operation | private))
-    builder.call(call, [number, address, what, value, none, none, none])
-
-
-@intrinsic
-def futex_wait(typing_context, address, value):
-    """Sleep until `futex_wake`, if the int64 at `address` is still `value` (Linux; maybe sooner).
-
-    Only the lower 32 bits are compared. Where there is no such call it is `yield_thread`.
-    """
-    if not isinstance(address, Pointer):
-        return None
-
-    def generate(context, builder, signature, args):
-        if not _has_futex():
-            _yield(builder)
-            return context.get_dummy_value()
-        value = context.cast(builder, args[1], signature.args[1], types.int64)
-        low = builder.and_(value, ir.Constant(I64, 2**32 - 1))
-        _futex(builder, builder.ptrtoint(args[0], I64), 0, low)
-        return context.get_dummy_value()
-
-    return types.none(address, value), generate
-
-
-@intrinsic
-def futex_wake(typing_context, address):
-    """Wake all threads that sleep in `futex_wait` at this address."""
-    if not isinstance(address, Pointer):
-        return None
-
-    def generate(context, builder, signature, args):
-        if _has_futex():
-            everybody = ir.Constant(I64, 2**31 - 1)
-            _futex(builder, builder.ptrtoint(args[0], I64), 1, everybody)
-        return context.get_dummy_value()
-
-    return types.none(address), generate
 
 
 @intrinsic

@@ -33,7 +33,7 @@ def said(tmp_path, monkeypatch):
 def test_a_machine_is_tuned_first(said):
     """With progress, and a line about what is used."""
 
-    def tune(announce):
+    def tune(seconds, announce):
         announce("compiling, 1 of 2", 0.3)
         announce("auto", 1.0)
 
@@ -45,7 +45,7 @@ def test_a_machine_is_tuned_first(said):
 def test_what_prevents_it_is_told(said):
     """And measuring goes on, with the tables' tiles."""
 
-    def tune(announce):
+    def tune(seconds, announce):
         raise OSError(28, "No space left on device", "/a/path")
 
     found = said(tune)
@@ -56,7 +56,7 @@ def test_what_prevents_it_is_told(said):
 def test_a_tuned_machine_is_left_alone(said, monkeypatch):
     """So is one where it is off."""
 
-    def tune(announce):
+    def tune(seconds, announce):
         raise AssertionError("tuned once more")
 
     monkeypatch.setenv(tuned.VARIABLE, "off")
