@@ -65,6 +65,8 @@ def test_what_a_config_may_leave_out(tmp_path):
         ("hidden_size", 2**24, "config: hidden 16777216"),
         ("intermediate_size", True, "config: ffn True"),
         ("num_hidden_layers", 0, "config: layers 0"),
+        ("num_hidden_layers", 10**12, "config: layers 4096"),
+        ("architectures", ["x" * 5000], "config: architectures xxx...xxx"),
         ("num_attention_heads", 0, "config: heads 0"),
         ("num_attention_heads", "3", "config: heads '3'"),
         ("num_key_value_heads", 2, "config: 3 heads 2"),
@@ -72,6 +74,7 @@ def test_what_a_config_may_leave_out(tmp_path):
         ("num_key_value_heads", -1, "config: kv_heads -1"),
         ("head_dim", 9, "config: head_dim 9 even"),
         ("head_dim", 0, "config: head_dim 0"),
+        ("head_dim", 2**24 - 2, "config: head_dim 65536"),
         ("vocab_size", [], "config: vocabulary []"),
         ("max_position_embeddings", 0, "config: context 0"),
         ("rms_norm_eps", 0, "config: epsilon 0"),
@@ -283,3 +286,10 @@ def test_a_path_that_leads_nowhere(path):
     """An empty one, as of an unset variable, is not the default."""
     with pytest.raises(FileNotFoundError, match=f"^model: '{path}' is no file or folder$"):
         Model.from_pretrained(path)
+
+
+@pytest.mark.parametrize("architecture", ["Qwen3_5ForCausalLM", "Gemma3ForCausalLM"])
+def test_layers_without_end_are_refused_at_once(tmp_path, architecture):
+    """Of architectures that have a number for each layer, made before all else."""
+    config = {**checkpoints.CONFIG, "architectures": [architecture], "num_hidden_layers": 10**12}
+    refused(checkpoints.write(tmp_path, config), "config: layers 1000000000000 4096")

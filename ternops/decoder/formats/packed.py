@@ -61,6 +61,7 @@ from ternops.encodings.two_bit import TWO_BIT
 from ternops.isa import TIER
 from ternops.kernels.tuning import best_encoding, is_slow
 from ternops.matrix import TernaryMatrix
+from ternops.shown import shown
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -165,7 +166,7 @@ class PackedFile(Checkpoint):
         except (ValueError, RecursionError) as error:
             raise ValueError(f"model: {str(self._path)!r}: special_tokens: {error}") from None
         if not isinstance(tokens, dict) or not all(type(each) is str for each in tokens.values()):
-            raise ValueError(f"model: {str(self._path)!r}: special_tokens is {tokens!r}")
+            raise ValueError(f"model: {str(self._path)!r}: special_tokens is {shown(tokens)}")
         return tokens
 
     def preferred_encoding(self) -> str:
@@ -210,7 +211,7 @@ class PackedFile(Checkpoint):
         found = self._metadata.get("format"), self._metadata.get("version")
         if found not in self._versions:
             raise ValueError(
-                f"format {found[0]!r} version {found[1]!r}, expected {FORMAT!r} version "
+                f"format {shown(found[0])} version {shown(found[1])}, expected {FORMAT!r} version "
                 f"{VERSION!r}, as python -m ternops quantize writes it (of a Hugging Face model "
                 "the folder is opened)"
             )
