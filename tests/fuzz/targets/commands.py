@@ -28,7 +28,7 @@ _SEEDS = (
      "int8", "--context", "64", "--prompt-lookup", "2"],
     ["quantize", "source", "target", "--encoding", "tl1"],
     ["quantize", "source", "target.gguf", "--to", "gguf"],
-    ["quantize", "packed", "other", "--verify"], ["stack", "source", "stacked"],
+    ["verify", "packed"], ["stack", "source", "stacked"],
     ["allocate", "source", "--bits", "2"], ["delta", "source", "source", "changed"],
     ["perplexity", "--text", "text", "--context", "32"],
     ["predict", "--model", "700M", "--hardware", "m2-ultra", "--encoding", "base3", "two_bit"],
