@@ -53,6 +53,7 @@ from ternops.decoder.formats.packed_tensors import PackedTensors, Stored
 from ternops.decoder.formats.pooling import Pooling
 from ternops.decoder.formats.safetensors_file import map_file
 from ternops.decoder.formats.sampling import from_json
+from ternops.decoder.formats.tried_tokenizer import tried
 from ternops.decoder.sampling import Sampling
 from ternops.decoder.text import parse_tokenizer
 from ternops.decoder.weights import HalfMatrix
@@ -141,7 +142,8 @@ class PackedFile(Checkpoint):
         if "tokenizer" not in self._tensors.of:
             raise FileNotFoundError(f"model: {str(self._path)!r} holds no tokenizer")
         data = self._tensors.of["tokenizer"].bytes.tobytes()
-        return parse_tokenizer(data, f"model: the tokenizer of {str(self._path)!r}")
+        source = f"model: the tokenizer of {str(self._path)!r}"
+        return tried(lambda: parse_tokenizer(data, source), source)
 
     def chat_template(self) -> str | None:
         return self._metadata.get("chat_template")

@@ -71,7 +71,7 @@ def _request(data: bytes) -> bool:
         content = json.dumps(body).encode("utf-8", "surrogatepass")
     except (ValueError, TypeError, KeyError, RecursionError, AttributeError):
         path, body, content = "/v1/completions", None, data
-    if not isinstance(path, str) or not path.startswith("/") or not path.isprintable():
+    if not isinstance(path, str) or not path.startswith("/") or not path[1:2].isalnum():
         path = "/v1/completions"
     if isinstance(body, dict) and _is_long(body, path):
         return False

@@ -14,6 +14,7 @@ from typing import Any
 
 from ternops.decoder.chat import ChatTemplate
 from ternops.decoder.formats.loading import TINY, open_checkpoint
+from ternops.decoder.formats.tried_tokenizer import tried
 from ternops.decoder.literal import ChatEncoder
 from ternops.decoder.text import TextDecoder, load_tokenizer
 from tests.fuzz.mutations import of_json, of_text
@@ -62,7 +63,7 @@ def _tokenizer(data: bytes) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with in_one_line():
-            tokenizer = load_tokenizer(folder)
+            tokenizer = tried(lambda: load_tokenizer(folder), "model: the file")
             for text in ("a b", "def f(x):\n", "\u00e9\u4f60"):
                 try:
                     tokens = tokenizer.encode(text).ids
