@@ -6,7 +6,9 @@ BIN := $(VENV)/bin
 TOGETHER := -n auto --dist loadgroup --no-loadscope-reorder
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help bench results bench-kernels bench-decode bench-cost bench-arm test test-mpi test-quick test-tiers test-arm test-peers wheel lint format plot clean
+FUZZ_SECONDS ?= 30
+
+.PHONY: help fuzz docs test-minimum bench results bench-kernels bench-decode bench-cost bench-arm test test-mpi test-quick test-tiers test-arm test-peers wheel lint format plot clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +61,18 @@ test-mpi: $(VENV)/.mpi ## Compare processes that decode together with one (five 
 test-peers: $(VENV)/.peers ## Compare with transformers and llama.cpp
 	$(BIN)/python -m pytest -m peers
 
+test-minimum: ## Run the quick tests with the oldest packages that are allowed
+	$(PYTHON) .ci/minimum.py > .venv-minimum.txt
+	PIP_CONSTRAINT=$(CURDIR)/.venv-minimum.txt $(MAKE) test-quick VENV=.venv-minimum
+
+fuzz: $(VENV)/.fuzz ## Attack whatever is read from others, FUZZ_SECONDS of each target
+	$(BIN)/python -m ternops warmup
+	TERNOPS_FUZZ_ORDERS=$$((20 * $(FUZZ_SECONDS))) $(BIN)/python -m pytest -q tests/fuzz/test_machine.py
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
+
+docs: $(VENV)/.docs ## Make the site in site/; a link that leads nowhere is an error
+	$(BIN)/python -m mkdocs build --strict
+
 lint: $(VENV)/.dev ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -72,7 +86,7 @@ plot: $(VENV)/.bench ## Draw the plots and write the reports again from the comm
 	for run in results/*/run.json; do folder=$${run%/*}; $(BIN)/python -m bench.plot $$folder && $(BIN)/python -m bench.report $$folder; done
 
 clean: ## Remove what make has made
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .schemathesis
+	rm -rf $(VENV) .venv-minimum .venv-minimum.txt fuzz-findings site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .schemathesis
 
 $(BIN)/python:
 	@echo "making $(VENV)"
@@ -96,6 +110,16 @@ $(VENV)/.dev: pyproject.toml Makefile | $(BIN)/python
 $(VENV)/.mpi: $(VENV)/.dev
 	@echo "installing mpi4py and MPICH"
 	$(PIP) install 'mpi4py>=4' mpich
+	@touch $@
+
+# atheris guides what is tried; where there is no wheel of it, chance does.
+$(VENV)/.fuzz: $(VENV)/.dev
+	-$(PIP) install --only-binary :all: 'atheris>=3'
+	@touch $@
+
+$(VENV)/.docs: pyproject.toml Makefile | $(BIN)/python
+	@echo "installing ternops with what makes its site (about a minute)"
+	$(PIP) install -e '.[docs]'
 	@touch $@
 
 $(VENV)/.peers: $(VENV)/.dev

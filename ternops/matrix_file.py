@@ -17,6 +17,7 @@ from ternops.encodings.common import SLACK
 from ternops.encodings.panels import Panels
 from ternops.files import replaced
 from ternops.packed import Packed, check_columns, check_group, check_scale, group_of
+from ternops.shown import in_line, shown
 
 Array = npt.NDArray[Any]
 Matrix = TypeVar("Matrix")
@@ -73,7 +74,8 @@ def read(path: str | os.PathLike[str], restore: Callable[[Content], Matrix]) -> 
             metadata = file.metadata() or {}
             if metadata.get("format") != _FORMAT or metadata.get("version") != _VERSION:
                 raise ValueError(
-                    f"format {metadata.get('format')!r} version {metadata.get('version')!r}, "
+                    f"format {shown(metadata.get('format'))} version "
+                    f"{shown(metadata.get('version'))}, "
                     f"expected {_FORMAT!r} version {_VERSION!r}"
                 )
             tensors = {
@@ -83,7 +85,7 @@ def read(path: str | os.PathLike[str], restore: Callable[[Content], Matrix]) -> 
             }
         return restore(_check_content(metadata, tensors))
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        raise ValueError(f"path: {name!r} is no intact ternops file: {error}") from None
+        raise ValueError(f"path: {name!r} is no intact ternops file: {in_line(error)}") from None
 
 
 def _check_content(metadata: dict[str, str], tensors: dict[str, Array]) -> Content:
@@ -91,7 +93,7 @@ def _check_content(metadata: dict[str, str], tensors: dict[str, Array]) -> Conte
     if min(rows, columns) < 0 or max(rows, columns) >= 2**48:
         raise ValueError(f"shape ({rows}, {columns})")
     if metadata["transposed"] not in ("0", "1"):
-        raise ValueError(f"transposed {metadata['transposed']!r}, expected '0' or '1'")
+        raise ValueError(f"transposed {shown(metadata['transposed'])}, expected '0' or '1'")
     if metadata["crc32"] != of_content(metadata, tensors):
         raise ValueError("its checksum does not match: it was damaged after it was written")
     return Content(tensors, metadata, (rows, columns), metadata["transposed"] == "1")

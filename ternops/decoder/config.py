@@ -19,9 +19,11 @@ from ternops.decoder.architectures import (
     VECTORS,
     Architecture,
 )
+from ternops.shown import shown
 
-# A table of rotations is made for it, some 100 bytes a position, before a weight is read.
-_MAX_CONTEXT = 2**20
+#: The most of each size. A table of rotations is made for the context and half of head_dim, and
+#: one of layers, before a weight is read: a small file may not ask for a large one.
+_MOST = {"context": 2**20, "layers": 2**12, "head_dim": 2**16}
 #: How the inputs of linear layers are rounded: to int8 by absmax, or as BitNet a4.8 has it.
 INT8, A48 = "int8", "a4.8"
 _DELTA = ("delta_heads", "delta_key_heads", "delta_key_dim", "delta_value_dim")
@@ -94,10 +96,7 @@ class Config:
     def __post_init__(self) -> None:
         for name in ("hidden", "ffn", "layers", "heads", "kv_heads", "head_dim", "vocabulary",
                      "context"):  # fmt: skip
-            value = getattr(self, name)
-            most = _MAX_CONTEXT if name == "context" else 2**24 - 1
-            if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= most:
-                raise ValueError(f"config: {name} is {value!r}, expected 1 to {most}")
+            check_size(name, getattr(self, name))
         if self.heads % self.kv_heads:
             raise ValueError(
                 f"config: {self.heads} heads, expected a multiple of the {self.kv_heads} "
@@ -135,7 +134,7 @@ class Config:
             )
         for window in self.windows:
             if not isinstance(window, int) or not 0 <= window < 2**31:
-                raise ValueError(f"config: a window is {window!r}, expected 0 to {2**31 - 1}")
+                raise ValueError(f"config: a window is {shown(window)}, expected 0 to {2**31 - 1}")
         if self.delta_layers:
             self._check_delta()
         self._check_activations()
@@ -144,19 +143,20 @@ class Config:
         kind = self.activation_quantization
         if kind not in (INT8, A48):
             raise ValueError(
-                f"config: activation_quantization is {kind!r}, expected {INT8!r} or {A48!r}"
+                f"config: activation_quantization is {shown(kind)}, expected {INT8!r} or {A48!r}"
             )
         if kind == INT8:
             return
         if self.activation != "relu2":
             raise ValueError(
-                f"config: activation_quantization is {kind!r} and hidden_act is "
+                f"config: activation_quantization is {shown(kind)} and hidden_act is "
                 f"{self.activation!r}, expected relu2"
             )
         for name in ("inner_norms", "delta_layers"):
             if getattr(self, name):
                 raise ValueError(
-                    f"config: activation_quantization is {kind!r} in a model with {name}, expected "
+                    f"config: activation_quantization is {shown(kind)} in a model with {name}, "
+                    f"expected "
                     f"{INT8!r}"
                 )
 
@@ -173,7 +173,7 @@ class Config:
         for name in _DELTA:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 2**16:
-                raise ValueError(f"config: {name} is {value!r}, expected 1 to {2**16 - 1}")
+                raise ValueError(f"config: {name} is {shown(value)}, expected 1 to {2**16 - 1}")
         if self.delta_heads % self.delta_key_heads:
             raise ValueError(
                 f"config: {self.delta_heads} delta_heads, expected a multiple of the "
@@ -304,11 +304,18 @@ class Config:
         return np.outer(np.arange(self.context), turns)
 
 
+def check_size(name: str, value: Any) -> None:
+    """Raises ValueError, naming the setting, for what is no number of layers, elements, ..."""
+    most = _MOST.get(name, 2**24 - 1)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= most:
+        raise ValueError(f"config: {name} is {shown(value)}, expected 1 to {most}")
+
+
 def check_positive(name: str, value: Any) -> None:
     """Raises ValueError, naming the setting, for what is no number above 0."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not 0 < value < 1e30:
-        raise ValueError(f"config: {name} is {value!r}, expected a positive number")
+        raise ValueError(f"config: {name} is {shown(value)}, expected a positive number")
 
 
 def frequencies(theta: float, head_dim: int) -> npt.NDArray[np.float64]:

@@ -28,6 +28,7 @@ from ternops.decoder.formats.safetensors_file import Mapped, map_file
 from ternops.decoder.session import Session
 from ternops.decoder.whole_pages import fingerprint_of_parts
 from ternops.files import replaced
+from ternops.shown import shown
 
 FORMAT, VERSION = "ternops session", "1"
 
@@ -91,7 +92,7 @@ def _restore(
 ) -> list[Message]:
     for key, value in _identity(session).items():
         if metadata.get(key) != value:
-            raise ValueError(f"{key} {metadata.get(key)!r}, expected {value!r}")
+            raise ValueError(f"{key} {shown(metadata.get(key))}, expected {shown(value)}")
     if "tokens" not in tensors or tensors["tokens"].dtype != "I32":
         raise ValueError("tensor 'tokens' is missing")
     arrays = {name: tensor.bytes for name, tensor in tensors.items()}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ternops.decoder.formats import tokenizer_config
 from ternops.decoder.formats.tokenizer_classes import CLASSES
+from ternops.shown import in_line
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -51,7 +52,7 @@ def parse_tokenizer(data: bytes, source: str) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_buffer(data)
     except Exception as error:  # the package raises nothing narrower
-        raise ValueError(f"{source} is no tokenizer: {error}") from None
+        raise ValueError(f"{source} is no tokenizer: {in_line(error)}") from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer

@@ -9,6 +9,7 @@ which counts from the header's end. Nothing in it is executed before its CRC was
 from __future__ import annotations
 
 import json
+import os
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -47,6 +48,8 @@ class Objects:
         symbol, offset, size, crc = self.kernels[key]
         try:
             with open(self.path, "rb") as file:
+                if offset + size > os.fstat(file.fileno()).st_size:
+                    return None
                 file.seek(offset)
                 code = file.read(size)
         except OSError:
@@ -61,6 +64,8 @@ def open_objects(path: Path) -> Objects | None:
             if file.read(len(MAGIC)) != MAGIC:
                 return None
             length, crc = (int.from_bytes(file.read(_NUMBER), "little") for _ in range(2))
+            if length > os.fstat(file.fileno()).st_size:  # whose room would be made first
+                return None
             header = file.read(length)
             if len(header) != length or zlib.crc32(header) != crc:
                 return None

@@ -17,6 +17,7 @@ from ternops.files import replaced
 from ternops.kernels.stacked import MAX_RANK
 from ternops.matrix import TernaryMatrix
 from ternops.packed import TERMS_LIMIT, Packed
+from ternops.shown import in_line, shown
 from ternops.stacks.blocks import MAX_BLOCKS, PackedBlock
 
 Array = npt.NDArray[Any]
@@ -71,7 +72,7 @@ def read(
                 count = min(count, max(0, nbytes) // size)
             blocks = [_block(file, at, shape, rank, checksums[at]) for at in range(count)]
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        raise ValueError(f"path: {name!r} is no intact file of a stack: {error}") from None
+        raise ValueError(f"path: {name!r} is no intact file of a stack: {in_line(error)}") from None
     if not blocks:
         raise ValueError(f"nbytes={nbytes}: expected {size} at least, which one block takes")
     return tuple(blocks), shape, transposed
@@ -80,7 +81,8 @@ def read(
 def _header(metadata: dict[str, str]) -> tuple[tuple[int, int], int, bool, list[str]]:
     if (metadata.get("format"), metadata.get("version")) != (_FORMAT, _VERSION):
         raise ValueError(
-            f"format {metadata.get('format')!r} version {metadata.get('version')!r}, expected "
+            f"format {shown(metadata.get('format'))} version {shown(metadata.get('version'))}, "
+            f"expected "
             f"{_FORMAT!r} version {_VERSION!r}"
         )
     rows, columns, rank = (int(metadata[name]) for name in ("rows", "columns", "rank"))
@@ -90,7 +92,7 @@ def _header(metadata: dict[str, str]) -> tuple[tuple[int, int], int, bool, list[
     if not 1 <= rank <= MAX_RANK or not 1 <= len(checksums) <= MAX_BLOCKS:
         raise ValueError(f"{len(checksums)} blocks of rank {rank}")
     if metadata["transposed"] not in ("0", "1"):
-        raise ValueError(f"transposed {metadata['transposed']!r}, expected '0' or '1'")
+        raise ValueError(f"transposed {shown(metadata['transposed'])}, expected '0' or '1'")
     return (rows, columns), rank, metadata["transposed"] == "1", checksums
 
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import datetime
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from ternops.decoder import template_process
 from ternops.decoder.chat import ChatTemplate
+from tests.helpers import internals, processes
 
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>"}
 MESSAGES = [
@@ -107,3 +112,88 @@ def test_a_template_that_fails(source, words):
     message = str(caught.value)
     assert "\n" not in message
     assert words in message
+
+
+#: What a template does that came with a model of somebody who means harm.
+HOSTILE = {
+    "for ever": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+    "within a product": "{{ 3 ** (9 ** 9) }}",
+    "a long text": "{{ 'a' * 10 ** 10 }}",
+    "a wide field": "{{ '%999999999d' % 1 }}{{ '%999999999d' % 1 }}",
+    "doubled": "{% set n = namespace(x='aaaaaaaa') %}{% for i in range(99) %}"
+    "{% set n.x = n.x ~ n.x %}{% endfor %}",
+    "lists in lists": "{% set n = namespace(x=['aaaaaaaa']) %}{% for i in range(40) %}"
+    "{% set n.x = [n.x, n.x, n.x] %}{% endfor %}{{ n.x }}",
+    "much output": "{% for i in range(99999) %}{{ 'a' * 9999 }}{% endfor %}",
+    "spaces": "{{ 'a' | center(10 ** 10) }}",
+    "deep": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_template_has_little_time_and_memory(name):
+    """It is one line, as any template that fails, and the next one is rendered as ever."""
+    with pytest.raises(ValueError, match=r"^chat template: [^\n]{1,450}\Z"):
+        ChatTemplate(HOSTILE[name], SPECIAL).render(MESSAGES)
+    assert ChatTemplate("{{ bos_token }}", SPECIAL).render([]) == "<s>"
+
+
+def test_a_template_finds_no_file(tmp_path):
+    """Not even code that has got out of Jinja's sandbox opens one, starts a process or writes."""
+    (tmp_path / "secret").write_text("secret")
+    program = f"""
+import json, runpy, sys
+process = runpy.run_path({template_process.__file__!r})
+sys.path[:] = {sys.path!r}
+import jinja2, os, subprocess
+process["_limit"]()
+for attempt in (
+    lambda: open({str(tmp_path / "secret")!r}).read(),
+    lambda: open({str(tmp_path / "new")!r}, "w"),
+    lambda: os.listdir({str(tmp_path)!r}),
+    lambda: subprocess.run(["true"]),
+):
+    try:
+        attempt()
+    except OSError:
+        continue
+    raise SystemExit("it was done")
+"""
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", program], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not (tmp_path / "new").exists()
+
+
+def test_many_threads_and_a_fork_ask_for_templates():
+    """Each has its own answer."""
+    template = ChatTemplate("{{ messages[0].content }}", SPECIAL)
+
+    def ask(number):
+        return template.render([{"role": "user", "content": str(number)}])
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(ask, range(200))) == [*map(str, range(200))]
+    program = """
+import os
+from ternops.decoder.chat import ChatTemplate
+template = ChatTemplate("{{ bos_token }}", {"bos_token": "a"})
+child = os.fork()
+assert template.render([]) == "a"
+if not child:
+    os._exit(0)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert template.render([]) == "a"
+"""
+    processes.run_code(program)
+
+
+def test_a_process_that_was_ended_is_started_anew():
+    """By whom ever, as where the system ran out of memory."""
+    ChatTemplate("a", SPECIAL).render([])
+    internals.template_process().kill()
+    internals.template_process().wait()
+    assert ChatTemplate("b", SPECIAL).render([]) == "b"
+    with pytest.raises(ValueError, match="no JSON"):
+        ChatTemplate("c", SPECIAL).render([{"role": object()}])

@@ -12,7 +12,7 @@ from ternops.absmean import absmean
 from ternops.decoder import Model, reference
 from ternops.decoder.config import Config
 from ternops.decoder.formats.hugging_face_config import read_config
-from ternops.decoder.formats.loading import TINY
+from ternops.decoder.formats.loading import TINY, open_checkpoint
 from ternops.decoder.formats.tensors import Tensors
 from ternops.decoder.text import load_tokenizer
 from tests.helpers import cases, checkpoints
@@ -65,6 +65,8 @@ def test_what_a_config_may_leave_out(tmp_path):
         ("hidden_size", 2**24, "config: hidden 16777216"),
         ("intermediate_size", True, "config: ffn True"),
         ("num_hidden_layers", 0, "config: layers 0"),
+        ("num_hidden_layers", 10**12, "config: layers 4096"),
+        ("architectures", ["x" * 5000], "config: architectures xxx...xxx"),
         ("num_attention_heads", 0, "config: heads 0"),
         ("num_attention_heads", "3", "config: heads '3'"),
         ("num_key_value_heads", 2, "config: 3 heads 2"),
@@ -72,6 +74,7 @@ def test_what_a_config_may_leave_out(tmp_path):
         ("num_key_value_heads", -1, "config: kv_heads -1"),
         ("head_dim", 9, "config: head_dim 9 even"),
         ("head_dim", 0, "config: head_dim 0"),
+        ("head_dim", 2**24 - 2, "config: head_dim 65536"),
         ("vocab_size", [], "config: vocabulary []"),
         ("max_position_embeddings", 0, "config: context 0"),
         ("rms_norm_eps", 0, "config: epsilon 0"),
@@ -283,3 +286,27 @@ def test_a_path_that_leads_nowhere(path):
     """An empty one, as of an unset variable, is not the default."""
     with pytest.raises(FileNotFoundError, match=f"^model: '{path}' is no file or folder$"):
         Model.from_pretrained(path)
+
+
+@pytest.mark.parametrize("architecture", ["Qwen3_5ForCausalLM", "Gemma3ForCausalLM"])
+def test_layers_without_end_are_refused_at_once(tmp_path, architecture):
+    """Of architectures that have a number for each layer, made before all else."""
+    config = {**checkpoints.CONFIG, "architectures": [architecture], "num_hidden_layers": 10**12}
+    refused(checkpoints.write(tmp_path, config), "config: layers 1000000000000 4096")
+
+
+def test_a_table_of_rotations_has_a_limit(tmp_path):
+    """Wide heads and a long context, each of which may be: half a terabyte of a small folder."""
+    wide = {"num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 4096, "hidden_size": 2}
+    config = {**checkpoints.CONFIG, **wide, "max_position_embeddings": 2**20}
+    values = checkpoints.tensors()
+    shapes = {"q_proj": (4096, 2), "k_proj": (4096, 2), "v_proj": (4096, 2), "o_proj": (2, 4096),
+              "gate_proj": (70, 2), "up_proj": (70, 2), "down_proj": (2, 70), "embed": (33, 2),
+              "lm_head": (33, 2), "attn_sub_norm": (4096,), "ffn_sub_norm": (70,)}  # fmt: skip
+    for name in values:
+        shape = next((shapes[each] for each in shapes if each in name), (2,))
+        values[name] = np.ones(shape, np.float16)
+    folder = checkpoints.write(tmp_path / "long", config, values)
+    refused(folder, "config: context 1048576 4096 rotated dimensions 268435456")
+    config["max_position_embeddings"] = 64
+    assert open_checkpoint(checkpoints.write(tmp_path / "short", config, values)).config.hidden == 2

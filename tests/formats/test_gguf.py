@@ -213,6 +213,7 @@ def tensor_start(path, name):
         ("general.architecture", "mamba", "general.architecture 'mamba' llama bitnet-25"),
         ("llama.block_count", None, "llama.block_count missing"),
         ("llama.block_count", 0, "layers 0"),
+        ("llama.block_count", 2**24 - 1, "layers 16777215 4096"),
         ("llama.block_count", 3, "blk.2.attn_q.weight missing"),
         ("llama.block_count", 1, "blk.1. 1 layers"),
         ("llama.block_count", "2", "llama.block_count '2' integer"),

@@ -355,7 +355,8 @@ LIES = {
     "negative layers": (config_with(layers=-1), "layers -1"),
     "no layers": (config_with(layers=0), "layers 0"),
     "more layers": (config_with(layers=3), "layers.2.q.packed missing"),
-    "endless layers": (config_with(layers=2**24 - 1), "layers.2.q.packed missing"),
+    "many layers": (config_with(layers=2**12), "layers.2.q.packed missing"),
+    "endless layers": (config_with(layers=2**24 - 1), "layers 16777215 4096"),
     "huge layers": (config_with(layers=10**400), "layers"),
     "endless number": (
         metadata_with(config='{"hidden": ' + "9" * 10_000 + "}"), "config JSON"

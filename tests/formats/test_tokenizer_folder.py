@@ -379,3 +379,15 @@ def test_damaged_files_are_named(tmp_path, file, value, words):
             reads(folder)
         assert words in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_a_tokenizer_that_panics_is_refused(tmp_path):
+    """As one whose post-processor names a token that it has not told of; not an error that no
+    `except Exception` sees, amid the first text."""
+    folder = shutil.copytree(TINY, tmp_path / "tiny")
+    file = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    tokens = file["post_processor"]["special_tokens"]
+    tokens["other"] = tokens.pop("<|begin_of_text|>")
+    (folder / "tokenizer.json").write_text(json.dumps(file))
+    with pytest.raises(ValueError, match=r"tokenizer\.json' is no tokenizer: no entry found"):
+        open_checkpoint(folder).tokenizer()

@@ -19,6 +19,7 @@ import pytest
 from ternops import scratch, team, threads
 from ternops.checksum import of_content
 from ternops.contention import Contention
+from ternops.decoder import chat
 from ternops.decoder.sampler import Sampler
 from ternops.decoder.states import States
 from ternops.isa.tier import GemmTile
@@ -359,6 +360,11 @@ def choose(sampler: Sampler, token: int, logits: Array) -> None:
     """Let a sampler have chosen a token."""
     with mock.patch.object(sampler, "_draw", return_value=token):
         assert sampler(logits) == token
+
+
+def template_process() -> Any:
+    """The process that renders chat templates, as `subprocess.Popen`."""
+    return chat._PROCESS[0]._running
 
 
 def adjusted(sampler: Sampler, logits: Array) -> Array:

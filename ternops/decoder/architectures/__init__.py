@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 from typing import Any
 
 from ternops.decoder.architectures.architecture import (
@@ -28,6 +27,7 @@ from ternops.decoder.architectures.minicpm import MINICPM
 from ternops.decoder.architectures.qwen2 import QWEN2
 from ternops.decoder.architectures.qwen3 import QWEN3
 from ternops.decoder.architectures.qwen35 import QWEN35
+from ternops.shown import shown
 
 __all__ = ["ACTIVATIONS", "ARCHITECTURES", "BIASED", "DELTA_LINEAR", "DELTA_SLOTS", "INNER_NORMS",
            "LINEAR", "NORMS", "PERIOD", "TAPS", "VECTORS", "Architecture", "Gguf", "HuggingFace",
@@ -47,7 +47,7 @@ def find_hugging_face(raw: dict[str, Any]) -> tuple[Architecture, HuggingFace]:
     names = raw.get("architectures")
     name = names[0] if isinstance(names, list) and names else None
     if not isinstance(name, str) or name not in forms | bases:
-        raise ValueError(f"config: architectures is {names!r}, expected {' or '.join(forms)}")
+        raise ValueError(f"config: architectures is {shown(names)}, expected {' or '.join(forms)}")
     return (forms | bases)[name]
 
 
@@ -57,6 +57,6 @@ def find_gguf(metadata: dict[str, Any]) -> tuple[Architecture, Gguf]:
     name = metadata.get("general.architecture")
     if not isinstance(name, str) or name not in forms:
         raise ValueError(
-            f"config: general.architecture is {reprlib.repr(name)}, expected {' or '.join(forms)}"
+            f"config: general.architecture is {shown(name)}, expected {' or '.join(forms)}"
         )
     return forms[name]

@@ -31,6 +31,7 @@ from ternops.files import replaced
 from ternops.matrix import TernaryMatrix
 from ternops.memory import Arena
 from ternops.packed import Packed
+from ternops.shown import shown
 
 FORMAT, VERSION = "ternops delta", "1"
 
@@ -71,16 +72,16 @@ def _restore(metadata: dict[str, str], tensors: dict[str, Mapped], config: Confi
     found = metadata.get("format"), metadata.get("version")
     if found != (FORMAT, VERSION):
         raise ValueError(
-            f"format {found[0]!r} version {found[1]!r}, expected {FORMAT!r} version {VERSION!r}, "
-            "as python -m ternops delta writes it"
+            f"format {shown(found[0])} version {shown(found[1])}, expected {FORMAT!r} version "
+            f"{VERSION!r}, as python -m ternops delta writes it"
         )
     for key in ("architecture", "base", "crc32"):
         if key not in metadata:
             raise ValueError(f"{key} is missing from the metadata")
     if metadata["architecture"] != config.architecture:
         raise ValueError(
-            f"architecture {metadata['architecture']!r}, expected {config.architecture!r}, that of "
-            "the base"
+            f"architecture {shown(metadata['architecture'])}, expected {config.architecture!r}, "
+            "that of the base"
         )
     arrays = {}
     for number, name, (rows, columns) in _places(config):
@@ -89,7 +90,9 @@ def _restore(metadata: dict[str, str], tensors: dict[str, Mapped], config: Confi
             key = f"layers.{number}.{name}.{part}"
             arrays[key] = _array(tensors, key, dtype, shape)
     if len(tensors) > len(arrays):
-        raise ValueError(f"tensor {min(tensors.keys() - arrays.keys())!r} has no place in the base")
+        raise ValueError(
+            f"tensor {shown(min(tensors.keys() - arrays.keys()))} has no place in the base"
+        )
     if metadata["crc32"] != of_content(metadata, arrays):
         raise ValueError("its checksum does not match: it was damaged after it was written")
     layers: list[dict[str, TernaryMatrix]] = [{} for _ in range(config.layers)]

@@ -24,6 +24,7 @@ from ternops.decoder.formats.scales import check_scales
 from ternops.decoder.formats.straight import pack_blocks, pack_levels
 from ternops.decoder.formats.tables import packed_table, ternary_table
 from ternops.decoder.formats.ternary_floats import trits_of_floats
+from ternops.decoder.formats.tried_tokenizer import tried
 from ternops.decoder.sampling import Sampling
 from ternops.decoder.weights import HalfMatrix
 from ternops.encodings.one_bit import ONE_BIT
@@ -181,7 +182,8 @@ class Gguf(Checkpoint):
     def tokenizer(self) -> Tokenizer:
         if gguf_tokenizer.TOKENS not in self._metadata:
             raise FileNotFoundError(f"model: {str(self._path)!r} has no tokenizer")
-        return gguf_tokenizer.build_tokenizer(self._metadata)
+        source = f"model: the tokenizer of {str(self._path)!r}"
+        return tried(lambda: gguf_tokenizer.build_tokenizer(self._metadata), source)
 
     def chat_template(self) -> str | None:
         template = self._metadata.get("tokenizer.chat_template")

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from ternops.decoder.architectures import Gguf, find_gguf
-from ternops.decoder.config import Config
+from ternops.decoder.config import Config, check_size
 from ternops.decoder.formats.gguf_delta import check_sections, read_delta
 from ternops.decoder.formats.gguf_file import GgufFile
 from ternops.decoder.formats.gguf_metadata import Keys
@@ -49,6 +49,7 @@ def read_config(file: GgufFile) -> Config:
     # Behind all others there may be layers that guess tokens ahead: they are not computed.
     layers = keys.integer("block_count")
     layers -= keys.integer("nextn_predict_layers", 0) if form.hybrid else 0
+    check_size("layers", layers)
     embedding = file.tensors.get(form.embedding)
     rows = embedding.shape[0] if embedding and embedding.shape else None
     vocabulary = keys.integer("vocab_size", rows)

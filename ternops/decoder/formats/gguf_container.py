@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import mmap
 import re
-import reprlib
 import struct
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ternops.decoder.formats.placeholders import check_fetched
+from ternops.shown import shown
 
 MAGIC = b"GGUF"
 #: The name of a part of a file that llama.cpp's gguf-split cut.
@@ -57,8 +57,8 @@ class Part:
         place = self.metadata.get("split.no", 0), self.metadata.get("split.count", 0) or 1
         if place != (at, count):
             raise self.error(
-                f"split.no and split.count are {reprlib.repr(place[0])} and "
-                f"{reprlib.repr(place[1])}, expected {at} and {count}"
+                f"split.no and split.count are {shown(place[0])} and "
+                f"{shown(place[1])}, expected {at} and {count}"
             )
 
     def of_type(self, number: int) -> list[tuple[tuple[int, ...], int, int]]:
@@ -84,7 +84,7 @@ class Part:
         self.alignment = self.metadata.get("general.alignment", 32)
         step = self.alignment
         if not isinstance(step, int) or step < 1 or step & (step - 1):
-            raise _Damage(f"general.alignment is {reprlib.repr(step)}, expected a power of two")
+            raise _Damage(f"general.alignment is {shown(step)}, expected a power of two")
         start = -(-cursor.position // step) * step
         self.data = cursor.data
         self.entries: list[tuple[str, int, tuple[int, ...], int]] = []
@@ -121,12 +121,12 @@ def other_parts(path: Path, metadata: dict[str, Any]) -> list[Path]:
     match = _SPLIT.fullmatch(path.name)
     if not isinstance(count, int) or match is None or int(match["count"]) != count:
         raise ValueError(
-            f"model: {str(path)!r}: split.count is {reprlib.repr(count)}, expected a name that "
+            f"model: {str(path)!r}: split.count is {shown(count)}, expected a name that "
             "ends with -00001-of-, that number and .gguf"
         )
     names = parts_of(path.name)
     if path.name != names[0]:
-        raise ValueError(f"model: {str(path)!r} is a part, expected the path of {names[0]!r}")
+        raise ValueError(f"model: {str(path)!r} is a part, expected the path of {shown(names[0])}")
     paths = [path.with_name(name) for name in names[1:]]
     for each in paths:
         if not each.is_file():
@@ -174,7 +174,7 @@ class _Cursor:
         """A string of limited length that can be shown in one line."""
         name = self.string(field, most)
         if not name.isprintable():
-            raise _Damage(f"{field} is {reprlib.repr(name)}, expected printable characters")
+            raise _Damage(f"{field} is {shown(name)}, expected printable characters")
         return name
 
     def string(self, field: str, most: int | None = None) -> str:

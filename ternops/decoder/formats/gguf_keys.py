@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from ternops.decoder.config import INT8, Config
 from ternops.decoder.formats.gguf_delta import delta_keys
 from ternops.decoder.formats.gguf_rope import FACTORS, LONG_FACTORS, SHORT_FACTORS
 from ternops.decoder.formats.hugging_face_rope import read_rope
+from ternops.shown import shown
 
 
 def form_of(config: Config) -> Gguf:
@@ -62,7 +62,7 @@ def config_keys(config: Config, form: Gguf) -> dict[str, Any]:
 
 def _cannot(config: Config, form: Gguf, name: str) -> ValueError:
     return ValueError(
-        f"config: {name} is {reprlib.repr(getattr(config, name))}, which llama.cpp's {form.name} "
+        f"config: {name} is {shown(getattr(config, name))}, which llama.cpp's {form.name} "
         "has no setting for"
     )
 
@@ -147,5 +147,5 @@ def add_values(writer: Any, keys: dict[str, Any]) -> None:
              str: writer.add_string, list: writer.add_array}  # fmt: skip
     for key, value in keys.items():
         if type(value) not in kinds:
-            raise ValueError(f"{key} is {reprlib.repr(value)}, expected a number, text or a list")
+            raise ValueError(f"{key} is {shown(value)}, expected a number, text or a list")
         kinds[type(value)](key, value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import reprlib
 from typing import TYPE_CHECKING, Any
 
 from ternops.decoder.formats.gguf_tokenizer import (
@@ -18,6 +17,7 @@ from ternops.decoder.formats.gguf_tokenizer import (
     UNUSED,
     USER_DEFINED,
 )
+from ternops.shown import shown
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -37,7 +37,7 @@ def tokenizer_keys(
     raw = json.loads(tokenizer.to_str())
     model = raw["model"]
     if model.get("type") != "BPE":
-        raise ValueError(f"tokenizer: model is {model.get('type')!r}, expected 'BPE'")
+        raise ValueError(f"tokenizer: model is {shown(model.get('type'))}, expected 'BPE'")
     tokens = {at: text for text, at in model["vocab"].items()}
     kinds = dict.fromkeys(tokens, NORMAL)
     for added in raw["added_tokens"]:
@@ -107,6 +107,6 @@ def _name_of(raw: dict[str, Any]) -> str:
         if same and split.whole_words == whole:
             return name
     raise ValueError(
-        f"tokenizer: its patterns are {reprlib.repr(patterns)}, expected those of one of "
+        f"tokenizer: its patterns are {shown(patterns)}, expected those of one of "
         f"{', '.join(SPLITS)}"
     )

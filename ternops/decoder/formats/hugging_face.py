@@ -30,6 +30,7 @@ from ternops.decoder.formats.straight import pack_parts
 from ternops.decoder.formats.tables import packed_table, ternary_table
 from ternops.decoder.formats.tensors import Tensors
 from ternops.decoder.formats.ternary_floats import exact_product
+from ternops.decoder.formats.tried_tokenizer import tried
 from ternops.decoder.sampling import Sampling
 from ternops.decoder.text import load_tokenizer
 from ternops.decoder.weights import HalfMatrix
@@ -233,7 +234,8 @@ class HuggingFace(Checkpoint):
         return table
 
     def tokenizer(self) -> Tokenizer:
-        return load_tokenizer(self._folder)
+        source = f"model: {str(self._folder / 'tokenizer.json')!r}"
+        return tried(lambda: load_tokenizer(self._folder), source)
 
     def chat_template(self) -> str | None:
         return tokenizer_config.chat_template(self._folder)

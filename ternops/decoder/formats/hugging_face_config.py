@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-import reprlib
 import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ternops.decoder.architectures import Architecture, HuggingFace, find_hugging_face
-from ternops.decoder.config import INT8, Config, check_positive
+from ternops.decoder.config import INT8, Config, check_positive, check_size
 from ternops.decoder.formats.hugging_face_delta import ROTARY, delta_fields, rotary_dim_of
 from ternops.decoder.formats.hugging_face_rope import Rope, first_given, read_rope
 from ternops.decoder.formats.json_files import read_object, read_optional
 from ternops.decoder.formats.neutral import check_hugging_face
 from ternops.decoder.formats.tokenizer_config import end_token
+from ternops.shown import shown
 
 #: What transformers calls activations; "gelu" alone is another function.
 _ACTIVATIONS = {
@@ -44,9 +44,11 @@ def read_config(folder: Path) -> Config:
     heads = _required(raw, "num_attention_heads")
     head_dim = _head_dim(raw, heads, form.head_dim)
     context = _required(raw, "max_position_embeddings", form.context)
+    check_size("head_dim", head_dim)
     rotary_dim = rotary_dim_of(raw, form, head_dim)
     rope, local_theta = _ropes(raw, form, rotary_dim or head_dim, context)
     hidden, layers = _required(raw, "hidden_size"), _required(raw, "num_hidden_layers")
+    check_size("layers", layers)
     quantization = object_of(raw, "quantization_config")
     epsilon = raw.get("rms_norm_eps", form.epsilon)
     config = Config(
@@ -147,18 +149,17 @@ def _windows(raw: dict[str, Any], form: HuggingFace, layers: int) -> tuple[int, 
         kinds = _layer_types(raw, form, layers, window)
     if not isinstance(kinds, list) or len(kinds) != layers:
         raise ValueError(
-            f"config: layer_types is {reprlib.repr(kinds)}, expected one for each of the {layers} "
-            "layers"
+            f"config: layer_types is {shown(kinds)}, expected one for each of the {layers} layers"
         )
     for kind in kinds:
         if kind not in (_FULL, _SLIDING):
             raise ValueError(
-                f"config: layer_types has {kind!r}, expected {_FULL!r} or {_SLIDING!r}"
+                f"config: layer_types has {shown(kind)}, expected {_FULL!r} or {_SLIDING!r}"
             )
     if _SLIDING not in kinds:
         return ()
     if not isinstance(window, int) or isinstance(window, bool) or window < 1:
-        raise ValueError(f"config: sliding_window is {window!r}, expected a number from 1 on")
+        raise ValueError(f"config: sliding_window is {shown(window)}, expected a number from 1 on")
     return tuple(window if kind == _SLIDING else 0 for kind in kinds)
 
 
@@ -167,12 +168,14 @@ def _layer_types(raw: dict[str, Any], form: HuggingFace, layers: int, window: An
     if form.windows == "upper":
         first = first_given(raw.get("max_window_layers"), _FIRST_WINDOW)
         if not isinstance(first, int):
-            raise ValueError(f"config: max_window_layers is {first!r}, expected an integer")
+            raise ValueError(f"config: max_window_layers is {shown(first)}, expected an integer")
         first = layers if window is None else first
         return [_SLIDING if layer >= first else _FULL for layer in range(layers)]
     each = first_given(raw.get("sliding_window_pattern"), _PATTERN)
     if not isinstance(each, int) or isinstance(each, bool) or each < 1:
-        raise ValueError(f"config: sliding_window_pattern is {each!r}, expected a number from 1 on")
+        raise ValueError(
+            f"config: sliding_window_pattern is {shown(each)}, expected a number from 1 on"
+        )
     return [_SLIDING if (layer + 1) % each else _FULL for layer in range(layers)]
 
 
@@ -182,13 +185,13 @@ def _check_program(raw: dict[str, Any], architecture: Architecture, form: Huggin
     kind = raw.get("model_type", form.model_type)
     if kind != form.model_type:
         raise ValueError(
-            f"config: model_type is {kind!r}, expected {form.model_type!r} of a {form.program}"
+            f"config: model_type is {shown(kind)}, expected {form.model_type!r} of a {form.program}"
         )
     program = object_of(raw, "auto_map").get("AutoModelForCausalLM")
     # Of another repository on the hub: its name, and two hyphens.
     if program is not None and str(program).split("--")[-1] != form.code:
         warnings.warn(
-            f"config: auto_map names a program, {program!r}, which is not run: the model is "
+            f"config: auto_map names a program, {shown(program)}, which is not run: the model is "
             f"computed as a plain {architecture.title}",
             stacklevel=2,
         )
@@ -199,7 +202,9 @@ def _head_dim(raw: dict[str, Any], heads: Any, default: int | None) -> Any:
     if given is not None:
         return given
     if not isinstance(heads, int) or not isinstance(hidden, int) or heads < 1 or hidden % heads:
-        raise ValueError(f"config: hidden_size {hidden!r} over {heads!r} heads, no head_dim")
+        raise ValueError(
+            f"config: hidden_size {shown(hidden)} over {shown(heads)} heads, no head_dim"
+        )
     return hidden // heads
 
 
@@ -208,7 +213,7 @@ def _tied(raw: dict[str, Any], form: HuggingFace) -> bool:
     has_head = form.program in raw["architectures"]
     tied = first_given(raw.get("tie_word_embeddings"), form.tied) if has_head else True
     if not isinstance(tied, bool):
-        raise ValueError(f"config: tie_word_embeddings is {tied!r}, expected true or false")
+        raise ValueError(f"config: tie_word_embeddings is {shown(tied)}, expected true or false")
     return tied
 
 
@@ -229,7 +234,9 @@ def _end_ids(file: str, raw: dict[str, Any], vocabulary: Any) -> list[int]:
     eos = raw.get("eos_token_id")
     ends = eos if isinstance(eos, list) else [] if eos is None else [eos]
     if not all(isinstance(each, int) and not isinstance(each, bool) for each in ends):
-        raise ValueError(f"{file}: eos_token_id is {eos!r}, expected an integer or a list of them")
+        raise ValueError(
+            f"{file}: eos_token_id is {shown(eos)}, expected an integer or a list of them"
+        )
     if isinstance(vocabulary, int):
         for each in ends:
             if not 0 <= each < vocabulary:
@@ -278,7 +285,7 @@ def object_of(raw: dict[str, Any], key: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise ValueError(f"config: {key} is {value!r}, expected an object")
+        raise ValueError(f"config: {key} is {shown(value)}, expected an object")
     return value
 
 

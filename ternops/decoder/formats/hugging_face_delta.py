@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import reprlib
 from typing import Any
 
 from ternops.decoder.architectures import PERIOD, TAPS, HuggingFace, delta_layers
 from ternops.decoder.formats.hugging_face_rope import first_given
+from ternops.shown import shown
 
 #: What rope's settings say of the rotated part. Sections are of positions in images: those of a
 #: text are alike in all of them.
@@ -29,12 +29,14 @@ def rotary_dim_of(raw: dict[str, Any], form: HuggingFace, head_dim: Any) -> int:
     inner = parameters.get("partial_rotary_factor") if isinstance(parameters, dict) else None
     part = first_given(inner, raw.get("partial_rotary_factor"), form.partial)
     if not isinstance(part, int | float) or isinstance(part, bool) or not 0 < part <= 1:
-        raise ValueError(f"config: partial_rotary_factor is {part!r}, expected above 0 and up to 1")
+        raise ValueError(
+            f"config: partial_rotary_factor is {shown(part)}, expected above 0 and up to 1"
+        )
     rotated = int(head_dim * part)
     if rotated < 2 or rotated % 2:
         raise ValueError(
-            f"config: partial_rotary_factor is {part!r}, expected an even number of the {head_dim} "
-            "dimensions of a head"
+            f"config: partial_rotary_factor is {shown(part)}, expected an even number of the "
+            f"{head_dim} dimensions of a head"
         )
     return 0 if rotated == head_dim else rotated
 
@@ -43,25 +45,26 @@ def delta_fields(raw: dict[str, Any], layers: Any) -> dict[str, Any]:
     """The fields of `Config` for layers with a delta net."""
     taps = first_given(raw.get("linear_conv_kernel_dim"), TAPS)
     if taps != TAPS:
-        raise ValueError(f"config: linear_conv_kernel_dim is {taps!r}, expected {TAPS}")
+        raise ValueError(f"config: linear_conv_kernel_dim is {shown(taps)}, expected {TAPS}")
     kinds = raw.get("layer_types")
     if kinds is None:
         period = first_given(raw.get("full_attention_interval"), PERIOD)
         if not isinstance(period, int) or isinstance(period, bool) or period < 1:
             raise ValueError(
-                f"config: full_attention_interval is {period!r}, expected a number from 1 on"
+                f"config: full_attention_interval is {shown(period)}, expected a number from 1 on"
             )
         found = delta_layers(layers, period)
     else:
         if not isinstance(kinds, list) or len(kinds) != layers:
             raise ValueError(
-                f"config: layer_types is {reprlib.repr(kinds)}, expected one for each of the "
+                f"config: layer_types is {shown(kinds)}, expected one for each of the "
                 f"{layers} layers"
             )
         for kind in kinds:
             if kind not in _KINDS:
                 raise ValueError(
-                    f"config: layer_types has {kind!r}, expected {' or '.join(map(repr, _KINDS))}"
+                    f"config: layer_types has {shown(kind)}, expected "
+                    f"{' or '.join(map(repr, _KINDS))}"
                 )
         found = tuple(_KINDS[kind] for kind in kinds)
     if not any(found):

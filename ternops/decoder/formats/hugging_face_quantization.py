@@ -15,6 +15,7 @@ from ternops.decoder.formats.json_files import read_object
 from ternops.decoder.formats.tensors import PACKED, Tensors
 from ternops.decoder.formats.ternary_floats import trits_of_floats
 from ternops.quarters import packed_rows, unpack_quarters
+from ternops.shown import shown
 
 Trits = npt.NDArray[np.int8]
 Scale = npt.NDArray[np.float32]
@@ -45,7 +46,7 @@ def read_quantization(folder: Path) -> str:
         return UNDECLARED
     for key, expected in (("weight_bits", 1), ("input_bits", 8)):
         if raw.get(key, expected) != expected:
-            raise ValueError(f"config: {key} is {raw[key]!r}, expected {expected}")
+            raise ValueError(f"config: {key} is {shown(raw[key])}, expected {expected}")
     if not settings:
         _, form = find_hugging_face(raw)
         if form.quantises:
@@ -58,7 +59,7 @@ def read_quantization(folder: Path) -> str:
     mode = _choice(settings, "quantization_mode", (OFFLINE, ONLINE))
     if not isinstance(settings.get("use_rms_norm", False), bool | None):
         found = settings["use_rms_norm"]
-        raise ValueError(f"config: use_rms_norm is {found!r}, expected true or false")
+        raise ValueError(f"config: use_rms_norm is {shown(found)}, expected true or false")
     name = BITLINEAR if kind == "bitlinear" else mode
     _check_converted(settings.get("modules_to_not_convert"), name)
     return name
@@ -68,7 +69,9 @@ def _choice(settings: dict[str, Any], key: str, choices: tuple[str, ...]) -> str
     """The setting at a key, the first choice where it is missing."""
     value = settings.get(key, choices[0])
     if value not in choices:
-        raise ValueError(f"config: {key} is {value!r}, expected {' or '.join(map(repr, choices))}")
+        raise ValueError(
+            f"config: {key} is {shown(value)}, expected {' or '.join(map(repr, choices))}"
+        )
     return str(value)
 
 

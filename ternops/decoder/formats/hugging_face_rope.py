@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ternops.decoder.config import check_positive, frequencies
+from ternops.decoder.config import check_positive, check_size, frequencies
+from ternops.shown import shown
 
 _ORIGINAL = "original_max_position_embeddings"
 #: What any kind may say.
@@ -48,22 +49,23 @@ def read_rope(rope: dict[str, Any], theta: Any, head_dim: Any, context: Any, ori
     theta = first_given(rope.get("rope_theta"), theta)
     partial = first_given(rope.get("partial_rotary_factor"), 1.0)
     if partial != 1:
-        raise ValueError(f"config: partial_rotary_factor is {partial!r}, expected 1")
+        raise ValueError(f"config: partial_rotary_factor is {shown(partial)}, expected 1")
     kind = rope.get("rope_type", rope.get("type", "default"))
     if not isinstance(kind, str) or kind not in _KINDS:
-        raise ValueError(f"config: rope type {kind!r}, expected {' or '.join(map(repr, _KINDS))}")
+        raise ValueError(
+            f"config: rope type {shown(kind)}, expected {' or '.join(map(repr, _KINDS))}"
+        )
     known = _COMMON + _KINDS[kind]
     for key, value in rope.items():
         if key not in known and value is not None:
             raise ValueError(
-                f"config: rope has {key} {value!r}, expected no more than {', '.join(known)} of "
-                f"the type {kind!r}"
+                f"config: rope has {key} {shown(value)}, expected no more than "
+                f"{', '.join(known)} of the type {shown(kind)}"
             )
     if kind == "default":
         return Rope(theta)
     check_positive("rope_theta", theta)
-    if not isinstance(head_dim, int) or not 0 < head_dim < 2**24:
-        raise ValueError(f"config: head_dim is {head_dim!r}, expected 1 to {2**24 - 1}")
+    check_size("head_dim", head_dim)
     if kind == "linear":
         return Rope(theta, (float(_positive(rope, "factor")),) * (head_dim // 2))
     original = first_given(original, rope.get(_ORIGINAL), context, 0)
@@ -78,7 +80,7 @@ def read_rope(rope: dict[str, Any], theta: Any, head_dim: Any, context: Any, ori
         scale = _or(rope, "attention_factor", _yarn_scale(rope, factor))
         return Rope(theta, _yarn(rope, theta, rates, original, factor), scale=scale)
     if isinstance(original, float) or original < 2:
-        raise ValueError(f"config: {_ORIGINAL} is {original!r}, expected an integer from 2 on")
+        raise ValueError(f"config: {_ORIGINAL} is {shown(original)}, expected an integer from 2 on")
     stretched = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
     short, long = (_list(rope, key, head_dim // 2) for key in ("short_factor", "long_factor"))
     return Rope(theta, short, long, original, _or(rope, "attention_factor", stretched))

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from ternops.decoder.formats.placeholders import check_fetched
+from ternops.shown import in_line
+
+#: One of the two numbers that JSON spells a character beyond 65535 with.
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -18,9 +23,12 @@ def read_object(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"model: {str(path.parent)!r} has no {path.name}")
     check_fetched(path)
     try:
-        value = json.loads(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
+        value = json.loads(text)
+        if _HALF.search(text):  # half a character, which no other program can be given
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        reason = error if path.stat().st_size else "it is empty"
+        reason = in_line(error) if path.stat().st_size else "it is empty"
         raise ValueError(f"model: {str(path)!r} is not JSON: {reason}") from None
     if not isinstance(value, dict):
         raise ValueError(f"model: {str(path)!r} holds no object, expected one of settings")

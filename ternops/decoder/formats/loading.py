@@ -31,6 +31,10 @@ from ternops.ranks.split import Span, split_of
 #: Float linear layers as the files have them, two bytes a weight.
 HALF = "half"
 
+#: Numbers of the table of rotations that is made before a weight is read: a million positions of
+#: heads of 256 dimensions. A file of little more than one head may ask for terabytes.
+_MOST_ROTATIONS = 2**28
+
 #: The checkpoint that comes with the package.
 TINY = Path(__file__).parents[2] / "checkpoints" / "tiny"
 
@@ -52,6 +56,17 @@ def open_checkpoint(
     ModuleNotFoundError without the gguf package where it is needed.
     """
     check_method(quantize)
+    found = _open(path, quantize)
+    config = found.config
+    if config.context * config.rotated > _MOST_ROTATIONS:
+        raise ValueError(
+            f"config: a context of {config.context} and {config.rotated} rotated dimensions a "
+            f"head, expected at most {_MOST_ROTATIONS} together"
+        )
+    return found
+
+
+def _open(path: str | os.PathLike[str] | None, quantize: str | None) -> Checkpoint:
     where = TINY if path is None else locate(path)
     if where.is_file():
         return _open_file(where, quantize)

@@ -20,6 +20,7 @@ from ternops.decoder.formats.codes import (
 )
 from ternops.decoder.formats.scales import GROUPS, Floats, Trits, fewest_scales
 from ternops.decoder.formats.tensors import Tensors
+from ternops.shown import shown
 
 WORDS = "U32"
 _BITS = 2
@@ -33,13 +34,13 @@ def group_of(settings: dict[str, Any]) -> int:
         value = settings.get(key, "affine" if key == "mode" else None)
         if value not in expected:
             raise ValueError(
-                f"config: quantization: {key} is {value!r}, expected "
+                f"config: quantization: {key} is {shown(value)}, expected "
                 f"{' or '.join(map(repr, expected))}"
             )
     if others := [key for key in settings if key not in ("bits", "group_size", "mode")]:
         raise ValueError(
-            f"config: quantization: {others[0]!r} is {settings[others[0]]!r}, expected the same "
-            "quantisation of all matrices"
+            f"config: quantization: {shown(others[0])} is {shown(settings[others[0]])}, expected "
+            "the same quantisation of all matrices"
         )
     return int(settings["group_size"])
 

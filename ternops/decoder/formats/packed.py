@@ -53,6 +53,7 @@ from ternops.decoder.formats.packed_tensors import PackedTensors, Stored
 from ternops.decoder.formats.pooling import Pooling
 from ternops.decoder.formats.safetensors_file import map_file
 from ternops.decoder.formats.sampling import from_json
+from ternops.decoder.formats.tried_tokenizer import tried
 from ternops.decoder.sampling import Sampling
 from ternops.decoder.text import parse_tokenizer
 from ternops.decoder.weights import HalfMatrix
@@ -61,6 +62,7 @@ from ternops.encodings.two_bit import TWO_BIT
 from ternops.isa import TIER
 from ternops.kernels.tuning import best_encoding, is_slow
 from ternops.matrix import TernaryMatrix
+from ternops.shown import shown
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -140,7 +142,8 @@ class PackedFile(Checkpoint):
         if "tokenizer" not in self._tensors.of:
             raise FileNotFoundError(f"model: {str(self._path)!r} holds no tokenizer")
         data = self._tensors.of["tokenizer"].bytes.tobytes()
-        return parse_tokenizer(data, f"model: the tokenizer of {str(self._path)!r}")
+        source = f"model: the tokenizer of {str(self._path)!r}"
+        return tried(lambda: parse_tokenizer(data, source), source)
 
     def chat_template(self) -> str | None:
         return self._metadata.get("chat_template")
@@ -165,7 +168,7 @@ class PackedFile(Checkpoint):
         except (ValueError, RecursionError) as error:
             raise ValueError(f"model: {str(self._path)!r}: special_tokens: {error}") from None
         if not isinstance(tokens, dict) or not all(type(each) is str for each in tokens.values()):
-            raise ValueError(f"model: {str(self._path)!r}: special_tokens is {tokens!r}")
+            raise ValueError(f"model: {str(self._path)!r}: special_tokens is {shown(tokens)}")
         return tokens
 
     def preferred_encoding(self) -> str:
@@ -210,7 +213,7 @@ class PackedFile(Checkpoint):
         found = self._metadata.get("format"), self._metadata.get("version")
         if found not in self._versions:
             raise ValueError(
-                f"format {found[0]!r} version {found[1]!r}, expected {FORMAT!r} version "
+                f"format {shown(found[0])} version {shown(found[1])}, expected {FORMAT!r} version "
                 f"{VERSION!r}, as python -m ternops quantize writes it (of a Hugging Face model "
                 "the folder is opened)"
             )

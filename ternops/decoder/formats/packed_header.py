@@ -10,6 +10,7 @@ from typing import Any
 
 from ternops.decoder.config import Config
 from ternops.memory import CACHE_LINE
+from ternops.shown import shown
 
 FORMAT, VERSION = "ternops model", "2"
 #: The architecture of a file of version 1, by its config's "sub_norms".
@@ -68,7 +69,7 @@ def parse_config(text: str, version: str) -> Config:
         raise ValueError(f"config has other fields than {', '.join(fields)}")
     for name, value in raw.items():
         if not _KINDS[fields[name]](value):
-            raise ValueError(f"config: {name} is {value!r}, expected {fields[name]}")
+            raise ValueError(f"config: {name} is {shown(value)}, expected {fields[name]}")
     settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
     if version == "1":
         settings["architecture"] = _VERSION_1[settings.pop("sub_norms")]

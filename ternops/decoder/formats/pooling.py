@@ -11,6 +11,7 @@ from typing import Any
 
 from ternops.decoder.formats.json_files import read_object, read_optional
 from ternops.decoder.formats.placeholders import check_fetched
+from ternops.shown import shown
 
 LAST, MEAN = "lasttoken", "mean"
 _MODULES = "modules.json"
@@ -74,7 +75,7 @@ class Pooling:
         for name, value in dataclasses.asdict(made).items():
             kinds = (str, type(None)) if name == "prompt" else type(getattr(default, name))
             if not isinstance(list_to_tuple(value), kinds):
-                raise ValueError(f"pooling: {name} is {value!r}")
+                raise ValueError(f"pooling: {name} is {shown(value)}")
         return dataclasses.replace(made, modules=tuple(made.modules))
 
 
@@ -107,11 +108,11 @@ def read_pooling(folder: Path) -> Pooling:
     settings = read_optional(folder / "config_sentence_transformers.json")
     prompts, prompt = settings.get("prompts") or {}, settings.get("default_prompt_name")
     if not isinstance(prompts, dict) or not all(isinstance(x, str) for x in prompts.values()):
-        raise ValueError(f"config_sentence_transformers.json: prompts is {prompts!r}")
+        raise ValueError(f"config_sentence_transformers.json: prompts is {shown(prompts)}")
     if prompt is not None and prompt not in prompts:
         raise ValueError(
-            f"config_sentence_transformers.json: default_prompt_name is {prompt!r}, expected a "
-            "name in prompts"
+            f"config_sentence_transformers.json: default_prompt_name is {shown(prompt)}, "
+            "expected a name in prompts"
         )
     return Pooling(
         mode=_mode(pooling),

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import safetensors
 
+from ternops.shown import in_line
+
 
 class Mapped(NamedTuple):
     """A tensor of the file: its safetensors dtype, shape, first byte in the file, and bytes."""
@@ -32,8 +34,7 @@ def map_file(path: Path) -> tuple[dict[str, Any], dict[str, Mapped]]:
     except (safetensors.SafetensorError, OSError) as error:
         if path.is_file() and not path.stat().st_size:
             raise ValueError("no intact safetensors file: it is empty") from None
-        line = " ".join(str(error).split())  # it may hold a tensor's name, and that anything
-        raise ValueError(f"no intact safetensors file: {line}") from None
+        raise ValueError(f"no intact safetensors file: {in_line(error)}") from None
     data = np.asarray(np.memmap(path, np.uint8, "r"))
     first = 8 + int.from_bytes(data[:8].tobytes(), "little")
     header = json.loads(data[8:first].tobytes())

@@ -14,6 +14,7 @@ import numpy as np
 
 from ternops.absmean import METHODS, absmean, absmean_groups
 from ternops.decoder.formats.scales import GROUPS, Floats, Trits, fewest_scales
+from ternops.shown import shown
 
 _WEIGHTS_AT_ONCE = 1 << 22
 _MAX_SHARDS = 8  # of the inputs of a matrix
@@ -22,7 +23,7 @@ _MAX_SHARDS = 8  # of the inputs of a matrix
 def check_method(quantize: str | None) -> None:
     """Raises ValueError for anything but METHODS and None."""
     if quantize is not None and quantize not in tuple(METHODS):
-        raise ValueError(f"quantize={quantize!r}: expected {' or '.join(map(repr, METHODS))}")
+        raise ValueError(f"quantize={shown(quantize)}: expected {' or '.join(map(repr, METHODS))}")
 
 
 def trits_of_floats(weight: Floats, name: str, quantize: str | None) -> tuple[Trits, Floats]:
@@ -45,7 +46,7 @@ def trits_of_floats(weight: Floats, name: str, quantize: str | None) -> tuple[Tr
     if weight.shape[1] % group:
         raise ValueError(
             f"checkpoint: {name} has {weight.shape[1]} inputs, expected a multiple of the {group} "
-            f"of quantize={quantize!r}"
+            f"of quantize={shown(quantize)}"
         )
     return absmean_groups(weight, group)
 

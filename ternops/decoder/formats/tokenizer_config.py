@@ -15,6 +15,7 @@ from typing import Any
 from ternops.decoder.formats.json_files import read_optional
 from ternops.decoder.formats.placeholders import check_fetched
 from ternops.decoder.formats.tokenizer_classes import CLASSES, PLAIN, is_byte_level
+from ternops.shown import shown
 
 _FILE, _MAP, _ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 _TEMPLATES = "additional_chat_templates"
@@ -139,7 +140,7 @@ def not_done(settings: Settings) -> Iterator[str]:
         known = False
     if not known:
         own = " of the model's own code" if _code(raw) else ""
-        yield f"tokenizer_class {kind!r}{own} is not known: tokenizer.json is used as it is"
+        yield f"tokenizer_class {shown(kind)}{own} is not known: tokenizer.json is used as it is"
     if raw.get("split_special_tokens"):
         yield "split_special_tokens is set: special tokens in a text are tokens all the same"
     model = settings.file.get("model")
@@ -181,7 +182,7 @@ def _kind(raw: dict[str, Any], config: dict[str, Any], file: dict[str, Any]) -> 
     """The tokenizer's class; "Fast" at its end says nothing since transformers 5."""
     found = raw.get("tokenizer_class") or config.get("tokenizer_class") or PLAIN.names[0]
     if not isinstance(found, str):
-        raise ValueError(f"{_FILE}: tokenizer_class is {found!r}, expected a string")
+        raise ValueError(f"{_FILE}: tokenizer_class is {shown(found)}, expected a string")
     kind = found.removesuffix("Fast")
     if kind == "LlamaTokenizer" and not _code(raw) and is_byte_level(file):
         return PLAIN.names[0]  # LLaMA 3's, under the name of LLaMA 2's
@@ -219,7 +220,7 @@ def _token(file: str, key: str, value: Any) -> Token:
         flags = {flag: value[flag] for flag in _FLAGS if flag in value}
         if all(type(flag) is bool for flag in flags.values()):
             return {"content": value["content"], **flags}
-    raise ValueError(f"{file}: {key} is {value!r}, expected a string")
+    raise ValueError(f"{file}: {key} is {shown(value)}, expected a string")
 
 
 def _unnamed(raw: dict[str, Any], more: dict[str, Any]) -> dict[str, list[Token]]:
@@ -245,19 +246,22 @@ def _tokens(file: str, value: Any) -> list[Token]:
     if value is None or isinstance(value, dict):
         return []
     if not isinstance(value, list):
-        raise ValueError(f"{file}: {_EXTRA} is {value!r}, expected a list or an object of tokens")
+        raise ValueError(
+            f"{file}: {_EXTRA} is {shown(value)}, expected a list or an object of tokens"
+        )
     return [_token(file, _EXTRA, each) for each in value]
 
 
 def _decoder(value: Any) -> dict[int, Token]:
     """added_tokens_decoder: tokens by their numbers, which JSON makes strings."""
     if not isinstance(value, dict):
-        raise ValueError(f"{_FILE}: {_DECODER} is {value!r}, expected an object")
+        raise ValueError(f"{_FILE}: {_DECODER} is {shown(value)}, expected an object")
     found = {}
     for key, token in value.items():
         if not key.isdecimal() or not isinstance(token, dict):
             raise ValueError(
-                f"{_FILE}: {_DECODER}: {key!r}: {token!r}, expected a number and an object"
+                f"{_FILE}: {_DECODER}: {shown(key)}: {shown(token)}, expected a number and an "
+                f"object"
             )
         found[int(key)] = _token(_FILE, f"{_DECODER} {key}", token)
     return found
@@ -268,7 +272,7 @@ def _encoder(value: dict[str, Any], special: set[str]) -> dict[int, Token]:
     found = {}
     for text, number in value.items():
         if type(number) is not int:
-            raise ValueError(f"{_ADDED}: {text!r} is {number!r}, expected a number")
+            raise ValueError(f"{_ADDED}: {shown(text)} is {shown(number)}, expected a number")
         is_special = text in special
         found[number] = {"content": text, "normalized": not is_special, "special": is_special}
     return found
