@@ -11,8 +11,10 @@ import numpy.typing as npt
 def as_array(name: str, value: Any) -> npt.NDArray[Any]:
     """`numpy.asarray`, with other byte orders turned round and bfloat16 as float32 (both exact).
 
+    An array of another library comes by its `__array__`, or by DLPack where it has that alone.
     Raises TypeError, naming the argument, for a masked array, also in lists: its mask would be
-    lost. So does what cannot be converted; rows of different lengths are a ValueError.
+    lost. So does what cannot be converted, as memory of a GPU; rows of different lengths are a
+    ValueError.
     """
     if _is_masked(value):
         raise TypeError(
@@ -22,16 +24,34 @@ def as_array(name: str, value: Any) -> npt.NDArray[Any]:
     if str(getattr(value, "dtype", "")) == "torch.bfloat16":  # which NumPy has no name for
         value = value.float()
     try:
-        array = np.asarray(value)
+        array = _shared(value) if _has_dlpack_alone(value) else np.asarray(value)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
-    except (TypeError, RuntimeError) as error:  # RuntimeError: a tensor that keeps a gradient
+    # RuntimeError: a tensor that keeps a gradient; BufferError: DLPack's for what it cannot share.
+    except (TypeError, RuntimeError, BufferError) as error:
         raise TypeError(f"{name}: {error}") from error
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     elif array.dtype.name == "bfloat16":  # of ml_dtypes, as JAX and TensorFlow have it
         array = array.astype(np.float32)
     return array
+
+
+#: DLPack's numbers of devices whose memory this process can read: the CPU, pinned and managed.
+_READABLE = (1, 3, 11, 13)
+
+
+def _has_dlpack_alone(value: Any) -> bool:
+    kind = type(value)
+    return hasattr(kind, "__dlpack__") and not hasattr(kind, "__array__")
+
+
+def _shared(value: Any) -> npt.NDArray[Any]:
+    """The memory of an array of another library; TypeError where it is a device's."""
+    device = int(value.__dlpack_device__()[0])
+    if device not in _READABLE:
+        raise TypeError(f"in memory of DLPack's device type {device}, expected 1, the CPU's")
+    return np.from_dlpack(value)
 
 
 def check_finite(name: str, matrix: npt.NDArray[Any]) -> None:
@@ -55,7 +75,8 @@ def is_array_like(value: Any) -> bool:
         return True
     if getattr(kind, "__array_ufunc__", False) is None:
         return False
-    return hasattr(kind, "__array__") or not hasattr(kind, "__rmatmul__")
+    is_array = hasattr(kind, "__array__") or hasattr(kind, "__dlpack__")
+    return is_array or not hasattr(kind, "__rmatmul__")
 
 
 def comes_first(value: Any) -> bool:

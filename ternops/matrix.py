@@ -8,7 +8,6 @@ from typing import Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
-from numpy.lib.array_utils import normalize_axis_tuple
 
 from ternops.absmean import check_weights
 from ternops.arrays import as_array
@@ -91,13 +90,53 @@ class TernaryMatrix(Operators):
         """The transpose: the same bytes, seen with rows and columns exchanged."""
         return TernaryMatrix(self._packed, not self._transposed)
 
-    def transpose(self, *axes: Any) -> TernaryMatrix:
-        """`T`, or the matrix itself for the axes 0, 1; as `numpy.ndarray.transpose`."""
-        given = axes[0] if len(axes) == 1 else axes
-        order = (1, 0) if given in (None, ()) else normalize_axis_tuple(given, 2)
-        if len(order) != 2:
-            raise ValueError(f"axes={given!r}: expected 0 and 1 in either order")
-        return self.T if order == (1, 0) else self
+    def __getitem__(self, key: Any) -> Any:
+        """Some rows, ``W[:100]``, ``W[[3, 1]]`` or ``W[mask]``, or columns, ``W[:, key]``: a matrix
+        of copies, packed as this one is. ``W[3]`` and ``W[:, 3]`` are float32 (columns,), (rows,).
+
+        A key is one that NumPy has for an axis; IndexError, TypeError as there. With a scale a
+        group of packed columns, these are taken in whole groups, or it is a ValueError.
+        """
+        from ternops.indexing import indexed
+
+        found = indexed(self._packed, self._transposed, key)
+        if isinstance(found, Packed):
+            return TernaryMatrix(found, self._transposed)
+        return found
+
+    @classmethod
+    def _concatenated(cls, matrices: Sequence[TernaryMatrix], axis: int) -> TernaryMatrix:
+        """Matrices with the same encoding, one after another along the packed rows."""
+        from ternops.indexing import concatenated
+
+        sides = {each._transposed for each in matrices}
+        if sides != {axis == 1}:
+            raise ValueError(
+                f"concatenate: axis={axis}, expected 0, and 1 for transposes: packed rows"
+            )
+        return cls(concatenated([each._packed for each in matrices]), axis == 1)
+
+    @property
+    def nonzero_count(self) -> int:
+        """How many of `to_dense` are not 0."""
+        from ternops.indexing import nonzero_count
+
+        return nonzero_count(self._packed)
+
+    def to_scipy(self) -> Any:
+        """A `scipy.sparse.csr_array` of float32, of a transpose a csc_array: what of `to_dense` is
+        not 0, in eight bytes each. Raises ImportError without SciPy."""
+        from ternops.scipy import to_csr
+
+        array = to_csr(self._packed)
+        return array.T if self._transposed else array
+
+    def as_linear_operator(self) -> Any:
+        """A `scipy.sparse.linalg.LinearOperator`, float64, for solvers that need products of more
+        digits than ``W @ x`` has: see `ternops.scipy`. Raises ImportError without SciPy."""
+        from ternops.scipy import linear_operator
+
+        return linear_operator(self._packed, self._transposed)
 
     @property
     def unscaled(self) -> TernaryMatrix:

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.array_utils import normalize_axis_tuple
 
 from ternops.arrays import as_array, comes_first, is_array_like
+from ternops.numpy_functions import NumpyFunctions, undefined
 
 Array = npt.NDArray[Any]
 
@@ -19,7 +21,7 @@ DTYPES = frozenset(map(np.dtype, (np.int8, np.float16, np.float32, np.float64)))
 _INPLACE_AXES = ([(-2, -1)] * 3, [(-1,), (-2, -1), (-1,)])
 
 
-class Operators:
+class Operators(NumpyFunctions):
     """A matrix that is no array. What derives from it says what its bytes are and multiplies."""
 
     __slots__ = ()
@@ -27,6 +29,11 @@ class Operators:
     @property
     def shape(self) -> tuple[int, int]:
         """(rows, columns)."""
+        raise NotImplementedError
+
+    @property
+    def T(self) -> Any:
+        """The transpose."""
         raise NotImplementedError
 
     @property
@@ -58,6 +65,14 @@ class Operators:
         """8 * nbytes / size; nan for an empty matrix."""
         return 8 * self.nbytes / self.size if self.size else float("nan")
 
+    def transpose(self, *axes: Any) -> Any:
+        """`T`, or the matrix itself for the axes 0, 1; as `numpy.ndarray.transpose`."""
+        given = axes[0] if len(axes) == 1 else axes
+        order = (1, 0) if given in (None, ()) else normalize_axis_tuple(given, 2)
+        if len(order) != 2:
+            raise ValueError(f"axes={given!r}: expected 0 and 1 in either order")
+        return self.T if order == (1, 0) else self
+
     def __matmul__(self, other: Any) -> Array:
         if comes_first(other):
             product: Array = type(other).__rmatmul__(other, self)
@@ -69,21 +84,33 @@ class Operators:
         return matmul(other, self) if is_array_like(other) else NotImplemented
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
-        """``np.matmul`` is `ternops.matmul`, also that of ``x @= W.T``; no other ufunc is defined
-        (a TypeError)."""
-        if ufunc is not np.matmul or method != "__call__" or set(options) - {"out", "axes"}:
+        """``np.matmul`` is `ternops.matmul`, also that of ``x @= W.T``; any other ufunc, and any
+        option of it but `out`, is a TypeError, unless another operand of it knows better."""
+        given = (*inputs, *options.get("out", ()))
+        is_product = ufunc is np.matmul and method == "__call__"
+        if not is_product and any(map(_has_ufuncs_of_its_own, given)):
             return NotImplemented
-        if "axes" in options and list(options["axes"]) not in _INPLACE_AXES:
-            return NotImplemented
+        axes = options.get("axes", _INPLACE_AXES[0])
+        if not is_product or set(options) - {"out", "axes"} or list(axes) not in _INPLACE_AXES:
+            part = "" if method == "__call__" else f".{method}"
+            also = ", ".join(sorted(set(options) - {"out"})) if is_product else ""
+            name = f"numpy.{ufunc.__name__}{part}" + (f" with {also}" if also else "")
+            raise undefined(name, next(each for each in given if isinstance(each, Operators)))
         left, right = inputs
         (out,) = options.get("out", (None,))
         return matmul(left, right, out)
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
-        """``np.asarray(W)`` is `to_dense`; a view is impossible, so copy=False is an error."""
+        """``np.asarray(W)`` is `to_dense`, made anew each time: copy=True copies nothing further, a
+        view is impossible, so that copy=False is an error."""
         if copy is False:
             raise ValueError(f"copy=False: a {type(self).__name__} has no dense array to share")
         return self.to_dense().astype(dtype or np.float32, copy=False)
+
+
+def _has_ufuncs_of_its_own(value: Any) -> bool:
+    found = getattr(type(value), "__array_ufunc__", np.ndarray.__array_ufunc__)
+    return found not in (np.ndarray.__array_ufunc__, Operators.__array_ufunc__)
 
 
 def matmul(
@@ -108,10 +135,11 @@ def matmul(
     With a scale a group of columns the sums of each group are exact, and one chain of fused
     multiply-adds takes them in the order of the groups.
 
-    ``x @ W.T`` and ``W @ x`` run on the kernels. ``x @ W`` and ``W.T @ x`` sum over the rows of W:
-    of two_bit, base3 and one_bit on kernels as well, which pack the matrix anew by columns for many
-    tokens; of other encodings it is unpacked block by block; of a FloatMatrix, and with a scale a
-    group, they add up floats as they are, in float64.
+    ``x @ W.T`` and ``W @ x`` run on the kernels. ``x @ W`` and ``W.T @ x`` sum over the rows of W,
+    on kernels as well: of two_bit, base3 and one_bit as they are packed, or packed anew by columns
+    for many tokens; of other encodings and levels packed by columns once, which is kept with the
+    matrix and takes its bytes again. Of a FloatMatrix, and with a scale a group, they add up floats
+    as they are, in float64.
 
     Raises TypeError for other types and dtypes, ValueError for shapes that do not fit.
     """

@@ -36,7 +36,8 @@ class Packed(HoldsAddresses):
     """
 
     __slots__ = (
-        "bytes", "calls", "columns", "encoding", "factors", "group", "levels", "operand", "rows"
+        "_by_columns", "bytes", "calls", "columns", "encoding", "factors", "group", "levels",
+        "operand", "rows",
     )  # fmt: skip
 
     def __init__(
@@ -69,6 +70,7 @@ class Packed(HoldsAddresses):
             factors.ctypes.data, 0 if factors.ndim == 0 else factors.itemsize, self.group,
             self.levels,
         )  # fmt: skip
+        self._by_columns: Packed | None = None
         self.calls: dict[tuple[int, bool, bool], Call] = {}
 
     @property
@@ -102,6 +104,14 @@ class Packed(HoldsAddresses):
         target = layout_of(encoding, group_of(scale, columns), levels)
         packed = repack(self.layout, self.bytes, rows, columns, target, self.levels, levels)
         return Packed(packed, rows, columns, scale, encoding, levels)
+
+    def by_columns(self) -> Packed:
+        """The same values without a scale, packed anew by columns in the same encoding; kept, which
+        takes as many bytes again, and two a weight while it is made."""
+        if self._by_columns is None:
+            values = np.ascontiguousarray(self.unpack().T)
+            self._by_columns = pack_values(values, None, self.encoding, self.levels)
+        return self._by_columns
 
     def dense(self, first: int = 0, last: int | None = None) -> npt.NDArray[np.float32]:
         """The same times the scale."""
@@ -168,13 +178,22 @@ def check_encoding(encoding: str, rows: int, columns: int, *others: str) -> str:
 
 def check_columns(name: str, columns: int, levels: tuple[int, ...] = (-1, 1)) -> None:
     """Raise ValueError, naming the argument, if sums of such levels can overflow."""
-    limit = TERMS_LIMIT // max(abs(levels[0]), abs(levels[-1]))
+    limit = terms_limit(levels)
     if columns >= limit:
-        power = f" (2**{limit.bit_length() - 1})" if limit & (limit - 1) == 0 else ""
         raise ValueError(
-            f"{name}: {columns} columns, expected fewer than {limit}{power}: "
+            f"{name}: {columns} columns, expected fewer than {limit}{in_bits(limit)}: "
             "a sum of that many products can overflow int32"
         )
+
+
+def terms_limit(levels: tuple[int, ...]) -> int:
+    """A sum of products of such levels with int8 needs fewer terms, or can overflow int32."""
+    return TERMS_LIMIT // max(abs(levels[0]), abs(levels[-1]))
+
+
+def in_bits(limit: int) -> str:
+    """The power of two that a limit is, if it is one, for a message."""
+    return f" (2**{limit.bit_length() - 1})" if limit & (limit - 1) == 0 else ""
 
 
 def check_scale(scale: Any, rows: int, columns: int) -> Array | None:

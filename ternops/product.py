@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ternops.absmean import MIN_ABSMAX
-from ternops.encodings import ENCODINGS
 from ternops.encodings.blocks import Blocks
 from ternops.encodings.common import SLACK
 from ternops.kernels.call import Call
@@ -19,7 +18,7 @@ from ternops.kernels.reference import quantize_rows
 from ternops.kernels.transpose import transpose
 from ternops.kernels.tuning import useful_threads
 from ternops.operators import as_tokens, filled
-from ternops.packed import TERMS_LIMIT, Packed
+from ternops.packed import Packed, in_bits, terms_limit
 from ternops.scratch import address_of_array, give_back, take_scratch
 from ternops.team import TEAM
 
@@ -107,13 +106,34 @@ def _as_kernel_input(tokens: Array) -> tuple[Array, Array | None]:
     return np.require(tokens, requirements=["C", "A"]), exponents
 
 
+def integer_sums(
+    packed: Packed, tokens: npt.NDArray[np.int8], over_rows: bool, threads: int
+) -> npt.NDArray[np.int32]:
+    """int8 tokens (m, terms) times a matrix without groups, its scale aside: exact. Sums run over
+    its rows, or along them."""
+    if over_rows:
+        _check_terms(packed)
+    result = np.empty((len(tokens), packed.columns if over_rows else packed.rows), np.int32)
+    if not result.size:
+        return result
+    if over_rows:
+        _sum_rows(packed, tokens, result, threads)
+    else:
+        _along_rows(packed, tokens, result, False, threads, False)
+    return result
+
+
+def _check_terms(packed: Packed) -> None:
+    limit = terms_limit(packed.levels)
+    if packed.rows >= limit:
+        raise ValueError(
+            f"matmul: a sum over {packed.rows} rows, expected fewer than {limit}{in_bits(limit)}"
+        )
+
+
 def _along_columns(packed: Packed, tokens: Array, result: Array, threads: int) -> None:
     """tokens (m, rows) times the packed matrix, whose rows are summed up."""
-    rows = packed.rows
-    if rows >= TERMS_LIMIT:
-        raise ValueError(
-            f"matmul: a sum over {rows} rows, expected fewer than {TERMS_LIMIT} (2**24)"
-        )
+    _check_terms(packed)
     if packed.group:
         sum_dense(packed.dense, tokens, result)
         # As everywhere; times 0 alone would make a NaN of an infinity.
@@ -143,29 +163,18 @@ def _along_columns(packed: Packed, tokens: Array, result: Array, threads: int) -
 
 def _sum_rows(packed: Packed, tokens: Array, total: Array, threads: int) -> None:
     """int8 tokens (m, rows) times the rows, without a scale."""
-    encoding = ENCODINGS[packed.encoding]
-    if not isinstance(encoding, Blocks):
-        _sum_unpacked(packed, tokens, total)
+    layout = packed.layout
+    if not isinstance(layout, Blocks):
+        _along_rows(packed.by_columns(), tokens, total, False, threads, False)
     elif len(tokens) <= _FEW:
         used = useful_threads(threads, packed.bytes.nbytes * len(tokens))
         call = packed.call(1, False, False)
         sums_over_rows(packed.operand, call, tokens, total, used)
     else:
-        turned = np.zeros(encoding.nbytes(packed.columns, packed.rows) + SLACK, np.uint8)
+        turned = np.zeros(layout.nbytes(packed.columns, packed.rows) + SLACK, np.uint8)
         transpose(packed.operand, turned, threads)
         columns = Packed(turned, packed.columns, packed.rows, None, packed.encoding, packed.levels)
         _along_rows(columns, np.ascontiguousarray(tokens), total, False, threads, False)
-
-
-def _sum_unpacked(packed: Packed, tokens: Array, total: Array) -> None:
-    """The same, a block of rows at a time."""
-    total[:] = 0
-    for first in range(0, packed.rows, _ROWS_AT_ONCE):
-        last = min(first + _ROWS_AT_ONCE, packed.rows)
-        # Exact in float32: no partial sum exceeds 128 * _ROWS_AT_ONCE, well below 2**24.
-        part = tokens[:, first:last].astype(np.float32)
-        values = packed.unpack(first, last).astype(np.float32)
-        total += (part @ values).astype(np.int32)
 
 
 def sum_dense(dense: Callable[[int, int], Array], tokens: Array, result: Array) -> None:

@@ -180,6 +180,9 @@ class Blocks(Encoding):
             values[start:stop] += np.int8(self.values[0])
         return values
 
+    def by_rows(self, packed: npt.NDArray[np.uint8], rows: int, columns: int) -> list[Array]:
+        return [self._table(packed, rows, columns)[None]]
+
     def place(self, activations: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
         """Activations (m, k) in the order in which a kernel meets them: m rows of whole blocks.
 

@@ -109,6 +109,13 @@ class Encoding(ABC):
     ) -> npt.NDArray[np.int8]:
         """The inverse of `pack`: the rows first..last of `rows`, int8 (last - first, columns)."""
 
+    @abstractmethod
+    def by_rows(self, packed: npt.NDArray[np.uint8], rows: int, columns: int) -> list[Array]:
+        """The packed bytes row by row, as views: of so many rows (groups, rows of a group, items).
+
+        Rows of two matrices with as many columns have the same items for the same weights.
+        """
+
     def pieces(self, packed: npt.NDArray[np.uint8], rows: int, columns: int) -> Iterator[Array]:
         """Every byte, about 1 MB at a time, as `find_flaw` takes them."""
         for start, stop in spans(0, self.nbytes(rows, columns), PIECE):

@@ -143,6 +143,11 @@ class Panels(Encoding):
                 values[start - first : stop - first, weights] = part
         return values
 
+    def by_rows(self, packed: npt.NDArray[np.uint8], rows: int, columns: int) -> list[Array]:
+        words = packed[: self.nbytes(rows, columns)].view(np.uint32)
+        shape = -(-rows // ROWS), self.row_bytes(columns) // _DWORD, ROWS
+        return [words.reshape(shape).swapaxes(1, 2)]
+
     def pieces(self, packed: npt.NDArray[np.uint8], rows: int, columns: int) -> Iterator[Array]:
         """As `split` takes them."""
         whole = LINE * self.planes

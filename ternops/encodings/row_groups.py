@@ -121,15 +121,29 @@ class RowGroups(Encoding):
             sums[:, part] = found.sum(axis=-1)
         return sums
 
+    def by_rows(self, packed: npt.NDArray[np.uint8], rows: int, columns: int) -> list[Array]:
+        lines = self.tiles(columns) * self.lines
+        return [
+            part.reshape(len(part), lines, part.shape[-1]).swapaxes(1, 2)
+            for part in self._parts(packed, rows, columns)
+        ]
+
     def pieces(self, packed: npt.NDArray[np.uint8], rows: int, columns: int) -> Iterator[Array]:
         """As (lines, tiles, rows of a group)."""
+        for part in self._parts(packed, rows, columns):
+            tiles = part.reshape(-1, self.lines, part.shape[-1])
+            for first, last in spans(0, len(tiles), PIECE // (self.lines * ROWS)):
+                yield np.moveaxis(tiles[first:last], 1, 0)
+
+    def _parts(self, packed: Array, rows: int, columns: int) -> Iterator[Array]:
+        """The bytes of whole groups, and those of the last one if it is not: (groups, tiles, lines,
+        rows of a group)."""
         whole = rows - rows % ROWS
         for start, stop, width in ((0, whole, ROWS), (whole, rows, rows % ROWS)):
             if start < stop:
                 part = packed[self.nbytes(start, columns) : self.nbytes(stop, columns)]
-                tiles = part.reshape(-1, self.lines, width)
-                for first, last in spans(0, len(tiles), PIECE // (self.lines * ROWS)):
-                    yield np.moveaxis(tiles[first:last], 1, 0)
+                shape = (stop - start) // width, self.tiles(columns), self.lines, width
+                yield part.reshape(shape)
 
     def _group(self, packed: Array, start: int, stop: int, columns: int) -> Array:
         """The bytes of the group that is the rows start..stop: (tiles, lines, rows)."""

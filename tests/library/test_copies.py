@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import json
+import multiprocessing
 import pickle
 
 import numpy as np
@@ -91,9 +92,38 @@ def test_a_copied_matrix_outlives_its_original(duplicate):
         del kept
 
 
+@pytest.mark.parametrize("misplaced", [0, 1])
+@pytest.mark.parametrize("encoding", ["two_bit", "tl2", "nibble"])
+def test_buffers_beside_the_pickle(encoding, misplaced):
+    """Protocol 5, as dask and joblib send arrays: what receives them lies where it may, read-only,
+    and the bytes of the original are lent, not copied."""
+    matrix = ternops.pack(
+        cases.trits(37, 96, encoding=encoding), cases.scales(37)["rows"], encoding
+    )
+    buffers: list[pickle.PickleBuffer] = []
+    data = pickle.dumps(matrix, protocol=5, buffer_callback=buffers.append)
+    assert len(data) < 1000
+    assert any(np.shares_memory(each, internals.packed(matrix).bytes) for each in buffers)
+    received = []
+    for each in buffers:
+        size = each.raw().nbytes
+        memory = np.empty(size + 65, np.uint8)
+        start = -memory.ctypes.data % 64 + misplaced
+        memory[start : start + size] = np.frombuffer(each, np.uint8)
+        received.append(memoryview(memory[start : start + size]).toreadonly())
+    other = pickle.loads(data, buffers=received)
+    x = cases.floats(3, 96)
+    assert cases.same_bits(x @ other.T, x @ matrix.T)
+    assert cases.same_bits(other.to_dense(), matrix.to_dense())
+
+
 @pytest.mark.slow
-def test_a_model_sent_to_a_spawned_process():
-    """As multiprocessing sends it from Python 3.14 on, joblib and dask always."""
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_sent_to_another_process(method):
+    """Matrices of every kind and a model, as multiprocessing sends them from Python 3.14 on, joblib
+    and dask always."""
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"this system has no {method}")
     settings = {name: getattr(CONFIG, name) for name in CONFIG.__dataclass_fields__}
-    done = processes.program("spawned_model", json.dumps(settings))
+    done = processes.program("sent_to_processes", method, json.dumps(settings))
     assert done.returncode == 0, done.stderr

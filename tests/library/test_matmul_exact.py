@@ -216,6 +216,27 @@ def test_the_best_encoding(monkeypatch):
         matrix.to("four_bit")
 
 
+@pytest.mark.parametrize(
+    ("encoding", "levels"),
+    [*((name, None) for name in ENCODINGS), ("two_bit", (-3, -1, 1, 3)), ("nibble", (-127, 5, 126)),
+     ("three_bit", (-3, -1, 1))],
+)  # fmt: skip
+@pytest.mark.parametrize("transposed", [False, True])
+def test_the_largest_sums_of_any_levels(encoding, levels, transposed):
+    """Either way of either side, beyond what float32 holds; levels that are not the encoding's."""
+    levels = levels or ENCODINGS[encoding].values
+    random = np.random.default_rng(7)
+    weights = random.choice(np.array([levels[0], levels[-1]], np.int8), (4099, 70), p=(0.1, 0.9))
+    weights = np.ascontiguousarray(weights.T) if transposed else weights
+    matrix = ternops.pack(weights, encoding=encoding, levels=levels)
+    matrix = matrix.T if transposed else matrix
+    for count in (1, 60):
+        x = np.full((count, 4099), 127, np.int8) - random.integers(0, 2, (count, 4099), np.int8)
+        expected = x.astype(np.int64) @ (weights.T if transposed else weights).astype(np.int64)
+        assert cases.same_bits(x @ matrix, expected.astype(np.int32))
+        assert cases.same_bits(matrix.T @ x.T, expected.T.astype(np.int32))
+
+
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("rows", [1, 255, 4095, 4096, 4097, 8193])
 def test_sums_over_the_packed_rows_are_exact(rows, encoding):
