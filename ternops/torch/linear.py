@@ -17,6 +17,7 @@ _TRITS = {-1, 0, 1}
 
 class TernaryLinear(nn.Module):
     """y = x W^T + bias, with x rounded to int8, one absmax step a row, and W trits times a scale.
+    Where columns share a scale in groups, x has a step for each group as well.
 
     x: (..., in_features), float32, bfloat16 or float16 on the CPU; y has its dtype. The gradient of
     x is ``grad @ W``; weights have none. `torch.compile` takes the layer as it is.
