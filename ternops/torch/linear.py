@@ -92,6 +92,16 @@ class TernaryLinear(nn.Module):
             y = product(self._weights, x)
         return y if self.bias is None else y + self.bias.to(y.dtype)
 
+    def requires_grad_(self, requires_grad: bool = True) -> TernaryLinear:
+        """Weights have no gradient: TypeError for True."""
+        if requires_grad:
+            raise TypeError(
+                "requires_grad: True, expected False: the weights of a TernaryLinear have no "
+                "gradient (train a BitLinear)"
+            )
+        super().requires_grad_(False)
+        return self
+
     def extra_repr(self) -> str:
         """As `torch.nn.Linear` has it, with the encoding."""
         return (

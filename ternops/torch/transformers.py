@@ -8,11 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ternops.kernels.tuning import best_encoding
 from ternops.matrix import pack
 from ternops.quarters import unpack_quarters
 from ternops.torch.bitlinear import BitLinear
+from ternops.torch.half_linear import HalfLinear
 from ternops.torch.linear import TernaryLinear
-from ternops.torch.replace import replaced
+from ternops.torch.replace import check_module, replaced
 from ternops.torch.rounding import absmean, wide
 
 _Module = TypeVar("_Module", bound=nn.Module)
@@ -20,10 +22,12 @@ _Module = TypeVar("_Module", bound=nn.Module)
 
 def accelerate(model: _Module, encoding: str = "auto") -> _Module:
     """Put a TernaryLinear in the place of every BitLinear and AutoBitLinear of transformers, and of
-    every BitLinear of ours, and return the model: ``generate()`` then runs on our kernels.
+    every BitLinear of ours, a `HalfLinear` in that of the head, and return the model: `generate()`
+    then runs on our kernels.
 
     model: as `from_pretrained` gives it, on the CPU: BitNetForCausalLM, or another whose config
-    says `quant_method` "bitnet". encoding: as `ternops.pack` takes it.
+    says `quant_method` "bitnet". encoding: as `ternops.pack` takes it; "auto" is the best one for
+    all layers together.
 
     The function is the same: activations are rounded to the same int8, sums are exact and rounded
     to the model's dtype once. `save_pretrained` writes packed trits afterwards, whatever was
@@ -34,6 +38,7 @@ def accelerate(model: _Module, encoding: str = "auto") -> _Module:
     """
     from transformers.integrations import bitnet
 
+    check_module(model)
     known = (BitLinear, bitnet.BitLinear, bitnet.AutoBitLinear)
 
     def made(layer: Any) -> TernaryLinear:
@@ -44,10 +49,22 @@ def accelerate(model: _Module, encoding: str = "auto") -> _Module:
         return found
 
     norms = _norms(model, known)
+    if encoding == "auto":
+        # A token reads all of them, which seldom stay in a cache.
+        layers = [each for each in model.modules() if isinstance(each, known)]
+        encoding = best_encoding(sum(each.in_features * each.out_features for each in layers))
     replaced(model, lambda name, module: isinstance(module, known), made, "BitLinear")
     if getattr(model, "config", None) is not None:
         _declare(model, norms)
+        _accelerate_head(model)
     return model
+
+
+def _accelerate_head(model: Any) -> None:
+    """Of a model of transformers, if it has one of its own class."""
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    if type(head) is nn.Linear:
+        model.set_output_embeddings(HalfLinear.from_linear(head))
 
 
 def _ternary(layer: Any, encoding: str, bitnet: Any) -> TernaryLinear:
