@@ -22,11 +22,11 @@ STEPS = 32
 @pytest.mark.parametrize(
     ("layout", "kind", "seed", "adapter", "settings"),
     [
-        ("bitnet", "offline", 65, {"r": 4, "lora_alpha": 8, "target_modules": EVERY}),
-        ("llama", "bitlinear", 186, {"r": 3, "lora_alpha": 5, "target_modules": ATTENTION}),
-        ("qwen3", "online", 138, {
+        ("bitnet", "offline", 65, 1, {"r": 4, "lora_alpha": 8, "target_modules": EVERY}),
+        ("llama", "offline", 186, 1, {"r": 3, "lora_alpha": 5, "target_modules": ATTENTION}),
+        ("qwen3", "online", 138, 1, {
             "r": 16, "lora_alpha": 4, "target_modules": EVERY, "use_rslora": True}),
-        ("qwen3", "offline", 120, {
+        ("qwen3", "offline", 120, 1, {
             "r": 4, "lora_alpha": 8, "target_modules": EVERY, "rank_pattern": {"down_proj": 9},
             "alpha_pattern": {"q_proj": 3, r"layers\.0\.mlp\.up_proj": 7}}),
     ],
