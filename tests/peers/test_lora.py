@@ -23,8 +23,8 @@ STEPS = 32
     ("layout", "kind", "seed", "adapter", "settings"),
     [
         ("bitnet", "offline", 65, 1, {"r": 4, "lora_alpha": 8, "target_modules": EVERY}),
-        ("llama", "offline", 186, 1, {"r": 3, "lora_alpha": 5, "target_modules": ATTENTION}),
-        ("qwen3", "online", 138, 1, {
+        ("llama", "offline", 186, 4, {"r": 3, "lora_alpha": 5, "target_modules": ATTENTION}),
+        ("qwen3", "online", 138, 3, {
             "r": 16, "lora_alpha": 4, "target_modules": EVERY, "use_rslora": True}),
         ("qwen3", "offline", 120, 1, {
             "r": 4, "lora_alpha": 8, "target_modules": EVERY, "rank_pattern": {"down_proj": 9},

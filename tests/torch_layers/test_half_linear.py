@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed (make test-peers)")
 from torch import nn  # noqa: E402
 
-from ternops.torch import half_linear  # noqa: E402
+from ternops.torch import accelerate, half_linear, replace_linear  # noqa: E402
 from ternops.torch.half_linear import HalfLinear  # noqa: E402
 
 pytestmark = pytest.mark.peers
@@ -104,3 +104,28 @@ def test_copies():
             assert not torch.equal(other(x), y)
         assert torch.equal(layer(x), y)
     assert torch.equal(linear.weight, layer.weight)
+
+
+def test_accelerate_gives_it_to_the_head(tmp_path, transformers, calls):
+    """Which stays tied, and is written once."""
+    torch.manual_seed(1)
+    config = transformers.LlamaConfig(
+        vocab_size=64, hidden_size=64, intermediate_size=96, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=2, tie_word_embeddings=True,
+    )  # fmt: skip
+    model = replace_linear(transformers.LlamaForCausalLM(config)).bfloat16().eval()
+    head, tokens = model.lm_head, torch.tensor([[5]])
+    accelerate(model)
+    assert type(model.lm_head) is HalfLinear
+    assert model.lm_head.weight is head.weight is model.model.embed_tokens.weight
+    with torch.no_grad():
+        states = model.model(tokens).last_hidden_state
+        calls.clear()
+        y = model(tokens).logits
+        assert len(calls) == 1
+        exact = states.double() @ head.weight.double().T
+        assert (y - exact).abs().max() <= ERROR[torch.bfloat16] * exact.abs().max()
+    model.save_pretrained(tmp_path)
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert again.lm_head.weight is again.model.embed_tokens.weight
+    assert torch.equal(again.lm_head.weight, head.weight)
