@@ -96,10 +96,10 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=Path("tuned"), help="folder to write")
     parser.add_argument("--model", type=Path, metavar="FOLDER",
                         help="a float model to begin with (default: train one)")  # fmt: skip
-    parser.add_argument("--float-steps", type=int, default=500, help="to train it for")
+    parser.add_argument("--float-steps", type=int, default=450, help="to train it for")
     parser.add_argument("--group", type=int, help="inputs that share a scale (default: all)")
     parser.add_argument("--at-once", action="store_true", help="lambda is 1 from the first step")
-    training.add_arguments(parser, steps=500)
+    training.add_arguments(parser, steps=450)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)

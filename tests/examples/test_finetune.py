@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 
 from ternops.decoder import Model
+from tests.peers.conftest import torch, transformers
 
-torch = pytest.importorskip("torch", reason="torch is not installed (make test-peers)")
-from tests.peers.conftest import transformers  # noqa: E402
-
-__all__ = ["transformers"]
+__all__ = ["torch", "transformers"]
 pytestmark = pytest.mark.peers
 
 TEXTS = ["def add(one, other):\n    return one + other\n" * 40, "import os\nprint(os.name)\n" * 60]

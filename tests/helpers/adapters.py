@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
 
+from ternops.decoder import Config
 from ternops.decoder.adapter import Adapter, LowRank
 from ternops.decoder.architectures import ARCHITECTURES
 
 CONFIG = {"peft_type": "LORA", "r": 3, "lora_alpha": 6, "target_modules": ["q_proj"]}
 
 
-def random_adapter(config, rank=3, names=None, layers=None, seed=0):
+def random_adapter(
+    config: Config, rank: int = 3, names: Sequence[str] | None = None,
+    layers: Sequence[int] | None = None, seed: int = 0,
+) -> Adapter:  # fmt: skip
     """Of some linear layers (None: all) that changes results by about a third."""
     random = np.random.default_rng((seed, 7))
-    found = [{} for _ in range(config.layers)]
+    found: list[dict[str, LowRank]] = [{} for _ in range(config.layers)]
     for layer in range(config.layers) if layers is None else layers:
         for name, (rows, columns) in config.linear_shapes(layer).items():
             if names is None or name in names:
@@ -26,7 +33,7 @@ def random_adapter(config, rank=3, names=None, layers=None, seed=0):
     return Adapter(found)
 
 
-def tensors_of(config, adapter):
+def tensors_of(config: Config, adapter: Adapter) -> dict[str, Any]:
     """By peft's names."""
     form = ARCHITECTURES[config.architecture].hugging_face[0]
     found = {}
@@ -38,9 +45,11 @@ def tensors_of(config, adapter):
     return found
 
 
-def write(folder, tensors, settings=CONFIG):
+def write(folder: Path, tensors: Mapping[str, Any], settings: Mapping[str, Any] = CONFIG) -> Path:
     """A folder as peft writes it."""
     folder.mkdir(exist_ok=True)
-    (folder / "adapter_config.json").write_text(json.dumps(settings), "utf-8")
-    safetensors.numpy.save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
+    (folder / "adapter_config.json").write_text(json.dumps(dict(settings)), "utf-8")
+    safetensors.numpy.save_file(
+        dict(tensors), folder / "adapter_model.safetensors", {"format": "pt"}
+    )
     return folder

@@ -35,7 +35,7 @@ _PLAIN: Mapping[str, tuple[Any, ...]] = {
     "use_qalora": (None, False),
     "alora_invocation_tokens": (None, []),
 }
-_BYTES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+_BYTES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 
 def read_lora(path: str | os.PathLike[str], config: Config) -> Adapter:
