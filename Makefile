@@ -124,7 +124,7 @@ $(VENV)/.docs: pyproject.toml Makefile | $(BIN)/python
 
 $(VENV)/.peers: $(VENV)/.dev
 	@echo "installing torch, transformers, and llama.cpp from its source (ten minutes or more)"
-	$(PIP) install 'torch==2.13.0' 'transformers>=5,<6' accelerate 'llama-cpp-python>=0.3,<0.4' \
+	$(PIP) install 'torch==2.13.0' 'transformers>=5,<6' accelerate 'peft>=0.21,<1' 'llama-cpp-python>=0.3,<0.4' \
 	    'sentence-transformers>=6,<7' 'lm-eval>=0.4.9' 'joblib>=1.4' 'dask[distributed]>=2025.1' \
 	    'jax>=0.5'
 	@touch $@

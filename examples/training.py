@@ -176,8 +176,13 @@ def train(
     others: list[Tensor],
     documents: list[np.ndarray],
     args: argparse.Namespace,
+    begin: Callable[[float], None] | None = None,
 ) -> None:
-    """Change the weights: `ternary` are those of ternary linear layers."""
+    """Change the weights: `ternary` are those of ternary linear layers.
+
+    begin: called before each step with the part of the training that is done. What it changes
+    would be compiled anew each time, so with it nothing is.
+    """
     # Muon suits the ternary matrices: it changes all directions of a matrix at a similar rate.
     # The weight decay keeps their weights easy to flip early on and is switched off half-way.
     muon = torch.optim.Muon(ternary, adjust_lr_fn="match_rms_adamw")
@@ -192,7 +197,11 @@ def train(
             _, length, muon.param_groups[0]["weight_decay"] = next_stage
             next_stage = next(stages, None)
             data = batches(documents, length, args.tokens, rng)
-            decode = fast(logits_of, ternary + others, length, args.tokens)
+            decode = logits_of
+            if begin is None:
+                decode = fast(logits_of, ternary + others, length, args.tokens)
+        if begin is not None:
+            begin(done)
         loss = loss_of(decode, next(data))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(ternary + others, 1.0)

@@ -67,6 +67,10 @@ def add_model_options(
             metavar="FILE",
             help="what python -m ternops delta wrote of a fine-tune of it",
         )
+    parser.add_argument(
+        "--lora", metavar="FILE",
+        help="a LoRA adapter of peft's for it, adapter_model.safetensors or its folder",
+    )  # fmt: skip
     add_quantize_option(parser)
     parser.add_argument(
         "--memory", metavar="SIZE",
@@ -144,7 +148,7 @@ def load_model(arguments: argparse.Namespace) -> Model:
             arguments.model, weights=arguments.weights, head=arguments.head,
             cache=arguments.cache, sparse=arguments.sparse, context=arguments.context,
             threads=arguments.threads, quantize=arguments.quantize, memory=arguments.memory,
-            deltas={} if delta is None else {_TUNED: delta}, progress=show,
+            deltas={} if delta is None else {_TUNED: delta}, lora=arguments.lora, progress=show,
         )  # fmt: skip
 
 

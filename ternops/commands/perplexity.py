@@ -93,7 +93,8 @@ def _table(arguments: argparse.Namespace) -> int:
 
 def _figures(arguments: argparse.Namespace, tier: str, encoding: str) -> dict[str, str]:
     command = ["-m", "ternops", "perplexity", "--weights", encoding]
-    for name in ("text", "context", "model", "head", "cache", "threads", "quantize", "delta"):
+    same = ("text", "context", "model", "head", "cache", "threads", "quantize", "delta", "lora")
+    for name in same:
         value = getattr(arguments, name)
         if value is not None:
             command += [f"--{name}={value}"]

@@ -39,6 +39,7 @@ class Exact:
     unit = staticmethod(reference.unit)
     delta_step = staticmethod(reference.delta_step)
     fma = staticmethod(reference.fma)
+    low_rank = staticmethod(reference.low_rank)
 
     @staticmethod
     def cached(x: Array, kind: str) -> tuple[Array, Array]:
@@ -140,6 +141,10 @@ class Double:
     @staticmethod
     def fma(a: Array, b: Any, c: Array) -> Array:
         return a * b + c
+
+    @staticmethod
+    def low_rank(product: Array, x: Array, a: Array, b: Array, scale: float) -> Array:
+        return product + scale * (x @ a.T.astype(np.float64)) @ b.T
 
     @staticmethod
     def ternary(x: Array, matrix: TernaryMatrix, is_int4: bool = False) -> Array:

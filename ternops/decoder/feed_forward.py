@@ -7,11 +7,11 @@ is read. Bound: memory, the bytes of the rows and columns that are left.
 
 import numpy as np
 
+from ternops.decoder.adapted import add_beside
 from ternops.decoder.architectures import ACTIVATIONS, LINEAR
 from ternops.decoder.exchange import HIDDEN, gather
 from ternops.decoder.low_activations import count_up
 from ternops.decoder.records import ModelRecord
-from ternops.decoder.tuned import add_tuned
 from ternops.encodings.blocks import BLOCK_BYTES
 from ternops.kernels.elementwise import (
     add_i32,
@@ -127,8 +127,7 @@ def up_and_gate(p, m, at, own, first, last, thread):
     if p.most_rows > 0 and _listed_up(p, m, own, first, last):
         return
     multiply_rows(own, m.up, m.up_stride, m.up_scale, m.up_scale_step, p.ffn, first, last, p.up)
-    if p.runs > 0:
-        add_tuned(address_of(p), at, _UP, p.ffn, first, last, p.up, thread)
+    add_beside(p, at, _UP, p.ffn, first, last, p.up, thread)
     for token in range(p.tokens):
         gate, up = pointer(p.gate) + 4 * token * p.ffn, pointer(p.up) + 4 * token * p.ffn
         if p.activation == _RELU2:
@@ -194,8 +193,7 @@ def down_and_add(p, m, at, own, team, thread, threads):
     multiply_rows(
         own, m.down, m.down_stride, m.down_scale, m.down_scale_step, p.hidden, first, last, p.y
     )
-    if p.runs > 0:
-        add_tuned(address_of(p), at, _DOWN, p.hidden, first, last, p.y, thread)
+    add_beside(p, at, _DOWN, p.hidden, first, last, p.y, thread)
     add_rows(p, own, m.down_output_norm, first, last, team, thread, threads)
     if p.most_columns > 0 and thread == 0:
         _count(own, p, 1, p.ffn)

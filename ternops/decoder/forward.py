@@ -8,6 +8,7 @@ Bound: for few tokens memory, the bytes of the packed weights and the head; for 
 
 import numpy as np
 
+from ternops.decoder.adapted import add_beside
 from ternops.decoder.architectures import LINEAR
 from ternops.decoder.exchange import FFN, HIDDEN, LOGITS, PEAKS, QUERIES, gather
 from ternops.decoder.feed_forward import add_rows, down_and_add, up_and_gate
@@ -21,7 +22,6 @@ from ternops.decoder.records import (
     ModelRecord,
     TokenRecord,
 )
-from ternops.decoder.tuned import add_tuned
 from ternops.kernels.elementwise import add, rms_norm, scale_row
 from ternops.kernels.fp16 import half_row
 from ternops.kernels.linear import multiply_rows, prepare_rows
@@ -88,13 +88,6 @@ def _prepare(p, own, x, norm, inner, count, placed_stride, role, team, thread, t
 
 
 @inlined
-def _add_tuned(p, at, slot, rows, first, last, out, thread):
-    """Add to rows [first, last) of a product what the deltas of tokens make of it."""
-    if p.runs > 0:
-        add_tuned(address_of(p), at, slot, rows, first, last, out, thread)
-
-
-@inlined
 def _add_bias(p, bias, rows, first, last, out):
     """out[:, first:last] += bias, if the layer has one."""
     if bias != 0:
@@ -115,21 +108,21 @@ def _layer(p, at, own, team, thread, threads, time):
     )  # fmt: skip
     f, n = share_between(m.q_first, m.q_last, p.row_step, thread, threads)
     multiply_rows(own, m.q, m.q_stride, m.q_scale, m.q_scale_step, m.q_rows, f, n, p.q)
-    _add_tuned(p, at, _Q, m.q_rows, f, n, p.q, thread)
+    add_beside(p, at, _Q, m.q_rows, f, n, p.q, thread)
     _add_bias(p, m.q_bias, m.q_rows, f, n, p.q)
     inner = place_if_other(
         p, own, m.q_type, m.k_type, m.input_norm, m.k_input_norm, inner, team, thread, threads
     )
     f, n = share_between(m.k_first, m.k_last, p.row_step, thread, threads)
     multiply_rows(own, m.k, m.k_stride, m.k_scale, m.k_scale_step, m.k_rows, f, n, p.k)
-    _add_tuned(p, at, _K, m.k_rows, f, n, p.k, thread)
+    add_beside(p, at, _K, m.k_rows, f, n, p.k, thread)
     _add_bias(p, m.k_bias, m.k_rows, f, n, p.k)
     if m.v_rows != 0:
         place_if_other(
             p, own, m.k_type, m.v_type, m.input_norm, m.v_input_norm, inner, team, thread, threads
         )
         multiply_rows(own, m.v, m.v_stride, m.v_scale, m.v_scale_step, m.v_rows, f, n, p.v)
-        _add_tuned(p, at, _V, m.v_rows, f, n, p.v, thread)
+        add_beside(p, at, _V, m.v_rows, f, n, p.v, thread)
         _add_bias(p, m.v_bias, m.v_rows, f, n, p.v)
     prefetch_matrix(
         p, m.o_type, m.o, m.o_stride, p.hidden_first, p.hidden_last, thread, threads
@@ -156,7 +149,7 @@ def _layer(p, at, own, team, thread, threads, time):
     )  # fmt: skip
     f, n = share_between(p.hidden_first, p.hidden_last, p.row_step, thread, threads)
     multiply_rows(own, m.o, m.o_stride, m.o_scale, m.o_scale_step, p.hidden, f, n, p.y)
-    _add_tuned(p, at, _O, p.hidden, f, n, p.y, thread)
+    add_beside(p, at, _O, p.hidden, f, n, p.y, thread)
     add_rows(p, own, m.o_output_norm, f, n, team, thread, threads)
     f, n = p.ffn_first, p.ffn_last
     prefetch_matrix(p, m.gate_type, m.gate, m.gate_stride, f, n, thread, threads)
@@ -174,7 +167,7 @@ def _layer(p, at, own, team, thread, threads, time):
     )  # fmt: skip
     f, n = share_between(f, n, p.row_step, thread, threads)
     multiply_rows(own, m.gate, m.gate_stride, m.gate_scale, m.gate_scale_step, p.ffn, f, n, p.gate)
-    _add_tuned(p, at, _GATE, p.ffn, f, n, p.gate, thread)
+    add_beside(p, at, _GATE, p.ffn, f, n, p.gate, thread)
     place_if_other(
         p, own, m.gate_type, m.up_type, m.post_norm, m.up_input_norm, inner, team, thread, threads
     )

@@ -5,9 +5,9 @@ matrices have. Trick: products whose weights are of one type read the same prepa
 prepare them anew. Bound: arithmetic on one row of activations, little beside a product's bytes.
 """
 
+from ternops.decoder.adapted import prepare_beside
 from ternops.decoder.low_activations import TO_ATTENTION, prepare_low
 from ternops.decoder.records import TYPE_BYTES, ModelRecord, TypeRecord
-from ternops.decoder.tuned import prepare_tuned
 from ternops.kernels.elementwise import rms_norm
 from ternops.kernels.linear import prefetch_rows, prepare_rows
 from ternops.kernels.operands import Operands
@@ -58,8 +58,7 @@ def place(p, own, x, norm, inner, count, placed_stride, role, thread, threads):
         prepare_low(address_of(p), own, x, role, count, placed_stride, first, last, thread)
     else:
         prepare_rows(own, x, count, placed_stride, p.tokens, first, last)
-    if p.runs > 0:
-        prepare_tuned(address_of(p), x, count, first, last, thread)
+    prepare_beside(p, x, count, first, last, thread)
 
 
 @kernel

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ternops.decoder.active import check_low
+from ternops.decoder.adapter import Adapter, AdapterTable
 from ternops.decoder.architectures import DELTA_SLOTS
 from ternops.decoder.attention import CACHES
 from ternops.decoder.cache import PageArray, page_bytes
@@ -55,14 +56,14 @@ class LoadedModel:
     def __init__(
         self, weights: Weights, threads: int | None = None, head: str = "fp16", cache: str = "fp16",
         sparse: str = "auto", deltas: Mapping[str, Delta] | None = None,
-        group: Group | None = None,
+        group: Group | None = None, adapter: Adapter | None = None,
     ) -> None:  # fmt: skip
         self.weights = weights
         self.config: Config = weights.config
         #: The processes that have a part of it each, None for one alone.
         self.group = group
         if group is not None:
-            check_parts(weights, deltas)
+            check_parts(weights, deltas, adapter)
         #: What this one has, and all that share out the same layers.
         self.split = split_of(self.config, *(() if group is None else group.part))
         self.splits = [self.split] if group is None else group.splits(self.config)
@@ -83,10 +84,20 @@ class LoadedModel:
             if sparse == "always":
                 raise ValueError(f"sparse={sparse!r}: not with deltas, expected auto or never")
             sparse = "never"
+        #: What stands beside the linear layers of all tokens.
+        self.adapter = adapter
+        self.adapter_table = None if adapter is None else AdapterTable(self.config, adapter)
+        if adapter is not None:
+            if self.deltas:
+                raise ValueError("lora: not together with deltas, expected one of them")
+            if sparse == "always":
+                raise ValueError(f"sparse={sparse!r}: not with lora, expected auto or never")
+            sparse = "never"
         if self.config.activation_quantization == A48:
             check_low(self.types)
-            if self.deltas:
-                raise ValueError("deltas: not of a model with activations of a4.8, expected none")
+            if self.deltas or adapter is not None:
+                what = "deltas" if self.deltas else "lora"
+                raise ValueError(f"{what}: not of a model with activations of a4.8, expected none")
         self.sparsity = Sparsity(weights, self.encoding, sparse, self.threads)
         #: Those of each layer; layers of a kind share them.
         self.rotations = rotations_of(self.config)
@@ -108,7 +119,7 @@ class LoadedModel:
         # By value: its records hold addresses. Another process has its own number of threads.
         threads = None if self.adapts else self.threads
         kinds = self.head.kind, self.cache, self.sparsity.kind
-        return type(self), (self.weights, threads, *kinds, self.deltas.of)
+        return type(self), (self.weights, threads, *kinds, self.deltas.of, None, self.adapter)
 
     def __copy__(self) -> LoadedModel:
         return self  # nothing of it changes
@@ -119,7 +130,8 @@ class LoadedModel:
     @property
     def bytes_per_token(self) -> int:
         """Bytes of weights that a token reads; `Session.kv_cache_bytes` says what comes to them."""
-        return self.weights.bytes_per_token - self.weights.head.nbytes + self.head.nbytes
+        beside = 0 if self.adapter is None else self.adapter.nbytes
+        return self.weights.bytes_per_token - self.weights.head.nbytes + self.head.nbytes + beside
 
     @property
     def page_bytes(self) -> int:

@@ -17,6 +17,7 @@ from ternops.decoder.embed import Embedder, check_dtype, quantize_embeddings, un
 from ternops.decoder.formats.checkpoint import Checkpoint
 from ternops.decoder.formats.delta_file import read_delta
 from ternops.decoder.formats.loading import HALF, load_weights, open_checkpoint
+from ternops.decoder.formats.lora_file import read_lora
 from ternops.decoder.formats.pooling import MEAN
 from ternops.decoder.formats.stack_file import StackFile, check_stack
 from ternops.decoder.generate import generate
@@ -47,7 +48,9 @@ class Model(LoadedModel):
     and the columns of `down` whose activation is 0: "auto" (where so many are that it takes less
     time), "always" or "never". The bits are the same; `down` is kept a second time, by columns.
     deltas: fine-tunes of these weights by name, for `generate`, `Session` and `Batch.add`; nothing
-    is left out then. It can be pickled, weights and all; copies are the model itself.
+    is left out then. adapter: what stands beside the linear layers of all tokens (LoRA), as
+    `ternops.decoder.formats.lora_file.read_lora` gives it; not together with deltas. A model can be
+    pickled, weights and all; copies are the model itself.
     Raises ValueError for other words.
     """
 
@@ -74,6 +77,7 @@ class Model(LoadedModel):
         threads: int | None = None,
         quantize: str | None = None,
         deltas: Mapping[str, str | os.PathLike[str]] | None = None,
+        lora: str | os.PathLike[str] | None = None,
         memory: int | str | None = None,
         progress: Callable[[int, int], None] | None = None,
         group: Group | None = None,
@@ -94,6 +98,8 @@ class Model(LoadedModel):
         so many inputs; without, they are a ValueError.
         deltas: fine-tunes of it by the names that `generate`, `Session` and `Batch.add` know them
         by, files that ``python -m ternops delta`` wrote, one bit a weight each.
+        lora: an adapter of peft's for it, adapter_model.safetensors or its folder, which stands
+        beside the linear layers of all tokens, in float32 of their inputs before these are rounded.
         memory: of what `python -m ternops stack` wrote, use as much as takes so many bytes, or
         "1.2GB" of them; see `limit`.
         progress: called with layers done and in all. group: the processes that share it out, see
@@ -109,18 +115,20 @@ class Model(LoadedModel):
         stack = checkpoint if isinstance(checkpoint, StackFile) else None
         if limit is not None:
             check_stack(checkpoint, "memory").limit(limit)
-        if stack and deltas:
-            raise ValueError("deltas: the model is a stack of residual blocks, expected no deltas")
+        if stack and (deltas or lora is not None):
+            what = "deltas" if deltas else "lora"
+            raise ValueError(f"{what}: the model is a stack of residual blocks, expected no {what}")
         most = checkpoint.config.context
         if context is not None and not 1 <= operator.index(context) <= most:
             raise ValueError(f"context={context}: expected 1 to {most}")
         part = () if group is None else group.part
         loaded = load_weights(checkpoint, kinds[weights], progress, *part)
         tuned = {name: read_delta(each, loaded.config) for name, each in (deltas or {}).items()}
+        adapter = None if lora is None else read_lora(lora, loaded.config)
         if context is not None:
             config = dataclasses.replace(loaded.config, context=operator.index(context))
             loaded = dataclasses.replace(loaded, config=config)
-        model = cls(loaded, threads, head, cache, sparse, tuned, group)
+        model = cls(loaded, threads, head, cache, sparse, tuned, group, adapter)
         where = os.path.abspath(path) if path is not None and os.path.exists(path) else path
         model._open = functools.partial(open_checkpoint, where, quantize=quantize)
         model._stack = stack

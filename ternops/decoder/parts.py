@@ -70,7 +70,7 @@ def part_of(weights: Weights, split: Split) -> Weights:
     return replace(weights, layers=layers, embedding=embedding, head=head)
 
 
-def check_parts(weights: Weights, deltas: Mapping[str, Any] | None) -> None:
+def check_parts(weights: Weights, deltas: Mapping[str, Any] | None, adapter: Any) -> None:
     """Raises ValueError for what several processes cannot decode together."""
     config = weights.config
     linear = [each for layer in weights.layers for each in layer.linear.values()]
@@ -79,6 +79,7 @@ def check_parts(weights: Weights, deltas: Mapping[str, Any] | None) -> None:
         (config.activation_quantization == A48, "a model with activations of a4.8"),
         (any(isinstance(each, ResidentStack) for each in linear), "a stack of residual blocks"),
         (deltas, "deltas"),
+        (adapter, "a model with an adapter"),
     ):
         if found:
             raise ValueError(f"ranks: {what} is decoded by one process alone, expected mpirun -n 1")

@@ -25,6 +25,7 @@ _SPARSE = (
 #: what scores are multiplied by; the others: see `Config`.
 _FLOATS = ("epsilon", "inner_epsilon", "score_scale", "embedding_scale", "residual_scale")
 _TUNED = "tuned tuned_bytes tuned_prepare tuned_block tuned_out tuned_slots run_table runs"
+_ADAPTER = "adapter adapter_own adapter_bytes"
 _LOW = "low codes low_steps active"
 _HERE = (
     "hidden_first hidden_last ffn_first ffn_last queries_first queries_last kv_first kv_last"
@@ -32,8 +33,9 @@ _HERE = (
 )
 _CALL = "tokens tile_tokens outputs states layer_step token_table output_table profile"
 _INTEGERS = " ".join(
-    (_COUNTS, _DELTA, _WEIGHTS, _SHARED, _OWN, _JOBS, _HEAD, _SPARSE, _TUNED, _LOW, _HERE, _CALL)
-).split()
+    (_COUNTS, _DELTA, _WEIGHTS, _SHARED, _OWN, _JOBS, _HEAD, _SPARSE, _TUNED, _ADAPTER, _LOW, _HERE,
+     _CALL)
+).split()  # fmt: skip
 #: A model and the memory of one forward pass. Counts, and the index of the activation; those of
 #: delta nets, how much of its state each head of a token keeps and writes, and the addresses of
 #: their jobs; addresses of weights (of a packed embedding that of its OPERANDS record and that of
@@ -47,12 +49,13 @@ _INTEGERS = " ".join(
 #: were computed, int64 each); what `ternops.decoder.tuned` needs to add the deltas of some tokens
 #: (each thread's OPERANDS record, tuned_bytes apart, and from there the offset of its results; what
 #: prepares tokens; columns of a block of signs; slots of a layer in a table of SIGNS; RUNs and
-#: their number, 0: none); what `ternops.decoder.low_activations` needs (whether activations are
-#: those of a4.8; codes of each token, its step, and how many are not 0); what this process has of a
-#: model that several hold together (rows, or heads, from the first to before the last, of vectors
-#: between layers and within the feed-forward part, of queries, of keys and values, of the head;
-#: whether tokens are looked up, or x is what another process has made of them; how processes
-#: exchange them, see `ternops.decoder.exchange`: the address of MPI_Allgatherv, 0 for one
+#: their number, 0: none); what `ternops.decoder.adapted` needs (a table of LOW_RANK, (layers,
+#: slots), 0: none; each thread's memory); what `ternops.decoder.low_activations` needs (whether
+#: activations are those of a4.8; codes of each token, its step, and how many are not 0); what this
+#: process has of a model that several hold together (rows, or heads, from the first to before the
+#: last, of vectors between layers and within the feed-forward part, of queries, of keys and values,
+#: of the head; whether tokens are looked up, or x is what another process has made of them; how
+#: processes exchange them, see `ternops.decoder.exchange`: the address of MPI_Allgatherv, 0 for one
 #: alone, of the GATHER records, and what MPI has for its constants and handles); and this call's
 #: tokens.
 #: tile_tokens: tokens whose attention is computed together, if they are of one sequence. outputs:
@@ -109,14 +112,23 @@ RUN_BYTES = RUN.itemsize
 SIGNS = np.dtype([(name, np.intp) for name in ("weights", "stride", "scale")])
 SIGNS_BYTES = SIGNS.itemsize
 
+#: Two low-rank matrices of a linear layer: addresses of the first, float32 (rank, columns), and of
+#: the second turned, float32 (rank, rows); rank (0: none), a multiple
+#: of `low_rank.RANKS`; and what their product is multiplied by.
+LOW_RANK = np.dtype([(name, np.intp) for name in ("a", "b", "ranks")] + [("scale", np.float64)])
+LOW_RANK_BYTES = LOW_RANK.itemsize
+
 #: What processes gather of a vector that each has a part of: how much each has and from where on,
 #: as MPI counts them, int32 (ranks,), and in which MPI datatype. One for each of GATHERED.
 GATHER = np.dtype([(name, np.intp) for name in ("counts", "displacements", "type")])
 GATHER_BYTES = GATHER.itemsize
 GATHERED = ("queries", "hidden", "ffn", "peaks", "logits")
 
-ModelRecord, TypeRecord, LayerRecord, TokenRecord, RunRecord, SignsRecord, GatherRecord = (
-    record_type(each) for each in (MODEL, TYPE, LAYER, TOKEN, RUN, SIGNS, GATHER)
+ModelRecord, TypeRecord, LayerRecord, TokenRecord = (
+    record_type(each) for each in (MODEL, TYPE, LAYER, TOKEN)
+)
+RunRecord, SignsRecord, LowRankRecord, GatherRecord = (
+    record_type(each) for each in (RUN, SIGNS, LOW_RANK, GATHER)
 )
 
 #: What the time of a token is spent on.

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ternops.bitdelta import DeltaMatrix
+from ternops.decoder.adapter import AdaptedMatrix, adapted_layers
 from ternops.decoder.architectures import INNER_NORMS, TAPS
 from ternops.decoder.arithmetics import Double, Exact, Unquantised
 from ternops.decoder.config import A48, Config
@@ -64,7 +65,8 @@ def _hidden(
     x = w.embedding.to_dense()[list(token_ids)].astype(m.dtype) * np.float32(c.embedding_scale)
     residual = m.dtype(c.residual_scale)
     rotations = rotations_of(c, m.dtype)
-    for number, layer in enumerate(model.deltas.layers(w, delta)):
+    layers = adapted_layers(model.deltas.layers(w, delta), model.adapter)
+    for number, layer in enumerate(layers):
         h = _norm(m, c, layer, "input", x)
         if c.is_delta(number):
             h = _linear(m, c, layer, "out", _delta_net(m, c, layer, h))
@@ -118,8 +120,12 @@ def _linear(m: Any, config: Config, layer: Layer, name: str, x: Array) -> Array:
 
 
 def _product(
-    m: Any, x: Array, matrix: TernaryMatrix | HalfMatrix | DeltaMatrix, is_int4: bool = False
-) -> Array:
+    m: Any, x: Array, matrix: TernaryMatrix | HalfMatrix | DeltaMatrix | AdaptedMatrix,
+    is_int4: bool = False,
+) -> Array:  # fmt: skip
+    if isinstance(matrix, AdaptedMatrix):
+        adapted: Array = m.low_rank(_product(m, x, matrix.base), x, *matrix.beside)
+        return adapted
     if isinstance(matrix, DeltaMatrix):
         tuned: Array = m.tuned(_product(m, x, matrix.base), x, matrix.signs)
         return tuned

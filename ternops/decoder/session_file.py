@@ -2,8 +2,8 @@
 
 The metadata are "format", "version", "model" (`ternops.decoder.deltas.fingerprint`), "weights"
 ("fp16" where these are floats, whose activations are not rounded, else "low-bit"), "cache" (the
-kind), "delta" (a checksum of the fine-tune, "" for the base), "messages" (those of a chat, JSON)
-and "crc32", a hexadecimal checksum of all that. The tensors are
+kind), "delta" (a checksum of the fine-tune or the adapter, "" for the base), "messages" (those of a
+chat, JSON) and "crc32", a hexadecimal checksum of all that. The tensors are
 
     tokens                   I32  those that the cache holds
     keys, values, ...        U8   what `Cache.content` gives
@@ -76,6 +76,7 @@ def _identity(session: Session) -> dict[str, str]:
         packed.bytes for layer in model.deltas.of[delta].layers
         for packed in (matrix._packed for matrix in layer.values())
     ]  # fmt: skip
+    tuned += [] if model.adapter is None else model.adapter.arrays
     if model.group is None:
         base = fingerprint_of(model.weights)
     else:

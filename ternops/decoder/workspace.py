@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ternops.decoder.active import active_weights
+from ternops.decoder.adapter import AdapterScratch
 from ternops.decoder.architectures import ACTIVATIONS
 from ternops.decoder.attention import CACHES
 from ternops.decoder.cache import Cache, layer_bytes_of_page, padded_context
@@ -105,6 +106,9 @@ class Workspace(HoldsAddresses):
             widest = max(rows for each in range(c.layers)
                          for rows, _ in c.linear_shapes(each).values())  # fmt: skip
             self._tuned = TunedScratch(kinds[0], capacity, model.threads, columns, widest)
+        self._adapter = None
+        if model.adapter_table is not None:
+            self._adapter = AdapterScratch(model.adapter_table, model.threads)
         rows = self.tile_tokens * c.group
         self._own = own.allocate(model.threads, rows * c.head_dim, rows * score_stride)
         _, append, attend = CACHES[model.cache]
@@ -120,6 +124,7 @@ class Workspace(HoldsAddresses):
             "embedding_scale": np.float32(c.embedding_scale),
             "residual_scale": np.float32(c.residual_scale),
             **model.addresses, **(self._tuned.fields if self._tuned else {}),
+            **(self._adapter.fields if self._adapter else {}),
             **(self._sparsity.fields if self._sparsity else {}),
             "logits_stride": head.padded,
             "own": own.address, "own_bytes": own.bytes, "own_head": own.head,

@@ -63,6 +63,19 @@ def delta_product(base: Array, x: Array, signs: Array, alpha: np.float32, floor:
     return base + total * alpha * step[:, None]
 
 
+def low_rank(base: Array, x: Array, a: Array, b: Array, scale: float) -> Array:
+    """A product, float32 (m, n), with two low-rank matrices beside it: base + scale * (x A^T) B^T.
+
+    x: float32 (m, k); a: (rank, k); b: (n, rank). What A gives is scaled, and one chain of fused
+    multiply-adds takes that in the order of the ranks.
+    """
+    z = dot(a, x[:, None]) * np.float32(scale)
+    total = np.zeros_like(base)
+    for rank in range(len(a)):
+        total = fma(z[:, rank, None], b[:, rank], total)
+    return base + total
+
+
 def quantize_groups(x: Array, group: int, floor: float) -> tuple[Array, Array]:
     """As `quantize_rows`, with a step for each group of columns: steps (m, k / group)."""
     m, k = x.shape

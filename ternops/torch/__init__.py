@@ -15,8 +15,9 @@ except ImportError as error:
 del _torch
 
 from ternops.torch.bitlinear import BitLinear
+from ternops.torch.half_linear import HalfLinear
 from ternops.torch.linear import TernaryLinear
 from ternops.torch.replace import replace_linear, to_ternary
 from ternops.torch.transformers import accelerate
 
-__all__ = ["BitLinear", "TernaryLinear", "accelerate", "replace_linear", "to_ternary"]
+__all__ = ["BitLinear", "HalfLinear", "TernaryLinear", "accelerate", "replace_linear", "to_ternary"]

@@ -17,6 +17,7 @@ _TRITS = {-1, 0, 1}
 
 class TernaryLinear(nn.Module):
     """y = x W^T + bias, with x rounded to int8, one absmax step a row, and W trits times a scale.
+    Where columns share a scale in groups, x has a step for each group as well.
 
     x: (..., in_features), float32, bfloat16 or float16 on the CPU; y has its dtype. The gradient of
     x is ``grad @ W``; weights have none. `torch.compile` takes the layer as it is.
@@ -90,6 +91,16 @@ class TernaryLinear(nn.Module):
         else:
             y = product(self._weights, x)
         return y if self.bias is None else y + self.bias.to(y.dtype)
+
+    def requires_grad_(self, requires_grad: bool = True) -> TernaryLinear:
+        """Weights have no gradient: TypeError for True."""
+        if requires_grad:
+            raise TypeError(
+                "requires_grad: True, expected False: the weights of a TernaryLinear have no "
+                "gradient (train a BitLinear)"
+            )
+        super().requires_grad_(False)
+        return self
 
     def extra_repr(self) -> str:
         """As `torch.nn.Linear` has it, with the encoding."""

@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
-from ternops.absmean import BITNET_ABSMAX
+from ternops.absmean import floor_of
 from ternops.kernels.call import Call
 from ternops.matrix import TernaryMatrix
 from ternops.operators import matmul
@@ -45,10 +45,13 @@ class Weights:
         _known[self.key] = self
 
     def call(self, tokens: int) -> Call:
-        """The product with so many tokens, prepared; max|x| has BitNet's floor, as in training."""
+        """The product with so many tokens, prepared; max|x| has BitNet's floor, as in training, and
+        where columns share a scale in groups, activations have a step for each, as in decoders."""
         found = self.calls.get(tokens)
         if found is None:
-            found = Call.of(self.packed.operand, tokens, floor=BITNET_ABSMAX)
+            is_blocked = bool(self.packed.group)
+            floor = floor_of(is_blocked)
+            found = Call.of(self.packed.operand, tokens, floor=floor, is_blocked=is_blocked)
             self.calls[tokens] = found
         return found
 
@@ -65,8 +68,9 @@ _known: WeakValueDictionary[int, Weights] = WeakValueDictionary()
 def product(weights: Weights, x: Tensor) -> Tensor:
     """x (..., columns) -> (..., rows), of the same dtype. A contiguous float32 x is not copied.
 
-    Each row of x is rounded to int8, one absmax step a row (arXiv 2402.17764, section 2); sums are
-    exact, and one of NaN or infinity is NaN. No more threads than PyTorch has.
+    Each row of x is rounded to int8, one absmax step a row (arXiv 2402.17764, section 2), or one
+    for each group of columns that share a scale; sums are exact, and one of NaN or infinity is NaN.
+    No more threads than PyTorch has.
     Raises TypeError for another dtype, device or layout, ValueError for another last dimension.
     """
     if x.dtype is not torch.float32 or not x.is_cpu or x.layout is not torch.strided:

@@ -51,6 +51,12 @@ def to_ternary(model: _Module, encoding: str = "auto") -> _Module:
     )
 
 
+def check_module(model: Any) -> None:
+    """Raises TypeError for what is none."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: {type(model).__name__}, expected a torch.nn.Module")
+
+
 def replaced(
     model: _Module,
     chosen: Callable[[str, nn.Module], bool],
@@ -61,8 +67,7 @@ def replaced(
 
     expected: what is looked for. Raises TypeError and ValueError as `replace_linear`.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model: {type(model).__name__}, expected a torch.nn.Module")
+    check_module(model)
     if chosen("", model):
         raise ValueError(f"model: a {type(model).__name__} itself, expected a module that has some")
     places = {

@@ -95,11 +95,11 @@ def test_the_program(tmp_path):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("adapter_config.json", "adapter merge"),
-        ("adapter_model.safetensors", "adapter merge"),
-        ("adapter_model.bin", "adapter merge"),
-        ("adapters.safetensors", "adapter merge"),
-        ("adapters.npz", "adapter merge"),
+        ("adapter_config.json", "adapter --lora merge"),
+        ("adapter_model.safetensors", "adapter --lora merge"),
+        ("adapter_model.bin", "adapter --lora merge"),
+        ("adapters.safetensors", "adapter --lora merge"),
+        ("adapters.npz", "adapter --lora merge"),
         ("quantize_config.json", "GPTQ"),
         ("quant_config.json", "AWQ"),
         ("hf_quant_config.json", "ModelOpt"),

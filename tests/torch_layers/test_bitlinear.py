@@ -25,13 +25,21 @@ ERROR = 1e-6
 DISTANCE = 1e-4
 
 
+#: Inputs that share a scale, and lambda.
+GROUP, PARTS = 32, (0.0, 0.3)
+
+
 def straight_through(exact, rounded):
     return exact + (rounded - exact).detach()
 
 
-def rounded_weights(w, alpha, name):
+def rounded_weights(w, alpha, name, group=None):
     """BitNet b1.58 (arXiv 2402.17764, section 2), BitNet (2310.11453, section 2.1), and SEQ of
     three levels (ParetoQ, 2502.02631, section 3)."""
+    if group:
+        parts = w.unflatten(1, (-1, group))
+        s = parts.abs().mean(2, keepdim=True).half().double()
+        return straight_through(w, ((parts / s).round().clamp(-1, 1) * s).flatten(1))
     if name == "absmean":
         s = w.abs().mean()
         return straight_through(w, (w / s).round().clamp(-1, 1) * s)
@@ -44,11 +52,15 @@ def rounded_weights(w, alpha, name):
     return alpha * straight_through(constant, (ratio * 1.5).round()) / 1.5
 
 
-def formula(x, w, alpha, gain, name):
+def formula(x, w, alpha, gain, name, group=None, part=1.0):
+    """part: lambda, of the 1.58-bit fine-tuning recipe."""
     if gain is not None:
         x = x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * gain
-    step = x.abs().amax(-1, keepdim=True) / 127
-    return straight_through(x, (x / step).round() * step) @ rounded_weights(w, alpha, name).T
+    groups = x.unflatten(-1, (-1, group or x.shape[-1]))
+    step = groups.abs().amax(-1, keepdim=True) / 127
+    levels = straight_through(x, ((groups / step).round() * step).flatten(-2))
+    rounded = rounded_weights(w, alpha, name, group)
+    return (x + part * (levels - x)) @ (w + part * (rounded - w)).T
 
 
 def is_clear(values, points):
@@ -72,6 +84,20 @@ def case(name, has_norm, seed):
         seed += 1000
 
 
+def case_of_groups(seed):
+    """The same with groups of weights, 64 inputs and no norm."""
+    while True:
+        random = torch.Generator().manual_seed(seed)
+        x = torch.randn(2, 3, 64, generator=random).double()
+        w = torch.randn(10, 64, generator=random).double()
+        parts, groups = w.unflatten(1, (-1, GROUP)), x.unflatten(-1, (-1, GROUP))
+        scale = parts.abs().mean(2, keepdim=True).half().double()
+        whole = groups / groups.abs().amax(-1, keepdim=True) * 127
+        if is_clear(whole[whole.abs() < 126.9], [0.5]) and is_clear(parts / scale, [0.5]):
+            return x, w, None, None
+        seed += 1000
+
+
 def leaves(*tensors):
     return [None if t is None else t.clone().requires_grad_() for t in tensors]
 
@@ -80,31 +106,50 @@ def leaves(*tensors):
 @pytest.mark.parametrize("has_norm", [False, True])
 @pytest.mark.parametrize("name", ROUNDINGS)
 def test_results_and_gradients_are_the_formulas(name, has_norm, dtype):
-    dtype = getattr(torch, dtype)
     for seed in range(3):
-        given_x, given_w, given_alpha, given_gain = case(name, has_norm, seed)
-        x, w, alpha, gain = leaves(given_x, given_w, given_alpha, given_gain)
-        grad = torch.randn(2, 3, 10, generator=torch.Generator().manual_seed(9)).double()
-        expected = formula(x, w, alpha, gain, name)
-        expected.backward(grad)
-        layer = BitLinear(24, 10, bias=False, weights=name, rms_norm=has_norm).to(dtype)
-        with torch.no_grad():
-            layer.weight.copy_(given_w)
-            if name == "seq":
-                layer.weight_clip_val.copy_(given_alpha)
-            if has_norm:
-                layer.rms_norm.weight.copy_(given_gain)
-        ours = given_x.to(dtype).requires_grad_()
-        y = layer(ours)
-        y.backward(grad.to(dtype))
-        pairs = [(y, expected), (ours.grad, x.grad), (layer.weight.grad, w.grad)]
+        check(case(name, has_norm, seed), getattr(torch, dtype), name)
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("name", ROUNDINGS)
+def test_rounded_in_part_is_the_formula(name, part):
+    """With a lambda below 1."""
+    check(case(name, True, 0), torch.float32, name, part=part)
+
+
+@pytest.mark.parametrize("part", [*PARTS, 1.0])
+def test_groups_are_the_formula(part):
+    check(case_of_groups(0), torch.float32, "absmean", GROUP, part)
+
+
+def check(operands, dtype, name, group=None, part=1.0):
+    """A layer's results and gradients are those of the formula in float64."""
+    given_x, given_w, given_alpha, given_gain = operands
+    x, w, alpha, gain = leaves(*operands)
+    grad = torch.randn(2, 3, 10, generator=torch.Generator().manual_seed(9)).double()
+    expected = formula(x, w, alpha, gain, name, group, part)
+    expected.backward(grad)
+    settings = {"weights": name, "group": group, "rms_norm": gain is not None}
+    layer = BitLinear(w.shape[1], 10, bias=False, **settings).to(dtype)
+    layer.lambda_ = part
+    with torch.no_grad():
+        layer.weight.copy_(given_w)
         if name == "seq":
-            pairs.append((layer.weight_clip_val.grad, alpha.grad))
-        if has_norm:
-            pairs.append((layer.rms_norm.weight.grad, gain.grad))
-        for found, wanted in pairs:
-            assert found.dtype == dtype
-            assert (found - wanted).abs().max() <= ERROR * wanted.abs().max()
+            layer.weight_clip_val.copy_(given_alpha)
+        if gain is not None:
+            layer.rms_norm.weight.copy_(given_gain)
+    ours = given_x.to(dtype).requires_grad_()
+    y = layer(ours)
+    y.backward(grad.to(dtype))
+    pairs = [(y, expected), (ours.grad, x.grad), (layer.weight.grad, w.grad)]
+    if name == "seq":
+        pairs.append((layer.weight_clip_val.grad, alpha.grad))
+    if gain is not None:
+        pairs.append((layer.rms_norm.weight.grad, gain.grad))
+    for found, wanted in pairs:
+        wanted = torch.zeros_like(found) if wanted is None else wanted
+        assert found.dtype == dtype
+        assert (found - wanted).abs().max() <= ERROR * wanted.abs().max()
 
 
 @pytest.mark.parametrize("name", ["absmean", "sign"])
@@ -116,6 +161,19 @@ def test_weights_are_those_of_quantize(name):
     matrix = layer.to_ternary().matrix
     assert np.array_equal(matrix.to_trits(), trits)
     assert matrix.scale == pytest.approx(scale, rel=1e-6)
+
+
+def test_groups_are_those_of_quantize():
+    """With scales of float16, and a step of activations for each group."""
+    layer = BitLinear(256, 36, group=128)
+    found = layer.to_ternary()
+    W = ternops.quantize(layer.weight.detach().numpy(), group=128)
+    assert found.matrix.group == 128
+    assert np.array_equal(found.matrix.to_trits(), W.to_trits())
+    assert np.array_equal(found.matrix.scale, W.scale)
+    x = torch.randn(3, 256)
+    x[:, :128] *= 1000
+    assert torch.allclose(found(x), layer(x), rtol=1e-5, atol=1e-4)
 
 
 def test_first_seq_is_that_of_quantize():
@@ -237,6 +295,17 @@ def test_from_linear_keeps_the_parameters():
 def test_bad_input_is_one_line():
     with pytest.raises(ValueError, match="weights='seqq': expected one of absmean, sign, seq"):
         BitLinear(4, 4, weights="seqq")
+    with pytest.raises(ValueError, match=r"group=48: expected one of 16, .* that divides the 96"):
+        BitLinear(96, 4, group=48)
+    with pytest.raises(ValueError, match="group=32: expected None with weights='seq'"):
+        BitLinear.from_linear(nn.Linear(64, 4), weights="seq", group=32)
+    layer = BitLinear(4, 4)
+    layer.lambda_ = 1.5
+    with pytest.raises(ValueError, match=r"lambda_=1\.5: expected 0 to 1"):
+        layer(torch.zeros(1, 4))
+    layer.lambda_ = 0.5
+    with pytest.raises(ValueError, match=r"lambda_=0\.5: expected 1, which rounds"):
+        layer.to_ternary()
     with pytest.raises(TypeError, match="x: dtype complex64, expected floats"):
         BitLinear(4, 4)(torch.zeros(1, 4, dtype=torch.complex64))
     with pytest.raises(TypeError, match="x: dtype int64, expected floats"):

@@ -275,6 +275,11 @@ def test_bad_input_is_one_line(x, error, message):
 
 
 def test_bad_matrices_are_one_line():
+    layer = TernaryLinear(matrix(), tensor(40))
+    with pytest.raises(TypeError, match="requires_grad: True, expected False: the weights"):
+        layer.requires_grad_()
+    assert layer.requires_grad_(False) is layer
+    assert not layer.bias.requires_grad
     with pytest.raises(TypeError, match="matrix: ndarray, expected a TernaryMatrix"):
         TernaryLinear(np.zeros((2, 2), np.int8))
     with pytest.raises(ValueError, match="matrix: a transpose"):

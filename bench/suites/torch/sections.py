@@ -1,11 +1,13 @@
 """What bench.torch measures, section by section, and the figures from it.
 
 Times are medians of rounds in which the candidates take turns, so that all of them see the same
-machine.
+machine; what one takes more than another is the median of differences between neighbours.
 """
 
 from __future__ import annotations
 
+import itertools
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -22,12 +24,15 @@ from bench.core.goals import Goal
 _ROWS, _COLUMNS = 6912, 2560
 #: An up projection of the 700M model (inputs, outputs), and tokens of a step.
 _HIDDEN, _FFN, _TOKENS = 1536, 4096, 512
-#: Of the layout of BitNet b1.58 2B-4T, but for the number of layers and the vocabulary.
+#: A matrix whose product takes little more than the call.
+_TINY = 64, 256
+#: The layout of BitNet b1.58 2B-4T, but for the number of layers.
 _LAYOUT = {
     "hidden_size": 2560, "intermediate_size": 6912, "num_attention_heads": 20,
-    "num_key_value_heads": 5, "vocab_size": 4096, "max_position_embeddings": 512,
+    "num_key_value_heads": 5, "vocab_size": 128256, "max_position_embeddings": 512,
 }  # fmt: skip
-_PROMPT = 8
+#: Tokens of the prompt, and those that transformers' own layers generate.
+_PROMPT, _THEIRS = 8, 4
 #: Seconds after which the threads of another library, which spin for a while, have gone to sleep.
 _REST = 0.03
 
@@ -44,6 +49,24 @@ class TorchOptions:
     tokens: int
     layers: int
     raw: dict[str, float] = field(default_factory=dict)
+
+
+def _added(one: Callable[[], Any], other: Callable[[], Any], seconds: float) -> float:
+    """What a call of `one` takes more than one of `other`: the median of differences of two that
+    follow each other, in either order."""
+    found: list[float] = []
+    first, second, sign = one, other, 1
+    one(), other()
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(found) < 100:
+        times = []
+        for run in (first, second):
+            start = time.perf_counter()
+            run()
+            times.append(time.perf_counter() - start)
+        found.append(sign * (times[0] - times[1]))
+        first, second, sign = second, first, -sign
+    return median(found)
 
 
 def _times(runs: dict[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
@@ -100,12 +123,24 @@ def forward(options: TorchOptions) -> Iterator[Goal]:
         other = f"{remark}, theirs {1e6 * times[name]:.0f}"
         what = f"faster than {name.replace('_', ' ')}"
         yield Goal("forward", what, asked, times[name] / ours, "x", other)
+    tiny = ternops.quantize(random.standard_normal(_TINY, np.float32))
+    for name, matrix in (("large", W), ("tiny", tiny)):
+        added = _added_by_layer(matrix, options.seconds)
+        options.raw[f"added_{name}"] = added
+        remark = f"matrix {matrix.shape}"
+        yield Goal("forward", f"more than ternops.matmul, {name}", 8e-6, added, " us", remark)
+
+
+def _added_by_layer(matrix: ternops.TernaryMatrix, seconds: float) -> float:
+    """What a TernaryLinear takes more than `ternops.matmul`."""
+    import torch
+
+    from ternops.torch import TernaryLinear
+
+    array = np.random.default_rng(1).standard_normal((1, matrix.shape[1]), np.float32)
+    layer, x, turned = TernaryLinear(matrix), torch.from_numpy(array), matrix.T
     with torch.no_grad():
-        pair = {"layer": lambda: layer(x), "matmul_beside": lambda: ternops.matmul(array, W.T)}
-        beside = _times(pair, options.seconds)
-    options.raw |= beside
-    added = beside["layer"] - beside["matmul_beside"]
-    yield Goal("forward", "more than ternops.matmul", 8e-6, added, " us", remark)
+        return _added(lambda: layer(x), lambda: ternops.matmul(array, turned), seconds)
 
 
 def training(options: TorchOptions) -> Iterator[Goal]:
@@ -133,44 +168,99 @@ def training(options: TorchOptions) -> Iterator[Goal]:
 
 
 def generate(options: TorchOptions) -> Iterator[Goal]:
-    """transformers' generate() on a random BitNet, before and after `accelerate`."""
+    """transformers' generate() on a random BitNet, before and after `accelerate`, and our own
+    decoder on what that saves."""
+    from ternops.decoder import Model
+
+    prompt = list(range(1, _PROMPT + 1))
+    with tempfile.TemporaryDirectory() as folder:
+        rates, texts = _of_transformers(options, prompt, folder)
+        ours = Model.from_pretrained(folder, threads=options.threads)
+    own, text = _rate(
+        lambda count: list(ours.generate(prompt, count, stop_at_eos=False)), options.tokens
+    )
+    same = [_agreeing(texts[1], other) for other in (texts[0], text)]
+    before, after = rates
+    options.raw |= {
+        "tokens_per_second_transformers": before, "tokens_per_second_accelerated": after,
+        "tokens_per_second_own_decoder": own,
+    }  # fmt: skip
+    remark = f"{after:.1f} tokens/s, before {before:.2f}; the first {same[0]} tokens agree"
+    yield Goal("generate", "faster than transformers", 15.0, after / before, "x", remark)
+    remark = f"that has {own:.1f} tokens/s; the first {same[1]} tokens agree"
+    yield Goal("generate", "of ternops.decoder's rate", 0.5, after / own, "x", remark)
+
+
+def _of_transformers(
+    options: TorchOptions, prompt: list[int], folder: str
+) -> tuple[list[float], list[list[int]]]:
+    """Tokens a second and tokens of the model as it is and accelerated, which is then saved."""
     import torch
-    import transformers
 
     from ternops.torch import accelerate
 
+    model = _random_bitnet(options.layers)
+    asked = torch.tensor([prompt])
+
+    def run(count: int) -> list[int]:
+        found = model.generate(asked, do_sample=False, max_new_tokens=count)
+        tokens: list[int] = found[0, len(prompt) :].tolist()
+        return tokens
+
+    before, first = _rate(run, _THEIRS)
+    accelerate(model)
+    after, second = _rate(run, options.tokens)
+    model.save_pretrained(folder)
+    return [before, after], [first, second]
+
+
+def _rate(run: Callable[[int], list[int]], tokens: int) -> tuple[float, list[int]]:
+    """Tokens a second behind the first one, and the tokens."""
+    run(2)
+    start = time.perf_counter()
+    run(1)
+    prefilled = time.perf_counter()
+    found = run(1 + tokens)
+    rest = time.perf_counter() - prefilled - (prefilled - start)
+    return tokens / rest, found
+
+
+def _agreeing(one: list[int], other: list[int]) -> int:
+    """How many tokens are the same, from the first on."""
+    pairs = zip(one, other, strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def _random_bitnet(layers: int) -> Any:
+    """A BitNetForCausalLM in bfloat16 with random trits, its memory written once."""
+    import torch
+    import transformers
+
+    bitnet = transformers.integrations.bitnet
     config = transformers.BitNetConfig(
-        **_LAYOUT, num_hidden_layers=options.layers, tie_word_embeddings=True, bos_token_id=0,
+        **_LAYOUT, num_hidden_layers=layers, tie_word_embeddings=True, bos_token_id=0,
         eos_token_id=None, pad_token_id=None,
     )  # fmt: skip
     settings = transformers.BitNetQuantConfig(
         linear_class="autobitlinear", quantization_mode="offline"
     )
     torch.manual_seed(0)
-    with torch.no_grad():
+    with torch.device("meta"):
         model = transformers.BitNetForCausalLM(config).bfloat16().eval()
-        bitnet = transformers.integrations.bitnet
         bitnet.replace_with_bitnet_linear(model, ["lm_head"], settings)
-        for layer in model.modules():
-            if isinstance(layer, bitnet.AutoBitLinear):
-                shape = layer.weight.shape
-                trits = torch.randint(-1, 2, shape).bfloat16()
-                layer.weight = torch.nn.Parameter(trits, requires_grad=False)
-                layer.weight_scale = torch.full((1,), shape[1] ** -0.5).bfloat16()
-    prompt = torch.arange(1, _PROMPT + 1)[None]
-    texts = {}
-    for name in ("transformers", "accelerated"):
-        if name == "accelerated":
-            accelerate(model)
-        model.generate(prompt, do_sample=False, max_new_tokens=4)
-        start = time.perf_counter()
-        texts[name] = model.generate(prompt, do_sample=False, max_new_tokens=options.tokens)
-        seconds = time.perf_counter() - start
-        options.raw[f"tokens_per_second_{name}"] = options.tokens / seconds
-    rates = [options.raw[f"tokens_per_second_{name}"] for name in texts]
-    same = int((texts["transformers"] == texts["accelerated"]).cumprod(1).sum()) - _PROMPT
-    remark = f"{rates[1]:.1f} tokens/s, before {rates[0]:.2f}; the first {same} tokens agree"
-    yield Goal("generate", "faster than transformers", 15.0, rates[1] / rates[0], "x", remark)
+    model.model.rotary_emb = type(model.model.rotary_emb)(config)
+    for module in model.modules():
+        if isinstance(module, bitnet.AutoBitLinear):
+            shape = module.weight.shape
+            values = torch.randint(-1, 2, shape, dtype=torch.int8)
+            module.weight_scale = torch.full((1,), shape[1] ** -0.5).bfloat16()
+            module.weight = torch.nn.Parameter(values.bfloat16(), requires_grad=False)
+            continue
+        for name, weight in list(module.named_parameters(recurse=False)):
+            values = torch.ones(weight.shape) if weight.ndim == 1 else torch.randn(weight.shape)
+            setattr(module, name, torch.nn.Parameter(values.bfloat16(), requires_grad=False))
+    model.tie_weights()
+    return model
 
 
 SECTIONS = {"forward": forward, "training": training, "generate": generate}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-_ADAPTER = "an adapter, which would be left out: merge it into the model first"
+_ADAPTER = "an adapter, which would be left out: give it to --lora (lora=...), or merge it"
 _OTHER = "which tells of a quantisation other than BitNet's"
 _CHANGES = {
     "adapter_config.json": _ADAPTER,

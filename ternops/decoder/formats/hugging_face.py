@@ -21,6 +21,7 @@ from ternops.decoder.formats.hugging_face_quantization import (
     ONLINE,
     UNDECLARED,
     read_quantization,
+    read_scale,
     read_trits,
 )
 from ternops.decoder.formats.placeholders import check_fetched
@@ -187,7 +188,9 @@ class HuggingFace(Checkpoint):
         bias = self._tensors.floats(self._form.bias(layer, name), (size,))
         if self._quantization == OFFLINE:
             # transformers' AutoBitLinear adds the bias before it multiplies by the scale.
-            bias = bias * self._tensors.number(f"{self._form.matrix(layer, name)}_scale")
+            shape = self.config.linear_shapes(layer)[name]
+            scale = read_scale(self._tensors, self._form.matrix(layer, name), shape)
+            bias = bias * scale if scale.ndim < 2 else bias
         return bias
 
     def vector(self, layer: int, name: str) -> npt.NDArray[np.float32]:

@@ -12,6 +12,7 @@ from ternops.absmean import absmean
 from ternops.decoder.architectures import find_hugging_face
 from ternops.decoder.formats.hugging_face_config import object_of
 from ternops.decoder.formats.json_files import read_object
+from ternops.decoder.formats.scales import GROUPS, check_scales
 from ternops.decoder.formats.tensors import PACKED, Tensors
 from ternops.decoder.formats.ternary_floats import trits_of_floats
 from ternops.quarters import packed_rows, unpack_quarters
@@ -106,14 +107,30 @@ def read_trits(
         trits = _unpack(tensors, name, shape)
     else:
         trits = _trits_alone(tensors, name, shape)
+    if kind == OFFLINE:
+        return trits, read_scale(tensors, name, shape)
     scale = tensors.number(f"{name}_scale")
-    if kind == BITLINEAR:
-        with np.errstate(over="ignore"):
-            inverse = np.float32(1) / scale  # rounded once
-        if not np.isfinite(inverse):
-            raise ValueError(f"checkpoint: {name}_scale is {scale}, expected a finite inverse")
-        scale = inverse
-    return trits, np.asarray(scale)
+    with np.errstate(over="ignore"):
+        inverse = np.float32(1) / scale  # rounded once
+    if not np.isfinite(inverse):
+        raise ValueError(f"checkpoint: {name}_scale is {scale}, expected a finite inverse")
+    return trits, np.asarray(inverse)
+
+
+def read_scale(tensors: Tensors, name: str, shape: tuple[int, int]) -> Scale:
+    """What the trits of a tensor of a shape are multiplied by (`OFFLINE`): () of the one number
+    that transformers knows, or (rows,) or (rows, groups of inputs), as `ternops.torch` saves it."""
+    rows, columns = shape
+    found = tensors.shape(f"{name}_scale")
+    several = [(rows,), *((rows, columns // each) for each in GROUPS if columns % each == 0)]
+    if found == (1,) or found not in several:
+        return np.asarray(tensors.number(f"{name}_scale"))
+    scale = tensors.floats(f"{name}_scale", found)
+    try:
+        check_scales(scale)
+    except ValueError as error:
+        raise ValueError(f"checkpoint: {name}_scale {error}") from None
+    return scale
 
 
 def _trits_alone(tensors: Tensors, name: str, shape: tuple[int, int]) -> Trits:

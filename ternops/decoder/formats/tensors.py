@@ -60,6 +60,10 @@ class Tensors:
         """The tensor's safetensors dtype."""
         return self._get(name).dtype
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The tensor's shape; ValueError if it is missing."""
+        return self._get(name).shape
+
     def _get(self, name: str) -> _Tensor:
         if name not in self._tensors:
             raise ValueError(f"checkpoint: tensor {name} is missing")

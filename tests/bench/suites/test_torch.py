@@ -1,0 +1,51 @@
+"""bench.torch: differences of pairs, rates, and what is drawn of a run."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from bench.pages.plots import layers
+from bench.suites.torch import command, sections
+
+RUN = Path(command.__file__).parents[3] / "results" / "torch" / command.TORCH_FILE
+
+
+def test_what_one_takes_more_does_not_depend_on_noise(monkeypatch):
+    """That both see: here a clock that is slower in every other pair."""
+    now, calls = 0.0, 0
+
+    def run(seconds):
+        nonlocal now, calls
+        now += seconds + (0.5 if calls // 2 % 2 else 0)
+        calls += 1
+
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    added = sections._added(lambda: run(0.25), lambda: run(0.125), 1)
+    assert added == pytest.approx(0.125)
+    assert sections._added(lambda: run(0.125), lambda: run(0.25), 1) == pytest.approx(-0.125)
+
+
+def test_a_rate_leaves_out_the_prompt(monkeypatch):
+    now = 0.0
+
+    def run(count):
+        nonlocal now
+        now += 7 + 0.25 * count
+        return list(range(count))
+
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    assert sections._rate(run, 12) == (4.0, list(range(13)))
+    assert sections._agreeing([1, 2, 3, 4], [1, 2, 4, 4]) == 2
+
+
+def test_the_committed_run_is_drawn(tmp_path):
+    (tmp_path / command.TORCH_FILE).write_bytes(RUN.read_bytes())
+    assert command.main(["--draw", "--output", str(tmp_path)]) == 0
+    assert (tmp_path / "torch.png").read_bytes() == (RUN.parent / "torch.png").read_bytes()
+    found = json.loads(RUN.read_text("utf-8"))
+    assert layers.figure({**found, "raw": {}}) is None
+    assert command.main(["--draw", "--output", str(tmp_path / "none")]) == 2
