@@ -377,6 +377,9 @@ LIES = {
     "architecture no text": (config_with(architecture=None), "architecture None str"),
     "no such architecture": (config_with(architecture="x"), "architecture 'x' bitnet llama"),
     "version 1": (metadata_with(version="1"), "config fields sub_norms"),
+    "heads of no delta net": (
+        config_with(delta_heads=2**63 - 1), "delta_heads 9223372036854775807 expected 0"
+    ),
     "no matrix": (renamed(Q, "other"), f"{Q} missing"),
     "no scale": (renamed("layers.0.o.scale", "other"), "layers.0.o.scale missing"),
     "scales of rows": (

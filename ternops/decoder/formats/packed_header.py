@@ -70,6 +70,12 @@ def parse_config(text: str, version: str) -> Config:
     for name, value in raw.items():
         if not _KINDS[fields[name]](value):
             raise ValueError(f"config: {name} is {shown(value)}, expected {fields[name]}")
+    if not raw.get("delta_layers"):  # with them `Config` has limits
+        for name in ("delta_heads", "delta_key_heads", "delta_key_dim", "delta_value_dim"):
+            if raw.get(name, 0) != 0:
+                raise ValueError(
+                    f"config: {name} is {raw[name]} in a model without delta_layers, expected 0"
+                )
     settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
     if version == "1":
         settings["architecture"] = _VERSION_1[settings.pop("sub_norms")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import json
+import re
 import tempfile
 from collections.abc import Sequence
 from functools import cache
@@ -71,7 +72,8 @@ def _request(data: bytes) -> bool:
         content = json.dumps(body).encode("utf-8", "surrogatepass")
     except (ValueError, TypeError, KeyError, RecursionError, AttributeError):
         path, body, content = "/v1/completions", None, data
-    if not isinstance(path, str) or not path.startswith("/") or not path[1:2].isalnum():
+    # What no client can ask for is no path; a second slash would be a host.
+    if not isinstance(path, str) or not path.isprintable() or not re.match(r"/\w", path):
         path = "/v1/completions"
     if isinstance(body, dict) and _is_long(body, path):
         return False
