@@ -2,7 +2,7 @@
 
     python examples/compare_numpy.py
 
-The last row is one where ternops loses: `x @ W` sums over the rows of the packed matrix.
+The last rows sum over the rows of the packed matrix: `x @ W`. With a scale a group ternops loses.
 """
 
 import timeit
@@ -31,6 +31,11 @@ def main() -> None:
         row(f"({tokens}, {SIZE}) @ W.T", lambda x=x: x @ packed.T, lambda x=x: x @ weights.T)
     x = random.standard_normal((1, SIZE)).astype(np.float32)
     row(f"(1, {SIZE}) @ W", lambda: x @ packed, lambda: x @ weights)
+    for encoding in ("tl1", "tl2"):
+        other = packed.to(encoding)
+        row(f"the same, {encoding}", lambda w=other: x @ w, lambda: x @ weights)
+    grouped = ternops.quantize(weights, group=128)
+    row("the same, group=128", lambda: x @ grouped, lambda: x @ weights)
 
 
 def row(name: str, ours: Callable[[], object], numpy: Callable[[], object]) -> None:

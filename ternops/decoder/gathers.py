@@ -12,7 +12,7 @@ from ternops.decoder.records import GATHER, GATHERED
 from ternops.ranks.split import Span
 
 if TYPE_CHECKING:
-    from ternops.ranks.world import Link
+    from ternops.ranks.world import Communicator
 
 
 class Gathers:
@@ -23,9 +23,12 @@ class Gathers:
     """
 
     def __init__(
-        self, link: Link, lengths: Mapping[str, int], spans: Mapping[str, Sequence[Span]]
+        self,
+        communicator: Communicator,
+        lengths: Mapping[str, int],
+        spans: Mapping[str, Sequence[Span]],
     ) -> None:
-        self._link = link
+        self._communicator = communicator
         self._table: Any = np.zeros(len(GATHERED), GATHER)
         self._lengths = [lengths[name] for name in GATHERED]
         # MPI counts in the largest units in which all have whole ones.
@@ -39,7 +42,7 @@ class Gathers:
             self._kept += [counts, starts]
             row["counts"], row["displacements"] = counts.ctypes.data, starts.ctypes.data
         self._rows = (0, 0)
-        self.fields = {**link.fields, "gather_table": self._table.ctypes.data}
+        self.fields = {**communicator.fields, "gather_table": self._table.ctypes.data}
 
     def use(self, tokens: int, outputs: int) -> None:
         """Let them be of so many tokens, and of so many with logits."""
@@ -49,5 +52,5 @@ class Gathers:
             rows = outputs if name in ("peaks", "logits") else tokens
             if rows:
                 unit, length = self._units[at], self._lengths[at]
-                self._table["type"][at] = self._link.type(rows, unit, length)
+                self._table["type"][at] = self._communicator.type(rows, unit, length)
         self._rows = tokens, outputs

@@ -86,7 +86,7 @@ def _gathers_of(model: LoadedModel, peaks: int) -> Gathers:
         "queries": c.heads * c.head_dim, "hidden": c.hidden, "ffn": c.ffn, "peaks": peaks,
         "logits": model.head.padded,
     }  # fmt: skip
-    return Gathers(model.group.link, lengths, {
+    return Gathers(model.group.communicator, lengths, {
         "queries": [Span(*(c.head_dim * each for each in one.queries)) for one in splits],
         "hidden": [each.hidden for each in splits],
         "ffn": [each.ffn for each in splits],

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from ternops.kernels.attention import POSITIONS
 from ternops.ranks.split import Split, split_of
-from ternops.ranks.world import Link, host, mpi
+from ternops.ranks.world import Communicator, host, mpi
 
 if TYPE_CHECKING:
     from ternops.decoder.config import Config
@@ -90,7 +90,7 @@ class Group:
         self._bounds, self._width = tuple(bounds), self.ranks // stages
         #: The place of this process in the pipeline.
         self.stage = self.rank // self._width
-        self.link = Link(self._mpi.COMM_WORLD.Split(self.stage, self.rank))
+        self.communicator = Communicator(self._mpi.COMM_WORLD.Split(self.stage, self.rank))
 
     def gather_s(self, stages: int, floats: int) -> float:
         """Seconds in which processes gather a vector, those of each of so many stages, at the

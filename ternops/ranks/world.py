@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 # MPICH and Intel MPI, Open MPI.
 _SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
 _RANKS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK")
+#: What MPI is told before it begins, where the user has said nothing: MPICH would send a long
+#: vector that goes round in pieces of 32 KB, each of which takes the latency of a slow link once
+#: more. Which transport is left to MPI: UCX_TLS=tcp would take InfiniBand and shared memory away.
+_SETTINGS = {"MPIR_CVAR_ALLGATHERV_PIPELINE_MSG_SIZE": "0"}
 
 
 def _number(names: tuple[str, ...], default: int) -> int:
@@ -39,6 +43,8 @@ def host() -> str:
 @cache
 def mpi() -> Any:
     """mpi4py's module, with which MPI begins; ModuleNotFoundError without it."""
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
     try:
         from mpi4py import MPI
     except ModuleNotFoundError:
@@ -59,7 +65,7 @@ def _handle(of: Any) -> int:
     return ctypes.c_int64(mpi()._handleof(of)).value
 
 
-class Link:
+class Communicator:
     """What compiled code and records need of MPI to gather among the processes of a communicator.
 
     Errors of MPI end all processes, with MPI's own words.
