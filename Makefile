@@ -43,7 +43,7 @@ test-quick: $(VENV)/.dev ## Run the tests that take no compiler for long (two mi
 	$(BIN)/python -m ternops warmup
 	$(BIN)/python -m pytest $(TOGETHER) -m "not slow and not peers and not mpi" --durations=5
 
-test-tiers: $(VENV)/.dev ## The tests that `make test` leaves out: every tier of this CPU, every tile
+test-tiers: $(VENV)/.dev ## The tests that `make test` leaves out: every tier of this CPU, every tile, every cut
 	$(BIN)/python -m pytest $(TOGETHER) -m tiers $(ONLY) --durations=5
 
 test-arm: $(VENV)/.dev ## Check the loops for every ARM core, compare emulated CPUs' results with x86's

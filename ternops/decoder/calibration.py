@@ -69,7 +69,9 @@ def watch(
         embedding=checkpoint.embedding(), norm=checkpoint.final_norm(),
     )  # fmt: skip
     none = SimpleNamespace(layers=lambda of, name: of.layers)
-    model: Any = SimpleNamespace(config=c, weights=weights, cache="fp32", deltas=none)
+    model: Any = SimpleNamespace(
+        config=c, weights=weights, cache="fp32", deltas=none, adapter=None
+    )  # fmt: skip
     states(model, tokens, _Watching)
 
 

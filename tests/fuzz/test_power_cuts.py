@@ -1,4 +1,4 @@
-"""Every writer of the package, cut off at every byte of what it writes."""
+"""Every writer of the package, cut off at every byte of what it writes, or at some of them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from tests.fuzz import power_cuts
 from tests.helpers import cases, checkpoints, small_models
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")
-#: Cuts of all tests, for the table; and bytes between two where there are many.
-CUTS = {"cuts": 0}
+#: Bytes between two cuts where there are many.
 STEP = 97
+#: How many times as far apart they are without the mark "tiers": each is a process.
+COARSE = 23
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,8 @@ NAMES = ("a matrix", "a stack", "a delta", "a chat", "tuning", "a machine", "a p
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_the_old_file_or_the_new_one(source, tmp_path, name):
+@pytest.mark.parametrize("coarse", [COARSE, pytest.param(1, marks=pytest.mark.tiers)])
+def test_the_old_file_or_the_new_one(source, tmp_path, name, coarse):
     """At each byte; and what was left behind does not keep the next one from being written."""
     write_old, write_new, step = writers(source)[name]
     path, other = tmp_path / "here" / "file", tmp_path / "there" / "file"
@@ -102,8 +104,7 @@ def test_the_old_file_or_the_new_one(source, tmp_path, name):
     write_old(path)
     old = content(path.read_bytes())
     assert old != new
-    for most, found in power_cuts.states(write_new, path, step):
-        CUTS["cuts"] += 1
+    for most, found in power_cuts.states(write_new, path, step * coarse):
         assert content(found) in (old, new), f"a third file at {most} bytes"
     assert content(path.read_bytes()) == new
     write_old(path)
