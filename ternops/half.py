@@ -14,6 +14,11 @@ from ternops.memory import aligned_copy, aligned_empty
 LINE = LINE_BYTES // 2  #: weights of a cache line; rows are padded to a multiple of it
 
 
+def bf16_floats(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
+    """bfloat16, for which NumPy has no name, as float32, exactly; any shape."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
 class HalfMatrix:
     """A float16 or bfloat16 matrix, its rows padded with zeros to whole cache lines.
 
@@ -65,5 +70,5 @@ class HalfMatrix:
         """float32 (rows, columns) of these rows, exactly."""
         bits = self.bits[rows, : self.columns]
         if self.is_bf16:
-            return (bits.astype(np.uint32) << 16).view(np.float32)
+            return bf16_floats(bits)
         return bits.view(np.float16).astype(np.float32)

@@ -41,7 +41,7 @@ def indexed(packed: Packed, transposed: bool, key: Any) -> Packed | Array:
     rows, columns = found[::-1] if transposed else found
     if rows.ndim == 0:
         return packed.dense(int(rows), int(rows) + 1)[0][columns]
-    parts = [packed.dense(*span)[:, columns] for span in _row_spans(packed)]
+    parts = [packed.dense(*span)[:, columns] for span in packed.row_spans()]
     return np.concatenate([np.empty(0, np.float32), *parts])[rows]
 
 
@@ -180,9 +180,4 @@ def _with_first(pieces: list[Array]) -> list[tuple[int, Array]]:
 
 def nonzero_count(packed: Packed) -> int:
     """How many values are not 0."""
-    return sum(int(np.count_nonzero(packed.dense(*span))) for span in _row_spans(packed))
-
-
-def _row_spans(packed: Packed) -> list[tuple[int, int]]:
-    """All rows, about PIECE weights at a time."""
-    return [*spans(0, packed.rows, max(1, PIECE // max(1, packed.columns)))]
+    return sum(int(np.count_nonzero(packed.dense(*span))) for span in packed.row_spans())

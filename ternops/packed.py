@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy.typing as npt
 
 from ternops.arrays import as_array
 from ternops.encodings import ENCODINGS, PANELS, layout_of
+from ternops.encodings.common import PIECE, spans
 from ternops.encodings.encoding import Encoding
 from ternops.encodings.panels import GROUPS, ROWS, turn_scales_back
 from ternops.memory import HoldsAddresses, aligned_copy
@@ -112,6 +114,10 @@ class Packed(HoldsAddresses):
             values = np.ascontiguousarray(self.unpack().T)
             self._by_columns = pack_values(values, None, self.encoding, self.levels)
         return self._by_columns
+
+    def row_spans(self) -> Iterator[tuple[int, int]]:
+        """(first, last) of all rows, about PIECE weights at a time."""
+        return spans(0, self.rows, max(1, PIECE // max(1, self.columns)))
 
     def dense(self, first: int = 0, last: int | None = None) -> npt.NDArray[np.float32]:
         """The same times the scale."""

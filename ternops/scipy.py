@@ -24,14 +24,13 @@ Array = npt.NDArray[Any]
 _DIGITS = 7
 #: Bits of those: 2**54 is no more than 127 * (256**6 + ... + 1), and float64 has 53.
 _BITS = 54
-_PIECE = 1 << 20  # weights that are float32 at a time
 
 
 def to_csr(packed: Packed) -> Any:
     """scipy.sparse.csr_array of float32; indices are int32, or int64 from 2**31 values on."""
     sparse = _imported("scipy.sparse")
     counts, columns, values = [np.zeros(1, np.int64)], [], []
-    for start, stop in _spans(packed):
+    for start, stop in packed.row_spans():
         dense = packed.dense(start, stop)
         where = dense != 0
         counts.append(where.sum(axis=1))
@@ -82,7 +81,7 @@ def _product(packed: Packed, tokens: Array, over_rows: bool) -> Array:
         if over_rows:
             sum_dense(packed.dense, tokens, result)
         else:
-            for start, stop in _spans(packed):
+            for start, stop in packed.row_spans():
                 result[:, start:stop] = tokens @ packed.dense(start, stop).T.astype(np.float64)
         return result
     factors = np.float64(1) if scale is None else scale.astype(np.float64)
@@ -117,11 +116,6 @@ def _real(x: Any) -> Array:
     if array.dtype.kind not in "fiub":
         raise TypeError(f"x: dtype {array.dtype}, expected real numbers")
     return array.astype(np.float64)
-
-
-def _spans(packed: Packed) -> list[tuple[int, int]]:
-    step = max(1, _PIECE // max(1, packed.columns))
-    return [(start, min(start + step, packed.rows)) for start in range(0, packed.rows, step)]
 
 
 def _imported(name: str) -> Any:

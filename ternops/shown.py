@@ -20,6 +20,7 @@ def shown(value: Any) -> str:
         text = _SHORT.repr(value)
     except ValueError:  # Python writes no integer of thousands of digits
         text = f"an integer of {value.bit_length()} bits"
+    text = " ".join(map(str.strip, text.splitlines()))  # those of an array
     return text if len(text) <= _LINE else f"{text[:_LINE]}..."
 
 

@@ -77,7 +77,9 @@ _ABSENT, _PARKED, _SPINNING, _WOKEN, _CLAIMED, _RUN, _STOP = range(7)
 
 _SPINS_BEFORE_YIELD = 1 << 10
 _SPINS_BEFORE_PARK = 1 << 15
-# Waking a sleeper takes some 5 to 50 us: whoever is late by no more than this is waited for.
+# Whoever is late by no more than this is waited for, while others may run: waking a sleeper takes
+# some 5 to 50 us, and the system moves a late thread to the CPU that a sleeper has left, where both
+# are once it wakes.
 _NANOSECONDS_BEFORE_SLEEP = 1_000_000
 
 

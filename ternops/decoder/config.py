@@ -156,8 +156,7 @@ class Config:
             if getattr(self, name):
                 raise ValueError(
                     f"config: activation_quantization is {shown(kind)} in a model with {name}, "
-                    f"expected "
-                    f"{INT8!r}"
+                    f"expected {INT8!r}"
                 )
 
     def _check_delta(self) -> None:

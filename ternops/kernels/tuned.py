@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import os
 import re
-import reprlib
 import stat
 import zlib
 from collections.abc import Iterator, Mapping
@@ -22,6 +21,7 @@ from ternops.cpu_caches import cpu_cache_bytes, cpu_model
 from ternops.encodings import ENCODINGS, TERNARY
 from ternops.isa.detect import TIER
 from ternops.kernels.tiles import Tile, candidates, kinds_of
+from ternops.shown import shown
 from ternops.simd import host
 from ternops.simd.folder import PACKAGE, cache_folder
 
@@ -165,7 +165,7 @@ def read(path: Path) -> Tuned:
         raise TuningError(reason) from None
     for what, here in identity().items():
         if table.get(what) != here:
-            raise TuningError(f"is of {what} {_short(table.get(what))}, this is {_short(here)}")
+            raise TuningError(f"is of {what} {shown(table.get(what))}, this is {shown(here)}")
     tiles = {}
     for name in ENCODINGS:
         chosen = _table(table.get(name, {}), name)
@@ -190,13 +190,9 @@ def _bytes(path: Path) -> bytes:
     return data
 
 
-def _short(value: Any) -> str:
-    return reprlib.repr(value)
-
-
 def _table(value: Any, name: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise TuningError(f"{name} = {_short(value)}: expected a table")
+        raise TuningError(f"{name} = {shown(value)}: expected a table")
     return value
 
 
@@ -204,13 +200,13 @@ def _tile(name: str, kind: str, entry: Mapping[str, Any]) -> Tile:
     kinds = kinds_of(ENCODINGS[name])
     if kind not in kinds:
         known = f"expected one of {', '.join(kinds)}" if kinds else f"{name} has no tiles to choose"
-        raise TuningError(f"{_short(f'{name}.{kind}')}: {known}")
+        raise TuningError(f"{shown(f'{name}.{kind}')}: {known}")
     fields = entry.get("tile")
     for tile in candidates(name, kind, TIER):
         wanted = tile._asdict()
         if isinstance(fields, dict) and fields == wanted and _types(fields) == _types(wanted):
             return tile
-    raise TuningError(f"{name}.{kind}: tile = {_short(fields)} is none of the candidates")
+    raise TuningError(f"{name}.{kind}: tile = {shown(fields)} is none of the candidates")
 
 
 def _types(fields: Mapping[str, Any]) -> dict[str, type]:
@@ -223,7 +219,7 @@ def _auto(table: Mapping[str, Any]) -> tuple[str, str] | None:
     entry = _table(table["auto"], "auto")
     for each in AUTO:
         if entry.get(each) not in TERNARY:
-            found, expected = _short(entry.get(each)), " or ".join(TERNARY)
+            found, expected = shown(entry.get(each)), " or ".join(TERNARY)
             raise TuningError(f"auto.{each} = {found}: expected {expected}")
     cached, streamed = (str(entry[each]) for each in AUTO)
     return cached, streamed

@@ -82,8 +82,7 @@ def _header(metadata: dict[str, str]) -> tuple[tuple[int, int], int, bool, list[
     if (metadata.get("format"), metadata.get("version")) != (_FORMAT, _VERSION):
         raise ValueError(
             f"format {shown(metadata.get('format'))} version {shown(metadata.get('version'))}, "
-            f"expected "
-            f"{_FORMAT!r} version {_VERSION!r}"
+            f"expected {_FORMAT!r} version {_VERSION!r}"
         )
     rows, columns, rank = (int(metadata[name]) for name in ("rows", "columns", "rank"))
     if min(rows, columns) < 0 or columns >= TERMS_LIMIT or rows >= 2**48:

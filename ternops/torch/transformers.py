@@ -48,10 +48,10 @@ def accelerate(model: _Module, encoding: str = "auto") -> _Module:
             found.register_load_state_dict_pre_hook(_multiply_bias)
         return found
 
-    norms = _norms(model, known)
+    layers = [each for each in model.modules() if isinstance(each, known)]
+    norms = _norms(layers)
     if encoding == "auto":
         # A token reads all of them, which seldom stay in a cache.
-        layers = [each for each in model.modules() if isinstance(each, known)]
         encoding = best_encoding(sum(each.in_features * each.out_features for each in layers))
     replaced(model, lambda name, module: isinstance(module, known), made, "BitLinear")
     if getattr(model, "config", None) is not None:
@@ -80,10 +80,9 @@ def _ternary(layer: Any, encoding: str, bitnet: Any) -> TernaryLinear:
     return TernaryLinear(matrix, bias, layer.rms_norm).train(layer.training)
 
 
-def _norms(model: Any, known: tuple[type, ...]) -> float | None:
+def _norms(layers: list[Any]) -> float | None:
     """The epsilon of the norm that every layer has of its own, None without; ValueError for
     several, of which a config can say one."""
-    layers = [each for each in model.modules() if isinstance(each, known)]
     norms = [each.rms_norm for each in layers if hasattr(each, "rms_norm")]
     found = {None if each is None else _epsilon(each) for each in norms}
     if len(found) > 1:

@@ -22,6 +22,7 @@ from tests.helpers.small_models import (
     small_config,
     small_delta,
     small_model,
+    tokens_of,
 )
 
 KINDS = {"two_bit": 0, "base3": 0, "fp16": 0, "two_bit, groups": 32}
@@ -36,10 +37,6 @@ def made(kind="two_bit", layout="llama", size="hidden 24", threads=2, rank=3, na
     base = small_model(config, kind.split(",")[0], threads, group=KINDS[kind])
     adapter = random_adapter(config, rank, names, layers)
     return Model(base.weights, threads, "fp16", base.cache, adapter=adapter)
-
-
-def tokens_of(config, count, seed=0):
-    return np.random.default_rng(seed).integers(0, config.vocabulary, count).tolist()
 
 
 @pytest.mark.parametrize("kind", slow_but(KINDS, "two_bit", "two_bit, groups"))

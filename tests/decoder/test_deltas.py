@@ -22,6 +22,7 @@ from tests.helpers.small_models import (
     small_config,
     small_delta,
     small_model,
+    tokens_of,
     tuned_model,
 )
 
@@ -35,10 +36,6 @@ def made(kind, layout, size="hidden 24", threads=2, count=3, **changes):
     config = small_config(size, layout, **changes)
     group = KINDS[kind]
     return tuned_model(small_model(config, kind.split(",")[0], threads, group=group), count)
-
-
-def tokens_of(config, count, seed=0):
-    return np.random.default_rng(seed).integers(0, config.vocabulary, count).tolist()
 
 
 @pytest.mark.parametrize("kind", slow_but(KINDS, "two_bit", "fp16"))

@@ -9,6 +9,10 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
+from ternops.checksum import of_content
+
 #: Numbers at which formats, dtypes and allocations end.
 NUMBERS = (
     0, 1, 2, 3, 7, 8, 31, 32, 33, 63, 64, 127, 128, 255, 256, 2**15, 2**16, 2**24 - 1, 2**31 - 1,
@@ -147,6 +151,16 @@ def of_safetensors(
         return len(text).to_bytes(8, "little") + text + body
 
     return mutate
+
+
+def seal_content(header: dict[str, Any], data: bytes) -> None:
+    """Put the checksum of metadata and tensors right, of files that have one."""
+    tensors = {}
+    for name, entry in header.items():
+        if name != "__metadata__":
+            start, stop = entry["data_offsets"]
+            tensors[name] = np.frombuffer(data[start:stop], np.uint8)
+    header["__metadata__"]["crc32"] = of_content(header["__metadata__"], tensors)
 
 
 def _of_header(header: Any, random: random.Random) -> Any:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import random
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 #: Characters of an error's line: more, and it repeats what is in the file.
@@ -25,6 +29,13 @@ class Target(NamedTuple):
     check: Callable[[bytes], bool]
     #: Modules whose branches guide what is tried next, where atheris is installed.
     guides: tuple[str, ...] = ()
+
+
+def new_folder() -> Path:
+    """For files of this process: it goes when that ends."""
+    folder = Path(tempfile.mkdtemp(prefix="ternops-fuzz-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 class Refused(Exception):

@@ -74,6 +74,12 @@ def small_config(size: str, layout: str, **changes: Any) -> Config:
     return Config(**{**settings, **changes})
 
 
+def tokens_of(config: Config, count: int, seed: int = 0) -> list[int]:
+    """Random tokens of its vocabulary."""
+    tokens: list[int] = np.random.default_rng(seed).integers(0, config.vocabulary, count).tolist()
+    return tokens
+
+
 def small_model(
     config: Config,
     kind: str = "two_bit",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from ternops.shown import in_line, shown
@@ -14,7 +15,15 @@ def test_what_is_short_is_as_repr_has_it(value):
 
 @pytest.mark.parametrize(
     "value",
-    ["x" * 10**6, [0] * 10**6, ["y" * 99] * 99, 10**5000, -(10**5000), {"k" * 999: [[[[[[1]]]]]]}],
+    [
+        "x" * 10**6,
+        [0] * 10**6,
+        ["y" * 99] * 99,
+        10**5000,
+        -(10**5000),
+        {"k" * 999: [[[[[[1]]]]]]},
+        np.arange(500),
+    ],
     ids=type,
 )
 def test_what_is_long_is_short(value):

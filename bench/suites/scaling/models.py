@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import math
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -64,17 +63,18 @@ def train(sizes: list[Size], cache: Path, threads: int, steps: int = STEPS) -> N
     missing = [each for each in sizes if not (folder_of(each, cache) / "config.json").is_file()]
     if not missing:
         return
-    # Compiling takes longer than it saves in so few steps.
-    os.environ["TORCHDYNAMO_DISABLE"] = "1"
     import torch
 
     training, train_trunk = _examples("training"), _examples("train_trunk")
     torch.set_num_threads(threads)
     text = training.read_text(VOCABULARY)
     options = argparse.Namespace(steps=steps, minutes=math.inf, tokens=TOKENS, lr=RATE, seed=0)
-    for size in missing:
-        config = {**train_trunk.SIZES, **size.config()}
-        train_trunk.train("llama", "float", "float", folder_of(size, cache), text, options, config)
+    # Compiling takes longer than it saves in so few steps.
+    with torch.compiler.set_stance("force_eager"):
+        for size in missing:
+            config = {**train_trunk.SIZES, **size.config()}
+            folder = folder_of(size, cache)
+            train_trunk.train("llama", "float", "float", folder, text, options, config)
 
 
 def held_out(cache: Path, size: Size, count: int) -> npt.NDArray[np.int64]:

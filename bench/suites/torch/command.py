@@ -10,7 +10,6 @@ wait then sleep.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from dataclasses import asdict
@@ -18,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.core import command, goals
-from bench.core.envelope import envelope, save_json
+from bench.core.envelope import envelope, load_json, save_json
+from bench.core.errors import ResultsError
 from bench.pages.plots import layers, style
 from bench.suites.torch.sections import SECTIONS, TorchOptions
 from ternops.threads import check_threads, default_threads
@@ -43,9 +43,9 @@ def main(argv: list[str] | None = None) -> int:
     path = arguments.output / TORCH_FILE
     if arguments.draw:
         try:
-            _draw(json.loads(path.read_text("utf-8")), arguments.output)
-        except (ValueError, OSError) as error:
-            print(f"bench.torch: {path}: {error}", file=sys.stderr)
+            _draw(load_json(path, "bench.torch", FORMAT), arguments.output)
+        except (ResultsError, OSError) as error:
+            print(f"bench.torch: {error}", file=sys.stderr)
             return 2
         return 0
     found: list[goals.Goal] = []

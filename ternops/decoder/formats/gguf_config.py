@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import reprlib
 import warnings
 from dataclasses import replace
 from typing import Any
@@ -16,6 +15,7 @@ from ternops.decoder.formats.gguf_metadata import Keys
 from ternops.decoder.formats.gguf_rope import read_gguf_rope
 from ternops.decoder.formats.gguf_tokenizer import end_tokens
 from ternops.decoder.formats.neutral import check_gguf
+from ternops.shown import shown
 
 _ACTIVATIONS = {"silu": "silu", "swish": "silu", "swiglu": "silu", "relu2": "relu2",
                 "gelu_tanh": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}  # fmt: skip
@@ -28,7 +28,7 @@ def read_config(file: GgufFile) -> Config:
     """
     if (content := file.metadata.get("general.type", "model")) != "model":
         raise ValueError(
-            f"config: general.type is {reprlib.repr(content)}, expected 'model': an adapter or "
+            f"config: general.type is {shown(content)}, expected 'model': an adapter or "
             "the like is no model by itself"
         )
     architecture, form = find_gguf(file.metadata)

@@ -13,7 +13,7 @@ from ternops.decoder.formats.gguf_blocks import TERNARY, decode
 from ternops.decoder.formats.gguf_container import Part, other_parts
 from ternops.decoder.formats.gguf_types import Q2_0, Kind, kind_of, layout_of, tensor_bytes
 from ternops.decoder.formats.scales import products
-from ternops.half import HalfMatrix
+from ternops.half import HalfMatrix, bf16_floats
 from ternops.memory import aligned_empty
 
 _ALL = slice(None)
@@ -75,7 +75,7 @@ class GgufFile:
         if tensor.kind.name in TERNARY:
             return products(*self.trits(name, part))
         if tensor.kind.name == "BF16":
-            values = (data.view("<u2").astype(np.uint32) << 16).view(np.float32)
+            values = bf16_floats(data.view("<u2"))
         else:
             values = dequantize(data, GGMLQuantizationType[tensor.kind.name])
         if not np.isfinite(values).all():

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import reprlib
 from typing import Any
 
 import numpy as np
+
+from ternops.shown import shown
 
 
 class Keys:
@@ -20,18 +21,14 @@ class Keys:
     def integer(self, name: str, default: int | None = None) -> int:
         value = self._get(name, default)
         if not isinstance(value, int) or isinstance(value, bool):
-            raise ValueError(
-                f"config: {self.prefix}.{name} is {reprlib.repr(value)}, expected an integer"
-            )
+            raise ValueError(f"config: {self.prefix}.{name} is {shown(value)}, expected an integer")
         return value
 
     def decimal(self, name: str, default: float | None = None) -> float:
         """The shortest decimal of a float32: the number that the model's config.json had."""
         value = self._get(name, default)
         if not isinstance(value, float):
-            raise ValueError(
-                f"config: {self.prefix}.{name} is {reprlib.repr(value)}, expected a float"
-            )
+            raise ValueError(f"config: {self.prefix}.{name} is {shown(value)}, expected a float")
         return float(str(np.float32(value)))
 
     def numbers(self, name: str) -> list[Any]:
@@ -39,7 +36,7 @@ class Keys:
         value = self._get(name, None)
         if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
             raise ValueError(
-                f"config: {self.prefix}.{name} is {reprlib.repr(value)}, expected a list of numbers"
+                f"config: {self.prefix}.{name} is {shown(value)}, expected a list of numbers"
             )
         return value.tolist()
 
@@ -47,9 +44,7 @@ class Keys:
         value = self._get(name, default)
         if not isinstance(value, str) or value not in choices:
             expected = " or ".join(choices)
-            raise ValueError(
-                f"config: {self.prefix}.{name} is {reprlib.repr(value)}, expected {expected}"
-            )
+            raise ValueError(f"config: {self.prefix}.{name} is {shown(value)}, expected {expected}")
         return choices[value]
 
     def _get(self, name: str, default: Any) -> Any:

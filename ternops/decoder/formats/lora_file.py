@@ -17,6 +17,8 @@ from ternops.decoder.config import Config
 from ternops.decoder.formats.json_files import read_object
 from ternops.decoder.formats.placeholders import check_fetched
 from ternops.decoder.formats.safetensors_file import Mapped, map_file
+from ternops.half import bf16_floats
+from ternops.shown import shown
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 #: How peft begins the names of tensors.
@@ -65,13 +67,13 @@ def _settings(folder: Path) -> dict[str, Any]:
         raise ValueError(f"no {CONFIG} beside it, which has the scale")
     found = read_object(folder / CONFIG)
     if found.get("peft_type") != "LORA":
-        raise ValueError(f"{CONFIG}: peft_type is {found.get('peft_type')!r}, expected 'LORA'")
+        raise ValueError(f"{CONFIG}: peft_type is {shown(found.get('peft_type'))}, expected 'LORA'")
     for key, plain in _PLAIN.items():
         if found.get(key) not in plain:
-            raise ValueError(f"{CONFIG}: {key} is {found[key]!r}, expected {plain[-1]!r}")
+            raise ValueError(f"{CONFIG}: {key} is {shown(found[key])}, expected {plain[-1]!r}")
     for key in ("rank_pattern", "alpha_pattern"):
         if not isinstance(found.get(key) or {}, dict):
-            raise ValueError(f"{CONFIG}: {key} is {found[key]!r}, expected an object")
+            raise ValueError(f"{CONFIG}: {key} is {shown(found[key])}, expected an object")
     return found
 
 
@@ -85,7 +87,7 @@ def _adapter(settings: dict[str, Any], tensors: dict[str, Mapped], config: Confi
         kind = _PARTS.get(f"lora_{part}")
         if module not in places or kind is None:
             raise ValueError(
-                f"tensor {key!r} is of no linear layer here, expected lora_A and lora_B of "
+                f"tensor {shown(key)} is of no linear layer here, expected lora_A and lora_B of "
                 f"{', '.join(sorted({each.rsplit('.', 1)[1] for each in places}))} in "
                 f"{config.layers} layers"
             )
@@ -135,7 +137,7 @@ def _of_pattern(settings: dict[str, Any], patterns: str, key: str, module: str) 
         try:
             is_meant = re.fullmatch(rf"(.*\.)?({name})", module)
         except re.error as error:
-            raise ValueError(f"{CONFIG}: {patterns} has {name!r}, {error}") from None
+            raise ValueError(f"{CONFIG}: {patterns} has {shown(name)}, {error}") from None
         if is_meant:
             return _number(f"{patterns} of {name}", each)
     return _number(key, settings.get(key))
@@ -143,19 +145,17 @@ def _of_pattern(settings: dict[str, Any], patterns: str, key: str, module: str) 
 
 def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{CONFIG}: {name} is {value!r}, expected a number")
+        raise ValueError(f"{CONFIG}: {name} is {shown(value)}, expected a number")
     return float(value)
 
 
 def _floats(name: str, tensor: Mapped) -> Any:
     if tensor.dtype not in _BYTES or len(tensor.shape) != 2:
         raise ValueError(
-            f"tensor {name!r} is {tensor.dtype} {tensor.shape}, expected a float matrix"
+            f"tensor {shown(name)} is {tensor.dtype} {tensor.shape}, expected a float matrix"
         )
     values = np.frombuffer(tensor.bytes.tobytes(), _BYTES[tensor.dtype]).reshape(tensor.shape)
-    if tensor.dtype == "BF16":
-        values = (values.astype(np.uint32) << 16).view(np.float32)
-    values = values.astype(np.float32)
+    values = bf16_floats(values) if tensor.dtype == "BF16" else values.astype(np.float32)
     if not np.isfinite(values).all():
-        raise ValueError(f"tensor {name!r} holds NaN or infinity, expected finite numbers")
+        raise ValueError(f"tensor {shown(name)} holds NaN or infinity, expected finite numbers")
     return values

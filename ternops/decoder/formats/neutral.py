@@ -7,7 +7,6 @@ converter or a merge carries over. One that is missing, or null, is neutral.
 from __future__ import annotations
 
 import math
-import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 from ternops.decoder.architectures import Gguf
 from ternops.decoder.config import Config
 from ternops.decoder.formats.pooling import GGUF_MODES
+from ternops.shown import shown
 
 #: Any value of these is another model.
 _NEVER: tuple[Any, ...] = ()
@@ -102,7 +102,7 @@ def _check(raw: dict[str, Any], prefix: str, neutral: dict[str, tuple[Any, ...]]
         if value is None or any(_is(value, each) for each in values):
             continue
         expected = " or ".join(map(repr, values)) or "no such setting"
-        raise ValueError(f"config: {prefix}{name} is {reprlib.repr(value)}, expected {expected}")
+        raise ValueError(f"config: {prefix}{name} is {shown(value)}, expected {expected}")
 
 
 def _check_window(raw: dict[str, Any], key: str, config: Config) -> None:
@@ -112,8 +112,7 @@ def _check_window(raw: dict[str, Any], key: str, config: Config) -> None:
         return
     if not isinstance(window, int) or window < config.context:
         raise ValueError(
-            f"config: {key} is {reprlib.repr(window)}, expected at least the context of "
-            f"{config.context}"
+            f"config: {key} is {shown(window)}, expected at least the context of {config.context}"
         )
 
 

@@ -15,6 +15,7 @@ from ternops.decoder.formats.paths import missing_weights
 from ternops.decoder.formats.placeholders import check_fetched
 from ternops.decoder.formats.safetensors_file import map_file
 from ternops.decoder.weights import HalfMatrix
+from ternops.half import bf16_floats
 
 FLOATS = ("BF16", "F16", "F32")
 PACKED = "U8"
@@ -86,7 +87,7 @@ class Tensors:
         """The tensor as float32 (exact for each dtype that is accepted), all finite."""
         array = self._finite(name, shape)
         if self.dtype(name) == "BF16":
-            return (array.astype(np.uint32) << 16).view(np.float32)
+            return bf16_floats(array)
         return array.astype(np.float32)
 
     def _finite(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:

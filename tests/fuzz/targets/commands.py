@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 from ternops.__main__ import main
 from ternops.decoder.formats.convert import convert
 from tests.fuzz.mutations import NUMBERS, of_json
-from tests.fuzz.target import Finding, Target
+from tests.fuzz.target import Finding, Target, new_folder
 from tests.helpers import checkpoints
 
 _SEEDS = (
@@ -48,7 +47,7 @@ _WORDS = (
 
 @cache
 def _folder() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="ternops-fuzz-"))
+    folder = new_folder()
     checkpoints.write(folder / "source")
     convert(folder / "source", folder / "packed")
     (folder / "text").write_text("def f(x):\n    return x\n" * 20)

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import atexit
-import shutil
-import tempfile
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tomli_w
 
 import ternops
-from ternops.checksum import of_content
 from ternops.cost import predict
 from ternops.cost import profile as profiles
 from ternops.cost.layouts import SIZES
@@ -23,20 +18,13 @@ from ternops.isa.detect import TIER
 from ternops.kernels import tuned
 from ternops.kernels.tiles import candidates, kinds_of
 from ternops.matrix import TernaryMatrix
-from tests.fuzz.mutations import of_safetensors, of_text
-from tests.fuzz.target import Finding, Target, in_one_line
+from tests.fuzz.mutations import of_safetensors, of_text, seal_content
+from tests.fuzz.target import Finding, Target, in_one_line, new_folder
 from tests.helpers import cases
 
-_KINDS = {"U8": np.uint8, "F32": np.float32, "F16": np.float16}
 #: Weights of a matrix that is unpacked and multiplied: those of a small file may be many.
 _FEW = 1 << 22
-
-
-@cache
-def _folder() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="ternops-fuzz-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+_folder = cache(new_folder)
 
 
 def _matrix_seeds() -> Sequence[bytes]:
@@ -53,17 +41,6 @@ def _matrix_seeds() -> Sequence[bytes]:
     seeds.append(path.read_bytes())
     ternops.stack(cases.floats(8, 12), blocks=2, rank=2).save(path)
     return [*seeds, path.read_bytes()]
-
-
-def _seal(header: dict[str, Any], data: bytes) -> None:
-    tensors = {}
-    for name, entry in header.items():
-        if name != "__metadata__":
-            start, stop = entry["data_offsets"]
-            values = np.frombuffer(data[start:stop], _KINDS[entry["dtype"]])
-            tensors[name] = values.reshape(entry["shape"])
-    metadata = {key: text for key, text in header["__metadata__"].items() if key != "crc32"}
-    header["__metadata__"]["crc32"] = of_content(metadata, tensors)
 
 
 def _matrix(data: bytes) -> bool:
@@ -126,7 +103,7 @@ _WORDS = (
 TARGETS = {
     each.name: each
     for each in (
-        Target("matrix", _matrix_seeds, of_safetensors(_seal), _matrix),
+        Target("matrix", _matrix_seeds, of_safetensors(seal_content), _matrix),
         Target("tuning", _tuning_seeds, of_text(_WORDS), _tuning),
         Target("hardware", _hardware_seeds, of_text(_WORDS), _hardware),
     )

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import json
 import shutil
-import tempfile
 import warnings
 from collections.abc import Sequence
 from functools import cache
@@ -17,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from ternops.bitdelta import delta as signs_of
-from ternops.checksum import of_content
 from ternops.decoder import Model, Session, open_checkpoint
 from ternops.decoder.deltas import Delta, fingerprint_of
 from ternops.decoder.formats.convert import convert
@@ -26,20 +23,13 @@ from ternops.decoder.formats.delta_file import read_delta, write_delta
 from ternops.decoder.formats.loading import load_weights
 from ternops.decoder.formats.packed_header import header_checksum
 from ternops.decoder.session_file import load_session, save_session
-from tests.fuzz.mutations import of_bytes, of_json, of_safetensors
-from tests.fuzz.target import Finding, Target, in_one_line
+from tests.fuzz.mutations import of_bytes, of_json, of_safetensors, seal_content
+from tests.fuzz.target import Finding, Target, in_one_line, new_folder
 from tests.helpers import checkpoints, gguf_files
 
 #: Weights of a model that is decoded, and not only read: one token of it takes no time.
 _FEW = 1 << 20
-
-
-@cache
-def _folder() -> Path:
-    """For files of this process."""
-    folder = Path(tempfile.mkdtemp(prefix="ternops-fuzz-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+_folder = cache(new_folder)
 
 
 def _open(path: Path) -> None:
@@ -172,18 +162,6 @@ def _stack_seeds() -> Sequence[bytes]:
     return [path.read_bytes()]
 
 
-def _seal_content(header: dict[str, Any], data: bytes) -> None:
-    """The checksum of all tensors, of files that have one."""
-    tensors = {}
-    for name, entry in header.items():
-        if name != "__metadata__":
-            kind = {"U8": np.uint8, "F32": np.float32, "F16": np.float16, "I32": np.int32}
-            start, stop = entry["data_offsets"]
-            tensors[name] = np.frombuffer(data[start:stop], kind[entry["dtype"]])
-    metadata = {key: text for key, text in header["__metadata__"].items() if key != "crc32"}
-    header["__metadata__"]["crc32"] = of_content(metadata, tensors)
-
-
 @cache
 def _base() -> Model:
     return Model.from_pretrained(_packed_path(), threads=1)
@@ -237,7 +215,7 @@ TARGETS = {
         Target("config", _config_seeds, of_json, _config),
         Target("packed", _packed_seeds, of_safetensors(_seal_header), _packed),
         Target("stack", _stack_seeds, of_safetensors(_seal_header), _packed),
-        Target("delta", _delta_seeds, of_safetensors(_seal_content), _delta),
-        Target("session", _session_seeds, of_safetensors(_seal_content), _session),
+        Target("delta", _delta_seeds, of_safetensors(seal_content), _delta),
+        Target("session", _session_seeds, of_safetensors(seal_content), _session),
     )
 }

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 import shutil
-import tempfile
 import warnings
 from collections.abc import Sequence
 from functools import cache
@@ -18,7 +16,7 @@ from ternops.decoder.formats.tried_tokenizer import tried
 from ternops.decoder.literal import ChatEncoder
 from ternops.decoder.text import TextDecoder, load_tokenizer
 from tests.fuzz.mutations import of_json, of_text
-from tests.fuzz.target import Finding, Target, in_one_line
+from tests.fuzz.target import Finding, Target, in_one_line, new_folder
 from tests.helpers.gguf_files import TEXTS
 from tests.helpers.serving import TEMPLATE
 
@@ -31,8 +29,7 @@ _MESSAGES: list[dict[str, Any]] = [
 
 @cache
 def _folder() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="ternops-fuzz-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = new_folder()
     shutil.copytree(TINY, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.safet*"))
     return folder
 
