@@ -65,11 +65,15 @@ _MODULES = {
     "warmup": "system",
 }
 
+#: What has public names, and is not imported with the package.
+_SUBMODULES = ("cost", "decoder", "evaluation", "ranks", "torch")
+
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for (PEP 562): NumPy takes a while, which --help need not wait for."""
     if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        first = f": import ternops.{name} first" if name in _SUBMODULES else ""
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{first}")
     if any(each == "TERNOPS_ISA" or each.startswith("NUMBA_") for each in os.environ):
         # What the environment says of kernels is an error here, and not in the first product.
         importlib.import_module("ternops.isa.detect")

@@ -41,8 +41,9 @@ def _parser() -> argparse.ArgumentParser:
         tune,
         warmup,
     )
+    from ternops.commands.parser import Parser
 
-    parser = argparse.ArgumentParser(prog="python -m ternops", description=__doc__)
+    parser = Parser(prog="python -m ternops", description=__doc__)
     parser.add_argument("--version", action="version", version=f"ternops {ternops.__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     info = commands.add_parser("info", help="CPU, instruction tier, threads, cache, versions")

@@ -308,7 +308,10 @@ def pack(
     """
     array = as_array("trits", trits)
     if array.dtype != np.int8:
-        raise TypeError(f"trits: dtype {array.dtype}, expected int8 (floats: ternops.quantize)")
+        raise TypeError(
+            f"trits: dtype {array.dtype}, expected int8: ternops.quantize(w) rounds floats, "
+            "trits.astype(np.int8) takes whole numbers"
+        )
     if array.ndim != 2:
         raise ValueError(f"trits: shape {array.shape}, expected two dimensions")
     name = check_encoding(encoding, *array.shape)

@@ -177,9 +177,10 @@ def as_tokens(
     if is_swapped:
         x = x.swapaxes(-1, -2)
     if x.shape[-1] != terms:
+        turned = ", whose transpose (.T) fits" if x.shape[-1] == outputs else ""
         raise ValueError(
             f"matmul: {name} has shape {np.shape(other)}, expected {terms} on axis "
-            f"{-2 if is_swapped else -1} for a matrix of shape {shape}"
+            f"{-2 if is_swapped else -1} for a matrix of shape {shape}{turned}"
         )
     return x, is_swapped, outputs
 

@@ -15,6 +15,7 @@ from ternops.encodings.encoding import Encoding
 from ternops.encodings.panels import GROUPS, ROWS, turn_scales_back
 from ternops.memory import HoldsAddresses, aligned_copy
 from ternops.simd.lock import LOCK
+from ternops.spelling import expected_one
 
 if TYPE_CHECKING:  # kernels are imported when the first matrix is packed
     from ternops.kernels.call import Call
@@ -177,8 +178,7 @@ def check_encoding(encoding: str, rows: int, columns: int, *others: str) -> str:
 
         return best_encoding(rows * columns)
     if encoding not in ENCODINGS:
-        names = ", ".join(["auto", *ENCODINGS, *others])
-        raise ValueError(f"encoding={encoding!r}: expected one of {names}")
+        raise ValueError(expected_one("encoding", encoding, ["auto", *ENCODINGS, *others]))
     return encoding
 
 

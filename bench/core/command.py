@@ -19,6 +19,7 @@ from rich.text import Text
 import ternops
 from bench.core.envelope import TIER
 from bench.core.errors import ResultsError
+from ternops.commands.parser import Parser
 from ternops.cpu_caches import cpu_model
 from ternops.kernels import tuned
 from ternops.threads import check_threads, default_threads
@@ -31,7 +32,7 @@ _TUNING_STEPS = 20
 
 def make_parser(name: str, description: str | None) -> argparse.ArgumentParser:
     """The parser of `python -m name`: options by their whole names, as runs record them."""
-    return argparse.ArgumentParser(
+    return Parser(
         prog=f"python -m {name}", description=description, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip

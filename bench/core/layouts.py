@@ -14,7 +14,7 @@ from ternops.encodings.common import SLACK, Array
 from ternops.encodings.encoding import Encoding
 
 
-class Part(NamedTuple):
+class BitField(NamedTuple):
     """Bits of one byte, which belong to the same weights of one row.
 
     low, width: the lowest of the bits, and how many. columns: of the weights. base: the number in
@@ -47,7 +47,7 @@ class Layout:
     encoding: Encoding
     rows: int
     columns: int
-    bytes: tuple[tuple[Part, ...], ...]
+    bytes: tuple[tuple[BitField, ...], ...]
 
 
 def find(encoding: Encoding, rows: int, columns: int) -> Layout:
@@ -63,7 +63,7 @@ def find(encoding: Encoding, rows: int, columns: int) -> Layout:
         for bits, weights in _apart(owners[:, :, 8 * byte : 8 * byte + 8]):
             low, width, (row,) = bits[0], len(bits), {row for row, _ in weights}
             assert bits == tuple(range(low, low + width)), bits
-            part = Part(
+            part = BitField(
                 low, width, row, tuple(column for _, column in weights),
                 int(base[byte]) >> low & (1 << width) - 1,
                 tuple(int(added[at][byte]) >> low for at in weights),

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.core.command import make_parser
-from bench.core.layouts import Layout, Part, find
+from bench.core.layouts import BitField, Layout, find
 from bench.pages import page
 from ternops.encodings import ENCODINGS, PANELS
 from ternops.encodings.panels import ROWS as PANEL_ROWS
@@ -166,7 +166,7 @@ class _Drawing:
             else:
                 self.text(middle, y + 20, self.number(part), "small")
 
-    def number(self, part: Part) -> str:
+    def number(self, part: BitField) -> str:
         """What is in the bits of a part: a weight's code, or the number of some weights."""
         if len(part.columns) == 1:
             return f"w{part.columns[0]}"
@@ -178,7 +178,7 @@ class _Drawing:
         has_sign = any(each.is_sign for parts in self.layout.bytes for each in parts)
         return f"|{words}|" if has_sign else words
 
-    def digits(self, x: float, y: float, part: Part) -> None:
+    def digits(self, x: float, y: float, part: BitField) -> None:
         """One number for a whole byte, whose digits are weights."""
         order = sorted(zip(part.places, part.columns, strict=True), reverse=True)
         width = 8 * _BIT / len(order)

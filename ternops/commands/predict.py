@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ternops.commands import calibrate_mpi, predict_ranks
 from ternops.encodings import ENCODINGS
+from ternops.spelling import meant
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -184,6 +185,7 @@ def _config(model: str) -> Config:
         where = locate(model, only_settings=True)
     except OSError as error:  # also a name that is too long, a folder that may not be entered
         more = hint(model) if isinstance(error, FileNotFoundError) else ""
+        more += meant(model, [each for each in sizes if each.casefold() == model.casefold()])
         more = f"; {error}" if "the hub" in str(error) else more
         expected = f"expected a folder, a file, a model of the hub or one of {', '.join(sizes)}"
         raise ValueError(f"--model {model!r}: {expected}{more}") from None

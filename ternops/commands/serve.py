@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import re
 import socket
@@ -120,8 +121,10 @@ def _listening(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family)
     except OSError as error:
-        words = error.strerror or str(error)
-        raise OSError(f"--host {host} --port {port}: {words.lower()}") from None
+        words = (error.strerror or str(error)).lower()
+        if error.errno == errno.EADDRINUSE:
+            words = "address already in use; --port 0 takes a free one"
+        raise OSError(f"--host {host} --port {port}: {words}") from None
 
 
 def _serving(arguments: argparse.Namespace) -> Any:

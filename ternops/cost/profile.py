@@ -30,6 +30,7 @@ from ternops.cost.latency import reach_of
 from ternops.cost.tables import MAX_CORES, ProfileError, Reader, Table, is_file, read_toml
 from ternops.cost.workload import ATTENTION, ELEMENTWISE, FORMER_NAMES, KINDS, linear_bytes
 from ternops.files import replaced
+from ternops.spelling import meant
 
 ARCHITECTURES = ("x86", "arm")
 NODES = ("45 nm", "7 nm")
@@ -67,7 +68,7 @@ def load(name: str | Path) -> Hardware:
     profiles = shipped()
     path = profiles.get(str(name)) or Path(name)
     if not is_file(path):
-        expected = ", ".join(profiles)
+        expected = f"{', '.join(profiles)}{meant(str(name), profiles)}"
         raise ProfileError(f"hardware {str(name)!r}: expected a TOML file or one of {expected}")
     return parse(read_toml(path), str(path))
 

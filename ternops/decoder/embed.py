@@ -21,6 +21,7 @@ from ternops.decoder.session import WorkspacePool
 from ternops.decoder.workspace import MAX_TOKENS
 from ternops.kernels.attention import POSITIONS
 from ternops.memory import HoldsAddresses
+from ternops.spelling import expected_one
 
 Array = npt.NDArray[Any]
 
@@ -220,7 +221,7 @@ def quantize_embeddings(embeddings: Array, dtype: str, ranges: Any = None) -> Ar
 def check_dtype(dtype: str, ranges: Any, columns: int) -> None:
     """Raises ValueError for a dtype, or ranges of so many columns, that cannot be had."""
     if dtype not in DTYPES:
-        raise ValueError(f"dtype={dtype!r}: expected one of {', '.join(DTYPES)}")
+        raise ValueError(expected_one("dtype", dtype, DTYPES))
     if ranges is not None:
         if dtype != "int8":
             raise ValueError(f"ranges: expected with dtype='int8' alone, not {dtype!r}")

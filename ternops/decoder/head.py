@@ -17,6 +17,7 @@ from ternops.kernels.plan import UNPACKED
 from ternops.kernels.screen import QUANTIZE, ROWS, quantize_head
 from ternops.matrix import TernaryMatrix
 from ternops.memory import aligned_empty
+from ternops.spelling import expected_one
 from ternops.team import TEAM
 
 #: fp16: the rows of the checkpoint, float16 or bfloat16. int8: rounded, with a scale a row.
@@ -49,7 +50,7 @@ class Head:
         # A copy of a model is told what its head is.
         is_packed = isinstance(weights, TernaryMatrix)
         if kind not in HEADS and not (is_packed and kind == _TERNARY):
-            raise ValueError(f"head={kind!r}: expected one of {', '.join(HEADS)}")
+            raise ValueError(expected_one("head", kind, HEADS))
         self.weights = weights
         own, self.columns = weights.shape
         self.rows, self._first = own if rows is None else rows, first

@@ -31,6 +31,7 @@ from ternops.kernels.operands import OPERANDS
 from ternops.kernels.plan import make_plan
 from ternops.memory import aligned_zeros, mapped_zeros
 from ternops.ranks.split import Span, split_of
+from ternops.spelling import expected_one
 from ternops.threads import check_threads
 
 if TYPE_CHECKING:  # MPI is there where a model is shared out alone
@@ -71,7 +72,7 @@ class LoadedModel:
         #: Whether it may use fewer threads while other processes keep the CPUs busy.
         self.adapts = threads is None
         if cache not in CACHES:
-            raise ValueError(f"cache={cache!r}: expected one of {', '.join(CACHES)}")
+            raise ValueError(expected_one("cache", cache, CACHES))
         self.cache = cache
         #: Those of the linear layers.
         self.types = types_of(weights)

@@ -28,6 +28,7 @@ from ternops.decoder.session import Progress, Session
 from ternops.decoder.texts import Texts, check_texts
 from ternops.encodings import TERNARY
 from ternops.sizes import parse_size
+from ternops.spelling import expected_one
 from ternops.threads import check_threads
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class Model(LoadedModel):
         """
         kinds = {"ternary": "auto", **{name: name for name in ("fp16", HALF, *TERNARY)}}
         if weights not in kinds:
-            raise ValueError(f"weights={weights!r}: expected one of {', '.join(kinds)}")
+            raise ValueError(expected_one("weights", weights, kinds))
         check_threads(threads)
         limit = None if memory is None else parse_size("memory", memory)
         checkpoint = open_checkpoint(path, quantize=quantize)

@@ -13,6 +13,7 @@ from ternops.kernels.transpose import transpose
 from ternops.matrix import TernaryMatrix
 from ternops.memory import Arena
 from ternops.packed import Packed
+from ternops.spelling import expected_one
 
 #: auto: where a token's own zeros make it pay. always: whatever the zeros; never: all is read.
 SPARSE = ("auto", "always", "never")
@@ -34,7 +35,7 @@ class Sparsity:
 
     def __init__(self, weights: Weights, encoding: str, kind: str, threads: int) -> None:
         if kind not in SPARSE:
-            raise ValueError(f"sparse={kind!r}: expected one of {', '.join(SPARSE)}")
+            raise ValueError(expected_one("sparse", kind, SPARSE))
         reason = _obstacle(weights, encoding)
         if kind == "always" and reason:
             raise ValueError(f"sparse={kind!r}: {reason}")

@@ -12,6 +12,7 @@ from ternops.encodings.encoding import MAX_LEVEL
 from ternops.encodings.panels import GROUPS
 from ternops.quantizers import elastic, floats, fp8, integers, means, quantiles, search, shifts
 from ternops.quantizers.method import Group, Levels, Method
+from ternops.spelling import expected_one
 
 #: Every method by its name.
 METHODS: dict[str, Method] = {
@@ -120,13 +121,13 @@ def quantize(w: npt.ArrayLike, choice: Choice) -> Quantized:
 def _method(encoding: str, method: str | None, wanted: int | Levels | None) -> Method:
     if method is not None:
         if not isinstance(method, str) or method not in METHODS:
-            names = ", ".join([*METHODS, *fp8.FORMATS])  # those of a FloatMatrix, too
-            raise ValueError(f"method={method!r}: expected one of {names}")
+            # Those of a FloatMatrix, too.
+            raise ValueError(expected_one("method", method, [*METHODS, *fp8.FORMATS]))
         return METHODS[method]
     if isinstance(wanted, tuple):
         return search.MSE
     if encoding != AUTO and encoding not in DEFAULTS:
-        raise ValueError(f"encoding={encoding!r}: expected one of {', '.join([AUTO, *DEFAULTS])}")
+        raise ValueError(expected_one("encoding", encoding, [AUTO, *DEFAULTS]))
     usual = METHODS["absmean" if encoding == AUTO else DEFAULTS[encoding]]
     return usual if wanted is None or wanted in usual.levels else integers.ABSMAX
 

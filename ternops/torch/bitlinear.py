@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ternops.encodings.two_bit import TWO_BIT
 from ternops.matrix import pack
 from ternops.packed import check_group
+from ternops.spelling import expected_one
 from ternops.torch.linear import TernaryLinear
 from ternops.torch.rounding import ROUNDINGS, int8, scaled, wide
 
@@ -47,7 +48,7 @@ class BitLinear(nn.Linear):
 
     def _extend(self, weights: str, group: int | None, rms_norm: bool, eps: float) -> None:
         if weights not in ROUNDINGS:
-            raise ValueError(f"weights={weights!r}: expected one of {', '.join(ROUNDINGS)}")
+            raise ValueError(expected_one("weights", weights, ROUNDINGS))
         if group is not None and not ROUNDINGS[weights].has_groups:
             raise ValueError(f"group={group!r}: expected None with weights={weights!r}")
         self.weights, self.group = weights, check_group(group, TWO_BIT.name, self.in_features)

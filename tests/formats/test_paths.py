@@ -21,6 +21,7 @@ POINTER = (
     "version https://git-lfs.github.com/spec/v1\n"
     f"oid sha256:{'0' * 64}\nsize 1182033312\n"
 )  # fmt: skip
+ELSE = "; expected one, or OWNER/NAME to download"
 
 
 def error(path, kind=ValueError):
@@ -51,7 +52,7 @@ def test_home(tmp_path, tiny, monkeypatch, capfd):
     assert main(["predict", "--model=~/tiny", "--hardware", "m2-ultra"]) == 0
     assert main(["quantize", "~/tiny", str(tmp_path / "packed")]) == 0
     assert locate("~/packed").is_file()
-    assert error("~/none", FileNotFoundError) == "model: 'PATH' is no file or folder"
+    assert error("~/none", FileNotFoundError) == f"model: 'PATH' is no file or folder{ELSE}"
     assert error("~nobody-of-this-name/x", FileNotFoundError)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "~").mkdir()
@@ -88,11 +89,12 @@ def test_a_prediction_of_what_is_elsewhere(tmp_path, monkeypatch, capfd):
 
 
 def test_a_path_that_is_mistyped(tmp_path, tiny, monkeypatch):
-    """It is not an id of the hub if its first folder exists; upper and lower case differ."""
+    """It is not an id of the hub if its first folder exists; the name most like it is told."""
     monkeypatch.chdir(tmp_path)
-    assert error("tiny/none", FileNotFoundError) == "model: 'PATH' is no file or folder"
+    assert error("tiny/none", FileNotFoundError) == f"model: 'PATH' is no file or folder{ELSE}"
     (tmp_path / "Model.GGUF").write_bytes(b"")
-    assert error("model.gguf", FileNotFoundError).endswith(": there is 'Model.GGUF'")
+    for name in ("model.gguf", "Modle.GGUF", "model.ggu"):
+        assert error(name, FileNotFoundError).endswith(": there is 'Model.GGUF'")
     assert error(tmp_path / "TINY" / "x", FileNotFoundError).endswith(f": there is {str(tiny)!r}")
 
 

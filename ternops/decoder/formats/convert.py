@@ -37,6 +37,7 @@ from ternops.encodings.common import SLACK
 from ternops.files import GrowingFile, behind_links, is_node, replaced
 from ternops.matrix import TernaryMatrix
 from ternops.memory import CACHE_LINE
+from ternops.spelling import expected_one
 
 #: More than the header's entry of any tensor, with its checksum, can take.
 _ENTRY = 200
@@ -75,7 +76,7 @@ def convert(
     """
     source, target = locate(source), behind_links(target)
     if encoding not in TERNARY:
-        raise ValueError(f"encoding={encoding!r}: expected one of {', '.join(TERNARY)}")
+        raise ValueError(expected_one("encoding", encoding, TERNARY))
     checkpoint = open_checkpoint(source, quantize=quantize)
     check_target(source, target)
     if is_node(target):

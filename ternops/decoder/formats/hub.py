@@ -107,7 +107,8 @@ def _cached(cache: Path, model: HubId, name: str, error: Exception) -> Path:
     reason = str(error).strip().splitlines() or [type(error).__name__]
     raise FileNotFoundError(
         f"model: {name} is no file or folder, not in the hub's cache {str(cache)!r}, and the hub "
-        f"cannot be reached: {reason[0]}"
+        f"cannot be reached: {reason[0]}; from where it can: hf download {model.repository} "
+        "--local-dir FOLDER"
     ) from None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from difflib import get_close_matches
 from pathlib import Path
 
 from ternops.decoder.formats import hub
@@ -23,6 +24,8 @@ _PICKLE = (
 #: Where `hf download` leaves what it has not finished.
 _UNFINISHED = ("*.incomplete", ".cache/huggingface/download/*.incomplete")
 _MAX_NAMES = 5
+_ELSE = "; expected one, or OWNER/NAME to download"
+_ALIKE = 0.75  # of names, as difflib has it: a letter or two are wrong
 
 
 def locate(path: str | os.PathLike[str], only_settings: bool = False) -> Path:
@@ -35,13 +38,14 @@ def locate(path: str | os.PathLike[str], only_settings: bool = False) -> Path:
     """
     where = Path(path)
     if path == "":  # Path("") would be the current folder
-        raise FileNotFoundError("model: '' is no file or folder")
+        raise FileNotFoundError(f"model: '' is no file or folder{_ELSE}")
     if not where.exists():
         where = _expanded(where)
     if not where.exists():
         if model := _on_hub(path, where):
             return hub.fetch(model, only_settings)
-        raise FileNotFoundError(f"model: {str(path)!r} is no file or folder{hint(path)}")
+        more = hint(path) or _ELSE
+        raise FileNotFoundError(f"model: {str(path)!r} is no file or folder{more}")
     if (where / "config.json").is_file():
         return where
     if (where / "snapshots").is_dir():
@@ -69,7 +73,7 @@ def hint(path: str | os.PathLike[str]) -> str:
         return ": an address, download it first"
     if os.name != "nt" and _WINDOWS.match(text):
         return ": a path of Windows, expected one of this system"
-    return _other_case(where)
+    return _alike(where)
 
 
 def no_model(path: Path) -> str:
@@ -134,17 +138,17 @@ def _expanded(path: Path) -> Path:
         return path
 
 
-def _other_case(where: Path) -> str:
-    """The name that differs from the first one missing in upper and lower case only."""
+def _alike(where: Path) -> str:
+    """The name beside the first one that is missing which is most like it."""
     missing = where
     while not missing.parent.exists():
         missing = missing.parent
     try:
-        names = os.listdir(missing.parent)
+        names = {name.casefold(): name for name in os.listdir(missing.parent)}
     except OSError:
         return ""
-    found = [name for name in names if name.casefold() == missing.name.casefold()]
-    return f": there is {str(missing.parent / found[0])!r}" if found else ""
+    found = get_close_matches(missing.name.casefold(), names, 1, _ALIKE)
+    return f": there is {str(missing.parent / names[found[0]])!r}" if found else ""
 
 
 def _snapshot(repository: Path) -> Path:
