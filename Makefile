@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 FUZZ_SECONDS ?= 30
 
-.PHONY: help fuzz docs test-minimum bench results bench-kernels bench-decode bench-cost bench-arm test test-mpi test-quick test-tiers test-arm test-peers wheel lint format plot clean
+.PHONY: help first-hour fuzz docs test-minimum bench results bench-kernels bench-decode bench-cost bench-arm test test-mpi test-quick test-tiers test-arm test-peers wheel lint format plot clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,11 @@ test-arm: $(VENV)/.dev ## Check the loops for every ARM core, compare emulated C
 wheel: $(BIN)/python ## A wheel with compiled kernels of every tier of this architecture (minutes)
 	$(PIP) install build
 	$(BIN)/python -m build
+
+first-hour: $(BIN)/python ## Time a newcomer's first product, text, plot and server, by a wheel made here (minutes)
+	rm -rf dist/first-hour
+	TERNOPS_BUILD=here $(PIP) wheel --no-deps -w dist/first-hour .
+	$(BIN)/python .ci/first_hour.py dist/first-hour/*.whl
 
 test-mpi: $(VENV)/.mpi ## Compare processes that decode together with one (five minutes on two cores)
 	$(BIN)/python -m ternops warmup

@@ -12,10 +12,10 @@ from tests.helpers import processes
 BENCH = Path(bench.__file__).parent
 
 PROGRAMS = (
-    "arm", "arm.loops", "arm.retarget", "compare", "cost", "cost_model", "decode", "dummy",
-    "encodings", "kernels", "links", "namespaces", "plot", "provenance", "ranks", "report",
-    "reproduction", "roofline", "run", "scaling", "serve", "suites.lossless.tier",
-    "torch",
+    "arm", "arm.loops", "arm.retarget", "compare", "correctness", "cost", "cost_model", "decode",
+    "dummy", "encodings", "kernels", "layouts", "links", "namespaces", "plot", "provenance",
+    "ranks", "report", "reproduction", "roofline", "run", "scaling", "serve",
+    "suites.lossless.tier", "torch",
 )  # fmt: skip
 
 

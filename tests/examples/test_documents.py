@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import runpy
 import shlex
 from importlib import import_module
 
@@ -93,6 +94,17 @@ def test_the_citation_is_of_this_version():
     text = (processes.ROOT / "CITATION.cff").read_text("utf-8")
     assert f"\nversion: {__version__}\n" in text
     assert f"## [{__version__}]" in (processes.ROOT / "CHANGELOG.md").read_text("utf-8")
+
+
+def test_a_newcomers_commands_are_those_of_the_readme():
+    """What .ci/first_hour.py times, by their subcommand."""
+    root = processes.ROOT
+    goals = runpy.run_path(str(root / ".ci" / "first_hour.py"))["GOALS"]
+    readme = (root / "README.md").read_text("utf-8")
+    assert [goal.name for goal in goals] == ["product", "text", "plot", "server"]
+    for goal in goals[1:]:
+        words = shlex.split(goal.command)
+        assert f"python {' '.join(words[:3])} --" in readme, goal.command
 
 
 def test_workflows_run_what_there_is():
