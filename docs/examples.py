@@ -6,6 +6,7 @@ python docs/examples.py
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,7 +49,10 @@ def output(name: str) -> str:
 def section(name: str, printed: str) -> str:
     """Its part of the page: what it shows, its code, what it prints."""
     source = script(name).read_text("utf-8")
-    words = ast.get_docstring(ast.parse(source))
+    # The formatter takes the indentation of a last line.
+    words = re.sub(
+        "^python ", "    python ", ast.get_docstring(ast.parse(source)) or "", flags=re.M
+    )
     code = source.partition('"""\n\n')[2]
     return (
         f"\n## {TITLES[name]}\n\n[{name}.py](../examples/short/{name}.py): {words}\n\n"

@@ -11,7 +11,7 @@ random = np.random.default_rng(0)
 weights = random.standard_normal((1024, 2048)).astype(np.float32)  # yours: np.load("weights.npy")
 x = random.standard_normal((4, 2048)).astype(np.float32)
 
-# Weights of ordinary models are no trits. Rounding loses some of the product, a group's scale less:
+# Rounding weights that were not trained for it loses half of the product, in groups or not:
 for group in (None, 128):
     W = ternops.quantize(weights, group=group)
     error = np.linalg.norm(x @ W.T - x @ weights.T) / np.linalg.norm(x @ weights.T)
