@@ -7,8 +7,9 @@ TOGETHER := -n auto --dist loadgroup --no-loadscope-reorder
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 FUZZ_SECONDS ?= 30
+MINUTES ?= 30
 
-.PHONY: help first-hour fuzz docs test-minimum bench results bench-kernels bench-decode bench-cost bench-arm test test-mpi test-quick test-tiers test-arm test-peers wheel lint format plot clean
+.PHONY: help first-hour fuzz mutants coverage soak docs test-minimum bench results bench-kernels bench-decode bench-cost bench-arm test test-mpi test-quick test-tiers test-arm test-peers wheel lint format plot clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +76,20 @@ fuzz: $(VENV)/.fuzz ## Attack whatever is read from others, FUZZ_SECONDS of each
 	TERNOPS_FUZZ_ORDERS=$$((20 * $(FUZZ_SECONDS))) $(BIN)/python -m pytest -q tests/fuzz/test_machine.py
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
+mutants: $(VENV)/.mutants ## Change the sources a little, many times, and see whether tests fail (an hour)
+	$(BIN)/python -m tests.mutants --minutes 90 --survivors
+
+coverage: $(VENV)/.dev ## The lines that `make test` runs, those of compiled kernels aside
+	$(BIN)/python -m ternops warmup
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest $(TOGETHER) -m "not peers and not arm and not tiers and not mpi"
+	$(BIN)/python -m coverage combine -q
+	$(BIN)/python -m coverage report --fail-under 90
+
+soak: $(VENV)/.dev ## All at once in one process for MINUTES: memory, files and threads must not grow
+	$(BIN)/python -m ternops warmup
+	$(BIN)/python -m tests.programs.soak --minutes $(MINUTES)
+
 docs: $(VENV)/.docs ## Make the site in site/; a link that leads nowhere is an error
 	$(BIN)/python -m mkdocs build --strict
 
@@ -91,7 +106,7 @@ plot: $(VENV)/.bench ## Draw the plots and write the reports again from the comm
 	for run in results/*/run.json; do folder=$${run%/*}; $(BIN)/python -m bench.plot $$folder && $(BIN)/python -m bench.report $$folder; done
 
 clean: ## Remove what make has made
-	rm -rf $(VENV) .venv-minimum .venv-minimum.txt fuzz-findings site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .schemathesis
+	rm -rf $(VENV) .venv-minimum .venv-minimum.txt fuzz-findings .mutants .coverage* site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .schemathesis
 
 $(BIN)/python:
 	@echo "making $(VENV)"
@@ -115,6 +130,10 @@ $(VENV)/.dev: pyproject.toml Makefile | $(BIN)/python
 $(VENV)/.mpi: $(VENV)/.dev
 	@echo "installing mpi4py and MPICH"
 	$(PIP) install 'mpi4py>=4' mpich
+	@touch $@
+
+$(VENV)/.mutants: $(VENV)/.dev
+	$(PIP) install 'cosmic-ray>=8.3,<9'
 	@touch $@
 
 # atheris guides what is tried; where there is no wheel of it, chance does.

@@ -151,11 +151,27 @@ def _sources() -> list[Path]:
     ]
 
 
+def _ahead() -> dict[Path, float]:
+    """The times of all sources, if the clock is behind them: it was set back, or the machine has
+    none that goes on without power. By it they would all have changed since they were imported."""
+    try:
+        if Path(__file__).stat().st_ctime <= TIME:
+            return {}
+        return {path: path.stat().st_ctime for path in _sources()}
+    except OSError:
+        return {}
+
+
+#: As they were at import; empty unless the clock is behind.
+_AHEAD = _ahead()
+
+
 def _changed(sources: list[Path]) -> str:
     for path in sources:
         try:
             # The time of the last change of whatever kind: others can be set.
-            changed = path.stat().st_ctime > TIME - _TICK
+            found = path.stat().st_ctime
+            changed = found > TIME - _TICK and found != _AHEAD.get(path)
         except OSError:  # gone since it was listed
             changed = True
         if changed:

@@ -3,6 +3,9 @@ the locks, Python's for a module among them, for ever."""
 
 from __future__ import annotations
 
+# Its lock is held amid forks as well, and the compiler, which is imported while ours is held, asks
+# for it. What registers last is asked first: ours must be, or each would wait for the other.
+import logging as logging
 import os
 import sys
 import threading

@@ -35,6 +35,10 @@ CPU_SECONDS, SECONDS = 2.0, 60
 MEMORY = 1 << 30
 
 
+class TooMuch(AssertionError):
+    """An input takes more memory than its length explains."""
+
+
 class TooLong(BaseException):
     """An input takes longer than it may; no handler of errors catches it."""
 
@@ -61,12 +65,15 @@ class Child:
         """Check one input; a finding is kept once for each place in the sources."""
         self._current(data)
         faulthandler.dump_traceback_later(SECONDS, exit=True)
+        before = resident("VmRSS", anew=True)
         start = time.process_time()
         signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
         try:
-            self.counts["accepted"] += bool(self.target.check(data))
-        except Refused:
-            pass
+            with contextlib.suppress(Refused):
+                self.counts["accepted"] += bool(self.target.check(data))
+            touched = resident("VmHWM") - before
+            if touched > 2 * len(data) + self.target.touches:
+                raise TooMuch(f"{touched:,} bytes of memory for an input of {len(data):,}")
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
@@ -101,6 +108,17 @@ class Child:
         (self.folder / name).write_bytes(data)
         with open(self.folder / f"{name}.txt", "w", errors="replace") as file:
             traceback.print_exception(error, file=file)
+
+
+def resident(name: str, anew: bool = False) -> int:
+    """Bytes of memory that this process has in use ("VmRSS"), or had at most ("VmHWM").
+
+    anew: forget what it had at most until now.
+    """
+    if anew:
+        Path("/proc/self/clear_refs").write_text("5")
+    text = Path("/proc/self/status").read_text()
+    return 1024 * int(text.partition(f"{name}:")[2].split()[0])
 
 
 def _too_long(number: int, frame: FrameType | None) -> None:
@@ -176,11 +194,9 @@ if __name__ == "__main__":
 
     child = Child(targets.load(arguments.target), arguments.folder)
     warnings.simplefilter("ignore")
-    if arguments.only is None:
-        child.target.seeds()
-        for data in child.target.seeds():
-            with contextlib.suppress(Refused):
-                child.target.check(data)  # imports and starts what it needs, before the limits
+    for data in child.target.seeds():
+        with contextlib.suppress(Exception):  # which is a finding when it is tried
+            child.target.check(data)  # imports and starts what it needs, before the limits
     if atheris:
         _instrument(targets.GUIDES[arguments.target], atheris)
     child.limit()

@@ -15,6 +15,11 @@ from typing import Any, NamedTuple
 MOST_CHARACTERS = 1000
 
 
+#: Bytes of memory that an input may have read or written, beyond twice its own length: a module may
+#: be imported meanwhile, and a model decodes in some of them.
+TOUCHED = 16 << 20
+
+
 class Finding(AssertionError):
     """What must not be: the input is kept, and somebody is told."""
 
@@ -29,6 +34,8 @@ class Target(NamedTuple):
     check: Callable[[bytes], bool]
     #: Modules whose branches guide what is tried next, where atheris is installed.
     guides: tuple[str, ...] = ()
+    #: See TOUCHED.
+    touches: int = TOUCHED
 
 
 def new_folder() -> Path:

@@ -51,7 +51,9 @@ def test_what_was_found(name, tmp_path):
 def test_a_finding_is_told(tmp_path, monkeypatch):
     """A child that finds something, and one that ends."""
     broken = "import os\nfrom tests.fuzz.targets import texts\n"
-    for effect, words in (("1 / 0", "ZeroDivisionError"), ("os._exit(3)", "")):
+    for effect, words in (
+        ("1 / 0", "ZeroDivisionError"), ("b'x' * (64 << 20)", "TooMuch"), ("os._exit(3)", ""),
+    ):  # fmt: skip
         code = (
             f"{broken}def check(data):\n    {effect}\n"
             "import runpy, sys\n"
@@ -69,6 +71,32 @@ def test_a_finding_is_told(tmp_path, monkeypatch):
             assert words in "".join(path.read_text() for path in (tmp_path / words).glob("*.txt"))
         else:
             assert done.returncode == 3
+
+
+def test_a_large_matrix_takes_twice_its_file_at_most():
+    """Whole, cut off, and with a header that says anything: 16 MB of weights, and 4 MB beside."""
+    code = (
+        "import json, random, tempfile\nfrom pathlib import Path\nimport numpy as np, ternops\n"
+        "from tests.fuzz.child import resident\nfrom tests.fuzz.mutations import of_safetensors\n"
+        "path = Path(tempfile.mkdtemp(), 'matrix')\n"
+        "ternops.pack(np.zeros((4096, 1 << 14), np.int8), encoding='two_bit').save(path)\n"
+        "whole, numbers, most, opened = path.read_bytes(), random.Random(1), 0, 0\n"
+        "damaged = of_safetensors()\n"
+        "for number in range(60):\n"
+        "    data = damaged(whole, numbers) if number else whole\n"
+        "    path.write_bytes(data)\n"
+        "    before = resident('VmRSS', anew=True)\n"
+        "    try:\n"
+        "        ternops.load(path)\n"
+        "        opened += 1\n"
+        "    except ValueError:\n"
+        "        pass\n"
+        "    most = max(most, resident('VmHWM') - before - 2 * len(data))\n"
+        "path.unlink()\nprint(json.dumps([most, opened]))"
+    )
+    most, opened = json.loads(processes.run_code(code))
+    assert most < 4 << 20
+    assert 0 < opened < 60
 
 
 def test_errors_of_several_lines_are_findings():

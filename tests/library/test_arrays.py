@@ -237,3 +237,23 @@ def test_in_place_of_another_shape_or_axes():
         x @= MATRIX.T
     with pytest.raises(TypeError):
         np.matmul(X, MATRIX.T, axes=[(0, 1), (0, 1), (0, 1)])
+
+
+def test_an_array_of_the_cpu_that_has_dlpack_alone():
+    """Its numbers are taken; those of a device that this process cannot read are a TypeError."""
+
+    class Foreign:
+        def __init__(self, array, device=1):
+            self._array, self._device = array, device
+
+        def __dlpack__(self, **options):
+            return self._array.__dlpack__(**options)
+
+        def __dlpack_device__(self):
+            return self._device, 0
+
+    trits, x = cases.trits(5, 9), cases.activations(2, 9)
+    assert np.array_equal(ternops.pack(Foreign(trits)).to_trits(), trits)
+    assert np.array_equal(Foreign(x) @ ternops.pack(trits).T, x.astype(np.int32) @ trits.T)
+    with pytest.raises(TypeError, match="trits: in memory of DLPack's device type 2, expected 1"):
+        ternops.pack(Foreign(trits, device=2))

@@ -98,6 +98,11 @@ def test_sums_that_could_overflow_are_refused():
     x = np.broadcast_to(np.int8(0), (MOST,))
     fails(ValueError, "2**24", lambda: x @ tall)
     fails(ValueError, "2**24", lambda: tall.T @ x)
+    limit = 2**24 // 3  # the level that is farthest from 0 counts, on either side
+    for levels in (range(-3, 2), range(-1, 4)):
+        trits = np.broadcast_to(np.int8(0), (1, limit))
+        fails(ValueError, f"trits {limit}",
+              lambda: ternops.pack(trits, None, "three_bit", levels=levels))  # noqa: B023  # fmt: skip
 
 
 @pytest.mark.parametrize("threads", [0, -1, 257, 10**30])

@@ -228,3 +228,26 @@ def test_a_product_in_a_signal_handler_that_interrupts_the_teams_start():
     """At any line it runs on its own thread alone; afterwards the team has its two workers."""
     found = processes.run_program("threads", "signal_amid_a_start", timeout=300)
     assert found.split() == ["True"]
+
+
+def test_a_fork_waits_for_the_compiler_before_it_holds_the_lock_of_logging():
+    """Which the compiler needs while it is imported: each would wait for the other for ever."""
+    code = (
+        "import os, threading, time\nfrom ternops.simd.lock import LOCK\n"
+        "import logging\n"  # later than ternops
+        "def fork():\n"
+        "    forking.set()\n"
+        "    if not (child := os.fork()):\n"
+        "        os._exit(0)\n"
+        "    os.waitpid(child, 0)\n"
+        "for _ in range(20):\n"
+        "    forking, thread = threading.Event(), threading.Thread(target=fork)\n"
+        "    with LOCK:\n"
+        "        thread.start()\n"
+        "        forking.wait()\n"
+        "        time.sleep(0.01)\n"
+        "        logging.getLogger('a')\n"
+        "    thread.join()\n"
+        "print('none waits')"
+    )
+    assert processes.run_code(code, timeout=60) == "none waits\n"
