@@ -95,7 +95,7 @@ class Workspace(HoldsAddresses):
         self._tokens = np.zeros((capacity, len(TOKEN.names or ())), np.intp)
         self._outputs = np.zeros(capacity, np.int64)
         self._computed = np.zeros(1, np.int64)
-        self._norm = np.array(model.weights.norm, np.float32)
+        self._norm = np.ascontiguousarray(model.weights.norm, np.float32)
         longest = max(longest, 3 * c.head_dim + 64)
         self._sparsity = model.sparsity if capacity == 1 else None
         areas = self._sparsity.areas if self._sparsity else {}
@@ -114,7 +114,8 @@ class Workspace(HoldsAddresses):
         _, append, attend = CACHES[model.cache]
         self._record: Any = np.zeros((), MODEL)
         for name, value in {
-            "hidden": c.hidden, "ffn": c.ffn, "layers": len(model.weights.layers), "embeds": 1,
+            "hidden": c.hidden, "ffn": c.ffn, "layers": len(model.weights.layers),
+            "embeds": int(model.weights.embedding.shape[0] > 0),
             "heads": c.heads, "kv_heads": c.kv_heads, "head_dim": c.head_dim, "rotated": c.rotated,
             "vocabulary": c.vocabulary, **delta_fields(c), **fields_of(model.split),
             "low": is_low,
@@ -145,11 +146,8 @@ class Workspace(HoldsAddresses):
         self._buffers["peaks"].view(np.float32)[:] = -np.inf
         self._together = None
         if model.group is not None:
-            x = self._buffers["x"].view(np.float32)[: capacity * c.hidden]
             peaks = _peaks(head.padded)
-            self._together = Together(
-                model, self._record, x.reshape(capacity, c.hidden), peaks, slot
-            )
+            self._together = Together(model, self._record, self.inputs, peaks, slot)
         self._address = self._record.ctypes.data
         first = MODEL.fields[_CALL[0]][1] // 8  # type: ignore[index]
         self._call = self._record.reshape(1).view(np.int64)[first : first + len(_CALL)]
@@ -181,6 +179,14 @@ class Workspace(HoldsAddresses):
         rows[:, 0] = ids
         rows[:, 1] = position if count == 1 else range(position, position + count)
         rows[:, 2:] = cache.addresses(start)
+
+    @property
+    def inputs(self) -> Array:
+        """float32 (capacity, hidden): where the vectors of tokens that are placed are written
+        before a pass of a model without an embedding, which overwrites them."""
+        hidden = self._model.config.hidden
+        count = self._capacity * hidden
+        return self._buffers["x"].view(np.float32)[:count].reshape(self._capacity, hidden)
 
     def run(self, tokens: int, outputs: Any, exact_top: int, tile_tokens: int) -> Array:
         """A pass of the `tokens` that were placed; float32 (outputs, vocabulary) logits.

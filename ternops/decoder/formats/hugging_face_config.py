@@ -38,6 +38,11 @@ def read_config(folder: Path) -> Config:
     something that this decoder is not.
     """
     raw = read_raw(folder)
+    return replace(config_of(raw), eos=_ends(folder, raw))
+
+
+def config_of(raw: dict[str, Any]) -> Config:
+    """The same of a config.json alone, as `read_raw` gives it, without tokens that end a text."""
     architecture, form = find_hugging_face(raw)
     if form.strict:
         _check_program(raw, architecture, form)
@@ -65,7 +70,6 @@ def read_config(folder: Path) -> Config:
         tied=_tied(raw, form),
         rope_theta=rope.theta,
         epsilon=epsilon,
-        eos=_ends(folder, raw),
         rope_factors=rope.factors,
         rope_long_factors=rope.long_factors,
         rope_original=rope.original,
