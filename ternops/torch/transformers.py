@@ -38,6 +38,8 @@ def accelerate(model: _Module, encoding: str = "auto") -> _Module:
     """
     from transformers.integrations import bitnet
 
+    from ternops.torch.decoder_forward import run_on_decoder
+
     check_module(model)
     known = (BitLinear, bitnet.BitLinear, bitnet.AutoBitLinear)
 
@@ -57,6 +59,7 @@ def accelerate(model: _Module, encoding: str = "auto") -> _Module:
     if getattr(model, "config", None) is not None:
         _declare(model, norms)
         _accelerate_head(model)
+        run_on_decoder(model)
     return model
 
 

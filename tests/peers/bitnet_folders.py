@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from tests.peers import random_models
 
 SIZES = {**random_models.SIZES, "num_hidden_layers": 2}
+#: Of logits up to 10. One activation that float32 rounds to another int8 would change them by 0.1.
+LARGEST = 2e-5
+#: Arguments of `write`: no activation of `prompt_of` the seed is near the middle of two int8.
+KINDS = [
+    ("bitnet", "offline", 65),
+    ("bitnet", "unpacked", 65),
+    ("bitnet", "online", 135),
+    ("llama", "bitlinear", 186),
+    ("qwen3", "offline", 120),
+    ("qwen3", "online", 138),
+]
 
 
 def load_theirs(folder, torch, transformers):
@@ -60,3 +73,8 @@ def quantized(name, weight, kind, torch, transformers):
     pack = transformers.integrations.bitnet.pack_weights
     stored = trits.to(torch.bfloat16) if kind == "unpacked" else pack(trits)
     return {name: stored, f"{name}_scale": scale.reshape(1).to(torch.bfloat16)}
+
+
+def prompt_of(seed):
+    """Eight tokens of a list."""
+    return np.random.default_rng(seed).integers(2, SIZES["vocab_size"], 8).tolist()

@@ -8,24 +8,14 @@ import numpy as np
 import pytest
 
 from ternops.decoder import open_checkpoint
-from tests.peers.bitnet_folders import SIZES, load_theirs, write
+from tests.peers.bitnet_folders import KINDS, LARGEST, SIZES, load_theirs, prompt_of, write
 
 pytest.importorskip("torch", reason="torch is not installed (make test-peers)")
 from ternops.torch import TernaryLinear, accelerate, replace_linear
 
 pytestmark = pytest.mark.peers
 
-PROMPT, STEPS = 8, 48
-#: Of logits up to 10. One activation that float32 rounds to another int8 would change them by 0.1.
-LARGEST = 2e-5
-KINDS = [
-    ("bitnet", "offline", 65),
-    ("bitnet", "unpacked", 65),
-    ("bitnet", "online", 135),
-    ("llama", "bitlinear", 186),
-    ("qwen3", "offline", 120),
-    ("qwen3", "online", 138),
-]
+STEPS = 48
 
 
 def generated(model, prompt, torch):
@@ -34,10 +24,6 @@ def generated(model, prompt, torch):
         asked = torch.tensor([prompt])
         tokens = model.generate(asked, do_sample=False, max_new_tokens=STEPS)
         return tokens[0].tolist(), model(tokens).logits[0]
-
-
-def prompt_of(seed):
-    return np.random.default_rng(seed).integers(2, SIZES["vocab_size"], PROMPT).tolist()
 
 
 @pytest.mark.parametrize(("layout", "kind", "seed"), KINDS)
