@@ -176,9 +176,15 @@ def generate(options: TorchOptions) -> Iterator[Goal]:
     with tempfile.TemporaryDirectory() as folder:
         rates, texts = _of_transformers(options, prompt, folder)
         ours = Model.from_pretrained(folder, threads=options.threads)
-    own, text = _rate(
-        lambda count: list(ours.generate(prompt, count, stop_at_eos=False)), options.tokens
-    )
+
+    def run(count: int, note: Callable[[], Any]) -> list[int]:
+        tokens = []
+        for token in ours.generate(prompt, count, stop_at_eos=False):
+            note()
+            tokens.append(token)
+        return tokens
+
+    own, text = _rate(run, options.tokens)
     same = [_agreeing(texts[1], other) for other in (texts[0], text)]
     before, after = rates
     options.raw |= {
@@ -202,8 +208,9 @@ def _of_transformers(
     model = _random_bitnet(options.layers)
     asked = torch.tensor([prompt])
 
-    def run(count: int) -> list[int]:
-        found = model.generate(asked, do_sample=False, max_new_tokens=count)
+    def run(count: int, note: Callable[[], Any]) -> list[int]:
+        streamer = _Streamer(note)
+        found = model.generate(asked, do_sample=False, max_new_tokens=count, streamer=streamer)
         tokens: list[int] = found[0, len(prompt) :].tolist()
         return tokens
 
@@ -214,15 +221,33 @@ def _of_transformers(
     return [before, after], [first, second]
 
 
-def _rate(run: Callable[[int], list[int]], tokens: int) -> tuple[float, list[int]]:
-    """Tokens a second behind the first one, and the tokens."""
-    run(2)
-    start = time.perf_counter()
-    run(1)
-    prefilled = time.perf_counter()
-    found = run(1 + tokens)
-    rest = time.perf_counter() - prefilled - (prefilled - start)
-    return tokens / rest, found
+def _rate(
+    run: Callable[[int, Callable[[], Any]], list[int]], tokens: int
+) -> tuple[float, list[int]]:
+    """Tokens a second, of the median time from one to the next, and the tokens.
+
+    run: makes so many tokens and calls what it is given behind each. The prompt, which takes
+    seconds, is left out without a difference of two times.
+    """
+    run(2, lambda: None)
+    times: list[float] = []
+    found = run(1 + tokens, lambda: times.append(time.perf_counter()))
+    return 1 / median(later - earlier for earlier, later in itertools.pairwise(times)), found
+
+
+class _Streamer:
+    """What transformers' generate() gives the prompt and then each token to."""
+
+    def __init__(self, note: Callable[[], Any]) -> None:
+        self._note, self._is_prompt = note, True
+
+    def put(self, tokens: Any) -> None:
+        if not self._is_prompt:
+            self._note()
+        self._is_prompt = False
+
+    def end(self) -> None:
+        """There are no more."""
 
 
 def _agreeing(one: list[int], other: list[int]) -> int:
