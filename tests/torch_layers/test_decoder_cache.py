@@ -1,0 +1,121 @@
+"""Caches of transformers whose keys and values lie in a decoder's pages."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed (make test-peers)")
+pytest.importorskip("transformers", reason="transformers is not installed (make test-peers)")
+from transformers.cache_utils import DynamicCache, StaticCache  # noqa: E402
+
+from ternops.torch.decoder_cache import DecoderCache  # noqa: E402
+from tests.peers.bitnet_folders import SIZES  # noqa: E402
+from tests.torch_layers.pairs import CACHE, STEPS, assert_near, generated, ids, logits  # noqa: E402
+
+pytestmark = pytest.mark.peers
+
+
+def test_two_models_and_two_caches_in_turn(pair, both, passes):
+    theirs, first, second = pair[0], pair[1], both[1]
+    with torch.no_grad():
+        second.model.norm.weight.mul_(2)
+    sequences = [ids(1), ids(2), ids(3)]
+    caches = [None] * 3
+    for _ in range(6):
+        for at, model in enumerate((first, first, second)):
+            tokens = sequences[at] if caches[at] is None else sequences[at][:, -1:]
+            with torch.no_grad():
+                result = model(tokens, **{CACHE: caches[at]}, use_cache=True)
+            caches[at] = getattr(result, CACHE)
+            following = result.logits[:, -1:].argmax(-1)
+            sequences[at] = torch.cat([sequences[at], following], dim=1)
+    for at, found in enumerate(sequences[:2]):
+        assert torch.equal(found, generated(theirs, ids(at + 1), max_new_tokens=6))
+    assert torch.equal(sequences[2], generated(second, ids(3), max_new_tokens=6))
+    assert passes[:18] == [8] * 3 + [1] * 15
+
+
+def test_a_cache_is_given_back(pair, passes):
+    """Of generate(), of a call, and one that a caller has made: it is filled in place."""
+    cache = DynamicCache()
+    first = generated(pair[1], ids(), **{CACHE: cache}, max_new_tokens=5)
+    assert type(cache) is DecoderCache
+    assert cache.get_seq_length() == first.shape[1] - 1
+    found = generated(pair[1], first, **{CACHE: cache}, max_new_tokens=STEPS - 5)
+    assert torch.equal(found, generated(pair[0], ids()))
+    assert passes == [8] + [1] * (STEPS - 1)
+    assert type(cache) is DecoderCache
+    assert len(cache) == SIZES["num_hidden_layers"]
+    assert str(STEPS + 7) in repr(cache)
+
+
+def test_tensors_of_a_cache_are_theirs(pair, passes):
+    """A DynamicCache again when it is looked at, with the same keys and values; then pages anew."""
+    tokens = ids(count=100)
+    caches = [DynamicCache(config=each.config) for each in pair]
+    for model, cache in zip(pair, caches, strict=True):
+        logits(model, tokens, **{CACHE: cache})
+    assert [type(each) for each in caches] == [DynamicCache, DecoderCache]
+    for theirs, ours in zip(caches[0].layers, caches[1].layers, strict=True):
+        assert_near(ours.keys, theirs.keys)
+        assert_near(ours.values, theirs.values)
+    assert type(caches[1]) is DynamicCache
+    more = ids(seed=5)
+    expected = logits(pair[0], more, **{CACHE: copy.deepcopy(caches[0])})
+    # Pages from tensors: its own, and those of the other model.
+    for cache in (caches[1], caches[0]):
+        assert_near(logits(pair[1], more, **{CACHE: cache}), expected)
+        assert type(cache) is DecoderCache
+    assert passes == [100, 8, 8]
+    # A model that has never heard of it goes on with it.
+    expected = logits(pair[1], more, **{CACHE: caches[1]})
+    assert_near(logits(pair[0], more, **{CACHE: caches[0]}), expected)
+    assert type(caches[0]) is DynamicCache
+
+
+def test_a_cache_is_cropped_reset_copied_and_pickled(pair, passes):
+    tokens, more = ids(count=80), ids(seed=7)
+    cache = DynamicCache()
+    logits(pair[1], tokens, **{CACHE: cache})
+    expected = logits(pair[0], torch.cat([tokens, more], dim=1))[:, 80:]
+    for other in (copy.deepcopy(cache), copy.copy(cache), pickle.loads(pickle.dumps(cache))):
+        assert_near(logits(pair[1], more, **{CACHE: other}), expected)
+        assert type(other) is DecoderCache
+        assert (cache.get_seq_length(), other.get_seq_length()) == (80, 88)
+    cache.crop(-50)
+    expected = logits(pair[0], torch.cat([tokens[:, :30], more], dim=1))[:, 30:]
+    assert_near(logits(pair[1], more, **{CACHE: cache}), expected)
+    cache.crop(-1000)
+    assert cache.get_seq_length() == 0
+    logits(pair[1], more, **{CACHE: cache})
+    cache.reset()
+    assert_near(logits(pair[1], more, **{CACHE: cache}), logits(pair[0], more))
+    assert sum(passes) == 80 + 6 * 8
+
+
+def test_assisted_generation_crops(pair, both, passes):
+    """By another model, and by what is in the prompt."""
+    expected = generated(pair[0], ids())
+    for settings in ({"assistant_model": both[1]}, {"prompt_lookup_num_tokens": 3}):
+        assert torch.equal(generated(pair[1], ids(), **settings), expected)
+        assert passes
+        passes.clear()
+
+
+def test_without_a_cache(pair, passes):
+    assert torch.equal(*(generated(model, ids(), use_cache=False) for model in pair))
+    assert passes == list(range(8, 8 + STEPS))
+    with torch.no_grad():
+        assert getattr(pair[1](ids(), use_cache=False), CACHE) is None
+
+
+def test_a_static_cache_is_theirs(pair, passes):
+    found = []
+    for model in pair:
+        cache = StaticCache(config=model.config, max_cache_len=40)
+        found.append(logits(model, ids(), **{CACHE: cache}))
+    assert_near(*found)
+    assert not passes
