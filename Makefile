@@ -18,12 +18,15 @@ bench: $(VENV)/.bench ## Set up and run the main job in its quick form (minutes)
 	$(BIN)/python -m bench.run --arch auto --quick
 
 bench-kernels: $(VENV)/.bench ## Every kernel beside the machine's limits and what peers are installed
+	$(BIN)/python -m ternops warmup
 	$(BIN)/python -m bench.kernels
 
 bench-decode: $(VENV)/.bench ## The decoder beside the bandwidth and, if it is installed, llama.cpp
+	$(BIN)/python -m ternops warmup
 	$(BIN)/python -m bench.decode
 
 bench-cost: $(VENV)/.bench ## The cost model, calibrated here, beside decoding
+	$(BIN)/python -m ternops warmup
 	$(BIN)/python -m bench.cost
 
 bench-arm: $(VENV)/.bench ## ARM without ARM hardware: instructions counted, cycles simulated
@@ -117,7 +120,6 @@ $(BIN)/python:
 $(VENV)/.bench: pyproject.toml Makefile | $(BIN)/python
 	@echo "installing ternops with its benchmark packages (about a minute)"
 	$(PIP) install -e '.[bench,llm]'
-	$(BIN)/python -m ternops warmup
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml Makefile | $(BIN)/python

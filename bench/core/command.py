@@ -27,7 +27,8 @@ from ternops.tuning import SECONDS
 
 #: Called with what was done whenever a step is done.
 Advance = Callable[[str], None]
-_TUNING_STEPS = 20
+#: Of a bar for work that says which part of it is done.
+STEPS = 20
 
 
 def make_parser(name: str, description: str | None) -> argparse.ArgumentParser:
@@ -165,19 +166,25 @@ def tune(console: Console, seconds: float = SECONDS) -> None:
     say so either way."""
     if tuned.is_needed():
         with progress(console) as start:
-            advance, done = start(f"tuning, {seconds:.0f} s at most", _TUNING_STEPS), 0
-
-            def announce(what: str, part: float) -> None:
-                nonlocal done
-                while done < int(part * _TUNING_STEPS):
-                    done += 1
-                    advance(what)
-
+            advance = by_part(start(f"tuning, {seconds:.0f} s at most", STEPS))
             try:
-                ternops.tune(seconds, announce)
+                ternops.tune(seconds, advance)
             except (ValueError, OSError) as error:
                 tell(console, "not tuned", [" ".join(str(error).split())])
     console.print(f"tuning: {tuned.state()}", highlight=False)
+
+
+def by_part(advance: Advance) -> Callable[[str, float], None]:
+    """For work that says which part of it is done: a bar of STEPS steps."""
+    done = 0
+
+    def announce(what: str, part: float) -> None:
+        nonlocal done
+        while done < int(part * STEPS):
+            done += 1
+            advance(what)
+
+    return announce
 
 
 @contextmanager

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 Jobs = dict[str, Job]
 
 
-def needed(encodings: Iterable[str], decoder: bool) -> Jobs:
+def needed(encodings: Iterable[str], decoder: bool, plain: bool = False) -> Jobs:
     """What products of some encodings run, with any number of tokens; key -> job.
 
-    decoder: and models, with any head and cache.
+    decoder: and models, with any head and cache. plain: and of models only those of BitNet's kind:
+    one scale a matrix, full attention, and 16 bits of heads and caches.
     """
     from ternops import team
     from ternops.decoder.attention import CACHES
@@ -43,9 +44,13 @@ def needed(encodings: Iterable[str], decoder: bool) -> Jobs:
     blocks = {name for name, encoding in ENCODINGS.items() if isinstance(encoding, Blocks)}
     found: list[Job] = []
     if decoder:
-        found += [job for _, append, attend in CACHES.values() for job in (attend, append)]
-        found += [job for each in UNPACKED.values() for job in (each.multiply, each.prepare)]
-        found += [forward, delta_inputs, delta_rule, quantize_head, gemv_stack]
+        caches = [each for name, each in CACHES.items() if not plain or name == "fp16"]
+        heads = [each for each in UNPACKED.values() if not plain or each.itemsize == 2]
+        found += [job for _, append, attend in caches for job in (attend, append)]
+        found += [job for each in heads for job in (each.multiply, each.prepare)]
+        found.append(forward)
+    if decoder and not plain:
+        found += [delta_inputs, delta_rule, quantize_head, gemv_stack]
         found += [grouped_row(name) for name in sorted(chosen & blocks)]
     for name in sorted(chosen & blocks):
         found += (*sparse_kernels(name), transpose_job(name))
@@ -53,10 +58,14 @@ def needed(encodings: Iterable[str], decoder: bool) -> Jobs:
         if encoding in chosen:
             found += reversed(kernels)
     # Those for other groups, which few matrices have, are compiled when they are asked for.
-    for name, kind in product(sorted(chosen & set(PANELS)), KINDS):
+    grouped = () if plain else sorted(chosen & set(PANELS))
+    for name, kind in product(grouped, KINDS):
         for group in PANELS[name].usual_groups:
             found += reversed(grouped_kernels(name, kind, group)[:2])
-    return {job.key: job for job in (*found, linear, over_rows, pack, unpack, turn, *team.ENTRIES)}
+    found += [pack, *team.ENTRIES]
+    if not plain:
+        found += [linear, over_rows, unpack, turn]
+    return {job.key: job for job in found}
 
 
 def every() -> Jobs:

@@ -190,10 +190,10 @@ def compile_all(
     try:
         for thread in threads:
             thread.join(None if until == math.inf else max(0.0, until - time.monotonic()))
-    finally:
+    finally:  # no process is left behind, by Ctrl-C either
         pool.end()
-    for thread in threads:
-        thread.join()
+        for thread in threads:
+            thread.join()
     if pool.failure:
         raise RuntimeError(str(pool.failure)) from pool.failure
 

@@ -1,11 +1,11 @@
 """A process that compiles the jobs whose keys it reads, a line each, and says when one is done.
 
-    python -m ternops.ahead.worker [--target TARGET FOLDER] [--encodings NAME ...]
+    python -m ternops.ahead.worker [--target TARGET FOLDER] [--encodings NAME ...] [--plain]
 
 Without a target: for this process's own CPU and tier, to the user's folder. TARGET is JSON of
 `ternops.isa.targets.Target`; FOLDER gets a file of `ternops.simd.objects` for each job.
 The first line that it prints is the keys of all jobs there are, or of what models in some encodings
-need; those of tuning's candidates, which are many more, it takes as well.
+need, or plain ones; those of tuning's candidates, which are many more, it takes as well.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m ternops.ahead.worker", description=__doc__)
     parser.add_argument("--target", nargs=2)
     parser.add_argument("--encodings", nargs="+")
+    parser.add_argument("--plain", action="store_true")
     arguments = parser.parse_args()
     folder = None
     if arguments.target:
@@ -33,7 +34,7 @@ def main() -> None:
     from ternops.ahead.jobs import candidate, every, needed
     from ternops.simd import kept, objects
 
-    jobs = needed(arguments.encodings, decoder=True) if arguments.encodings else every()
+    jobs = needed(arguments.encodings, True, arguments.plain) if arguments.encodings else every()
     # What a job prints, or Numba, must not be taken for an answer.
     answers, sys.stdout = sys.stdout, sys.stderr
     print(json.dumps(list(jobs)), file=answers, flush=True)

@@ -36,6 +36,8 @@ class Job:
     address: int
     parameters: ClassVar[tuple[str, ...]] = ()
     returns: ClassVar[bool] = False
+    #: How it is optimized (`lowering.compile_job`).
+    as_one: ClassVar[bool] = True
 
     def __init__(self, function: Callable[..., Any], name: str | None = None) -> None:
         source = getattr(function, "py_func", function)
@@ -85,13 +87,15 @@ class Job:
     def compile(self) -> tuple[bytes, str]:
         """Its object code, made anew, and the symbol of its entry."""
         with LOCK:
-            compiled = lowering().compile_job(self._function, self.name, self._arity, self.returns)
+            compiled = lowering().compile_job(
+                self._function, self.name, self._arity, self.returns, self.as_one
+            )
         return compiled.code, compiled.symbol
 
     def assembly(self) -> str:
         """The machine code as text, with LLVM's remarks on what is spilled; compiled anew."""
         with LOCK:
-            text: str = lowering().assembly(self._function, self._arity, self.returns)
+            text: str = lowering().assembly(self._function, self._arity, self.returns, self.as_one)
         return text
 
 
@@ -106,6 +110,7 @@ class RowsKernel(Job):
     """A part of a product: rows or tokens [first, last) of the operands at an address."""
 
     parameters = ("operands", "first", "last", "thread")
+    as_one = False
 
 
 class LayerKernel(Job):

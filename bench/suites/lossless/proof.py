@@ -1,8 +1,9 @@
 """The lossless table: every encoding on every tier gives the bits that NumPy gives.
 
-The tiny checkpoint reads 8 windows of 512 tokens of Python, in about forty seconds on two cores
-once the kernels are compiled, more than half of them NumPy's. For each tier of this CPU (in the
-quick form for three of them), each encoding and "fp16", and each thread count, the table says
+The tiny checkpoint reads 8 windows of 512 tokens of Python (in the quick form 4), in about forty
+seconds on two cores once the kernels are compiled, more than half of them NumPy's. For each tier of
+this CPU (in the quick form for three of them), each encoding and "fp16", and each thread count, the
+table says
 
 - whether logits are bit-identical. Those of the first window are compared with the NumPy oracle's,
   three times: read as a prompt, 64 tokens in a pass, and decoded, one token in a pass, with and
@@ -32,7 +33,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -51,6 +52,7 @@ from bench.suites.lossless.tier import (
     perplexity_of,
     text_of,
 )
+from ternops.ahead import jobs
 from ternops.ahead.pool import Task, compile_all
 from ternops.commands.tiers import output_on
 from ternops.decoder import Model, reference
@@ -132,18 +134,17 @@ def tiers(few: bool) -> list[str]:
     return sorted({names[own], names[(own + len(names)) // 2], names[-1]}, key=names.index)
 
 
-def prove(threads: list[int], names: Sequence[str], advance: Advance) -> Proof:
+def prove(threads: list[int], names: Sequence[str], advance: Advance, few: bool = False) -> Proof:
     """Read and decode text with the tiny checkpoint on tiers that this CPU has.
 
-    Raises ValueError if a tier's process fails.
+    few: half of the windows. Raises ValueError if a tier's process fails.
     """
-    text = text_of(WINDOWS, CONTEXT)
-    _compile(names)
+    text = text_of(_windows(few), CONTEXT)
     oracles = _oracles(text, advance)
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     digests: dict[str, Counter[str]] = {name: Counter() for name in COMPUTATIONS}
     for tier in names:
-        for each in _computed_on(tier, threads):
+        for each in _computed_on(tier, threads, len(text)):
             found.setdefault((tier, each["encoding"]), []).append(each)
             digests[_computation(each["encoding"])][each["text"]] += 1
         advance(tier)
@@ -163,12 +164,17 @@ def prove(threads: list[int], names: Sequence[str], advance: Advance) -> Proof:
     return Proof(len(text[0]), len(text), rows, float64)
 
 
-def _compile(names: Sequence[str]) -> None:
-    """What models need on these tiers and have not yet, as many at a time as there are CPUs."""
-    needed = "--encodings", *ENCODINGS
+def compile_ahead(names: Sequence[str], advance: Callable[[str, float], None]) -> None:
+    """What models need on these tiers and have not yet, as many at a time as there are CPUs.
+
+    advance: called with a job and the part of all that is done.
+    """
+    needed = "--plain", "--encodings", *ENCODINGS
     tasks = [Task(name, needed, (("TERNOPS_ISA", name),)) for name in names]
+    # Each tier has about as many; what other tiers' are is known when they begin.
+    total = len(names) * len(jobs.needed(ENCODINGS, decoder=True, plain=True))
     with suppress(RuntimeError, OSError):  # the tier's own process says what is wrong
-        compile_all(tasks, usable_cpus(), lambda key, done, count: None)
+        compile_all(tasks, usable_cpus(), lambda key, done, _: advance(key, done / total))
 
 
 def failures(record: Mapping[str, Any]) -> list[str]:
@@ -188,9 +194,13 @@ def failures(record: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def steps(names: Sequence[str]) -> int:
+def steps(names: Sequence[str], few: bool = False) -> int:
     """How often `prove` calls advance."""
-    return len(COMPUTATIONS) * (1 + WINDOWS) + len(names)
+    return len(COMPUTATIONS) * (1 + _windows(few)) + len(names)
+
+
+def _windows(few: bool) -> int:
+    return (WINDOWS + 1) // 2 if few else WINDOWS
 
 
 @dataclass(frozen=True)
@@ -235,8 +245,8 @@ def _computation(encoding: str) -> str:
     return FP16 if encoding == FP16 else TERNARY
 
 
-def _computed_on(tier: str, threads: Sequence[int]) -> list[dict[str, Any]]:
-    options = ["--threads", *threads, "--windows", WINDOWS, "--context", CONTEXT]
+def _computed_on(tier: str, threads: Sequence[int], windows: int) -> list[dict[str, Any]]:
+    options = ["--threads", *threads, "--windows", windows, "--context", CONTEXT]
     output = output_on(
         tier, ["-m", "bench.suites.lossless.tier", *map(str, options)], "the lossless table"
     )

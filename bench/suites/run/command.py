@@ -99,7 +99,13 @@ class _Run:
 
     def measure(self) -> list[str]:
         """Everything that has not been measured yet; a line for each check that failed."""
-        command.tune(self._console, _QUICK_TUNING if self._effort == QUICK else SECONDS)
+        few = self._effort == QUICK
+        tiers = lossless.tiers(few)
+        if "lossless" not in self._about:
+            with command.progress(self._console) as start:
+                advance = start(f"kernels for {', '.join(tiers)}", command.STEPS)
+                lossless.compile_ahead(tiers, command.by_part(advance))
+        command.tune(self._console, _QUICK_TUNING if few else SECONDS)
         with command.progress(self._console) as start:
             if "limits" not in self._about:
                 advance = start("limits", limits.steps(self._threads))
@@ -109,9 +115,8 @@ class _Run:
         self._print(run_tables.limits(self._results))
         with command.progress(self._console) as start:
             if "lossless" not in self._about:
-                names = lossless.tiers(few=self._effort == QUICK)
-                advance = start("lossless", lossless.steps(names))
-                proof = lossless.prove(self._threads, names, advance)
+                advance = start("lossless", lossless.steps(tiers, few))
+                proof = lossless.prove(self._threads, tiers, advance, few)
                 self._about["lossless"] = proof.as_json()
                 save(self.folder, self._results)
         self._print(run_tables.lossless(self._results))

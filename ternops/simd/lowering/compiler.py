@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from llvmlite import ir
-from llvmlite.binding import newpassmanagers
+from llvmlite.binding import Linkage, newpassmanagers
 from numba import config, types
 from numba.core import ccallback, codegen, cpu, registry
 from numba.core.compiler_lock import global_compiler_lock
@@ -52,9 +52,44 @@ class _Library(codegen.JITCodeLibrary):
     def _finalize_specific(self) -> None:
         self._codegen._scan_and_fix_unresolved_refs(self._final_module)
 
+    _plain: Any = None
+
+    def add_linking_library(self, library: Any) -> None:
+        # Not finalized here, as Numba's is: `optimize_as_one` has no use for what parts become.
+        self._linking_libraries.append(library)
+
+    def finalize(self) -> None:
+        self._plain = self._final_module.clone()
+        super().finalize()
+
+    def optimize_as_one(self, symbol: str) -> None:
+        """Finalize it with all its parts, of which none has been optimized by itself.
+
+        A part is else optimized once for each level of calls above it: half of the time that
+        `forward` takes, of whose 150 parts few are loops.
+        """
+        libraries = dict.fromkeys(self._linking_libraries)
+        for library in (pending := [*libraries]):
+            new = [each for each in library._linking_libraries if each not in libraries]
+            libraries.update(dict.fromkeys(new))
+            pending += new
+        for library in libraries:
+            module = (getattr(library, "_plain", None) or library._final_module).clone()
+            for each in module.functions:
+                if not each.is_declaration and each.linkage != Linkage.internal:
+                    each.linkage = "weak_odr"  # which is linked whether it is called so far or not
+            self._final_module.link_in(module)
+        for each in self._final_module.functions:
+            if not each.is_declaration and each.name != symbol:
+                each.linkage = "internal"
+        self._optimize_final_module()
+        self._finalize_specific()
+        self._finalized = True
+
     def _get_module_for_linking(self) -> Any:
         # LLVM's code generator rewrites the loops of what it is given. Those that call a function
         # link the rewritten form: from the plain one a GEMV's loop has 33 instructions, not 31.
+        self._ensure_finalized()
         if self._shared_module is None:
             self._codegen._tm.emit_object(self._final_module)
         return super()._get_module_for_linking()
@@ -77,10 +112,10 @@ class _Context(cpu.CPUContext):
     called for."""
 
     def get_executable(self, library: Any, descriptor: Any, env: Any) -> Any:
-        library._ensure_finalized()
-        if self.codegen()._engine.is_symbol_defined(descriptor.llvm_cpython_wrapper_name):
-            return super().get_executable(library, descriptor, env)
-        return object()  # what Numba knows the function by
+        names = {each.name for each in library._final_module.functions}
+        if descriptor.llvm_cpython_wrapper_name not in names:
+            return object()  # what Numba knows the function by
+        return super().get_executable(library, descriptor, env)
 
     def create_cfunc_wrapper(self, library: Any, descriptor: Any, env: Any, helper: Any) -> None:
         module = self.create_module("job")
@@ -186,10 +221,15 @@ class Compiled(NamedTuple):
     symbol: str
 
 
-def compile_job(function: Callable[..., Any], name: str, arity: int, returns: bool) -> Compiled:
-    """A function of `arity` integers, which gives one or nothing, as an object file."""
+def compile_job(
+    function: Callable[..., Any], name: str, arity: int, returns: bool, as_one: bool
+) -> Compiled:
+    """A function of `arity` integers, which gives one or nothing, as an object file.
+
+    as_one: not part by part, which takes longer, and suits loops.
+    """
     with _plain_settings():
-        library, symbol = _compiled(function, arity, returns)
+        library, symbol = _compiled(function, arity, returns, as_one)
         module = _stripped(library, symbol)
         if any(_EXCEPTION in each.name for each in module.global_variables):
             raise TypeError(f"{name}: kernels may not raise exceptions, and its code can")
@@ -198,19 +238,23 @@ def compile_job(function: Callable[..., Any], name: str, arity: int, returns: bo
         return Compiled(code, symbol)
 
 
-def assembly(function: Callable[..., Any], arity: int, returns: bool) -> str:
+def assembly(function: Callable[..., Any], arity: int, returns: bool, as_one: bool) -> str:
     """The same as text, with LLVM's remarks on what is spilled."""
     with _plain_settings():
-        library, symbol = _compiled(function, arity, returns)
+        library, symbol = _compiled(function, arity, returns, as_one)
         machine = library.codegen._tm
         machine.set_asm_verbosity(True)
         return str(machine.emit_assembly(_stripped(library, symbol)))
 
 
-def _compiled(function: Callable[..., Any], arity: int, returns: bool) -> tuple[Any, str]:
+def _compiled(
+    function: Callable[..., Any], arity: int, returns: bool, as_one: bool
+) -> tuple[Any, str]:
     signature = (types.intp,) * arity, types.intp if returns else types.void
     job: Any = _CFunc(function, signature, {}, dict(_OPTIONS))
     library, descriptor = attrgetter("library", "fndesc")(job._compile_uncached())
+    if as_one:
+        library.optimize_as_one(descriptor.llvm_cfunc_wrapper_name)
     library._ensure_finalized()
     return library, descriptor.llvm_cfunc_wrapper_name
 

@@ -51,10 +51,9 @@ def here(short, oracles, monkeypatch):
     tier = next(each for each in detect.available() if each.name == detect.TIER.name)
     monkeypatch.setattr(detect, "available", lambda: (tier,))
     monkeypatch.setattr(lossless, "_oracles", lambda text, advance: oracles)
-    monkeypatch.setattr(lossless, "_compile", lambda names: None)
 
-    def figures(tier, threads):
-        found = lossless_tier.computed(threads, NUMBER, CONTEXT)
+    def figures(tier, threads, windows):
+        found = lossless_tier.computed(threads, windows, CONTEXT)
         return [json.loads(json.dumps(each)) for each in found]
 
     monkeypatch.setattr(lossless, "_computed_on", figures)
@@ -173,7 +172,7 @@ list(computed([2], 1, 66))
 print(*asked)
 """
     asked = set(processes.run_code(code, **processes.current()).split())
-    jobs = needed(TERNARY, decoder=True)
+    jobs = needed(TERNARY, decoder=True, plain=True)
     assert any("gemm" in key for key in asked)
     assert asked <= set(jobs), asked - set(jobs)
 
@@ -238,9 +237,9 @@ def test_a_tier_that_fails_is_one_line(short, monkeypatch):
     """What its process said last."""
     monkeypatch.setattr(lossless, "CONTEXT", 1)
     with pytest.raises(ValueError, match=r"^the lossless table on generic: .*: context=1: "):
-        lossless._computed_on("generic", [1])
+        lossless._computed_on("generic", [1], 1)
     with pytest.raises(ValueError, match=r"TERNOPS_ISA='none': unknown tier"):
-        lossless._computed_on("none", [1])
+        lossless._computed_on("none", [1], 1)
 
 
 @pytest.mark.slow

@@ -44,7 +44,8 @@ def quick(small, monkeypatch, tmp_path):
     monkeypatch.setattr(run, "MAX_SHARE", math.inf)  # all lies in cache, where probes say nothing
     monkeypatch.setattr(levels, "DRAM_BYTES", 1 << 20)
     monkeypatch.setattr(lossless, "tiers", lambda few: [detect.TIER.name])
-    monkeypatch.setattr(lossless, "prove", lambda threads, names, _: proved(*threads, *names))
+    monkeypatch.setattr(lossless, "prove", lambda threads, names, *_: proved(*threads, *names))
+    monkeypatch.setattr(lossless, "compile_ahead", lambda names, advance: None)
     monkeypatch.setattr(lossless, "WINDOWS", 1)
     monkeypatch.setattr(lossless, "CONTEXT", 32)
     monkeypatch.setattr(products, "_LAYOUT", SMALL)
