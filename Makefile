@@ -79,7 +79,7 @@ fuzz: $(VENV)/.fuzz ## Attack whatever is read from others, FUZZ_SECONDS of each
 	TERNOPS_FUZZ_ORDERS=$$((20 * $(FUZZ_SECONDS))) $(BIN)/python -m pytest -q tests/fuzz/test_machine.py
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
-mutants: $(VENV)/.mutants ## Change the sources a little, many times, and see whether tests fail (an hour)
+mutants: $(VENV)/.mutants ## Change the sources a little, many times, and see whether tests fail (90 minutes at a time)
 	$(BIN)/python -m tests.mutants --minutes 90 --survivors
 
 coverage: $(VENV)/.dev ## The lines that `make test` runs, those of compiled kernels aside

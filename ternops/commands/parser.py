@@ -29,9 +29,12 @@ class Parser(argparse.ArgumentParser):
 
     def _check_options(self, words: Sequence[str]) -> None:
         known = [each for each in self._option_string_actions if each.startswith("--")]
+        takes_rest = self._subparsers or any(
+            each.nargs == argparse.REMAINDER for each in self._actions
+        )
         for word in words:
             name = word.partition("=")[0]
-            if word == "--" or (self._subparsers and not word.startswith("-")):
+            if word == "--" or (takes_rest and not word.startswith("-")):
                 return  # then come a command's own options
             if not word.startswith("--") or " " in word:
                 continue  # a value, as argparse has it

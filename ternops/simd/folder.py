@@ -9,6 +9,7 @@ import functools
 import os
 import stat
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -155,7 +156,7 @@ def _ahead() -> dict[Path, float]:
     """The times of all sources, if the clock is behind them: it was set back, or the machine has
     none that goes on without power. By it they would all have changed since they were imported."""
     try:
-        if Path(__file__).stat().st_ctime <= TIME:
+        if Path(__file__).stat().st_ctime <= time.time():
             return {}
         return {path: path.stat().st_ctime for path in _sources()}
     except OSError:

@@ -56,7 +56,7 @@ class Effort:
     settled: bool = False
 
 
-QUICK = Effort(("125M", "350M", "700M"), 16, 5, 50e9, 1, 1e9)
+QUICK = Effort(("125M", "350M", "700M"), 16, 5, 50e9, 1, 0.5e9)
 DEFAULT = Effort(tuple(SIZES), 32, 4, 50e9, 2, 1.2e9)
 FULL = Effort(tuple(SIZES), 128, 5, 1e12, 3, math.inf)
 

@@ -49,10 +49,11 @@ class _Library(codegen.JITCodeLibrary):
     """Numba's, which makes no machine code at its end: jobs get theirs in `compile_job`, and what
     Python calls when it is called."""
 
+    #: What it was before others were linked into it; None as long as it is that.
+    _plain: Any = None
+
     def _finalize_specific(self) -> None:
         self._codegen._scan_and_fix_unresolved_refs(self._final_module)
-
-    _plain: Any = None
 
     def add_linking_library(self, library: Any) -> None:
         # Not finalized here, as Numba's is: `optimize_as_one` has no use for what parts become.
@@ -83,7 +84,7 @@ class _Library(codegen.JITCodeLibrary):
             if not each.is_declaration and each.name != symbol:
                 each.linkage = "internal"
         self._optimize_final_module()
-        self._finalize_specific()
+        self._final_module.verify()
         self._finalized = True
 
     def _get_module_for_linking(self) -> Any:
@@ -226,7 +227,8 @@ def compile_job(
 ) -> Compiled:
     """A function of `arity` integers, which gives one or nothing, as an object file.
 
-    as_one: not part by part, which takes longer, and suits loops.
+    as_one: not part by part, which takes longer, and suits the loops of products. (Attention to
+    1500 positions takes as long either way.)
     """
     with _plain_settings():
         library, symbol = _compiled(function, arity, returns, as_one)
