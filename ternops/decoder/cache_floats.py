@@ -31,16 +31,18 @@ def read_floats(cache: Cache, config: Config, kind: str, positions: int) -> tupl
 
 
 def write_floats(cache: Cache, config: Config, kind: str, keys: Array, values: Array) -> None:
-    """Let a cache hold what `read_floats` gives, rounded to its kind, and nothing else."""
+    """Let a cache hold what `read_floats` gives, rounded to its kind, and nothing else; in
+    fp16 what exceeds its range becomes its largest number, as in kernels."""
     positions = keys.shape[2]
     count, dtype = pages_of(positions), DTYPES[kind]
     heads = config.layers, config.kv_heads
     pages = np.zeros(count * heads[0] * heads[1] * _elements(config, kind), dtype)
     views = _by_position(pages, config, kind)
     widths = config.head_dim, _padded(config)
+    most = float(np.finfo(np.float16).max) if kind == "fp16" else np.inf
     for view, source, width in zip(views, (keys, values), widths, strict=True):
         whole = np.zeros((*heads, count * POSITIONS, width), dtype)
-        whole[:, :, :positions, : config.head_dim] = source
+        whole[:, :, :positions, : config.head_dim] = np.clip(source, -most, most)
         view[:] = whole.reshape(view.shape)
     cache.restore(positions, {"pages": pages.view(np.uint8)})
 

@@ -291,6 +291,10 @@ class Config:
 
         local: in layers with a window.
         """
+        return np.outer(np.arange(self.context), self.rope_turns(local))
+
+    def rope_turns(self, local: bool = False) -> npt.NDArray[np.float64]:
+        """(rotated/2,) radians: how far one position rotates each pair, as `rope_angles` has it."""
         if local and self.rope_local_theta:
             turns = frequencies(self.rope_local_theta, self.rotated)
         else:
@@ -300,7 +304,7 @@ class Config:
             is_long = self.rope_long_factors and self.context > self.rope_original
             if factors := self.rope_long_factors if is_long else self.rope_factors:
                 turns = turns / np.asarray(factors)
-        return np.outer(np.arange(self.context), turns)
+        return turns
 
 
 def check_size(name: str, value: Any) -> None:

@@ -7,6 +7,7 @@ import inspect
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
@@ -36,7 +37,7 @@ class Pages:
         """Copies for each layer, (1, kv_heads, positions, head_dim) each."""
         keys, values = read_floats(self.cache, self.config, self.kind, self.positions)
         return [
-            (torch.tensor(key[None], dtype=dtype), torch.tensor(value[None], dtype=dtype))
+            (_tensor(key[None], dtype), _tensor(value[None], dtype))
             for key, value in zip(keys, values, strict=True)
         ]
 
@@ -51,7 +52,8 @@ class Pages:
     def copy(self) -> Pages:
         """Another cache that holds the same."""
         found = Pages(self.config, self.kind)
-        found.cache.restore(self.positions, self.cache.content(self.positions))
+        if self.positions:
+            found.cache.restore(self.positions, self.cache.content(self.positions))
         found.positions = self.positions
         return found
 
@@ -70,10 +72,9 @@ class DecoderCache(DynamicCache):
     @property
     def layers(self) -> list[Any]:
         """Those of the DynamicCache that this becomes."""
-        pages, dtype = self.__dict__.pop("_pages"), self.__dict__.pop("_dtype")
-        self.__class__ = DynamicCache
-        self.layers = _layers(pages, dtype)
-        return self.layers
+        # It is what it was if there is no memory for them.
+        self.layers = found = _layers(self._pages, self._dtype)
+        return found
 
     @layers.setter
     def layers(self, value: list[Any]) -> None:
@@ -143,6 +144,10 @@ class DecoderCache(DynamicCache):
         return _new, (), state, *rest
 
 
+def _tensor(values: npt.NDArray[Any], dtype: torch.dtype) -> Tensor:
+    return torch.tensor(values, dtype=dtype, device="cpu")
+
+
 def _new() -> DynamicCache:
     """What `pickle` fills in."""
     return DynamicCache.__new__(DynamicCache)
@@ -183,9 +188,9 @@ def adopt(cache: Any, config: Config, kind: str, dtype: torch.dtype) -> Pages | 
         if not _is_known([*keys, *values], config):
             return None
         pages.fill(keys, values)
-    cache.layers = []
-    cache.__class__ = DecoderCache
     cache._pages, cache._dtype = pages, dtype
+    cache.__class__ = DecoderCache
+    cache.__dict__["layers"] = []  # tensors that nothing reads any more
     return pages
 
 

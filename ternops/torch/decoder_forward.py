@@ -7,7 +7,9 @@ instead, over the same packed weights; embedding, head and `generate()` stay as 
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
 import threading
 from typing import Any
 
@@ -39,7 +41,7 @@ class Decoder(HoldsAddresses):
 
     def __init__(self, weights: DecoderWeights, threads: int, kind: str) -> None:
         self.threads, self.kind = threads, kind
-        model = LoadedModel(weights.weights, threads, cache=kind, sparse="never")
+        model = LoadedModel(weights.packed, threads, cache=kind, sparse="never")
         model.adapts = True  # as products of single layers
         self._pool = WorkspacePool(model)
 
@@ -48,7 +50,7 @@ class Decoder(HoldsAddresses):
 
         x: (tokens, hidden), of DTYPES, their embeddings.
         """
-        states = torch.empty(x.shape, dtype=torch.float32)
+        states = torch.empty(x.shape, dtype=torch.float32, device="cpu")
         for start in range(0, len(x), MAX_TOKENS):
             part = x[start : start + MAX_TOKENS]
             count, cache = len(part), pages.cache
@@ -65,11 +67,14 @@ class Decoder(HoldsAddresses):
 class Decoding:
     """What a model needs to run so, made when it is first used, and again after a change.
 
-    A copy of the model makes its own, and so does another process.
+    A copy of the model makes its own, and so does another process: a fork may come in the middle of
+    another thread's pass. lock: held for a pass. is_busy: whether one is under way, which the
+    thread that holds the lock sees in a signal handler.
     """
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.process = os.getpid()
+        self.lock, self.is_busy = threading.RLock(), False
         self._tree: ModuleTree | None = None
         self._weights: DecoderWeights | None = None
         self._decoder: Decoder | None = None
@@ -82,14 +87,18 @@ class Decoding:
 
     def weights(self, model: Any) -> DecoderWeights | None:
         """Of a model as it is now; None for one that ternops.decoder does not compute."""
-        known = self._weights
-        if self._tree is None or not (self._tree.is_same() if known is None else known.is_same()):
-            self._tree, self._weights, self._decoder = ModuleTree(model), None, None
-            try:
+        tree, known = self._tree, self._weights
+        if tree is None or not tree.is_same() or not (known is None or known.is_same()):
+            self._tree = self._weights = self._decoder = None
+            tree = ModuleTree(model)
+            with contextlib.suppress(ValueError, AttributeError):
                 self._weights = DecoderWeights(model)
-            except (ValueError, AttributeError):
-                return None
+            self._tree = tree
         return self._weights
+
+    def is_plain(self) -> bool:
+        """Whether the modules that `weights` saw do what their classes say."""
+        return self._tree is not None and self._tree.is_plain()
 
     def decoder(self, weights: DecoderWeights, kind: str) -> Decoder:
         """For as many threads as PyTorch has now."""
@@ -148,15 +157,18 @@ class _Call:
         end = past + self.tokens
         mask = self.mask
         if mask is not None and (
-            type(mask) is not Tensor or tuple(mask.shape) != (1, end) or not bool(mask.all())
+            type(mask) is not Tensor
+            or not mask.is_cpu
+            or tuple(mask.shape) != (1, end)
+            or not bool(mask.all())
         ):
             return False
         for positions in self.positions:
             if positions is None:
                 continue
-            if type(positions) is not Tensor or positions.numel() != self.tokens:
+            if type(positions) is not Tensor or not positions.is_cpu:
                 return False
-            if not torch.equal(positions.reshape(-1), torch.arange(past, end)):
+            if not torch.equal(positions.reshape(-1), torch.arange(past, end, device="cpu")):
                 return False
         return True
 
@@ -167,38 +179,52 @@ def _forward(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     call = _Call(args, kwargs)
     if not call.is_known or not call.is_one_sequence or not _is_plain(model):
         return None
-    cache = call.cache
-    if cache is not None and not isinstance(cache, DynamicCache):
+    if call.cache is not None and not isinstance(call.cache, DynamicCache):
         return None
-    with model._decoding.lock:
-        weights = model._decoding.weights(model)
-        if weights is None or not weights.tree.is_plain():
+    decoding = model._decoding
+    if decoding.process != os.getpid():
+        decoding = model._decoding = Decoding()
+    with decoding.lock:
+        if decoding.is_busy:
             return None
-        if torch.is_grad_enabled() and _has_gradients(model, call.embeddings):
-            return None
-        config, table = weights.config, model.embed_tokens.weight
-        past = 0 if cache is None else cache.get_seq_length()
-        if past + call.tokens > config.context or not call.follows(past):
-            return None
-        x = call.embeddings
-        dtype = table.dtype if x is None else x.dtype
-        if dtype not in DTYPES or weights.floats[-1].dtype is not dtype or not table.is_cpu:
-            return None
-        if x is not None and x.shape[2] != config.hidden:
-            return None
-        kind = "fp32" if dtype is torch.float32 else "fp16"
-        use_cache = (
-            getattr(model.config, "use_cache", True) if call.use_cache is None else call.use_cache
-        )
-        if cache is None and use_cache:
-            cache = DynamicCache()
-        pages = Pages(config, kind) if cache is None else adopt(cache, config, kind, dtype)
-        if pages is None:
-            return None
-        if x is None:
-            x = model.embed_tokens(call.ids)
-        weights.refresh()
-        states = model._decoding.decoder(weights, kind).run(x[0].detach(), pages)
+        try:
+            decoding.is_busy = True
+            return _pass(model, decoding, call)
+        finally:
+            decoding.is_busy = False
+
+
+def _pass(model: Any, decoding: Decoding, call: _Call) -> Any:
+    """What `_forward` returns, of a call that a decoder may compute."""
+    cache = call.cache
+    weights = decoding.weights(model)
+    if weights is None or not decoding.is_plain():
+        return None
+    if torch.is_grad_enabled() and _has_gradients(model, call.embeddings):
+        return None
+    config, table = weights.config, model.embed_tokens.weight
+    past = 0 if cache is None else cache.get_seq_length()
+    if past + call.tokens > config.context or not call.follows(past):
+        return None
+    x = call.embeddings
+    dtype = table.dtype if x is None else x.dtype
+    if dtype not in DTYPES or weights.floats[-1].dtype is not dtype or not table.is_cpu:
+        return None
+    if x is not None and x.shape[2] != config.hidden:
+        return None
+    kind = "fp32" if dtype is torch.float32 else "fp16"
+    use_cache = (
+        getattr(model.config, "use_cache", True) if call.use_cache is None else call.use_cache
+    )
+    if cache is None and use_cache:
+        cache = DynamicCache()
+    pages = Pages(config, kind) if cache is None else adopt(cache, config, kind, dtype)
+    if pages is None:
+        return None
+    if x is None:
+        x = model.embed_tokens(call.ids)
+    weights.refresh()
+    states = decoding.decoder(weights, kind).run(x[0].detach(), pages)
     last = states.to(dtype)[None]
     return BaseModelOutputWithPast(last_hidden_state=last, **{CACHE: cache})
 
@@ -228,23 +254,26 @@ def run_on_decoder(model: Any) -> None:
     """Let a model of transformers, as LlamaModel or what has one, run on `ternops.decoder` where
     that computes the same. It stays what it is otherwise."""
     inner = getattr(model, "base_model", model)
-    try:
-        DecoderWeights(inner)
-    except (ValueError, AttributeError):
+    if "_decoding" in inner.__dict__:
         return
-    inner._decoding = Decoding()
     kind: Any = type(inner)
-    inner.__class__ = _class_of(kind)
+    decoding = Decoding()
+    if decoding.weights(inner) is None:
+        return
+    inner._decoding = decoding
+    if "_without_decoder" not in kind.__dict__:
+        inner.__class__ = _class_of(kind)
 
 
 @functools.cache
 def _class_of(base: Any) -> Any:
     """The class of a model whose forward is tried here first, by the same name: transformers knows
-    models by names, and `save_pretrained` writes them."""
+    models by names, and `save_pretrained` writes them. A model that is made of it by its config is
+    one of PyTorch's layers."""
 
     @functools.wraps(base.forward)
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if not torch.compiler.is_compiling():
+        if "_decoding" in self.__dict__ and not torch.compiler.is_compiling():
             found = _forward(self, args, kwargs)
             if found is not None:
                 return found
@@ -254,7 +283,7 @@ def _class_of(base: Any) -> Any:
         _, _, state, *rest = base.__reduce_ex__(self, protocol)
         return _new, (base,), state, *rest
 
-    members = {"forward": forward, "__reduce_ex__": reduce}
+    members = {"forward": forward, "__reduce_ex__": reduce, "_without_decoder": base}
     names = ("__module__", "__qualname__", "__doc__")
     return type(base)(
         base.__name__, (base,), members | {each: getattr(base, each) for each in names}

@@ -18,7 +18,6 @@ from ternops.decoder.weights import HalfMatrix, Layer, Weights
 from ternops.half import LINE
 from ternops.matrix import TernaryMatrix
 from ternops.torch.linear import TernaryLinear
-from ternops.torch.module_tree import ModuleTree
 
 #: Those whose layers are in transformers what they are in ternops.decoder, with tensors of the
 #: same names.
@@ -34,7 +33,8 @@ class DecoderWeights:
     """Weights of the decoder within a model, without the embedding and the head, as they are now.
 
     model: as LlamaModel, with a TernaryLinear for each linear layer. Norms and biases are copied:
-    `refresh` does it again. Raises ValueError for a model that ternops.decoder does not compute.
+    `refresh` does it again. packed: all of them. Raises ValueError for a model that ternops.decoder
+    does not compute.
     """
 
     def __init__(self, model: Any) -> None:
@@ -43,7 +43,6 @@ class DecoderWeights:
         self._activation = type(ACT2FN[model.config.hidden_act])
         #: Embedding and head stay PyTorch's: the decoder has one token, which is never looked up.
         self.config = replace(config, vocabulary=1)
-        self.tree = ModuleTree(model)
         self.rotations: Tensor = model.rotary_emb.inv_freq
         self._frequencies = self.rotations.clone()
         self._check_rotations(model.rotary_emb)
@@ -51,11 +50,13 @@ class DecoderWeights:
         self.floats: list[Tensor] = []
         layers = [self._layer(each, number) for number, each in enumerate(model.layers)]
         self.floats.append(_norm(model, "norm", config.epsilon))
-        self._packed = [(each, each._weights, each.rms_norm) for each in self._linear]
+        self._matrices = [(each, each._weights, each.rms_norm) for each in self._linear]
         found = {id(each) for each in [*self.floats, model.embed_tokens.weight]}
         _expect(found == {id(each) for each in model.parameters()}, "a parameter besides")
         with torch.inference_mode(False):  # or no others could be written to outside of it
-            self._wide = [torch.empty(each.shape) for each in self.floats]
+            self._wide = [
+                torch.empty(each.shape, dtype=torch.float32, device="cpu") for each in self.floats
+            ]
         parts = iter(self._wide)
         for layer in layers:
             for vectors in (layer.norms, layer.biases):
@@ -63,20 +64,16 @@ class DecoderWeights:
                     vectors[name] = next(parts).numpy()
         columns = -(-config.hidden // LINE) * LINE
         none = HalfMatrix(np.zeros((0, columns), np.uint16), config.hidden, is_bf16=False)
-        self.weights = Weights(self.config, layers, next(parts).numpy(), none, none)
+        self.packed = Weights(self.config, layers, next(parts).numpy(), none, none)
         self.refresh()
 
     def is_same(self) -> bool:
-        """Whether the model has the same modules, parameters and packed matrices still; the values
-        of norms and biases may be others."""
-        return (
-            self.tree.is_same()
-            and all(
-                layer._weights is weights and layer.rms_norm is norm
-                for layer, weights, norm in self._packed
-            )
-            and torch.equal(self.rotations, self._frequencies)
-        )
+        """Whether layers have the same packed matrices and rotations still; the values of norms and
+        biases may be others."""
+        return all(
+            layer._weights is weights and layer.rms_norm is norm
+            for layer, weights, norm in self._matrices
+        ) and torch.equal(self.rotations, self._frequencies)
 
     def refresh(self) -> None:
         """Read norms and biases anew."""
@@ -86,7 +83,7 @@ class DecoderWeights:
     def _check_rotations(self, rope: Any) -> None:
         scale = float(getattr(rope, "attention_scaling", 1.0))
         _expect(abs(scale - self.config.rope_scale) < _NEAR, "another scale of rotations")
-        expected = torch.from_numpy(self.config.rope_angles()[1]) if self.config.context > 1 else 0
+        expected = torch.from_numpy(self.config.rope_turns())
         rates = self.rotations.double()
         _expect(bool(((rates - expected).abs() <= _NEAR * rates).all()), "other rotations")
 
@@ -101,6 +98,7 @@ class DecoderWeights:
         attention: Any = layer.get_submodule("self_attn")
         is_scaled = abs(attention.scaling * self.config.head_dim**0.5 - 1) < _NEAR
         _expect(is_scaled, "scores of another scale")
+        _expect(attention.is_causal is True, "attention to later tokens")
         _expect(not attention.attention_dropout, "dropout in attention")
         _expect(attention.layer_idx == number, "layers in another order")
 
@@ -148,7 +146,10 @@ def _config_of(model: Any) -> tuple[Config, HuggingFace]:
     _expect(
         kind.__module__.startswith(f"{_THEIRS}models."), f"{kind.__name__} is not of transformers"
     )
-    raw = json.loads(model.config.to_json_string())
+    try:
+        raw = json.loads(model.config.to_json_string())
+    except TypeError as error:  # an attribute that no file can hold
+        raise ValueError(f"model: config: {error}, expected what config.json can say") from None
     raw["architectures"] = [f"{kind.__name__.removesuffix('Model')}ForCausalLM"]
     config, (_, form) = config_of(raw), find_hugging_face(raw)
     _expect(config.architecture in _ARCHITECTURES, f"architecture {config.architecture}")

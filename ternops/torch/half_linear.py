@@ -43,7 +43,7 @@ class HalfLinear(nn.Linear):
         if not self._is_ours(x):
             return super().forward(x)
         tokens = x.detach().to(torch.float32).contiguous()
-        out = torch.empty((*x.shape[:-1], self.out_features), dtype=torch.float32)
+        out = torch.empty((*x.shape[:-1], self.out_features), dtype=torch.float32, device="cpu")
         count = tokens.numel() // self.in_features
         multiply_at(
             self._product(count),

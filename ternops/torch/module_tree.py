@@ -12,10 +12,17 @@ from torch.nn.modules import module as torch_module
 
 #: Hooks of this module do nothing unless outputs of layers are asked for.
 _CAPTURING = "transformers.utils.output_capturing"
+#: Plain attributes that forwards of attention, norms and rotations read.
+_ATTRIBUTES = (
+    "attention_dropout", "attention_scaling", "eps", "is_causal", "layer_idx", "scaling",
+    "variance_epsilon",
+)  # fmt: skip
+_ABSENT = object()
 
 
 class ModuleTree:
-    """The modules below one, their parameters and buffers: the objects, not their values.
+    """The modules below one, their parameters and buffers: the objects, not their values; and what
+    plain attributes say, those of _ATTRIBUTES.
 
     It is asked for each token, so that it looks at dictionaries, those that hold any, and not at
     modules. It holds none of the module itself, which may have it among its own attributes.
@@ -29,6 +36,12 @@ class ModuleTree:
         self._count = len(self._values)
         self._hooks = [each for m in below for each in (m._forward_hooks, m._forward_pre_hooks)]
         self._attributes = [each.__dict__ for each in below]
+        read = [(m.__dict__, name) for m in below for name in _ATTRIBUTES if hasattr(m, name)]
+        self._owners, self._names = [of for of, _ in read], [name for _, name in read]
+        self._said = self._says()
+
+    def _says(self) -> list[Any]:
+        return list(map(dict.get, self._owners, self._names, itertools.repeat(_ABSENT)))
 
     def _found(self) -> list[Any]:
         return list(itertools.chain.from_iterable(map(dict.values, self._tables)))
@@ -36,7 +49,11 @@ class ModuleTree:
     def is_same(self) -> bool:
         """Whether all of them are the same objects."""
         found = self._found()
-        return len(found) == self._count and all(map(operator.is_, found, self._values))
+        return (
+            len(found) == self._count
+            and all(map(operator.is_, found, self._values))
+            and all(map(operator.is_, self._says(), self._said))
+        )
 
     def is_plain(self) -> bool:
         """Whether the modules below do what their classes say: nobody is told of their inputs and

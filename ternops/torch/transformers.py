@@ -25,6 +25,10 @@ def accelerate(model: _Module, encoding: str = "auto") -> _Module:
     every BitLinear of ours, a `HalfLinear` in that of the head, and return the model: `generate()`
     then runs on our kernels.
 
+    The model within it, as BitNetModel, gets a class of the same name whose forward is one pass
+    over all layers where `ternops.decoder` computes the same. A DynamicCache that is handed to it
+    keeps its keys and values in our pages from then on, until its `layers` are read.
+
     model: as `from_pretrained` gives it, on the CPU: BitNetForCausalLM, or another whose config
     says `quant_method` "bitnet". encoding: as `ternops.pack` takes it; "auto" is the best one for
     all layers together.
@@ -33,11 +37,17 @@ def accelerate(model: _Module, encoding: str = "auto") -> _Module:
     to the model's dtype once. `save_pretrained` writes packed trits afterwards, whatever was
     loaded; with a scale a row or a group, which ternops.decoder reads and transformers refuses.
     Raises TypeError and ValueError, naming the layer, for one that is elsewhere than on a CPU,
-    whose weights are no trits, or shared, and for layers some of which alone norm their inputs; the
-    model is then as it was.
+    whose weights are no trits, or shared, and for layers some of which alone norm their inputs, and
+    ImportError for a version of transformers before 4.54; the model is then as it was.
     """
+    import transformers
+    from transformers import cache_utils
     from transformers.integrations import bitnet
 
+    if not hasattr(cache_utils, "DynamicLayer"):
+        raise ImportError(
+            f"transformers: version {transformers.__version__}, expected 4.54 or later"
+        )
     from ternops.torch.decoder_forward import run_on_decoder
 
     check_module(model)

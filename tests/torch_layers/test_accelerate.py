@@ -94,6 +94,14 @@ def test_bfloat16_models_run(tmp_path, torch, transformers):
     assert error < 1.3 * of_theirs
 
 
+def test_versions_that_are_too_old_are_one_line(monkeypatch, transformers):
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES, head_dim=16))
+    monkeypatch.delattr(transformers.cache_utils, "DynamicLayer")
+    message = f"transformers: version {transformers.__version__}, expected 4.54 or later"
+    with pytest.raises(ImportError, match=message):
+        accelerate(replace_linear(model))
+
+
 def test_bad_models_are_one_line(tmp_path, torch, transformers):
     with pytest.raises(ValueError, match="model: has no BitLinear to replace"):
         accelerate(transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES, head_dim=16)))

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed (make test-p
 pytest.importorskip("transformers", reason="transformers is not installed (make test-peers)")
 from transformers.cache_utils import DynamicCache, StaticCache  # noqa: E402
 
-from ternops.torch.decoder_cache import DecoderCache  # noqa: E402
+from ternops.torch.decoder_cache import DecoderCache, Pages, adopt  # noqa: E402
 from tests.peers.bitnet_folders import SIZES  # noqa: E402
 from tests.torch_layers.pairs import CACHE, STEPS, assert_near, generated, ids, logits  # noqa: E402
 
@@ -94,6 +94,47 @@ def test_a_cache_is_cropped_reset_copied_and_pickled(pair, passes):
     cache.reset()
     assert_near(logits(pair[1], more, **{CACHE: cache}), logits(pair[0], more))
     assert sum(passes) == 80 + 6 * 8
+
+
+@pytest.mark.parametrize("how", ["reset", "crop"])
+def test_an_empty_cache_is_copied(pair, passes, how):
+    cache = DynamicCache()
+    expected = logits(pair[1], ids(), **{CACHE: cache})
+    cache.reset() if how == "reset" else cache.crop(-8)
+    for other in (copy.deepcopy(cache), copy.copy(cache)):
+        assert other.get_seq_length() == 0
+        assert torch.equal(logits(pair[1], ids(), **{CACHE: other}), expected)
+    assert passes == [8] * 3
+
+
+def test_a_cache_whose_tensors_have_no_memory_is_what_it_was(monkeypatch, pair, passes):
+    cache = DynamicCache()
+    logits(pair[1], ids(), **{CACHE: cache})
+
+    def fails(self, dtype):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pages, "tensors", fails)
+        with pytest.raises(MemoryError):
+            _ = cache.layers
+    assert type(cache) is DecoderCache
+    assert cache.get_seq_length() == 8
+    assert cache.layers[0].keys.shape[2] == 8
+
+
+def test_what_exceeds_float16_is_its_largest_number(pair):
+    """As where a pass writes it, although bfloat16 holds more."""
+    config = pair[1].model._decoding.weights(pair[1].model).config
+    cache, far = DynamicCache(), torch.tensor([1e9, -1e9, torch.inf, 65504.0, 3.0])
+    values = far.repeat(12)[: 5 * config.head_dim].reshape(1, 1, 5, config.head_dim)
+    values = values.expand(1, config.kv_heads, 5, config.head_dim).bfloat16()
+    for layer in range(config.layers):
+        cache.update(values, -values, layer)
+    pages = adopt(cache, config, "fp16", torch.float32)
+    for keys, negative in pages.tensors(torch.float32):
+        assert torch.equal(keys, values.float().clamp(-65504, 65504))
+        assert torch.equal(negative, -keys)
 
 
 def test_assisted_generation_crops(pair, both, passes):

@@ -15,7 +15,7 @@ pytest.importorskip("transformers", reason="transformers is not installed (make 
 from torch import nn  # noqa: E402
 from transformers.cache_utils import DynamicCache  # noqa: E402
 
-from ternops.torch import accelerate, decoder_forward  # noqa: E402
+from ternops.torch import BitLinear, accelerate, decoder_forward  # noqa: E402
 from ternops.torch.decoder_cache import DecoderCache  # noqa: E402
 from tests.peers.bitnet_folders import SIZES, load_theirs  # noqa: E402
 from tests.torch_layers.pairs import CACHE, assert_near, ids, logits  # noqa: E402
@@ -46,6 +46,30 @@ def test_changed_floats_are_seen(both, passes, name, how):
     assert not torch.allclose(after, before, atol=1e-3)
     assert_near(after, logits(both[0], ids()))
     assert len(passes) == 2
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "value"),
+    [
+        ("self_attn", "is_causal", False),
+        ("self_attn", "scaling", 0.1),
+        ("input_layernorm", "variance_epsilon", 0.5),
+        ("mlp.ffn_sub_norm", "variance_epsilon", 0.5),
+    ],
+)
+def test_changed_attributes_are_seen(both, passes, place, name, value):
+    before = logits(both[1], ids())
+    modules = [each.model.layers[1].get_submodule(place) for each in both]
+    old = getattr(modules[1], name)
+    for each in modules:
+        setattr(each, name, value)
+    after = logits(both[1], ids())
+    assert not torch.allclose(after, before, atol=1e-3)
+    assert_near(after, logits(both[0], ids()))
+    assert passes == [8]
+    setattr(modules[1], name, old)
+    assert torch.equal(logits(both[1], ids()), before)
+    assert passes == [8, 8]
 
 
 def test_changed_layers_are_seen(both, passes):
@@ -133,6 +157,32 @@ def test_copies(tmp_path, transformers, pair, passes, how):
         other.model.norm.weight.mul_(2)
     assert torch.equal(logits(ours, ids()), expected)
     assert not torch.allclose(logits(other, ids()), expected, atol=1e-3)
+
+
+def test_a_model_that_is_made_of_the_same_class(pair, passes):
+    ours = pair[1].model
+    other = type(ours)(ours.config).eval()
+    with torch.no_grad():
+        expected = other(ids()).last_hidden_state
+        assert torch.equal(copy.deepcopy(other)(ids()).last_hidden_state, expected)
+    assert not passes
+
+
+def test_accelerated_again(both, passes):
+    """After a layer has been replaced by one that is trained."""
+    ours = both[1]
+    kind, mlp = type(ours.model), ours.model.layers[1].mlp
+    expected = logits(ours, ids())
+    mlp.down_proj = BitLinear(
+        mlp.down_proj.in_features, mlp.down_proj.out_features, bias=False
+    ).eval()
+    changed = logits(ours, ids())
+    assert passes == [8]
+    assert not torch.allclose(changed, expected, atol=1e-3)
+    assert_near(logits(accelerate(ours), ids()), changed)
+    assert passes == [8, 8]
+    assert type(ours.model) is kind
+    assert_near(logits(pickle.loads(pickle.dumps(ours)), ids()), changed)
 
 
 def test_a_model_is_gone_when_it_is_let_go_of(pair):
