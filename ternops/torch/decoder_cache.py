@@ -178,12 +178,13 @@ def adopt(cache: Any, config: Config, kind: str, dtype: torch.dtype) -> Pages | 
     if getattr(cache, "layer_class_to_replicate", None) not in (None, DynamicLayer):
         return None
     layers = cache.layers
-    if layers and (
-        len(layers) != config.layers or {type(each) for each in layers} != {DynamicLayer}
-    ):
+    if any(type(each) is not DynamicLayer for each in layers):
         return None
     pages = Pages(config, kind)
+    # Versions 4 make the first layer of an empty one at once.
     if any(each.get_seq_length() for each in layers):
+        if len(layers) != config.layers:
+            return None
         keys, values = [each.keys for each in layers], [each.values for each in layers]
         if not _is_known([*keys, *values], config):
             return None

@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed (make test-peers)")
 pytest.importorskip("transformers", reason="transformers is not installed (make test-peers)")
-from transformers.cache_utils import DynamicCache, StaticCache  # noqa: E402
+from transformers.cache_utils import DynamicCache, DynamicLayer, StaticCache  # noqa: E402
 
 from ternops.torch.decoder_cache import DecoderCache, Pages, adopt  # noqa: E402
 from tests.peers.bitnet_folders import SIZES  # noqa: E402
@@ -105,6 +105,20 @@ def test_an_empty_cache_is_copied(pair, passes, how):
         assert other.get_seq_length() == 0
         assert torch.equal(logits(pair[1], ids(), **{CACHE: other}), expected)
     assert passes == [8] * 3
+
+
+def test_a_cache_of_another_number_of_layers(pair, passes):
+    """Empty it is filled; with tensors it is left to PyTorch's layers."""
+    expected = logits(pair[1], ids())
+    cache = DynamicCache()
+    cache.layers.append(DynamicLayer())
+    assert torch.equal(logits(pair[1], ids(), **{CACHE: cache}), expected)
+    assert len(cache.layers) == SIZES["num_hidden_layers"]
+    assert passes == [8, 8]
+    cache.layers.append(cache.layers[0])
+    logits(pair[1], ids(), **{CACHE: cache})
+    assert type(cache) is DynamicCache
+    assert passes == [8, 8]
 
 
 def test_a_cache_whose_tensors_have_no_memory_is_what_it_was(monkeypatch, pair, passes):
