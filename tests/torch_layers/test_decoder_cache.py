@@ -139,7 +139,9 @@ def test_a_cache_whose_tensors_have_no_memory_is_what_it_was(monkeypatch, pair, 
 
 def test_what_exceeds_float16_is_its_largest_number(pair):
     """As where a pass writes it, although bfloat16 holds more."""
-    config = pair[1].model._decoding.weights(pair[1].model).config
+    cache = DynamicCache()
+    logits(pair[1], ids(), **{CACHE: cache})
+    config = cache.pages.config
     cache, far = DynamicCache(), torch.tensor([1e9, -1e9, torch.inf, 65504.0, 3.0])
     values = far.repeat(12)[: 5 * config.head_dim].reshape(1, 1, 5, config.head_dim)
     values = values.expand(1, config.kv_heads, 5, config.head_dim).bfloat16()
