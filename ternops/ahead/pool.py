@@ -185,15 +185,16 @@ def compile_all(
     """
     pool = _Pool(tasks, advance, skips)
     threads = [threading.Thread(target=pool.serve, daemon=True) for _ in range(processes)]
-    for thread in threads:
-        thread.start()
     try:
+        for thread in threads:
+            thread.start()
         for thread in threads:
             thread.join(None if until == math.inf else max(0.0, until - time.monotonic()))
     finally:  # no process is left behind, by Ctrl-C either
         pool.end()
         for thread in threads:
-            thread.join()
+            if thread.ident is not None:  # it has begun
+                thread.join()
     if pool.failure:
         raise RuntimeError(str(pool.failure)) from pool.failure
 
