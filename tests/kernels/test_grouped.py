@@ -34,7 +34,7 @@ ROWS = (1, 15, 16, 17, 33, 100)
 ENCODING = pytest.mark.parametrize("encoding", PANELS)
 #: Of groups whose kernels are compiled when they are first asked for; 32 is to 16 as 256 to 128.
 RARE = {
-    16: [pytest.mark.slow], 32: [pytest.mark.slow, pytest.mark.tiers], 256: [pytest.mark.slow],
+    16: [pytest.mark.slow], **{key: [pytest.mark.slow, pytest.mark.tiers] for key in (32, 256)},
 }  # fmt: skip
 GROUP = pytest.mark.parametrize(
     "group", [pytest.param(each, marks=RARE.get(each, ())) for each in GROUPS]
