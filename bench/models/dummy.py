@@ -33,7 +33,7 @@ from ternops.cost import layouts
 from ternops.cost.layouts import SIZES
 from ternops.decoder import Config
 from ternops.files import replaced
-from ternops.spelling import meant
+from ternops.spelling import one_of
 
 FORMATS = ("gguf-tq1_0", "gguf-tq2_0", "hf")
 #: Of the embedding and the head in GGUF files.
@@ -64,9 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         sizes = SIZES | EMBEDDERS
         if size not in sizes:
-            raise ValueError(
-                f"--size {size!r}: expected one of {', '.join(sizes)}{meant(size, sizes)}"
-            )
+            raise ValueError(f"--size {size!r}: {one_of(size, sizes)}")
         if size in EMBEDDERS and kind != "hf":
             raise ValueError(f"--format {kind}: expected hf for {size}, which llama.cpp has not")
         dummy = plan(size, sizes[size], kind)

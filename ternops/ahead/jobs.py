@@ -44,27 +44,26 @@ def needed(encodings: Iterable[str], decoder: bool, plain: bool = False) -> Jobs
     blocks = {name for name, encoding in ENCODINGS.items() if isinstance(encoding, Blocks)}
     found: list[Job] = []
     if decoder:
-        caches = [each for name, each in CACHES.items() if not plain or name == "fp16"]
-        heads = [each for each in UNPACKED.values() if not plain or each.itemsize == 2]
+        caches = [CACHES["fp16"]] if plain else CACHES.values()
+        heads = [UNPACKED[name] for name in ("fp16", "bf16")] if plain else UNPACKED.values()
         found += [job for _, append, attend in caches for job in (attend, append)]
         found += [job for each in heads for job in (each.multiply, each.prepare)]
         found.append(forward)
-    if decoder and not plain:
-        found += [delta_inputs, delta_rule, quantize_head, gemv_stack]
-        found += [grouped_row(name) for name in sorted(chosen & blocks)]
+        if not plain:
+            found += [delta_inputs, delta_rule, quantize_head, gemv_stack]
+            found += [grouped_row(name) for name in sorted(chosen & blocks)]
     for name in sorted(chosen & blocks):
         found += (*sparse_kernels(name), transpose_job(name))
     for (encoding, _), kernels in KERNELS.items():
         if encoding in chosen:
             found += reversed(kernels)
-    # Those for other groups, which few matrices have, are compiled when they are asked for.
-    grouped = () if plain else sorted(chosen & set(PANELS))
-    for name, kind in product(grouped, KINDS):
-        for group in PANELS[name].usual_groups:
-            found += reversed(grouped_kernels(name, kind, group)[:2])
     found += [pack, *team.ENTRIES]
     if not plain:
         found += [linear, over_rows, unpack, turn]
+        # Those for other groups, which few matrices have, are compiled when they are asked for.
+        for name, kind in product(sorted(chosen & set(PANELS)), KINDS):
+            for group in PANELS[name].usual_groups:
+                found += reversed(grouped_kernels(name, kind, group)[:2])
     return {job.key: job for job in found}
 
 

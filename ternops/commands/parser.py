@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from ternops.spelling import meant
+from ternops.spelling import meant, one_of
 
 
 class Parser(argparse.ArgumentParser):
@@ -45,7 +45,4 @@ class Parser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         choices = list(action.choices or ())
         if choices and value not in choices:
-            expected = ", ".join(map(str, choices))
-            raise argparse.ArgumentError(
-                action, f"{value!r}: expected one of {expected}{meant(value, map(str, choices))}"
-            )
+            raise argparse.ArgumentError(action, f"{value!r}: {one_of(value, map(str, choices))}")

@@ -95,6 +95,7 @@ class Workspace(HoldsAddresses):
         self._tokens = np.zeros((capacity, len(TOKEN.names or ())), np.intp)
         self._outputs = np.zeros(capacity, np.int64)
         self._computed = np.zeros(1, np.int64)
+        # As those of the layers: no copy, so that values which are written there later count.
         self._norm = np.ascontiguousarray(model.weights.norm, np.float32)
         longest = max(longest, 3 * c.head_dim + 64)
         self._sparsity = model.sparsity if capacity == 1 else None

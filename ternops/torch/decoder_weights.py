@@ -104,6 +104,7 @@ class DecoderWeights:
 
     def _layer(self, layer: nn.Module, number: int) -> Layer:
         config, form = self.config, self._form
+        names = {name for name, _ in layer.named_modules(remove_duplicate=False)}
         known = {*_HOLDERS, _ACTIVATION}
         self._check_program(layer, number)
         linear: dict[str, TernaryMatrix | HalfMatrix] = {}
@@ -120,7 +121,7 @@ class DecoderWeights:
         norms: dict[str, Any] = {}
         for name, size in config.norm_sizes(number).items():
             inner = name in INNER_NORMS
-            places = [each for each in form.norm_names(name) if _has(layer, each)]
+            places = [each for each in form.norm_names(name) if each in names]
             _expect(len(places) == 1, f"no norm {name}")
             epsilon = config.inner_epsilon if inner else config.epsilon
             self.floats.append(_norm(layer, places[0], epsilon))
@@ -135,7 +136,6 @@ class DecoderWeights:
             assert isinstance(bias, Tensor)
             self.floats.append(bias)
             biases[name] = None
-        names = {name for name, _ in layer.named_modules()}
         _expect(names <= known, f"{', '.join(sorted(names - known))} in a layer")
         return Layer(linear, norms, biases)
 
@@ -170,14 +170,6 @@ def _norm(module: nn.Module, place: str, epsilon: float) -> Tensor:
     _expect(isinstance(weight, Tensor) and weight.ndim == 1, f"{place} has no weight")
     assert isinstance(weight, Tensor)
     return weight
-
-
-def _has(module: nn.Module, place: str) -> bool:
-    try:
-        module.get_submodule(place)
-    except AttributeError:
-        return False
-    return True
 
 
 def _expect(is_so: bool, otherwise: str) -> None:

@@ -33,7 +33,6 @@ class ModuleTree:
         tables = [(m._modules, m._parameters, m._buffers) for m in (root, *below)]
         self._tables: list[dict[str, Any]] = [each for of_one in tables for each in of_one if each]
         self._values = self._found()
-        self._count = len(self._values)
         self._hooks = [each for m in below for each in (m._forward_hooks, m._forward_pre_hooks)]
         self._attributes = [each.__dict__ for each in below]
         read = [(m.__dict__, name) for m in below for name in _ATTRIBUTES if hasattr(m, name)]
@@ -50,7 +49,7 @@ class ModuleTree:
         """Whether all of them are the same objects."""
         found = self._found()
         return (
-            len(found) == self._count
+            len(found) == len(self._values)
             and all(map(operator.is_, found, self._values))
             and all(map(operator.is_, self._says(), self._said))
         )

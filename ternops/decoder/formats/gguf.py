@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import reprlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +30,7 @@ from ternops.encodings.one_bit import ONE_BIT
 from ternops.encodings.two_bit import TWO_BIT
 from ternops.matrix import TernaryMatrix, pack
 from ternops.packed import Packed, check_columns, halves_of
+from ternops.shown import shown
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -188,9 +188,7 @@ class Gguf(Checkpoint):
     def chat_template(self) -> str | None:
         template = self._metadata.get("tokenizer.chat_template")
         if template is not None and not isinstance(template, str):
-            raise ValueError(
-                f"tokenizer.chat_template is {reprlib.repr(template)}, expected a string"
-            )
+            raise ValueError(f"tokenizer.chat_template is {shown(template)}, expected a string")
         return template
 
     def special_tokens(self) -> dict[str, str]:

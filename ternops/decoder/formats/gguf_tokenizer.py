@@ -6,13 +6,14 @@ makes of them (src/llama-vocab.cpp).
 
 from __future__ import annotations
 
-import reprlib
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+from ternops.shown import shown
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -96,9 +97,7 @@ def build_tokenizer(metadata: Metadata) -> Tokenizer:
     makers = {"gpt2": _byte_level, "llama": _sentence_piece}
     kind = metadata.get("tokenizer.ggml.model")
     if not isinstance(kind, str) or kind not in makers:
-        raise ValueError(
-            f"tokenizer.ggml.model is {reprlib.repr(kind)}, expected {' or '.join(makers)}"
-        )
+        raise ValueError(f"tokenizer.ggml.model is {shown(kind)}, expected {' or '.join(makers)}")
     return makers[kind](metadata, _Vocabulary(metadata))
 
 
@@ -126,7 +125,7 @@ class _Vocabulary:
         self.ids = {token: at for at, token in enumerate(self.tokens)}
         if len(self.ids) != len(self.tokens):
             twice = next(token for at, token in enumerate(self.tokens) if self.ids[token] != at)
-            raise ValueError(f"{TOKENS}: {reprlib.repr(twice)} occurs twice")
+            raise ValueError(f"{TOKENS}: {shown(twice)} occurs twice")
         self.kinds = _kinds(metadata, self.tokens)
         self.bos, self.eos, self.unknown = (
             _token_id(metadata, name, self.tokens) for name in ("bos", "eos", "unknown")
@@ -172,7 +171,7 @@ def _byte_level(metadata: Metadata, vocabulary: _Vocabulary) -> Tokenizer:
     split = _split(metadata, vocabulary.tokens)
     texts = _strings(metadata, MERGES)
     if bad := [text for text in texts if text.count(" ") != 1]:
-        raise ValueError(f"{MERGES}: {reprlib.repr(bad[0])}, expected two parts")
+        raise ValueError(f"{MERGES}: {shown(bad[0])}, expected two parts")
     merges = [(left, right) for left, _, right in (text.partition(" ") for text in texts)]
     try:
         model = BPE(vocabulary.ids, merges, ignore_merges=split.whole_words)
@@ -239,7 +238,7 @@ def _split(metadata: Metadata, tokens: list[str]) -> _Split:
         name = "llama-bpe" if tokens[at : at + 1] == [begin] else "default"
     if not isinstance(name, str) or name not in SPLITS:
         raise ValueError(
-            f"tokenizer.ggml.pre is {reprlib.repr(name)}, expected one of {', '.join(SPLITS)}"
+            f"tokenizer.ggml.pre is {shown(name)}, expected one of {', '.join(SPLITS)}"
         )
     return SPLITS[name]
 
@@ -249,7 +248,7 @@ def _strings(metadata: Metadata, key: str) -> list[str]:
     if values is None:
         raise ValueError(f"{key} is missing")
     if not isinstance(values, list):
-        raise ValueError(f"{key} is {reprlib.repr(values)}, expected an array of strings")
+        raise ValueError(f"{key} is {shown(values)}, expected an array of strings")
     return values
 
 
@@ -271,7 +270,7 @@ def _token_id(metadata: Metadata, name: str, tokens: list[str]) -> int | None:
     if value is None:
         return None
     if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError(f"{key} is {reprlib.repr(value)}, expected a token's number")
+        raise ValueError(f"{key} is {shown(value)}, expected a token's number")
     if value < 0 or (tokens and value >= len(tokens)):
         most = f" to {len(tokens) - 1}" if tokens else " or more"
         warnings.warn(f"{key} is {value}, expected 0{most}: there is no such token", stacklevel=1)
@@ -282,5 +281,5 @@ def _token_id(metadata: Metadata, name: str, tokens: list[str]) -> int | None:
 def _flag(metadata: Metadata, key: str, default: bool) -> bool:
     value = metadata.get(key, default)
     if not isinstance(value, bool):
-        raise ValueError(f"{key} is {reprlib.repr(value)}, expected a bool")
+        raise ValueError(f"{key} is {shown(value)}, expected a bool")
     return value

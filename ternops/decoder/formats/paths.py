@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from difflib import get_close_matches
 from pathlib import Path
 
 from ternops.decoder.formats import hub
 from ternops.decoder.formats.hub import WEIGHTS
+from ternops.spelling import nearest
 
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\|[^/]*\\")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -144,11 +144,10 @@ def _alike(where: Path) -> str:
     while not missing.parent.exists():
         missing = missing.parent
     try:
-        names = {name.casefold(): name for name in os.listdir(missing.parent)}
+        found = nearest(missing.name, os.listdir(missing.parent), _ALIKE)
     except OSError:
         return ""
-    found = get_close_matches(missing.name.casefold(), names, 1, _ALIKE)
-    return f": there is {str(missing.parent / names[found[0]])!r}" if found else ""
+    return f": there is {str(missing.parent / found)!r}" if found else ""
 
 
 def _snapshot(repository: Path) -> Path:
