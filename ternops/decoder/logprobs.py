@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from ternops.decoder.softmax import largest, weights_of
 
 
 class Logprobs(NamedTuple):
@@ -26,17 +28,9 @@ def logprobs_of(logits: npt.NDArray[np.float32], token: int, count: int) -> Logp
     peak = float(logits.max())
     if not np.isfinite(peak):
         raise ValueError(f"logits: the largest is {peak}, expected a finite number")
-    total = peak + float(np.log(np.exp(logits.astype(np.float64) - peak).sum()))
+    total = peak + float(np.log(weights_of(logits, peak).sum()))
     top = largest(logits, min(count, len(logits))) if count else ()
     return Logprobs(
         float(logits[token]) - total,
         tuple((int(each), float(logits[each]) - total) for each in top),
     )
-
-
-def largest(values: npt.NDArray[Any], count: int) -> npt.NDArray[np.intp]:
-    """The indices of the `count` largest, largest first, ties to the lowest index."""
-    least = np.partition(values, len(values) - count)[len(values) - count]
-    candidates = np.flatnonzero(values >= least)
-    order = np.argsort(-values[candidates], kind="stable")
-    return candidates[order[:count]]

@@ -10,8 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ternops.decoder.logprobs import Logprobs, largest, logprobs_of
+from ternops.decoder.logprobs import Logprobs, logprobs_of
 from ternops.decoder.sampling import Sampling
+from ternops.decoder.softmax import draw, largest, weights_of
 
 #: How many of the likeliest tokens are sorted at first, to find those that reach top_p.
 _FIRST_SORTED = 256
@@ -103,25 +104,21 @@ class Sampler:
 
     def _draw(self, logits: npt.NDArray[np.float32]) -> int:
         tokens, weights = self._weights(logits)
-        cumulative = np.cumsum(weights)
-        # At most 1 - 2**-53 times the sum, which is rounded to less than the sum.
-        drawn = self._random.random() * cumulative[-1]
-        at = int(np.searchsorted(cumulative, drawn, side="right"))
+        at = draw(weights, self._random.random())
         return at if tokens is None else int(tokens[at])
 
     def _weights(
         self, logits: npt.NDArray[np.float32]
     ) -> tuple[npt.NDArray[np.intp] | None, npt.NDArray[np.float64]]:
         """The tokens to draw from, None for all, and their probabilities but for a factor."""
-        settings, peak = self._settings, logits.max()
+        settings, peak = self._settings, float(logits.max())
         if not np.isfinite(peak):
             raise ValueError(f"logits: the largest is {peak}, expected a finite number")
         tokens: npt.NDArray[np.intp] | None = None
         if 0 < settings.top_k < len(logits):
             tokens = largest(logits, settings.top_k)
             logits = logits[tokens]
-        with np.errstate(over="ignore"):  # of a tiny temperature: -inf, and a weight of zero
-            weights = np.exp((logits.astype(np.float64) - peak) / settings.temperature)
+        weights = weights_of(logits, peak, settings.temperature)
         if settings.top_p < 1.0:
             order = _nucleus(weights, settings.top_p)
             tokens, weights = order if tokens is None else tokens[order], weights[order]
