@@ -295,6 +295,7 @@ def test_scaled_rope(tmp_path, values):
 
     assert factors(**{"scaling.type": "linear", "scaling.factor": 1.0}) == ()
     assert factors(**{"scaling.type": "none", "scaling.factor": 0.0}) == ()
+    assert factors(**{"scaling.type": "none", "scaling.factor": 4.0}) == ()
     assert factors(np.ones(32, np.float32)) == ()
     assert factors(**{"scaling.type": "linear", "scaling.factor": 4.0}) == (4.0,) * 32
     assert factors(scale_linear=2.0) == (2.0,) * 32

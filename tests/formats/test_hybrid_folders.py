@@ -173,6 +173,7 @@ def test_a_folder_of_a_model_that_sees(tmp_path):
         ({"layer_types": ["full_attention"]}, "layer_types each of the 3 layers"),
         ({"layer_types": ["full_attention", "mamba", "mamba"]}, "layer_types 'mamba' linear"),
         ({"layer_types": None, "full_attention_interval": 0}, "full_attention_interval 0 from 1"),
+        ({"hidden_act": "gelu_pytorch_tanh"}, "hidden_act 'gelu_pytorch_tanh' silu"),
         ({"linear_conv_kernel_dim": 3}, "linear_conv_kernel_dim 3 expected 4"),
         ({"linear_num_value_heads": "6"}, "delta_heads '6' expected 1"),
         ({"linear_num_value_heads": 5}, "5 delta_heads multiple of the 2"),

@@ -71,6 +71,8 @@ def test_scales(tmp_path, settings, scales):
         ({"modules_to_save": ["lm_head"]}, r"modules_to_save is \['lm_head'\], expected \[\]"),
         ({"fan_in_fan_out": True}, "fan_in_fan_out is True"),
         ({"trainable_token_indices": [1]}, r"trainable_token_indices is \[1\]"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights is 'pissa', which changes the base"),
+        ({"init_lora_weights": ["gaussian"]}, r"init_lora_weights is \['gaussian'\]"),
         ({"r": 4}, "_proj has lora_A of 3 rows, expected r=4 of adapter_config.json"),
         ({"lora_alpha": None}, "lora_alpha is None, expected a number"),
         ({"lora_alpha": math.nan}, "lora_alpha is nan, expected a number"),

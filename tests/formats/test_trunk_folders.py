@@ -321,6 +321,12 @@ def test_yarn(tmp_path):
     assert config.rope_scale == 1.5
     # Without a factor: of the context, 40 here, and the original one.
     assert min(config.rope_factors) == 40 / 4096
+    # What divides lies between two pairs without truncate, which null leaves out as false does.
+    rounded, exact, null = (
+        read_config(checkpoints.write(tmp_path, {**raw, "rope_parameters": {**rope, **says}}))
+        for says in ({}, {"truncate": False}, {"truncate": None})
+    )
+    assert null == exact != rounded
     same = {**rope, "mscale": 0.7, "mscale_all_dim": 0.7}
     config = read_config(checkpoints.write(tmp_path, {**raw, "rope_parameters": same}))
     assert config.rope_scale == 1

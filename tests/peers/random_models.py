@@ -83,6 +83,11 @@ TRUNKS = {
         "Qwen3_5",
         {"head_dim": 16, "layer_types": ["linear_attention", "linear_attention", FULL], **DELTA},
     ),
+    "qwen3.5, one head": (
+        "Qwen3_5",
+        {"head_dim": 16, "layer_types": ["linear_attention", FULL, "linear_attention"], **DELTA,
+         "linear_num_key_heads": 1, "linear_num_value_heads": 1},
+    ),
     "qwen3.5 tied, yarn": (
         "Qwen3_5",
         {"head_dim": 24, "layer_types": [FULL, "linear_attention", FULL], **DELTA,

@@ -66,3 +66,34 @@ def test_dora_is_refused(tmp_path, torch, transformers):
     peft.get_peft_model(theirs, settings).save_pretrained(tmp_path / "adapter")
     with pytest.raises(ValueError, match="use_dora is True, expected False"):
         Model.from_pretrained(tmp_path / "base", lora=tmp_path / "adapter")
+
+
+@pytest.mark.parametrize("beginning", ["pissa", "pissa_niter_2", "olora"])
+def test_a_base_that_peft_changes(tmp_path, torch, transformers, beginning):
+    """peft takes what A and B begin with away from the base's weights, anew whenever it opens such
+    an adapter: refused, until peft itself has written it as one of the base as it is."""
+    write(tmp_path / "base", "llama", "floats", 186, torch, transformers)
+    theirs = load_theirs(tmp_path / "base", torch, transformers)
+    settings = {"r": 4, "lora_alpha": 8, "target_modules": EVERY, "init_lora_weights": beginning}
+    torch.manual_seed(1)
+    theirs = peft.get_peft_model(theirs, peft.LoraConfig(**settings)).eval()
+    theirs.peft_config["default"].init_lora_weights = True
+    theirs.save_pretrained(tmp_path / "first")
+    theirs.peft_config["default"].init_lora_weights = beginning
+    with torch.no_grad():
+        for name, weight in theirs.named_parameters():
+            if "lora_B" in name:
+                weight.add_(0.2 * torch.randn_like(weight))
+    theirs.save_pretrained(tmp_path / "adapter")
+    with pytest.raises(ValueError, match=f"init_lora_weights is '{beginning}', which changes the"):
+        Model.from_pretrained(tmp_path / "base", lora=tmp_path / "adapter")
+    tokens = np.random.default_rng(186).integers(2, SIZES["vocab_size"], 8).tolist()
+    with torch.no_grad():
+        expected = theirs(torch.tensor([tokens])).logits[0].numpy()
+    first = str(tmp_path / "first")
+    theirs.save_pretrained(tmp_path / "converted", path_initial_model_for_weight_conversion=first)
+    settings = {"lora": tmp_path / "converted", "weights": "fp16", "cache": "fp32"}
+    ours = Model.from_pretrained(tmp_path / "base", **settings)
+    error = np.abs(ours.logits(tokens) - expected).max()
+    print(f"{beginning}: {error:.2g} of {np.abs(expected).max():.2g}")
+    assert error < LARGEST

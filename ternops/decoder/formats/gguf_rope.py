@@ -16,7 +16,7 @@ from ternops.decoder.formats.hugging_face_rope import Rope, read_rope
 FACTORS = "rope_freqs.weight"
 SHORT_FACTORS, LONG_FACTORS = "rope_factors_short.weight", "rope_factors_long.weight"
 
-_KINDS = {"none": "linear", "linear": "linear", "yarn": "yarn", "longrope": "longrope"}
+_KINDS = {"none": "none", "linear": "linear", "yarn": "yarn", "longrope": "longrope"}
 #: What YaRN may say, and the values that change nothing here.
 _YARN = {"yarn_ext_factor": (1.0, -1.0), "yarn_attn_factor": (1.0,), "yarn_log_multiplier": (0.0,)}
 
@@ -29,11 +29,12 @@ def rope_tensors(form: Gguf) -> set[str]:
 def read_gguf_rope(file: GgufFile, keys: Keys, form: Gguf, config: Config) -> Rope:
     """What the rotation frequencies are divided by: linear scaling, YaRN, LLaMA 3.1's factors,
     those for short and long contexts."""
-    # A factor counts without a type, too, 0 stands for 1, and an old key for the new one where that
-    # is missing.
+    # A factor counts without a type, too, but not with the type "none"; 0 stands for 1, and an old
+    # key for the new one where that is missing.
     head_dim, context, theta = config.rotated, config.context, config.rope_theta
     kind = keys.choice("rope.scaling.type", _KINDS, "linear")
     factor = keys.decimal("rope.scaling.factor", keys.decimal("rope.scale_linear", 1.0)) or 1.0
+    factor = 1.0 if kind == "none" else factor
     original = keys.integer("rope.scaling.original_context_length", context)
     attention = keys.decimal("rope.scaling.attn_factor", 1.0)
     if kind == "yarn":

@@ -198,7 +198,7 @@ class HuggingFace(Checkpoint):
         tensor = self._form.vector(layer, name)
         if name == "taps":
             return self._tensors.floats(tensor, (columns, 1, rows)).reshape(columns, rows).T.copy()
-        if rows > 1:
+        if name in ("forget", "write"):
             return self._tensors.floats(tensor, shape)
         values = self._tensors.floats(tensor, (columns,)).reshape(shape)
         if name != "forget_rate":

@@ -69,5 +69,12 @@ def delta_fields(raw: dict[str, Any], layers: Any) -> dict[str, Any]:
         found = tuple(_KINDS[kind] for kind in kinds)
     if not any(found):
         return {}
+    # The convolution's, too, which is silu here.
+    activation = raw.get("hidden_act", "silu")
+    if activation not in ("silu", "swish"):
+        raise ValueError(
+            f"config: hidden_act is {shown(activation)}, expected silu of a model with "
+            "linear_attention"
+        )
     sizes = {name: first_given(raw.get(key), usual) for name, (key, usual) in _SIZES.items()}
     return {"delta_layers": found, **sizes}

@@ -104,7 +104,7 @@ def _yarn(
     factor: float,
 ) -> tuple[float, ...]:  # fmt: skip
     """YaRN (arXiv 2309.00071): the same, the border between them drawn by pair and not by wave."""
-    pairs, truncate = len(rates), first_given(rope.get("truncate"), True)
+    pairs, truncate = len(rates), rope.get("truncate", True)  # null does not, as there
     fast, slow = _or(rope, "beta_fast", 32), _or(rope, "beta_slow", 1)
     if theta == 1:
         raise ValueError("config: rope_theta is 1, expected another base for 'yarn'")

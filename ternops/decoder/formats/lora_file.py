@@ -37,6 +37,9 @@ _PLAIN: Mapping[str, tuple[Any, ...]] = {
     "use_qalora": (None, False),
     "alora_invocation_tokens": (None, []),
 }
+#: How A and B began, where that leaves the base as it is. Others (PiSSA, OLoRA, LoftQ, CorDA) take
+#: what A and B begin with away from the base's weights, each time that peft opens the adapter.
+_BEGINNINGS = (None, True, False, "gaussian", "orthogonal", "eva", "lora_ga", "mica")
 _BYTES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 
@@ -71,6 +74,12 @@ def _settings(folder: Path) -> dict[str, Any]:
     for key, plain in _PLAIN.items():
         if found.get(key) not in plain:
             raise ValueError(f"{CONFIG}: {key} is {shown(found[key])}, expected {plain[-1]!r}")
+    beginning = found.get("init_lora_weights")
+    if beginning not in _BEGINNINGS:
+        raise ValueError(
+            f"{CONFIG}: init_lora_weights is {shown(beginning)}, which changes the base: expected "
+            "what save_pretrained(path_initial_model_for_weight_conversion=...) writes"
+        )
     for key in ("rank_pattern", "alpha_pattern"):
         if not isinstance(found.get(key) or {}, dict):
             raise ValueError(f"{CONFIG}: {key} is {shown(found[key])}, expected an object")
