@@ -188,6 +188,9 @@ def test_the_scale_of_rotated_queries(tmp_path):
     assert read(tmp_path, "qwen2", {"rope.scaling.attn_factor": 1.25}).rope_scale == 1.25
     with pytest.raises(ValueError, match=r"^config: rope_scale is 0\.0, expected a positive"):
         read(tmp_path, "qwen2", {"rope.scaling.attn_factor": 0.0})
+    # There llama.cpp scales them in layers with a window, too, which transformers does not.
+    with pytest.raises(ValueError, match=r"attn_factor is 1\.25, expected 1 beside layers"):
+        read(tmp_path, "gemma3", {"rope.scaling.attn_factor": 1.25})
 
 
 def test_yarn_that_is_another(tmp_path):

@@ -51,12 +51,14 @@ def test_a_folder_a_packed_file_and_gguf_say_the_same(folder, tmp_path):
         ({}, {}), ({"temperature": 0.6, "top_p": 0.9}, {}),
         ({"do_sample": False, "temperature": 0.6, "repetition_penalty": 1.2},
          {"repetition_penalty": 1.2}),
-        ({"do_sample": True}, {"temperature": 1.0}),
+        ({"do_sample": True}, {"temperature": 1.0, "top_k": 50}),
+        ({"do_sample": True, "temperature": 0.6, "top_k": None}, {"temperature": 0.6, "top_k": 50}),
+        ({"do_sample": True, "top_k": 0}, {"temperature": 1.0}),
         ({"do_sample": True, "temperature": None, "top_k": -1}, {"temperature": 1.0}),
     ],
 )  # fmt: skip
 def test_what_transformers_makes_of_it(folder, settings, expected):
-    """Greedy unless do_sample is true."""
+    """Greedy unless do_sample is true, and then of the 50 likeliest unless top_k is another."""
     write(folder, **settings)
     assert open_checkpoint(folder).sampling() == Sampling(**expected)
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ternops.decoder import open_checkpoint
 from ternops.decoder.sampler import Sampler
 from ternops.decoder.sampling import Sampling
 from tests.helpers import internals
+from tests.peers.random_models import made
 
 pytestmark = pytest.mark.peers
 
@@ -63,6 +65,16 @@ def test_the_probabilities_of_transformers(torch, transformers, temperature, set
     ours = internals.probabilities(sampler(**settings), logits())
     assert ((ours > 0) == (theirs > 0)).all()
     np.testing.assert_allclose(ours, theirs, rtol=2e-6)  # they divide by T in float32
+
+
+def test_how_many_tokens_are_drawn_from(tmp_path, torch, transformers):
+    """Where generation_config.json says do_sample and nothing of top_k: here all are likely."""
+    theirs = made("Llama", 0, torch, transformers)
+    theirs.generation_config.update(do_sample=True, temperature=1e3, eos_token_id=None)
+    theirs.save_pretrained(tmp_path)
+    drawn = theirs.generate(torch.tensor([PROMPT[:2]]), max_new_tokens=1, num_return_sequences=4000)
+    assert len(set(drawn[:, -1].tolist())) == 50 < theirs.config.vocab_size
+    assert open_checkpoint(tmp_path).sampling() == Sampling(temperature=1e3, top_k=50)
 
 
 def test_a_repeated_token_has_the_logit_of_transformers(torch, transformers):

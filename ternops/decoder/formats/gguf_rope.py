@@ -37,6 +37,11 @@ def read_gguf_rope(file: GgufFile, keys: Keys, form: Gguf, config: Config) -> Ro
     factor = 1.0 if kind == "none" else factor
     original = keys.integer("rope.scaling.original_context_length", context)
     attention = keys.decimal("rope.scaling.attn_factor", 1.0)
+    if form.period and attention != 1:
+        raise ValueError(
+            f"config: {keys.prefix}.rope.scaling.attn_factor is {attention}, expected 1 beside "
+            "layers with windows"
+        )
     if kind == "yarn":
         rope = _yarn(keys, theta, head_dim, context, original, factor, attention)
     else:

@@ -20,6 +20,8 @@ KEYS = {
     "min_p": "general.sampling.min_p",
     "repetition_penalty": "general.sampling.penalty_repeat",
 }
+#: What transformers samples with where a file says do_sample and no more.
+_SAMPLED = {"temperature": 1.0, "top_k": 50}
 
 
 def read_sampling(folder: Path) -> Sampling:
@@ -30,8 +32,8 @@ def read_sampling(folder: Path) -> Sampling:
     path = folder / "generation_config.json"
     found = read_optional(path)
     if found.get("do_sample") is True:
-        if found.get("temperature") is None:
-            found["temperature"] = 1.0
+        given = {key: value for key, value in found.items() if value is not None}
+        found = _SAMPLED | given
     else:
         found = {"repetition_penalty": found.get("repetition_penalty")}
     return _made(found, f"model: {str(path)!r}")
