@@ -18,6 +18,7 @@ from ternops.decoder.formats.gguf import Gguf
 from ternops.decoder.formats.gguf_blocks import decode
 from ternops.decoder.formats.gguf_encode import encode
 from ternops.decoder.formats.gguf_file import GgufFile
+from ternops.decoder.formats.gguf_keys import config_keys, form_of
 from ternops.decoder.formats.gguf_tokenizer import build_tokenizer
 from ternops.decoder.formats.gguf_tokenizer_keys import tokenizer_keys
 from ternops.decoder.formats.gguf_types import Q2_0_LAYOUTS, kind_of
@@ -145,6 +146,21 @@ def test_groups(tmp_path):
             scale.ndim == 2) else scale  # fmt: skip
         assert cases.same_bits(again[1], expected)
     assert GgufFile(tmp_path / "target.gguf").tensors["blk.1.attn_q.weight"].kind.name == "Q2_0"
+
+
+def test_integers_where_gguf_has_floats(tmp_path):
+    """Falcon 3's config.json says "rope_theta": 1000042. A file with an integer opens nowhere."""
+    config = replace(gguf_files.LLAMA, rope_theta=1000042, epsilon=1)
+    values = gguf_files.random_values(config)
+    folder = gguf_files.write_folder(tmp_path / "folder", config, values)
+    convert_to_gguf(folder, tmp_path / "a.gguf")
+    one, other = (Model.from_pretrained(path, threads=1) for path in (folder, tmp_path / "a.gguf"))
+    assert one.config == other.config == replace(config, tied=one.config.tied)
+    assert cases.same_bits(one.logits(TOKENS), other.logits(TOKENS))
+    config = replace(gguf_files.GEMMA3, rope_local_theta=10000, rope_scale=2)
+    keys = config_keys(config, form_of(config))
+    names = ("rope.freq_base_swa", "rope.scaling.attn_factor")
+    assert all(type(keys[f"gemma3.{name}"]) is float for name in names)
 
 
 def test_the_command(tmp_path, capfd):

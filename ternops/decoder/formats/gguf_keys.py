@@ -38,9 +38,9 @@ def config_keys(config: Config, form: Gguf) -> dict[str, Any]:
         "attention.head_count_kv": config.kv_heads,
         "attention.key_length": config.head_dim,
         "attention.value_length": config.head_dim,
-        "attention.layer_norm_rms_epsilon": config.epsilon,
+        "attention.layer_norm_rms_epsilon": float(config.epsilon),
         "rope.dimension_count": config.rotated,
-        "rope.freq_base": config.rope_theta,
+        "rope.freq_base": float(config.rope_theta),  # some config.json have an integer
         "vocab_size": config.vocabulary,
         **_rope_keys(config, form),
         **_scales(config, form),
@@ -80,7 +80,7 @@ def _rope_keys(config: Config, form: Gguf) -> dict[str, Any]:
     elif config.rope_factors and not form.reads_factors:
         return _yarn_or_linear(config, form)
     if config.rope_scale != 1:
-        keys["rope.scaling.attn_factor"] = config.rope_scale
+        keys["rope.scaling.attn_factor"] = float(config.rope_scale)
     return keys
 
 
@@ -127,7 +127,7 @@ def _windows(config: Config, form: Gguf) -> dict[str, Any]:
     return {
         "attention.sliding_window": window,
         "attention.sliding_window_pattern": period,
-        "rope.freq_base_swa": config.rope_local_theta or config.rope_theta,
+        "rope.freq_base_swa": float(config.rope_local_theta or config.rope_theta),
     }
 
 
