@@ -36,6 +36,24 @@ def test_what_was_written(tmp_path, layout):
                 assert each.scale == 2.0
 
 
+def test_an_adapter_of_a_program_without_a_head(tmp_path):
+    """Its names lack "model.": peft's of AutoModel, as of an encoder; under one name alone."""
+    with_head = tensors_of(LLAMA, random_adapter(LLAMA))
+    bare = {name.replace(".model.model.", ".model."): each for name, each in with_head.items()}
+    assert f"{Q.replace('.model.model.', '.model.')}.lora_A.weight" in bare
+    pattern = {"alpha_pattern": {r"layers\.0\.self_attn\.q_proj": 12}}
+    folder = write(tmp_path / "a", bare, {**CONFIG, **pattern})
+    found = read_lora(folder, LLAMA)
+    assert found.layers[0]["q"].scale == 4
+    wanted = read_lora(write(tmp_path / "b", with_head), LLAMA)
+    for ours, theirs in zip(found.layers, wanted.layers, strict=True):
+        assert ours.keys() == theirs.keys()
+        assert all(cases.same_bits(ours[name].a, theirs[name].a) for name in ours)
+    refused(
+        write(tmp_path / "c", bare | with_head), "down_proj.* is there under another name as well"
+    )
+
+
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
 def test_narrow_floats(tmp_path, dtype):
     adapter = random_adapter(LLAMA)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ternops.decoder import Model
+from ternops.decoder import Model, reference
 from tests.peers.bitnet_folders import SIZES, load_theirs, write
+from tests.peers.random_models import made
 
 peft = pytest.importorskip("peft", reason="peft is not installed (make test-peers)")
 pytestmark = pytest.mark.peers
@@ -96,4 +97,30 @@ def test_a_base_that_peft_changes(tmp_path, torch, transformers, beginning):
     ours = Model.from_pretrained(tmp_path / "base", **settings)
     error = np.abs(ours.logits(tokens) - expected).max()
     print(f"{beginning}: {error:.2g} of {np.abs(expected).max():.2g}")
+    assert error < LARGEST
+
+
+def test_an_encoder(tmp_path, torch, transformers):
+    """A program without a head, whose tensors peft names otherwise: normed hidden states."""
+    theirs = made("Qwen3", 3, torch, transformers, head_dim=16, tie_word_embeddings=True).model
+    theirs.save_pretrained(tmp_path / "base")
+    settings = peft.LoraConfig(r=4, lora_alpha=12, target_modules=EVERY)
+    theirs = peft.get_peft_model(theirs, settings).eval()
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, weight in theirs.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(0, 0.2)
+    theirs.save_pretrained(tmp_path / "adapter")
+    tokens = np.random.default_rng(1).integers(2, SIZES["vocab_size"], 20).tolist()
+    with torch.no_grad():
+        expected = theirs(torch.tensor([tokens])).last_hidden_state[0].numpy()
+    settings = {"weights": "fp16", "cache": "fp32"}
+    base = Model.from_pretrained(tmp_path / "base", **settings)
+    ours = Model.from_pretrained(tmp_path / "base", lora=tmp_path / "adapter", **settings)
+    found = reference.states(ours, tokens, reference.Unquantised)
+    changed = np.abs(reference.states(base, tokens, reference.Unquantised) - expected).max()
+    error = np.abs(found - expected).max()
+    print(f"{error:.2g} of {np.abs(expected).max():.2g}, without it {changed:.2g}")
+    assert changed > 0.5
     assert error < LARGEST

@@ -100,7 +100,10 @@ def _adapter(settings: dict[str, Any], tensors: dict[str, Mapped], config: Confi
                 f"{', '.join(sorted({each.rsplit('.', 1)[1] for each in places}))} in "
                 f"{config.layers} layers"
             )
-        parts.setdefault(places[module], {})[kind] = _floats(key, tensors[key])
+        found = parts.setdefault(places[module], {})
+        if kind in found:
+            raise ValueError(f"tensor {shown(key)} is there under another name as well")
+        found[kind] = _floats(key, tensors[key])
         modules[places[module]] = module
     if not parts:
         raise ValueError("holds no tensors, expected lora_A and lora_B of linear layers")
@@ -122,9 +125,13 @@ def _adapter(settings: dict[str, Any], tensors: dict[str, Mapped], config: Confi
 
 
 def _places(config: Config) -> dict[str, tuple[int, str]]:
-    """Linear layers by the names of modules in transformers: number of the layer, and name."""
+    """Linear layers by the names of modules in transformers: number of the layer, and name.
+
+    An adapter may have been made for a program without a head, as one of an encoder is.
+    """
     found = {}
-    for form in ARCHITECTURES[config.architecture].hugging_face:
+    forms = ARCHITECTURES[config.architecture].hugging_face
+    for form in (*forms, *(each.without_prefix() for each in forms)):
         for layer in range(config.layers):
             for name in config.linear_shapes(layer):
                 found[form.matrix(layer, name).removesuffix(".weight")] = layer, name
