@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 FUZZ_SECONDS ?= 30
 MINUTES ?= 30
 
-.PHONY: help first-hour fuzz mutants coverage soak docs test-minimum bench results bench-kernels bench-decode bench-cost bench-arm test test-mpi test-quick test-tiers test-arm test-peers wheel lint format plot clean
+.PHONY: help first-hour fuzz memcheck mutants coverage soak docs test-minimum bench results bench-kernels bench-decode bench-cost bench-arm test test-mpi test-quick test-tiers test-arm test-peers wheel lint format plot clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ fuzz: $(VENV)/.fuzz ## Attack whatever is read from others, FUZZ_SECONDS of each
 	$(BIN)/python -m ternops warmup
 	TERNOPS_FUZZ_ORDERS=$$((20 * $(FUZZ_SECONDS))) $(BIN)/python -m pytest -q tests/fuzz/test_machine.py
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
+
+memcheck: $(VENV)/.dev ## Run kernels under valgrind, which must be installed: no access beside an array (an hour)
+	$(BIN)/python -m tests.memcheck
 
 mutants: $(VENV)/.mutants ## Change the sources a little, many times, and see whether tests fail (90 minutes at a time)
 	$(BIN)/python -m tests.mutants --minutes 90 --survivors

@@ -41,13 +41,15 @@ class CompiledKernels(BuildHookInterface[Any]):
         folder = Path(self._folder.name)
         # An isolated build finds its packages by this variable, too.
         path = os.pathsep.join(filter(None, (self.root, os.environ.get("PYTHONPATH"))))
-        done = subprocess.run(
+        # A pipe that nothing is written to: it closes when this process ends, however it does.
+        with subprocess.Popen(
             [sys.executable, "-P", "-m", "ternops.ahead.carried", str(folder),
-             "--machine", machine, "--tiers", tiers],
-            env={**os.environ, "PYTHONPATH": path}, cwd=self.root, check=False,
-        )  # fmt: skip
+             "--machine", machine, "--tiers", tiers, "--attended"],
+            env={**os.environ, "PYTHONPATH": path}, cwd=self.root, stdin=subprocess.PIPE,
+        ) as running:  # fmt: skip
+            code = running.wait()
         files = sorted(folder.glob("*.kernels"))
-        if done.returncode or not files:
+        if code or not files:
             self.app.display_warning(
                 "no kernels could be compiled here: they will be when they are first used"
             )

@@ -184,9 +184,12 @@ def _replaced_folder(path: Path) -> Iterator[Path]:
 def _progress(what: str, nbytes: int) -> Iterator[Callable[[int], object]]:
     """A bar on stderr, if that is a terminal; yields a function that advances it by some bytes."""
     console = Console(stderr=True)
+    if not console.is_terminal:  # where rich 13 prints an empty line for a bar that is disabled
+        yield lambda done: None
+        return
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
-        TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal,
+        TimeRemainingColumn(), console=console, transient=True,
     )  # fmt: skip
     with bar:
         task = bar.add_task(what, total=nbytes)

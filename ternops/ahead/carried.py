@@ -1,6 +1,6 @@
 """The files of compiled kernels that a wheel carries, one a tier.
 
-    python -m ternops.ahead.carried FOLDER [--machine ARCHITECTURE] [--tiers all|here]
+    python -m ternops.ahead.carried FOLDER [--machine ARCHITECTURE] [--tiers all|here] [--attended]
 
 LLVM compiles for architectures that are not this machine's as well as for this one.
 """
@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -69,13 +72,28 @@ def _join(parts: list[Path], folder: Path, machine: str, tier: str) -> Path:
     return path
 
 
+def _end_with_stdin() -> None:
+    """Let this process end, and its workers, when the one that wants the files has: killed, it
+    could not say so, and all CPUs would go on for minutes."""
+
+    def wait() -> None:
+        sys.stdin.read()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m ternops.ahead.carried", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--machine", default=host.machine(), metavar="ARCHITECTURE")
     parser.add_argument("--tiers", default="all", help="all, here, or names with commas between")
+    parser.add_argument("--attended", action="store_true", help="end when stdin does")
     arguments = parser.parse_args()
+    if arguments.attended:
+        _end_with_stdin()
     every = [tier.name for tier in detect.TIERS]
     tiers = {"all": every, "here": [detect.TIER.name]}
     start = time.perf_counter()

@@ -8,6 +8,7 @@ by the caller's monkeypatch; programs, whose process ends with them, call `__ent
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from ternops import memory as memory_module
 from ternops import scratch, team, threads
 from ternops.checksum import of_content
 from ternops.contention import Contention
@@ -79,6 +81,30 @@ def exact_scratch(allocate: Callable[..., Array]) -> Iterator[None]:
         mock.patch.object(scratch, "aligned_empty", allocate),
         mock.patch.object(scratch.Scratch, "reserve", reserve),
         mock.patch.object(scratch, "_KEPT_BYTES", -1),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def exact_memory(allocate: Callable[..., Array]) -> Iterator[None]:
+    """While this lasts, the package's arrays are each by themselves, not a byte too long.
+
+    allocate: called as `ternops.memory.aligned_empty` is.
+    """
+
+    def aligned(make: Any, shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+        array = allocate(shape, dtype)
+        if make is np.zeros:
+            array[...] = 0
+        return array
+
+    def empty(self: Any, shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+        return allocate(shape, dtype)
+
+    with (
+        mock.patch.object(memory_module, "_aligned", aligned),
+        mock.patch.object(memory_module, "_MAPPED", sys.maxsize),
+        mock.patch.object(memory_module.Arena, "empty", empty),
     ):
         yield
 

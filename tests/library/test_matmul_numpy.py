@@ -152,9 +152,9 @@ def test_float_products_over_the_packed_rows(dtype, kind):
         x = cases.floats(6, shape[0], dtype=dtype)
         weights = matrix.to_trits().T.astype(np.float64)
         joined = x.T.astype(np.float64)
-        factor = 1.0 if scale is None else np.float64(scale)
+        factor = 1.0 if scale is None else np.asarray(scale, np.float64)
         if kind == "rows":
-            joined, factor = joined * np.float64(scale)[:, None], 1.0
+            joined, factor = joined * factor[:, None], 1.0
         exact = matrix.to_dense().T.astype(np.float64) @ x.T.astype(np.float64)
         limit = bound(weights * factor, joined) + np.abs(exact) * 2.0**-22
         for found in (matrix.T @ x.T, (x @ matrix).T):

@@ -64,6 +64,25 @@ def test_it_answers_and_ends_in_good_order(tmp_path):
             httpx.get(url)
 
 
+def test_one_that_is_killed(tmp_path):
+    """Amid a stream: its client is told at once, and another server has the port at once."""
+    folder = talker(tmp_path / "talker")
+    body = {"prompt": "def ", "max_tokens": 400, "stream": True}
+    with process("--model", str(folder)) as (running, url, _), httpx.Client(base_url=url) as client:
+        with client.stream("POST", COMPLETE, json=body) as response:
+            lines = response.iter_lines()
+            assert next(lines).startswith("data: {")
+            running.kill()
+            with pytest.raises(httpx.TransportError):
+                assert "data: [DONE]" not in list(lines)
+        running.wait()
+        port = url.rpartition(":")[2]
+        with process("--model", str(folder), "--port", port) as (_, again, _):
+            assert again == url
+            body = {"prompt": "def ", "max_tokens": 3}
+            assert client.post(COMPLETE, json=body, timeout=PATIENCE).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
