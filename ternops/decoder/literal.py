@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ternops.decoder.chat import ChatTemplate, Message
-from ternops.decoder.text import parse_tokenizer
+from ternops.decoder.text import encoded, parse_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -89,8 +89,7 @@ class ChatEncoder:
         except UnicodeEncodeError as error:
             raise ValueError(f"chat template: not UTF-8 at character {error.start}") from None
         # The template writes the tokens that begin and end a text itself.
-        tokens: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
-        return tokens
+        return encoded(tokenizer, text, add_special_tokens=False)
 
 
 def _replaced(value: Any, change: Callable[[str], str]) -> Any:

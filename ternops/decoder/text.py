@@ -58,6 +58,14 @@ def parse_tokenizer(data: bytes, source: str) -> Tokenizer:
     return tokenizer
 
 
+def encoded(tokenizer: Tokenizer, text: str, add_special_tokens: bool = True) -> list[int]:
+    """The tokens of a text. Other Python threads run meanwhile, as they do not beside `encode`: for
+    megabytes that is seconds."""
+    found = tokenizer.encode_batch([text], add_special_tokens=add_special_tokens)
+    tokens: list[int] = found[0].ids
+    return tokens
+
+
 def _add_tokens(tokenizer: Tokenizer, settings: tokenizer_config.Settings) -> None:
     from tokenizers import AddedToken
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ternops.decoder.chat import ChatTemplate
 from ternops.decoder.formats.checkpoint import Checkpoint
 from ternops.decoder.literal import ChatEncoder
+from ternops.decoder.text import encoded
 from ternops.serve.errors import ApiError
 from ternops.serve.requests import Message, Tool
 
@@ -35,7 +36,7 @@ class Prompts:
 
     def of_text(self, text: str, param: str = "prompt") -> list[int]:
         """The tokens of a text, with those that the tokenizer adds."""
-        return self.checked(self.tokenizer.encode(text).ids, param)
+        return self.checked(encoded(self.tokenizer, text), param)
 
     def of_messages(self, messages: Sequence[Message], tools: Sequence[Tool] | None) -> list[int]:
         """Those of a chat, to the beginning of the answer."""
