@@ -53,7 +53,15 @@ def _tokens(serving: Serving, asked: EmbeddingRequest) -> TokenizedTexts:
 
 async def _answer(serving: Serving, asked: EmbeddingRequest, tokens: TokenizedTexts) -> Response:
     work = _parts(serving.embedder, serving.texts.pooling.mode == MEAN, tokens)
-    found = unit_length(np.concatenate(await serving.engine.call(work)))
+    found = await serving.engine.call(work)
+    # Thousands of vectors take seconds to write.
+    return await asyncio.to_thread(_response, serving, asked, tokens, found)
+
+
+def _response(
+    serving: Serving, asked: EmbeddingRequest, tokens: TokenizedTexts, parts: list[Vectors]
+) -> Response:
+    found = unit_length(np.concatenate(parts))
     data = [
         EmbeddingItem(index=number, embedding=_written(row, asked.encoding_format))
         for number, row in enumerate(found)
