@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -25,6 +25,9 @@ from ternops.serve.generation import Generation, Piece, Wish
 from ternops.serve.http import EventStream, read_body, unless_gone
 from ternops.serve.requests import CompletionRequest
 from ternops.serve.serving import Serving
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 
 async def completions(request: Request) -> Response:
@@ -49,13 +52,27 @@ def _tokens(serving: Serving, asked: CompletionRequest) -> list[list[int]]:
     ]
 
 
+class _Offsets:
+    """Where in the text of one choice its tokens begin. prompt: as of `TextDecoder`."""
+
+    def __init__(self, tokenizer: Tokenizer, prompt: list[int]) -> None:
+        self._decoder = TextDecoder(tokenizer, prompt)
+        self._length = 0
+
+    def take(self, token: int, text: str) -> int:
+        """Of one more token, with its text alone. One amid a character begins where that does."""
+        before = self._length
+        self._length += len(self._decoder.push(token))
+        # What was held back until now is not this one's.
+        return max(before, self._length - len(text))
+
+
 class _Said:
     """A part of the text of one choice, with its tokens."""
 
-    def __init__(self, serving: Serving, offset: int = 0) -> None:
+    def __init__(self, serving: Serving, offsets: _Offsets) -> None:
         self._vocabulary = serving.vocabulary
-        #: Characters of all tokens up to here.
-        self.offset = offset
+        self.offsets = offsets
         self.text = ""
         self.finish: FinishReason | None = None
         # As `CompletionLogprobs`.
@@ -73,11 +90,10 @@ class _Said:
         """known: None of a first token, of which nothing is."""
         found, text = self.logprobs, self._vocabulary.text_of(token)
         found["tokens"].append(text)
-        found["text_offset"].append(self.offset)
-        self.offset += 0 if self._vocabulary.is_special(token) else len(text)
+        found["text_offset"].append(self.offsets.take(token, text))
         likely = known and self._vocabulary.likely(token, known.token)
         found["token_logprobs"].append(likely.logprob if likely else None)
-        found["top_logprobs"].append(self._vocabulary.by_text(known) if known else None)
+        found["top_logprobs"].append(self._vocabulary.by_text(token, known) if known else None)
 
 
 class _Answer:
@@ -89,7 +105,11 @@ class _Answer:
         self._serving, self._asked, self._prompts = serving, asked, prompts
         self._chunks = Chunks("cmpl", "text_completion", serving.name, asked.wants_usage)
         self._each = asked.n or 1
-        self._said = [_Said(serving) for _ in range(self._each * len(prompts))]
+        tokenizer = serving.prompts.tokenizer
+        self._said = [
+            _Said(serving, _Offsets(tokenizer, [] if asked.echo else prompt))
+            for prompt in prompts for _ in range(self._each)
+        ]  # fmt: skip
         self._generation: Generation | None = None
         if asked.max_tokens != 0:
             wishes = [self._wish(prompt, each) for prompt in prompts for each in range(self._each)]
@@ -129,9 +149,8 @@ class _Answer:
                     said.finish = "length"
                 yield self._event(number, said)
         async for piece in self._generation or _nothing():
-            said = _Said(self._serving, self._said[piece.choice].offset)
+            said = _Said(self._serving, self._said[piece.choice].offsets)
             said.feed(piece)
-            self._said[piece.choice].offset = said.offset
             if said.text or said.logprobs["tokens"] or said.finish:
                 yield self._event(piece.choice, said)
         if self._asked.wants_usage:

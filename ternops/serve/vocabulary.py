@@ -58,9 +58,10 @@ class Vocabulary:
         top = [self.likely(*each) for each in logprobs.top]
         return TokenLogprob(**self.likely(token, logprobs.token).model_dump(), top_logprobs=top)
 
-    def by_text(self, logprobs: Logprobs) -> dict[str, float]:
-        """The likeliest, as completions have it: of tokens with the same text the likelier."""
+    def by_text(self, chosen: int, logprobs: Logprobs) -> dict[str, float]:
+        """The likeliest and the chosen one, as completions have them: of tokens with the same text
+        the likelier."""
         found: dict[str, float] = {}
-        for token, logprob in logprobs.top:
+        for token, logprob in (*logprobs.top, (chosen, logprobs.token)):
             found.setdefault(self.text_of(token), max(logprob, _LEAST))
         return found

@@ -5,18 +5,23 @@ from __future__ import annotations
 import base64
 import json
 import math
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import numpy as np
 import openai
 import pytest
 
+from ternops.serve import embeddings
 from ternops.serve.requests import Message
 from tests.helpers.serving import make_serving, running, talker
 from tests.helpers.texts import text_of
 
 CHAT, COMPLETE, EMBED = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
 PROMPTS = ("def ", "import os\n\nclass ", "    return [", "# The parser")
+#: It takes about a second to become tokens.
+LONG_TEXT = "def word(else):\n    pass\n" * 15_000
 HELLO = [{"role": "user", "content": "hello"}]
 DRAWN = {
     "temperature": 1.5, "seed": 7, "top_p": 0.9, "top_k": 50, "min_p": 0.01,
@@ -118,11 +123,29 @@ def test_logprobs_are_those_of_the_logits(server):
     assert found["token_logprobs"][0] is None is found["top_logprobs"][0]
     wanted = known[np.arange(len(follows)), follows]
     assert found["token_logprobs"][1:] == pytest.approx(wanted.tolist(), abs=1e-5)
-    for row, top in zip(known, found["top_logprobs"][1:], strict=True):
-        assert list(top.values()) == pytest.approx(sorted(row)[:-4:-1], abs=1e-5)
+    for row, token, top in zip(known, follows, found["top_logprobs"][1:], strict=True):
+        # The likeliest, and the one that came where it is none of these.
+        likeliest = np.argsort(-row)[:3].tolist()
+        those = row[list(dict.fromkeys([*likeliest, token]))]
+        assert list(top.values()) == pytest.approx(those.tolist(), abs=1e-5)
+    assert max(map(len, found["top_logprobs"][1:])) == 4
     assert "".join(found["tokens"][1:]) == choice["text"]
     offsets = found["text_offset"]
     assert [choice["text"][at] for at in offsets[1:]] == [each[0] for each in found["tokens"][1:]]
+
+
+def test_tokens_that_are_parts_of_characters(server):
+    """Each begins where its character does, what follows at its own place."""
+    text = "aé€\U0001f41c b"
+    body = {"prompt": text, "max_tokens": 2, "temperature": 0, "logprobs": 0, "echo": True}
+    choice = server.ask(COMPLETE, **body)["choices"][0]
+    found, said = choice["logprobs"], choice["text"]
+    places = zip(found["tokens"], found["text_offset"], strict=True)
+    assert [at for token, at in places if token == "\ufffd"] == [1, 1, 2, 2, 2, 3, 3, 3, 3]
+    for token, at in zip(found["tokens"][1:], found["text_offset"][1:], strict=True):
+        assert token == "\ufffd" or said[at : at + len(token)] == token
+    streamed = [each["choices"][0]["logprobs"] for each in server.stream(COMPLETE, **body)]
+    assert [at for each in streamed for at in each["text_offset"]] == found["text_offset"]
 
 
 def test_a_prompt_can_be_scored_alone(server):
@@ -258,6 +281,44 @@ def test_embeddings(server):
     assert server.ask(EMBED, input=tokens)["data"] == answer["data"]
     assert answer["usage"]["prompt_tokens"] == sum(map(len, tokens))
     assert math.isclose(float(np.square(found[0]).sum()), 1.0, abs_tol=1e-5)
+
+
+def test_vectors_are_written_beside_others(server, monkeypatch):
+    """Not by the thread that answers all requests."""
+    threads = []
+    written = embeddings._written
+
+    def noted(row, form):
+        threads.append(threading.current_thread())
+        return written(row, form)
+
+    monkeypatch.setattr(embeddings, "_written", noted)
+    server.ask(EMBED, input=["a", "b"])
+    assert len(threads) == 2
+    names = [each.name for each in threading.enumerate() if each in threads]
+    assert all(name.startswith("asyncio") for name in names)
+    assert names
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (COMPLETE, {"prompt": LONG_TEXT}),
+        (CHAT, {"messages": [{"role": "user", "content": LONG_TEXT}]}),
+        ("/tokenize", {"prompt": LONG_TEXT}),
+    ],
+    ids=[COMPLETE, CHAT, "/tokenize"],
+)
+def test_others_are_answered_while_a_long_text_becomes_tokens(talking, path, body):
+    count = 0
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(talking.post, path, **body)
+        with httpx.Client(base_url=talking.url) as other:
+            while not asked.done():
+                assert other.get("/health").status_code == 200
+                count += 1
+    assert asked.result().status_code == (200 if path == "/tokenize" else 400)
+    assert count > 20
 
 
 def test_between_texts_and_tokens(server):
