@@ -125,7 +125,7 @@ class Batch(HoldsAddresses):
     def add(
         self,
         token_ids: Sequence[int],
-        max_new_tokens: int = 128,
+        max_new_tokens: int | None = 128,
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int | None = None,
@@ -144,12 +144,14 @@ class Batch(HoldsAddresses):
         """Add a sequence; returns its number. Arguments and errors as `Model.generate`; ValueError
         for one that may need more than kv_memory, too.
 
+        max_new_tokens: None for as many as the context and kv_memory hold.
         logprobs: let `Emitted` tell the log-probability of each token and of so many of the
         likeliest, by the logits as they are, without penalties, temperature and the like.
         """
         tokens = self._model.check_tokens(token_ids)
         self._model.deltas.address(delta)
-        left = self._model.check_length(tokens, max_new_tokens)
+        most = self._room(len(tokens)) if max_new_tokens is None else max_new_tokens
+        left = self._model.check_length(tokens, most)
         sampling = Sampling(
             temperature=temperature, top_p=top_p, seed=seed, top_k=top_k, min_p=min_p,
             repetition_penalty=repetition_penalty, presence_penalty=presence_penalty,
@@ -185,6 +187,14 @@ class Batch(HoldsAddresses):
         return self._add(
             Request(self._count, tokens, start - 1, scorer.left, scorer, (), delta, pages)
         )
+
+    def _room(self, tokens: int) -> int:
+        """How many new ones may come behind so many, one at least, before kv_memory is full."""
+        positions = self._model.config.context
+        if self._kv_memory < math.inf and self._page_bytes:
+            pages = (self._kv_memory - self._states_bytes) // self._page_bytes
+            positions = min(positions, int(pages) * POSITIONS)
+        return max(1, positions - tokens + 1)
 
     def _add(self, request: Request) -> int:
         needed = request.pages * self._page_bytes + self._states_bytes

@@ -62,7 +62,8 @@ class Serving:
     def settings(self, asked: Sampled, most: int | None, choice: int) -> dict[str, Any]:
         """What `Batch.add` takes for one of the choices of a request.
 
-        The first choice of a seed is that of a request for one; each other one has the next seed.
+        most: tokens; None for all that there is room for. The first choice of a seed is that of a
+        request for one; each other one has the next seed.
         """
         given = {name: getattr(asked, name) for name in _SAMPLING}
         found = dict(self._defaults)
@@ -75,13 +76,13 @@ class Serving:
             Sampling(**found).check_vocabulary(self.model.config.vocabulary)
         except ValueError as error:
             raise ApiError(400, str(error)) from None
-        found["max_new_tokens"] = self.model.config.context if most is None else most
-        return {**found, "delta": self.delta}
+        return {**found, "max_new_tokens": most, "delta": self.delta}
 
     def generate(self, wishes: Sequence[Wish]) -> Generation:
         """Begin; ApiError 429 if too much is under way."""
+        generation = Generation(self.engine, self.prompts.tokenizer, wishes)
         self.metrics.prompt_tokens.inc(sum(len(each.prompt) for each in wishes))
-        return Generation(self.engine, self.prompts.tokenizer, wishes)
+        return generation
 
     @functools.cached_property
     def texts(self) -> Texts:

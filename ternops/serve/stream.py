@@ -80,7 +80,10 @@ class Tokens:
             self._error = self._error or found
             ended = self.left
         else:
-            is_first, self._has_begun = not self._has_begun, True
+            # One that is cancelled, or ends at once, has none.
+            has_token = any(emitted.token is not None for _, emitted in found)
+            is_first = has_token and not self._has_begun
+            self._has_begun |= has_token
             self._events += found
             # They may have been given up before.
             ended = min(self.left, sum(emitted.last for _, emitted in found))
