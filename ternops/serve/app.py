@@ -21,7 +21,7 @@ from ternops.serve.answers import ModelCard, ModelList, to_dict
 from ternops.serve.chat import chat_completions
 from ternops.serve.completions import completions
 from ternops.serve.embeddings import embeddings
-from ternops.serve.guards import Counting, Guard
+from ternops.serve.guards import Counting, Ending, Guard
 from ternops.serve.serving import Serving
 from ternops.serve.tokens import detokenize, tokenize
 
@@ -55,9 +55,10 @@ def make_app(
     paths = frozenset(each.path for each in routes)
     middleware = [
         Middleware(Counting, metrics=serving.metrics, paths=paths),
+        Middleware(Ending),
         Middleware(
             CORSMiddleware, allow_origins=list(origins), allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type"],
+            allow_headers=["*"],  # OpenAI's client says in some what it runs on
         ),
         Middleware(Guard, key=key, hosts=tuple(hosts)),
     ]  # fmt: skip

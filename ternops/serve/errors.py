@@ -39,6 +39,13 @@ class ApiError(Exception):
         return JSONResponse(self.content, self.status, self.headers)
 
 
+class Ends(ApiError):
+    """The server ends and waits no longer for this request."""
+
+    def __init__(self) -> None:
+        super().__init__(503, "the server ends before the answer does", code="server_ends")
+
+
 def of_validation(error: ValidationError, data: Any) -> ApiError:
     """A 400 that names the field, its value and what was expected; of several errors, those of the
     deepest field, which is the best guess at what a union was meant to be."""

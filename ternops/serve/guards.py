@@ -5,6 +5,7 @@ Plain ASGI, since Starlette's own base for such things puts a queue between a st
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import time
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ternops.serve.errors import ApiError
+from ternops.serve.errors import ApiError, Ends
 from ternops.serve.metrics import Metrics
 
 #: What may be seen without a key: that it works, and the page, which asks for the key.
@@ -27,7 +28,9 @@ class Guard:
     """
 
     def __init__(self, app: ASGIApp, key: str | None, hosts: tuple[str, ...]) -> None:
-        self._app, self._key, self._hosts = app, key, hosts
+        self._app, self._hosts = app, hosts
+        # As bytes, which headers are; blanks at its ends no client can send.
+        self._key = None if key is None else key.strip().encode(errors="surrogateescape")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or (error := self._wrong(scope)) is None:
@@ -43,7 +46,7 @@ class Guard:
         if self._key is None or scope["path"] in _OPEN or scope["method"] == "OPTIONS":
             return None
         scheme, _, given = headers.get("authorization", "").partition(" ")
-        same = hmac.compare_digest(given.strip().encode(), self._key.encode())
+        same = hmac.compare_digest(given.strip().encode("latin-1"), self._key)
         if scheme.lower() == "bearer" and same:
             return None
         words = "Authorization: expected Bearer and the API key of this server"
@@ -55,6 +58,38 @@ def _name_of(host: str) -> str:
     """Without the port."""
     name, _, port = host.rpartition(":")
     return name.lower() if name and port.isdecimal() else host.lower()
+
+
+class Ending:
+    """Answers requests that are cancelled because the server ends, their grace being over or Ctrl-C
+    having come twice; uvicorn would answer as no client of this API expects, and log a traceback
+    for each. What waits for the end of the server is cancelled then, too: that is the end."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        has_begun = False
+
+        async def received() -> Message:
+            try:
+                return await receive()
+            except asyncio.CancelledError:
+                if scope["type"] != "lifespan":
+                    raise
+                return {"type": "lifespan.shutdown"}
+
+        async def noted(message: Message) -> None:
+            nonlocal has_begun
+            has_begun |= message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, received, noted)
+        except asyncio.CancelledError:
+            if scope["type"] != "http" or has_begun:  # a stream has an end of its own
+                raise
+            await Ends().response()(scope, receive, send)
 
 
 class Counting:

@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import to_json
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from ternops.serve.errors import ApiError, of_validation
+from ternops.serve.errors import ApiError, Ends, of_validation
 from ternops.serve.limits import Limits
 from ternops.serve.requests import Asked
 
@@ -23,6 +23,9 @@ Body = TypeVar("Body", bound=Asked)
 #: Seconds without an event after which a stream says that it is still there.
 PING = 15.0
 _PING = b": still at it\n\n"
+_DONE = b"data: [DONE]\n\n"
+#: Of a body, of which one is told. To look through a million of them takes seconds and gigabytes.
+_MOST_ERRORS = 1000
 
 
 async def read_body(request: Request, kind: type[Body], limits: Limits) -> Body:
@@ -45,12 +48,16 @@ async def read_body(request: Request, kind: type[Body], limits: Limits) -> Body:
     except TimeoutError:
         words = f"body: not there after {limits.timeout:g} s, the limit of a request"
         raise ApiError(408, words) from None
+    except ClientDisconnect:  # nobody reads what is answered
+        raise ApiError(499, "body: the client went before its end") from None
     try:
         return kind.model_validate_json(bytes(data))
     except ValidationError as error:
-        if error.errors(include_url=False, include_input=False)[0]["type"] == "json_invalid":
-            reason = error.errors(include_url=False)[0]["ctx"]["error"]
-            raise ApiError(400, f"body: no JSON: {reason}") from None
+        if (count := error.error_count()) > _MOST_ERRORS:
+            raise ApiError(400, f"body: {count} errors, expected none") from None
+        first = error.errors(include_url=False)[0]
+        if first["type"] == "json_invalid":
+            raise ApiError(400, f"body: no JSON: {first['ctx']['error']}") from None
         raise of_validation(error, json.loads(data)) from None
 
 
@@ -88,6 +95,8 @@ class EventStream(StreamingResponse):
         pings = asyncio.ensure_future(ping())
         try:
             await super().__call__(scope, receive, noted)
+        except asyncio.CancelledError:
+            await send({"type": "http.response.body", "body": event(Ends().content) + _DONE})
         finally:
             pings.cancel()
             self._close()
@@ -105,7 +114,7 @@ async def _guarded(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             yield each
     except ApiError as error:
         yield event(error.content)
-    yield b"data: [DONE]\n\n"
+    yield _DONE
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, Response]) -> Response:

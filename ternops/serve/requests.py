@@ -1,7 +1,8 @@
 """What clients may ask, as pydantic models: the checks, and the schemas of the OpenAPI document.
 
 Types are strict, unknown parameters are errors: nobody is left to believe that one has an effect.
-Those of OpenAI's that change nothing here are accepted by name.
+Those of OpenAI's that change nothing here are accepted by name. Of a long list the first wrong item
+is an error, not all of a million.
 """
 
 from __future__ import annotations
@@ -86,9 +87,9 @@ class CompletionRequest(Sampled):
     prompt: (
         str
         | Annotated[list[str], Field(min_length=1, max_length=MAX_CHOICES)]
-        | Annotated[list[Token], Field(min_length=1)]
+        | Annotated[list[Token], Field(min_length=1, fail_fast=True)]
         | Annotated[
-            list[Annotated[list[Token], Field(min_length=1)]],
+            list[Annotated[list[Token], Field(min_length=1, fail_fast=True)]],
             Field(min_length=1, max_length=MAX_CHOICES),
         ]
     )
@@ -129,12 +130,12 @@ class Message(Asked):
     """One message. What OpenAI's client repeats of an answer is accepted where it is nothing."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | Annotated[list[TextPart], Field(min_length=1)] | None = None
+    content: str | Annotated[list[TextPart], Field(min_length=1, fail_fast=True)] | None = None
     name: str | None = None
-    tool_calls: list[ToolCallMessage] | None = None
+    tool_calls: Annotated[list[ToolCallMessage], Field(fail_fast=True)] | None = None
     tool_call_id: str | None = None
     refusal: str | None = None
-    annotations: list[dict[str, Any]] | None = None
+    annotations: Annotated[list[dict[str, Any]], Field(fail_fast=True)] | None = None
     audio: None = None
     function_call: None = None
 
@@ -206,7 +207,7 @@ class JsonSchemaFormat(Asked):
 class ChatRequest(Sampled):
     """/v1/chat/completions: the next message of a chat."""
 
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[Message], Field(min_length=1, fail_fast=True)]
     max_tokens: Annotated[int, Field(ge=1, le=MAX_INTEGER)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_INTEGER)] | None = None
     logprobs: bool | None = None
@@ -255,11 +256,11 @@ class EmbeddingRequest(Asked):
     model: str | None = None
     input: (
         str
-        | Annotated[list[str], Field(min_length=1, max_length=MAX_TEXTS)]
-        | Annotated[list[Token], Field(min_length=1)]
+        | Annotated[list[str], Field(min_length=1, max_length=MAX_TEXTS, fail_fast=True)]
+        | Annotated[list[Token], Field(min_length=1, fail_fast=True)]
         | Annotated[
-            list[Annotated[list[Token], Field(min_length=1)]],
-            Field(min_length=1, max_length=MAX_TEXTS),
+            list[Annotated[list[Token], Field(min_length=1, fail_fast=True)]],
+            Field(min_length=1, max_length=MAX_TEXTS, fail_fast=True),
         ]
     )
     encoding_format: Literal["float", "base64"] | None = None
@@ -284,4 +285,4 @@ class DetokenizeRequest(Asked):
     """/detokenize: the text of tokens."""
 
     model: str | None = None
-    tokens: list[Token]
+    tokens: Annotated[list[Token], Field(fail_fast=True)]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+from pydantic import ValidationError
 
+from ternops.serve import requests
 from ternops.serve.limits import Limits
 from tests.helpers.serving import make_serving, running
 
@@ -150,6 +152,32 @@ def test_other_routes(server, path, body, status, words):
         assert response.status_code == 200
     else:
         check(response, status, words)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (requests.CompletionRequest, {"prompt": [None] * 5000}),
+        (requests.CompletionRequest, {"prompt": [[None]] * 5000}),
+        (requests.ChatRequest, {"messages": [None] * 5000}),
+        (requests.ChatRequest, {"messages": [{"role": "user", "content": [None] * 5000}]}),
+        (requests.ChatRequest, {"messages": [{"role": "user", "content": "x",
+                                              "tool_calls": [None] * 5000}]}),
+        (requests.EmbeddingRequest, {"input": [None] * 5000}),
+        (requests.DetokenizeRequest, {"tokens": [None] * 5000}),
+    ],
+    ids=["prompt", "prompts", "messages", "content", "tool_calls", "input", "tokens"],
+)  # fmt: skip
+def test_of_a_list_the_first_error_counts(kind, body):
+    """Millions of them would take the server seconds and gigabytes."""
+    with pytest.raises(ValidationError) as caught:
+        kind.model_validate_json(json.dumps(body))
+    assert caught.value.error_count() < 10
+
+
+def test_a_body_of_errors(server):
+    wrong = {f"x{number}": 1 for number in range(5000)}
+    check(server.post(COMPLETE, **ONCE, **wrong), 400, "body: 5000 errors")
 
 
 def test_paths(server):

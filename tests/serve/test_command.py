@@ -9,12 +9,13 @@ import re
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 
 from tests.helpers import processes
-from tests.helpers.serving import PATIENCE, talker
+from tests.helpers.serving import PATIENCE, events, talker, wait_until
 
 COMPLETE = "/v1/completions"
 
@@ -39,6 +40,14 @@ def process(*arguments, **changes):
     finally:
         running.kill()
         running.communicate()
+
+
+def answers(url):
+    """Whether a server still takes requests."""
+    try:
+        return httpx.get(f"{url}/health", timeout=PATIENCE).is_success
+    except httpx.TransportError:
+        return False
 
 
 def test_it_answers_and_ends_in_good_order(tmp_path):
@@ -81,6 +90,33 @@ def test_one_that_is_killed(tmp_path):
             assert again == url
             body = {"prompt": "def ", "max_tokens": 3}
             assert client.post(COMPLETE, json=body, timeout=PATIENCE).status_code == 200
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT, signal.SIGINT]], ids=str)
+def test_it_does_not_wait_for_ever(signals):
+    """When the grace is over, or at the second Ctrl-C, what is under way is told so: a stream by an
+    event, another request by a 503. There is no traceback."""
+    grace = "0.1" if signals == [signal.SIGTERM] else "60"
+    body = {"prompt": "def ", "max_tokens": 500, "logit_bias": {"1": -100}, "n": 16}
+    with process("--grace", grace) as (running, url, _), ThreadPoolExecutor(1) as pool:
+        with httpx.stream(
+            "POST", f"{url}{COMPLETE}", json={**body, "stream": True}, timeout=PATIENCE
+        ) as response:
+            lines = response.iter_lines()
+            next(lines)
+            waits = pool.submit(httpx.post, f"{url}{COMPLETE}", json=body, timeout=PATIENCE)
+            wait_until(lambda: "sequences 32.0" in httpx.get(f"{url}/metrics").text)
+            for each in signals:
+                running.send_signal(each)
+                wait_until(lambda: not answers(url))  # or two of them would be one
+            *_, last = events(lines)
+        assert last["error"]["code"] == "server_ends"
+        assert waits.result().status_code == 503
+        assert waits.result().json() == last
+        _, words = running.communicate(timeout=PATIENCE)
+        assert running.returncode in (130, -signal.SIGTERM)
+        assert "Traceback" not in words
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections import Counter
@@ -53,6 +54,21 @@ def test_a_client_that_goes(slow):
         assert value(server, "ternops_generated_tokens_total") - before < 400
 
 
+def test_a_client_that_goes_amid_its_body(caplog):
+    """Is no error of the server."""
+    with running(make_serving()) as server:
+        address = server.client.base_url.host, server.client.base_url.port
+        with socket.create_connection(address) as client:
+            client.sendall(
+                b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n"
+                b"Content-Type: application/json\r\n\r\n{"
+            )
+        wait_until(lambda: 'route="/v1/completions"' in server.client.get("/metrics").text)
+        name = 'ternops_requests_total{route="/v1/completions",status="499"} 1.0'
+        assert name in server.client.get("/metrics").text
+    assert "Traceback" not in caplog.text
+
+
 def test_too_many(slow):
     """Are told when to come again; those who wait are not disturbed."""
     limits = Limits(parallel=2, queue=2)
@@ -68,6 +84,9 @@ def test_too_many(slow):
             found = events(lines)
         assert sorted(each["choices"][0]["index"] for each in found
                       if each["choices"][0]["finish_reason"]) == [0, 1, 2]  # fmt: skip
+        # What was refused was not read.
+        length = len(server.serving.prompts.of_text(LONG["prompt"]))
+        assert value(server, "ternops_prompt_tokens_total") == 4 * length
         never = server.post(COMPLETE, **{**LONG, "n": 5})
         assert never.status_code == 400
         assert "5 sequences, expected at most 4" in never.json()["error"]["message"]
@@ -205,6 +224,15 @@ def test_a_request_that_takes_too_long(slow):
         wait_until(lambda: value(server, "ternops_cancelled_total") == 1)
 
 
+def test_no_token_is_no_first_token(monkeypatch):
+    """To Prometheus, of a request that is given up before any came."""
+    with running(make_serving(limits=Limits(timeout=0.1))) as server:
+        monkeypatch.setattr(Batch, "step", lambda batch: time.sleep(0.005) or [])
+        assert server.post(COMPLETE, **LONG).status_code == 503
+        wait_until(lambda: value(server, "ternops_cancelled_total") == 1)
+        assert value(server, "ternops_time_to_first_token_seconds_count") == 0
+
+
 def test_a_step_that_does_not_end(monkeypatch):
     """Hangs nobody: requests end, and /health says so."""
     go = threading.Event()
@@ -224,6 +252,11 @@ def test_a_limit_of_keys_and_values():
         refused = server.post(COMPLETE, **LONG)
         assert refused.status_code == 400
         assert "kv_memory" in refused.json()["error"]["message"]
+        # As many tokens as there is room for, where nobody says how many: 6 pages of 64.
+        body = {"prompt": [5] * 100, "max_tokens": None, "logit_bias": {"1": -100}}
+        answer = server.ask(COMPLETE, **body)
+        assert answer["choices"][0]["finish_reason"] == "length"
+        assert answer["usage"]["total_tokens"] == 6 * 64 + 1
         body = {"prompt": "def ", "max_tokens": 40, "n": 6, "temperature": 0}
         found = [each["text"] for each in server.ask(COMPLETE, **body)["choices"]]
         assert len(set(found)) == 1
@@ -243,6 +276,16 @@ def test_a_key():
         assert server.client.get("/v1/models", headers=headers).status_code == 200
 
 
+@pytest.mark.parametrize("key", ["schlüssel", " a b \n", "\udcff\udcfe"], ids=ascii)
+def test_a_key_of_any_characters(key):
+    """Is one of the bytes that a client sends, which sends no blanks at its ends."""
+    with running(make_serving(), key=key) as server:
+        given = b"Bearer " + key.strip().encode(errors="surrogateescape")
+        for value, status in ((given, 200), (given + b"x", 401)):
+            found = server.client.get("/v1/models", headers={b"Authorization": value})
+            assert found.status_code == status
+
+
 def test_names_and_origins():
     """A page of another origin may ask if it was named; another name of the machine is none."""
     page = "https://example.org"
@@ -251,8 +294,11 @@ def test_names_and_origins():
         assert found.headers["access-control-allow-origin"] == page
         found = server.client.get("/health", headers={"Origin": "https://evil.example"})
         assert "access-control-allow-origin" not in found.headers
-        asks = {"Origin": page, "Access-Control-Request-Method": "POST",
-                "Access-Control-Request-Headers": "authorization,content-type"}  # fmt: skip
+        asks = {
+            "Origin": page,
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "authorization,content-type,x-stainless-os",
+        }
         assert server.client.options(COMPLETE, headers=asks).status_code == 200
         found = server.client.get("/health", headers={"Host": "evil.example"})
         assert found.status_code == 403
