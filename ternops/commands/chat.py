@@ -82,6 +82,8 @@ def _run(arguments: argparse.Namespace) -> int:
                 talk.obey(turn.command, turn.text)
             else:
                 talk.answer(options.checked("stdin", turn.text))
+        except BrokenPipeError:  # nobody reads the next answers, either
+            raise
         except (ValueError, OSError) as error:
             options.note(f"error: {' '.join(str(error).splitlines())}")
             if not sys.stdin.isatty():  # a program learns of it when all else is answered

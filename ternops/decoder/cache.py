@@ -83,7 +83,8 @@ class Cache(HoldsAddresses):
     def restore(self, positions: int, content: Mapping[str, npt.NDArray[np.uint8]]) -> None:
         """Hold what `content` gave, which has been checked."""
         self.reserve(positions)
-        pages = content["pages"].reshape(pages_of(positions), -1)
+        pages, count = content["pages"], pages_of(positions)
+        pages = pages.reshape(count, len(pages) // max(1, count))
         if self._whole is not None:
             pages = self._whole.scatter(pages, self._table[: len(pages)].tolist())
         for row, page in zip(pages, self._pages, strict=False):

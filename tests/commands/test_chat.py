@@ -306,6 +306,19 @@ def test_ctrl_c_stops_an_answer(talker):
     assert b"Traceback" not in done.stderr
 
 
+def test_a_reader_that_goes_away(talker):
+    """Ends the chat: no turn is answered for nobody."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "ternops", "chat", "--model", str(talker), "--max-new-tokens", "5"],
+        input=b"def f(x):\n" * 3, stdout=write, stderr=subprocess.PIPE, timeout=300, check=False,
+        env=processes.environment(), cwd=processes.ROOT,
+    )  # fmt: skip
+    os.close(write)
+    complaint(done, "stdout: closed by its reader")
+
+
 class Terminal:
     """A chat in a terminal of its own."""
 

@@ -36,6 +36,19 @@ def test_it_goes_on_with_the_same_bits(tmp_path, layout, cache):
             assert cases.same_bits(other.read(tokens[count - 1 : count + 20]), expected)
 
 
+@pytest.mark.parametrize("layout", ["bitnet", "qwen3.5"])
+def test_before_the_first_token(tmp_path, layout):
+    """There may be messages and no tokens yet."""
+    model = small_model(small_config("hidden 24", layout))
+    messages = [{"role": "system", "content": "ä"}]
+    save_session(Session(model), tmp_path / "a", messages)
+    other = Session(model)
+    other.read([1, 2, 3])
+    assert load_session(other, tmp_path / "a") == messages
+    assert other.tokens == []
+    assert cases.same_bits(other.read([4, 5]), Session(model).read([4, 5]))
+
+
 def test_after_going_back(tmp_path):
     """States of delta nets are then brought to where the tokens are."""
     model = small_model(small_config("hidden 24", "qwen3.5"))
