@@ -71,6 +71,23 @@ def test_stop(page, talking, monkeypatch):
     assert not page.evaluate("document.querySelector('.error')")
 
 
+def test_clear_amid_an_answer(page, talking, monkeypatch):
+    """What is cleared does not come back, neither at once nor at a reload."""
+    step = Batch.step
+    monkeypatch.setattr(Batch, "step", lambda batch: time.sleep(0.02) or step(batch))
+    page.open(talking.url)
+    page.wait("document.querySelector('#model').textContent === 'tiny'")
+    page.type("hello\n")
+    page.wait("(document.querySelector('.assistant')?.textContent.length ?? 0) > 5")
+    page.evaluate("document.querySelector('#clear').click()")
+    page.wait(IDLE)
+    assert [each[0] for each in page.evaluate(SAID)] == ["said hint"]
+    page.reload()
+    page.wait("document.querySelector('#model').textContent === 'tiny'")
+    page.wait("document.querySelectorAll('.said').length > 0")
+    assert [each[0] for each in page.evaluate(SAID)] == ["said hint"]
+
+
 def test_what_goes_wrong_is_said(page):
     """A key that is missing, which can be given; markup in an answer is no markup."""
     with running(make_serving(), key="secret") as server:
