@@ -79,11 +79,11 @@ class EventStream(StreamingResponse):
         self._close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        sent = time.monotonic()
+        sent, has_begun = time.monotonic(), False
 
         async def noted(message: Message) -> None:
-            nonlocal sent
-            sent = time.monotonic()
+            nonlocal sent, has_begun
+            sent, has_begun = time.monotonic(), True
             await send(message)
 
         async def ping() -> None:
@@ -96,6 +96,8 @@ class EventStream(StreamingResponse):
         try:
             await super().__call__(scope, receive, noted)
         except asyncio.CancelledError:
+            if not has_begun:
+                raise
             await send({"type": "http.response.body", "body": event(Ends().content) + _DONE})
         finally:
             pings.cancel()
