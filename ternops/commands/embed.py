@@ -52,6 +52,8 @@ def _run(arguments: argparse.Namespace) -> None:
 
     if arguments.output is not None and not arguments.output.endswith(".npy"):
         raise ValueError(f"--output: {arguments.output!r}, expected a name that ends in .npy")
+    if arguments.output is not None:
+        options.target("--output", arguments.output)
     name = "TEXT" if arguments.text else "stdin"
     lines = arguments.text or _lines()
     lines = [options.checked(f"{name}[{number}]", line) for number, line in enumerate(lines)]

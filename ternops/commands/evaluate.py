@@ -39,6 +39,8 @@ def add(commands: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
+    if arguments.output is not None:
+        options.target("--output", arguments.output)
     if not arguments.download:  # before what reads it is imported
         os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
     try:

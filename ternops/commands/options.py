@@ -246,6 +246,20 @@ def read_text(name: str, path: str) -> str:
         raise ValueError(f"{name}: {path!r} is not UTF-8 at byte {error.start}") from None
 
 
+def target(option: str, name: str) -> Path:
+    """The path of a file that can be written, which is tried; ValueError if it cannot."""
+    from ternops.files import check_writable
+
+    path = Path(name)
+    try:
+        if not name or path.is_dir():
+            raise ValueError(f"{option} {name!r}: expected the name of a file")
+        check_writable(path)
+    except OSError as error:
+        raise ValueError(f"{option} {name!r}: {error.strerror or error}") from None
+    return path
+
+
 def _stdin(name: str) -> bytes:
     if sys.stdin is None:
         raise ValueError(f"{name}: stdin is closed, expected a text there")

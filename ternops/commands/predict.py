@@ -11,7 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ternops.commands import calibrate_mpi, predict_ranks
+from ternops.commands import calibrate_mpi, options, predict_ranks
 from ternops.encodings import ENCODINGS
 from ternops.spelling import meant
 
@@ -116,25 +116,11 @@ def _need(package: str) -> None:
         raise ModuleNotFoundError(line) from None
 
 
-def _target(option: str, name: str) -> Path:
-    """The path of a file that can be written, which is tried; ValueError if it cannot."""
-    from ternops.files import check_writable
-
-    path = Path(name)
-    try:
-        if not name or path.is_dir():
-            raise ValueError(f"{option} {name!r}: expected the name of a file")
-        check_writable(path)
-    except OSError as error:
-        raise ValueError(f"{option} {name!r}: {error.strerror or error}") from None
-    return path
-
-
 def _picture(name: str) -> Path:
     """Where --plot goes, once everything that it needs is there."""
     from ternops.cost import plot
 
-    path = _target("--plot", name)
+    path = options.target("--plot", name)
     plot.check(path)
     _need("matplotlib")
     return path
@@ -276,7 +262,8 @@ def _calibrate(arguments: argparse.Namespace) -> None:
 
     _need("tomli_w")
     name = re.sub(r"[^a-z0-9]+", "-", cpu_model().lower()).strip("-") or "cpu"
-    path = _target("--output", f"{name}.toml" if arguments.output is None else arguments.output)
+    output = f"{name}.toml" if arguments.output is None else arguments.output
+    path = options.target("--output", output)
     # What --output /dev/stdout shows is the profile alone.
     told = sys.stderr if is_node(behind_links(path)) else sys.stdout
 

@@ -44,6 +44,9 @@ COMMANDS = {
     "generate --prompt x --model model.gguf": "architecture is 'falcon', expected bitnet or",
     "quantize none packed.safetensors": "'none' is no file or folder; expected one",
     "perplexity --text none.txt": "--text: 'none.txt': No such file or directory",
+    # Before anything is computed.
+    "embed --output none/a.npy hello": "--output 'none/a.npy': No such file or directory",
+    "eval --tasks x --output none/a.json": "--output 'none/a.json': No such file or directory",
     "serve --port PORT": "address already in use; --port 0 takes a free one",
 }  # fmt: skip
 
