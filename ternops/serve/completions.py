@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -56,8 +57,13 @@ class _Offsets:
     """Where in the text of one choice its tokens begin. prompt: as of `TextDecoder`."""
 
     def __init__(self, tokenizer: Tokenizer, prompt: list[int]) -> None:
-        self._decoder = TextDecoder(tokenizer, prompt)
+        self._tokenizer, self._prompt = tokenizer, prompt
         self._length = 0
+
+    @functools.cached_property
+    def _decoder(self) -> TextDecoder:
+        """Of those alone that are asked for."""
+        return TextDecoder(self._tokenizer, self._prompt)
 
     def take(self, token: int, text: str) -> int:
         """Of one more token, with its text alone. One amid a character begins where that does."""
@@ -162,7 +168,7 @@ class _Answer:
         if not asked.echo:
             return
         for number, prompt in enumerate(self._prompts):
-            known: Sequence[Logprobs | None] = [None]
+            known: Sequence[Logprobs | None] = ()
             if asked.logprobs is not None:
                 work = echo.parts(serving.model, serving.delta, prompt, asked.logprobs)
                 known = [None, *(each for part in await serving.engine.call(work) for each in part)]
