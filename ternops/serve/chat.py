@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -62,7 +63,8 @@ class _Said:
         self._calls: tools.ToolCalls | None = None
         if asked.tools and asked.tool_choice != "none":
             form = tools.format_of(serving.prompts.source or "")
-            self._calls = tools.ToolCalls(form, asked.tools)
+            most = 1 if asked.parallel_tool_calls is False else math.inf
+            self._calls = tools.ToolCalls(form, asked.tools, most)
         self.text = ""
         self.calls: list[ToolCall] = []
         self.logprobs: list[TokenLogprob] = []

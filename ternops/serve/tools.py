@@ -5,6 +5,7 @@ The template decides: it shows the model its own form, by words that stand in it
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -39,10 +40,10 @@ def required(form: CallFormat, tools: Sequence[Tool], choice: Any, constraints: 
 
 
 class ToolCalls:
-    """Takes the calls out of a text as it comes."""
+    """Takes the calls out of a text as it comes. most: of them, behind which nothing counts."""
 
-    def __init__(self, form: CallFormat, tools: Sequence[Tool]) -> None:
-        self._form = form
+    def __init__(self, form: CallFormat, tools: Sequence[Tool], most: float = math.inf) -> None:
+        self._form, self._left = form, most
         self._functions = [tool.function for tool in tools]
         self._held = ""
         self._has_begun = self._is_behind = False
@@ -66,15 +67,19 @@ class ToolCalls:
         shown, calls = "", []
         pattern = f"{re.escape(begin)}(.*?){re.escape(end)}"
         self._skip_blanks()
-        while match := re.search(pattern, self._held, re.DOTALL):
+        while self._left and (match := re.search(pattern, self._held, re.DOTALL)):
             call = self._form.parse(match[1], self._functions)
             # What looks like a call and is none is for the user to see.
             shown += self._held[: match.start() if call else match.end()]
             self._held = self._held[match.end() :]
             if call:
                 calls.append(call)
+                self._left -= 1
                 self._is_behind = True
                 self._skip_blanks()
+        if not self._left:
+            self._held = ""
+            return shown, calls
         at = len(self._held) if is_last else _hold_from(self._held, begin)
         shown, self._held = shown + self._held[:at], self._held[at:]
         return shown, calls

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
+from ternops.serve import tools
 from ternops.serve.requests import Tool
 from ternops.serve.tools import HERMES, LLAMA, QWEN_XML, ToolCalls, format_of
 from tests.helpers.serving import make_serving, running, talker
@@ -66,8 +68,8 @@ def test_what_a_tool_answers_is_read(talking):
     assert "no JSON object" in response.json()["error"]["message"]
 
 
-def fed(form, known, text, step):
-    calls = ToolCalls(form, known)
+def fed(form, known, text, step, *most):
+    calls = ToolCalls(form, known, *most)
     shown, found = "", []
     for start in range(0, len(text) + step, step):
         piece = text[start : start + step]
@@ -91,6 +93,29 @@ def fed(form, known, text, step):
 def test_calls_between_marks(known, text, shown, count, step):
     """However the text is cut."""
     assert fed(HERMES, known, text, step) == (shown, count * [("weather", '{"city": "Ulm"}')])
+
+
+@pytest.mark.parametrize("step", [1, 3, 7, 1000])
+def test_one_call_at_most(known, step):
+    """What comes behind it does not count."""
+    text = f"Let me see. {CALL}\n{CALL} and more"
+    found = fed(HERMES, known, text, step, 1)
+    assert found == ("Let me see. ", [("weather", '{"city": "Ulm"}')])
+
+
+def test_calls_that_are_not_to_be_parallel(talking, monkeypatch):
+    """Are one at most."""
+    made = []
+
+    def noted(form, known, most):
+        made.append(most)
+        return ToolCalls(form, known, most)
+
+    monkeypatch.setattr(tools, "ToolCalls", noted)
+    for is_parallel in (False, True, None):
+        body = {"messages": HELLO, "max_tokens": 1, "tools": TOOLS}
+        talking.ask(CHAT, **body, parallel_tool_calls=is_parallel)
+    assert made == [1, math.inf, math.inf]
 
 
 @pytest.mark.parametrize("step", [1, 4, 1000])
