@@ -26,6 +26,7 @@ from ternops.decoder.formats.packed_writing import (
     filled,
     float_tensors,
     header_of,
+    header_room,
     matrix_tensors,
     table_tensors,
 )
@@ -41,9 +42,6 @@ from ternops.memory import CACHE_LINE
 from ternops.ranks.split import Split, split_of
 from ternops.spelling import expected_one
 
-#: More than the header's entry of any tensor, with its checksum, can take.
-_ENTRY = 200
-_CHECKSUM = 9
 #: What metadata have for a digest that is not known yet.
 NO_DIGEST = "0" * 16
 
@@ -104,7 +102,7 @@ def write_outputs(
     config = checkpoint.config
     tokenizer = tokenizer_of(checkpoint, say)
     steps = _steps(config)
-    rooms = [_header_room(each.metadata, config) for each in outputs]
+    rooms = [header_room(each.metadata, config) for each in outputs]
     needed = sum(_data_bytes(config, encoding, each.split) for each in outputs)
     targets = [each.target for each in outputs]
     _check_space(targets, sum(rooms) + len(tokenizer) + needed)
@@ -268,17 +266,6 @@ def _layer(
     for tensor in float_tensors(checkpoint, layer):
         for key in splits:
             yield key, tensor
-
-
-def _header_room(metadata: dict[str, str], config: Config) -> int:
-    """Bytes that suffice for the header, before it is known; tensors start after them."""
-    tensors = 6 + sum(
-        3 * len(config.linear_shapes(layer)) + len(config.norm_sizes(layer))
-        + len(config.bias_sizes(layer)) + len(config.vector_shapes(layer))
-        for layer in range(config.layers)
-    )  # fmt: skip
-    fixed = len(json.dumps({"__metadata__": {**metadata, "crc32": "", "header_crc32": "0" * 8}}))
-    return whole_lines(8 + fixed + tensors * (_ENTRY + _CHECKSUM))
 
 
 def _data_bytes(config: Config, encoding: str, split: Split) -> int:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ternops.decoder.config import Config
 from ternops.decoder.formats.checkpoint import Checkpoint
 from ternops.decoder.formats.packed import TABLES
 from ternops.decoder.formats.packed_header import (
@@ -23,6 +24,9 @@ from ternops.decoder.weights import HalfMatrix
 from ternops.encodings import ENCODINGS
 from ternops.matrix import TernaryMatrix
 
+#: More than the header's entry of any tensor, with its checksum, can take.
+_ENTRY = 200
+_CHECKSUM = 9
 #: Name, safetensors dtype, array.
 Tensor = tuple[str, str, npt.NDArray[Any]]
 
@@ -94,3 +98,14 @@ def header_of(metadata: dict[str, str], entries: list[Any], room: int) -> bytes:
     text = json.dumps(header, separators=(",", ":")).encode()
     assert len(text) <= size
     return size.to_bytes(8, "little") + text.ljust(size)
+
+
+def header_room(metadata: dict[str, str], config: Config) -> int:
+    """Bytes that suffice for the header, before it is known; tensors start after them."""
+    tensors = 6 + sum(
+        3 * len(config.linear_shapes(layer)) + len(config.norm_sizes(layer))
+        + len(config.bias_sizes(layer)) + len(config.vector_shapes(layer))
+        for layer in range(config.layers)
+    )  # fmt: skip
+    fixed = len(json.dumps({"__metadata__": {**metadata, "crc32": "", "header_crc32": "0" * 8}}))
+    return whole_lines(8 + fixed + tensors * (_ENTRY + _CHECKSUM))
