@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
@@ -21,6 +21,7 @@ from typing import IO, Any
 from bench.core.command import Advance
 from bench.core.errors import first_line
 
+_REASON = "ternops: error: "  #: what `ternops.ranks.launch.stop` writes
 _STEP = "step "  #: lines of a worker's output that begin with it are progress
 
 
@@ -32,9 +33,12 @@ class WorkerError(RuntimeError):
 INTERRUPTED = 130
 
 
-def call(module: str, request: dict[str, Any], advance: Advance) -> dict[str, Any]:
+def call(
+    module: str, request: dict[str, Any], advance: Advance, launcher: Sequence[str] = ()
+) -> dict[str, Any]:
     """What the module's process answers; it is ended when this is interrupted.
 
+    launcher: what starts it, as ["mpiexec", "-n", "2"].
     Raises WorkerError.
     """
     with TemporaryDirectory() as name:
@@ -44,7 +48,7 @@ def call(module: str, request: dict[str, Any], advance: Advance) -> dict[str, An
         with (
             errors.open("wb") as sink,
             subprocess.Popen(
-                [sys.executable, "-m", module, str(asked), str(answered)],
+                [*launcher, sys.executable, "-m", module, str(asked), str(answered)],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=sink, text=True,
                 encoding="utf-8", errors="replace",
             ) as process,
@@ -135,8 +139,10 @@ def converse(answer: Callable[[Any], object]) -> None:
 
 
 def _end(code: int, errors: str) -> str:
-    """Why a process has ended: the last line that it wrote, or what ended it."""
+    """Why a process has ended: the line that says so, else the last one, or what ended it."""
     if code < 0:
         return f"killed by signal {-code} ({signal.Signals(-code).name})"
     words = errors.strip().splitlines()
+    if said := [each for each in words if each.startswith(_REASON)]:  # mpiexec says more behind it
+        return said[0].removeprefix(_REASON)
     return words[-1] if words else f"exit code {code}"

@@ -29,8 +29,8 @@ from ternops.cost.link import Link, doublings
 from ternops.cost.measured_link import ELEMENTS
 from ternops.cost.profile import load
 from ternops.cost.ranks import WORTHWHILE, best_layout, predict_ranks, saturation
-from ternops.cost.shares import Layout
 from ternops.decoder.config import Config
+from ternops.ranks.split import Layout
 
 _TARGET = Path("docs") / "SCALING.md"
 ENCODING = "base3"

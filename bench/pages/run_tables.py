@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from bench.core.measure import speedup
 from bench.core.results import ENGINES, FP16, MAX_SPREAD, MEASURED, TITLES, Results, Row, parameters
 from bench.core.table import Cell, Table, number, speed, table, text
 from bench.published import paper
@@ -18,7 +20,7 @@ def all_of(results: Results) -> list[Table]:
     """Every table that there is something for, in the order of the page."""
     tables = [
         rows(results, True), rows(results, False), limits(results), _probes(results),
-        lossless(results), products(results), _versions(results),
+        ranks(results), lossless(results), products(results), _versions(results),
     ]  # fmt: skip
     return [each for each in tables if each.rows]
 
@@ -150,6 +152,42 @@ def products(results: Results) -> Table:
     }
     title = "x @ W.T of a feed-forward layer"
     return table("products", title, columns, _records(results.about.get("products")))
+
+
+def ranks(results: Results, sizes: Sequence[str] | None = None) -> Table:
+    """Several ranks beside one process, of some sizes (None: of all)."""
+    found = [
+        each
+        for each in _records(results.about.get("ranks"))
+        if sizes is None or each.get("size") in sizes
+    ]
+    columns: _Columns = {
+        "size": lambda each: text(each.get("size")),
+        "engine": lambda each: text(each.get("engine")),
+        "test": lambda each: text(each.get("test")),
+        "threads": lambda each: number(each.get("threads"), "{}"),
+        "one process, tokens/s": lambda each: speed(_speed(each.get("alone"))),
+        "ranks": lambda each: number(each.get("ranks"), "{}"),
+        "ranks, tokens/s": lambda each: speed(_speed(each.get("together"))),
+        "over one process": _over_one,
+    }
+    note = "The threads are those of all ranks together; both took turns, on this machine."
+    return table("ranks", "Several ranks", columns, found, (note,))
+
+
+def _speed(seconds: Any) -> float | None:
+    values = [_real(each) for each in _list(seconds)]
+    return 1 / statistics.median(values) if values and min(values) > 0 else None
+
+
+def _over_one(record: dict[str, Any]) -> Cell:
+    alone, together = (
+        [_real(each) for each in _list(record.get(name))] for name in ("alone", "together")
+    )
+    if len(alone) != len(together) or not alone or not min(alone + together) > 0:
+        return text(None)
+    median, low, high = speedup(alone, together)
+    return number(median, "{:.2f}x", "", f"quartiles {low:.2f} to {high:.2f}")
 
 
 def _rate(product: dict[str, Any]) -> float:

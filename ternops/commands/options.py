@@ -39,8 +39,8 @@ def add_model_options(
     are tokens one by one, and their logits."""
     parser.add_argument(
         "--model", metavar="MODEL",
-        help="Hugging Face folder, packed file or GGUF file, or owner/name to download from the "
-        "hub (default: the tiny model inside)",
+        help="Hugging Face folder, packed file, folder of parts or GGUF file, or owner/name to "
+        "download from the hub (default: the tiny model inside)",
     )  # fmt: skip
     parser.add_argument(
         "--weights", choices=("ternary", "fp16", "half", *TERNARY), default="ternary",

@@ -89,7 +89,7 @@ def _rows(
     arguments: argparse.Namespace, config: Config, hardware: Hardware, link: Link, encoding: str
 ) -> Iterator[_Row]:
     from ternops.cost.ranks import best_layout, predict_ranks
-    from ternops.cost.shares import Layout, parse_layout
+    from ternops.ranks.split import Layout, parse_layout
 
     most = arguments.ranks
     more = arguments.threads, arguments.context, arguments.batch

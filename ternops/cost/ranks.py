@@ -19,8 +19,9 @@ from ternops.cost.energy import IDLE, energy_terms
 from ternops.cost.hardware import Hardware
 from ternops.cost.latency import Timed, timed
 from ternops.cost.link import Link
-from ternops.cost.shares import Layout, Stage, check_layout, shared_machine, stages
+from ternops.cost.shares import Stage, check_layout, shared_machine, stages
 from ternops.decoder.config import Config
+from ternops.ranks.split import Layout
 
 _FLOAT = 4
 _COMMAND = 1024  # bytes that tell all ranks what the next pass is

@@ -7,9 +7,7 @@ from, are every rank's own. With pipelining a rank has some layers, and the last
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 from ternops.cost.hardware import Cores, Curve, Fixed, Hardware, Kernel, Level
 from ternops.cost.workload import (
@@ -23,38 +21,11 @@ from ternops.cost.workload import (
 )
 from ternops.decoder.cache import kv_cache_bytes
 from ternops.decoder.config import Config
-from ternops.ranks.split import UNIT
+from ternops.ranks.split import UNIT, Layout
 
 #: Vectors that the ranks of a layer gather: of attention, its output's projection, the gated
 #: inner vector and the residual's second part.
 GATHERS = 4
-
-
-class Layout(NamedTuple):
-    """tp: ranks that share out each matrix. pp: groups of them, stages, that share out layers."""
-
-    tp: int = 1
-    pp: int = 1
-
-    @property
-    def ranks(self) -> int:
-        """All of them."""
-        return self.tp * self.pp
-
-    def __str__(self) -> str:
-        return ",".join(
-            f"{name}={value}" for name, value in zip(self._fields, self, strict=True) if value > 1
-        ) or "tp=1"  # fmt: skip
-
-
-def parse_layout(text: str, ranks: int) -> Layout:
-    """Of "tp=4,pp=2"; what is not named is 1. ValueError for what is none, or not of `ranks`."""
-    found = re.fullmatch(r"(tp|pp)=(\d{1,6})(?:,(?!\1)(tp|pp)=(\d{1,6}))?", text)
-    given = {found[i]: int(found[i + 1]) for i in (1, 3) if found[i]} if found else {}
-    layout = Layout(**given)
-    if not given or layout.ranks != ranks:
-        raise ValueError(f"layout {text!r}: expected tp=N,pp=N with {ranks} ranks in all")
-    return layout
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,8 @@ class Model(LoadedModel):
             raise ValueError(expected_one("weights", weights, kinds))
         check_threads(threads)
         limit = None if memory is None else parse_size("memory", memory)
-        checkpoint = open_checkpoint(path, quantize=quantize)
+        rank = 0 if group is None else group.rank
+        checkpoint = open_checkpoint(path, quantize=quantize, rank=rank)
         stack = checkpoint if isinstance(checkpoint, StackFile) else None
         if limit is not None:
             check_stack(checkpoint, "memory").limit(limit)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ternops.decoder.config import A48
+from ternops.decoder.config import A48, Config
 from ternops.decoder.stacked import ResidentStack
 from ternops.decoder.weights import HalfMatrix, Weights, operand_of
 from ternops.encodings.common import SLACK
@@ -66,20 +66,30 @@ def part_of(weights: Weights, split: Split) -> Weights:
         for each in weights.layers[split.layers.first : split.layers.last]
     ]  # fmt: skip
     head = rows_of(weights.head, *split.vocabulary)
-    embedding = weights.embedding if split.stage == 0 else rows_of(weights.embedding, 0, 0)
+    embedding = rows_of(weights.embedding, *split.embedding)
     return replace(weights, layers=layers, embedding=embedding, head=head)
 
 
 def check_parts(weights: Weights, deltas: Mapping[str, Any] | None, adapter: Any) -> None:
     """Raises ValueError for what several processes cannot decode together."""
-    config = weights.config
+    check_shared_out(weights.config)
     linear = [each for layer in weights.layers for each in layer.linear.values()]
     for found, what in (
-        (config.delta_layers, "a model with delta nets"),
-        (config.activation_quantization == A48, "a model with activations of a4.8"),
         (any(isinstance(each, ResidentStack) for each in linear), "a stack of residual blocks"),
         (deltas, "deltas"),
         (adapter, "a model with an adapter"),
     ):
         if found:
-            raise ValueError(f"ranks: {what} is decoded by one process alone, expected mpirun -n 1")
+            raise _not_shared_out(what)
+
+
+def check_shared_out(config: Config) -> None:
+    """Raises ValueError for a model that has what one process alone decodes."""
+    if config.delta_layers:
+        raise _not_shared_out("a model with delta nets")
+    if config.activation_quantization == A48:
+        raise _not_shared_out("a model with activations of a4.8")
+
+
+def _not_shared_out(what: str) -> ValueError:
+    return ValueError(f"ranks: {what} is decoded by one process alone, expected mpirun -n 1")

@@ -20,6 +20,7 @@ from ternops.kernels.call import Operand
 from ternops.matrix import TernaryMatrix
 from ternops.memory import Arena, aligned_empty
 from ternops.packed import Packed
+from ternops.ranks.split import split_of
 
 
 def operand_of(matrix: TernaryMatrix | HalfMatrix) -> Operand:
@@ -46,13 +47,17 @@ class Layer:
 
 @dataclass(frozen=True)
 class Weights:
-    """All weights of a decoder; `head` is `embedding` itself where they are tied."""
+    """All weights of a decoder; `head` is `embedding` itself where they are tied.
+
+    digest: of the model whose part they are, where they come from a file of one; "" if not.
+    """
 
     config: Config
     layers: list[Layer]
     norm: npt.NDArray[np.float32]
     embedding: HalfMatrix | TernaryMatrix
     head: HalfMatrix | TernaryMatrix
+    digest: str = ""
 
     @property
     def linear_bytes(self) -> int:
@@ -68,17 +73,20 @@ class Weights:
 
 
 def random_weights(
-    config: Config, kind: str, seed: int = 0, distinct: int | None = None, group: int = 0
-) -> Weights:
+    config: Config, kind: str, seed: int = 0, distinct: int | None = None, group: int = 0,
+    part: tuple[int, int] = (0, 1),
+) -> Weights:  # fmt: skip
     """Random weights of a layout, for benchmarks: kind is "fp16" or an encoding.
 
     group: columns that share a scale, 0 for all of a matrix; then embedding and head are as well.
+    part: of which rank, of how many that share out every layer; values are not those of the whole.
 
     Every matrix has separate memory, or with `distinct` those of the first `distinct` layers, which
     the other layers of their kind reuse cyclically. The values repeat, which no kernel notices, so
     that even gigabytes are written at the speed of memory.
     """
     random, arena = np.random.default_rng(seed), Arena()
+    split = split_of(config, *part)
     layers: list[Layer] = []
     made: dict[bool, list[Layer]] = {False: [], True: []}
     for number in range(config.layers):
@@ -88,25 +96,26 @@ def random_weights(
             continue
         linear: dict[str, TernaryMatrix | HalfMatrix] = {}
         for name, (rows, columns) in config.linear_shapes(number).items():
+            own = rows if split.is_whole else split.rows(name).size
             if kind == "fp16":
-                linear[name] = random_half(rows, columns, random, arena)
+                linear[name] = random_half(own, columns, random, arena)
             else:
-                linear[name] = random_ternary(rows, columns, kind, random, arena, group)
+                linear[name] = random_ternary(own, columns, kind, random, arena, group)
         norms, biases = (
             {name: np.full(size, value, np.float32) for name, size in sizes.items()}
             for sizes, value in ((config.norm_sizes(number), 1), (config.bias_sizes(number), 0))
         )
         layers.append(Layer(linear, norms, biases, _random_vectors(config, number, random)))
         alike.append(layers[-1])
-    shape = config.vocabulary, config.hidden
 
-    def table() -> HalfMatrix | TernaryMatrix:
+    def table(rows: int) -> HalfMatrix | TernaryMatrix:
         if group:
-            return random_ternary(*shape, kind, random, group=group)
-        return random_half(*shape, random)
+            return random_ternary(rows, config.hidden, kind, random, group=group)
+        return random_half(rows, config.hidden, random)
 
-    embedding = table()
-    head = embedding if config.tied else table()
+    embedding = table(config.vocabulary)
+    is_tied = config.tied and split.is_whole
+    head = embedding if is_tied else table(split.vocabulary.size)
     return Weights(config, layers, np.ones(config.hidden, np.float32), embedding, head)
 
 

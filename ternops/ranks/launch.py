@@ -18,14 +18,14 @@ import numpy as np
 
 import ternops
 from ternops import __version__ as version
-from ternops.cost.shares import parse_layout
 from ternops.decoder.formats.loading import open_checkpoint
+from ternops.decoder.formats.part_file import PartFile
 from ternops.decoder.model import Model
 from ternops.encodings import ENCODINGS
 from ternops.ranks.follow import Follower
 from ternops.ranks.group import LOAD, MEASURE, Group, uninterrupted
 from ternops.ranks.plan import choose
-from ternops.ranks.split import stage_bounds
+from ternops.ranks.split import parse_layout, stage_bounds
 from ternops.ranks.watch import Watch
 from ternops.ranks.world import host, mpi, rank, size
 from ternops.threads import usable_cpus
@@ -118,6 +118,8 @@ def _bounds(
     """The first layer of each stage, and how many layers there are; [] for one stage."""
     told = None if layout is None else parse_layout(layout, group.ranks).pp
     checkpoint = open_checkpoint(path, quantize=options.get("quantize"))
+    if isinstance(checkpoint, PartFile):
+        return checkpoint.bounds_for(group.ranks, layout)
     config, kind = checkpoint.config, options.get("weights", "ternary")
     if kind == "ternary":
         kind = checkpoint.preferred_encoding()
@@ -191,6 +193,7 @@ def _identity(model: Model) -> dict[str, str]:
     return {
         "ternops": f"{version} {_sources():08x}",
         "model": f"{whole:08x}",
+        "digest of the model's parts": weights.digest or "none",
         f"model from layer {span.first} on": f"{layers:08x}",
         "head": model.head.kind,
         "cache": model.cache,

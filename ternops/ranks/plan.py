@@ -12,8 +12,9 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from ternops.cost.shares import GATHERS, Layout
+from ternops.cost.shares import GATHERS
 from ternops.decoder.config import Config
+from ternops.ranks.split import Layout
 
 #: Bytes a second that a thread reads weights with: about those of a core of today's machines. By
 #: half or twice as much the choice is another one only where both are nearly as good.

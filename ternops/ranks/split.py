@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,6 +12,33 @@ if TYPE_CHECKING:
 
 #: Rows of a matrix come in so many: groups of rows of every layout, whole cache lines of results.
 UNIT = 64
+
+
+class Layout(NamedTuple):
+    """tp: ranks that share out each matrix. pp: groups of them, stages, that share out layers."""
+
+    tp: int = 1
+    pp: int = 1
+
+    @property
+    def ranks(self) -> int:
+        """All of them."""
+        return self.tp * self.pp
+
+    def __str__(self) -> str:
+        return ",".join(
+            f"{name}={value}" for name, value in zip(self._fields, self, strict=True) if value > 1
+        ) or "tp=1"  # fmt: skip
+
+
+def parse_layout(text: str, ranks: int) -> Layout:
+    """Of "tp=4,pp=2"; what is not named is 1. ValueError for what is none, or not of `ranks`."""
+    found = re.fullmatch(r"(tp|pp)=(\d{1,6})(?:,(?!\1)(tp|pp)=(\d{1,6}))?", text)
+    given = {found[i]: int(found[i + 1]) for i in (1, 3) if found[i]} if found else {}
+    layout = Layout(**given)
+    if not given or layout.ranks != ranks:
+        raise ValueError(f"layout {text!r}: expected tp=N,pp=N with {ranks} ranks in all")
+    return layout
 
 
 class Span(NamedTuple):
@@ -32,8 +60,9 @@ class Split:
     stage, stages: its place in the pipeline; the first one has embedding and head, too. layers: of
     that stage. rank: its number among the `ranks` of the stage. queries: heads of queries; keys:
     heads of keys and values that these need, which another process may have as well. hidden, ffn,
-    vocabulary: rows of matrices whose results are vectors of that length. query_rows, key_rows:
-    rows of q, and of k and v, which are whole units that hold the heads.
+    vocabulary: rows of matrices whose results are vectors of that length. embedding: its rows, all
+    in the first stage, which looks tokens up. query_rows, key_rows: rows of q, and of k and v,
+    which are whole units that hold the heads.
     """
 
     stage: int
@@ -46,8 +75,14 @@ class Split:
     hidden: Span
     ffn: Span
     vocabulary: Span
+    embedding: Span
     query_rows: Span
     key_rows: Span
+
+    @property
+    def leads(self) -> bool:
+        """Whether it is the first of all, which has the tokens."""
+        return self.stage == 0 and self.rank == 0
 
     @property
     def is_whole(self) -> bool:
@@ -89,7 +124,7 @@ def split_of(config: Config, rank: int = 0, ranks: int = 1, bounds: tuple[int, .
     return Split(
         stage, stages, Span(*bounds[stage : stage + 2]), rank, ranks, queries, keys,
         _units(config.hidden, rank, ranks), _units(config.ffn, rank, ranks),
-        _units(vocabulary, rank, ranks),
+        _units(vocabulary, rank, ranks), Span(0, vocabulary),
         _around(queries, query_width, sizes["queries_and_gates"]),
         _around(keys, config.head_dim, sizes["keys"]),
     )  # fmt: skip

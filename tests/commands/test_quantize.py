@@ -407,3 +407,33 @@ def test_a_name_of_another_format_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"expected \.safetensors"):
         convert.convert(TINY, tmp_path / "x.gguf")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_shards(source, tmp_path, capfd, monkeypatch):
+    """A folder, one line; interrupted, the same command goes on; options that are not for it."""
+    parts, encoding = tmp_path / "parts", ("--encoding", "two_bit")
+    assert interrupted_run(source, parts, monkeypatch, 3, KeyboardInterrupt, "--shards", "2") == 130
+    name = parts / "part-00001-of-00002.safetensors.partial"
+    assert lines_of(capfd, 130)[-1] == (
+        f"ternops: interrupted; {name} is kept: the same command goes on with it"
+    )
+    assert quantize(source, parts, "--shards", "2", "--layout", "pp=2", *encoding) == 0
+    out, err = capfd.readouterr()
+    sizes = [each.stat().st_size for each in parts.iterdir()]
+    assert out == (
+        f"{parts}: two_bit, 2 parts (pp=2), {sum(sizes):,} bytes, {max(sizes):,} the largest\n"
+    )
+    assert "is of other files or other settings: starting over" in err
+    for path in parts.iterdir():
+        assert main(["verify", str(path)]) == 0
+        assert ": intact, " in capfd.readouterr().out
+    for options, words in (
+        (("--layout", "pp=2"), "--layout pp=2: expected it with --shards N"),
+        (("--shards", "2", "--to", "gguf"), "--shards 2: expected --to packed"),
+        (("--shards", "2", "--layout", "pp=3"), "layout 'pp=3': expected tp=N,pp=N with 2 ranks"),
+        (("--shards", "1"), "shards: 1, expected 2 to "),
+        (("--shards", "9"), "ranks: 9 of them, expected at most 2, the 64s of rows"),
+    ):
+        assert quantize(source, parts, *options) == 2
+        (line,) = lines_of(capfd, 2)
+        assert words in line

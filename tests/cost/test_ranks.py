@@ -20,9 +20,10 @@ from ternops.cost.ranks import (
     saturation,
     why,
 )
-from ternops.cost.shares import GATHERS, UNIT, Layout, parse_layout, shared_machine, stages
+from ternops.cost.shares import GATHERS, shared_machine, stages
 from ternops.cost.workload import linear_bytes, weight_bytes, workload
 from ternops.decoder.cache import kv_cache_bytes
+from ternops.ranks.split import UNIT, Layout, parse_layout
 from tests.helpers.profiles import PROFILE
 
 #: Next to nothing, a millisecond, and a slow rate.

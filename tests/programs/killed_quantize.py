@@ -1,6 +1,6 @@
 """`python -m ternops quantize`, which gets a signal after the n-th call of a method.
 
-python -m tests.programs.killed_quantize SOURCE TARGET METHOD COUNT SIGNAL
+python -m tests.programs.killed_quantize SOURCE TARGET METHOD COUNT SIGNAL OPTION...
 
 METHOD is one of GrowingFile's, SIGNAL a name: SIGKILL.
 """
@@ -31,6 +31,6 @@ def signal_after(name: str, count: int, number: signal.Signals) -> None:
 
 
 if __name__ == "__main__":
-    source, target, method, count, name = sys.argv[1:]
+    source, target, method, count, name, *options = sys.argv[1:]
     signal_after(method, int(count), signal.Signals[name])
-    sys.exit(main(["quantize", source, target]))
+    sys.exit(main(["quantize", source, target, *options]))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from ternops.cost.shares import GATHERS, Layout
+from ternops.cost.shares import GATHERS
 from ternops.ranks.plan import READ_PER_THREAD, choose
+from ternops.ranks.split import Layout
 from tests.helpers.small_models import small_config
 
 MB = 1 << 20

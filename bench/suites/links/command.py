@@ -23,11 +23,11 @@ from typing import Any
 from bench.core import command
 from bench.core.envelope import commit, envelope, load_json, save_json
 from bench.core.links import LINKS_FILE, LINKS_FORMAT, SHARED_MEMORY
+from bench.core.mpi import mpiexec
 from bench.suites.links.namespaces import (
     MEASURE,
     NamespaceError,
     measured,
-    mpiexec,
     network,
     run,
     settle,

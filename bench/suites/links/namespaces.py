@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -25,10 +24,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.core import command
+from bench.core.mpi import mpiexec
 from bench.suites.links import relay
 from ternops.cost.known_links import load_link
 from ternops.cost.link import Link
@@ -145,15 +144,6 @@ def _run(*words: str) -> None:
         raise NamespaceError(f"{words[0]}: not found, expected iproute2") from None
     if done.returncode:
         raise NamespaceError(f"{' '.join(words)}: {done.stderr.strip().splitlines()[-1]}")
-
-
-def mpiexec() -> str:
-    """MPICH's, of this Python's environment or of the system; NamespaceError without one."""
-    own = Path(sys.executable).with_name("mpiexec")
-    found = str(own) if own.exists() else shutil.which("mpiexec")
-    if found is None:
-        raise NamespaceError("mpiexec: not found, expected MPICH: pip install mpi4py mpich")
-    return found
 
 
 def command_line(names: list[str], words: list[str]) -> list[str]:

@@ -23,6 +23,7 @@ from bench.core import command
 from bench.core.envelope import about, host_arch, resumed
 from bench.core.errors import ResultsError, first_line
 from bench.core.measure import MAX_SHARE
+from bench.core.mpi import check_ranks
 from bench.core.process import INTERRUPTED, WorkerError
 from bench.core.results import ENGINES, FP16, LLAMA, RUN_FILE, Probe, Results, Row, load, save
 from bench.core.table import Table
@@ -30,7 +31,7 @@ from bench.limits import levels as limits
 from bench.pages import compare, plot, report, run_tables
 from bench.published import cost_fit
 from bench.suites.lossless import proof as lossless
-from bench.suites.run import decoding, modelled, products, worker
+from bench.suites.run import decoding, modelled, products, ranks, worker
 from bench.suites.run.plan import DEFAULT, FULL, QUICK, Effort, Task, tasks_of
 from ternops.cost.layouts import LAYOUTS, SIZES
 from ternops.tuning import SECONDS
@@ -54,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.arch not in ("auto", host_arch()):
             return _elsewhere(console, arguments, words)
         run = _Run(console, arguments, words)
-    except (TypeError, ValueError, OSError) as error:
+    except (TypeError, ValueError, OSError, ImportError) as error:
         parser.error(" ".join(str(error).split()))
     try:
         failures = run.measure()
@@ -80,10 +81,15 @@ class _Run:
         names = (*ENGINES, *([] if arguments.no_peers else LLAMA))
         self._engines = _chosen("engines", arguments.engines, names, (*ENGINES, *LLAMA))
         self._with_products = not arguments.no_peers
+        self._ranks = arguments.ranks
+        if self._ranks is not None:
+            check_ranks(self._ranks, self._threads[-1])
         options = {
             "threads": self._threads, "engines": self._engines,
             "effort": {**asdict(self._effort), "sizes": None},
         }  # fmt: skip
+        if self._ranks is not None:
+            options["ranks"] = self._ranks
         self.folder = command.chosen_folder(
             arguments.output, RUN_FILE, arguments.force, arguments.resume
         )
@@ -162,12 +168,31 @@ class _Run:
                     runs = [[*_modelled(each), *each] for each in runs]
                 rows += map(modelled.with_joules, worker.merged(runs))
                 self._results.probes += found[-1][1]
+        shared = self._by_ranks(size, tasks, left_out) if self._ranks else []
+        # All of a size or nothing: what is interrupted is measured again.
         self._results.rows = decoding.with_one_peak([*self._results.rows, *rows])
+        if shared:
+            self._about["ranks"] = [*self._about.get("ranks", []), *shared]
         self._about["left_out"] += dict.fromkeys(left_out)
         self._about["done"].append(size)
         save(self.folder, self._results)
         for is_decode in (True, False):
             self._print(run_tables.rows(self._results, is_decode, [size]))
+        self._print(run_tables.ranks(self._results, [size]))
+
+    def _by_ranks(self, size: str, tasks: list[Task], left_out: list[str]) -> list[dict[str, Any]]:
+        """The same engines by several ranks, and what could not be."""
+        measured: list[dict[str, Any]] = []
+        free, rounds = psutil.virtual_memory().available, self._effort.rounds
+        rounds *= self._effort.processes
+        with command.progress(self._console) as start:
+            count = sum(ranks.steps(task, rounds) for task in tasks)
+            advance = start(f"{size}, {self._ranks} ranks", count)
+            for task in tasks:
+                found, lines = ranks.run(task, self._ranks, rounds, free, advance)
+                measured += found
+                left_out += lines
+        return measured
 
     def _task(
         self, task: Task, advance: command.Advance, left_out: list[str]
@@ -260,6 +285,11 @@ def _parser() -> argparse.ArgumentParser:
     known = ", ".join((*ENGINES, *LLAMA))
     parser.add_argument("--engines", nargs="+", metavar="ENGINE", help=known)
     parser.add_argument("--no-peers", action="store_true", help="without other libraries")
+    parser.add_argument(
+        "--ranks", type=int, metavar="N",
+        help="decode with N ranks on this machine too, started by mpiexec, with as many threads in "
+        "all",
+    )  # fmt: skip
     command.add_options(parser)
     parser.add_argument("--resume", action="store_true", help="go on with the run in the folder")
     parser.add_argument(

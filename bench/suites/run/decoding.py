@@ -114,7 +114,7 @@ class _Engines:
         }
         beside = [*chain.from_iterable(probes.values())]
         tokens = range(task.tokens)
-        cases = self._cases(threads, tokens, _generate, reads=False)
+        cases = self._cases(threads, tokens, generate, reads=False)
         held = {}
         if task.settled:
             held = held_cases(self._weights, self._readers[max(self._readers)], threads)
@@ -157,7 +157,9 @@ class _Engines:
             peak: Case(peak.how, partial(unit.run, peak, threads, _PEAK_ROUNDS), _PEAK_ROUNDS)
             for peak in PEAKS
         }
-        self._time([*cases.values(), *_PEAK_TURNS * [*peaks.values()]], _prompt_rounds(self._task))
+        self._time(
+            [*cases.values(), *_PEAK_TURNS * [*peaks.values()]], prompt_rounds(self._task.rounds)
+        )
         rates = _rates(peaks, threads)
         for engine, case in self._measured(cases, f"pp{PROMPT}").items():
             limited = FLOATS if LLAMA.get(engine, engine) in (FP16, "f16") else INTEGERS
@@ -173,10 +175,10 @@ class _Engines:
         for engine, weights in self._weights.items():
             # All is read: random gates tell nothing of how many of a model's are 0.
             session = Session(Model(weights, threads, sparse="never"))
-            run = partial(_from_empty, session, ours, tokens)
+            run = partial(from_empty, session, ours, tokens)
             # A larger model is found in no cache, however often it is read.
             first = tokens if weights.bytes_per_token < last_level_bytes() else tokens[:1]
-            before = partial(_from_empty, session, ours, first) if self._task.settled else nothing
+            before = partial(from_empty, session, ours, first) if self._task.settled else nothing
             cases[engine] = Case(engine, run, count, before=before)
         if threads == self._task.threads[-1]:
             for engine, (decoder, _) in self._peers.items():
@@ -215,14 +217,16 @@ class _Engines:
         ))  # fmt: skip
 
 
-def _from_empty(
+def from_empty(
     session: Session, run: Callable[[Session, Sequence[int]], object], tokens: Sequence[int]
 ) -> None:
+    """Do it with nothing in the cache."""
     session.position = 0
     run(session, tokens)
 
 
-def _generate(session: Session, tokens: Sequence[int]) -> None:
+def generate(session: Session, tokens: Sequence[int]) -> None:
+    """One token after another."""
     for token in tokens:
         session.step(token)
 
@@ -262,7 +266,7 @@ def with_one_peak(rows: Iterable[Row]) -> list[Row]:
 def steps(task: Task) -> int:
     """About how often `measure` calls advance."""
     engines = len(task.layers) + len(task.peers)
-    prompts = (engines + _PEAK_TURNS * len(PEAKS)) * (_prompt_rounds(task) + 1) * task.prompt
+    prompts = (engines + _PEAK_TURNS * len(PEAKS)) * (prompt_rounds(task.rounds) + 1) * task.prompt
     sizes = len(_sizes(linear_bytes(task.size, engine) for engine in task.layers))
     held = len(task.layers) + 2 if task.settled else 0
     turns = (engines + held + CONTENDERS * sizes) * (task.rounds + 1)
@@ -302,8 +306,9 @@ def _cache(config: Config, tokens: int) -> int:
     return kv_cache_bytes(config, "fp16", tokens // 2 + 1)
 
 
-def _prompt_rounds(task: Task) -> int:
-    return max(1, task.rounds // 3)
+def prompt_rounds(rounds: int) -> int:
+    """Of so many that tokens are decoded in: a prompt takes as long as many of them."""
+    return max(1, rounds // 3)
 
 
 def _joules(case: Case) -> float:

@@ -3,57 +3,56 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ternops.decoder.config import Config
 from ternops.decoder.formats.checkpoint import Checkpoint
 from ternops.decoder.formats.gguf_container import parts_of
 from ternops.decoder.formats.loading import open_checkpoint
-from ternops.decoder.formats.packed import TABLES, PackedFile
-from ternops.decoder.formats.packed_header import (
-    FORMAT,
-    VERSION,
-    bytes_name,
-    header_checksum,
-    scale_name,
-    whole_lines,
+from ternops.decoder.formats.packed import PackedFile
+from ternops.decoder.formats.packed_header import DIGEST, FORMAT, VERSION, whole_lines
+from ternops.decoder.formats.packed_writing import (
+    Tensor,
+    append_tensor,
+    filled,
+    float_tensors,
+    header_of,
+    header_room,
+    matrix_tensors,
+    table_tensors,
 )
 from ternops.decoder.formats.paths import locate
 from ternops.decoder.formats.pooling import Pooling
 from ternops.decoder.formats.sampling import to_json
+from ternops.decoder.parts import rows_of
 from ternops.decoder.sampling import Sampling
-from ternops.decoder.weights import HalfMatrix
 from ternops.encodings import ENCODINGS, TERNARY
 from ternops.encodings.common import SLACK
 from ternops.files import GrowingFile, behind_links, is_node, replaced
-from ternops.matrix import TernaryMatrix
 from ternops.memory import CACHE_LINE
+from ternops.ranks.split import Split, split_of
 from ternops.spelling import expected_one
 
-#: More than the header's entry of any tensor, with its checksum, can take.
-_ENTRY = 200
-_CHECKSUM = 9
+#: What metadata have for a digest that is not known yet.
+NO_DIGEST = "0" * 16
 
 
-class Growing(Protocol):
-    """A file that is written from its beginning to its end."""
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """A file to write: what of a model it holds, and what its header says, a digest aside."""
 
-    size: int
-
-    def append(self, data: Any) -> None: ...
-
-
-#: Name, safetensors dtype, array.
-Tensor = tuple[str, str, npt.NDArray[Any]]
+    target: Path
+    split: Split
+    metadata: dict[str, str]
 
 
 def convert(
@@ -83,31 +82,70 @@ def convert(
         with replaced(target) as temporary:
             convert(source, temporary, encoding, progress, say, quantize=quantize)
         return
+    whole = Output(target, split_of(checkpoint.config), metadata_of(checkpoint, encoding))
+    write_outputs(checkpoint, source, [whole], encoding, progress, say, quantize)
+
+
+def write_outputs(
+    checkpoint: Checkpoint,
+    source: Path,
+    outputs: Sequence[Output],
+    encoding: str,
+    progress: Callable[[int, int], None] | None,
+    say: Callable[[str], None],
+    quantize: str | None,
+) -> None:
+    """Write files that hold a checkpoint together, reading it once; the rest as `convert`.
+
+    Those whose metadata have a `DIGEST` get that of all of them.
+    """
+    config = checkpoint.config
     tokenizer = tokenizer_of(checkpoint, say)
-    metadata = metadata_of(checkpoint, encoding)
-    steps = _steps(checkpoint.config)
-    room = _header_room(metadata, checkpoint.config)
-    _check_space(target, room + len(tokenizer) + _data_bytes(checkpoint.config, encoding))
-    files = _stamps(source, target)
-    plan = {"files": files, "metadata": metadata, "room": room, "quantize": quantize}
-    with GrowingFile(target, plan, room) as file:
-        done = len(file.records)
-        if file.started_over:
-            say(f"{file.partial} is of other files or other settings: starting over")
+    steps = _steps(config)
+    rooms = [header_room(each.metadata, config) for each in outputs]
+    needed = sum(_data_bytes(config, encoding, each.split) for each in outputs)
+    targets = [each.target for each in outputs]
+    _check_space(targets, sum(rooms) + len(tokenizer) + needed)
+    files = _stamps(source, targets)
+    with ExitStack() as stack:
+        written = []
+        for each, room in zip(outputs, rooms, strict=True):
+            plan = {"files": files, "metadata": each.metadata, "room": room, "quantize": quantize}
+            written.append(stack.enter_context(GrowingFile(each.target, plan, room)))
+        done = min(len(each.records) for each in written)
+        over = next((each.partial for each in written if each.started_over), None)
+        if over is not None:
+            say(f"{over} is of other files or other settings: starting over")
         elif done:
-            say(f"going on with {file.partial}: {done} of {len(steps)} steps are done")
+            say(f"going on with {written[0].partial}: {done} of {len(steps)} steps are done")
         for at in range(done, len(steps)):
             if progress:
                 progress(at, len(steps))
-            entries = []
-            for name, dtype, array in _tensors(checkpoint, steps[at], encoding, tokenizer):
-                entries.append(append_tensor(file, name, dtype, array))
-            file.finish_step(entries)
-        if _stamps(source, target) != files:
+            # Where an interruption came between two files, some have this step already.
+            entries: dict[int, list[Any]] = {
+                number: [] for number, each in enumerate(written) if len(each.records) == at
+            }
+            splits = {number: outputs[number].split for number in entries}
+            for number, tensor in _tensors(checkpoint, steps[at], encoding, tokenizer, splits):
+                entries[number].append(append_tensor(written[number], *tensor))
+            for number, found in entries.items():
+                written[number].finish_step(found)
+        if _stamps(source, targets) != files:
             raise ValueError(f"{str(source)!r} was changed while it was read")
-        file.commit(header_of(metadata, [entry for step in file.records for entry in step], room))
+        digest = _digest([each.metadata for each in outputs], [each.records for each in written])
+        for file, output, room in zip(written, outputs, rooms, strict=True):
+            metadata = output.metadata
+            if DIGEST in metadata:
+                metadata = {**metadata, DIGEST: digest}
+            file.commit(header_of(metadata, [e for step in file.records for e in step], room))
     if progress:
         progress(len(steps), len(steps))
+
+
+def _digest(metadata: list[dict[str, str]], records: list[list[Any]]) -> str:
+    """Of what files hold, by their checksums: as long as what stands for it before."""
+    text = json.dumps([metadata, records], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[: len(NO_DIGEST)]
 
 
 def check_target(source: Path, target: Path) -> None:
@@ -135,13 +173,13 @@ def _is_packed(path: Path) -> bool:
     return True
 
 
-def _stamps(source: Path, target: Path) -> list[list[Any]]:
+def _stamps(source: Path, targets: list[Path]) -> list[list[Any]]:
     """Name, size and time of change of each file of the source, apart from what is written."""
     if source.is_file():
         files = [source.with_name(name) for name in parts_of(source.name)]
     else:
-        ours = [target.with_name(target.name + end) for end in ("", ".partial", ".journal")]
-        own = {path.resolve() for path in ours}
+        ends = ("", ".partial", ".journal")
+        own = {each.with_name(each.name + end).resolve() for each in targets for end in ends}
         files = [path for path in sorted(source.iterdir()) if path.resolve() not in own]
     found = [(path.name, path.stat()) for path in files if path.is_file()]
     return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in found]
@@ -192,119 +230,65 @@ def _steps(config: Config) -> list[str | int]:
 
 
 def _tensors(
-    checkpoint: Checkpoint, step: str | int, encoding: str, tokenizer: bytes
-) -> Iterator[Tensor]:
-    if step == "tokenizer":
-        if tokenizer:
-            yield "tokenizer", "U8", np.frombuffer(tokenizer, np.uint8)
-    elif step == "embedding":
-        yield from table_tensors("embedding", checkpoint.embedding())
-    elif step == "head":
-        yield from table_tensors("head", checkpoint.head())
+    checkpoint: Checkpoint, step: str | int, encoding: str, tokenizer: bytes,
+    splits: Mapping[int, Split],
+) -> Iterator[tuple[int, Tensor]]:  # fmt: skip
+    """Those of a step, each with the key of the split that it belongs to; a matrix is read once."""
+    if isinstance(step, int):
+        having = {key: each for key, each in splits.items() if step in range(*each.layers)}
+        if having:
+            yield from _layer(checkpoint, step, encoding, having)
+    elif step == "tokenizer":
+        for key, split in splits.items():
+            if tokenizer and split.leads:
+                yield key, ("tokenizer", "U8", np.frombuffer(tokenizer, np.uint8))
     elif step == "norm":
-        yield "norm", "F32", filled(checkpoint.final_norm())
-    elif isinstance(step, int):
-        yield from _layer(checkpoint, step, encoding)
+        norm = filled(checkpoint.final_norm())
+        for key in splits:
+            yield key, ("norm", "F32", norm)
+    else:
+        table = checkpoint.embedding() if step == "embedding" else checkpoint.head()
+        for key, split in splits.items():
+            rows = split.embedding if step == "embedding" else split.vocabulary
+            for tensor in table_tensors(step, rows_of(table, *rows)):
+                yield key, tensor
 
 
-def _layer(checkpoint: Checkpoint, layer: int, encoding: str) -> Iterator[Tensor]:
-    config = checkpoint.config
-    for name in config.linear_shapes(layer):
+def _layer(
+    checkpoint: Checkpoint, layer: int, encoding: str, splits: Mapping[int, Split]
+) -> Iterator[tuple[int, Tensor]]:
+    for name in checkpoint.config.linear_shapes(layer):
         matrix = checkpoint.matrix(layer, name, encoding)
-        yield from matrix_tensors(f"layers.{layer}.{name}", matrix, encoding)
-    yield from float_tensors(checkpoint, layer)
+        for key, split in splits.items():
+            own = matrix if split.is_whole else rows_of(matrix, *split.rows(name))
+            for tensor in matrix_tensors(f"layers.{layer}.{name}", own, encoding):
+                yield key, tensor
+    for tensor in float_tensors(checkpoint, layer):
+        for key in splits:
+            yield key, tensor
 
 
-def float_tensors(checkpoint: Checkpoint, layer: int) -> Iterator[Tensor]:
-    """All of a layer that is no matrix of a linear layer."""
-    config = checkpoint.config
-    for name in config.norm_sizes(layer):
-        yield f"layers.{layer}.{name}.norm", "F32", filled(checkpoint.norm(layer, name))
-    for name in config.bias_sizes(layer):
-        yield f"layers.{layer}.{name}.bias", "F32", filled(checkpoint.bias(layer, name))
-    for name in config.vector_shapes(layer):
-        vector = checkpoint.vector(layer, name).reshape(-1)
-        yield f"layers.{layer}.{name}.vector", "F32", filled(vector)
-
-
-def matrix_tensors(name: str, matrix: HalfMatrix | TernaryMatrix, usual: str) -> Iterator[Tensor]:
-    """A matrix; usual: the encoding that the file, or that kind of its matrices, has."""
-    if isinstance(matrix, HalfMatrix):
-        yield name, "BF16" if matrix.is_bf16 else "F16", matrix.bits
-        return
-    packed = matrix._packed
-    scale = np.asarray(packed.scale)
-    yield f"{name}.{bytes_name(packed.encoding, usual)}", "U8", filled(packed.bytes)
-    if packed.levels != ENCODINGS[packed.encoding].values:
-        levels = np.array(packed.levels, np.int8)
-        missing = whole_lines(levels.size) - levels.size
-        yield f"{name}.levels", "I8", np.pad(levels, (0, missing), "edge")
-    dtype = "F16" if scale.dtype == np.float16 else "F32"
-    yield f"{name}.{scale_name(scale.ndim, packed.group)}", dtype, filled(scale.reshape(-1))
-
-
-def table_tensors(name: str, matrix: HalfMatrix | TernaryMatrix) -> Iterator[Tensor]:
-    """An embedding or a head."""
-    return matrix_tensors(name, matrix, TABLES)
-
-
-def filled(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """A one-dimensional array, filled up with zeros to whole cache lines."""
-    missing = (whole_lines(array.nbytes) - array.nbytes) // array.itemsize
-    return np.pad(array, (0, missing)) if missing else array
-
-
-def append_tensor(file: Growing, name: str, dtype: str, array: npt.NDArray[Any]) -> list[Any]:
-    """Write a tensor; returns its entry for the header."""
-    data = np.ascontiguousarray(array)
-    start = file.size
-    file.append(data.data)
-    return [name, dtype, data.shape, start, file.size, zlib.crc32(data.data)]
-
-
-def header_of(metadata: dict[str, str], entries: list[Any], room: int) -> bytes:
-    """Length and JSON, filled up with spaces to `room` bytes."""
-    checksums = " ".join(f"{entry[-1]:08x}" for entry in entries)
-    header: dict[str, Any] = {"__metadata__": {**metadata, "crc32": checksums}}
-    for name, dtype, shape, start, stop, _ in entries:
-        offsets = [start - room, stop - room]
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": offsets}
-    header["__metadata__"]["header_crc32"] = header_checksum(header)
-    size = room - 8
-    text = json.dumps(header, separators=(",", ":")).encode()
-    assert len(text) <= size
-    return size.to_bytes(8, "little") + text.ljust(size)
-
-
-def _header_room(metadata: dict[str, str], config: Config) -> int:
-    """Bytes that suffice for the header, before it is known; tensors start after them."""
-    tensors = 6 + sum(
-        3 * len(config.linear_shapes(layer)) + len(config.norm_sizes(layer))
-        + len(config.bias_sizes(layer)) + len(config.vector_shapes(layer))
-        for layer in range(config.layers)
-    )  # fmt: skip
-    fixed = len(json.dumps({"__metadata__": {**metadata, "crc32": "", "header_crc32": "0" * 8}}))
-    return whole_lines(8 + fixed + tensors * (_ENTRY + _CHECKSUM))
-
-
-def _data_bytes(config: Config, encoding: str) -> int:
+def _data_bytes(config: Config, encoding: str, split: Split) -> int:
     """About as many bytes as the tensors will take, but for scales of groups."""
     layout = ENCODINGS[encoding]
-    layers = range(config.layers)
-    matrices = sum(
-        whole_lines(layout.nbytes(*shape) + SLACK) + CACHE_LINE
-        for layer in layers
-        for shape in config.linear_shapes(layer).values()
-    )
-    floats = sum(whole_lines(4 * size) for layer in layers for size in config.float_sizes(layer))
-    half = config.vocabulary * whole_lines(2 * config.hidden)
-    return matrices + floats + (1 if config.tied else 2) * half
+    total = 0
+    for layer in range(*split.layers):
+        for name, (rows, columns) in config.linear_shapes(layer).items():
+            own = rows if split.is_whole else split.rows(name).size
+            total += whole_lines(layout.nbytes(own, columns) + SLACK) + CACHE_LINE
+        total += sum(whole_lines(4 * size) for size in config.float_sizes(layer))
+    rows = split.embedding.size + (0 if config.tied else split.vocabulary.size)
+    return total + rows * whole_lines(2 * config.hidden)
 
 
-def _check_space(target: Path, needed: int) -> None:
-    free = shutil.disk_usage(target.parent).free
-    partial = target.with_name(f"{target.name}.partial")
-    if partial.exists():
-        free += partial.stat().st_size
+def _check_space(targets: list[Path], needed: int) -> None:
+    """Raises OSError where the folder, of which all are, has no room."""
+    folder = targets[0].parent
+    free = shutil.disk_usage(folder).free
+    for each in targets:
+        partial = each.with_name(f"{each.name}.partial")
+        if partial.exists():
+            free += partial.stat().st_size
     if needed > free:
-        raise OSError(f"{str(target)!r} needs {needed:,} bytes, {free:,} are free there")
+        name = targets[0] if len(targets) == 1 else folder
+        raise OSError(f"{str(name)!r} needs {needed:,} bytes, {free:,} are free there")

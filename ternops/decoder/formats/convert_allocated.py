@@ -16,10 +16,10 @@ from ternops.decoder.calibration import Key, float_matrix
 from ternops.decoder.formats.checkpoint import Checkpoint
 from ternops.decoder.formats.convert import (
     check_target,
-    matrix_tensors,
     metadata_of,
     tokenizer_of,
 )
+from ternops.decoder.formats.packed_writing import matrix_tensors
 from ternops.decoder.formats.whole_file import plain_tensors, write_whole
 from ternops.encodings.base3 import BASE3
 from ternops.files import behind_links, replaced

@@ -16,11 +16,11 @@ import numpy.typing as npt
 from ternops.decoder.calibration import Key, float_matrix
 from ternops.decoder.formats.checkpoint import Checkpoint
 from ternops.decoder.formats.convert import (
-    Tensor,
     check_target,
     metadata_of,
     tokenizer_of,
 )
+from ternops.decoder.formats.packed_writing import Tensor
 from ternops.decoder.formats.stack_file import PARTS, STACK_FORMAT, STACK_VERSION, room_of
 from ternops.decoder.formats.whole_file import plain_tensors, write_whole
 from ternops.decoder.stacked import packed_signs

@@ -16,6 +16,7 @@ from ternops.decoder.formats.gguf_container import MAGIC, is_later_part
 from ternops.decoder.formats.hub import WEIGHTS
 from ternops.decoder.formats.hugging_face import HuggingFace
 from ternops.decoder.formats.packed import PackedFile
+from ternops.decoder.formats.part_file import PartFile, find_part
 from ternops.decoder.formats.paths import locate, missing_config, no_model
 from ternops.decoder.formats.placeholders import check_fetched
 from ternops.decoder.formats.scales import in_groups
@@ -40,11 +41,12 @@ TINY = Path(__file__).parents[2] / "checkpoints" / "tiny"
 
 
 def open_checkpoint(
-    path: str | os.PathLike[str] | None = None, *, quantize: str | None = None
+    path: str | os.PathLike[str] | None = None, *, quantize: str | None = None, rank: int = 0
 ) -> Checkpoint:
     """Open a Hugging Face folder, a GGUF file or what `python -m ternops quantize` wrote.
 
-    path: a folder, which may hold one GGUF file in place of safetensors, the folder of a repository
+    path: a folder, which may hold one GGUF file in place of safetensors, or the parts that
+    `quantize --shards` wrote, the folder of a repository
     in the hub's cache, or a file (default: the tiny checkpoint of this package); or the name of a
     model of the hub, such as "owner/name", "owner/name:Q2_0" for one of its GGUF files or
     "owner/name@revision", which is downloaded into that cache.
@@ -52,11 +54,12 @@ def open_checkpoint(
     trits and scales, of a matrix, its rows or groups of their inputs, to trits and one scale a
     matrix, "absmean-128" (256, 64, 32) to one for so many inputs; without, reading one is a
     ValueError.
+    rank: of a folder of parts, that of the process that reads it (`ternops.ranks`).
     Raises FileNotFoundError and ValueError, naming the file and what is wrong with it, and
     ModuleNotFoundError without the gguf package where it is needed.
     """
     check_method(quantize)
-    found = _open(path, quantize)
+    found = _open(path, quantize, rank)
     config = found.config
     if config.context * config.rotated > _MOST_ROTATIONS:
         raise ValueError(
@@ -66,7 +69,7 @@ def open_checkpoint(
     return found
 
 
-def _open(path: str | os.PathLike[str] | None, quantize: str | None) -> Checkpoint:
+def _open(path: str | os.PathLike[str] | None, quantize: str | None, rank: int) -> Checkpoint:
     where = TINY if path is None else locate(path)
     if where.is_file():
         return _open_file(where, quantize)
@@ -75,6 +78,8 @@ def _open(path: str | os.PathLike[str] | None, quantize: str | None) -> Checkpoi
         if gguf := _gguf_file(where):
             return Gguf(gguf, quantize)
         if not (where / "config.json").is_file():
+            if part := find_part(where, rank):
+                return _open_file(part, quantize)
             reason = missing_config(where)
             raise FileNotFoundError(f"model: {str(where)!r} has no config.json{reason}")
     return HuggingFace(where, quantize)
@@ -127,6 +132,8 @@ def load_weights(
     split = split_of(config, *part)
     if kind == "auto":
         kind = checkpoint.preferred_encoding()
+    if isinstance(checkpoint, PartFile):
+        checkpoint.take(split)
     layers, arena = [], Arena()
     for index in range(*split.layers):
         shapes = config.linear_shapes(index)
@@ -144,21 +151,29 @@ def load_weights(
             progress(index + 1 - split.layers.first, split.layers.size)
     _spread_groups(layers)
     embedding = _table(checkpoint.embedding(), kind)
-    head = embedding if config.tied else _table(checkpoint.head(), kind)
-    head = rows_of(head, *split.vocabulary)
+    if config.tied:
+        head = rows_of(embedding, *split.vocabulary)
+    else:
+        head = _own(checkpoint, _table(checkpoint.head(), kind), split.vocabulary)
     if split.stage:
-        embedding = moved(rows_of(embedding, 0, 0), arena)
+        embedding = moved(_own(checkpoint, embedding, split.embedding), arena)
         head = embedding
-    return Weights(config, layers, checkpoint.final_norm(), embedding, head)
+    digest = checkpoint.digest if isinstance(checkpoint, PartFile) else ""
+    return Weights(config, layers, checkpoint.final_norm(), embedding, head, digest)
 
 
 def _part(checkpoint: Checkpoint, matrix: Matrix, rows: Span, arena: Arena) -> Matrix:
     """Some rows of a matrix, in memory of their own, or in a file that is mapped."""
-    part = rows_of(matrix, *rows)
+    part = _own(checkpoint, matrix, rows)
     if isinstance(checkpoint, PackedFile):
         is_mapped = isinstance(matrix, HalfMatrix) or matrix.encoding == checkpoint.encoding
         return part if is_mapped else moved(part, arena)
     return moved(part, arena)
+
+
+def _own(checkpoint: Checkpoint, matrix: Matrix, rows: Span) -> Matrix:
+    """Some rows of a matrix, which are all that a part has of it."""
+    return matrix if isinstance(checkpoint, PartFile) else rows_of(matrix, *rows)
 
 
 def _spread_groups(layers: list[Layer]) -> None:

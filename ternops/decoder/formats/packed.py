@@ -193,7 +193,8 @@ class PackedFile(Checkpoint):
         except ValueError as error:
             raise ValueError(f"{str(self._path)!r}: crc32: {error}") from None
         tensors = self._tensors.of
-        names = sorted(tensors, key=lambda name: tensors[name].start)
+        # As written: what is empty, in a part, begins where the next one does.
+        names = sorted(tensors, key=lambda name: (tensors[name].start, tensors[name].bytes.nbytes))
         if len(expected) != len(names):
             raise ValueError(
                 f"{str(self._path)!r}: {len(expected)} checksums, expected {len(names)}"
@@ -221,7 +222,7 @@ class PackedFile(Checkpoint):
             raise ValueError("its header was damaged after it was written")
 
     def _check_tensors(self) -> None:
-        for layer in range(self.config.layers):
+        for layer in self._layers:
             for name in self.config.linear_shapes(layer):
                 self._check_linear(layer, name)
             for name, size in self.config.norm_sizes(layer).items():
@@ -233,9 +234,9 @@ class PackedFile(Checkpoint):
         self._tensors.line("norm", self.config.hidden)
         for name in ("embedding",) if self.config.tied else ("embedding", "head"):
             if f"{name}.packed" in self._tensors.of:
-                self._tensors.stored(name, *self._table_shape, TABLES)
+                self._tensors.stored(name, *self._table_shape(name), TABLES)
             else:
-                self._tensors.half(name, *self._table_shape)
+                self._tensors.half(name, *self._table_shape(name))
 
     def _check_linear(self, layer: int, name: str) -> None:
         self._linear(layer, name)
@@ -246,13 +247,20 @@ class PackedFile(Checkpoint):
         return self._metadata[key]
 
     def _linear(self, layer: int, name: str) -> Stored | HalfMatrix:
-        prefix, shape = f"layers.{layer}.{name}", self.config.linear_shapes(layer)[name]
+        prefix, shape = f"layers.{layer}.{name}", self._linear_shape(layer, name)
         if prefix in self._tensors.of:
             return self._tensors.half(prefix, *shape)
         return self._tensors.stored(prefix, *shape, self.encoding)
 
     @property
-    def _table_shape(self) -> tuple[int, int]:
+    def _layers(self) -> range:
+        """Those whose tensors it has."""
+        return range(self.config.layers)
+
+    def _linear_shape(self, layer: int, name: str) -> tuple[int, int]:
+        return self.config.linear_shapes(layer)[name]
+
+    def _table_shape(self, name: str) -> tuple[int, int]:
         return self.config.vocabulary, self.config.hidden
 
     def _vector(self, name: str, size: int) -> npt.NDArray[np.float32]:
@@ -263,5 +271,5 @@ class PackedFile(Checkpoint):
 
     def _table(self, name: str) -> HalfMatrix | TernaryMatrix:
         if f"{name}.packed" in self._tensors.of:
-            return self._tensors.stored(name, *self._table_shape, TABLES).matrix(name)
-        return self._tensors.half(name, *self._table_shape)
+            return self._tensors.stored(name, *self._table_shape(name), TABLES).matrix(name)
+        return self._tensors.half(name, *self._table_shape(name))

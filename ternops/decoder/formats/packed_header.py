@@ -13,6 +13,8 @@ from ternops.memory import CACHE_LINE
 from ternops.shown import shown
 
 FORMAT, VERSION = "ternops model", "2"
+#: The key of metadata with what is the same in all parts of a model and in no others.
+DIGEST = "digest"
 #: The architecture of a file of version 1, by its config's "sub_norms".
 _VERSION_1 = {False: "llama", True: "bitnet"}
 #: The fields of Config that each file has: those that there were first.

@@ -27,6 +27,7 @@ import safetensors
 
 from ternops.decoder.formats.packed import PackedFile
 from ternops.decoder.formats.packed_header import VERSION, whole_lines
+from ternops.decoder.formats.part_file import PART_FORMAT, PartFile
 from ternops.decoder.stacked import BlockBytes, ResidentStack
 from ternops.encodings.one_bit import ONE_BIT
 from ternops.kernels.stacked import MAX_RANK, SLACK_BYTES
@@ -176,13 +177,13 @@ class StackFile(PackedFile):
 
 
 def open_packed(path: Path) -> PackedFile:
-    """A packed model file of either format; raises ValueError for anything else."""
+    """A packed model file of any format; raises ValueError for anything else."""
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             found = (file.metadata() or {}).get("format")
     except (safetensors.SafetensorError, OSError):
         found = None  # which says what is wrong with it
-    return StackFile(path) if found == STACK_FORMAT else PackedFile(path)
+    return {STACK_FORMAT: StackFile, PART_FORMAT: PartFile}.get(str(found), PackedFile)(path)
 
 
 def check_stack(checkpoint: Any, name: str) -> StackFile:

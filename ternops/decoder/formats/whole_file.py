@@ -10,7 +10,8 @@ import numpy as np
 
 from ternops.decoder.config import Config
 from ternops.decoder.formats.checkpoint import Checkpoint
-from ternops.decoder.formats.convert import (
+from ternops.decoder.formats.packed_header import whole_lines
+from ternops.decoder.formats.packed_writing import (
     Tensor,
     append_tensor,
     filled,
@@ -18,7 +19,6 @@ from ternops.decoder.formats.convert import (
     header_of,
     table_tensors,
 )
-from ternops.decoder.formats.packed_header import whole_lines
 from ternops.decoder.weights import HalfMatrix
 from ternops.matrix import TernaryMatrix
 

@@ -20,7 +20,7 @@ from bench.core.results import ENGINES, Results
 from bench.limits import levels
 from bench.suites.lossless import proof as lossless
 from bench.suites.run import command as run
-from bench.suites.run import products, worker
+from bench.suites.run import products, ranks, worker
 from bench.suites.run.decoding import CONTENDERS
 from bench.suites.run.plan import Effort, Task
 from ternops.cost.layouts import SIZES
@@ -153,6 +153,39 @@ def test_resume_goes_on_where_it_was_interrupted(quick, monkeypatch, capsys):
     first = [each if each.is_decode else replace(each, limit=0.0) for each in first]
     assert all(map(same, kept[: len(first)], first))
     assert {row.size for row in found.rows} == {"125M", "350M"}
+
+
+def test_ranks_beside_one_process(quick, monkeypatch, capsys):
+    """Of each size behind its rows; of one that is interrupted amid them nothing is kept."""
+    folder, arguments = quick
+    monkeypatch.setattr(run, "check_ranks", lambda ranks, threads: None)
+    words = [*arguments, "--no-peers", "--ranks", "2", "--engines", "base3"]
+    job = run._Run(command.make_console(180), run._parser().parse_args(words), words)
+    monkeypatch.setattr(worker, "run", lambda task, advance: ([row(size="125M")], [], []))
+    asked = []
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    def measured(task, count, rounds, *_):
+        asked.append((task.size, tuple(task.layers), count, rounds))
+        found = {"size": task.size, "engine": "base3", "test": "tg2", "threads": 1, "ranks": count}
+        return [{**found, "alone": [0.5], "together": [0.25]}], ["one that was left out"]
+
+    monkeypatch.setattr(ranks, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        job._size("125M")
+    assert (job._results.rows, job._about["done"]) == ([], [])
+    monkeypatch.setattr(ranks, "run", measured)
+    job._size("125M")
+    about = results.load(folder).about
+    assert asked == [("125M", ("base3",), 2, 4)]
+    assert [(each["size"], each["ranks"]) for each in about["ranks"]] == [("125M", 2)]
+    assert about["left_out"] == ["one that was left out"]
+    assert about["options"]["ranks"] == 2
+    output = capsys.readouterr().out
+    assert "Several ranks" in output
+    assert "2.00x" in output
 
 
 @pytest.mark.slow
