@@ -92,7 +92,7 @@ class HalfLinear(nn.Linear):
             or w.dtype is not torch.bfloat16
             or self.bias is not None
             or not self._has_lines()
-            or not screens_by_itself(*w.shape, 2 * self.in_features)
+            or not screens_by_itself(self.out_features, self.in_features, 2 * self.in_features)
         ):
             return
         if screen is None or not screen.is_still_of(w, _threads()):
