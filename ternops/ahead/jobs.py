@@ -28,10 +28,12 @@ def needed(encodings: Iterable[str], decoder: bool, plain: bool = False) -> Jobs
     from ternops.encodings import ENCODINGS, PANELS
     from ternops.encodings.blocks import Blocks
     from ternops.kernels.grouped_row import grouped_row
+    from ternops.kernels.largest import largest_bf16
     from ternops.kernels.linear import linear
     from ternops.kernels.over_rows import over_rows
     from ternops.kernels.packing import pack
     from ternops.kernels.plan import KERNELS, UNPACKED, grouped_kernels
+    from ternops.kernels.row_hash import row_hashes
     from ternops.kernels.screen import quantize_head
     from ternops.kernels.sparse import sparse_kernels
     from ternops.kernels.stacked import gemv_stack
@@ -50,7 +52,7 @@ def needed(encodings: Iterable[str], decoder: bool, plain: bool = False) -> Jobs
         found += [job for each in heads for job in (each.multiply, each.prepare)]
         found.append(forward)
         if not plain:
-            found += [delta_inputs, delta_rule, quantize_head, gemv_stack]
+            found += [delta_inputs, delta_rule, quantize_head, gemv_stack, largest_bf16, row_hashes]
             found += [grouped_row(name) for name in sorted(chosen & blocks)]
     for name in sorted(chosen & blocks):
         found += (*sparse_kernels(name), transpose_job(name))

@@ -26,13 +26,7 @@ from ternops.kernels.elementwise import add, rms_norm, scale_row
 from ternops.kernels.fp16 import half_row
 from ternops.kernels.linear import multiply_rows, prepare_rows
 from ternops.kernels.operands import Operands
-from ternops.kernels.screen import (
-    find_peaks,
-    length,
-    rescore_bf16,
-    rescore_f16,
-    threshold,
-)
+from ternops.kernels.screen import find_all_peaks, rescore_all
 from ternops.simd import (
     TeamJob,
     address_of,
@@ -201,29 +195,11 @@ def _layer(p, at, own, team, thread, threads, time):
 def _screen(p, head, team, thread, threads, first, last):
     """Make exact what may be among the `exact_top` largest logits of each output, the rest -inf."""
     operands = record_at(Operands, address_of(head))
-    columns = p.exact_stride // 2
-    bounds, exact = pointer(p.bounds), pointer(p.exact)
-    for output in range(p.outputs):
-        norm = length(pointer(operands.placed) + output * operands.placed_stride, columns)
-        scores, peaks = pointer(p.logits) + 4 * output * p.logits_stride, pointer(p.peaks)
-        peaks = peaks + 4 * output * p.peak_count
-        find_peaks(scores, bounds, norm, first, last, peaks)
+    find_all_peaks(p, operands.placed, operands.placed_stride, first, last)
     barrier(team, threads)
     gather(p, PEAKS, p.peaks, team, thread, threads)
-    computed = 0
-    for output in range(p.outputs):
-        x = pointer(operands.placed) + output * operands.placed_stride
-        norm = length(x, columns)
-        scores = pointer(p.logits) + 4 * output * p.logits_stride
-        least = threshold(pointer(p.peaks) + 4 * output * p.peak_count, p.peak_count, p.exact_top)
-        if p.exact_is_bf16:
-            computed += rescore_bf16(
-                scores, bounds, norm, least, first, last, exact, p.exact_stride, x
-            )
-        else:
-            computed += rescore_f16(
-                scores, bounds, norm, least, first, last, exact, p.exact_stride, x
-            )
+    near = np.float32(0)
+    computed = rescore_all(p, operands.placed, operands.placed_stride, near, first, last)
     atomic_add(pointer(p.computed), computed)
 
 

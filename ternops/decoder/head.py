@@ -59,11 +59,10 @@ class Head:
         if isinstance(weights, TernaryMatrix):
             self.kind = _TERNARY
             return
-        fits = self.columns <= MAX_COLUMNS
         if kind == "auto":
-            whole = self.rows * weights.bits.strides[0]
-            kind = "screened" if fits and whole > last_level_bytes() else "fp16"
-        if kind != "fp16" and not fits:
+            screens = screens_by_itself(self.rows, self.columns, weights.bits.strides[0])
+            kind = "screened" if screens else "fp16"
+        if kind != "fp16" and self.columns > MAX_COLUMNS:
             raise ValueError(
                 f"head={kind!r}: at most {MAX_COLUMNS} columns, but the head has {self.columns}"
             )
@@ -133,6 +132,11 @@ class Head:
             return 0, 0, 0
         call = self._ternary_call(capacity)
         return call.scratch_bytes, call.placed_bytes, call.offsets_bytes
+
+
+def screens_by_itself(rows: int, columns: int, row_bytes: int) -> bool:
+    """Whether "auto" screens a head of two bytes a weight."""
+    return columns <= MAX_COLUMNS and rows * row_bytes > last_level_bytes()
 
 
 def quantize(

@@ -185,4 +185,44 @@ def make_rescore(kind):
     return rescore
 
 
-rescore_f16, rescore_bf16 = (make_rescore(KINDS[name]) for name in ("fp16", "bf16"))
+_rescore_f16, _rescore_bf16 = (make_rescore(KINDS[name]) for name in ("fp16", "bf16"))
+
+
+@inlined
+def find_all_peaks(p, placed, placed_stride, first, last):
+    """`find_peaks` of each output. p: a record with the fields that `rescore_all` reads, too."""
+    columns = p.exact_stride // 2
+    for output in range(p.outputs):
+        norm = length(pointer(placed) + output * placed_stride, columns)
+        scores = pointer(p.logits) + 4 * output * p.logits_stride
+        peaks = pointer(p.peaks) + 4 * output * p.peak_count
+        find_peaks(scores, pointer(p.bounds), norm, first, last, peaks)
+
+
+@inlined
+def rescore_all(p, placed, placed_stride, near, first, last):
+    """Make exact what may be among the `exact_top` largest of each output, or less than that by
+    the part `near`, the rest -inf; gives the number of rows that were computed.
+
+    To be called behind a barrier after `find_all_peaks`. placed: the prepared outputs, which begin
+    with their float32.
+    """
+    columns = p.exact_stride // 2
+    bounds, exact = pointer(p.bounds), pointer(p.exact)
+    computed = 0
+    for output in range(p.outputs):
+        x = pointer(placed) + output * placed_stride
+        norm = length(x, columns)
+        scores = pointer(p.logits) + 4 * output * p.logits_stride
+        least = threshold(pointer(p.peaks) + 4 * output * p.peak_count, p.peak_count, p.exact_top)
+        # NaN, of an infinite one, rules nothing out.
+        least -= near * (abs(least) + _VANISHING)
+        if p.exact_is_bf16:
+            computed += _rescore_bf16(
+                scores, bounds, norm, least, first, last, exact, p.exact_stride, x
+            )
+        else:
+            computed += _rescore_f16(
+                scores, bounds, norm, least, first, last, exact, p.exact_stride, x
+            )
+    return computed

@@ -28,6 +28,7 @@ from ternops.torch.decoder_cache import Pages, adopt
 from ternops.torch.decoder_weights import DecoderWeights
 from ternops.torch.module_tree import ModuleTree
 from ternops.torch.operator import DTYPES
+from ternops.torch.same_name import same_name
 
 # What later versions of transformers call a cache, and earlier ones.
 _CACHE_NAMES = ("cache", "past_key_values")
@@ -267,9 +268,8 @@ def run_on_decoder(model: Any) -> None:
 
 @functools.cache
 def _class_of(base: Any) -> Any:
-    """The class of a model whose forward is tried here first, by the same name: transformers knows
-    models by names, and `save_pretrained` writes them. A model that is made of it by its config is
-    one of PyTorch's layers."""
+    """The class of a model whose forward is tried here first. A model that is made of it by its
+    config is one of PyTorch's layers."""
 
     @functools.wraps(base.forward)
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -279,18 +279,4 @@ def _class_of(base: Any) -> Any:
                 return found
         return base.forward(self, *args, **kwargs)
 
-    def reduce(self: Any, protocol: Any) -> Any:
-        _, _, state, *rest = base.__reduce_ex__(self, protocol)
-        return _new, (base,), state, *rest
-
-    members = {"forward": forward, "__reduce_ex__": reduce, "_without_decoder": base}
-    names = ("__module__", "__qualname__", "__doc__")
-    return type(base)(
-        base.__name__, (base,), members | {each: getattr(base, each) for each in names}
-    )
-
-
-def _new(base: Any) -> Any:
-    """What `pickle` and `copy` fill in."""
-    made = _class_of(base)
-    return made.__new__(made)
+    return same_name(base, {"forward": forward, "_without_decoder": base}, _class_of)

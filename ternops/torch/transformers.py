@@ -27,7 +27,8 @@ def accelerate(model: _Module, encoding: str = "auto") -> _Module:
 
     The model within it, as BitNetModel, gets a class of the same name whose forward is one pass
     over all layers where `ternops.decoder` computes the same. A DynamicCache that is handed to it
-    keeps its keys and values in our pages from then on, until its `layers` are read.
+    keeps its keys and values in our pages from then on, until its `layers` are read. The model gets
+    one whose greedy decoding computes those logits alone that may be the largest.
 
     model: as `from_pretrained` gives it, on the CPU: BitNetForCausalLM, or another whose config
     says `quant_method` "bitnet". encoding: as `ternops.pack` takes it; "auto" is the best one for
@@ -49,6 +50,7 @@ def accelerate(model: _Module, encoding: str = "auto") -> _Module:
             f"transformers: version {transformers.__version__}, expected 4.54 or later"
         )
     from ternops.torch.decoder_forward import run_on_decoder
+    from ternops.torch.greedy import decode_greedily
 
     check_module(model)
     known = (BitLinear, bitnet.BitLinear, bitnet.AutoBitLinear)
@@ -70,6 +72,7 @@ def accelerate(model: _Module, encoding: str = "auto") -> _Module:
         _declare(model, norms)
         _accelerate_head(model)
         run_on_decoder(model)
+        decode_greedily(model)
     return model
 
 
