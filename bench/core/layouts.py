@@ -55,54 +55,55 @@ def find(encoding: Encoding, rows: int, columns: int) -> Layout:
 
     rows: 1, or as many as the encoding packs together.
     """
-    owners = _bits_changed(encoding, rows, columns)
+    changed = _bits_changed(encoding, rows, columns)
+    owners = np.ascontiguousarray(changed.reshape(rows * columns, -1).T)
     base, added = _places(encoding, rows, columns)
     found = []
-    for byte in range(encoding.nbytes(rows, columns)):
+    for byte, owned in enumerate(owners):
         parts = []
-        for bits, weights in _apart(owners[:, :, 8 * byte : 8 * byte + 8]):
-            low, width, (row,) = bits[0], len(bits), {row for row, _ in weights}
+        for bits, weights in _apart(owned):
+            low, width, (row,) = bits[0], len(bits), {weight // columns for weight in weights}
             assert bits == tuple(range(low, low + width)), bits
             part = BitField(
-                low, width, row, tuple(column for _, column in weights),
+                low, width, row, tuple(weight % columns for weight in weights),
                 int(base[byte]) >> low & (1 << width) - 1,
-                tuple(int(added[at][byte]) >> low for at in weights),
+                tuple(int(added[row, weight % columns, byte]) >> low for weight in weights),
             )  # fmt: skip
             parts.append(part)
         found.append(tuple(reversed(parts)))
     return Layout(encoding, rows, columns, tuple(found))
 
 
-def _apart(owners: Array) -> list[tuple[tuple[int, ...], list[tuple[int, int]]]]:
-    """bool (rows, columns, 8) -> bits that have a weight in common, and their (row, column)."""
-    groups: list[tuple[tuple[int, ...], Array]] = []
+def _apart(changed: Array) -> list[tuple[tuple[int, ...], list[int]]]:
+    """uint8 (weights,), the bits of a byte that change with each -> bits that have a weight in
+    common, and the numbers of their weights."""
+    numbers = np.flatnonzero(changed)
+    groups: list[tuple[tuple[int, ...], set[int]]] = []
     for bit in range(8):
         bits: tuple[int, ...] = (bit,)
-        weights = owners[:, :, bit]
-        if not weights.any():
-            continue
-        for each in [each for each in groups if (each[1] & weights).any()]:
+        weights = set(numbers[changed[numbers] >> bit & 1 == 1].tolist())
+        for each in [each for each in groups if each[1] & weights]:
             groups.remove(each)
             bits, weights = (*each[0], *bits), each[1] | weights
-        groups.append((bits, weights))
-    return [(bits, [(int(i), int(j)) for i, j in np.argwhere(found)]) for bits, found in groups]
+        if weights:
+            groups.append((bits, weights))
+    return [(bits, sorted(weights)) for bits, weights in groups]
 
 
 def _bits_changed(encoding: Encoding, rows: int, columns: int) -> Array:
-    """bool (rows, columns, bits): whether a bit ever changes with a weight."""
+    """uint8 (rows, columns, bytes): which bits of each byte ever change with a weight."""
     levels = np.array(encoding.values, np.int8)
     random = np.random.default_rng(0)
     matrices = [*random.choice(levels, (2, rows, columns))]
     if len(levels) < 4:  # that may share bits: what changes then depends on the neighbours
         matrices += [np.full((rows, columns), level) for level in levels]
-    owners = np.zeros((rows, columns, 8 * encoding.nbytes(rows, columns)), np.bool_)
+    owners = np.zeros((rows, columns, encoding.nbytes(rows, columns)), np.uint8)
     for values in matrices:
         before = _pack_each(encoding, values[None])
         for row in range(rows):
             for other in _others(len(levels), np.searchsorted(levels, values[row])):
                 changed = _one_changed(values, row, levels[other])
-                flipped = np.bitwise_xor(before, _pack_each(encoding, changed))
-                owners[row] |= np.unpackbits(flipped, axis=1, bitorder="little").astype(np.bool_)
+                owners[row] |= before ^ _pack_each(encoding, changed)
     return owners
 
 

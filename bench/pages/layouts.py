@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import cache
 from html import escape
 from itertools import groupby
 from pathlib import Path
@@ -44,6 +45,7 @@ PICTURES = (
 )
 
 
+@cache
 def layout_of(picture: Picture) -> Layout:
     """What is drawn: as many rows as are packed together."""
     encoding = (PANELS if picture.has_groups else ENCODINGS)[picture.name]

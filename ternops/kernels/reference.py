@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 LANES = 16
+_COLUMNS = 2**16
 _LEAST_NORMAL = np.finfo(np.float32).tiny
 
 # exp(r) on |r| <= ln(2)/2: Taylor's coefficients 1/k!, good to 1 ulp of float32 there.
@@ -30,8 +31,17 @@ EXP_MIN = np.float32(-87.0)
 
 
 def matmul_int32(activations: Array, trits: Array) -> Array:
-    """int8 (m, k) times int8 trits (n, k), transposed: the exact int32 (m, n)."""
-    return activations.astype(np.int32) @ trits.T.astype(np.int32)
+    """int8 (m, k) times int8 trits (n, k), transposed: the exact int32 (m, n).
+
+    In float64, where sums of fewer than 2**39 such products are exact in any order: NumPy has a
+    fast product of floats alone. It takes blocks of columns, for the memory of long rows.
+    """
+    total = np.zeros((len(activations), len(trits)), np.int64)
+    for start in range(0, activations.shape[1], _COLUMNS):
+        part = slice(start, start + _COLUMNS)
+        found = activations[:, part].astype(np.float64) @ trits[:, part].T.astype(np.float64)
+        total += found.astype(np.int64)
+    return total.astype(np.int32)
 
 
 def grouped_product(activations: Array, values: Array, scales: Array, steps: Array) -> Array:
@@ -159,8 +169,9 @@ def int8_product(codes: Array, scales: Array, x: Array) -> Array:
     absmax = np.maximum(np.abs(x).max(axis=1, initial=0.0), np.float32(1e-30)).astype(np.float32)
     finite = np.isfinite(absmax)
     factor = np.float32(32512) / np.where(finite, absmax, np.float32(1))
-    whole = np.rint(np.where(finite[:, None], x, 0) * factor[:, None]).astype(np.int64)
-    sums = (whole @ codes.T.astype(np.int64)).astype(np.float32)
+    whole = np.rint(np.where(finite[:, None], x, 0) * factor[:, None]).astype(np.float64)
+    # Exact, as in `matmul_int32`: the terms are below 2**22.
+    sums = (whole @ codes.T.astype(np.float64)).astype(np.float32)
     step = np.where(finite, absmax / np.float32(32512), np.float32(np.nan))
     return sums * step[:, None] * scales
 

@@ -36,6 +36,27 @@ def rounded(exact):
     return sign * (math.inf if nearest > LARGEST else float(nearest))
 
 
+@pytest.mark.parametrize("shape", [(0, 0, 0), (0, 5, 3), (5, 0, 3), (2, 3, 0), (5, 7, 1000),
+                                   (2, 3, 2**16), (2, 3, 2**17 + 1)], ids=str)  # fmt: skip
+def test_products_are_those_of_integers(shape):
+    """Whatever they are computed in, and however many terms there are."""
+    m, n, k = shape
+    x, codes = cases.activations(m, k), cases.activations(n, k, seed=1)
+    found = reference.matmul_int32(x, codes)
+    assert cases.same_bits(found, x.astype(np.int32) @ codes.T.astype(np.int32))
+    wide = np.resize(np.float32([32512, -32511, 3, 32512]), (m, k))
+    expected = (wide.astype(np.int64) @ codes.T.astype(np.int64)).astype(np.float32)
+    if k:  # a step of 1
+        ones = np.ones(n, np.float32)
+        assert cases.same_bits(reference.int8_product(codes, ones, wide), expected)
+
+
+def test_the_largest_product_of_integers():
+    """Near the end of int32."""
+    x = np.full((1, 2**24 - 1), -128, np.int8)
+    assert reference.matmul_int32(x, np.full_like(x, -1)).tolist() == [[128 * (2**24 - 1)]]
+
+
 def test_rounded_knows_float32():
     """The judge of the next tests, at the ends and on ties."""
     assert rounded(Fraction(1, 2**150)) == 0.0

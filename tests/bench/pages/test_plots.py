@@ -31,6 +31,12 @@ def _styled():
         yield
 
 
+@pytest.fixture
+def speedup_alone(monkeypatch):
+    """Of the pictures that need no kernels.json only one is drawn: each takes a second."""
+    monkeypatch.setattr(plot, "PICTURES", {"speedup": speedup})
+
+
 def row_of(results, size, engine, count=2, test="tg32"):
     (row,) = results.find(size=size, engine=engine, threads=count, test=test)
     return row
@@ -309,6 +315,7 @@ SPOILT = {
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("speedup_alone")
 @pytest.mark.parametrize("name", SPOILT)
 def test_bad_results_are_one_line(name, tmp_path, capsys):
     spoil, words = SPOILT[name]
@@ -323,12 +330,14 @@ def test_bad_results_are_one_line(name, tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("speedup_alone")
 def test_kernels_without_a_roof_cost_the_roofline_alone(tmp_path, capsys):
     written(tmp_path, made_up(["700M"]))
     case = Case("a probe", lambda: None, 1, values=[1.0])
     save_suite(tmp_path / "kernels.json", [case])
     assert plot.main([str(tmp_path)]) == 0
     assert "roofline: not drawn, no limit was measured\n" in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.glob("*g")) == ["speedup.png", "speedup.svg"]
 
 
 def test_results_without_rows_are_one_line(tmp_path, capsys):
@@ -338,6 +347,7 @@ def test_results_without_rows_are_one_line(tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("speedup_alone")
 def test_what_cannot_be_written_leaves_the_old_picture(tmp_path, monkeypatch, capsys):
     written(tmp_path, made_up(["700M"]))
     plot.draw(tmp_path)

@@ -61,9 +61,22 @@ def page_of(folder, results):
     return Page(path.read_text("utf-8"))
 
 
-def test_every_row_is_there_with_its_figures(tmp_path):
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    """The report of `made_up(SIZES)`, whose pictures take long to draw."""
+    folder = written(tmp_path_factory.mktemp("report"), made_up(SIZES))
+    return report.write(folder).read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(text):
+    """The same, read."""
+    return Page(text)
+
+
+@pytest.mark.slow
+def test_every_row_is_there_with_its_figures(page):
     results = made_up(SIZES)
-    page = page_of(tmp_path, results)
     for table, is_decode in (("decode", True), ("prefill", False)):
         heading, *rows = page.tables[table]
         expected = [row for row in results.rows if row.is_decode == is_decode]
@@ -82,9 +95,8 @@ def test_every_row_is_there_with_its_figures(tmp_path):
 
 
 @pytest.mark.slow
-def test_what_the_bytes_allow_and_the_paper_stand_beside_ours(tmp_path):
+def test_what_the_bytes_allow_and_the_paper_stand_beside_ours(page):
     results = made_up(SIZES)
-    page = page_of(tmp_path, results)
     heading, *rows = page.tables["decode"]
     found = {(row[0], row[1], row[2]): dict(zip(heading, row, strict=True)) for row in rows}
     (ours,) = results.find(size="700M", engine="base3", test="tg32", threads=2)
@@ -100,9 +112,8 @@ def test_what_the_bytes_allow_and_the_paper_stand_beside_ours(tmp_path):
 
 
 @pytest.mark.slow
-def test_large_spreads_are_marked(tmp_path):
+def test_large_spreads_are_marked(page):
     results = made_up(SIZES)
-    page = page_of(tmp_path, results)
     wide = [row for row in results.rows if row.spread > MAX_SPREAD]
     marked = [cell for cell in page.column("decode", "spread") if cell.endswith("!")]
     assert marked == [f"{row.spread:.1%} !" for row in wide]
@@ -110,8 +121,7 @@ def test_large_spreads_are_marked(tmp_path):
 
 
 @pytest.mark.slow
-def test_how_it_was_made_and_what_is_missing_is_told(tmp_path):
-    page = page_of(tmp_path, made_up(SIZES))
+def test_how_it_was_made_and_what_is_missing_is_told(page):
     words = " ".join("".join(page.words).split())
     for each in (*ABOUT["left_out"], ABOUT["commit"], ABOUT["command"], ABOUT["versions"]):
         assert each in words
@@ -189,9 +199,8 @@ def test_everything_is_escaped(tmp_path):
 
 
 @pytest.mark.slow
-def test_nothing_is_loaded_from_elsewhere(tmp_path):
+def test_nothing_is_loaded_from_elsewhere(page, text):
     """No reference leaves the file, ids are unique, and the page forbids any request itself."""
-    page = page_of(tmp_path, made_up(SIZES))
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     for tag, attributes in page.tags:
@@ -203,7 +212,6 @@ def test_nothing_is_loaded_from_elsewhere(tmp_path):
             for target in re.findall(r"url\(([^)]*)\)", value or ""):
                 assert target[:1] == "#"
                 assert target[1:] in ids
-    text = (tmp_path / "report.html").read_text("utf-8")
     assert "@import" not in text
     policies = [a["content"] for t, a in page.tags if a.get("http-equiv")]
     assert policies[0].startswith("default-src 'none'")
@@ -267,10 +275,9 @@ document.body.append(result);
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="neither chromium nor google-chrome is installed")
-def test_a_browser_sorts_the_tables_and_asks_nobody(tmp_path):
+def test_a_browser_sorts_the_tables_and_asks_nobody(tmp_path, text):
     """In the window of a phone, over which the page does not reach out, either."""
     results = made_up(SIZES)
-    text = report.write(written(tmp_path, results)).read_text("utf-8")
     copy = tmp_path / "clicked.html"
     copy.write_text(text.replace("</body>", CLICKS + "</body>"), "utf-8")
     command = [
