@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ import pytest
 os.environ["TERNOPS_TUNING"] = "off"
 # No test may depend on a network, nor wait for one.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Workers of pytest-xdist have a CPU each, and NumPy's threads would wait for one another.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 from tests.helpers import internals
 
@@ -46,6 +49,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.path.name))
+
+
+def pytest_collection_finish() -> None:
+    """Spare garbage collections what was imported and collected: some tests ask for many."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from ternops.decoder import Model, reference
 from ternops.decoder.weights import Weights, random_weights
 from tests.helpers import cases
 from tests.helpers.decoding import check_batch, in_passes, stepped
-from tests.helpers.marks import slow_but
+from tests.helpers.marks import with_groups
 from tests.helpers.small_models import LAYOUTS, small_config, small_model
 
 TOKENS = np.random.default_rng(5).integers(0, 33, 40).tolist()
@@ -19,8 +19,9 @@ def config_of(layout="qwen3", **changes):
     return small_config("hidden 128", layout, context=40, **changes)
 
 
-@pytest.mark.parametrize("group", slow_but([32, 64, 128], 128))
-@pytest.mark.parametrize("kind", ["two_bit", "base3", "one_bit"])
+@pytest.mark.parametrize(
+    ("kind", "group"), with_groups(["two_bit", "base3", "one_bit"], [32, 64, 128])
+)
 def test_the_bits_of_the_oracle(kind, group):
     """A prompt, single tokens and pieces in between, with 1 and 2 threads."""
     expected = reference.logits(small_model(config_of(), kind, group=group), TOKENS)

@@ -7,8 +7,8 @@ from typing import Any
 
 from tests.helpers import processes
 
-#: Steps of tests/programs/kernel_cache.py: what is compiled in no time, and a product.
-ONE, PRODUCT = "read", "two_bit/one"
+#: Steps of tests/programs/kernel_cache.py: what is compiled in no time, another such, a product.
+ONE, ANOTHER, PRODUCT = "read", "again", "two_bit/one"
 
 #: What each leads to where it had to be compiled, and what any step does where all was there.
 COMPILED = ["_launch", "_work", "read_1"]

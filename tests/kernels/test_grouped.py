@@ -21,6 +21,7 @@ from tests.helpers import cases
 from tests.helpers.cases import grouped as of
 from tests.helpers.grouped_call import call
 from tests.helpers.internals import forced_kernel
+from tests.helpers.marks import groups_of, with_groups
 
 pytestmark = pytest.mark.usefixtures("eager_threads")
 
@@ -32,13 +33,12 @@ COLUMNS = (256, 512, 768, 1280, 1792, 2560, 2816)
 ROWS = (1, 15, 16, 17, 33, 100)
 
 ENCODING = pytest.mark.parametrize("encoding", PANELS)
-#: Of groups whose kernels are compiled when they are first asked for; 32 is to 16 as 256 to 128.
-RARE = {
-    16: [pytest.mark.slow], **{key: [pytest.mark.slow, pytest.mark.tiers] for key in (32, 256)},
-}  # fmt: skip
-GROUP = pytest.mark.parametrize(
-    "group", [pytest.param(each, marks=RARE.get(each, ())) for each in GROUPS]
-)
+ENCODING_AND_GROUP = pytest.mark.parametrize(("encoding", "group"), with_groups(PANELS))
+#: Of a test that draws or walks through an encoding's groups by itself.
+GROUPS_OF = pytest.mark.parametrize(
+    "groups_of", [groups_of, pytest.param(lambda encoding: GROUPS, marks=pytest.mark.tiers)],
+    ids=["some", "all"],
+)  # fmt: skip
 DTYPES = (np.int8, np.float16, np.float32, np.float64)
 
 
@@ -61,8 +61,7 @@ def made(dtype, *shape):
     return x.astype(dtype), x.astype(np.float32)
 
 
-@ENCODING
-@GROUP
+@ENCODING_AND_GROUP
 @pytest.mark.parametrize("columns", COLUMNS)
 def test_every_batch_equals_the_oracle(encoding, group, columns):
     """int8 activations and those of every float, on both sides of @; scales of both sizes."""
@@ -80,8 +79,7 @@ def test_every_batch_equals_the_oracle(encoding, group, columns):
         assert cases.same_bits(ternops.matmul(matrix, x[:5].T), expected[:5].T)
 
 
-@ENCODING
-@GROUP
+@ENCODING_AND_GROUP
 def test_rows_that_end_in_a_group(encoding, group):
     """Each number of groups, so that the last block is of every length there is."""
     for count in range(1, 1056 // group + 1):
@@ -92,8 +90,7 @@ def test_rows_that_end_in_a_group(encoding, group):
             assert cases.same_bits(x[:m] @ matrix.T, expected[:m]), (count, m)
 
 
-@ENCODING
-@pytest.mark.parametrize("group", [32, 128])
+@pytest.mark.parametrize(("encoding", "group"), with_groups(PANELS, [32, 128]))
 def test_512_tokens(encoding, group):
     """More than a block of tokens, with any number of threads."""
     weights, scale, matrix = of(97, 640, group, encoding) if group == 32 else of(
@@ -106,10 +103,11 @@ def test_512_tokens(encoding, group):
 
 
 @ENCODING
+@GROUPS_OF
 @pytest.mark.parametrize("kind", ["one", "few", "many"])
-def test_every_kernel_takes_every_batch(encoding, kind):
+def test_every_kernel_takes_every_batch(encoding, groups_of, kind):
     """Also those that choose another by themselves: a tile of one token, and of too many."""
-    for group, is_half in itertools.product(GROUPS, (True, False)):
+    for group, is_half in itertools.product(groups_of(encoding), (True, False)):
         weights, scale, matrix = of(49, 768, group, encoding, is_half)
         x = cases.floats(TILED + TOKENS + 7, 768)
         expected = oracle(x, weights, scale)
@@ -133,8 +131,7 @@ def test_numbers_of_panels(encoding):
             assert cases.same_bits(found, expected[:m]), (rows, m, threads)
 
 
-@ENCODING
-@GROUP
+@ENCODING_AND_GROUP
 def test_the_largest_sums(encoding, group):
     """All -128, all 127 and both in turn, times all signs, in every kernel."""
     columns = 2560
@@ -180,8 +177,7 @@ def test_scales_at_the_ends_of_their_range(encoding, dtype):
             assert cases.same_bits(x[:m] @ matrix.T, expected[:m]), (factor, m)
 
 
-@ENCODING
-@GROUP
+@ENCODING_AND_GROUP
 @pytest.mark.parametrize("floor", [MIN_ABSMAX, 1e-5])
 def test_a_step_for_each_group_of_a_token(encoding, group, floor):
     """As the oracle quantises them; a group with NaN or infinity makes its token NaN alone."""
@@ -201,11 +197,12 @@ def test_a_step_for_each_group_of_a_token(encoding, group, floor):
 
 
 @ENCODING
+@GROUPS_OF
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.data())
-def test_any_product(encoding, data):
+def test_any_product(encoding, groups_of, data):
     """Hypothesis: any shape, group, scales, batch, thread count and shape class."""
-    group = data.draw(st.sampled_from(GROUPS), "group")
+    group = data.draw(st.sampled_from(groups_of(encoding)), "group")
     rows = data.draw(st.integers(0, 70), "rows")
     columns = group * data.draw(st.integers(1, 2560 // group), "groups")
     m = data.draw(st.integers(0, 19) | st.sampled_from((33, 64, 65)), "tokens")

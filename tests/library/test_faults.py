@@ -13,7 +13,7 @@ import pytest
 
 from ternops.simd.objects import Origin, as_bytes, open_objects
 from tests.helpers import processes
-from tests.helpers.kernel_cache import ONE, PRODUCT, run
+from tests.helpers.kernel_cache import ONE, READ, run
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals and affinity of Linux")
 #: Multiplies on two threads until stdin ends, a line a product: whether it was exact.
@@ -80,7 +80,7 @@ def test_fewer_cpus_while_it_runs(multiplying):
 def test_a_compilation_that_is_killed(tmp_path):
     """When it has kept its first kernels: the next process takes those and compiles the others."""
     running = subprocess.Popen(
-        [sys.executable, "-P", "-m", "tests.programs.kernel_cache", ONE, PRODUCT],
+        [sys.executable, "-P", "-m", "tests.programs.kernel_cache", ONE],
         stdout=subprocess.DEVNULL, cwd=processes.ROOT,
         env=processes.environment(NUMBA_CACHE_DIR=str(tmp_path)),
     )  # fmt: skip
@@ -89,9 +89,9 @@ def test_a_compilation_that_is_killed(tmp_path):
     running.kill()
     running.wait()
     done = list(tmp_path.rglob("*.kernels"))
-    compiled, _ = run(tmp_path, ONE, PRODUCT)
+    compiled, _ = run(tmp_path)
     assert len(list(tmp_path.rglob("*.kernels"))) == len(done) + len(compiled)
-    assert run(tmp_path, ONE, PRODUCT)[0] == []
+    assert run(tmp_path)[0] == READ
 
 
 def test_a_server_that_is_killed_leaves_no_process(tmp_path):

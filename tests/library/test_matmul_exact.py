@@ -24,6 +24,13 @@ from tests.helpers.marks import slow_but
 pytestmark = pytest.mark.usefixtures("eager_threads")
 
 SHAPE = pytest.mark.parametrize("shape", cases.SHAPES, ids=cases.name)
+#: A third of them; the others are left to `make test-tiers`.
+THIRD = pytest.mark.parametrize(
+    "shape",
+    [pytest.param(shape, marks=[] if i % 3 == 1 else pytest.mark.tiers)
+     for i, shape in enumerate(cases.SHAPES)],
+    ids=cases.name,
+)  # fmt: skip
 SOME_SHAPES = pytest.mark.parametrize("shape", cases.SHAPES[::3], ids=cases.name)
 ENCODING = pytest.mark.parametrize("encoding", cases.ENCODINGS)
 DTYPE = pytest.mark.parametrize("dtype", [np.int8, np.float32], ids=["int8", "float32"])
@@ -71,7 +78,7 @@ def test_int8_equals_the_oracle_for_every_batch(shape, encoding):
 
 @pytest.mark.slow
 @ENCODING
-@SHAPE
+@THIRD
 def test_int8_equals_the_oracle_for_every_thread_count(shape, encoding):
     """The same int32 from one thread and from more threads than cores or rows."""
     trits = cases.trits(*shape, encoding=encoding)
@@ -178,10 +185,10 @@ def test_unscaled_is_the_same_matrix_without_its_scale(encoding):
 
 
 @pytest.mark.parametrize(("left", "right"), [*itertools.product(ENCODINGS, ENCODINGS)])
-@pytest.mark.parametrize("kind", ["none", "scalar", "rows"])
-def test_a_matrix_takes_any_other_encoding(left, right, kind):
+def test_a_matrix_takes_any_other_encoding(left, right):
     """W.to gives the bytes that packing gives, the scale and the orientation; W stays."""
-    for shape in ((0, 5), (5, 0), (1, 1), (65, 23), (130, 641)):
+    shapes = (0, 5), (5, 0), (1, 1), (65, 23), (130, 641)
+    for shape, kind in itertools.product(shapes, ("none", "scalar", "rows")):
         trits = cases.trits(*shape, encoding=cases.both(left, right))
         scale = cases.scales(shape[0])[kind]
         first, second = (ternops.pack(trits, scale, name) for name in (left, right))
@@ -253,14 +260,14 @@ def test_sums_over_the_packed_rows_are_exact(rows, encoding):
 
 @pytest.mark.parametrize("encoding", ["two_bit", "base3", "one_bit"])
 @pytest.mark.parametrize("columns", [1, 63, 257, 2049])
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_threads_share_the_packed_rows(threads, columns, encoding):
+def test_threads_share_the_packed_rows(columns, encoding):
     """So many bytes that each has a part, and adds up the others' sums."""
     rows = (1 << 20) // columns * 8
     trits = cases.trits(rows, columns, encoding=encoding)
     x = cases.activations(2, rows)
-    found = ternops.matmul(x, ternops.pack(trits, encoding=encoding), threads=threads)
-    assert cases.same_bits(found, reference.matmul_int32(x, trits.T))
+    matrix, expected = ternops.pack(trits, encoding=encoding), reference.matmul_int32(x, trits.T)
+    for threads in (1, 2, 3):
+        assert cases.same_bits(ternops.matmul(x, matrix, threads=threads), expected), threads
 
 
 @functools.lru_cache(1)

@@ -2,7 +2,7 @@
 
 python -P -m tests.programs.kernel_cache [OPTION ...] STEP ...
 
-STEP: "read" is the job that is compiled the soonest; ENCODING/KIND is a product by the kernels of
+STEP: "read" is the job that is compiled the soonest, "again" another like it; ENCODING/KIND is a product by the kernels of
 that shape class, "every" one of each kernel; clean:FOLDER removes a folder, go:FOLDER makes it the
 current one, edit:FILE changes a source. Prints two lines: the jobs compiled, and the folder of the
 cache.
@@ -45,10 +45,11 @@ def run(steps: Sequence[str]) -> None:
     compiled = internals.count_compilations()
     x = cases.activations(3, 1021)
 
-    def read() -> None:
+    def read(streams: int) -> None:
         from ternops.cost.probes import PROBES, Reader
 
-        assert internals.sum_read(Reader(4160), PROBES[0], threads=2) == 4160 % 256
+        probe = next(each for each in PROBES if each.streams == streams)
+        assert internals.sum_read(Reader(4160), probe, threads=2) == 4160 % 256
 
     def product(encoding: str, kind: str) -> None:
         trits = cases.trits(37, 1021, encoding=encoding)
@@ -67,8 +68,8 @@ def run(steps: Sequence[str]) -> None:
                     source.write("# edited\n")
             elif step.startswith("go:"):
                 os.chdir(step.removeprefix("go:"))
-            elif step == "read":
-                read()
+            elif step in ("read", "again"):
+                read(1 if step == "read" else 2)
             elif step == "every":
                 for encoding, kind in cases.KINDS:
                     product(encoding, kind)

@@ -19,7 +19,7 @@ from ternops.simd import folder
 from ternops.simd.folder import cache_folder
 from ternops.simd.objects import MAGIC
 from tests.helpers import internals, processes
-from tests.helpers.kernel_cache import COMPILED, ONE, PRODUCT, READ, run, start
+from tests.helpers.kernel_cache import ANOTHER, COMPILED, ONE, READ, run, start
 
 
 def content(folder):
@@ -142,7 +142,7 @@ def test_what_older_sources_made_is_not_kept_as_that_of_new_ones(package, tmp_pa
     assert used == f"none, each process compiles anew ({words})"
     assert len(warned) == 1
     assert words in warned[0]
-    (compiled, _), names, warned = kept(ONE, f"edit:{kernels}", PRODUCT)
+    (compiled, _), names, warned = kept(ONE, f"edit:{kernels}", ANOTHER)
     assert len(compiled.split()) > len(COMPILED) == len(names)
     assert len(warned) == 1
     assert f"not kept for the next process ({words})" in warned[0]
@@ -370,7 +370,7 @@ def test_a_disk_that_is_full(tmp_path):
 @pytest.mark.slow
 def test_a_folder_that_is_cleaned_meanwhile(tmp_path):
     """What is compiled after that is kept again."""
-    hits, used = run(tmp_path, ONE, f"clean:{tmp_path}", PRODUCT)
+    hits, used = run(tmp_path, ONE, f"clean:{tmp_path}", ANOTHER)
     assert len(hits) > len(COMPILED)
     assert len(list(Path(used).glob("*.kernels"))) == len(hits) - len(COMPILED)
 

@@ -41,21 +41,28 @@ def computed(threads: Sequence[int], number: int, context: int) -> Iterator[dict
     """
     text = text_of(number, context)
     for encoding in (*TERNARY, FP16):
-        weights = Model.from_pretrained(weights=encoding).weights
-        for count in threads:
-            model = Model(weights, count)
-            logits = [model.logits(tokens) for tokens in text]
-            decoded = {
-                kind: decoded_digest(Model(weights, count, sparse=kind), text[0])
-                for kind in ("never", "always")
-                if kind == "never" or model.sparsity.kind != "never"
-            }
-            yield {
-                "encoding": encoding, "threads": count, "read": digest_of(logits[:1]),
-                "decoded": decoded["never"], "sparse": decoded.get("always", decoded["never"]),
-                "text": digest_of(logits),
-                "perplexity": perplexity_of(logits, text), "greedy": greedy(logits).tolist(),
-            }  # fmt: skip
+        yield from computed_with(encoding, threads, text)
+
+
+def computed_with(
+    encoding: str, threads: Sequence[int], text: list[list[int]]
+) -> Iterator[dict[str, Any]]:
+    """As `computed`, with one encoding on some windows."""
+    weights = Model.from_pretrained(weights=encoding).weights
+    for count in threads:
+        model = Model(weights, count)
+        logits = [model.logits(tokens) for tokens in text]
+        decoded = {
+            kind: decoded_digest(Model(weights, count, sparse=kind), text[0])
+            for kind in ("never", "always")
+            if kind == "never" or model.sparsity.kind != "never"
+        }
+        yield {
+            "encoding": encoding, "threads": count, "read": digest_of(logits[:1]),
+            "decoded": decoded["never"], "sparse": decoded.get("always", decoded["never"]),
+            "text": digest_of(logits),
+            "perplexity": perplexity_of(logits, text), "greedy": greedy(logits).tolist(),
+        }  # fmt: skip
 
 
 def text_of(number: int, context: int) -> list[list[int]]:
