@@ -9,9 +9,10 @@ import numpy.typing as npt
 
 import ternops
 from ternops.encodings import ENCODINGS as ALL_ENCODINGS
+from ternops.encodings import PANELS
 from ternops.encodings import TERNARY as ALL_TERNARY
 from ternops.encodings.blocks import Blocks
-from ternops.encodings.panels import Panels
+from ternops.encodings.panels import GROUPS, Panels
 from ternops.kernels.plan import KERNELS
 
 Array = npt.NDArray[Any]
@@ -40,6 +41,10 @@ FACTORS = {
     "base3": ((27, 9, 3, 1, 81), 3),
     "one_bit": ((1, 2, 4, 8, 16, 32, 64, 128), 2),
 }
+
+#: Groups that an encoding seldom has and `make test` compiles kernels for: one whose sums are added
+#: up after 16 columns, one after 32, and the tiles of 256.
+RARE = (("three_bit", 16), ("two_bit", 32), ("nibble", 256))
 
 #: (rows, columns): empty, single, prime, and on both sides of multiples of 4, 24, 64, 256 and 320
 #: columns, of 64 rows (a group of the look-up encodings, a panel of the GEMM), and of a panel's
@@ -94,6 +99,12 @@ def trits(rows: int, columns: int, seed: int = 0, encoding: str = "two_bit") -> 
 def both(left: str, right: str) -> str:
     """The one of two encodings whose values the other has too."""
     return min(left, right, key=lambda name: len(ALL_ENCODINGS[name].values))
+
+
+def groups_of(encoding: str) -> tuple[int, ...]:
+    """Those of an encoding's groups that `make test` has."""
+    usual = PANELS[encoding].usual_groups
+    return tuple(each for each in GROUPS if each in usual or (encoding, each) in RARE)
 
 
 def activations(*shape: int, seed: int = 0) -> Array:

@@ -11,6 +11,7 @@ import pytest
 from bench.suites.lossless.proof import tiers
 from ternops.encodings import PANELS
 from ternops.encodings.panels import GROUPS
+from tests.helpers import cases
 
 #: What `make test` has of every tier's kernels as text: this process's tier, "generic", and one
 #: between.
@@ -35,29 +36,18 @@ def apart(names: Iterable[str], what: str, few: Iterable[str] = FEW) -> list[Any
     ]  # fmt: skip
 
 
-#: Groups that an encoding seldom has and `make test` compiles kernels for: one whose sums are added
-#: up after 16 columns, one after 32, and the tiles of 256.
-RARE = (("three_bit", 16), ("two_bit", 32), ("nibble", 256))
-
-
 def with_groups(encodings: Iterable[str], groups: Iterable[int] = GROUPS) -> list[Any]:
     """Each encoding of panels with each number of columns that may share a scale.
 
-    What no `warmup` has compiled is slow, and all but RARE left to `make test-tiers`.
+    What no `warmup` has compiled is slow, and all but cases.RARE left to `make test-tiers`.
     """
     return [
         pytest.param(name, group, marks=[
             *([] if group in PANELS[name].usual_groups else [pytest.mark.slow]),
-            *([] if group in groups_of(name) else [pytest.mark.tiers]),
+            *([] if group in cases.groups_of(name) else [pytest.mark.tiers]),
         ])
         for name, group in itertools.product(encodings, groups)
     ]  # fmt: skip
-
-
-def groups_of(encoding: str) -> tuple[int, ...]:
-    """Those of an encoding's groups that `make test` has."""
-    usual = PANELS[encoding].usual_groups
-    return tuple(each for each in GROUPS if each in usual or (encoding, each) in RARE)
 
 
 def slow_but(values: Iterable[Any], *quick: Any) -> list[Any]:

@@ -21,7 +21,7 @@ from tests.helpers import cases
 from tests.helpers.cases import grouped as of
 from tests.helpers.grouped_call import call
 from tests.helpers.internals import forced_kernel
-from tests.helpers.marks import groups_of, with_groups
+from tests.helpers.marks import with_groups
 
 pytestmark = pytest.mark.usefixtures("eager_threads")
 
@@ -36,7 +36,7 @@ ENCODING = pytest.mark.parametrize("encoding", PANELS)
 ENCODING_AND_GROUP = pytest.mark.parametrize(("encoding", "group"), with_groups(PANELS))
 #: Of a test that draws or walks through an encoding's groups by itself.
 GROUPS_OF = pytest.mark.parametrize(
-    "groups_of", [groups_of, pytest.param(lambda encoding: GROUPS, marks=pytest.mark.tiers)],
+    "groups_of", [cases.groups_of, pytest.param(lambda encoding: GROUPS, marks=pytest.mark.tiers)],
     ids=["some", "all"],
 )  # fmt: skip
 DTYPES = (np.int8, np.float16, np.float32, np.float64)

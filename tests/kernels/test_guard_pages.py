@@ -19,11 +19,14 @@ def test_the_guard_pages_do_fault():
 
 @pytest.mark.parametrize(
     "part",
-    slow_but(
-        ["int8", "floats", "grouped", "along-columns", "rows-of-floats", "packing"],
-        "along-columns",
-        "rows-of-floats",
-    ),
+    [
+        *slow_but(
+            ["int8", "floats", "grouped", "along-columns", "rows-of-floats", "packing"],
+            "along-columns",
+            "rows-of-floats",
+        ),
+        pytest.param("all-groups", marks=[pytest.mark.slow, pytest.mark.tiers]),
+    ],
 )
 def test_nothing_is_touched_beyond_the_operands(part):
     """Right results for every kind of tail, each operand ending at a page that faults."""
@@ -35,6 +38,6 @@ def test_nothing_is_touched_beyond_the_operands(part):
 def test_nothing_is_touched_on_other_tiers(tier):
     """Products of every kind of tail, grouped ones too, on tiers that this process does not use."""
     processes.skip_unless_another(tier)
-    for part in ("int8", "grouped", "packing"):
+    for part in ("int8", "all-groups", "packing"):
         found = processes.run_program("guard_pages", part, timeout=900, **processes.SETTINGS[tier])
         assert found.split() == ["done"]

@@ -2,7 +2,8 @@
 
 python -m tests.programs.guard_pages PART
 
-prints "done" after a part: products, int8, floats, grouped, along-columns, rows-of-floats; packing.
+prints "done" after a part: products, int8, floats, grouped, all-groups, along-columns,
+rows-of-floats; packing.
 "fault" reads one byte too many, and so must not come to its end.
 """
 
@@ -12,7 +13,8 @@ import ctypes
 import itertools
 import mmap
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -188,25 +190,24 @@ def along_columns() -> None:
         kept.clear()
 
 
-def grouped() -> None:
+def grouped(groups_of: Callable[[str], Iterable[int]] = cases.groups_of) -> None:
     """Products with a scale a group, of int8 and of floats with a step a token and a group; each
-    array ends at such a page."""
+    array ends at such a page. groups_of: those of an encoding."""
     for encoding, (rows, columns) in itertools.product(PANELS, GROUPED_SHAPES):
-        for group in (each for each in GROUPS if columns % each == 0):
+        for group in (each for each in groups_of(encoding) if columns % each == 0):
             is_half = rows % 2 == 0
             weights, scale, _ = cases.grouped(rows, columns, group, encoding, is_half)
-            for m, x in itertools.product(
-                (1, 2, 3, 7, 16, 33), (cases.activations(33, columns), cases.floats(33, columns))
-            ):
-                quantized, steps = x[:m], np.ones((m, columns // group), np.float32)
+            for x in (cases.activations(33, columns), cases.floats(33, columns)):
+                quantized, steps = x, np.ones((33, columns // group), np.float32)
                 if is_float := x.dtype != np.int8:
-                    quantized, steps = reference.quantize_groups(x[:m], group, MIN_ABSMAX)
+                    quantized, steps = reference.quantize_groups(x, group, MIN_ABSMAX)
                 expected = reference.grouped_product(quantized, weights, scale, steps)
-                for threads in (1, 2):
+                for m, threads in itertools.product((1, 2, 3, 7, 16, 33), (1, 2)):
                     found = grouped_call.call(
                         encoding, weights, scale, x[:m], threads, ending, is_blocked=is_float
                     )
-                    assert cases.same_bits(found, expected), (encoding, rows, columns, group, m)
+                    where = encoding, rows, columns, group, m
+                    assert cases.same_bits(found, expected[:m]), where
                 kept.clear()
 
 
@@ -377,6 +378,7 @@ PARTS = {
     "int8": matrices,
     "floats": floats,
     "grouped": grouped,
+    "all-groups": partial(grouped, lambda encoding: GROUPS),
     "along-columns": along_columns,
     "rows-of-floats": rows_of_floats,
     "packing": packing,

@@ -2,10 +2,10 @@
 
 python -P -m tests.programs.kernel_cache [OPTION ...] STEP ...
 
-STEP: "read" is the job that is compiled the soonest, "again" another like it; ENCODING/KIND is a product by the kernels of
-that shape class, "every" one of each kernel; clean:FOLDER removes a folder, go:FOLDER makes it the
-current one, edit:FILE changes a source. Prints two lines: the jobs compiled, and the folder of the
-cache.
+STEP: "read" is the job that is compiled the soonest, "again" another like it; ENCODING/KIND is a
+product by the kernels of that shape class, "every" one of each kernel; clean:FOLDER removes a
+folder, go:FOLDER makes it the current one, edit:FILE changes a source. Prints two lines: the jobs
+compiled, and the folder of the cache.
 """
 
 from __future__ import annotations
