@@ -8,6 +8,7 @@ very bits.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -108,20 +109,33 @@ def quantize_rows(x: Array, floor: float) -> tuple[Array, Array]:
 
 
 def fma(a: npt.ArrayLike, b: npt.ArrayLike, c: npt.ArrayLike) -> Array:
-    """float32 a * b + c, rounded once.
-
-    The product is exact in float64, and its sum with c is rounded to float64. Rounding that to
-    float32 is one rounding too many only half-way between two float32: for those above the least
-    normal one, where the last 29 bits are a 1 and zeros.
-    """
+    """float32 a * b + c, rounded once."""
     a64, b64, c64 = (np.asarray(each, np.float32).astype(np.float64) for each in (a, b, c))
-    product = a64 * b64
+    return _added(a64 * b64, c64).astype(np.float32)
+
+
+def _added(product: Array, c64: Array) -> Array:
+    """float64: a product of two float32, which float64 has exactly, plus a float32, rounded once to
+    float32.
+
+    Their sum is rounded to float64. Rounding that to float32 is one rounding too many only half-way
+    between two float32: for those above the least normal one, where the last 29 bits are a 1 and
+    zeros.
+    """
     total = np.asarray(product + c64)
     doubtful = (total.view(np.int64) & (2**29 - 1)) == 2**28
     doubtful |= (np.abs(total) < _LEAST_NORMAL) & (total != 0)
     if doubtful.any():
-        product, c64 = np.broadcast_to(product, total.shape), np.broadcast_to(c64, total.shape)
-        total[doubtful] = _made_odd(product[doubtful], c64[doubtful], total[doubtful])
+        parts = (np.broadcast_to(each, total.shape)[doubtful] for each in (product, c64))
+        total[doubtful] = _made_odd(*parts, total[doubtful])
+    return total.astype(np.float32).astype(np.float64)
+
+
+def _chain(products: Iterable[Array], shape: tuple[int, ...]) -> Array:
+    """float32: one chain of fused multiply-adds, from products of two float32 in float64."""
+    total = np.zeros(shape)
+    for product in products:
+        total = _added(product, total)
     return total.astype(np.float32)
 
 
@@ -149,16 +163,18 @@ def tree_sum(partial: Array) -> Array:
 
 def dot(a: Array, b: Array) -> Array:
     """float32 (..., k) . (..., k) -> (...), broadcasting, in the fixed order."""
-    k = a.shape[-1]
-    padding = [(0, 0)] * (a.ndim - 1) + [(0, -k % LANES)]
-    a = np.pad(np.asarray(a, np.float32), padding)
-    b = np.pad(np.asarray(b, np.float32), [(0, 0)] * (b.ndim - 1) + padding[-1:])
-    shape = np.broadcast_shapes(a.shape, b.shape)
-    total = np.zeros((*shape[:-1], LANES), np.float32)
-    for start in range(0, shape[-1], LANES):
-        part = slice(start, start + LANES)
-        total = fma(a[..., part], b[..., part], total)
-    return tree_sum(total)
+    a, b = _whole_lanes(a), _whole_lanes(b)
+    *shape, k = np.broadcast_shapes(a.shape, b.shape)
+    parts = (slice(start, start + LANES) for start in range(0, k, LANES))
+    return tree_sum(_chain((a[..., part] * b[..., part] for part in parts), (*shape, LANES)))
+
+
+def _whole_lanes(x: Array) -> Array:
+    """float32 (..., k) as float64, with zeros behind them up to whole LANES."""
+    k = x.shape[-1]
+    found = np.zeros((*x.shape[:-1], -(-k // LANES) * LANES))
+    found[..., :k] = np.asarray(x, np.float32)
+    return found
 
 
 def int8_product(codes: Array, scales: Array, x: Array) -> Array:
@@ -269,10 +285,9 @@ def delta_step(
 
 def _sum_rows(weights: Array, rows: Array) -> Array:
     """float32 (heads, k) and (heads, k, d) -> (heads, d)."""
-    total = np.zeros((rows.shape[0], rows.shape[2]), np.float32)
-    for i in range(rows.shape[1]):
-        total = fma(weights[:, i, None], rows[:, i], total)
-    return total
+    weights, rows = weights.astype(np.float64), rows.astype(np.float64)
+    products = (weights[:, i, None] * rows[:, i] for i in range(rows.shape[1]))
+    return _chain(products, (rows.shape[0], rows.shape[2]))
 
 
 #: gelu_tanh's exponent is x * (GELU_LINEAR + GELU_CUBIC * x^2): 2 * sqrt(2/pi), times 0.044715.
@@ -291,18 +306,16 @@ def gelu_tanh(x: Array) -> Array:
 
 def weighted_sum(weights: Array, values: Array) -> Array:
     """float32 (..., t) and (t, d) -> (..., d): one chain of fused multiply-adds over t."""
-    total = np.zeros((*weights.shape[:-1], values.shape[-1]), np.float32)
-    for t in range(values.shape[0]):
-        total = fma(weights[..., t, None], values[t], total)
-    return total
+    weights, values = weights.astype(np.float64), values.astype(np.float64)
+    products = (weights[..., t, None] * values[t] for t in range(len(values)))
+    return _chain(products, (*weights.shape[:-1], values.shape[-1]))
 
 
 def scores(queries: Array, keys: Array) -> Array:
     """float32 (..., d) and (..., d) -> (...), broadcasting: one chain of fused multiply-adds."""
-    total = np.zeros(np.broadcast_shapes(queries.shape, keys.shape)[:-1], np.float32)
-    for d in range(keys.shape[-1]):
-        total = fma(keys[..., d], queries[..., d], total)
-    return total
+    queries, keys = queries.astype(np.float64), keys.astype(np.float64)
+    products = (keys[..., d] * queries[..., d] for d in range(keys.shape[-1]))
+    return _chain(products, np.broadcast_shapes(queries.shape, keys.shape)[:-1])
 
 
 def to_half(x: Array) -> Array:

@@ -145,11 +145,8 @@ def change() -> str:
 
 def _sources() -> list[Path]:
     """All that can hold kernel code."""
-    return [
-        path
-        for path in sorted(PACKAGE.rglob("*.py"))
-        if not any(folder in path.parents for folder in WITHOUT_KERNELS)
-    ]
+    without = tuple(f"{folder}{os.sep}" for folder in WITHOUT_KERNELS)
+    return [path for path in sorted(PACKAGE.rglob("*.py")) if not str(path).startswith(without)]
 
 
 def _ahead() -> dict[Path, float]:

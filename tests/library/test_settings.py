@@ -39,6 +39,10 @@ BAD = [
 ]
 
 
+#: Of each variable one value, which stands for the others in what they have in common.
+FIRST = {name: value for name, value, _ in BAD[-2::-1]}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "value", "words"), BAD)
 def test_a_bad_value_is_one_line(name, value, words):
@@ -47,6 +51,8 @@ def test_a_bad_value_is_one_line(name, value, words):
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"ternops: error: {name}={value!r}{words}")
+    if FIRST[name] != value:
+        return
     done = processes.python("-m", "ternops", "generate", "--help", **{name: value})
     assert (done.returncode, done.stderr) == (0, "")
     assert "--prompt" in done.stdout

@@ -18,6 +18,8 @@ from bench.core import command, process, results
 from bench.core.envelope import host_arch
 from bench.core.results import ENGINES, Results
 from bench.limits import levels
+from bench.pages import plot
+from bench.pages.plots import speedup
 from bench.suites.lossless import proof as lossless
 from bench.suites.run import command as run
 from bench.suites.run import products, ranks, worker
@@ -52,6 +54,12 @@ def quick(small, monkeypatch, tmp_path):
     monkeypatch.setattr(products, "_LAYOUT", SMALL)
     folder = tmp_path / "results"
     return folder, ["--quick", "--threads", "1", "--output", str(folder)]
+
+
+@pytest.fixture
+def one_picture(monkeypatch):
+    """Of those that a run draws, each of which takes a second."""
+    monkeypatch.setattr(plot, "PICTURES", {"speedup": speedup})
 
 
 @functools.cache
@@ -94,6 +102,7 @@ def test_the_main_job_from_end_to_end(quick, few, monkeypatch, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_picture")
 def test_results_are_never_overwritten_unasked(quick, capsys):
     """A folder that has some is refused; --force replaces them."""
     folder, arguments = quick
@@ -124,6 +133,7 @@ def test_a_run_gets_a_folder_of_its_own(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_picture")
 def test_resume_goes_on_where_it_was_interrupted(quick, monkeypatch, capsys):
     """Ctrl-C keeps what there is; --resume measures the rest, but only of a run like it."""
     folder, arguments = quick
@@ -189,6 +199,7 @@ def test_ranks_beside_one_process(quick, monkeypatch, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_picture")
 def test_a_worker_that_dies_costs_its_rows(quick, monkeypatch, capsys):
     """With the peers first; the others go on. One that dies all the same leaves no rows."""
     folder, arguments = quick
