@@ -42,13 +42,14 @@ def pytest_make_parametrize_id(val: object) -> str | None:
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Share tests out by their files, but for what names a group of its own: that comes first,
-    because it takes long."""
+    because it takes long, and what comes last keeps one worker alone."""
     items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
+            place = item.path.relative_to(config.rootpath)
+            item.add_marker(pytest.mark.xdist_group(place.as_posix()))
 
 
 def pytest_collection_finish() -> None:

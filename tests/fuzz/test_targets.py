@@ -18,7 +18,10 @@ from tests.helpers import processes
 FINDINGS = Path(__file__).with_name("findings")
 #: Inputs of a target that the suite tries.
 INPUTS = 150
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux"),
+    pytest.mark.xdist_group("fuzz"),
+]
 
 
 def attack(name, folder, *options):

@@ -21,7 +21,7 @@ from tests.helpers import cases, internals
 from tests.helpers.internals import forced_kernel
 from tests.helpers.marks import slow_but
 
-pytestmark = pytest.mark.usefixtures("eager_threads")
+pytestmark = [pytest.mark.usefixtures("eager_threads"), pytest.mark.xdist_group("products")]
 
 SHAPE = pytest.mark.parametrize("shape", cases.SHAPES, ids=cases.name)
 #: A third of them; the others are left to `make test-tiers`.

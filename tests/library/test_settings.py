@@ -18,7 +18,7 @@ from tests.helpers import processes
 from tests.helpers.kernel_cache import COMPILED, ONE, READ, run
 
 #: A command that does not end, after a signal or a stream that is closed, is one failure here.
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.timeout(400), pytest.mark.xdist_group("settings")]
 X86 = pytest.mark.skipif(host.machine() not in ("x86_64", "amd64"), reason="not an x86 CPU")
 
 #: Name, value, what the line says after them.

@@ -6,8 +6,11 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from ternops.serve import openapi
 
+pytestmark = pytest.mark.xdist_group("openapi")
 #: Cases of each operation, beside those of the coverage phase.
 CASES = 40
 

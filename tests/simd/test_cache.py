@@ -21,6 +21,8 @@ from ternops.simd.objects import MAGIC
 from tests.helpers import internals, processes
 from tests.helpers.kernel_cache import ANOTHER, COMPILED, ONE, READ, run, start
 
+pytestmark = pytest.mark.xdist_group("cache")
+
 
 def content(folder):
     """Each file below a folder: its time of change, its place on the disk and its bytes."""

@@ -24,7 +24,7 @@ from tests.helpers.kernel_cache import (
     start,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("carried")]
 NAME = f"{host.machine()}-{detect.TIER.name}.kernels"
 
 
@@ -154,7 +154,7 @@ def test_every_job_has_a_key_of_its_own():
 
 
 @pytest.mark.tiers
-@pytest.mark.xdist_group("carried")
+@pytest.mark.xdist_group("carried tier")
 def test_a_tier_compiled_for_any_of_its_cpus_is_exact(tmp_path):
     """`python -m ternops.ahead.carried`: the bits of the oracle, from what is carried alone."""
     copy = tmp_path / "ternops"
