@@ -9,6 +9,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 FUZZ_SECONDS ?= 30
 MINUTES ?= 30
 
+# Tests start hundreds of processes, each of which would compile the sources of Python again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help first-hour fuzz memcheck mutants coverage soak docs test-minimum bench results bench-kernels bench-decode bench-cost bench-arm test test-mpi test-quick test-tiers test-arm test-peers wheel lint format plot clean
 
 help: ## Show this list

@@ -39,7 +39,8 @@ def apart(names: Iterable[str], what: str, few: Iterable[str] = FEW) -> list[Any
 def with_groups(encodings: Iterable[str], groups: Iterable[int] = GROUPS) -> list[Any]:
     """Each encoding of panels with each number of columns that may share a scale.
 
-    What no `warmup` has compiled is slow, and all but cases.RARE left to `make test-tiers`.
+    What no `warmup` has compiled is slow, and all but cases.COMPILED_GROUPS left to
+    `make test-tiers`.
     """
     return [
         pytest.param(name, group, marks=[

@@ -119,12 +119,12 @@ def test_every_kernel_takes_every_batch(encoding, groups_of, kind):
         assert kind_of.called
 
 
-@ENCODING
-def test_numbers_of_panels(encoding):
+@ENCODING_AND_GROUP
+def test_numbers_of_panels(encoding, group):
     """Fewer than streams, as many, and what an odd step leaves over."""
     for rows in (1, 16, 17, 32, 48, 63, 64, 65, 80, 112, 129, 144, 208, 300):
-        weights, scale, matrix = of(rows, 640, 128, encoding)
-        x = cases.activations(3, 640)
+        weights, scale, matrix = of(rows, 1280, group, encoding)
+        x = cases.activations(3, 1280)
         expected = oracle(x, weights, scale)
         for m, threads in itertools.product((1, 3), (1, 2, 3, 5)):
             found = ternops.matmul(x[:m], matrix.T, threads=threads)
@@ -148,10 +148,10 @@ def test_the_largest_sums(encoding, group):
     assert cases.same_bits(many @ matrix.T, np.tile(expected, (12, 1)))
 
 
-@ENCODING
-def test_rows_with_nan_and_infinity(encoding):
+@ENCODING_AND_GROUP
+def test_rows_with_nan_and_infinity(encoding, group):
     """They are NaN, and no other row is."""
-    weights, scale, matrix = of(33, 512, 64, encoding)
+    weights, scale, matrix = of(33, 512, group, encoding)
     for m in (1, 3, 40):
         x = cases.floats(m, 512)
         x[0, 3], x[m // 2, 500], x[m - 1, 0] = np.nan, np.inf, -np.inf
@@ -160,14 +160,15 @@ def test_rows_with_nan_and_infinity(encoding):
         assert cases.same_bits(found, oracle(x, weights, scale))
 
 
-@ENCODING
+@ENCODING_AND_GROUP
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
-def test_scales_at_the_ends_of_their_range(encoding, dtype):
+def test_scales_at_the_ends_of_their_range(encoding, group, dtype):
     """Subnormal ones, and those whose products overflow, as the oracle has them."""
     info = np.finfo(dtype)
     ends = np.array([info.smallest_subnormal, info.tiny, 1, info.max], dtype)
     weights = cases.trits(20, 1024, encoding=encoding)
-    scale = np.resize(np.concatenate([ends, ends[::-1], ends[1:]]), (20, 8)).copy()
+    ends = np.concatenate([ends, ends[::-1], ends[1:]])
+    scale = np.resize(ends, (20, 1024 // group)).copy()
     matrix = ternops.pack(weights, scale, encoding)
     assert cases.same_bits(matrix.scale, scale)
     for factor in (1e-30, 1e-3, 1, 1e30):
