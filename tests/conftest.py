@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,8 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 from tests.helpers import internals
 
+#: Folders whose tests all need peers (`tests/library/test_layers.py`).
+OF_PEERS = tuple(Path(__file__).with_name(name) for name in ("peers", "torch_layers"))
 #: Characters of a parameter that stand in the name of its test.
 MAX_NAME = 80
 
@@ -32,6 +35,12 @@ def pytest_configure() -> None:
     """
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not import what is left out whole: torch and transformers take ten seconds."""
+    is_left_out = "not peers" in config.option.markexpr
+    return True if is_left_out and collection_path in OF_PEERS else None
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:

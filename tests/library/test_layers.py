@@ -172,3 +172,11 @@ def test_no_test_module_imports_another():
     for path in tests.rglob("*.py"):
         for name in modules(path):
             assert not re.match(r"tests\..*\btest_", name), f"{path}: {name}"
+
+
+def test_all_tests_of_peers_need_them():
+    """What stands beside them is left out with them (`tests/conftest.py`)."""
+    tests = Path(__file__).parents[1]
+    for path in (*tests.glob("peers/test_*.py"), *tests.glob("torch_layers/test_*.py")):
+        marks = re.findall("^pytestmark = (.*)$", path.read_text("utf-8"), re.MULTILINE)
+        assert "pytest.mark.peers" in "".join(marks), path
