@@ -15,7 +15,7 @@ from ternops.decoder.session import Session
 from ternops.decoder.session_file import load_session, save_session
 from tests.helpers import cases, processes
 from tests.helpers.adapters import random_adapter
-from tests.helpers.marks import apart, slow_but
+from tests.helpers.marks import apart, crossed, slow_but
 from tests.helpers.small_models import (
     LAYOUTS,
     SIZES,
@@ -39,8 +39,13 @@ def made(kind="two_bit", layout="llama", size="hidden 24", threads=2, rank=3, na
     return Model(base.weights, threads, "fp16", base.cache, adapter=adapter)
 
 
-@pytest.mark.parametrize("kind", slow_but(KINDS, "two_bit", "two_bit, groups"))
-@pytest.mark.parametrize("layout", slow_but(LAYOUTS, "bitnet", "llama", "qwen3 inner", "qwen3.5"))
+@pytest.mark.parametrize(
+    ("layout", "kind"),
+    crossed(
+        LAYOUTS, KINDS, whole=(("llama", "qwen3.5"), ("two_bit",)),
+        quick=(("bitnet", "llama", "qwen3 inner", "qwen3.5"), ("two_bit", "two_bit, groups")),
+    ),
+)  # fmt: skip
 def test_logits_equal_the_oracle(layout, kind):
     """All in one pass and token by token, 1 to 7 threads."""
     if layout == "qwen3.5" and "groups" in kind:

@@ -15,7 +15,7 @@ from ternops.decoder.deltas import Delta, fingerprint_of
 from ternops.decoder.session import Session
 from ternops.decoder.weights import HalfMatrix, Layer
 from tests.helpers import cases, processes
-from tests.helpers.marks import apart, slow_but
+from tests.helpers.marks import apart, crossed, slow_but
 from tests.helpers.small_models import (
     LAYOUTS,
     SIZES,
@@ -38,8 +38,13 @@ def made(kind, layout, size="hidden 24", threads=2, count=3, **changes):
     return tuned_model(small_model(config, kind.split(",")[0], threads, group=group), count)
 
 
-@pytest.mark.parametrize("kind", slow_but(KINDS, "two_bit", "fp16"))
-@pytest.mark.parametrize("layout", slow_but(LAYOUTS, "bitnet", "llama", "qwen3 inner", "qwen3.5"))
+@pytest.mark.parametrize(
+    ("layout", "kind"),
+    crossed(
+        LAYOUTS, KINDS, whole=(("llama", "qwen3.5"), ("two_bit",)),
+        quick=(("bitnet", "llama", "qwen3 inner", "qwen3.5"), ("two_bit", "fp16")),
+    ),
+)  # fmt: skip
 def test_logits_equal_the_oracle(layout, kind):
     """Of the base and of each delta, all in one pass and token by token, 1 to 7 threads."""
     if layout == "qwen3.5" and "groups" in kind:
@@ -79,18 +84,21 @@ def run(batch):
     return tokens
 
 
-@pytest.mark.parametrize("size", [1, 2, 7, 8, 9, 30])
 @pytest.mark.parametrize("kind", slow_but(KINDS, "two_bit", "fp16"))
-def test_each_sequence_of_a_batch_has_its_own(kind, size):
-    """Or none, or one that others have as well; its tokens are those of `generate`."""
+def test_each_sequence_of_a_batch_has_its_own(kind):
+    """Or none, or one that others have as well; its tokens are those of `generate`. In batches of
+    any size."""
     model = made(kind, "llama", threads=3)
-    batch, expected = Batch(model, size), {}
+    requests = []
     for i in range(33):
         name, prompt = (None, "a", "b", "c", "b")[i % 5], tokens_of(model.config, 1 + i % 9, i)
         settings = {"temperature": 1.0, "seed": i} if i % 4 == 3 else {}
-        number = batch.add(prompt, 1 + i % 7, delta=name, **settings)
-        expected[number] = list(model.generate(prompt, 1 + i % 7, delta=name, **settings))
-    assert run(batch) == expected
+        requests.append(((prompt, 1 + i % 7), {"delta": name, **settings}))
+    wanted = [list(model.generate(*given, **settings)) for given, settings in requests]
+    for size in (1, 2, 7, 8, 9, 30):
+        batch = Batch(model, size)
+        numbers = [batch.add(*given, **settings) for given, settings in requests]
+        assert run(batch) == dict(zip(numbers, wanted, strict=True)), size
 
 
 def test_eight_sequences_with_eight_deltas():

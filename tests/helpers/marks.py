@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any
 
 import pytest
@@ -48,6 +48,25 @@ def with_groups(encodings: Iterable[str], groups: Iterable[int] = GROUPS) -> lis
             *([] if group in cases.groups_of(name) else [pytest.mark.tiers]),
         ])
         for name, group in itertools.product(encodings, groups)
+    ]  # fmt: skip
+
+
+def crossed(
+    rows: Iterable[str], columns: Iterable[str], whole: tuple[Container[str], Container[str]],
+    quick: tuple[Container[str], Container[str]],
+) -> list[Any]:  # fmt: skip
+    """Pairs of two parameters, of which `make test` has some rows and some columns whole, so that
+    each value is there.
+
+    whole: those rows and columns; the other pairs are left to `make test-tiers`. quick: the pairs
+    of these are not slow.
+    """
+    return [
+        pytest.param(row, column, marks=[
+            *([] if row in quick[0] and column in quick[1] else [pytest.mark.slow]),
+            *([] if row in whole[0] or column in whole[1] else [pytest.mark.tiers]),
+        ])
+        for row, column in itertools.product(rows, columns)
     ]  # fmt: skip
 
 

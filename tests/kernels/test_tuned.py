@@ -83,7 +83,12 @@ def test_what_was_found_is_used(place):
 
 
 @pytest.mark.parametrize(
-    "encoding", [name for name, each in ENCODINGS.items() if tiles.kinds_of(each)]
+    "encoding",
+    [
+        pytest.param(name, marks=[] if name in (ENCODING, "tl1") else pytest.mark.tiers)
+        for name, each in ENCODINGS.items()
+        if tiles.kinds_of(each)
+    ],
 )
 def test_what_was_found_for_many_tokens_is_used(place, encoding):
     """By every encoding: the panel and the block of tokens, and memory for them; the same bits."""
