@@ -126,7 +126,7 @@ def test_quantize_at_the_ends():
 
 @pytest.mark.parametrize("left", PANELS)
 @pytest.mark.parametrize("right", PANELS)
-@pytest.mark.parametrize("group", [32, 128])
+@pytest.mark.parametrize("group", [16, 32, 128])
 def test_a_matrix_takes_any_other_encoding(left, right, group):
     """Group, scale and orientation stay; the bytes are those that packing gives."""
     weights = cases.trits(35, 768, encoding=cases.both(left, right))
@@ -140,8 +140,9 @@ def test_a_matrix_takes_any_other_encoding(left, right, group):
             assert cases.same_bits(after.scale, scale)
             assert cases.same_bits(after.to_dense(), before.to_dense())
         assert first.to(left) is first
-        x = cases.floats(3, 768)
-        assert cases.same_bits(x @ first.to(right).T, x @ second.T)
+        if group in cases.groups_of(right):
+            x = cases.floats(3, 768)
+            assert cases.same_bits(x @ first.to(right).T, x @ second.T)
         if abs(weights).max() == 1:
             assert first.to("auto").group == group
 
