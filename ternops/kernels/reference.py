@@ -125,9 +125,10 @@ def _added(product: Array, c64: Array) -> Array:
     total = np.asarray(product + c64)
     doubtful = (total.view(np.int64) & (2**29 - 1)) == 2**28
     doubtful |= (np.abs(total) < _LEAST_NORMAL) & (total != 0)
-    if doubtful.any():
-        parts = (np.broadcast_to(each, total.shape)[doubtful] for each in (product, c64))
-        total[doubtful] = _made_odd(*parts, total[doubtful])
+    at = np.flatnonzero(doubtful)
+    if at.size:
+        flat = total.reshape(-1)  # a view
+        flat[at] = _made_odd(_flat(product, total)[at], _flat(c64, total)[at], flat[at])
     return total.astype(np.float32).astype(np.float64)
 
 
@@ -137,6 +138,11 @@ def _chain(products: Iterable[Array], shape: tuple[int, ...]) -> Array:
     for product in products:
         total = _added(product, total)
     return total.astype(np.float32)
+
+
+def _flat(x: Array, like: Array) -> Array:
+    """The elements of an array, or of what it is broadcast to."""
+    return (x if x.shape == like.shape else np.broadcast_to(x, like.shape)).reshape(-1)
 
 
 def _made_odd(product: Array, c64: Array, total: Array) -> Array:
