@@ -26,7 +26,7 @@ def matrices() -> Iterator[Any]:
         trits = cases.trits(37, 96, encoding=name)
         yield from (ternops.pack(trits, each, name) for each in cases.scales(37).values())
         if name in PANELS:
-            yield ternops.pack(trits, cases.group_scales(37, 3), name)
+            yield cases.grouped(37, 192, cases.groups_of(name)[0], name)[2]
     yield ternops.pack(trits, encoding=name).T
     yield ternops.quantize(cases.floats(37, 96), encoding="fp8")
 
