@@ -374,7 +374,7 @@ def fault() -> None:
     ctypes.string_at(ending(np.zeros(5, np.uint8)).ctypes.data + 5, 1)
 
 
-PARTS = {
+PARTS: dict[str, Callable[[], None]] = {
     "int8": matrices,
     "floats": floats,
     "grouped": grouped,
