@@ -17,6 +17,7 @@ def test_the_guard_pages_do_fault():
     assert processes.program("guard_pages", "fault").returncode < 0
 
 
+@pytest.mark.timeout(1000)
 @pytest.mark.parametrize(
     "part",
     [
@@ -30,7 +31,7 @@ def test_the_guard_pages_do_fault():
 )
 def test_nothing_is_touched_beyond_the_operands(part):
     """Right results for every kind of tail, each operand ending at a page that faults."""
-    assert processes.run_program("guard_pages", part).split() == ["done"]
+    assert processes.run_program("guard_pages", part, timeout=900).split() == ["done"]
 
 
 @pytest.mark.timeout(1000)
