@@ -90,7 +90,7 @@ def undefined() -> None:
 PARTS = {
     "int8": guard_pages.matrices,
     "floats": guard_pages.floats,
-    "grouped": guard_pages.grouped,
+    "grouped": guard_pages.PARTS["all-groups"],
     "along-columns": guard_pages.along_columns,
     "packing": guard_pages.packing,
     "generation": generation,
