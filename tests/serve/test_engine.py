@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections import Counter
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
@@ -348,6 +349,35 @@ def test_tokens_that_come_together(slow, monkeypatch, seconds):
     for name in ("tokens", "text_offset", "top_logprobs"):
         joined = [one for each in parts for one in each["logprobs"][name]]
         assert joined == whole["logprobs"][name]
+
+
+@pytest.mark.parametrize(("step", "tokens"), [(0.007, 3), (0.012, 2), (0.015, 1), (0.03, 1)])
+def test_no_token_waits_for_one_that_comes_too_late(monkeypatch, step, tokens):
+    """By a clock that only steps move: events are as far apart as is allowed, or as a step."""
+    now = 100.0
+    original = Batch.step
+
+    def timed(batch):
+        nonlocal now
+        now += step
+        return original(batch)
+
+    monkeypatch.setattr(Batch, "step", timed)
+    monkeypatch.setattr(engine, "_TOGETHER", 0.025)
+    clock = SimpleNamespace(monotonic=lambda: now, sleep=time.sleep)
+    monkeypatch.setattr(engine, "time", clock)
+    told, put_all = list[int](), engine._put_all
+
+    def counted(found):
+        told.append(sum(len(each) for _, each in found))
+        put_all(found)
+
+    monkeypatch.setattr(engine, "_put_all", counted)
+    with running(make_serving()) as server:
+        server.ask(COMPLETE, prompt="def ", max_tokens=14, temperature=0)
+    assert sum(told) == 14
+    assert told[0] == 1
+    assert set(told[1:-1]) == {tokens}
 
 
 def test_a_text_that_stops_among_tokens_that_come_together(monkeypatch):
