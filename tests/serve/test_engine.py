@@ -366,11 +366,12 @@ def test_no_token_waits_for_one_that_comes_too_late(monkeypatch, step, tokens):
     monkeypatch.setattr(engine, "_TOGETHER", 0.025)
     clock = SimpleNamespace(monotonic=lambda: now, sleep=time.sleep)
     monkeypatch.setattr(engine, "time", clock)
-    told, put_all = list[int](), engine._put_all
+    told = list[int]()
 
     def counted(found):
-        told.append(sum(len(each) for _, each in found))
-        put_all(found)
+        told.append(sum(len(some) for _, some in found))
+        for tokens_of, some in found:
+            tokens_of.put(some)
 
     monkeypatch.setattr(engine, "_put_all", counted)
     with running(make_serving()) as server:
