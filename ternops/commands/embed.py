@@ -50,9 +50,9 @@ def _run(arguments: argparse.Namespace) -> None:
     from ternops.decoder.formats.pooling import MEAN
     from ternops.decoder.texts import Texts
 
-    if arguments.output is not None and not arguments.output.endswith(".npy"):
-        raise ValueError(f"--output: {arguments.output!r}, expected a name that ends in .npy")
     if arguments.output is not None:
+        if not arguments.output.endswith(".npy"):
+            raise ValueError(f"--output: {arguments.output!r}, expected a name that ends in .npy")
         options.target("--output", arguments.output)
     name = "TEXT" if arguments.text else "stdin"
     lines = arguments.text or _lines()

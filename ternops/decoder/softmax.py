@@ -32,9 +32,6 @@ def weights_of(
 def largest(values: npt.NDArray[Any], count: int) -> npt.NDArray[np.intp]:
     """The indices of the `count` largest, largest first, ties to the lowest index."""
     candidates = np.flatnonzero(values >= _bound(values, count))
-    found = values[candidates]
-    least = np.partition(found, len(found) - count)[len(found) - count]
-    candidates = candidates[found >= least]
     return candidates[np.argsort(-values[candidates], kind="stable")[:count]]
 
 
@@ -61,7 +58,7 @@ def _position(cumulative: npt.NDArray[np.float64], uniform: float) -> tuple[int,
 def _bound(values: npt.NDArray[Any], count: int) -> Any:
     """A number that `count` values reach at least, and few more."""
     columns = len(values) // _PARTS
-    if columns < count:
-        return np.partition(values, len(values) - count)[len(values) - count]
-    tops = values[: columns * _PARTS].reshape(_PARTS, columns).max(axis=0)
-    return np.partition(tops, columns - count)[columns - count]
+    if columns >= count:
+        values = values[: columns * _PARTS].reshape(_PARTS, columns).max(axis=0)
+    at = len(values) - count
+    return np.partition(values, at)[at]

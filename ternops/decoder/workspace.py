@@ -23,7 +23,7 @@ from ternops.decoder.scratch import ThreadScratch, padded_bytes
 from ternops.decoder.together import Together, fields_of
 from ternops.decoder.weight_types import TypeTable
 from ternops.kernels.attention import POSITIONS
-from ternops.kernels.screen import ROWS
+from ternops.kernels.screen import ROWS, peak_floats
 from ternops.memory import HoldsAddresses, aligned_zeros
 from ternops.ranks.group import uninterrupted
 from ternops.team import TEAM
@@ -85,7 +85,7 @@ class Workspace(HoldsAddresses):
             "up": capacity * c.ffn,
             "normed": capacity * longest,
             "logits": capacity * head.padded,
-            "peaks": capacity * _peaks(head.padded),
+            "peaks": capacity * peak_floats(head.padded),
         }
         is_low = c.activation_quantization == A48
         if is_low:  # int8, float32 and int64
@@ -136,7 +136,7 @@ class Workspace(HoldsAddresses):
             "score_stride": score_stride, "row_step": math.lcm(types.row_step, _LINE_OF_FLOATS),
             "type_table": types.table.ctypes.data,
             "append": append.address, "attend": attend.address, "head_step": ROWS,
-            "peak_count": _peaks(head.padded), "token_table": self._tokens.ctypes.data,
+            "peak_count": peak_floats(head.padded), "token_table": self._tokens.ctypes.data,
             "output_table": self._outputs.ctypes.data, "state_norm": self._norm.ctypes.data,
             "computed": self._computed.ctypes.data,
         }.items():  # fmt: skip
@@ -147,7 +147,7 @@ class Workspace(HoldsAddresses):
         self._buffers["peaks"].view(np.float32)[:] = -np.inf
         self._together = None
         if model.group is not None:
-            peaks = _peaks(head.padded)
+            peaks = peak_floats(head.padded)
             self._together = Together(model, self._record, self.inputs, peaks, slot)
         self._address = self._record.ctypes.data
         first = MODEL.fields[_CALL[0]][1] // 8  # type: ignore[index]
@@ -326,11 +326,6 @@ class Workspace(HoldsAddresses):
         for record, places in self._own.heads:
             view.call.write_apart(record, 0, logits, *places)
         self._exact_top = exact_top
-
-
-def _peaks(padded: int) -> int:
-    """Floats for a peak of every ROWS rows, in whole vectors."""
-    return -(-padded // ROWS // _LINE_OF_FLOATS) * _LINE_OF_FLOATS
 
 
 def _zeros(size: int) -> npt.NDArray[Any]:

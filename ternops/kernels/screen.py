@@ -38,6 +38,13 @@ from ternops.team import share
 
 ROWS = 64  #: rows of which one peak is kept; threads share rows in multiples of it
 _LANES = 16
+
+
+def peak_floats(padded):
+    """Floats for a peak of every ROWS of so many rows, in whole vectors."""
+    return -(-padded // ROWS // _LANES) * _LANES
+
+
 _ROUNDER_BITS = int(ROUNDER.view(np.int32))
 _MAGNITUDE_BITS = 0x7FFFFFFF
 _MIN_NORMAL = np.float32(2.0**-126)

@@ -17,11 +17,9 @@ from ternops.kernels.call import Call, Operand
 from ternops.kernels.largest import LARGEST, largest_bf16
 from ternops.kernels.operands import OPERANDS
 from ternops.kernels.row_hash import ROW_HASHES, row_hashes
-from ternops.kernels.screen import ROWS
+from ternops.kernels.screen import ROWS, peak_floats
 from ternops.memory import HoldsAddresses, aligned_empty, aligned_zeros
 from ternops.team import TEAM
-
-_LANES = 16
 
 
 class Screen(HoldsAddresses):
@@ -86,10 +84,8 @@ class Room(HoldsAddresses):
         call = Call.of(operand, 1, kind="stream", floor=BITNET_ABSMAX, out_stride=screen._padded)
         self._call, self._memory = call, aligned_zeros(call.memory_bytes(1), np.uint8)
         logits = aligned_zeros(screen._padded, np.float32)
-        # -inf: what follows the last block of rows is never the largest.
-        blocks = screen._padded // ROWS
-        self._peaks = aligned_empty(-(-blocks // _LANES) * _LANES, np.float32)
-        self._peaks[:] = -np.inf
+        self._peaks = aligned_empty(peak_floats(screen._padded), np.float32)
+        self._peaks[:] = -np.inf  # what follows the last block of rows is never the largest
         self._product = np.zeros(OPERANDS.itemsize, np.uint8)
         self._record: Any = np.zeros((), LARGEST)
         for name, value in {

@@ -55,14 +55,19 @@ def test_a_chat(page, talking):
     assert page.evaluate(SAID)[0][0] == "said hint"
 
 
-def test_stop(page, talking, monkeypatch):
-    """What had come by then stays, and the server has nothing more to do."""
+def _begin_slowly(page, talking, monkeypatch):
+    """Ask, and wait until a part of an answer is there that goes on for long."""
     step = Batch.step
     monkeypatch.setattr(Batch, "step", lambda batch: time.sleep(0.02) or step(batch))
     page.open(talking.url)
     page.wait("document.querySelector('#model').textContent === 'tiny'")
     page.type("hello\n")
     page.wait("(document.querySelector('.assistant')?.textContent.length ?? 0) > 5")
+
+
+def test_stop(page, talking, monkeypatch):
+    """What had come by then stays, and the server has nothing more to do."""
+    _begin_slowly(page, talking, monkeypatch)
     assert page.evaluate(BUSY)
     page.evaluate("document.querySelector('#stop').click()")
     page.wait(IDLE)
@@ -73,12 +78,7 @@ def test_stop(page, talking, monkeypatch):
 
 def test_clear_amid_an_answer(page, talking, monkeypatch):
     """What is cleared does not come back, neither at once nor at a reload."""
-    step = Batch.step
-    monkeypatch.setattr(Batch, "step", lambda batch: time.sleep(0.02) or step(batch))
-    page.open(talking.url)
-    page.wait("document.querySelector('#model').textContent === 'tiny'")
-    page.type("hello\n")
-    page.wait("(document.querySelector('.assistant')?.textContent.length ?? 0) > 5")
+    _begin_slowly(page, talking, monkeypatch)
     page.evaluate("document.querySelector('#clear').click()")
     page.wait(IDLE)
     assert [each[0] for each in page.evaluate(SAID)] == ["said hint"]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import io
+import pickle
+
 import torch
 
 from ternops.torch import accelerate, decoder_forward
@@ -29,6 +33,21 @@ def ids(seed=KINDS[0][2], count=None):
 def generated(model, tokens, **settings):
     settings = {"do_sample": False, "max_new_tokens": STEPS, **settings}
     return model.generate(tokens, **settings)
+
+
+#: Ways to `copied`.
+COPIES = "deepcopy", "pickle", "torch.save"
+
+
+def copied(model, how):
+    if how == "deepcopy":
+        return copy.deepcopy(model)
+    if how == "pickle":
+        return pickle.loads(pickle.dumps(model))
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
 
 
 @torch.no_grad()

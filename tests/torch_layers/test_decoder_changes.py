@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import gc
-import io
 import pickle
 import weakref
 
@@ -18,7 +17,14 @@ from transformers.cache_utils import DynamicCache  # noqa: E402
 from ternops.torch import BitLinear, accelerate, decoder_forward  # noqa: E402
 from ternops.torch.decoder_cache import DecoderCache  # noqa: E402
 from tests.peers.bitnet_folders import SIZES, load_theirs  # noqa: E402
-from tests.torch_layers.pairs import CACHE, assert_near, ids, logits  # noqa: E402
+from tests.torch_layers.pairs import (  # noqa: E402
+    CACHE,
+    COPIES,
+    assert_near,
+    copied,
+    ids,
+    logits,
+)  # fmt: skip
 
 pytestmark = pytest.mark.peers
 
@@ -132,19 +138,12 @@ def test_gradients_and_training_are_theirs(both, passes):
     assert len(passes) == 3
 
 
-@pytest.mark.parametrize("how", ["deepcopy", "pickle", "torch.save", "folder"])
+@pytest.mark.parametrize("how", [*COPIES, "folder"])
 def test_copies(tmp_path, transformers, pair, passes, how):
     ours = pair[1]
     expected = logits(ours, ids())
-    if how == "deepcopy":
-        other = copy.deepcopy(ours)
-    elif how == "pickle":
-        other = pickle.loads(pickle.dumps(ours))
-    elif how == "torch.save":
-        file = io.BytesIO()
-        torch.save(ours, file)
-        file.seek(0)
-        other = torch.load(file, weights_only=False)
+    if how in COPIES:
+        other = copied(ours, how)
     else:
         ours.save_pretrained(tmp_path)
         other = accelerate(load_theirs(tmp_path, torch, transformers))

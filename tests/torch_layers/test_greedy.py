@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
-import pickle
 import threading
 
 import pytest
@@ -19,7 +17,16 @@ from ternops.torch import BitLinear, accelerate, greedy, replace_linear  # noqa:
 from ternops.torch.decoder_cache import DecoderCache  # noqa: E402
 from ternops.torch.half_linear import HalfLinear  # noqa: E402
 from tests.peers.bitnet_folders import KINDS, SIZES  # noqa: E402
-from tests.torch_layers.pairs import CACHE, STEPS, generated, ids, loaded, logits  # noqa: E402
+from tests.torch_layers.pairs import (  # noqa: E402
+    CACHE,
+    COPIES,
+    STEPS,
+    copied,
+    generated,
+    ids,
+    loaded,
+    logits,
+)  # fmt: skip
 
 pytestmark = pytest.mark.peers
 
@@ -292,19 +299,12 @@ def test_what_an_instance_or_a_class_answers_otherwise(both, steps):
     assert not steps
 
 
-@pytest.mark.parametrize("how", ["deepcopy", "pickle", "torch.save", "again"])
+@pytest.mark.parametrize("how", [*COPIES, "again"])
 def test_copies(pair, steps, how):
     ours = pair[1]
     expected = generated(pair[0], ids())
-    if how == "deepcopy":
-        other = copy.deepcopy(ours)
-    elif how == "pickle":
-        other = pickle.loads(pickle.dumps(ours))
-    elif how == "torch.save":
-        file = io.BytesIO()
-        torch.save(ours, file)
-        file.seek(0)
-        other = torch.load(file, weights_only=False)
+    if how in COPIES:
+        other = copied(ours, how)
     else:
         other = copy.deepcopy(ours)
         mlp = other.model.layers[0].mlp
